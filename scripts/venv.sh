@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Make or refresh a virtual environment from pinned requirements.
+#   scripts/venv.sh DIRECTORY REQUIREMENTS [PYTHON_VERSION ...]
+# The first Python version that the machine has wins; none given means any Python from 3.11 on.
+# Does nothing when DIRECTORY already matches REQUIREMENTS.
+set -euo pipefail
+
+directory=$1
+requirements=$2
+shift 2
+versions=("$@")
+[ ${#versions[@]} -gt 0 ] || versions=(3.13 3.12 3.11 3.14)
+
+find_python() {
+    local version candidate
+    for version in "${versions[@]}"; do
+        for candidate in "$(command -v "python$version" || true)" \
+            "${PYENV_ROOT:-$HOME/.pyenv}"/versions/"$version".*/bin/python; do
+            # A pyenv shim exists for versions that are not active; only one that runs counts.
+            if [ -n "$candidate" ] && [ -x "$candidate" ] && "$candidate" -c 'import venv, ensurepip' 2>/dev/null; then
+                echo "$candidate"
+                return
+            fi
+        done
+    done
+    return 1
+}
+
+stamp=$directory/.requirements
+wanted=$(cat "$requirements" requirements.txt | sha256sum | cut -d' ' -f1)
+if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
+    exit 0
+fi
+if ! python=$(find_python); then
+    echo "venv: no Python of version ${versions[*]} with venv support was found; on Debian or Ubuntu:" \
+        "sudo apt-get install python3 python3-venv" >&2
+    exit 3
+fi
+echo "venv: making $directory with $("$python" --version) from $requirements"
+"$python" -m venv --clear "$directory"
+"$directory/bin/pip" install --quiet --disable-pip-version-check -r "$requirements"
+echo "$wanted" >"$stamp"
