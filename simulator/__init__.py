@@ -1,0 +1,1 @@
+"""The GPU-free stand-in for the rented world behind ``-i rehearsal``; nothing of the product imports it."""
