@@ -1,6 +1,6 @@
 """What stands behind a simulated instance: the protocol between the API simulator and its hosts.
 
-The API owns names, statuses, validation and prices; a backend owns hosts. The API calls a backend from several
+The API owns names, statuses, validation and prices; a backend owns hosts. The API calls a backend from many
 threads at once and never while holding its own lock, so a backend guards its own state.
 """
 
@@ -101,7 +101,7 @@ class Backend(Protocol):
         """
 
     def poll(self, instance_id: str) -> HostState:
-        """Say how the host is. Must be quick: every read of the instance calls it. An unknown id is failed."""
+        """Say how the host is. Must be quick: every read of the instance calls it. Unknown ids are failed."""
 
     def terminate(self, instance_id: str) -> None:
         """Remove the host and return when it is gone. Calling it again, or for an unknown id, is no error."""
