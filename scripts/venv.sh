@@ -2,7 +2,7 @@
 # Make or refresh a virtual environment from pinned requirements.
 #   scripts/venv.sh DIRECTORY REQUIREMENTS [PYTHON_VERSION ...]
 # The first Python version that the machine has wins; none given means any Python from 3.11 on.
-# Does nothing when DIRECTORY already matches REQUIREMENTS.
+# Does nothing when DIRECTORY already satisfies REQUIREMENTS.
 set -euo pipefail
 
 directory=$1
@@ -26,17 +26,25 @@ find_python() {
     return 1
 }
 
-stamp=$directory/.requirements
-wanted=$(cat "$requirements" requirements.txt | sha256sum | cut -d' ' -f1)
+# One stamp for each requirements file that the environment satisfies; the larger set includes requirements.txt.
+digest() { cat "$@" | sha256sum | cut -d' ' -f1; }
+stamp=$directory/.stamp-$(basename "$requirements")
+base_stamp=$directory/.stamp-requirements.txt
+wanted=$(digest "$requirements" requirements.txt)
+base_wanted=$(digest requirements.txt requirements.txt)
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
     exit 0
 fi
-if ! python=$(find_python); then
-    echo "venv: no Python of version ${versions[*]} with venv support was found; on Debian or Ubuntu:" \
-        "sudo apt-get install python3 python3-venv" >&2
-    exit 3
+if [ ! -f "$base_stamp" ]; then
+    if ! python=$(find_python); then
+        echo "venv: no Python of version ${versions[*]} with venv support was found; on Debian or Ubuntu:" \
+            "sudo apt-get install python3 python3-venv" >&2
+        exit 3
+    fi
+    echo "venv: making $directory with $("$python" --version)"
+    "$python" -m venv --clear "$directory"
 fi
-echo "venv: making $directory with $("$python" --version) from $requirements"
-"$python" -m venv --clear "$directory"
+echo "venv: installing $requirements into $directory"
 "$directory/bin/pip" install --quiet --disable-pip-version-check -r "$requirements"
+echo "$base_wanted" >"$base_stamp"
 echo "$wanted" >"$stamp"

@@ -1,0 +1,53 @@
+# Everything a person types. Each target does its own set-up.
+SHELL := /bin/bash
+VENV := .venv
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+# The project's own tools first, whatever the shell has active.
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+ENGINE ?= vllm
+COUNT ?= 2
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup rehearse rehearse-down rehearse-status test lint unit integration molecule benchmark clean
+
+help:  ## Show this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup:  ## Make .venv with what a controller needs
+	@scripts/venv.sh $(VENV) requirements.txt 3.11 3.12 3.13 3.14
+
+setup-dev:
+	@scripts/venv.sh $(VENV) requirements-dev.txt 3.11 3.12 3.13 3.14
+
+rehearse: setup  ## Run the main job end to end with no account and no GPU (ENGINE=vllm|sglang COUNT=2 ARGS=...)
+	@scripts/install_system_packages.sh
+	@python -m simulator up --engines $(ENGINE)
+	ansible-playbook deploy_glm51.yml -i rehearsal -e glm_engine=$(ENGINE) -e glm_launch_count=$(COUNT) $(ARGS)
+
+rehearse-status:  ## Show what the rehearsal runs
+	@python -m simulator status
+
+rehearse-down: setup  ## Stop the rehearsal and remove its hosts
+	@python -m simulator down
+
+test: setup-dev  ## Run lint, unit, integration and molecule tests
+	@scripts/test.sh all
+
+lint: setup-dev  ## Run the linters only
+	@scripts/test.sh lint
+
+unit: setup-dev  ## Run the unit tests only
+	@scripts/test.sh unit
+
+integration: setup-dev  ## Run the integration tests (real hosts, real engines)
+	@scripts/test.sh integration
+
+molecule: setup-dev  ## Run the molecule scenarios
+	@scripts/test.sh molecule
+
+benchmark: setup-dev  ## Print the benchmarks, as ratios measured side by side
+	@scripts/test.sh benchmark
+
+clean: rehearse-down  ## Remove the virtual environments and the rehearsal's state
+	@rm -rf .venv .venv-* .rehearsal .mypy_cache .ruff_cache .pytest_cache

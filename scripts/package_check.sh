@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Build the collection and the wheel from what git tracks, install each into an empty place, and let ansible-core find
+# the playbook, the inventory plugin and a role in both, from a directory that is not the checkout.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=$PWD/.venv/bin/python
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+unset ANSIBLE_CONFIG
+git ls-files -z --cached --others --exclude-standard | xargs -0 sh -c 'for f; do [ ! -e "$f" ] && [ ! -L "$f" ] || printf "%s\0" "$f"; done' sh |
+    tar --null -T - -cf - | (mkdir "$work/source" && tar -C "$work/source" -xf -)
+
+found() { # where, command prefix...
+    local where=$1
+    shift
+    cd "$work"
+    "$@" ansible-doc -t inventory glm.fleet.lambda_cloud >/dev/null
+    "$@" ansible-doc -t role glm.fleet.serve >/dev/null
+    "$@" ansible-playbook --syntax-check -i localhost, glm.fleet.deploy_glm51
+    "$@" ansible-playbook -i localhost, glm.fleet.plan -e glm_accelerator=B200 -e glm_accelerator_count=8 | grep -q 'glm-5.1-fp8'
+    echo "$where: found"
+    cd - >/dev/null
+}
+
+(cd "$work/source" && ansible-galaxy collection build --output-path "$work/dist")
+ansible-galaxy collection install --offline -p "$work/collections" "$work"/dist/glm-fleet-*.tar.gz
+if tar -tzf "$work"/dist/glm-fleet-*.tar.gz | grep -E '^(\.|lambda$|rehearsal$)'; then
+    echo "the collection tarball carries files that only a checkout needs" >&2
+    exit 1
+fi
+found "ansible-galaxy" env ANSIBLE_COLLECTIONS_PATH="$work/collections"
+
+"$python" -m venv "$work/venv"
+"$work/venv/bin/pip" install --quiet "$work/source"
+found "wheel" env -u ANSIBLE_COLLECTIONS_PATH PATH="$work/venv/bin:$PATH"
