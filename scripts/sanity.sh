@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# ansible-test sanity, on a copy of what git tracks: ansible-test wants .../ansible_collections/glm/fleet as its directory.
+# Run `ansible-test sanity` on a copy of the tree: it wants .../ansible_collections/glm/fleet as its directory.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)
@@ -11,4 +11,18 @@ git ls-files -z --cached --others --exclude-standard -- . ':!.collections' ':!la
     xargs -0 sh -c 'for f; do [ ! -e "$f" ] || printf "%s\0" "$f"; done' sh | tar --null -T - -cf - | tar -C "$target" -xf -
 cd "$target"
 git init -q && git add -A
+
+# ansible-test puts pip into its virtual environments with a script that it downloads. Python carries pip itself
+# (ensurepip), so a file of that name is written here and the run needs nothing but the package index.
+export HOME=$work/home
+mkdir -p "$HOME/.ansible/test/cache"
+python - <<'PY'
+import pathlib, re
+from importlib.util import find_spec
+source = pathlib.Path(find_spec("ansible_test").origin).parent / "_internal/python_requirements.py"
+for version in re.findall(r"pip='([0-9.]+)'", source.read_text()):
+    name = f"get_pip_{version.replace('.', '_')}.py"
+    script = "import ensurepip\nensurepip.bootstrap(default_pip=True)\n"
+    (pathlib.Path.home() / ".ansible/test/cache" / name).write_text(script)
+PY
 ansible-test sanity --color no --venv --python "$(python -c 'import sys; print("%d.%d" % sys.version_info[:2])')" "$@"
