@@ -1,0 +1,102 @@
+"""The house rules that a linter does not know: roles, templates, docs and files agree with each other."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+ROLES = sorted(p for p in (ROOT / "roles").iterdir() if p.is_dir())
+TASK_FILES = sorted([*ROOT.glob("roles/*/tasks/**/*.yml"), *ROOT.glob("roles/*/handlers/*.yml")])
+PLAY_FILES = sorted((ROOT / "playbooks").rglob("*.yml"))
+TEMPLATES = sorted([*ROOT.glob("templates/**/*"), *ROOT.glob("roles/*/templates/**/*")])
+
+
+def load(path: Path) -> object:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def tracked_files() -> list[Path]:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
+    return [ROOT / name for name in listed.decode().split("\0") if name and not (ROOT / name).is_symlink()]
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda p: p.name)
+def test_defaults_and_argument_specs_name_the_same_variables(role: Path) -> None:
+    spec = load(role / "meta/argument_specs.yml")
+    options = spec["argument_specs"]["main"].get("options", {})
+    defaults = load(role / "defaults/main.yml") or {}
+    without_default = {name for name, option in options.items() if "default" not in option}
+    assert set(defaults) - set(options) == set(), "defaults that argument_specs does not describe"
+    assert set(options) - without_default - set(defaults) == set(), "described defaults that defaults/main.yml lacks"
+    assert all(option.get("description") for option in options.values())
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda p: p.name)
+def test_each_default_has_prose_above_it(role: Path) -> None:
+    lines = (role / "defaults/main.yml").read_text(encoding="utf-8").splitlines()
+    bare = [line for above, line in zip(lines, lines[1:]) if re.match(r"[a-z_]+:", line) and not above.startswith("#")]
+    assert bare == []
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda p: p.name)
+def test_role_variables_carry_the_role_name(role: Path) -> None:
+    prefixes = ("glm_",) if role.name == "plan" else (f"{role.name}_",)
+    assert [name for name in load(role / "defaults/main.yml") or {} if not name.startswith(prefixes)] == []
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda p: p.name)
+def test_role_has_a_readme_and_main_is_includes_only(role: Path) -> None:
+    assert (role / "README.md").is_file()
+    modules = {key for task in load(role / "tasks/main.yml") for key in task}
+    assert modules <= {
+        "name", "ansible.builtin.include_tasks", "ansible.builtin.import_tasks", "when", "tags", "vars",
+    }  # fmt: skip
+
+
+def flat_tasks(tasks: list[dict]) -> list[dict]:
+    found = []
+    for task in tasks or []:
+        found.append(task)
+        for key in ("block", "rescue", "always", "tasks", "pre_tasks", "post_tasks", "handlers"):
+            found.extend(flat_tasks(task.get(key) or []))
+    return found
+
+
+@pytest.mark.parametrize("path", [*TASK_FILES, *PLAY_FILES], ids=lambda p: str(p.relative_to(ROOT)))
+def test_tasks_keep_the_rules(path: Path) -> None:
+    for task in flat_tasks(load(path)):
+        assert "ignore_errors" not in task, task.get("name")
+        assert "ansible.builtin.shell" not in task, task.get("name")
+        assert "is changed" not in str(task.get("when", "")), f"{task.get('name')}: use a handler"
+        register = task.get("register")
+        assert register is None or register.startswith("__"), f"{task['name']}: register {register}"
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_templates_end_in_j2_and_say_who_manages_them(path: Path) -> None:
+    assert path.suffix == ".j2"
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    assert "ansible_managed" in first and "comment" in first
+
+
+def test_injected_facts_are_not_used() -> None:
+    # ansible_facts['x'] only: ansible-core 2.24 stops injecting ansible_x.
+    injected = re.compile(r"\bansible_(distribution|hostname|os_family|architecture|kernel|default_ipv4|memtotal_mb)\b")
+    files = [*TASK_FILES, *PLAY_FILES, *TEMPLATES]
+    assert [str(p.relative_to(ROOT)) for p in files if injected.search(p.read_text(encoding="utf-8"))] == []
+
+
+def test_no_committed_file_names_a_path_of_the_machine_it_was_made_on() -> None:
+    # Root's home is legitimate inside a container (/root/.cache); a checkout's own path is not.
+    own = str(ROOT) + "/"
+    offenders = []
+    for path in tracked_files():
+        text = path.read_text(encoding="utf-8", errors="ignore")
+        if own in text or "/root/.pyenv" in text:
+            offenders.append(str(path.relative_to(ROOT)))
+    assert offenders == []
