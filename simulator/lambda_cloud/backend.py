@@ -167,6 +167,14 @@ class FakeBackend:
                 self._polls[instance_id] = 0
                 self.restarted.append(instance_id)
 
+    def adopt(self, instance_id: str, ip: str | None, private_ip: str | None) -> None:
+        """Take up an instance that a state file remembers, at its old address or a fresh one."""
+        with self._lock:
+            known = ip is not None and ipaddress.ip_address(ip) in self._public
+            slot = int(ipaddress.ip_address(str(ip))) - int(self._public[0]) if known else self._free_slot()
+            self._slots[instance_id] = slot
+            self._polls[instance_id] = self._polls_to_ready if known else 0
+
     def _free_slot(self) -> int:
         """Lowest unused host number of the pools; raises CapacityError when the smaller pool is used up."""
         used = set(self._slots.values())
