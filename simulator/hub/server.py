@@ -211,7 +211,7 @@ class _HubHandler(_Handler):
             )
 
     def send_response(self, code: int, message: str | None = None) -> None:
-        self.status = code
+        self.status = int(code)
         super().send_response(code, message)
 
     def _route(self, path: str, payload: bytes) -> None:

@@ -1,0 +1,183 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Controller side of ``glm.fleet.model_weights``: the lock file, and progress while a host fetches."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from ansible.errors import AnsibleConnectionFailure
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+from ansible_collections.glm.fleet.plugins.module_utils._weights_store import human_bytes
+from ansible_collections.glm.fleet.plugins.modules.model_weights import ARGUMENTS
+from ansible_collections.glm.fleet.plugins.plugin_utils import lockfile
+
+display = Display()
+# The fetch goes on without us; a connection that is away for this long is given up.
+CONNECTION_FAILURES = 10
+CONNECTION_WAIT_SECONDS = 15.0
+_INTERNAL = ("phase", "commit", "manifest_sha256")
+
+
+class Failed(Exception):
+    """A phase failed on the host; carries the module's result."""
+
+    def __init__(self, result: dict[str, Any]) -> None:
+        super().__init__(result.get("msg", "the module gave no reason"))
+        self.result = result
+
+
+class ActionModule(ActionBase):
+    """Resolve once per fleet, start on the host, watch, report."""
+
+    TRANSFERS_FILES = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Entry point of the action."""
+        self._task_vars = task_vars or {}
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        given = sorted(set(_INTERNAL) & set(self._task.args))
+        if given:
+            return {**result, "failed": True, "msg": f"{given[0]} is set by the action plugin; leave it out"}
+        public = {name: spec for name, spec in ARGUMENTS.items() if name not in _INTERNAL}
+        _validation, self._args = self.validate_argument_spec(argument_spec=public)
+        host = self._task_vars.get("inventory_hostname", "host")
+        try:
+            entry, locked_now = self._locked_entry()
+            outcome = self._bring(entry)
+        except lockfile.LockFileError as exc:
+            return {**result, "failed": True, "msg": f"{host}: weights: {exc}"}
+        except Failed as exc:
+            if exc.result.get("unreachable"):
+                return {**result, **exc.result}
+            kept = {name: exc.result[name] for name in ("exception", "module_stderr", "rc") if name in exc.result}
+            phase = exc.result.get("phase", "weights")
+            return {**result, **kept, "failed": True, "phase": phase, "msg": f"{host}: weights: {exc}"}
+        outcome["changed"] = bool(outcome["changed"] or locked_now)
+        return {**result, **outcome, "locked_now": locked_now}
+
+    # The lock file -----------------------------------------------------------------------------------------------
+
+    def _locked_entry(self) -> tuple[lockfile.ModelEntry, bool]:
+        """What the revision means, and whether this call wrote it down."""
+        path = self._args["lock_file"]
+        key = lockfile.model_key(self._args["repository"], self._args["revision"])
+        entry = lockfile.read(path)["models"].get(key)
+        if entry is not None:
+            return entry, False
+        if self._task.check_mode:
+            return self._ask_hub(), False
+        with lockfile.locked(path) as lock:
+            # Another host of this run may have asked while this one waited.
+            entry = lock.data["models"].get(key)
+            if entry is not None:
+                return entry, False
+            lock.data["models"][key] = entry = self._ask_hub()
+            return entry, lock.save()
+
+    def _ask_hub(self) -> lockfile.ModelEntry:
+        found = self._on_host("resolve")
+        return {
+            "commit": found["commit"],
+            "bytes": found["total_bytes"],
+            "files": found["files"],
+            "manifest_sha256": found["manifest_sha256"],
+        }
+
+    # The host ----------------------------------------------------------------------------------------------------
+
+    def _on_host(self, phase: str, **more: Any) -> dict[str, Any]:
+        arguments = {name: value for name, value in self._args.items() if value is not None}
+        outcome: dict[str, Any] = self._execute_module(
+            module_name="glm.fleet.model_weights",
+            module_args={**arguments, "phase": phase, **more},
+            task_vars=self._task_vars,
+        )
+        if outcome.get("failed") or outcome.get("unreachable"):
+            raise Failed(outcome)
+        return outcome
+
+    def _bring(self, entry: lockfile.ModelEntry) -> dict[str, Any]:
+        known = {"commit": entry["commit"], "manifest_sha256": entry.get("manifest_sha256")}
+        started = self._on_host("start", **known)
+        outcome = {name: started[name] for name in _RETURNED if name in started}
+        if started["progress"] != "running":
+            return {**outcome, "msg": _sentence(started)}
+        if started.get("reattached"):
+            self._say("weights: an earlier run's fetch still goes on, watching it")
+        status = self._watch(known)
+        changed = self._args["state"] == "present" and (started["changed"] or status["fetched_bytes"] > 0)
+        return {
+            **outcome,
+            "changed": changed,
+            "attempts_made": status["attempt"],
+            "seconds": round(status["updated"] - status["started"], 1),
+            "events": status["events"],
+            "msg": f"{started['files']} files, {human_bytes(started['total_bytes'])}, verified",
+        }
+
+    def _watch(self, known: dict[str, Any]) -> dict[str, Any]:
+        """Follow the fetch to its end and return its last status."""
+        failures = 0
+        said = 0.0
+        while True:
+            try:
+                outcome = self._on_host("status", **known)
+                failures = 0
+            except (AnsibleConnectionFailure, Failed) as exc:
+                away = isinstance(exc, AnsibleConnectionFailure) or bool(exc.result.get("unreachable"))
+                failures += 1
+                if not away or failures >= CONNECTION_FAILURES:
+                    raise
+                self._say(f"weights: no connection, the fetch goes on there; trying again ({exc})")
+                time.sleep(CONNECTION_WAIT_SECONDS)
+                continue
+            status: dict[str, Any] = outcome["status"]
+            if outcome["progress"] == "present":
+                return status
+            if time.monotonic() - said >= self._args["progress_seconds"]:
+                said = time.monotonic()
+                self._say(progress_line(status))
+
+    def _say(self, text: str) -> None:
+        display.display(f"{self._task_vars.get('inventory_hostname', 'host')}: {text}")
+
+
+_RETURNED = ("changed", "commit", "snapshot", "manifest_sha256", "total_bytes", "files", "missing_bytes")
+
+
+def _sentence(started: dict[str, Any]) -> str:
+    if started["progress"] == "present":
+        return f"{started['files']} files, {human_bytes(started['total_bytes'])}, verified earlier"
+    if "files" not in started:
+        return "not there yet"
+    return (
+        f"would fetch {human_bytes(started['missing_bytes'])} and verify {started['files']} files, "
+        f"{human_bytes(started['total_bytes'])}"
+    )
+
+
+def progress_line(status: dict[str, Any]) -> str:
+    """One line for people from a status of the fetcher (``_weights_fetch.Status`` as a dictionary)."""
+    done, total, rate = status["done_bytes"], status["total_bytes"], status["rate"]
+    last = status["events"][-1] if status["events"] else ""
+    if status["phase"] in ("starting", "wait"):
+        return f"weights: {last or 'starting the client'}"
+    share = f"{human_bytes(done)} of {human_bytes(total)}, {100 * done // max(1, total)} %"
+    speed = f", {human_bytes(rate)}/s" if rate > 0 else ""
+    left = f", about {_duration((total - done) / rate)} left" if rate > 0 and done < total else ""
+    verb = "hashed" if status["phase"] == "verify" else "fetched"
+    again = f" (attempt {status['attempt']})" if status["phase"] == "download" and status["attempt"] > 1 else ""
+    return f"weights: {verb} {share}{speed}{left}{again}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
