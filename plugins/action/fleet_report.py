@@ -1,0 +1,66 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Show and keep the verdict of a whole fleet. Documented in ``plugins/modules/fleet_report.py``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+from ansible_collections.glm.fleet.plugins.plugin_utils import verdict
+
+display = Display()
+VERDICT = "__verify_result"
+
+
+class ActionModule(ActionBase):
+    """Collect the verdicts of this run from the hosts' variables."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result = super().run(tmp, task_vars)
+        variables = task_vars or {}
+        _checked, args = self.validate_argument_spec(
+            argument_spec={
+                "hosts": {"type": "list", "elements": "str", "required": True},
+                "state_dir": {"type": "path", "required": True},
+                "api_key_file": {"type": "path"},
+            }
+        )
+        found = {host: self._verdict(variables, host) for host in args["hosts"]}
+        if self._task.check_mode or any(answer.get("skipped") for answer in found.values()):
+            return {**result, "changed": False, "skipped": True, "msg": "check mode: nothing was verified"}
+        reports = [answer.get("report") or verdict.missing_report(host) for host, answer in found.items()]
+        fleet = verdict.fleet_report(reports)
+        path = Path(args["state_dir"]).expanduser() / "reports" / "fleet.json"
+        verdict.write_json(path, fleet)
+        key_file = args["api_key_file"] or str(Path(args["state_dir"]).expanduser() / "api_key")
+        self._show(fleet, path, key_file if Path(key_file).is_file() else None)
+        bad = [report["host"] for report in reports if not report["ok"]]
+        if bad or not reports:
+            result.update(failed=True, msg=f"controller, report: {len(bad)} of {len(reports)} hosts are not verified: "
+                          + ", ".join(bad) + f". Next: read their errors above; details in {path}")  # fmt: skip
+        return {**result, "changed": False, "ok": fleet["ok"], "report": str(path)}
+
+    @staticmethod
+    def _verdict(variables: dict[str, Any], host: str) -> dict[str, Any]:
+        hostvars = variables.get("hostvars") or {}
+        answer = hostvars[host].get(VERDICT) if host in hostvars else None
+        return dict(answer) if answer else {}
+
+    @staticmethod
+    def _show(fleet: dict[str, Any], path: Path, key_file: str | None) -> None:
+        lines = ["", *verdict.table(fleet["hosts"]), ""]
+        serving = [report for report in fleet["hosts"] if report["ok"]]
+        if serving:
+            lines += ["Endpoints (reachable where they listen; from elsewhere through an ssh tunnel):"]
+            lines += [f"  {report['endpoint']['url']}  {report['host']}" for report in serving]
+            lines += ["", "Try it:", *verdict.curl_lines(serving[0], key_file), ""]
+        for line in [*lines, f"Report: {path}"]:
+            display.display(line)

@@ -1,0 +1,142 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Wait on the controller for a serving unit, telling its phases. Documented in ``plugins/modules/serving_wait.py``."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from ansible.errors import AnsibleConnectionFailure
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+display = Display()
+
+# A host that does not answer for this long is lost; shorter gaps are a network's.
+UNREACHABLE_SECONDS = 120
+# Two starts and the pause between them, as the unit allows.
+ATTEMPTS = 2
+SLACK_SECONDS = 180
+
+
+class Progress:
+    """Lines about one unit: at once when its phase changes, every ``heartbeat`` seconds otherwise."""
+
+    def __init__(self, host: str, unit: str, budget: int, heartbeat: int) -> None:
+        self.prefix = f"[{host}] {unit.removesuffix('.service')}"
+        self.budget = budget
+        self.heartbeat = heartbeat
+        self.phase = ""
+        self.spoken = float("-inf")
+
+    def tell(self, status: dict[str, Any], now: float) -> None:
+        if status["phase"] == self.phase and now - self.spoken < self.heartbeat:
+            return
+        self.phase, self.spoken = status["phase"], now
+        detail = f" ({status['detail']})" if status["detail"] else ""
+        display.display(f"{self.prefix}: {self.phase}{detail}, {status['elapsed_seconds']} of {self.budget} s")
+
+    def note(self, text: str) -> None:
+        display.display(f"{self.prefix}: {text}")
+
+
+def failure_text(host: str, unit: str, status: dict[str, Any], phase: str, attempts: int) -> str:
+    """What a person needs: where, when, what, why, what next, and the engine's last words."""
+    how = f"result {status['result']}, exit status {status['exit_status']}"
+    times = f" in {attempts} attempts" if attempts > 1 else ""
+    log = "\n".join(f"    {line}" for line in status["log"]) or "    (the journal has none)"
+    return (
+        f"{host}, serve, phase '{phase}': expected {unit} to become active, found {status['active_state']}{times} "
+        f"({how}) after {status['elapsed_seconds']} s.\n"
+        f"  Cause: {status['cause'] or 'unknown'}\n"
+        f"  Next: {status['remedy'] or 'read the log'}; the whole log: journalctl -u {unit}\n"
+        f"  Last lines of the engine:\n{log}"
+    )
+
+
+class ActionModule(ActionBase):
+    """Poll ``serving_status`` until the unit is active or cannot become so."""
+
+    TRANSFERS_FILES = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result = super().run(tmp, task_vars)
+        self._task_vars = task_vars or {}
+        _checked, args = self.validate_argument_spec(
+            argument_spec={
+                "unit": {"type": "str", "required": True},
+                "start_seconds": {"type": "int", "required": True},
+                "secret_files": {"type": "list", "elements": "path", "default": []},
+                "poll_seconds": {"type": "int", "default": 5},
+                "heartbeat_seconds": {"type": "int", "default": 15},
+            }
+        )
+        if self._task.check_mode:
+            return {**result, "changed": False, "skipped": True, "msg": "check mode: nothing was started"}
+        return {**result, **self._wait(args)}
+
+    def _wait(self, args: dict[str, Any]) -> dict[str, Any]:
+        host = str(self._task_vars.get("inventory_hostname", "host"))
+        progress = Progress(host, args["unit"], args["start_seconds"], args["heartbeat_seconds"])
+        begun = time.monotonic()
+        deadline = begun + ATTEMPTS * args["start_seconds"] + SLACK_SECONDS
+        first_failure: dict[str, Any] | None = None
+        failed_phase = ""
+        restarts_before: int | None = None
+        while True:
+            status = self._poll(args, begun)
+            if status.get("failed") or status.get("unreachable"):
+                return status
+            state = status["active_state"]
+            restarts_before = status["restarts"] if restarts_before is None else restarts_before
+            if status["sub_state"] == "auto-restart" and first_failure is None:
+                first_failure, failed_phase = status, progress.phase or status["phase"]
+                progress.note(f"failed in phase '{failed_phase}' ({status['cause']}); systemd tries once more")
+            retried = first_failure is not None or status["restarts"] > restarts_before
+            if state == "active":
+                return self._success(progress, status, retried, first_failure, begun)
+            if state in ("failed", "inactive") or time.monotonic() > deadline:
+                phase = progress.phase or status["phase"]
+                text = failure_text(host, args["unit"], status, phase, 2 if retried else 1)
+                return {"failed": True, "changed": False, "msg": text, "phase": phase, "cause": status["cause"],
+                        "remedy": status["remedy"], "log": status["log"]}  # fmt: skip
+            if status["sub_state"] != "auto-restart":
+                progress.tell(status, time.monotonic())
+            time.sleep(args["poll_seconds"])
+
+    def _success(
+        self, progress: Progress, status: dict[str, Any], retried: bool, first: dict[str, Any] | None, begun: float
+    ) -> dict[str, Any]:
+        answer: dict[str, Any] = {
+            "changed": False,
+            "phase": "ready",
+            "retried": retried,
+            "start_seconds": status["elapsed_seconds"],
+            "waited_seconds": round(time.monotonic() - begun),
+        }
+        if progress.phase:
+            progress.note(f"ready after {status['elapsed_seconds']} s")
+        if retried:
+            cause = first["cause"] if first else "see its journal"
+            answer["warnings"] = [f"{progress.prefix}: the first start failed ({cause}); the automatic retry succeeded"]
+        return answer
+
+    def _poll(self, args: dict[str, Any], begun: float) -> dict[str, Any]:
+        """One status; a connection that breaks is tried again for a while."""
+        lost_since: float | None = None
+        while True:
+            try:
+                return self._execute_module(
+                    module_name="glm.fleet.serving_status",
+                    module_args={"unit": args["unit"], "secret_files": args["secret_files"]},
+                    task_vars=self._task_vars,
+                )
+            except AnsibleConnectionFailure:
+                now = time.monotonic()
+                lost_since = lost_since or now
+                if now - lost_since > UNREACHABLE_SECONDS:
+                    raise
+                self._connection.reset()
+                time.sleep(args["poll_seconds"])

@@ -1,0 +1,28 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Door from the roles to ``plugin_utils/host_checks.py``; the filter is documented in the YAML file of its name."""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+
+from ansible_collections.glm.fleet.plugins.plugin_utils import host_checks
+
+
+def host_problems(facts: Any, plan: Mapping[str, Any], host: str, parts: Sequence[str]) -> str:
+    if not isinstance(facts, Mapping):
+        raise AnsibleFilterError("glm.fleet.host_problems: expected the facts of glm.fleet.gpu_facts")
+    try:
+        return host_checks.host_problems(facts, plan, host, parts)
+    except KeyError as exc:
+        raise AnsibleFilterError(f"glm.fleet.host_problems: the facts or the plan have no {exc}") from exc
+
+
+class FilterModule:
+    """The filter that compares a host with its plan."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {"host_problems": host_problems}

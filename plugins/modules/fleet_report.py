@@ -1,0 +1,59 @@
+#!/usr/bin/python
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Documentation of the action plugin ``fleet_report``, which runs on the controller."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: fleet_report
+short_description: Show and keep the verdict of a whole fleet
+version_added: 0.1.0
+description:
+  - Prints one line per host, the endpoints that were verified and a request to paste. The key is never printed.
+  - Takes the verdicts that the role C(verify) registered in this run. A host without one counts as not verified, so
+    the report of an earlier run cannot stand in for it.
+  - Fails if any host is not verified.
+options:
+  hosts:
+    description: The hosts that should be serving.
+    type: list
+    elements: str
+    required: true
+  state_dir:
+    description: Folder on the controller. The verdict goes to C(reports/fleet.json) in it.
+    type: path
+    required: true
+  api_key_file:
+    description: File with the endpoint's key, named in the request to paste. By default C(api_key) in O(state_dir).
+    type: path
+attributes:
+  check_mode:
+    description: Can run in check_mode and return changed status prediction without modifying target.
+    support: full
+    details: In check mode nothing was verified and the task is skipped.
+  diff_mode:
+    description: Will return details on what has changed when in diff mode.
+    support: none
+author:
+  - glm.fleet contributors (@glm-fleet)
+"""
+
+EXAMPLES = r"""
+- name: Show the fleet
+  glm.fleet.fleet_report:
+    hosts: "{{ groups['glm_fleet'] }}"
+    state_dir: ~/.local/state/glm-fleet/default
+"""
+
+RETURN = r"""
+ok:
+  description: Whether every host was verified.
+  type: bool
+  returned: always
+report:
+  description: The file that was written.
+  type: str
+  returned: always
+"""

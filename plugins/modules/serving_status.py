@@ -1,0 +1,123 @@
+#!/usr/bin/python
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One look at a serving unit, short enough to be repeated every few seconds."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: serving_status
+short_description: Say what a serving unit is doing
+version_added: 0.1.0
+description:
+  - Reads systemd and the journal once and says in which phase of its start an engine is, or why it failed.
+  - Changes nothing. To wait for an endpoint, use M(glm.fleet.serving_wait).
+options:
+  unit:
+    description: Name of the unit.
+    type: str
+    required: true
+  secret_files:
+    description: Files on the host whose values are struck out of every line that is returned.
+    type: list
+    elements: path
+    default: []
+  log_lines:
+    description: How many of the engine's last lines to return when it failed.
+    type: int
+    default: 20
+attributes:
+  check_mode:
+    description: Can run in check_mode and return changed status prediction without modifying target.
+    support: full
+  diff_mode:
+    description: Will return details on what has changed when in diff mode.
+    support: none
+author:
+  - glm.fleet contributors (@glm-fleet)
+"""
+
+EXAMPLES = r"""
+- name: See how far the engine is
+  glm.fleet.serving_status:
+    unit: glm-serve-0.service
+"""
+
+RETURN = r"""
+active_state:
+  description: What systemd says, such as V(activating), V(active) or V(failed).
+  type: str
+  returned: always
+  sample: activating
+sub_state:
+  description: The finer state, such as V(start-pre), V(start-post), V(running) or V(auto-restart).
+  type: str
+  returned: always
+result:
+  description: Why the unit ended, such as V(exit-code) or V(timeout).
+  type: str
+  returned: always
+exit_status:
+  description: Exit status of the container in its last run.
+  type: int
+  returned: always
+restarts:
+  description: How often systemd started the unit again by itself.
+  type: int
+  returned: always
+phase:
+  description: What the engine is doing.
+  type: str
+  returned: always
+  sample: loading weights
+detail:
+  description: More about the phase, if the log says it.
+  type: str
+  returned: always
+  sample: shards 17/142
+elapsed_seconds:
+  description: Seconds this start has taken so far, or took.
+  type: int
+  returned: always
+cause:
+  description: The likeliest reason for a failure. Empty while nothing failed.
+  type: str
+  returned: always
+remedy:
+  description: What to do about it.
+  type: str
+  returned: always
+log:
+  description: The engine's last lines, without secrets. Empty while nothing failed.
+  type: list
+  elements: str
+  returned: always
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.glm.fleet.plugins.module_utils import _host_commands, _serving
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "unit": {"type": "str", "required": True},
+            "secret_files": {"type": "list", "elements": "path", "default": [], "no_log": False},
+            "log_lines": {"type": "int", "default": 20},
+        },
+        supports_check_mode=True,
+    )
+
+    try:
+        answer = _serving.describe(
+            _host_commands.run, module.params["unit"], module.params["secret_files"], module.params["log_lines"]
+        )
+    except (RuntimeError, OSError) as exc:
+        module.fail_json(msg=f"serve: {exc}. Expected a host that was booted with systemd")
+    module.exit_json(changed=False, **answer)
+
+
+if __name__ == "__main__":
+    main()

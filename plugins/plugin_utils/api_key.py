@@ -1,0 +1,61 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The fleet's API key: one file on the controller, made once, readable by its owner only."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+import tempfile
+from pathlib import Path
+
+# What a check run shows before the first real run has made the key; never written anywhere.
+PLACEHOLDER = "made-by-the-first-real-run"
+
+
+class ApiKeyError(Exception):
+    """The key file cannot be used; the text says what to do."""
+
+
+def read(path: Path) -> str | None:
+    """The key in ``path``, or None when there is no such file.
+
+    Raises ApiKeyError when others can read the file, or when it does not hold one word.
+    """
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        text = path.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ApiKeyError(f"cannot read the API key in {path}: {exc}") from exc
+    if mode & 0o077:
+        raise ApiKeyError(f"expected {path} to be its owner's only, found mode {mode:04o}. Next: chmod 600 {path}")
+    if len(text.split()) != 1:
+        raise ApiKeyError(f"expected one word in {path}, found {len(text.split())}. Next: remove it; a new key is made")
+    return text
+
+
+def read_or_make(path: Path) -> str:
+    """The key in ``path``; made first if there is none. Safe when several processes ask at once."""
+    key = read(path)
+    if key is not None:
+        return key
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".api_key.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(f"glm-{secrets.token_urlsafe(32)}\n")
+        try:
+            # A link fails if the file exists by now: the first one wins, and nobody reads half a key.
+            os.link(name, path)
+        except FileExistsError:
+            pass
+    finally:
+        Path(name).unlink()
+    made = read(path)
+    if made is None:
+        raise ApiKeyError(f"the API key in {path} vanished while it was made")
+    return made

@@ -1,0 +1,172 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Verdicts about endpoints: what a host's report holds, what a fleet's holds, and how a person reads them."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import json
+import os
+import shlex
+import socket
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 1
+CONNECT_SECONDS = 5.0
+
+
+def now() -> str:
+    """The time in UTC, to the second, as ISO 8601."""
+    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def closed_check(closed_address: str, port: int, listen: str, seconds: float = CONNECT_SECONDS) -> dict[str, Any]:
+    """Whether ``closed_address:port`` refuses connections from here, as an entry of ``checks``.
+
+    Skipped, with the reason in ``found``, where the endpoint is meant to be reachable at that address.
+    """
+    begun = time.monotonic()
+    check: dict[str, Any] = {"name": "closed", "ok": True, "remedy": ""}
+    check["expected"] = f"port {port} on {closed_address} is closed to the controller"
+    try:
+        addresses = {entry[4][0] for entry in socket.getaddrinfo(closed_address, port, type=socket.SOCK_STREAM)}
+    except OSError as exc:
+        return {**check, "skipped": True, "found": f"{closed_address} cannot be resolved: {exc}", "seconds": 0.0}
+    if ipaddress.ip_address(listen).is_unspecified:
+        reason = f"the endpoint is meant to listen on every address ({listen})"
+        return {**check, "skipped": True, "found": reason, "seconds": 0.0}
+    if listen in addresses:
+        reason = f"the endpoint is meant to listen on this address ({listen})"
+        return {**check, "skipped": True, "found": reason, "seconds": 0.0}
+    try:
+        socket.create_connection((closed_address, port), timeout=seconds).close()
+    except ConnectionRefusedError:
+        check["found"] = "refused"
+    except OSError as exc:
+        check["found"] = f"no connection ({exc.strerror or exc})"
+    else:
+        check.update(
+            ok=False,
+            found="a connection was accepted",
+            remedy="bind the endpoint to loopback or a private address (glm_bind), or close the port in the firewall",
+        )
+    return {**check, "seconds": round(time.monotonic() - begun, 2)}
+
+
+def endpoint_url(listen: str, outside: str | None, port: int) -> str:
+    """The base URL to use. An endpoint on every address is named by the one that is known from outside."""
+    host = outside if outside and ipaddress.ip_address(listen).is_unspecified else listen
+    return f"http://[{host}]:{port}/v1" if ":" in host else f"http://{host}:{port}/v1"
+
+
+def host_report(
+    host: str, checks: Sequence[Mapping[str, Any]], endpoint: Mapping[str, Any], plan: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """The report of one host: ``{schema, host, ok, checks, endpoint, plan, seconds, finished_at}``."""
+    return {
+        "schema": SCHEMA,
+        "host": host,
+        "ok": bool(checks) and all(check["ok"] for check in checks),
+        "checks": [dict(check) for check in checks],
+        "endpoint": dict(endpoint),
+        "plan": plan_summary(plan) if plan else {},
+        "seconds": round(sum(check["seconds"] for check in checks), 2),
+        "finished_at": now(),
+    }
+
+
+def plan_summary(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """What was served, without how: names, versions and pinned revisions."""
+    model, engine, image, accelerator = (plan.get(key) or {} for key in ("model", "engine", "image", "accelerator"))
+    return {
+        "replica": plan.get("replica"),
+        "model": {key: model.get(key) for key in ("name", "precision", "repository", "revision")},
+        "engine": {key: engine.get(key) for key in ("name", "version")},
+        "image": image.get("reference"),
+        "accelerator": {key: accelerator.get(key) for key in ("name", "count")},
+        "served_model_name": plan.get("served_model_name"),
+    }
+
+
+def failure_text(report: Mapping[str, Any]) -> str:
+    """Each failed check of a host with what was expected, what was found and what to do."""
+    failed = [check for check in report["checks"] if not check["ok"]]
+    lines = [
+        f"  {check['name']}: expected {check['expected']}; found {check['found']}. Next: {check['remedy']}."
+        for check in failed
+    ]
+    head = f"{report['host']}, verify: {len(failed)} of {len(report['checks'])} checks failed"
+    return "\n".join([head, *lines])
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write atomically, readable by the owner only: a report names addresses."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            json.dump(value, stream, indent=2, ensure_ascii=False)
+            stream.write("\n")
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def missing_report(host: str) -> dict[str, Any]:
+    """The report of a host that this run did not get as far as verifying."""
+    report = host_report(host, [], {}, None)
+    report["reason"] = "not verified in this run: it failed before, or was not part of it"
+    return report
+
+
+def fleet_report(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """All hosts: ``{schema, ok, hosts: [report…], finished_at}``; ok only if every host is."""
+    return {
+        "schema": SCHEMA,
+        "ok": bool(reports) and all(report["ok"] for report in reports),
+        "hosts": [dict(report) for report in reports],
+        "finished_at": now(),
+    }
+
+
+def table(reports: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The fleet as lines of a table with aligned columns."""
+    rows = [("host", "endpoint", "model", "engine", "verdict", "checks", "seconds"), *map(_row, reports)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+    return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]
+
+
+def _row(report: Mapping[str, Any]) -> tuple[str, ...]:
+    checks = report["checks"]
+    if not checks:
+        return (report["host"], "-", "-", "-", "NOT VERIFIED", "-", "-")
+    engine = report["plan"].get("engine") or {}
+    tried = [check for check in checks if not check.get("skipped")]
+    return (
+        report["host"],
+        report["endpoint"].get("url", "-"),
+        report["endpoint"].get("model", "-"),
+        " ".join(str(engine.get(key)) for key in ("name", "version")) if engine else "-",
+        "ok" if report["ok"] else "FAILED",
+        f"{sum(check['ok'] for check in tried)}/{len(tried)}",
+        f"{report['seconds']:.1f}",
+    )
+
+
+def curl_lines(report: Mapping[str, Any], key_file: str | None) -> list[str]:
+    """A request to paste. The key is read from its file by the shell, never printed."""
+    key = f"$(cat {shlex.quote(key_file)})" if key_file else "$GLM_API_KEY"
+    body = {"model": report["endpoint"]["model"], "messages": [{"role": "user", "content": "Hello"}]}
+    return [
+        f"curl {report['endpoint']['url']}/chat/completions \\",
+        f'  -H "Authorization: Bearer {key}" -H "Content-Type: application/json" \\',
+        f"  -d {shlex.quote(json.dumps(body))}",
+    ]

@@ -1,0 +1,332 @@
+#!/usr/bin/env python3
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a serving unit does around its container: wait for what it needs, prove that it serves, clean up.
+
+Called by glm-serve-<n>.service only. Standard library, Python 3.9 or newer. Exit 0 means go on; exit 1 is a failure
+whose reason is the last line on stderr, which the journal keeps.
+"""
+from __future__ import annotations
+
+import argparse
+import errno
+import hashlib
+import http.client
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Optional
+
+DOCKER = "/usr/bin/docker"
+CDI_FOLDERS = ("/etc/cdi", "/run/cdi")
+# One node per GPU: NVIDIA's numbered device files, or a render node each on AMD.
+GPU_NODE = re.compile(r"/dev/(nvidia\d+|dri/renderD\d+)")
+# A first request may still compile kernels.
+CHAT_SECONDS = 600
+CHAT_ATTEMPTS = 3
+HEARTBEAT_SECONDS = 60
+
+
+class GuardError(Exception):
+    """The replica cannot start; the text says what was expected, what was found and what to do."""
+
+
+def say(text: str) -> None:
+    """One line for the journal."""
+    print(f"glm: {text}", file=sys.stderr, flush=True)
+
+
+# --- before the container ---------------------------------------------------------------------------------------
+
+
+def docker(*words: str) -> str:
+    """Output of a docker command; raises GuardError with docker's own words when it fails."""
+    done = subprocess.run([DOCKER, *words], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise GuardError(f"docker {words[0]} failed with {done.returncode}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def remove_container(name: str) -> None:
+    """Remove what a killed client or a crashed dockerd may have left under this name."""
+    if docker("ps", "--all", "--quiet", "--filter", f"name=^/{name}$").strip():
+        say(f"removing the container {name} that is still there")
+        docker("rm", "--force", "--volumes", name)
+
+
+def read_cdi(folders: tuple[str, ...] = CDI_FOLDERS) -> list[dict[str, Any]]:
+    """Every CDI spec as ``{kind, names, nodes}``; ``nodes`` holds host paths by container path.
+
+    nvidia-ctk writes YAML, which the standard library cannot read, so the few keys needed are taken line by line
+    (container-orchestrated-devices/container-device-interface, SPEC.md: ``kind``, ``devices[].name``,
+    ``deviceNodes[].path`` with an optional ``hostPath``).
+    """
+    specs = []
+    for folder in folders:
+        for path in sorted(Path(folder).glob("*")):
+            if path.suffix == ".json":
+                specs.append(_from_json(json.loads(path.read_text(encoding="utf-8"))))
+            elif path.suffix in (".yaml", ".yml"):
+                specs.append(_from_yaml(path.read_text(encoding="utf-8")))
+    return specs
+
+
+def _from_json(spec: dict[str, Any]) -> dict[str, Any]:
+    nodes = {}
+    names = set()
+    for device in [*spec.get("devices", []), spec]:
+        if "name" in device:
+            names.add(str(device["name"]))
+        for node in device.get("containerEdits", {}).get("deviceNodes", []):
+            nodes[node["path"]] = node.get("hostPath", node["path"])
+    return {"kind": spec.get("kind", ""), "names": names, "nodes": nodes}
+
+
+def _from_yaml(text: str) -> dict[str, Any]:
+    kind = ""
+    names = set()
+    nodes = {}
+    item: dict[str, str] = {}
+    for line in [*text.splitlines(), "-"]:
+        match = re.match(r"\s*(-?)\s*(?:([A-Za-z]+):\s*(.*?)\s*)?$", line)
+        if not match:
+            continue
+        dash, key, value = match.group(1), match.group(2), (match.group(3) or "").strip("\"'")
+        if dash:
+            if item.get("path", "").startswith("/dev/"):
+                nodes[item["path"]] = item.get("hostPath", item["path"])
+            item = {}
+        if key == "kind":
+            kind = value
+        elif key == "name" and dash:
+            names.add(value)
+        elif key in ("path", "hostPath"):
+            item[key] = value
+    return {"kind": kind, "names": names, "nodes": nodes}
+
+
+def missing_devices(wanted: list[str], gpus: int, specs: list[dict[str, Any]]) -> list[str]:
+    """What is not there yet, in words; empty when every device can be given to a container."""
+    missing = []
+    for device in wanted:
+        kind, _, name = device.partition("=")
+        matching = [spec for spec in specs if spec["kind"] == kind]
+        if not any(name in spec["names"] for spec in matching):
+            missing.append(f"no CDI spec in {' or '.join(CDI_FOLDERS)} names the device {device}")
+            continue
+        nodes: dict[str, str] = {}
+        for spec in matching:
+            nodes.update(spec["nodes"])
+        missing += [f"the device file {host} is missing" for host in nodes.values() if not Path(host).exists()]
+        found = len([path for path in nodes if GPU_NODE.fullmatch(path)])
+        if name == "all" and found < gpus:
+            missing.append(f"the CDI spec of {kind} lists {found} of the {gpus} GPUs of the plan")
+    return missing
+
+
+def wait_for_devices(wanted: list[str], gpus: int, deadline: float) -> None:
+    """Return when the GPUs are there; raise GuardError at the deadline, naming what is missing."""
+    announced = False
+    while True:
+        missing = missing_devices(wanted, gpus, read_cdi())
+        if not missing:
+            return
+        if time.monotonic() >= deadline:
+            raise GuardError("the GPUs are not ready: " + "; ".join(missing) + ". Look at nvidia-cdi-refresh.service")
+        if not announced:
+            say("waiting for the GPUs: " + "; ".join(missing))
+            announced = True
+        time.sleep(2)
+
+
+def port_problem(address: str, port: int) -> Optional[str]:
+    """Why ``address:port`` cannot be listened on, or None."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError as exc:
+            if exc.errno == errno.EADDRINUSE:
+                return f"port {port} on {address} is in use by another program (see: ss -ltnp sport = :{port})"
+            if exc.errno == errno.EADDRNOTAVAIL:
+                return f"{address} is not an address of this host (see: ip address)"
+            if exc.errno != errno.EACCES:  # a port below 1024: docker, not this script, has the right to it
+                return f"cannot listen on {address} port {port}: {exc.strerror}"
+    return None
+
+
+def wait_for_port(address: str, port: int, seconds: float = 15) -> None:
+    """Give a port that was just released, or an address that is just coming up, a moment."""
+    deadline = time.monotonic() + seconds
+    while True:
+        problem = port_problem(address, port)
+        if problem is None:
+            return
+        if time.monotonic() >= deadline:
+            raise GuardError(problem)
+        time.sleep(1)
+
+
+def stamp(files: list[str], folder: Optional[str]) -> None:
+    """Record what this start was made from, so that a later run can tell a stale replica from a current one."""
+    if folder is None:
+        raise GuardError("RUNTIME_DIRECTORY is not set; this must run inside its unit")
+    sums = {file: hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files}
+    Path(folder, "started.json").write_text(json.dumps(sums, sort_keys=True), encoding="utf-8")
+
+
+def prestart(options: argparse.Namespace) -> None:
+    """Everything that must be true before ``docker run``."""
+    remove_container(options.container)
+    wait_for_devices(options.device, options.gpus, time.monotonic() + options.wait)
+    wait_for_port(options.address, options.port)
+    stamp(options.stamp, os.environ.get("RUNTIME_DIRECTORY"))
+
+
+# --- after the container ----------------------------------------------------------------------------------------
+
+
+def read_key(path: str) -> str:
+    """The API key from ``NAME=value`` or from one line of YAML with a JSON string."""
+    line = Path(path).read_text(encoding="utf-8").splitlines()[-1]
+    if path.endswith(".env"):
+        return line.partition("=")[2]
+    return str(json.loads(line.partition(": ")[2]))
+
+
+def ask(options: argparse.Namespace, method: str, path: str, body: Any, seconds: float) -> tuple[int, Any]:
+    """One request with the key. The answer's JSON, or its text where it is not JSON."""
+    connection = http.client.HTTPConnection(options.address, options.port, timeout=max(seconds, 1))
+    try:
+        headers = {"Authorization": f"Bearer {read_key(options.secret)}", "Content-Type": "application/json"}
+        connection.request(method, path, json.dumps(body) if body is not None else None, headers)
+        answer = connection.getresponse()
+        text = answer.read().decode("utf-8", "replace")
+    finally:
+        connection.close()
+    try:
+        return answer.status, json.loads(text)
+    except ValueError:
+        return answer.status, text
+
+
+def started_at(pid: int) -> Optional[str]:
+    """The kernel's start time of a process, which tells a reused process id from the old one; None when it ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in ("Z", "X") else fields[19]
+
+
+def models_answer(options: argparse.Namespace) -> bool:
+    """Whether /v1/models lists the model. Raises GuardError for answers that waiting cannot mend."""
+    try:
+        status, answer = ask(options, "GET", "/v1/models", None, 10)
+    except (OSError, http.client.HTTPException):
+        return False
+    if status in (401, 403):
+        raise GuardError(f"/v1/models refuses the key in {options.secret} with {status}: another engine has the port?")
+    if status != 200 or not isinstance(answer, dict):
+        return False
+    names = [model.get("id") for model in answer.get("data", [])]
+    if options.model not in names:
+        raise GuardError(f"/v1/models lists {names}, not {options.model}: another engine has the port?")
+    return True
+
+
+def chat_problem(options: argparse.Namespace, seconds: float) -> Optional[str]:
+    """Why one short chat got no answer, or None when it did."""
+    body = {"model": options.model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
+    try:
+        status, answer = ask(options, "POST", "/v1/chat/completions", body, seconds)
+    except socket.timeout:
+        return f"no answer within {seconds:.0f} s"
+    except (OSError, http.client.HTTPException) as exc:
+        return f"{type(exc).__name__}: {exc}"
+    if status != 200 or not isinstance(answer, dict) or not answer.get("choices"):
+        return f"HTTP {status} {str(answer)[:300]}"
+    return None
+
+
+def ready(options: argparse.Namespace, main_pid: int) -> None:
+    """Return once the engine lists its model and answers a chat; raise GuardError as soon as it cannot any more."""
+    begun = time.monotonic()
+    deadline = begun + options.wait
+    born = started_at(main_pid)
+    spoken = begun
+    while not models_answer(options):
+        now = time.monotonic()
+        if born is None or started_at(main_pid) != born:
+            raise GuardError(f"the container ended after {now - begun:.0f} s, before the engine answered")
+        if now >= deadline:
+            raise GuardError(f"the engine answered no /v1/models within its budget of {options.wait} s")
+        if now - spoken >= HEARTBEAT_SECONDS:
+            spoken = now
+            say(f"not answering yet, {now - begun:.0f} of {options.wait} s")
+        time.sleep(2)
+    problem: Optional[str] = None
+    for _attempt in range(CHAT_ATTEMPTS):
+        left = deadline - time.monotonic()
+        if left <= 0:
+            break
+        problem = chat_problem(options, min(CHAT_SECONDS, left))
+        if problem is None:
+            say(f"ready after {time.monotonic() - begun:.0f} s: {options.model} answers a chat")
+            return
+        if started_at(main_pid) != born:
+            raise GuardError(f"the container ended while it answered the first chat ({problem})")
+        time.sleep(2)
+    raise GuardError(f"the engine answers /v1/models but not a chat: {problem or 'its start budget is spent'}")
+
+
+# --- command line -----------------------------------------------------------------------------------------------
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The command line of the three verbs."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    for verb in ("prestart", "ready", "poststop"):
+        sub = verbs.add_parser(verb)
+        if verb != "ready":
+            sub.add_argument("--container", required=True)
+        if verb != "poststop":
+            sub.add_argument("--address", required=True)
+            sub.add_argument("--port", type=int, required=True)
+            sub.add_argument("--wait", type=int, required=True, help="seconds")
+        if verb == "prestart":
+            sub.add_argument("--device", action="append", default=[], help="CDI name, kind=device")
+            sub.add_argument("--gpus", type=int, required=True)
+            sub.add_argument("--stamp", action="append", default=[], help="file this start is made from")
+        if verb == "ready":
+            sub.add_argument("--model", required=True)
+            sub.add_argument("--secret", required=True, help="0600 file with the API key")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str]) -> int:
+    """Run one verb; 0 or 1 as systemd wants it."""
+    options = parse(argv)
+    try:
+        if options.verb == "prestart":
+            prestart(options)
+        elif options.verb == "ready":
+            ready(options, int(os.environ["MAINPID"]))
+        else:
+            remove_container(options.container)
+    except (GuardError, OSError) as exc:
+        say(f"FAILED: {exc}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

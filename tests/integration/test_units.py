@@ -1,0 +1,74 @@
+"""Every unit the collection can render passes ``systemd-analyze verify``, tricky arguments included."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.serve.plans import plan
+from tests.unit.serve.render import render
+
+pytestmark = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+
+TRICKY = [
+    "--speculative-config",
+    '{"method":"mtp","num_speculative_tokens":3}',
+    "--chat-template",
+    "a path with spaces/and $HOME and %h and \\ and 'quotes'.jinja",
+    "--stop",
+    ";",
+    "--note",
+    "two\nlines\tand a tab",
+    "",
+]
+
+
+def analyze(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
+    """Verify a unit in a root of its own, so that this machine's units and programs play no part."""
+    for program in ("usr/bin/docker", "usr/bin/python3"):
+        target = folder / program
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text("#!/bin/sh\n", encoding="utf-8")
+        target.chmod(0o755)
+    unit = folder / "etc/systemd/system/glm-serve-0.service"
+    unit.parent.mkdir(parents=True, exist_ok=True)
+    unit.write_text(text, encoding="utf-8")
+    command = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", f"--root={folder}", unit.name]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def with_arguments(engine: str, extra: list[str]) -> dict[str, Any]:
+    made = plan(engine)
+    made["command"] += extra
+    return made
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+@pytest.mark.parametrize("extra", [[], TRICKY], ids=["plain", "tricky"])
+def test_rendered_units_are_valid(engine: str, extra: list[str], tmp_path: Path) -> None:
+    done = analyze(tmp_path, render("glm-serve.service", with_arguments(engine, extra)))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"listen": {"address": "fd00::5", "port": 8000, "container_port": 8000}},
+        {"served_model_name": "100% glm"},
+        {"replica": 3},
+    ],
+    ids=["ipv6", "percent", "replica 3"],
+)
+def test_other_plans_are_valid_too(change: dict[str, Any], tmp_path: Path) -> None:
+    done = analyze(tmp_path, render("glm-serve.service", plan(**change)))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_check_can_fail(tmp_path: Path) -> None:
+    broken = render("glm-serve.service", plan()).replace("Restart=on-failure", "Restrat=on-failure")
+    done = analyze(tmp_path, broken)
+    assert done.returncode != 0 and "Restrat" in done.stderr

@@ -1,0 +1,26 @@
+"""Render the collection's templates with Jinja as ansible's template module sets it up, and the real filters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from ansible.plugins.filter.core import comment
+
+from ansible_collections.glm.fleet.plugins.filter.unit import FilterModule
+
+ROOT = Path(__file__).parents[3]
+
+
+def render(name: str, plan: dict[str, Any], api_key: str = "glm-test-key") -> str:
+    """The text of ``templates/<name>.j2`` for a plan."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(ROOT / "templates"),
+        trim_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters.update({f"glm.fleet.{key}": door for key, door in FilterModule().filters().items()})
+    environment.filters["comment"] = comment
+    return environment.get_template(f"{name}.j2").render(plan=plan, api_key=api_key)

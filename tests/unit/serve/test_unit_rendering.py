@@ -1,0 +1,179 @@
+"""From a plan to the text of a unit: quoting, environment, secrets, docker's argument list."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from ansible_collections.glm.fleet.plugins.plugin_utils import unit
+from tests.unit.serve.plans import REVISION, plan
+from tests.unit.serve.render import render
+
+
+@pytest.mark.parametrize(
+    ("word", "written"),
+    [
+        ("--tp-size", "--tp-size"),
+        ("10.0.0.5:8000:8000", "10.0.0.5:8000:8000"),
+        ("", '""'),
+        ("two words", '"two words"'),
+        ("100%", "100%%"),
+        ("$HOME", "$$HOME"),
+        ("${HOME} %n", '"$${HOME} %%n"'),
+        ('say "hi"', '"say \\"hi\\""'),
+        ("it's", '"it\'s"'),
+        ("back\\slash", '"back\\\\slash"'),
+        ("line\nbreak\tand tab", '"line\\nbreak\\tand tab"'),
+        ("\x01", '"\\x01"'),
+        (";", '";"'),
+        ("#comment", '"#comment"'),
+        ('{"method":"mtp","n":3}', '"{\\"method\\":\\"mtp\\",\\"n\\":3}"'),
+        ("grün", '"grün"'),
+    ],
+)
+def test_words_are_quoted_as_systemd_reads_them(word: str, written: str) -> None:
+    assert unit.systemd_word(word) == written
+
+
+@pytest.mark.parametrize("word", ["nul\0byte", "not\udcffutf8"])
+def test_words_no_unit_can_hold_are_refused(word: str) -> None:
+    with pytest.raises(unit.UnitError):
+        unit.systemd_word(word)
+
+
+def test_a_command_keeps_its_words_in_order_whatever_its_layout() -> None:
+    argv = ["/bin/x", "run", "--rm", "--name", "n", "image", "serve", "-v", "--flag", "--key", "a b", "tail"]
+    text = unit.systemd_exec(argv)
+    assert re.sub(r" \\\n\s+", " ", text) == '/bin/x run --rm --name n image serve -v --flag --key "a b" tail'
+    assert text.splitlines()[1].strip().startswith("--rm")
+
+
+def test_an_empty_command_is_refused() -> None:
+    with pytest.raises(unit.UnitError, match="empty"):
+        unit.systemd_exec([])
+
+
+def test_environment_values_are_written_literally() -> None:
+    assert unit.docker_env({"B": 'a "b" $c #d', "A": 1}) == 'A=1\nB=a "b" $c #d\n'
+
+
+@pytest.mark.parametrize("env", [{"A B": "x"}, {"A=B": "x"}, {"": "x"}, {"A": "line\nbreak"}, {"A": "x\r"}])
+def test_environment_that_docker_would_misread_is_refused(env: dict[str, str]) -> None:
+    with pytest.raises(unit.UnitError):
+        unit.docker_env(env)
+
+
+def test_the_secret_is_one_environment_line_on_vllm_and_one_yaml_line_on_sglang() -> None:
+    assert unit.secret_file(plan("vllm"), "glm-k") == "VLLM_API_KEY=glm-k\n"
+    text = unit.secret_file(plan("sglang"), 'glm-"k')
+    assert text.startswith("api-key: ") and json.loads(text.partition(": ")[2]) == 'glm-"k'
+
+
+@pytest.mark.parametrize("key", ["", "two words", "line\nbreak", "ключ"])
+def test_keys_that_cannot_travel_in_a_header_are_refused(key: str) -> None:
+    with pytest.raises(unit.UnitError, match="printable ASCII"):
+        unit.secret_file(plan(), key)
+
+
+def option(argv: list[str], name: str) -> list[str]:
+    return [after for word, after in zip(argv, argv[1:]) if word == name]
+
+
+def test_the_container_runs_on_a_bridge_bound_to_one_address_with_gpus_and_mounts() -> None:
+    argv = unit.replica(plan())["exec"]["start"]
+    assert argv[:2] == ["/usr/bin/docker", "run"]
+    assert option(argv, "--network") == ["bridge"]
+    assert option(argv, "--publish") == ["10.0.0.5:8000:8000"]
+    assert option(argv, "--device") == ["nvidia.com/gpu=all"]
+    assert option(argv, "--env-file") == ["/etc/glm/serve-0.env", "/etc/glm/serve-0.secret.env"]
+    assert option(argv, "--mount")[0].endswith("target=/root/.cache/huggingface,readonly")
+    assert {"--rm", "--pull=never", "--ipc=host"} <= set(argv)
+    image = argv.index(plan()["image"]["reference"])
+    assert argv[image + 1 :] == plan()["command"]
+
+
+def test_ipv6_is_published_in_brackets_and_wildcards_are_probed_on_loopback() -> None:
+    six = unit.replica(plan(listen={"address": "fd00::5", "port": 8000, "container_port": 8000}))
+    assert option(six["exec"]["start"], "--publish") == ["[fd00::5]:8000:8000"]
+    assert six["endpoint"] == "http://[fd00::5]:8000/v1" and six["probe_address"] == "fd00::5"
+    wild = unit.replica(plan(listen={"address": "0.0.0.0", "port": 8000, "container_port": 8000}))
+    assert wild["probe_address"] == "127.0.0.1"
+    assert option(wild["exec"]["start_post"], "--address") == ["127.0.0.1"]
+
+
+def test_the_key_is_in_no_argument_list_and_not_in_the_unit() -> None:
+    for engine in ("vllm", "sglang"):
+        assert "glm-test-key" not in render("glm-serve.service", plan(engine))
+        assert "glm-test-key" not in render("glm-serve.env", plan(engine))
+        assert "glm-test-key" in render("glm-serve.secret", plan(engine))
+
+
+def test_a_command_that_would_not_read_the_key_file_is_refused() -> None:
+    careless = plan("sglang", command=["python3", "-m", "sglang.launch_server"])
+    with pytest.raises(unit.UnitError, match="no API key would be asked for"):
+        unit.replica(careless)
+
+
+def test_137_is_a_clean_stop_for_sglang_and_still_a_crash_when_unasked() -> None:
+    text = render("glm-serve.service", plan("sglang"))
+    assert "\nSuccessExitStatus=137\n" in text and "\nRestartForceExitStatus=137\n" in text
+    assert "SuccessExitStatus" not in render("glm-serve.service", plan("vllm"))
+
+
+def test_times_come_from_the_plan_and_allow_two_whole_starts() -> None:
+    text = render("glm-serve.service", plan())
+    assert "\nTimeoutStartSec=2400\n" in text and "\nStartLimitBurst=2\n" in text
+    interval = int(re.search(r"^StartLimitIntervalSec=(\d+)$", text, re.M).group(1))
+    assert interval > 2 * (2400 + 60)
+    # The guard must give up before systemd does, or the journal has no reason.
+    assert option(unit.replica(plan())["exec"]["start_post"], "--wait") == ["2385"]
+
+
+def test_weights_are_asserted_once_their_commit_is_known() -> None:
+    snapshot = f"/var/lib/glm/huggingface/hub/models--zai-org--GLM-5.1-FP8/snapshots/{REVISION}"
+    assert f"\nAssertPathExists={snapshot}\n" in render("glm-serve.service", plan())
+    unknown = plan()
+    unknown["model"]["revision"] = None
+    assert "AssertPathExists" not in render("glm-serve.service", unknown)
+
+
+def test_what_is_not_pinned_is_named() -> None:
+    assert unit.unlocked(plan()) == []
+    loose = plan()
+    loose["image"]["digest"] = None
+    loose["model"]["revision"] = None
+    assert unit.unlocked(loose) == [
+        "the digest of image vllm/vllm-openai:v0.32.0",
+        "the commit of model zai-org/GLM-5.1-FP8",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"listen": {"address": "lan", "port": 8000, "container_port": 8000}}, "not an IP address"),
+        ({"mounts": [{"source": "/a,b", "target": "/x", "read_only": True}]}, "cannot be mounted"),
+        ({"mounts": [{"source": "relative", "target": "/x", "read_only": True}]}, "cannot be mounted"),
+        ({"secret": {"kind": "vault"}}, "vault"),
+    ],
+)
+def test_values_no_unit_can_carry_are_refused_by_name(change: dict, words: str) -> None:
+    with pytest.raises(unit.UnitError, match=words):
+        made = plan(**change)
+        unit.replica(made)
+        unit.secret_file(made, "glm-k")
+
+
+def test_a_plan_that_lacks_something_says_what() -> None:
+    lacking = plan()
+    del lacking["timeouts"]
+    with pytest.raises(unit.UnitError, match="'timeouts'"):
+        unit.replica(lacking)
+
+
+def test_the_environment_file_has_a_header_that_docker_skips() -> None:
+    lines = render("glm-serve.env", plan()).splitlines()
+    assert lines[-2:] == ["HF_HUB_OFFLINE=1", "VLLM_NO_USAGE_STATS=1"]
+    assert all(line.startswith("#") for line in lines[:-2])
