@@ -1,0 +1,56 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+"""Controller side of gpu_facts: measure how far the host's clock is off, and keep the parts gathered before.
+
+The host reads its clock while the module runs, that is between two readings of the controller's clock. Outside that
+interval the clocks differ, by at least the distance to it.
+"""
+
+import time
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+# A fact that every gathering of a subset returns, and the phases of the errors that it can report.
+PHASES = {
+    "kernel": ("system",),
+    "gpus": ("driver", "gpu", "fabric"),
+    "cdi": ("cdi",),
+    "docker": ("docker",),
+}
+
+
+class ActionModule(ActionBase):
+    """Run the module and add ``clock_skew_seconds`` to the facts."""
+
+    TRANSFERS_FILES = False
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        super().run(tmp, task_vars)
+        before = time.time()
+        result: dict[str, Any] = self._execute_module(module_name="glm.fleet.gpu_facts", task_vars=task_vars)
+        after = time.time()
+        facts = (result.get("ansible_facts") or {}).get("gpu_facts")
+        if facts:
+            facts["clock_skew_seconds"] = round(skew(facts["epoch"], before, after), 1)
+            known = ((task_vars or {}).get("ansible_facts") or {}).get("gpu_facts") or {}
+            result["ansible_facts"] = {"gpu_facts": merge(known, facts)}
+        return result
+
+
+def merge(known: dict[str, Any], fresh: dict[str, Any]) -> dict[str, Any]:
+    """``fresh`` over what was ``known``; an old error stays only if its phase was not looked at again."""
+    looked_at = {phase for key, phases in PHASES.items() if key in fresh for phase in phases}
+    kept = [error for error in known.get("errors", []) if error["phase"] not in looked_at]
+    return {**known, **fresh, "errors": kept + fresh["errors"]}
+
+
+def skew(epoch: float, before: float, after: float) -> float:
+    """Seconds by which ``epoch`` lies before (negative) or after the interval; 0 inside it."""
+    if epoch < before:
+        return epoch - before
+    return max(0.0, epoch - after)

@@ -1,0 +1,219 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What accelerators a host has, as its driver, its PCI bus and its CDI files tell it.
+
+This module util is PRIVATE to the collection. Pure parsing plus reads below a given root, so that every broken host of
+docs/hosts.md can be a test.
+
+Sources: ``nvidia-smi --query-gpu`` and ``nvidia-smi -q -x`` (states of the fabric: nvidia-smi(1), "Fabric"),
+sysfs PCI attributes (Documentation/ABI/testing/sysfs-bus-pci), the CDI specification (cncf-tags/
+container-device-interface, SPEC.md).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from pathlib import Path
+from typing import Any, Optional
+
+SMI_FIELDS = ("index", "name", "uuid", "pci.bus_id", "memory.used", "memory.total", "driver_version")
+PCI_VENDORS = {"0x10de": "nvidia", "0x1002": "amd"}
+# 0x0300 VGA, 0x0302 3D controller; AMD Instinct boards announce 0x1200, a processing accelerator.
+PCI_GPU_CLASSES = ("0x0300", "0x0302", "0x1200")
+PCI_BRIDGE_CLASS = "0x0680"
+CDI_DIRECTORIES = ("etc/cdi", "var/run/cdi")
+_VERSION = re.compile(r"\b(\d{3,4}\.\d{1,3}(?:\.\d{1,3})?)\b")
+_SO_VERSION = re.compile(r"\.so\.(\d{3,4}\.\d{1,3}(?:\.\d{1,3})?)\b")
+_TOP_LEVEL = re.compile(r"^([A-Za-z][\w-]*):")
+_ITEM = re.compile(r"^(\s*)-\s+(.*)$")
+_NAME = re.compile(r"""^name:\s*["']?([^"'#]+?)["']?\s*(?:#.*)?$""")
+
+
+def parse_gpu_csv(text: str) -> list[dict[str, Any]]:
+    """GPUs out of ``nvidia-smi --query-gpu=… --format=csv,noheader,nounits`` (columns: SMI_FIELDS).
+
+    A GPU that fell off the bus prints ``[Unknown Error]`` or ``[GPU requires reset]`` in its columns; such a row is
+    kept with ``memory_total_mib: None``. Raises ValueError when a row has another number of columns.
+    """
+    gpus = []
+    for line in text.splitlines():
+        if not line.strip():
+            continue
+        columns = [column.strip() for column in line.split(",")]
+        if len(columns) != len(SMI_FIELDS):
+            raise ValueError(f"expected {len(SMI_FIELDS)} columns, found {len(columns)}: {line.strip()[:120]}")
+        index, name, uuid, bus_id, used, total, driver = columns
+        gpus.append(
+            {
+                "index": _integer(index),
+                "name": name,
+                "uuid": uuid,
+                "bus_id": bus_id,
+                "memory_used_mib": _integer(used),
+                "memory_total_mib": _integer(total),
+                "driver_version": driver,
+                "vendor": "nvidia",
+            }
+        )
+    return gpus
+
+
+def parse_smi_xml(text: str) -> dict[str, Any]:
+    """Driver, CUDA and fabric out of ``nvidia-smi -q -x``.
+
+    Returns ``{driver_version, cuda_version, fabric: {present, states: {bus_id: {state, status}}, state}}``.
+    The state is Completed only if every GPU that reports a fabric is Completed with status Success; otherwise the
+    first other one.
+    Raises ValueError when the text is not that document.
+    """
+    try:
+        root = ElementTree.fromstring(text[text.index("<nvidia_smi_log") :])
+    except (ValueError, ElementTree.ParseError) as error:
+        raise ValueError(f"not the XML of nvidia-smi: {error}") from error
+    states: dict[str, dict[str, str]] = {}
+    for gpu in root.iter("gpu"):
+        fabric = gpu.find("fabric")
+        state = (fabric.findtext("state") or "N/A").strip() if fabric is not None else "N/A"
+        if fabric is not None and state not in ("N/A", "Not Supported"):
+            status = (fabric.findtext("status") or "N/A").strip()
+            states[str(gpu.get("id"))] = {"state": state, "status": status}
+    return {
+        "driver_version": root.findtext("driver_version"),
+        "cuda_version": root.findtext("cuda_version"),
+        "fabric": {"present": bool(states), "state": _overall(states), "states": states},
+    }
+
+
+def _overall(states: dict[str, dict[str, str]]) -> Optional[str]:
+    for entry in states.values():
+        if entry["state"] != "Completed":
+            return entry["state"]
+        if entry["status"] not in ("Success", "N/A"):
+            return f"Completed with status {entry['status']}"
+    return "Completed" if states else None
+
+
+def driver_of_proc(text: str) -> Optional[str]:
+    """Version of the loaded kernel module out of ``/proc/driver/nvidia/version`` (both module flavours)."""
+    line = next((line for line in text.splitlines() if line.startswith("NVRM version")), "")
+    match = _VERSION.search(line)
+    return match.group(1) if match else None
+
+
+def library_of_error(text: str) -> Optional[str]:
+    """Version of the user-space library that nvidia-smi names when it refuses to talk to the module."""
+    match = re.search(r"NVML library version:\s*([\d.]+)", text)
+    return match.group(1) if match else None
+
+
+def scan_pci(root: Path) -> dict[str, Any]:
+    """Accelerators and NVSwitches on the PCI bus below ``root`` (a host's ``/``), whatever driver they have.
+
+    Returns ``{gpus: [{vendor, device, bus_id, driver}], nvswitches: int}``.
+    """
+    gpus = []
+    switches = 0
+    for device in sorted((root / "sys/bus/pci/devices").glob("*")):
+        vendor = PCI_VENDORS.get(_read(device / "vendor"))
+        kind = _read(device / "class")[:6]
+        if vendor == "nvidia" and kind == PCI_BRIDGE_CLASS:
+            switches += 1
+        if vendor is None or kind not in PCI_GPU_CLASSES:
+            continue
+        driver = device / "driver"
+        gpus.append(
+            {
+                "vendor": vendor,
+                "device": _read(device / "device"),
+                "bus_id": device.name,
+                "driver": driver.resolve().name if driver.is_symlink() else None,
+            }
+        )
+    return {"gpus": gpus, "nvswitches": switches}
+
+
+def read_cdi(root: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """CDI specs below ``root``: ``([{path, kind, devices, driver_version}], [what could not be read])``."""
+    specs = []
+    problems = []
+    for directory in CDI_DIRECTORIES:
+        for path in sorted((root / directory).glob("*")):
+            if path.suffix not in (".json", ".yaml", ".yml"):
+                continue
+            try:
+                specs.append({"path": f"/{directory}/{path.name}", **parse_cdi(path.read_text("utf-8", "replace"))})
+            except (OSError, ValueError) as error:
+                problems.append(f"/{directory}/{path.name}: {error}")
+    return specs, problems
+
+
+def parse_cdi(text: str) -> dict[str, Any]:
+    """``{kind, devices, driver_version}`` of one CDI spec, JSON or block-style YAML.
+
+    ``devices`` are full names (``nvidia.com/gpu=all``). The standard library has no YAML: only the regular shape that
+    nvidia-ctk, amd-ctk and people write is read, and anything else is a ValueError rather than a guess.
+    ``driver_version`` is the most frequent ``.so.<version>`` in the spec, the libraries it would mount.
+    """
+    if text.lstrip().startswith("{"):
+        document = json.loads(text)
+        kind = str(document.get("kind", ""))
+        names = [str(device.get("name", "")) for device in document.get("devices") or []]
+    else:
+        kind, names = _parse_cdi_yaml(text)
+    if "/" not in kind or not names:
+        raise ValueError("no kind or no devices found in this CDI spec")
+    versions = Counter(_SO_VERSION.findall(text)).most_common(1)
+    return {
+        "kind": kind,
+        "devices": [f"{kind}={name}" for name in names],
+        "driver_version": versions[0][0] if versions else None,
+    }
+
+
+def _parse_cdi_yaml(text: str) -> tuple[str, list[str]]:
+    kind = ""
+    names: list[str] = []
+    section = ""
+    item_indent: Optional[int] = None
+    for line in text.splitlines():
+        top = _TOP_LEVEL.match(line)
+        if top:
+            section, item_indent = top.group(1), None
+            if section == "kind":
+                kind = line.split(":", 1)[1].split("#")[0].strip().strip("\"'")
+            continue
+        if section != "devices":
+            continue
+        item = _ITEM.match(line)
+        if item and item_indent is None:
+            item_indent = len(item.group(1))
+        if item and len(item.group(1)) == item_indent:
+            key = item.group(2)
+        elif item_indent is not None and len(line) - len(line.lstrip()) == _key_indent(item_indent, line):
+            key = line.strip()
+        else:
+            continue
+        name = _NAME.match(key)
+        if name:
+            names.append(name.group(1).strip())
+    return kind, names
+
+
+def _key_indent(item_indent: int, line: str) -> int:
+    """Indent of a device's own keys: two to the right of its dash (``- ``), or -1 for a line deeper or shallower."""
+    return item_indent + 2 if not line.lstrip().startswith("-") else -1
+
+
+def _integer(text: str) -> Optional[int]:
+    return int(text) if text.isdigit() else None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8").strip()
+    except OSError:
+        return ""

@@ -1,0 +1,117 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Ask an engine image, from inside a container with the plan's devices, whether it can serve the plan at all.
+
+This module util is PRIVATE to the collection. It answers two things that otherwise show after an hour of downloads: a
+container that does not see every GPU, and an image whose transformers does not know the model.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Optional
+
+from ansible_collections.glm.fleet.plugins.module_utils._host_commands import run
+
+# Runs inside the container. cuInit is asked where libcuda is visible: nvidia-smi looks fine with a fabric that is down.
+SCRIPT = r"""
+import ctypes, json, subprocess, sys
+found = {"gpus": None, "nvidia_smi": "", "cuda": None, "transformers": None, "known": None, "import_error": None}
+try:
+    smi = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=120)
+    lines = [line for line in smi.stdout.splitlines() if line.startswith("GPU ")]
+    found["gpus"] = len(lines)
+    found["nvidia_smi"] = (smi.stdout + smi.stderr).strip()[-600:]
+except Exception as error:
+    found["nvidia_smi"] = str(error)
+try:
+    cuda = ctypes.CDLL("libcuda.so.1")
+    count = ctypes.c_int(0)
+    code = cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count))
+    found["cuda"] = {"code": code, "gpus": count.value}
+except OSError:
+    pass
+try:
+    import transformers
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+    found["transformers"] = transformers.__version__
+    found["known"] = sys.argv[1] in CONFIG_MAPPING_NAMES
+except Exception as error:
+    found["import_error"] = f"{type(error).__name__}: {error}"[-600:]
+print("GLM-PROBE " + json.dumps(found))
+"""
+# cuda.h, CUresult
+CUDA_CODES = {
+    3: "CUDA cannot initialise: the driver or the device nodes are not usable in the container",
+    100: "CUDA sees no device",
+    101: "CUDA refuses the device",
+    802: "CUDA error 802, system not yet initialised: the NVSwitch fabric is not up (fabric manager missing, of "
+    "another version than the driver, or still in progress)",
+    803: "CUDA error 803: the driver on the host is older than the image needs",
+    804: "CUDA error 804: forward compatibility is not possible on this hardware; the host's driver is too old",
+}
+
+
+class ProbeError(Exception):
+    """The container could not be run, or did not print its answer."""
+
+
+def run_probe(reference: str, devices: list[str], model_type: str, timeout: float) -> dict[str, Any]:
+    """Run SCRIPT once in ``reference`` and return what it found. Raises ProbeError with docker's own words."""
+    name = "glm-probe-" + re.sub(r"[^0-9a-f]", "", reference.rpartition(":")[2])[:12]
+    run(("docker", "rm", "--force", name), 60)
+    argv = ["docker", "run", "--rm", "--name", name, "--network", "none"]
+    for device in devices:
+        argv += ["--device", device]
+    argv += ["--entrypoint", "python3", reference, "-c", SCRIPT, model_type]
+    done = run(argv, timeout)
+    for line in done.stdout.splitlines():
+        if line.startswith("GLM-PROBE "):
+            found: dict[str, Any] = json.loads(line.partition(" ")[2])
+            return found
+    if done.timed_out:
+        run(("docker", "rm", "--force", name), 60)
+    raise ProbeError(f"docker run ended with {done.rc}: {done.evidence(800)}")
+
+
+def judge(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
+    """What is wrong, one sentence each with expected and found; empty when the image can serve the plan.
+
+    ``expected``: ``{gpus, model_type, min_transformers, vendor}``.
+    """
+    problems = []
+    if expected["vendor"] == "nvidia" and found["gpus"] != expected["gpus"]:
+        problems.append(
+            f"expected {expected['gpus']} GPUs inside the container, found {found['gpus'] or 0} "
+            f"(nvidia-smi -L: {found['nvidia_smi'] or 'nothing'}); look at the CDI spec and the driver"
+        )
+    cuda = found.get("cuda")
+    if cuda and cuda["code"]:
+        problems.append(CUDA_CODES.get(cuda["code"], f"CUDA does not initialise: error {cuda['code']}"))
+    if found["import_error"]:
+        problems.append(f"transformers cannot be imported in the image: {found['import_error']}")
+    elif not found["known"]:
+        problems.append(
+            f"transformers {found['transformers']} in the image does not know model_type {expected['model_type']}"
+            + (f"; it needs {expected['min_transformers']} or newer" if expected["min_transformers"] else "")
+            + "; choose a newer glm_engine_version"
+        )
+    elif expected["min_transformers"] and older(found["transformers"], expected["min_transformers"]):
+        problems.append(
+            f"expected transformers {expected['min_transformers']} or newer in the image, "
+            f"found {found['transformers']}; choose a newer glm_engine_version"
+        )
+    return problems
+
+
+def older(version: Optional[str], minimum: str) -> bool:
+    """Whether ``version`` is below ``minimum``, by their numbers; suffixes such as .dev0 do not count."""
+    return _numbers(version or "0") < _numbers(minimum)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    match = re.match(r"\d+(?:\.\d+)*", version)
+    return tuple(int(part) for part in match.group().split(".")) if match else (0,)

@@ -1,0 +1,269 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: docker_daemon
+short_description: Configure and run the Docker engine without ever surprising a serving container
+version_added: 0.1.0
+description:
+  - Owns C(daemon.json) as one dictionary. Keys that are already there are kept, O(settings) are merged over them,
+    O(defaults) only fill what nobody has set.
+  - The new file is checked with C(dockerd --validate), together with the flags of the unit, before it replaces the old
+    one. If the engine does not come back with it, the old file is put back and the engine started again.
+  - Keys that the engine can change while it runs are brought into effect by a reload. A restart is made only while no
+    container runs, or with O(restart_allowed=true); otherwise the module changes nothing and names the containers.
+  - Notices when the running engine does not follow the file, and mends that too.
+author: glm.fleet contributors !UNKNOWN
+options:
+  settings:
+    description: Keys that shall have these values. Mappings merge key by key; of lists, these entries come first.
+    type: dict
+    default: {}
+  defaults:
+    description:
+      - Keys to fill in where neither the file nor O(settings) has them. Default C(log-opts) are left out when the file
+        has another C(log-driver).
+    type: dict
+    default: {}
+  path:
+    description: The configuration file.
+    type: path
+    default: /etc/docker/daemon.json
+  service:
+    description: The systemd unit of the engine.
+    type: str
+    default: docker
+  restart_allowed:
+    description: Whether the engine may be restarted while containers run.
+    type: bool
+    default: false
+  timeout:
+    description: Seconds until the engine must answer after a start, restart or reload.
+    type: int
+    default: 90
+attributes:
+  check_mode:
+    support: full
+    description: Says what would change, also on a host that has no Docker yet.
+  diff_mode:
+    support: full
+    description: Shows the file before and after.
+"""
+
+EXAMPLES = r"""
+- name: Configure and start Docker
+  glm.fleet.docker_daemon:
+    settings:
+      features:
+        cdi: true
+    defaults:
+      live-restore: true
+      log-driver: json-file
+      log-opts:
+        max-size: 100m
+        max-file: "5"
+"""
+
+RETURN = r"""
+action:
+  description: What was done to the engine - V(none), V(started), V(reloaded) or V(restarted).
+  returned: always
+  type: str
+keys:
+  description: Keys of the file that changed or that the running engine did not follow.
+  returned: always
+  type: list
+  elements: str
+config:
+  description: The whole configuration as it is now.
+  returned: always
+  type: dict
+version:
+  description: Version of the engine, null when it does not run (check mode).
+  returned: always
+  type: str
+"""
+
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.glm.fleet.plugins.module_utils import _host_docker as docker
+from ansible_collections.glm.fleet.plugins.module_utils._host_commands import run, which
+
+ENVIRONMENT_FILE = Path("/etc/default/docker")
+
+
+def render(config: dict) -> str:
+    return json.dumps(config, indent=2, sort_keys=True) + "\n" if config else ""
+
+
+class Daemon:
+    def __init__(self, module: AnsibleModule) -> None:
+        self.module = module
+        self.path = Path(module.params["path"])
+        self.service = module.params["service"]
+        self.facts, _problem = docker.docker_facts()
+
+    def run(self) -> None:
+        text, before = self.read()
+        after = docker.merge(before, self.module.params["settings"], self.module.params["defaults"])
+        file_keys = docker.changed_keys(before, after)
+        stale = docker.not_in_effect(after, self.facts) if self.facts["running"] else []
+        keys = sorted({*file_keys, *stale})
+        self.require_cdi(after)
+        action = self.choose_action(keys, after)
+        enable = self.facts["installed"] and not run(("systemctl", "is-enabled", "--quiet", self.service)).ok
+        if self.facts["installed"]:
+            self.validate(after)
+        elif not self.module.check_mode:
+            self.module.fail_json(msg="docker: expected dockerd on this host, found none; install Docker first.")
+        if not self.module.check_mode:
+            if file_keys:
+                self.write(render(after))
+            if enable:
+                self.systemctl("enable")
+            self.apply(action, after, text if file_keys else None)
+        self.module.exit_json(
+            changed=bool(file_keys or enable or action != "none"),
+            action=action,
+            keys=keys,
+            config=after,
+            version=self.facts["version"],
+            diff={"before": text, "after": render(after) if file_keys else text, "before_header": str(self.path)},
+        )
+
+    def read(self) -> tuple:
+        """Text and data of the file; ``("", {})`` when there is none."""
+        try:
+            text = self.path.read_text("utf-8")
+            data = json.loads(text) if text.strip() else {}
+            if not isinstance(data, dict):
+                raise ValueError("not a JSON object")
+        except FileNotFoundError:
+            return "", {}
+        except (OSError, ValueError) as error:
+            self.module.fail_json(
+                msg=f"docker: {self.path} is not readable as JSON: {error}. Mend or remove it; nothing was changed."
+            )
+        return text, data
+
+    def choose_action(self, keys: list, config: dict) -> str:
+        if not self.facts["running"]:
+            return "started"
+        restart = docker.needs_restart(keys, self.facts, config)
+        if restart and self.facts["containers"] and not self.module.params["restart_allowed"]:
+            self.module.fail_json(
+                msg=f"docker: dockerd has to be restarted for {', '.join(restart)} to take effect, and that would "
+                f"interrupt these running containers: {', '.join(self.facts['containers'])}. Nothing was "
+                "changed. Drain this host and stop them, or set docker_restart_allowed: true.",
+                keys=keys,
+                containers=self.facts["containers"],
+            )
+        if restart:
+            return "restarted"
+        return "reloaded" if keys else "none"
+
+    def require_cdi(self, config: dict) -> None:
+        if not self.facts["installed"] or not (config.get("features") or {}).get("cdi"):
+            return
+        version = self.facts["version"] or run(("dockerd", "--version")).stdout.partition("version ")[2].split(",")[0]
+        if docker.major(version) < docker.MINIMUM_MAJOR:
+            self.module.fail_json(
+                msg=f"docker: expected Docker {docker.MINIMUM_MAJOR} or newer, which can give containers GPUs by CDI, "
+                f"found {version or 'an unknown version'}. Nothing was changed. Upgrade Docker on the host, or use a "
+                "newer image."
+            )
+
+    def validate(self, config: dict) -> None:
+        """Let dockerd itself check the file, with the flags of its unit: a key in both places stops it."""
+        show = run(("systemctl", "show", "--property=ExecStart", "--value", self.service)).stdout
+        flags = docker.unit_flags(show, docker.read_environment_file(ENVIRONMENT_FILE))
+        with tempfile.TemporaryDirectory() as folder:
+            candidate = Path(folder) / "daemon.json"
+            candidate.write_text(render(config) or "{}", "utf-8")
+            done = run((which("dockerd") or "dockerd", "--validate", "--config-file", str(candidate), *flags))
+        if not done.ok:
+            self.module.fail_json(
+                msg=f"docker: dockerd refuses the configuration: {done.evidence(800)}. Nothing was changed. A key that "
+                f"stands in the unit's flags ({' '.join(flags) or 'none'}) must not stand in {self.path} too.",
+                config=config,
+            )
+
+    def write(self, text: str) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+        handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=".daemon.json.")
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        Path(name).chmod(0o644)
+        self.module.atomic_move(name, str(self.path))
+
+    def apply(self, action: str, config: dict, old_text) -> None:
+        """Bring the file into effect; ``old_text`` is what to put back if the engine fails, None for nothing."""
+        if action == "none":
+            return
+        verb = {"started": "start", "restarted": "restart", "reloaded": "reload"}[action]
+        run(("systemctl", "reset-failed", f"{self.service}.service", f"{self.service}.socket"))
+        done = run(("systemctl", verb, self.service), self.module.params["timeout"])
+        problem = None if done.ok else f"systemctl {verb} {self.service} ended with {done.rc}: {done.evidence()}"
+        problem = problem or self.wait_for(config)
+        if problem is None:
+            return
+        journal = run(("journalctl", "--unit", self.service, "--lines", "15", "--no-pager", "--output", "cat")).stdout
+        restored = ""
+        if old_text is not None:
+            self.write(old_text) if old_text else self.path.unlink()
+            run(("systemctl", "reset-failed", f"{self.service}.service", f"{self.service}.socket"))
+            again = run(("systemctl", "restart", self.service), self.module.params["timeout"])
+            outcome = "started" if again.ok else "failed too"
+            restored = f" The old {self.path} was put back; the engine then {outcome}."
+        self.module.fail_json(
+            msg=f"docker: {problem}.{restored} Last words of its journal: {journal.strip()}", config=config
+        )
+
+    def wait_for(self, config: dict):
+        """None when the engine answers and follows the file, else what is wrong at the deadline."""
+        deadline = time.monotonic() + self.module.params["timeout"]
+        while True:
+            self.facts, problem = docker.docker_facts()
+            stale = docker.not_in_effect(config, self.facts) if self.facts["running"] else []
+            if self.facts["running"] and not stale:
+                return None
+            if time.monotonic() >= deadline:
+                return problem or (
+                    f"Docker {self.facts['version']} runs but does not follow {', '.join(stale)}"
+                    + (f"; CDI needs Docker {docker.MINIMUM_MAJOR} or newer" if "features" in stale else "")
+                    if stale
+                    else "the engine does not answer"
+                )
+            time.sleep(0.5)
+
+    def systemctl(self, verb: str) -> None:
+        done = run(("systemctl", verb, self.service), self.module.params["timeout"])
+        if not done.ok:
+            self.module.fail_json(msg=f"docker: systemctl {verb} {self.service} failed: {done.evidence()}")
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "settings": {"type": "dict", "default": {}},
+            "defaults": {"type": "dict", "default": {}},
+            "path": {"type": "path", "default": "/etc/docker/daemon.json"},
+            "service": {"type": "str", "default": "docker"},
+            "restart_allowed": {"type": "bool", "default": False},
+            "timeout": {"type": "int", "default": 90},
+        },
+        supports_check_mode=True,
+    )
+    Daemon(module).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,318 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: engine_image
+short_description: Bring the engine image of a plan to a host, by a digest that the whole fleet shares
+version_added: 0.1.0
+description:
+  - Turns the image tag of a serving plan into a digest, pulls the image by that digest, and runs it once to check that
+    it sees every GPU of the plan and knows the model.
+  - The first host that needs a tag resolves it, through the registry mirrors of its Docker engine first, then at the
+    registry. The digest is written to the lock file; later hosts and later runs obey it. Never written in check mode.
+  - A pull goes on in the background on the host while the controller looks every O(poll) seconds and prints a line, so
+    it survives a lost connection and continues with the next run.
+  - Has an action plugin of the same name, which holds the lock file and follows the pull.
+author: glm.fleet contributors !UNKNOWN
+options:
+  plan:
+    description:
+      - The serving plan (schema 1). Uses its C(image), C(devices), C(accelerator), C(model), C(disk) and C(paths).
+      - The action plugin takes C(ansible_facts['glm_plan']) when this is not given.
+    type: dict
+  state:
+    description:
+      - V(resolved) only finds the digest.
+      - V(present) also pulls the image and gives it its tag, for people who look at C(docker images).
+      - V(probed) also runs it once with the devices of the plan. The result is kept on the host, so this happens again
+        only when the image, the driver, the devices or the model change.
+    type: str
+    choices: [resolved, present, probed]
+    default: probed
+  digest:
+    description: Use this digest (C(sha256:…)) instead of the one in the lock file or the registry.
+    type: str
+  lock_file:
+    description:
+      - Path of the lock file on the controller. The action plugin takes C(glm_lock_file) when this is not given, and
+        without that uses no lock file.
+    type: path
+  mirrors:
+    description: Registry mirrors to ask before those that the Docker engine of the host is configured with.
+    type: list
+    elements: str
+    default: []
+  registry_timeout:
+    description: Seconds that one request to a registry may take.
+    type: int
+    default: 20
+  stall_timeout:
+    description: Seconds without any sign of life from the Docker engine after which a pull counts as stuck.
+    type: int
+    default: 900
+  poll:
+    description: Seconds between two looks at a pull, and between two lines of progress.
+    type: int
+    default: 15
+  probe_timeout:
+    description: Seconds that the container of the probe may take.
+    type: int
+    default: 600
+  follow:
+    description: Only look at the pull that an earlier call began. Set by the action plugin.
+    type: bool
+    default: false
+attributes:
+  check_mode:
+    support: full
+    description: Resolves the digest, since that only reads; pulls, probes and writes nothing.
+  diff_mode:
+    support: none
+    description: An image has no diff.
+  action:
+    support: full
+    description: Runs on the controller around the module.
+"""
+
+EXAMPLES = r"""
+- name: Fetch the engine image of the plan and check it
+  glm.fleet.engine_image:
+
+- name: Only look up which digest a tag means
+  glm.fleet.engine_image:
+    plan:
+      image:
+        repository: vllm/vllm-openai
+        tag: v0.32.0
+    state: resolved
+"""
+
+RETURN = r"""
+digest:
+  description: Digest of the image.
+  returned: success
+  type: str
+reference:
+  description: The image by digest, as units use it.
+  returned: success
+  type: str
+  sample: vllm/vllm-openai@sha256:0000000000000000000000000000000000000000000000000000000000000000
+resolved_by:
+  description: Who named the digest - C(plan), C(lock file) or the URL of a registry or mirror.
+  returned: success
+  type: str
+probe:
+  description: What the image showed inside a container with the devices of the plan.
+  returned: when O(state=probed) and the image is there
+  type: dict
+pull:
+  description: layers, layers_done, bytes, seconds of a pull made by this call.
+  returned: when an image was pulled
+  type: dict
+ansible_facts:
+  description: The plan with the digest filled in.
+  returned: success, from the action plugin
+  type: dict
+"""
+
+import hashlib
+import json
+import shutil
+import time
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.glm.fleet.plugins.module_utils import _host_probe as probe
+from ansible_collections.glm.fleet.plugins.module_utils._host_docker import DockerError, Engine, docker_facts
+from ansible_collections.glm.fleet.plugins.module_utils._host_facts import Gatherer
+from ansible_collections.glm.fleet.plugins.module_utils._host_pull import PullJob
+from ansible_collections.glm.fleet.plugins.module_utils._host_registry import DIGEST, RegistryError, resolve
+
+LOOK_SECONDS = 0.5
+
+
+class EngineImage:
+    def __init__(self, module: AnsibleModule) -> None:
+        self.module = module
+        self.plan = module.params["plan"] or {}
+        try:
+            self.repository = self.plan["image"]["repository"]
+            self.tag = self.plan["image"]["tag"]
+        except (KeyError, TypeError):
+            module.fail_json(msg="image: expected a plan with image.repository and image.tag; run the plan role first.")
+        self.digest = module.params["digest"]
+        self.engine = Engine()
+
+    @property
+    def name(self) -> str:
+        return f"{self.repository}:{self.tag}"
+
+    @property
+    def reference(self) -> str:
+        return f"{self.repository}@{self.digest}"
+
+    def run(self) -> None:
+        if self.module.params["state"] == "resolved":
+            self.resolve()
+        if not self.digest or not DIGEST.fullmatch(self.digest):
+            self.module.fail_json(msg=f"image: expected a digest sha256:<64 hex digits>, found {self.digest!r}.")
+        result = {"changed": False, "digest": self.digest, "reference": self.reference}
+        try:
+            result["changed"] = self.ensure_present(result)
+        except DockerError as error:
+            if not self.module.check_mode:
+                self.module.fail_json(msg=f"image: {error}. Check `systemctl status docker` on the host.")
+            # A fresh host has no Docker yet; a real run would bring it and then pull.
+            self.module.exit_json(**{**result, "changed": True})
+        if self.module.params["state"] == "probed" and not (self.module.check_mode and result["changed"]):
+            result["probe"] = self.probed()
+        self.module.exit_json(**result)
+
+    def resolve(self) -> None:
+        facts, _problem = docker_facts()
+        mirrors = list(dict.fromkeys([*self.module.params["mirrors"], *facts["mirrors"]]))
+        try:
+            found = resolve(self.repository, self.tag, mirrors, self.module.params["registry_timeout"])
+        except RegistryError as error:
+            advice = (
+                "Tags are never guessed: choose a glm_engine_version (or glm_image_variant) whose tag exists"
+                if error.missing
+                else "Check the host's way to the registry, or set docker_registry_mirrors"
+            )
+            self.module.fail_json(msg=f"image: {error}. {advice}.", missing=error.missing)
+        self.module.exit_json(
+            changed=False,
+            digest=found.digest,
+            reference=f"{self.repository}@{found.digest}",
+            resolved_by=found.endpoint,
+        )
+
+    def ensure_present(self, result: dict) -> bool:
+        """Pull and tag what is missing; True when something had to be done. Ends the module while a pull goes on."""
+        image = self.engine.inspect_image(self.reference)
+        if image is None and self.module.check_mode:
+            return True
+        if image is None or self.module.params["follow"]:
+            self.pull(result)
+            image = self.engine.inspect_image(self.reference)
+            if image is None:
+                raise DockerError(f"the pull of {self.reference} ended well but Docker does not have it")
+        tagged = self.engine.inspect_image(self.name)
+        if tagged is not None and tagged["Id"] == image["Id"]:
+            return "pull" in result
+        if not self.module.check_mode:
+            self.engine.tag(self.reference, self.repository, self.tag)
+        return True
+
+    def pull(self, result: dict) -> None:
+        job = PullJob(self.repository, self.digest)
+        if not self.module.params["follow"] and not job.running():
+            self.require_space()
+            job.start(self.module.params["stall_timeout"])
+        deadline = time.monotonic() + self.module.params["poll"]
+        while job.running() and time.monotonic() < deadline:
+            time.sleep(LOOK_SECONDS)
+        running = job.running()
+        state = job.status()
+        summary = {key: state.get(key) for key in ("layers", "layers_done", "bytes")}
+        summary["seconds"] = round(time.time() - state.get("started", time.time()))
+        if running:
+            self.module.exit_json(**{**result, "changed": True, "pulling": summary})
+        if state.get("error") or not state.get("finished"):
+            reason = state.get("error") or "the process that pulled it ended without a word (killed, or out of memory)"
+            self.module.fail_json(
+                msg=f"image: pulling {self.reference} failed after {summary['seconds']} s, {summary['layers_done']} of "
+                f"{summary['layers']} layers: {reason}. Layers that are complete are kept; run this again.",
+                pull=summary,
+            )
+        result["pull"] = summary
+
+    def require_space(self) -> None:
+        """Refuse before the pull: Docker finds out only after downloading, with "no space left on device"."""
+        needed = (self.plan.get("disk") or {}).get("image_bytes") or 0
+        facts, _problem = docker_facts()
+        root = Path(facts["root_dir"] or "/var/lib/docker")
+        free = shutil.disk_usage(root if root.exists() else "/").free
+        if free < needed:
+            self.module.fail_json(
+                msg=f"image: expected {needed / 1e9:.1f} GB free for {self.name} in {root}, found {free / 1e9:.1f} GB. "
+                "Free some space, or set docker_data_root to a larger disk."
+            )
+
+    def probed(self) -> dict:
+        """Result of the probe, from the host's notes when nothing it depends on has changed since."""
+        model = self.plan["model"]
+        accelerator = self.plan["accelerator"]
+        expected = {
+            "gpus": accelerator["count"],
+            "vendor": accelerator.get("vendor", "nvidia"),
+            "model_type": model["model_type"],
+            "min_transformers": self.plan["image"].get("min_transformers"),
+        }
+        facts = Gatherer().gather(["gpu", "cdi"])
+        inputs = {
+            "digest": self.digest,
+            "devices": self.plan["devices"],
+            "driver": facts["driver"],
+            "gpus": [gpu.get("uuid") for gpu in facts["gpus"]],
+            "cdi": facts["cdi"]["specs"],
+            "expected": expected,
+        }
+        key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+        notes = Path(self.plan["paths"]["data"]) / "state" / f"probe-{self.digest.partition(':')[2][:12]}.json"
+        known = self.read_notes(notes)
+        if known.get("key") == key:
+            return {**known["found"], "cached": True}
+        if self.module.check_mode:
+            return {"cached": False}
+        try:
+            found = probe.run_probe(
+                self.reference, self.plan["devices"], expected["model_type"], self.module.params["probe_timeout"]
+            )
+        except probe.ProbeError as error:
+            self.module.fail_json(
+                msg=f"image: expected {self.name} to run with {', '.join(self.plan['devices'])}, but {error}. Check "
+                "that `docker run --rm --device` works with that device on the host."
+            )
+        problems = probe.judge(found, expected)
+        if problems:
+            self.module.fail_json(
+                msg=f"image: {self.name} cannot serve this plan: {'; '.join(problems)}.", probe=found
+            )
+        notes.parent.mkdir(parents=True, exist_ok=True)
+        notes.write_text(json.dumps({"key": key, "found": found}, indent=2), "utf-8")
+        return {**found, "cached": False}
+
+    @staticmethod
+    def read_notes(path: Path) -> dict:
+        try:
+            data = json.loads(path.read_text("utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return data if isinstance(data, dict) else {}
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "plan": {"type": "dict"},
+            "state": {"type": "str", "choices": ["resolved", "present", "probed"], "default": "probed"},
+            "digest": {"type": "str"},
+            "lock_file": {"type": "path"},
+            "mirrors": {"type": "list", "elements": "str", "default": []},
+            "registry_timeout": {"type": "int", "default": 20},
+            "stall_timeout": {"type": "int", "default": 900},
+            "poll": {"type": "int", "default": 15},
+            "probe_timeout": {"type": "int", "default": 600},
+            "follow": {"type": "bool", "default": False},
+        },
+        supports_check_mode=True,
+    )
+    EngineImage(module).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: gpu_facts
+short_description: Describe a GPU host in one call
+version_added: 0.1.0
+description:
+  - Gathers what a GPU host is and has - distribution, accelerators, driver, NVLink fabric, CDI specs, Docker, disks,
+    memory, addresses, first boot - and returns it as C(ansible_facts['gpu_facts']).
+  - With O(subset), the parts that were gathered before in the same run are kept.
+  - Never fails because something is broken. What is wrong stands in C(gpu_facts.errors), each entry with its phase.
+  - Needs nothing on the host but Python.
+author: glm.fleet contributors !UNKNOWN
+options:
+  subset:
+    description: Which parts to gather.
+    type: list
+    elements: str
+    choices: [system, gpu, cdi, docker, disks]
+    default: [system, gpu, cdi, docker, disks]
+  paths:
+    description: Paths whose mount and free space to report under C(disks). They need not exist yet.
+    type: list
+    elements: path
+    default: [/]
+  timeout:
+    description: Seconds that each command may take. A driver without its persistence daemon needs ten or more.
+    type: int
+    default: 60
+  fabric_wait:
+    description: Seconds to wait for an NVLink fabric that is still in progress, as it is for a while after a boot.
+    type: int
+    default: 0
+attributes:
+  check_mode:
+    support: full
+    description: It only reads.
+  diff_mode:
+    support: none
+    description: It changes nothing.
+  facts:
+    support: full
+    description: Returns C(ansible_facts).
+"""
+
+EXAMPLES = r"""
+- name: Describe the host
+  glm.fleet.gpu_facts:
+    paths: [/var/lib/glm]
+
+- name: Describe only what Docker and its devices look like
+  glm.fleet.gpu_facts:
+    subset: [docker, cdi]
+"""
+
+RETURN = r"""
+ansible_facts:
+  description: Facts to add to C(ansible_facts).
+  returned: always
+  type: dict
+  contains:
+    gpu_facts:
+      description: The description of the host. Parts that were not asked for are absent.
+      returned: always
+      type: dict
+      contains:
+        errors:
+          description: "What is broken: C(phase) (system, driver, gpu, fabric, cdi, docker) and C(message)."
+          type: list
+          elements: dict
+          returned: always
+        epoch:
+          description: Clock of the host in seconds since 1970, taken first.
+          type: float
+          returned: always
+        clock_skew_seconds:
+          description: >-
+            How far the host's clock is outside the time in which the controller made this call; 0 when it is inside.
+          type: float
+          returned: always
+        gpus:
+          description: Index, name, uuid, bus_id, memory_used_mib, memory_total_mib, driver_version, vendor per GPU.
+          type: list
+          elements: dict
+          returned: when gpu is in O(subset)
+          sample:
+            - index: 0
+              name: NVIDIA B200
+              uuid: GPU-0a1b2c3d-0000-0000-0000-000000000000
+              bus_id: 00000000:1B:00.0
+              memory_used_mib: 0
+              memory_total_mib: 183359
+              driver_version: 580.126.09
+              vendor: nvidia
+        gpu_source:
+          description: Who told of the GPUs - C(nvidia-smi), C(pci) or C(none).
+          type: str
+          returned: when gpu is in O(subset)
+        driver:
+          description: version, module_version (loaded in the kernel), library_version (if it refuses), cuda_version.
+          type: dict
+          returned: when gpu is in O(subset)
+        fabric:
+          description: present, state (V(Completed) when every GPU is), states per GPU.
+          type: dict
+          returned: when gpu is in O(subset)
+        pci:
+          description: Accelerators and NVSwitches on the PCI bus, whatever their driver.
+          type: dict
+          returned: when gpu is in O(subset)
+        cdi:
+          description: specs (path, kind, devices, driver_version), devices, nvidia_ctk (path of the tool or null).
+          type: dict
+          returned: when cdi is in O(subset)
+        docker:
+          description: >-
+            installed, running, version, root_dir, cdi, mirrors, live_restore, log_driver, image_store, containers
+            (names of the running ones).
+          type: dict
+          returned: when docker is in O(subset)
+        disks:
+          description: path, mount, device, filesystem, size_bytes, free_bytes for each of O(paths).
+          type: list
+          elements: dict
+          returned: when disks is in O(subset)
+        distribution:
+          description: id, version, codename, pretty, family.
+          type: dict
+          returned: when system is in O(subset)
+        container:
+          description: Kind of container the host itself is, or null for a real or virtual machine.
+          type: str
+          returned: when system is in O(subset)
+        can_raise_limits:
+          description: Whether root of this host may raise resource limits (CAP_SYS_RESOURCE).
+          type: bool
+          returned: when system is in O(subset)
+        cloud_init:
+          description: present, status, detail, errors of the first boot.
+          type: dict
+          returned: when system is in O(subset)
+        reboot_required:
+          description: Whether the distribution asks for a reboot.
+          type: bool
+          returned: when system is in O(subset)
+        time_synchronised:
+          description: What timedatectl says, null when it is not there.
+          type: bool
+          returned: when system is in O(subset)
+"""
+
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.glm.fleet.plugins.module_utils._host_facts import SUBSETS, Gatherer
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "subset": {"type": "list", "elements": "str", "choices": list(SUBSETS), "default": list(SUBSETS)},
+            "paths": {"type": "list", "elements": "path", "default": ["/"]},
+            "timeout": {"type": "int", "default": 60},
+            "fabric_wait": {"type": "int", "default": 0},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    gatherer = Gatherer(Path("/"), params["timeout"], params["paths"], params["fabric_wait"])
+    module.exit_json(changed=False, ansible_facts={"gpu_facts": gatherer.gather(module.params["subset"])})
+
+
+if __name__ == "__main__":
+    main()

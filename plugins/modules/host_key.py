@@ -1,0 +1,66 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: host_key
+short_description: Wait for a host's ssh server and pin its host key at first contact
+version_added: 0.1.0
+description:
+  - Waits until the ssh server of the host answers, fetches its host key and pins it in the fleet's own C(known_hosts)
+    under the id of the instance. From then on ssh checks it strictly, and a changed key is an error that shows both
+    fingerprints.
+  - Runs on the controller only. Nothing is authenticated, and the host needs nothing but its ssh server.
+  - Does nothing for a host whose ssh arguments name no C(UserKnownHostsFile) and C(HostKeyAlias). The inventory plugins
+    of this collection set them; for other hosts the user's own ssh configuration rules.
+  - Behind a jump host (C(ProxyJump), C(ProxyCommand) or C(-J) in the ssh arguments) the key is fetched with the ssh
+    client through that same jump host, since the controller cannot reach the host itself.
+author: glm.fleet contributors !UNKNOWN
+options:
+  known_hosts_file:
+    description: The file to pin in. Default is C(UserKnownHostsFile) of the host's ssh arguments.
+    type: path
+  alias:
+    description: Name to pin under. Default is C(HostKeyAlias) of the host's ssh arguments.
+    type: str
+  timeout:
+    description: Seconds until the ssh server must answer. A cloud host has an address minutes before it has one.
+    type: int
+    default: 900
+attributes:
+  check_mode:
+    support: partial
+    description: Pins in check mode too; without a pinned key no check of the host would be possible.
+  diff_mode:
+    support: none
+    description: Returns fingerprints instead.
+  action:
+    support: full
+    description: Runs on the controller only.
+"""
+
+EXAMPLES = r"""
+- name: Wait for ssh and pin the host key
+  hosts: glm_fleet
+  gather_facts: false
+  tasks:
+    - name: Wait for ssh and pin the host key
+      glm.fleet.host_key:
+        timeout: 1200
+"""
+
+RETURN = r"""
+fingerprint:
+  description: SHA256 fingerprint of the host key.
+  returned: when a key was fetched
+  type: str
+alias:
+  description: Name that the key is pinned under.
+  returned: when a key was fetched
+  type: str
+waited_seconds:
+  description: How long it took until the ssh server answered.
+  returned: when a key was fetched
+  type: float
+"""

@@ -1,0 +1,194 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: host_packages
+short_description: Install the packages that are missing, and nothing else
+version_added: 0.1.0
+description:
+  - Compares the wanted packages with what dpkg has and installs only what is missing, in one call; a host that has them
+    all is left in one quick look, without touching apt's lists or locks. Never upgrades a package.
+  - Waits for the locks of apt and dpkg, and tells needrestart to restart no service, so that a container engine under
+    load is not restarted by an unrelated package.
+  - Works in check mode on a fresh host, which M(ansible.builtin.apt) does only where python3-apt is there.
+  - For Debian and Ubuntu.
+author: glm.fleet contributors !UNKNOWN
+options:
+  names:
+    description: Packages that shall be there, in any version that satisfies O(minimum_versions).
+    type: list
+    elements: str
+    required: true
+  minimum_versions:
+    description:
+      - Lowest version of a package, as dpkg compares versions. Refused before anything is installed when the archive's
+        version is lower, or when an installed one is.
+    type: dict
+    default: {}
+  refresh_after:
+    description: Refresh apt's lists before an installation when they are older than this many seconds.
+    type: int
+    default: 3600
+  lock_timeout:
+    description: Seconds that apt waits for its locks.
+    type: int
+    default: 300
+  timeout:
+    description: Seconds that the installation may take.
+    type: int
+    default: 1200
+attributes:
+  check_mode:
+    support: full
+    description: Reports what is missing.
+  diff_mode:
+    support: full
+    description: Shows the packages and their versions.
+"""
+
+EXAMPLES = r"""
+- name: Install what the role needs
+  glm.fleet.host_packages:
+    names: [ca-certificates, curl]
+
+- name: Install a Docker engine that has CDI
+  glm.fleet.host_packages:
+    names: [docker.io, docker-cli]
+    minimum_versions:
+      docker.io: "25"
+"""
+
+RETURN = r"""
+missing:
+  description: Packages that were not installed before.
+  returned: always
+  type: list
+  elements: str
+versions:
+  description: Version of every wanted package after the run (before it, in check mode).
+  returned: always
+  type: dict
+"""
+
+import re
+import time
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.glm.fleet.plugins.module_utils._host_commands import run, which
+
+LISTS = Path("/var/lib/apt/lists")
+ENVIRONMENT = {"DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_SUSPEND": "1", "APT_LISTCHANGES_FRONTEND": "none"}
+
+
+def installed_versions(names: list) -> dict:
+    """Version of each installed package among ``names``."""
+    shown = run(("dpkg-query", "--show", "--showformat", r"${Package} ${db:Status-Status} ${Version}\n", *names))
+    rows = (line.split() for line in shown.stdout.splitlines())
+    return {row[0]: row[2] for row in rows if len(row) == 3 and row[1] == "installed"}
+
+
+def candidate(name: str) -> str:
+    """Version that apt would install, empty when it knows none."""
+    match = re.search(r"Candidate: (\S+)", run(("apt-cache", "policy", name)).stdout)
+    return match.group(1) if match and match.group(1) != "(none)" else ""
+
+
+def is_lower(version: str, minimum: str) -> bool:
+    return run(("dpkg", "--compare-versions", version, "lt", minimum)).ok
+
+
+def lists_age() -> float:
+    """Seconds since apt's lists were refreshed; without lists, a very long time."""
+    newest = max((path.stat().st_mtime for path in LISTS.glob("*_Packages*")), default=0.0)
+    return time.time() - newest
+
+
+class Installer:
+    def __init__(self, module: AnsibleModule) -> None:
+        self.module = module
+        self.names = list(dict.fromkeys(module.params["names"]))
+        self.minimum = module.params["minimum_versions"]
+
+    def run(self) -> None:
+        if not which("dpkg-query") or not which("apt-get"):
+            self.module.fail_json(
+                msg="packages: expected a distribution with apt (Debian, Ubuntu), found none; install these yourself: "
+                + ", ".join(self.names)
+            )
+        before = installed_versions(self.names)
+        missing = [name for name in self.names if name not in before]
+        for name, version in before.items():
+            self.require_minimum(name, version, "installed")
+        if missing and not self.module.check_mode:
+            self.install(missing)
+        after = before if self.module.check_mode else installed_versions(self.names)
+        self.module.exit_json(
+            changed=bool(missing),
+            missing=missing,
+            versions=after,
+            diff={"before": self.describe(before), "after": self.describe(after, missing)},
+        )
+
+    def describe(self, versions: dict, wanted: tuple = ()) -> str:
+        rows = dict.fromkeys(wanted, "(not installed)")
+        rows.update(versions)
+        return "".join(f"{name} {rows[name]}\n" for name in sorted(rows))
+
+    def require_minimum(self, name: str, version: str, state: str) -> None:
+        minimum = self.minimum.get(name)
+        if minimum and is_lower(version, str(minimum)):
+            self.module.fail_json(
+                msg=f"packages: expected {name} {minimum} or newer, found {version} ({state}). Nothing was changed. "
+                "Use a newer distribution or image, or add an apt source that has it."
+            )
+
+    def install(self, missing: list) -> None:
+        lock = ("-o", f"DPkg::Lock::Timeout={self.module.params['lock_timeout']}")
+        if lists_age() > self.module.params["refresh_after"]:
+            self.checked(("apt-get", *lock, "update"), "refreshing apt's lists")
+        for name in missing:
+            version = candidate(name)
+            if not version:
+                self.module.fail_json(
+                    msg=f"packages: expected apt to know {name}, but no source of this host has it. Check /etc/apt "
+                    "on the host, or take it out of the list of packages."
+                )
+            self.require_minimum(name, version, "in the archive")
+        keep = ("-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold")
+        self.checked(
+            ("apt-get", *lock, *keep, "--yes", "--no-install-recommends", "--no-upgrade", "install", *missing),
+            f"installing {', '.join(missing)}",
+        )
+
+    def checked(self, argv: tuple, what: str) -> None:
+        done = run(argv, self.module.params["timeout"], ENVIRONMENT)
+        if not done.ok:
+            self.module.fail_json(
+                msg=f"packages: {what} failed with {done.rc}: {done.evidence(1200)}. Mend apt on the host, "
+                "then run this again.",
+                rc=done.rc,
+                stdout=done.stdout,
+                stderr=done.stderr,
+            )
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "names": {"type": "list", "elements": "str", "required": True},
+            "minimum_versions": {"type": "dict", "default": {}},
+            "refresh_after": {"type": "int", "default": 3600},
+            "lock_timeout": {"type": "int", "default": 300},
+            "timeout": {"type": "int", "default": 1200},
+        },
+        supports_check_mode=True,
+    )
+    Installer(module).run()
+
+
+if __name__ == "__main__":
+    main()

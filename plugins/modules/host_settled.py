@@ -1,0 +1,119 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: host_settled
+short_description: Wait until a fresh host has finished its first boot
+version_added: 0.1.0
+description:
+  - Waits until cloud-init is done and no process holds the locks of dpkg and apt. On a fresh cloud host both are busy
+    for the first minutes, and a package installation that does not wait fails.
+  - Asks who holds a lock without ever taking it.
+  - Fails at the deadline with what it still waited for, and at once if cloud-init ended in an error, with that error.
+author: glm.fleet contributors !UNKNOWN
+options:
+  timeout:
+    description: Seconds until it gives up.
+    type: int
+    default: 900
+  accept_cloud_init_errors:
+    description:
+      - Go on when cloud-init ended with an error. Some provider images have a harmless one; the text is returned and
+        printed as a warning.
+    type: bool
+    default: false
+attributes:
+  check_mode:
+    support: full
+    description: It waits in check mode too.
+  diff_mode:
+    support: none
+    description: It changes nothing.
+"""
+
+EXAMPLES = r"""
+- name: Wait for the first boot to finish
+  glm.fleet.host_settled:
+    timeout: 600
+"""
+
+RETURN = r"""
+waited_seconds:
+  description: How long it waited.
+  returned: always
+  type: float
+cloud_init:
+  description: present, status, detail, errors.
+  returned: always
+  type: dict
+waited_for:
+  description: What was seen busy while waiting.
+  returned: always
+  type: list
+  elements: str
+"""
+
+import time
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.glm.fleet.plugins.module_utils._host_facts import cloud_init, first_boot_busy, lock_holder
+
+LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/lists/lock", "/var/cache/apt/archives/lock")
+POLL_SECONDS = 2
+
+
+def busy_reasons(boot: dict) -> list:
+    """What the host is still busy with; ``boot`` is the state of cloud-init."""
+    reasons = [f"cloud-init is {boot['status']}"] if first_boot_busy(boot) else []
+    for path in LOCKS:
+        holder = lock_holder(Path(path))
+        if holder:
+            reasons.append(f"{path} is held by {holder}")
+    return reasons
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "timeout": {"type": "int", "default": 900},
+            "accept_cloud_init_errors": {"type": "bool", "default": False},
+        },
+        supports_check_mode=True,
+    )
+    started = time.monotonic()
+    seen: list = []
+    while True:
+        boot = cloud_init()
+        reasons = busy_reasons(boot)
+        seen += [reason for reason in reasons if reason not in seen]
+        waited = round(time.monotonic() - started, 1)
+        result = {"changed": False, "waited_seconds": waited, "cloud_init": boot, "waited_for": seen}
+        if not reasons:
+            break
+        if waited >= module.params["timeout"]:
+            module.fail_json(
+                msg=f"first boot: expected the host to be ready within {module.params['timeout']} s, but "
+                f"{'; '.join(reasons)}. Look at /var/log/cloud-init-output.log on the host, or give it more time with "
+                "gpu_base_first_boot_timeout.",
+                **result,
+            )
+        time.sleep(POLL_SECONDS)
+    if boot["status"] == "error":
+        text = "; ".join(boot["errors"]) or boot["detail"]
+        if not module.params["accept_cloud_init_errors"]:
+            module.fail_json(
+                msg=f"first boot: cloud-init ended with an error: {text}. The image or its user data is broken; see "
+                "/var/log/cloud-init-output.log on the host. To go on all the same, set "
+                "gpu_base_accept_cloud_init_errors: true.",
+                **result,
+            )
+        module.warn(f"cloud-init ended with an error, going on as asked: {text}")
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

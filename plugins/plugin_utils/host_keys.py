@@ -1,0 +1,224 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Learn the ssh host key of a new machine once, and notice when it changes.
+
+A key that is fetched (``scan``, or ``scan_with_ssh`` through a jump host) is pinned under an alias, the cloud's id of
+the instance, in the fleet's own known_hosts. Addresses are reused by clouds; ids are not.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import fcntl
+import hashlib
+import logging
+import os
+import shlex
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import paramiko
+
+# Without a handler Python prints paramiko's own account of every refused connection to the terminal.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+
+RETRY_SECONDS = 3.0
+CONNECT_SECONDS = 10.0
+_RSA = ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa")
+
+
+class HostKeyError(Exception):
+    """No key; the text says what was expected, found and tried."""
+
+
+class HostKeyChanged(HostKeyError):
+    """Another key than the pinned one; the text has both fingerprints and the way out."""
+
+
+@dataclass(frozen=True)
+class HostKey:
+    """A public host key: its OpenSSH type and the raw blob."""
+
+    kind: str
+    blob: bytes
+
+    @property
+    def fingerprint(self) -> str:
+        """As ``ssh-keygen -l`` prints it."""
+        return "SHA256:" + base64.b64encode(hashlib.sha256(self.blob).digest()).decode().rstrip("=")
+
+    def line(self, alias: str) -> str:
+        return f"{alias} {self.kind} {base64.b64encode(self.blob).decode()}"
+
+
+def scan(address: str, port: int, kinds: Iterable[str] = ()) -> HostKey:
+    """The key that the ssh server at ``address:port`` presents; nothing is authenticated.
+
+    ``kinds`` restricts the types to ask for, so that a pinned key is compared with one of its own type. Raises OSError
+    or paramiko.SSHException (IncompatiblePeer when the server has no key of those types).
+    """
+    with socket.create_connection((address, port), timeout=CONNECT_SECONDS) as connection:
+        transport = paramiko.Transport(connection)
+        try:
+            transport.banner_timeout = CONNECT_SECONDS
+            wanted = [name for kind in kinds for name in (_RSA if kind == "ssh-rsa" else (kind,))]
+            if wanted:
+                options = transport.get_security_options()
+                options.key_types = [name for name in wanted if name in options.key_types]
+            transport.start_client(timeout=CONNECT_SECONDS)
+            key = transport.get_remote_server_key()
+            return HostKey(key.get_name(), key.asbytes())
+        finally:
+            transport.close()
+
+
+def scan_with_ssh(address: str, port: int, arguments: list[str], kinds: Iterable[str] = ()) -> HostKey:
+    """The same through the ssh client and its ``arguments``, for hosts behind a jump host.
+
+    ssh writes the key down before it authenticates, so the expected "permission denied" does not matter. Raises OSError
+    with what ssh said when it got no key.
+    """
+    wanted = [name for kind in kinds for name in (_RSA if kind == "ssh-rsa" else (kind,))]
+    with tempfile.TemporaryDirectory() as folder:
+        known = Path(folder) / "known_hosts"
+        own = {
+            "StrictHostKeyChecking": "accept-new",
+            "UserKnownHostsFile": str(known),
+            "GlobalKnownHostsFile": os.devnull,
+            "HostKeyAlias": "scanned",
+            "HashKnownHosts": "no",
+            "BatchMode": "yes",
+            "PreferredAuthentications": "none",
+            "ConnectTimeout": str(int(CONNECT_SECONDS)),
+            "ControlMaster": "no",
+            "ControlPath": "none",
+        }
+        if wanted:
+            own["HostKeyAlgorithms"] = ",".join(wanted)
+        # ssh takes the first value it sees of an option: ours go before the user's.
+        options = [part for name, value in own.items() for part in ("-o", f"{name}={value}")]
+        done = subprocess.run(
+            ["ssh", *options, *arguments, "-p", str(port), address, "true"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=CONNECT_SECONDS * 6,
+            check=False,
+        )
+        keys = pinned(known, "scanned")
+        if not keys:
+            raise OSError(f"ssh got no host key: {done.stderr.strip()[-300:] or f'it ended with {done.returncode}'}")
+        return keys[0]
+
+
+def wait_for_key(fetch: Callable[[], HostKey], where: str, timeout: float) -> HostKey:
+    """Call ``fetch`` until it gives a key. Raises HostKeyError at the deadline, with the reasons of the tries.
+
+    An IncompatiblePeer is passed on at once: the server is up and has no key of the pinned type.
+    """
+    started = time.monotonic()
+    tries: dict[str, int] = {}
+    while True:
+        try:
+            return fetch()
+        except paramiko.ssh_exception.IncompatiblePeer:
+            raise
+        except (OSError, EOFError, paramiko.SSHException, subprocess.TimeoutExpired) as error:
+            reason = str(error) or type(error).__name__
+            tries[reason] = tries.get(reason, 0) + 1
+        if time.monotonic() - started + RETRY_SECONDS > timeout:
+            seen = "; ".join(f"{reason} ({count}x)" for reason, count in tries.items())
+            raise HostKeyError(f"expected an ssh server at {where} within {timeout:g} s, found: {seen}")
+        time.sleep(RETRY_SECONDS)
+
+
+def pinned(path: Path, alias: str) -> list[HostKey]:
+    """Keys that the known_hosts file has for ``alias``; an absent file has none."""
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    keys = []
+    for line in lines:
+        fields = line.split()
+        if len(fields) >= 3 and not line.startswith(("#", "@")) and alias in fields[0].split(","):
+            with contextlib.suppress(ValueError):
+                keys.append(HostKey(fields[1], base64.b64decode(fields[2], validate=True)))
+    return keys
+
+
+def pin(path: Path, alias: str, key: HostKey) -> bool:
+    """Remember ``key`` for ``alias``; False when it is pinned already.
+
+    Raises HostKeyChanged when another key is pinned. The file is 0600, replaced in one step, and locked meanwhile,
+    since every host of a run is pinned by a process of its own.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _locked(path):
+        known = pinned(path, alias)
+        if key in known:
+            return False
+        if known:
+            raise HostKeyChanged(changed_text(alias, known, key.fingerprint, path))
+        text = path.read_text("utf-8") if path.exists() else ""
+        if text and not text.endswith("\n"):
+            text += "\n"
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(f"{text}{key.line(alias)}\n")
+        Path(name).replace(path)
+    return True
+
+
+def changed_text(alias: str, known: list[HostKey], found: str, path: Path) -> str:
+    """The message for a key that is not the pinned one."""
+    expected = ", ".join(f"{key.fingerprint} ({key.kind})" for key in known)
+    return (
+        f"the host key of {alias} has changed: expected {expected}, found {found}. Either this is another machine "
+        "than the one first met, or it was reinstalled. If you know why, forget the old key and run this again: "
+        f"ssh-keygen -R {shlex.quote(alias)} -f {shlex.quote(str(path))}"
+    )
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.with_name(f".{path.name}.lock").open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+@dataclass(frozen=True)
+class SshOptions:
+    """What a host's ssh arguments say: its known_hosts file, the alias, and whether a jump host is in between."""
+
+    known_hosts_file: str | None
+    alias: str | None
+    jump: bool
+
+
+def read_options(arguments: list[str]) -> SshOptions:
+    """Understand ``-o Name=value``, ``-oName=value``, ``-o "Name value"`` and ``-J``; as in ssh, the first counts."""
+    values: dict[str, str] = {}
+    position = 0
+    while position < len(arguments):
+        argument = arguments[position]
+        position += 1
+        if argument == "-J" or (argument.startswith("-J") and len(argument) > 2):
+            values.setdefault("proxyjump", argument[2:] or "".join(arguments[position : position + 1]))
+        if not argument.startswith("-o"):
+            continue
+        text = argument[2:]
+        if not text:
+            text = "".join(arguments[position : position + 1])
+            position += 1
+        name, _separator, value = text.replace("=", " ", 1).strip().partition(" ")
+        values.setdefault(name.lower(), value.strip().strip('"'))
+    jump = any(values.get(name, "none") != "none" for name in ("proxyjump", "proxycommand"))
+    return SshOptions(values.get("userknownhostsfile"), values.get("hostkeyalias"), jump)
