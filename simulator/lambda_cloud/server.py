@@ -63,6 +63,8 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version = "lambda-cloud-simulator"
     timeout = 120
+    # Head and body in one segment: unbuffered, each answer waits 40 ms for the client's delayed ACK.
+    wbufsize = -1
     server: _Server
 
     def _handle(self) -> None:
@@ -199,7 +201,7 @@ def running(config: Config | None = None, backend: Backend | None = None) -> Ite
     world = World(config, backend or load_backend(config.backend, config.backend_options))
     try:
         server = _Server((config.host, config.port), App(world))
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="lambda-cloud", daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), name="lambda-cloud", daemon=True)
         thread.start()
         try:
             yield server.base_url, Handle(server.base_url, world)
