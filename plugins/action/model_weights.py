@@ -47,8 +47,9 @@ class ActionModule(ActionBase):
         _validation, self._args = self.validate_argument_spec(argument_spec=public)
         host = self._task_vars.get("inventory_hostname", "host")
         try:
+            self._args["image"] = self._locked_image(self._args["image"])
             entry, locked_now = self._locked_entry()
-            outcome = self._bring(entry)
+            outcome = self._bring(entry) if entry else self._unlocked()
         except lockfile.LockFileError as exc:
             return {**result, "failed": True, "msg": f"{host}: weights: {exc}"}
         except Failed as exc:
@@ -62,12 +63,12 @@ class ActionModule(ActionBase):
 
     # The lock file -----------------------------------------------------------------------------------------------
 
-    def _locked_entry(self) -> tuple[lockfile.ModelEntry, bool]:
+    def _locked_entry(self) -> tuple[lockfile.ModelEntry | None, bool]:
         """What the revision means, and whether this call wrote it down."""
         path = self._args["lock_file"]
         key = lockfile.model_key(self._args["repository"], self._args["revision"])
         entry = lockfile.read(path)["models"].get(key)
-        if entry is not None:
+        if entry is not None or self._args["state"] == "verified":
             return entry, False
         if self._task.check_mode:
             return self._ask_hub(), False
@@ -78,6 +79,21 @@ class ActionModule(ActionBase):
                 return entry, False
             lock.data["models"][key] = entry = self._ask_hub()
             return entry, lock.save()
+
+    def _unlocked(self) -> dict[str, Any]:
+        """Nothing was ever fetched for this lock file, and this call is not to fetch."""
+        repository, revision = self._args["repository"], self._args["revision"]
+        problem = f"{self._args['lock_file']} has no commit for {repository}@{revision}"
+        if self._task.check_mode:
+            return {"changed": False, "msg": f"not there yet: {problem}"}
+        raise Failed({"msg": f"{problem}. Run the role weights without tags, which resolves and fetches it."})
+
+    def _locked_image(self, image: str | None) -> str | None:
+        """The image by digest when the lock file knows it: hosts have it under that name."""
+        entry = lockfile.read(self._args["lock_file"])["images"].get(image or "")
+        if image is None or entry is None:
+            return image
+        return f"{image.rpartition(':')[0]}@{entry['digest']}"
 
     def _ask_hub(self) -> lockfile.ModelEntry:
         found = self._on_host("resolve")

@@ -132,7 +132,11 @@ class Supervisor:
 
     def _fetch_and_verify(self) -> None:
         if not self.job.repair:
-            self._refuse(self._verify())
+            damages = self._verify()
+            if damages:
+                # Without the record, the next run that may repair hashes everything and does so.
+                self.store.forget(self.manifest.commit)
+            self._refuse(damages)
         else:
             self._event(self._describe(self.store.remove_wrong_sizes(self.manifest)))
             self._download()

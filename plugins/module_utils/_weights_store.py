@@ -219,6 +219,10 @@ class Store:
         }
         write_json(self.record_path(manifest.commit), record)
 
+    def forget(self, commit: str) -> None:
+        """Remove the record of a verification."""
+        _unlink(self.record_path(commit))
+
     def read_record(self, commit: str) -> Optional[tuple[Manifest, dict[str, int]]]:
         """The recorded manifest and modification times; None without a record that this version can use."""
         record = read_json(self.record_path(commit))

@@ -56,7 +56,9 @@ options:
     type: path
     required: true
   image:
-    description: Engine image that is on the host and carries C(huggingface_hub). Needed to fetch.
+    description:
+      - Engine image that is on the host and carries C(huggingface_hub). Needed to fetch.
+      - When O(lock_file) has a digest for this C(<repository>:<tag>), the image of that digest is meant.
     type: str
   endpoint:
     description: Address of the hub, or of a mirror that speaks its protocol.
@@ -346,13 +348,13 @@ class Weights:
         if damages is None:
             raise WeightsError(
                 f"{self.repository}@{self.commit} was never verified in {self.hf_home}. "
-                "Run the role weights without a tag, which fetches and verifies."
+                "Run the role weights without tags, which fetches and verifies."
             )
         if damages:
             shown = "; ".join(str(damage) for damage in damages[:5])
             raise WeightsError(
                 f"{len(damages)} files of {self.repository}@{self.commit} changed after they were verified: {shown}. "
-                "Run the role weights without a tag: it hashes them and fetches the wrong ones again."
+                "Run the role weights without tags: it hashes them and fetches the wrong ones again."
             )
         return self._present()
 
@@ -516,7 +518,7 @@ class Weights:
         if kind == "no_client":
             return f"{self.params['image']} is not an engine image. Correct the image."
         if kind == "damaged" and self.params["state"] == "verified":
-            return "Run the role weights with weights_rehash: true and without a tag to fetch them again."
+            return "Run the role weights without tags: it hashes all files and fetches the wrong ones again."
         if kind == "damaged":
             return (
                 "They were fetched twice. If the hash differs each time, suspect memory or disk of this host; "
