@@ -1,0 +1,163 @@
+"""Measure what a large Lambda fleet adds to ``ansible-inventory --list``.
+
+Run from the root of a checkout: ``.venv/bin/python tests/benchmark/inventory_lambda.py [--instances 5000] [--runs 5]``.
+A loopback server gives the same answer each time. The variants are run in turn, round after round, so that a busy
+machine slows all of them alike; the table shows medians.
+
+Variants: an inventory without instances; bare hosts (same names and groups, not one variable, from a plugin that does
+nothing else), which is what core itself takes to list that many hosts; ours with its built-in groups; the same groups
+made with ``constructed``. ``--limit-seconds`` makes the run fail when ours costs more than that above the empty one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+from tests.unit.lambda_api.fake_cloud import B200, GH200, Answer, FakeCloud, data, make_instance, serve
+
+CONSTRUCTED = """
+builtin_groups: []
+groups:
+  lambda: true
+  glm_fleet: "'glm-fleet' in lambda_tags"
+  lambda_no_address: ansible_host is undefined
+keyed_groups:
+  - {prefix: lambda_region, key: lambda_region}
+  - {prefix: lambda_type, key: lambda_instance_type}
+  - {prefix: lambda_accelerator, key: lambda_accelerator}
+  - {prefix: lambda_status, key: lambda_status}
+  - {prefix: lambda_tag, key: lambda_tags}
+"""
+
+BARE_PLUGIN = '''
+from __future__ import annotations
+
+DOCUMENTATION = """
+name: bare
+short_description: Hosts and groups without variables
+description: The floor that core sets.
+options:
+  plugin: {description: Marks the file., required: true}
+"""
+import os
+
+from ansible.plugins.inventory import BaseInventoryPlugin
+
+
+class InventoryModule(BaseInventoryPlugin):
+    NAME = "bare"
+
+    def verify_file(self, path):
+        return path.endswith("bare.yml")
+
+    def parse(self, inventory, loader, path, cache=True):
+        super().parse(inventory, loader, path, cache)
+        groups = [f"group_{number}" for number in range(7)]
+        for group in groups:
+            inventory.add_group(group)
+        for number in range(int(os.environ["BARE_HOSTS"])):
+            inventory.add_host(f"node-{number}")
+            for group in groups:
+                inventory.add_child(group, f"node-{number}")
+'''
+
+
+def fleet(size: int) -> Answer:
+    """``size`` instances of two types in three regions, as the answer to the listing."""
+    return data(
+        [
+            make_instance(
+                number,
+                instance_type=GH200 if number % 5 == 0 else B200,
+                region={"name": ("us-east-1", "us-south-2", "europe-central-1")[number % 3], "description": ""},
+                status="booting" if number % 50 == 0 else "active",
+            )
+            for number in range(size)
+        ]
+    )
+
+
+def write_variants(folder: Path, url: str) -> dict[str, Path]:
+    """The inventory of each variant, by the name the table shows."""
+    common = f"plugin: glm.fleet.lambda_cloud\napi_key: benchmark\nrequest_interval: 0\nbase_url: {url}"
+    texts = {
+        "empty": f"{common}/empty\n",
+        "bare hosts": "plugin: bare\n",
+        "built-in groups": f"{common}/full\n",
+        "constructed groups": f"{common}/full\n{CONSTRUCTED}",
+    }
+    files = {}
+    for position, (name, text) in enumerate(texts.items()):
+        file = folder / f"{position}.bare.yml" if name == "bare hosts" else folder / f"{position}.lambda.yml"
+        file.write_text(text, encoding="utf-8")
+        files[name] = file
+    (folder / "bare.py").write_text(BARE_PLUGIN, encoding="utf-8")
+    return files
+
+
+def measure(inventory: Path, environment: dict[str, str]) -> tuple[float, int]:
+    """Seconds of one whole run, and the number of hosts it listed."""
+    command = [str(Path(sys.executable).parent / "ansible-inventory"), "-i", str(inventory), "--list"]
+    start = time.perf_counter()
+    output = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, check=True).stdout
+    seconds = time.perf_counter() - start
+    listed = json.loads(output)
+    return seconds, len({host for group in listed.values() for host in group.get("hosts", ())})
+
+
+def main() -> int:
+    """Measure, print the table, and return the exit status."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--instances", type=int, default=5000)
+    options.add_argument("--runs", type=int, default=5)
+    options.add_argument("--limit-seconds", type=float)
+    chosen = options.parse_args()
+    with serve() as cloud, tempfile.TemporaryDirectory() as folder:
+        seconds = measure_all(cloud, Path(folder), chosen.instances, chosen.runs)
+    empty = seconds["empty"]
+    ours = seconds["built-in groups"] - empty
+    print(f"\n{chosen.instances} instances, median of {chosen.runs} whole runs of ansible-inventory --list")
+    print(f"{'variant':<20} {'seconds':>8} {'beyond empty':>13} {'times ours':>11}")
+    for name, value in seconds.items():
+        print(f"{name:<20} {value:>8.2f} {value - empty:>13.2f} {(value - empty) / ours:>11.2f}")
+    if chosen.limit_seconds is not None and ours > chosen.limit_seconds:
+        print(f"The fleet costs {ours:.2f} s beyond an empty inventory; the limit is {chosen.limit_seconds:g} s.")
+        return 1
+    return 0
+
+
+def measure_all(cloud: FakeCloud, folder: Path, size: int, runs: int) -> dict[str, float]:
+    """The median seconds of each variant; fails if one lists another number of hosts than it should."""
+    full, empty = fleet(size), data([])
+    cloud.handler = lambda request: full if request.path.startswith("/full") else empty
+    variants = write_variants(folder, cloud.url)
+    environment = {
+        **os.environ,
+        "BARE_HOSTS": str(size),
+        "ANSIBLE_INVENTORY_PLUGINS": str(folder),
+        "ANSIBLE_INVENTORY_ENABLED": "glm.fleet.lambda_cloud,bare",
+    }
+    times: dict[str, list[float]] = {name: [] for name in variants}
+    for _round in range(runs):
+        for name, file in variants.items():
+            seconds, hosts = measure(file, environment)
+            expected = 0 if name == "empty" else size
+            if hosts != expected:
+                raise SystemExit(f"{name}: expected {expected} hosts, found {hosts}")
+            times[name].append(seconds)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
