@@ -156,8 +156,7 @@ class App:
         except ApiError as error:
             return error.response()
         except Exception:
-            LOG.exception("%s %s failed", request.method, request.path)
-            return ApiError("global/internal-error", "The simulator failed; see its log.").response()
+            return _failure(request)
 
     def _api(self, request: Request) -> Response:
         name = _operation_name(request)
@@ -193,6 +192,8 @@ class App:
             result = route.operation(self.world, Call(params, request.query, body, request.base_url))
         except ApiError as error:
             return error.response()
+        except Exception:
+            return _failure(request)
         finally:
             self.world.save()
         return Response(route.status, json.dumps(_envelope(result)).encode())
@@ -218,6 +219,12 @@ class App:
         if request.method == "GET" and identifier in self.world.uploads:
             return Response(200, self.world.uploads[identifier], "application/octet-stream")
         raise ApiError("global/not-found", "There is no such attachment.")
+
+
+def _failure(request: Request) -> Response:
+    """The answer to a request on which the simulator itself failed; the log has the reason."""
+    LOG.exception("%s %s failed", request.method, request.path)
+    return ApiError("global/internal-error", "The simulator failed; see its log.").response()
 
 
 def _operation_name(request: Request) -> str:
