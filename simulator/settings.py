@@ -1,0 +1,115 @@
+"""Where the rehearsal keeps things, and on which addresses it listens.
+
+Every value has a default that works on one machine; the environment variables named here change them, so that two
+checkouts can rehearse side by side.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import ipaddress
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+API_KEY = "rehearsal-key"
+"""What the Lambda Cloud API simulator accepts. It opens nothing outside this machine."""
+
+SSH_KEY_NAME = "rehearsal"
+ENGINES = ("vllm", "sglang")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Paths, ports and subnets of one rehearsal.
+
+    ``state_dir`` is this rehearsal's own (pid files, logs, keys, what the hosts mount); ``cache_dir`` is shared by all
+    rehearsals of a user and holds what is expensive to build. Hosts get one address in each subnet, with the same last
+    number; the controller has number 1 in both.
+    """
+
+    state_dir: Path
+    cache_dir: Path
+    public_subnet: ipaddress.IPv4Network
+    private_subnet: ipaddress.IPv4Network
+    api_port: int = 8430
+    hub_port: int = 8431
+    registry_port: int = 5001
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Settings:
+        """Read GLM_REHEARSAL_DIR, GLM_CACHE_DIR and GLM_REHEARSAL_{PUBLIC,PRIVATE}_SUBNET, …_{API,HUB,REGISTRY}_PORT.
+
+        Raises ValueError naming the variable that cannot be used.
+        """
+        return cls(
+            state_dir=_path(environ, "GLM_REHEARSAL_DIR", CHECKOUT / ".rehearsal"),
+            cache_dir=_path(environ, "GLM_CACHE_DIR", Path("~/.cache/glm-fleet")),
+            public_subnet=_subnet(environ, "GLM_REHEARSAL_PUBLIC_SUBNET", "10.89.10.0/24"),
+            private_subnet=_subnet(environ, "GLM_REHEARSAL_PRIVATE_SUBNET", "10.89.11.0/24"),
+            api_port=_port(environ, "GLM_REHEARSAL_API_PORT", cls.api_port),
+            hub_port=_port(environ, "GLM_REHEARSAL_HUB_PORT", cls.hub_port),
+            registry_port=_port(environ, "GLM_REHEARSAL_REGISTRY_PORT", cls.registry_port),
+        )
+
+    def with_state_dir(self, path: Path) -> Settings:
+        """The same rehearsal with its own state elsewhere."""
+        return dataclasses.replace(self, state_dir=path.expanduser().resolve())
+
+    @property
+    def owner(self) -> str:
+        """Marks containers and volumes as this rehearsal's, so that taking it down leaves others alone."""
+        return hashlib.sha256(str(self.state_dir).encode()).hexdigest()[:12]
+
+    @property
+    def gateway(self) -> str:
+        """The controller's address as the hosts see it."""
+        return str(self.public_subnet[1])
+
+    @property
+    def api_url(self) -> str:
+        return f"http://127.0.0.1:{self.api_port}"
+
+    @property
+    def hub_url(self) -> str:
+        return f"http://{self.gateway}:{self.hub_port}"
+
+    @property
+    def registry(self) -> str:
+        """``host:port`` of the local image registry."""
+        return f"{self.gateway}:{self.registry_port}"
+
+    @property
+    def ssh_key(self) -> Path:
+        return self.state_dir / "id_ed25519"
+
+    @property
+    def engines_dir(self) -> Path:
+        """Engine trees that every host mounts read-only instead of unpacking its own copy."""
+        return self.cache_dir / "engines"
+
+
+def _path(environ: Mapping[str, str], name: str, default: Path) -> Path:
+    return Path(environ.get(name) or default).expanduser().resolve()
+
+
+def _subnet(environ: Mapping[str, str], name: str, default: str) -> ipaddress.IPv4Network:
+    text = environ.get(name) or default
+    try:
+        network = ipaddress.IPv4Network(text)
+    except ValueError as error:
+        raise ValueError(f"{name}: expected an IPv4 subnet such as {default}, found {text!r}: {error}") from error
+    if network.num_addresses < 32:
+        raise ValueError(f"{name}: expected a subnet of at least 32 addresses, found {text!r}")
+    return network
+
+
+def _port(environ: Mapping[str, str], name: str, default: int) -> int:
+    text = environ.get(name) or str(default)
+    if not text.isdigit() or not 1024 <= int(text) <= 65535:
+        raise ValueError(f"{name}: expected a port between 1024 and 65535, found {text!r}")
+    return int(text)

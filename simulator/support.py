@@ -1,0 +1,122 @@
+"""Small things that several parts of the rehearsal need: errors with a next step, timed steps, commands, locks."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+
+class RehearsalError(Exception):
+    """Something that the person at the keyboard must read: what failed, what was found, what to do next.
+
+    ``log`` is a file whose last lines belong to the message.
+    """
+
+    def __init__(self, message: str, log: Path | None = None) -> None:
+        super().__init__(message)
+        self.log = log
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        if self.log is None:
+            return message
+        return f"{message}\nLast lines of {self.log}:\n{tail(self.log)}"
+
+
+def tail(path: Path, lines: int = 20) -> str:
+    """The last lines of a log, indented; says so when there are none."""
+    try:
+        text = path.read_text("utf-8", "replace").splitlines()[-lines:]
+    except OSError as error:
+        text = [f"(cannot be read: {error.strerror})"]
+    return "\n".join(f"    {line}" for line in text or ["(empty)"])
+
+
+@contextlib.contextmanager
+def step(title: str) -> Iterator[None]:
+    """Print a title on stderr now and the seconds it took afterwards; name the step when it fails."""
+    started = time.monotonic()
+    print(f"==> {title} ...", file=sys.stderr, flush=True)
+    try:
+        yield
+    except RehearsalError as error:
+        raise RehearsalError(f"{title}: {Exception.__str__(error)}", error.log) from error
+    print(f"    {title}: {time.monotonic() - started:.1f} s", file=sys.stderr, flush=True)
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    stdin: str | None = None,
+    timeout: float | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> str:
+    """Run a command and return its standard output. Raises RehearsalError with the command and what it said."""
+    try:
+        done = subprocess.run(
+            list(argv),
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            env={**os.environ, **environ} if environ else None,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise RehearsalError(
+            f"the program {argv[0]!r} is not installed; run scripts/install_system_packages.sh"
+        ) from error
+    except subprocess.TimeoutExpired as error:
+        raise RehearsalError(f"{' '.join(argv)}: no end after {timeout:g} s") from error
+    if done.returncode != 0:
+        said = (done.stderr.strip() or done.stdout.strip() or "nothing")[-2000:]
+        raise RehearsalError(f"{' '.join(argv)}: ended with {done.returncode} and said: {said}")
+    return done.stdout
+
+
+def run_logged(argv: Sequence[str], log: Path) -> None:
+    """Run a long command with its output in ``log``. Raises RehearsalError that shows the last lines."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        try:
+            done = subprocess.run(
+                list(argv), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, check=False
+            )
+        except FileNotFoundError as error:
+            raise RehearsalError(
+                f"the program {argv[0]!r} is not installed; run scripts/install_system_packages.sh"
+            ) from error
+    if done.returncode != 0:
+        raise RehearsalError(f"{argv[0]} ended with {done.returncode}", log)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on ``path`` between processes; released when the process ends, however it ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
+    """Replace ``path`` as a whole, so that an interrupted run leaves the old content or the new, never half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch.touch(mode)
+    scratch.write_text(text, encoding="utf-8")
+    scratch.chmod(mode)
+    scratch.replace(path)
+
+
+def as_root() -> list[str]:
+    """What to put before a command that needs root: nothing for root, else sudo that never asks."""
+    return [] if os.geteuid() == 0 else ["sudo", "-n"]
