@@ -83,15 +83,29 @@ def _overlaps(wanted: Address, taken: Address) -> bool:
 def _process_with(inodes: set[str], proc: Path) -> Optional[str]:
     sockets = {f"socket:[{inode}]" for inode in inodes}
     for folder in sorted(proc.glob("[0-9]*"), key=lambda path: int(path.name)):
-        try:
-            links = [str(link.readlink()) for link in (folder / "fd").iterdir()]
-            if sockets.intersection(links):
+        if not sockets.isdisjoint(_open_files(folder)):
+            try:
                 command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace").strip()
                 name = (folder / "comm").read_text(encoding="utf-8").strip()
-                return f"process {folder.name} ({name}: {_without_values(command)[:120]})"
+            except OSError:
+                continue
+            return f"process {folder.name} ({name}: {_without_values(command)[:120]})"
+    return None
+
+
+def _open_files(folder: Path) -> set[str]:
+    """Targets of a process's open files; those that close meanwhile, and processes of others, are left out."""
+    found: set[str] = set()
+    try:
+        links = list((folder / "fd").iterdir())
+    except OSError:
+        return found
+    for link in links:
+        try:
+            found.add(str(link.readlink()))
         except OSError:
             continue
-    return None
+    return found
 
 
 def _without_values(command: str) -> str:

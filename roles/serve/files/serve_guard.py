@@ -104,7 +104,7 @@ def _from_yaml(text: str) -> dict[str, Any]:
             item = {}
         if key == "kind":
             kind = value
-        elif key == "name" and dash:
+        elif key == "name":
             names.add(value)
         elif key in ("path", "hostPath"):
             item[key] = value

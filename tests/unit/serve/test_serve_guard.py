@@ -1,0 +1,204 @@
+"""The guard of a serving unit: devices, port, record, and the proof that an engine serves."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from roles.serve.files import serve_guard as guard
+from tests.unit.verify.fake_engine import KEY, MODEL, Behaviour, engine
+
+# As `nvidia-ctk cdi generate` writes it, shortened to two GPUs.
+CDI = """---
+cdiVersion: 0.5.0
+containerEdits:
+  deviceNodes:
+  - path: /dev/nvidia-modeset
+    hostPath: {missing}
+  - path: /dev/nvidiactl
+    hostPath: /dev/null
+  mounts:
+  - containerPath: /usr/bin/nvidia-smi
+    hostPath: /usr/bin/nvidia-smi
+    options:
+    - ro
+devices:
+- containerEdits:
+    deviceNodes:
+    - path: /dev/nvidia0
+      hostPath: /dev/null
+  name: "0"
+- name: "1"
+  containerEdits:
+    deviceNodes:
+    - hostPath: /dev/null
+      path: /dev/nvidia1
+- containerEdits:
+    deviceNodes:
+    - path: /dev/nvidia0
+      hostPath: /dev/null
+    - path: /dev/nvidia1
+      hostPath: /dev/null
+  name: all
+kind: nvidia.com/gpu
+"""
+
+
+def specs(folder: Path, text: str, name: str = "nvidia.yaml") -> list[dict[str, Any]]:
+    (folder / name).write_text(text, encoding="utf-8")
+    return guard.read_cdi((str(folder),))
+
+
+def test_a_spec_in_yaml_is_understood(tmp_path: Path) -> None:
+    (spec,) = specs(tmp_path, CDI.format(missing="/dev/null"))
+    assert spec["kind"] == "nvidia.com/gpu" and spec["names"] == {"0", "1", "all"}
+    assert spec["nodes"]["/dev/nvidia1"] == "/dev/null" and "/usr/bin/nvidia-smi" not in spec["nodes"]
+    assert guard.missing_devices(["nvidia.com/gpu=all"], 2, [spec]) == []
+
+
+def test_a_spec_in_json_is_understood(tmp_path: Path) -> None:
+    node = {"path": "/dev/dri/renderD128", "hostPath": "/dev/null"}
+    text = json.dumps({"kind": "amd.com/gpu", "devices": [{"name": "all", "containerEdits": {"deviceNodes": [node]}}]})
+    made = specs(tmp_path, text, "amd.json")
+    assert guard.missing_devices(["amd.com/gpu=all"], 1, made) == []
+    assert "lists 1 of the 8 GPUs" in guard.missing_devices(["amd.com/gpu=all"], 8, made)[0]
+
+
+def test_devices_that_are_missing_are_named(tmp_path: Path) -> None:
+    assert "names the device nvidia.com/gpu=all" in guard.missing_devices(["nvidia.com/gpu=all"], 2, [])[0]
+    made = specs(tmp_path, CDI.format(missing="/dev/no-such-device"))
+    assert guard.missing_devices(["nvidia.com/gpu=all"], 2, made) == ["the device file /dev/no-such-device is missing"]
+    assert "lists 2 of the 8 GPUs" in guard.missing_devices(["nvidia.com/gpu=all"], 8, made)[1]
+
+
+def test_waiting_for_devices_ends_at_its_deadline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(guard, "read_cdi", lambda: [])
+    with pytest.raises(guard.GuardError, match="nvidia-cdi-refresh"):
+        guard.wait_for_devices(["nvidia.com/gpu=all"], 8, time.monotonic())
+
+
+def test_a_port_in_use_is_named_and_a_free_one_is_not() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert f"port {port} on 127.0.0.1 is in use" in str(guard.port_problem("127.0.0.1", port))
+        with pytest.raises(guard.GuardError, match="in use"):
+            guard.wait_for_port("127.0.0.1", port, seconds=0)
+    assert guard.port_problem("127.0.0.1", port) is None
+    assert "is not an address of this host" in str(guard.port_problem("192.0.2.1", port))
+
+
+def test_the_record_holds_the_checksums_of_what_was_started(tmp_path: Path) -> None:
+    file = tmp_path / "serve-0.env"
+    file.write_text("A=1\n", encoding="utf-8")
+    guard.stamp([str(file)], str(tmp_path))
+    record = json.loads((tmp_path / "started.json").read_text(encoding="utf-8"))
+    assert record == {str(file): hashlib.sha256(b"A=1\n").hexdigest()}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("a.secret.env", f"#\n# Managed\n#\nVLLM_API_KEY={KEY}\n"), ("a.secret.yaml", f'# Managed\napi-key: "{KEY}"\n')],
+)
+def test_the_key_is_read_from_either_file(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    assert guard.read_key(str(tmp_path / name)) == KEY
+
+
+def prove(port: int, secret: Path, pid: int, wait: int = 10, key: str = KEY) -> None:
+    secret.write_text(f"VLLM_API_KEY={key}\n", encoding="utf-8")
+    words = ["ready", "--address", "127.0.0.1", "--port", str(port), "--model", MODEL, "--secret", str(secret)]
+    guard.ready(guard.parse([*words, "--wait", str(wait)]), pid)
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    return tmp_path / "serve-0.secret.env"
+
+
+@pytest.fixture(autouse=True)
+def _no_naps(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = time.sleep
+    monkeypatch.setattr(guard.time, "sleep", lambda seconds: real(min(seconds, 0.05)))
+
+
+def test_ready_means_a_chat_was_answered(secret: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with engine() as (behaviour, port):
+        prove(port, secret, os.getpid())
+    assert behaviour.requests[0]["max_tokens"] == 1
+    assert f"{MODEL} answers a chat" in capsys.readouterr().err
+
+
+def test_health_and_models_without_a_chat_are_not_ready(secret: Path) -> None:
+    with engine(Behaviour(chat_status=500)) as (behaviour, port):
+        with pytest.raises(guard.GuardError, match="answers /v1/models but not a chat: HTTP 500"):
+            prove(port, secret, os.getpid())
+        assert len(behaviour.requests) == guard.CHAT_ATTEMPTS
+
+
+def test_a_chat_that_hangs_ends_with_the_budget(secret: Path) -> None:
+    begun = time.monotonic()
+    with engine(Behaviour(hang=True)) as (_behaviour, port), pytest.raises(guard.GuardError, match="no answer within"):
+        prove(port, secret, os.getpid(), wait=2)
+    assert time.monotonic() - begun < 8
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "key", "words"),
+    [(Behaviour(), "glm-wrong", "refuses the key"), (Behaviour(model="llama"), KEY, r"lists \['llama'\]")],
+)
+def test_waiting_stops_where_it_cannot_help(behaviour: Behaviour, key: str, words: str, secret: Path) -> None:
+    with engine(behaviour) as (_behaviour, port), pytest.raises(guard.GuardError, match=words):
+        prove(port, secret, os.getpid(), wait=60, key=key)
+
+
+def closed_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+def test_a_container_that_ends_is_noticed_at_once(secret: Path) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.3)"])
+    try:
+        begun = time.monotonic()
+        with pytest.raises(guard.GuardError, match="the container ended"):
+            prove(closed_port(), secret, child.pid, wait=60)
+        assert time.monotonic() - begun < 5
+    finally:
+        child.wait()
+
+
+def test_an_engine_that_never_listens_ends_with_the_budget(secret: Path) -> None:
+    with pytest.raises(guard.GuardError, match="within its budget of 1 s"):
+        prove(closed_port(), secret, os.getpid(), wait=1)
+
+
+def test_a_failure_is_one_line_on_stderr_and_status_1(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    monkeypatch.setattr(guard, "DOCKER", "/no/such/docker")
+    assert guard.main(["poststop", "--container", "glm-serve-0"]) == 1
+    assert capsys.readouterr().err.startswith("glm: FAILED: ")
+
+
+def test_a_leftover_container_is_removed_and_nothing_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    docker = tmp_path / "docker"
+    docker.write_text(f'#!/bin/sh\necho "$@" >> {log}\n[ "$1" = ps ] && cat {tmp_path}/ids\nexit 0\n', encoding="utf-8")
+    docker.chmod(0o755)
+    monkeypatch.setattr(guard, "DOCKER", str(docker))
+    (tmp_path / "ids").write_text("", encoding="utf-8")
+    assert guard.main(["poststop", "--container", "glm-serve-0"]) == 0
+    assert "rm" not in log.read_text(encoding="utf-8")
+    (tmp_path / "ids").write_text("0123456789ab\n", encoding="utf-8")
+    assert guard.main(["poststop", "--container", "glm-serve-0"]) == 0
+    assert log.read_text(encoding="utf-8").splitlines()[-1] == "rm --force --volumes glm-serve-0"

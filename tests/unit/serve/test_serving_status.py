@@ -1,0 +1,246 @@
+"""What a host says about its serving unit: phases and causes from real log lines, decisions, who has the port."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.glm.fleet.plugins.module_utils import _occupancy, _serving
+from ansible_collections.glm.fleet.plugins.module_utils._host_commands import CommandResult
+from ansible_collections.glm.fleet.plugins.modules import serving_unit
+
+STARTING = {"ActiveState": "activating", "SubState": "start-post", "LoadState": "loaded"}
+# Printed by vLLM 0.32.0 and by SGLang 0.5.10 on their way up.
+VLLM = """
+starting the engine|(APIServer pid=1) INFO 11-20 23:58:14 [api_utils.py:286] non-default args: {'model_tag': '/m'}
+loading weights|(Worker pid=9) INFO 11-20 23:59:12 [cpu_model_runner.py:68] Starting to load model /m...
+loading weights: shards 17/142|Loading safetensors checkpoint shards:  12% Completed | 17/142 [00:05<00:40,  3.1it/s]
+allocating the KV cache|(Worker pid=9) INFO 11-20 23:59:12 [default_loader.py:501] Loading weights took 41.01 seconds
+compiling kernels|DeepGEMM warmup:  31%|###1      | 5120/16384 [02:11<04:40]
+capturing graphs|Capturing CUDA graphs (mixed prefill-decode, PIECEWISE):  40%|####
+warming up|(EngineCore pid=7) INFO [core.py:402] init engine (profile, create kv cache, warmup model) took 3.37 s
+waiting for the first answer|(APIServer pid=1) INFO [entry.py:140] Starting vLLM server on http://0.0.0.0:8000
+"""
+SGLANG = """
+starting the engine|[2026-11-20 23:58:14] server_args=ServerArgs(model_path='/m', api_key='glm-test-key')
+loading weights|[2026-11-20 23:58:20 TP0] Load weight begin. avail mem=178.1 GB
+loading weights: shards 53/142|Multi-thread loading shards:  37% Completed | 53/142 [00:09<00:17,  5.1it/s]
+allocating the KV cache|[2026-11-20 23:59:20 TP0] Load weight end. elapsed=60 s
+compiling kernels|[2026-11-20 23:59:20 TP0] Entering DeepGEMM JIT Pre-Compile session.
+capturing graphs|[2026-11-20 23:59:20 TP0] Capture cuda graph begin. This can take up to several minutes.
+warming up|[2026-11-20 23:59:20 TP0] Capture cuda graph end. Time elapsed: 20.20 s.
+waiting for the first answer|[2026-11-20 23:59:20] The server is fired up and ready to roll!
+"""
+
+
+def engine_lines(*texts: str) -> list[_serving.Line]:
+    return [_serving.Line(text, True) for text in texts]
+
+
+@pytest.mark.parametrize("row", [*VLLM.strip().splitlines(), *SGLANG.strip().splitlines()])
+def test_each_phase_is_known_by_its_line(row: str) -> None:
+    expected, _, text = row.partition("|")
+    phase, _, detail = expected.partition(": ")
+    assert _serving.phase_of(STARTING, engine_lines("something else", text, "and a last line")) == (phase, detail)
+
+
+def test_phases_without_engine_lines() -> None:
+    waiting = [_serving.Line("glm: waiting for the GPUs: no CDI spec", False)]
+    assert _serving.phase_of({**STARTING, "SubState": "start-pre"}, waiting) == (
+        "waiting for the host", "waiting for the GPUs: no CDI spec",
+    )  # fmt: skip
+    assert _serving.phase_of(STARTING, waiting) == ("starting the container", "")
+    assert _serving.phase_of(STARTING, engine_lines("hello")) == ("starting the engine", "")
+    assert _serving.phase_of({"ActiveState": "active"}, engine_lines("Load weight begin")) == ("ready", "")
+
+
+@pytest.mark.parametrize(
+    ("line", "cause"),
+    [
+        ("glm: FAILED: the engine answers /v1/models but not a chat: HTTP 500", "not a chat"),
+        ("vllm: error: unrecognized arguments: --enable-moe-ep", "does not know an argument"),
+        ("docker: Error response from daemon: No such image: vllm/vllm-openai@sha256:ab.", "image is not on the host"),
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB", "GPU memory ran out"),
+        ("glm: FAILED: port 8000 on 10.0.0.5 is in use by another program", "port is in use"),
+        ("docker: Bind for 10.0.0.5:8000 failed: port is already allocated.", "port is in use"),
+        ("docker: could not inject: unresolvable CDI devices nvidia.com/gpu=all", "not given the GPUs"),
+        ("RuntimeError: Error 802: CUDA error 802: system not yet initialized", "fabric"),
+        ("Failed to initialize NVML: Driver/library version mismatch", "driver does not fit"),
+        ("ValueError: model type `glm_moe_dsa` but Transformers does not recognize this architecture", "too old"),
+        ("safetensors_rust.SafetensorError: Error while deserializing header", "truncated"),
+        ("OSError: [Errno 28] No space left on device", "disk is full"),
+        ("ValueError: Insufficient space in /dev/shm", "/dev/shm"),
+        ("ValueError: Bad tensor parallel size 3", "ValueError: Bad tensor parallel size 3"),
+    ],
+)
+def test_causes_are_named_with_a_next_step(line: str, cause: str) -> None:
+    found = _serving.cause_of({"ActiveState": "failed"}, engine_lines("before", line, "after"))
+    assert cause in found.cause and found.remedy
+
+
+def test_causes_that_only_systemd_knows() -> None:
+    assert "weights" in _serving.cause_of({"AssertResult": "no"}, []).cause
+    assert "not installed" in _serving.cause_of({"LoadState": "not-found"}, []).cause
+    assert "start budget" in _serving.cause_of({"Result": "timeout"}, []).cause
+    assert "SIGKILL" in _serving.cause_of({"ExecMainStatus": "137"}, []).cause
+    assert _serving.cause_of({}, []).cause == "unknown"
+
+
+class Host:
+    """A host that answers systemctl and journalctl from what the test gives it."""
+
+    def __init__(
+        self, properties: dict[str, str], entries: Sequence[dict], entries_of_unit: Sequence[dict] = ()
+    ) -> None:
+        self.properties = properties
+        self.entries = entries
+        self.entries_of_unit = entries_of_unit
+
+    def __call__(self, argv: Sequence[str]) -> CommandResult:
+        if argv[0] == "systemctl":
+            return CommandResult(tuple(argv), 0, "".join(f"{k}={v}\n" for k, v in self.properties.items()), "")
+        rows = self.entries_of_unit if "--unit" in argv else self.entries
+        return CommandResult(tuple(argv), 0, "".join(json.dumps(row) + "\n" for row in rows), "")
+
+
+def entry(message: object, identifier: str = "docker") -> dict:
+    return {"MESSAGE": message, "SYSLOG_IDENTIFIER": identifier}
+
+
+def test_a_failed_unit_is_described_without_its_secrets(tmp_path: Path) -> None:
+    secret = tmp_path / "serve-0.secret.yaml"
+    secret.write_text('# Managed\napi-key: "glm-test-key"\n', encoding="utf-8")
+    log = [entry(f"line {n}") for n in range(30)]
+    log += [entry("server_args=ServerArgs(api_key='glm-test-key')"), entry("token=hf_abcdefghijkl failed")]
+    log += [entry("ValueError: glm-test-key is bad"), entry("Stopped glm-serve-0.service", "systemd")]
+    failed = {"ActiveState": "failed", "SubState": "failed", "Result": "exit-code", "ExecMainStatus": "1",
+              "NRestarts": "1", "InvocationID": "a1"}  # fmt: skip
+    answer = _serving.describe(Host(failed, log), "glm-serve-0.service", [str(secret)])
+    assert (answer["exit_status"], answer["restarts"], len(answer["log"])) == (1, 1, 20)
+    assert answer["cause"] == "ValueError: ******** is bad"
+    assert "glm-test-key" not in str(answer) and "hf_abc" not in str(answer) and "Stopped" not in str(answer)
+
+
+def test_a_healthy_unit_costs_no_journal() -> None:
+    active = {"ActiveState": "active", "SubState": "running", "InactiveExitTimestampMonotonic": "1000000",
+              "ActiveEnterTimestampMonotonic": "43000000"}  # fmt: skip
+
+    def run(argv: Sequence[str]) -> CommandResult:
+        assert argv[0] == "systemctl"
+        return Host(active, [])(argv)
+
+    answer = _serving.describe(run, "glm-serve-0.service", [])
+    assert (answer["phase"], answer["elapsed_seconds"], answer["log"]) == ("ready", 42, [])
+
+
+def test_progress_bars_and_bytes_are_read_as_lines() -> None:
+    bars = list(b"Capturing batches: 10%\rCapturing batches: 20%\xff")
+    lines = _serving.read_journal(Host({}, [entry(bars), entry(None)]), "u", "a1")
+    assert [line.text for line in lines] == ["Capturing batches: 10%", "Capturing batches: 20%\ufffd"]
+
+
+def test_a_start_that_left_no_lines_falls_back_to_the_unit() -> None:
+    host = Host({}, [], [entry("glm: FAILED: x", "python3")])
+    assert [line.text for line in _serving.read_journal(host, "u", "a1")] == ["glm: FAILED: x"]
+
+
+def test_a_host_without_systemd_is_an_error() -> None:
+    def run(argv: Sequence[str]) -> CommandResult:
+        return CommandResult(tuple(argv), 1, "", "System has not been booted with systemd")
+
+    with pytest.raises(RuntimeError, match="has not been booted"):
+        _serving.describe(run, "u", [])
+
+
+@pytest.mark.parametrize(
+    ("state", "changed", "action"),
+    [
+        ({"ActiveState": "inactive"}, [], "start"),
+        ({"ActiveState": "failed"}, ["a"], "start"),
+        ({"ActiveState": "active", "SubState": "running"}, [], "none"),
+        ({"ActiveState": "active", "SubState": "running"}, ["a"], "restart"),
+        ({"ActiveState": "activating", "SubState": "start-post"}, [], "none"),
+        ({"ActiveState": "activating", "SubState": "start-post"}, ["a"], "restart"),
+        ({"ActiveState": "activating", "SubState": "auto-restart"}, [], "restart"),
+        ({"ActiveState": "activating", "SubState": "start-pre"}, ["a"], "none"),
+        ({"ActiveState": "activating", "SubState": "start-pre", "NeedDaemonReload": "yes"}, ["a"], "restart"),
+    ],
+)
+def test_a_unit_is_touched_only_for_a_reason(state: dict, changed: list, action: str) -> None:
+    decided, reasons = serving_unit.decide(state, changed)
+    assert decided == action and bool(reasons) == (action != "none")
+
+
+def test_changed_files_are_those_that_differ_from_the_record(tmp_path: Path) -> None:
+    same, other = tmp_path / "same", tmp_path / "other"
+    same.write_text("1", encoding="utf-8")
+    other.write_text("1", encoding="utf-8")
+    files = [str(same), str(other)]
+    record = tmp_path / "started.json"
+    assert serving_unit.changed_files(files, record) == files
+    record.write_text(json.dumps({str(f): serving_unit._checksum(str(f)) for f in (same, other)}), encoding="utf-8")
+    assert serving_unit.changed_files(files, record) == []
+    other.write_text("2", encoding="utf-8")
+    assert serving_unit.changed_files(files, record) == [str(other)]
+
+
+def no_docker(argv: Sequence[str]) -> CommandResult:
+    return CommandResult(tuple(argv), 127, "", "not found")
+
+
+def test_the_process_that_has_the_port_is_named() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        owner = _occupancy.port_owner(no_docker, "127.0.0.1", port)
+        assert owner is not None and owner.startswith(f"process {os.getpid()} (")
+        assert _occupancy.port_owner(no_docker, "0.0.0.0", port) is not None
+        assert _occupancy.port_owner(no_docker, "127.0.0.2", port) is None
+    assert _occupancy.port_owner(no_docker, "127.0.0.1", port) is None
+
+
+def test_a_listener_on_every_address_has_every_address() -> None:
+    with socket.socket(socket.AF_INET6) as taken:
+        taken.bind(("::", 0))
+        taken.listen()
+        assert _occupancy.port_owner(no_docker, "127.0.0.1", taken.getsockname()[1]) is not None
+
+
+def test_a_container_that_has_the_port_is_named() -> None:
+    def docker(argv: Sequence[str]) -> CommandResult:
+        return CommandResult(tuple(argv), 0, "old-vllm (vllm/vllm-openai:v0.19.0)\n", "")
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        owner = _occupancy.port_owner(docker, "127.0.0.1", taken.getsockname()[1])
+    assert owner == "the container old-vllm (vllm/vllm-openai:v0.19.0)"
+
+
+def test_foreign_command_lines_lose_their_secrets() -> None:
+    assert _occupancy._without_values("vllm serve --api-key abc --port 1") == "vllm serve --api-key ******** --port 1"
+
+
+def test_an_address_of_another_host_is_refused() -> None:
+    assert _occupancy.address_problem("127.0.0.1") is None
+    assert _occupancy.address_problem("192.0.2.1") is not None
+
+
+def smi(gpus: str, apps: str) -> _occupancy.Runner:
+    def run(argv: Sequence[str]) -> CommandResult:
+        return CommandResult(tuple(argv), 0, gpus if "memory.used" in argv[1] else apps, "")
+
+    return run
+
+
+def test_gpu_memory_that_others_hold_is_named() -> None:
+    busy = _occupancy.gpu_users(smi("0, 120000\n1, 4\n", "4711, python3, 119000\n"), "nvidia")
+    assert busy == ["GPU 0: 120000 MiB", "process 4711, python3, 119000"]
+    assert _occupancy.gpu_users(smi("0, 623\n1, 4\n", ""), "nvidia") == []
+    assert _occupancy.gpu_users(no_docker, "nvidia") == [] and _occupancy.gpu_users(smi("0, 9999\n", ""), "amd") == []

@@ -1,0 +1,146 @@
+"""Waiting for an engine: what is printed, when it ends, what a failure says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible.errors import AnsibleConnectionFailure
+
+from ansible_collections.glm.fleet.plugins.action import serving_wait
+
+BASE = {
+    "active_state": "activating",
+    "sub_state": "start-post",
+    "result": "success",
+    "exit_status": 0,
+    "restarts": 0,
+    "phase": "loading weights",
+    "detail": "",
+    "elapsed_seconds": 1,
+    "log": [],
+    "cause": "",
+    "remedy": "",
+}
+READY = {**BASE, "active_state": "active", "sub_state": "running", "phase": "ready", "elapsed_seconds": 50}
+RETRY = {**BASE, "sub_state": "auto-restart", "phase": "starting the engine", "cause": "a race", "restarts": 0}
+FAILED = {
+    **BASE,
+    "active_state": "failed",
+    "sub_state": "failed",
+    "result": "exit-code",
+    "exit_status": 1,
+    "cause": "a disk is full",
+    "remedy": "free space",
+    "log": ["OSError: full"],
+}
+ARGS = {
+    "unit": "glm-serve-0.service",
+    "start_seconds": 100,
+    "secret_files": [],
+    "poll_seconds": 5,
+    "heartbeat_seconds": 15,
+}
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class Connection:
+    def reset(self) -> None:
+        """Nothing to reset."""
+
+
+class Wait(serving_wait.ActionModule):
+    """The action with a host that answers from a list; the last answer repeats."""
+
+    def __init__(self, answers: list[Any]) -> None:
+        self._task_vars = {"inventory_hostname": "gpu-1"}
+        self._connection = Connection()
+        self.answers = answers
+
+    def _execute_module(self, **_kwargs: Any) -> dict[str, Any]:
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return dict(answer)
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    lines: list[str] = []
+    monkeypatch.setattr(serving_wait, "time", Clock())
+    monkeypatch.setattr(serving_wait.display, "display", lines.append)
+    return lines
+
+
+def test_an_endpoint_that_is_up_is_not_talked_about(said: list[str]) -> None:
+    answer = Wait([READY])._wait(ARGS)
+    assert answer["changed"] is False and answer["phase"] == "ready" and not answer.get("failed")
+    assert said == []
+
+
+def test_phases_are_told_when_they_change_and_every_15_seconds(said: list[str]) -> None:
+    loading = [{**BASE, "detail": f"shards {n}/9", "elapsed_seconds": 5 * n} for n in range(1, 8)]
+    Wait([*loading, {**BASE, "phase": "capturing graphs", "elapsed_seconds": 40}, READY])._wait(ARGS)
+    assert said == [
+        "[gpu-1] glm-serve-0: loading weights (shards 1/9), 5 of 100 s",
+        "[gpu-1] glm-serve-0: loading weights (shards 4/9), 20 of 100 s",
+        "[gpu-1] glm-serve-0: loading weights (shards 7/9), 35 of 100 s",
+        "[gpu-1] glm-serve-0: capturing graphs, 40 of 100 s",
+        "[gpu-1] glm-serve-0: ready after 50 s",
+    ]
+
+
+def test_a_failure_says_where_when_what_why_and_what_next(said: list[str]) -> None:
+    answer = Wait([BASE, FAILED])._wait(ARGS)
+    assert answer["failed"] and answer["phase"] == "loading weights"
+    expected = (
+        "gpu-1, serve, phase 'loading weights'",
+        "found failed (result exit-code, exit status 1)",
+        "Cause: a disk is full",
+        "Next: free space",
+        "journalctl -u glm-serve-0.service",
+        "OSError: full",
+    )
+    assert [words for words in expected if words not in answer["msg"]] == []
+
+
+def test_the_automatic_retry_is_told_and_reported(said: list[str]) -> None:
+    answer = Wait([BASE, RETRY, RETRY, {**BASE, "restarts": 1}, {**READY, "restarts": 1}])._wait(ARGS)
+    assert answer["retried"] and "a race" in answer["warnings"][0]
+    assert said[1] == "[gpu-1] glm-serve-0: failed in phase 'loading weights' (a race); systemd tries once more"
+    assert len([line for line in said if "tries once more" in line]) == 1
+
+
+def test_restarts_of_the_past_are_not_this_runs(said: list[str]) -> None:
+    assert Wait([{**READY, "restarts": 3}])._wait(ARGS)["retried"] is False
+
+
+def test_two_failures_are_counted(said: list[str]) -> None:
+    answer = Wait([BASE, RETRY, {**BASE, "restarts": 1}, {**FAILED, "restarts": 1}])._wait(ARGS)
+    assert "in 2 attempts" in answer["msg"]
+
+
+def test_a_unit_that_never_ends_its_start_is_given_up(said: list[str]) -> None:
+    answer = Wait([BASE])._wait(ARGS)
+    assert answer["failed"] and "found activating" in answer["msg"]
+
+
+def test_a_short_gap_of_the_network_is_survived_and_a_long_one_is_not(said: list[str]) -> None:
+    gap = AnsibleConnectionFailure("gone")
+    assert Wait([BASE, gap, gap, READY])._wait(ARGS)["phase"] == "ready"
+    with pytest.raises(AnsibleConnectionFailure):
+        Wait([gap])._wait(ARGS)
+
+
+def test_a_module_that_fails_is_passed_on(said: list[str]) -> None:
+    assert Wait([{"failed": True, "msg": "no systemd"}])._wait(ARGS)["msg"] == "no systemd"

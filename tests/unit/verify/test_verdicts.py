@@ -1,0 +1,116 @@
+"""Reports of hosts and fleets, the view from outside, the table, the request to paste."""
+
+from __future__ import annotations
+
+import json
+import socket
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.glm.fleet.plugins.plugin_utils import verdict
+from tests.unit.serve.plans import plan
+
+GOOD = {"name": "chat", "ok": True, "expected": "text", "found": "text", "remedy": "", "seconds": 0.5}
+BAD = {"name": "models", "ok": False, "expected": "glm-5.1-fp8", "found": "[]", "remedy": "rename it", "seconds": 0.1}
+ENDPOINT = {"url": "http://10.0.0.5:8000/v1", "model": "glm-5.1-fp8"}
+
+
+def report(host: str = "gpu-1", checks: tuple[dict[str, Any], ...] = (GOOD,)) -> dict[str, Any]:
+    return verdict.host_report(host, checks, ENDPOINT, plan())
+
+
+def test_an_open_port_is_a_failure_and_a_closed_one_is_not() -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port = server.getsockname()[1]
+        assert verdict.closed_check("127.0.0.1", port, "10.0.0.5")["found"] == "refused"
+        server.listen()
+        opened = verdict.closed_check("127.0.0.1", port, "10.0.0.5")
+    assert not opened["ok"] and "glm_bind" in opened["remedy"]
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1", "0.0.0.0", "::"])
+def test_nothing_is_tried_where_the_endpoint_should_listen(listen: str) -> None:
+    check = verdict.closed_check("127.0.0.1", 9, listen)
+    assert check["ok"] and check["skipped"] and "meant to listen" in check["found"]
+
+
+def test_a_name_that_cannot_be_resolved_is_skipped_with_the_reason() -> None:
+    check = verdict.closed_check("no-such-host.invalid", 9, "10.0.0.5")
+    assert check["skipped"] and "cannot be resolved" in check["found"]
+
+
+def test_a_host_is_ok_only_if_it_was_checked_and_all_passed() -> None:
+    assert report()["ok"]
+    assert not report(checks=(GOOD, BAD))["ok"]
+    assert not report(checks=())["ok"]
+    assert not verdict.missing_report("gpu-1")["ok"]
+
+
+def test_a_report_is_json_and_says_what_was_served() -> None:
+    made = json.loads(json.dumps(report()))
+    assert made["plan"]["model"]["revision"] == plan()["model"]["revision"]
+    assert made["plan"]["image"].startswith("vllm/vllm-openai@sha256:")
+    assert made["finished_at"].endswith("Z") and made["seconds"] == 0.5
+    assert "command" not in made["plan"] and "env" not in made["plan"]
+
+
+def test_failures_are_named_with_what_was_expected_found_and_what_to_do() -> None:
+    text = verdict.failure_text(report(checks=(GOOD, BAD)))
+    assert text.startswith("gpu-1, verify: 1 of 2 checks failed")
+    assert "models: expected glm-5.1-fp8; found []. Next: rename it." in text and "chat" not in text
+
+
+def test_a_fleet_is_ok_only_if_it_has_hosts_and_all_are() -> None:
+    assert verdict.fleet_report([report()])["ok"]
+    assert not verdict.fleet_report([])["ok"]
+    assert not verdict.fleet_report([report(), verdict.missing_report("gpu-2")])["ok"]
+
+
+def test_the_table_is_aligned_and_says_who_was_not_verified() -> None:
+    skipped = {**GOOD, "name": "closed", "skipped": True}
+    rows = [report(checks=(GOOD, skipped)), report("a-longer-name", (GOOD, BAD)), verdict.missing_report("gpu-3")]
+    lines = verdict.table(rows)
+    verdicts = lines[0].index("verdict")
+    assert [line[verdicts:].split("  ")[0].strip() for line in lines[2:]] == ["ok", "FAILED", "NOT VERIFIED"]
+    assert "vllm 0.32.0" in lines[2] and " 1/1 " in lines[2] and " 1/2 " in lines[3]
+
+
+def test_the_request_to_paste_reads_the_key_from_its_file() -> None:
+    text = "\n".join(verdict.curl_lines(report(), "/home/me/a dir/api_key"))
+    assert "$(cat '/home/me/a dir/api_key')" in text and "/v1/chat/completions" in text
+    assert "$GLM_API_KEY" in "\n".join(verdict.curl_lines(report(), None))
+
+
+@pytest.mark.parametrize(
+    ("listen", "outside", "url"),
+    [
+        ("10.0.0.5", "203.0.113.9", "http://10.0.0.5:8000/v1"),
+        ("0.0.0.0", "203.0.113.9", "http://203.0.113.9:8000/v1"),
+        ("0.0.0.0", None, "http://0.0.0.0:8000/v1"),
+        ("fd00::5", None, "http://[fd00::5]:8000/v1"),
+    ],
+)
+def test_the_url_names_an_address_one_can_use(listen: str, outside: str | None, url: str) -> None:
+    assert verdict.endpoint_url(listen, outside, 8000) == url
+
+
+def test_reports_are_written_whole_and_for_their_owner_only(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "reports" / "gpu-1.json"
+    verdict.write_json(path, report())
+    verdict.write_json(path, report(checks=(BAD,)))
+    assert json.loads(path.read_text(encoding="utf-8"))["ok"] is False
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [entry.name for entry in path.parent.iterdir()] == ["gpu-1.json"]
+
+
+def test_a_write_that_fails_leaves_the_old_report(tmp_path: Path) -> None:
+    path = tmp_path / "gpu-1.json"
+    verdict.write_json(path, report())
+    with pytest.raises(TypeError):
+        verdict.write_json(path, {"ok": object()})
+    assert json.loads(path.read_text(encoding="utf-8"))["ok"] is True
+    assert [entry.name for entry in tmp_path.iterdir()] == ["gpu-1.json"]
