@@ -1,0 +1,254 @@
+"""The main job as its users run it: launch, prepare, fetch, serve, verify, run again, switch engine, give back.
+
+Real systemd hosts, real ssh, real Docker, real engines, real HTTP. The tests build on one another, in file order.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+pytestmark = [pytest.mark.podman, pytest.mark.engine]
+
+ROOT = Path(__file__).parents[2]
+STATE = ROOT / ".rehearsal"
+HOSTS = 2
+
+
+@dataclass
+class Run:
+    """What one command printed, and how it ended."""
+
+    code: int
+    output: str
+    seconds: float
+
+    def changed(self) -> dict[str, int]:
+        """Changed tasks by host, from the play recap."""
+        return {host: int(n) for host, n in re.findall(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", self.output, re.M)}
+
+
+def command(*argv: str, timeout: float = 1200) -> Run:
+    start = time.monotonic()
+    done = subprocess.run(
+        argv,
+        cwd=ROOT,
+        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    print(done.stdout)
+    return Run(done.returncode, done.stdout, time.monotonic() - start)
+
+
+def playbook(name: str, *arguments: str, **variables: object) -> Run:
+    extra = ["-e", json.dumps(variables)] if variables else []
+    return command("ansible-playbook", name, "-i", "rehearsal", *extra, *arguments)
+
+
+def inventory() -> dict[str, dict[str, object]]:
+    """Host variables of the fleet, by host."""
+    listed = subprocess.run(
+        ["ansible-inventory", "-i", "rehearsal", "--list"],
+        cwd=ROOT,
+        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    data = json.loads(listed.stdout)
+    return {host: data["_meta"]["hostvars"][host] for host in data.get("glm_fleet", {}).get("hosts", [])}
+
+
+def on_host(host: str, *argv: str) -> str:
+    """What a command, run as root on a rehearsal host over ssh, prints."""
+    variables = inventory()[host]
+    done = subprocess.run(
+        [
+            "ssh", "-i", str(STATE / "id_ed25519"), "-o", "BatchMode=yes", "-o", "LogLevel=ERROR",
+            "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
+            f"{variables.get('ansible_user', 'ubuntu')}@{variables['ansible_host']}", "sudo", *argv,
+        ],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return done.stdout + done.stderr
+
+
+def reports() -> dict[str, dict[str, object]]:
+    return {r["host"]: r for r in json.loads((STATE / "state/reports/fleet.json").read_text(encoding="utf-8"))["hosts"]}
+
+
+def ask(url: str, key: str | None, body: dict[str, object] | None = None) -> tuple[int, dict[str, object]]:
+    headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
+    request = urllib.request.Request(url, json.dumps(body).encode() if body else None, headers)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, {}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def world() -> Iterator[None]:
+    command("python", "-m", "simulator", "down")
+    up = command("python", "-m", "simulator", "up", "--engines", "vllm,sglang", timeout=1800)
+    assert up.code == 0, up.output
+    yield
+    assert command("python", "-m", "simulator", "down").code == 0
+
+
+def test_without_hosts_the_run_says_what_to_set() -> None:
+    run = playbook("deploy_glm51.yml", glm_launch=False)
+    assert run.code != 0
+    assert "expected at least one host in 'glm_fleet', found none" in run.output
+    assert "glm_launch=true" in run.output
+
+
+def test_check_mode_on_fresh_hosts_touches_nothing() -> None:
+    launched = playbook("launch.yml", glm_launch=True, glm_launch_count=HOSTS)
+    assert launched.code == 0
+    assert len(inventory()) == HOSTS
+    run = playbook("deploy_glm51.yml", "--check", glm_launch_count=HOSTS)
+    assert run.code == 0
+    for host in inventory():
+        assert "No such file" in on_host(host, "ls", "/etc/glm", "/etc/systemd/system/glm-serve-0.service")
+    assert not (STATE / "glm.lock.yml").exists()
+
+
+def test_vllm_ends_in_a_verified_endpoint_on_every_host() -> None:
+    run = playbook("deploy_glm51.yml", glm_engine="vllm", glm_launch_count=HOSTS)
+    assert run.code == 0
+    fleet = reports()
+    assert set(fleet) == set(inventory()) and len(fleet) == HOSTS
+    assert all(report["ok"] for report in fleet.values())
+    check_endpoints("reasoning")
+
+
+def check_endpoints(reasoning_field: str) -> None:
+    """Do what the README's curl does, and what a client would do next, at every endpoint."""
+    key = (STATE / "state/api_key").read_text(encoding="utf-8").strip()
+    for report in reports().values():
+        url = report["endpoint"]["url"]
+        status, models = ask(f"{url}/v1/models", key)
+        assert status == 200 and [m["id"] for m in models["data"]] == ["glm-5.1-fp8"]
+        assert ask(f"{url}/v1/models", None)[0] == 401
+        body = {"model": "glm-5.1-fp8", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 64}
+        status, answer = ask(f"{url}/v1/chat/completions", key, body)
+        message = answer["choices"][0]["message"]
+        assert status == 200 and message["content"] and message[reasoning_field]
+
+
+def running_containers() -> dict[str, str]:
+    return {h: on_host(h, "docker", "inspect", "--format", "{{.Id}}", "glm-serve-0").strip() for h in inventory()}
+
+
+def test_a_second_run_changes_nothing_and_restarts_nothing() -> None:
+    before = running_containers()
+    run = playbook("deploy_glm51.yml", glm_engine="vllm", glm_launch_count=HOSTS)
+    assert run.code == 0
+    assert set(run.changed().values()) == {0}, run.changed()
+    assert running_containers() == before
+
+
+def test_check_mode_on_converged_hosts_is_clean() -> None:
+    run = playbook("deploy_glm51.yml", "--check", glm_engine="vllm", glm_launch_count=HOSTS)
+    assert run.code == 0
+    assert set(run.changed().values()) == {0}, run.changed()
+
+
+def test_secrets_are_neither_in_arguments_nor_readable() -> None:
+    key = (STATE / "state/api_key").read_text(encoding="utf-8").strip()
+    host = next(iter(inventory()))
+    assert key not in on_host(host, "ps", "-eo", "args")
+    assert key not in on_host(host, "systemctl", "cat", "glm-serve-0.service")
+    assert key in on_host(host, "grep", "-rh", key, "/etc/glm")
+    secret = on_host(host, "grep", "-rl", key, "/etc/glm").strip()
+    assert on_host(host, "stat", "-c", "%a %U", secret).strip() == "600 root"
+    assert (STATE / "state/api_key").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_lock_file_holds_what_was_resolved() -> None:
+    lock = yaml.safe_load((STATE / "glm.lock.yml").read_text(encoding="utf-8"))
+    [(image, entry)] = lock["images"].items()
+    assert image.startswith("vllm/vllm-openai:v") and re.fullmatch(r"sha256:[0-9a-f]{64}", entry["digest"])
+    [(model, entry)] = lock["models"].items()
+    assert model == "zai-org/GLM-5.1-FP8@main" and re.fullmatch(r"[0-9a-f]{40}", entry["commit"])
+    host = next(iter(inventory()))
+    assert entry["commit"] in on_host(host, "systemctl", "cat", "glm-serve-0.service")
+
+
+def refused(run: Run, *words: str) -> None:
+    assert run.code != 0
+    flat = " ".join(run.output.split())
+    for word in words:
+        assert word in flat, f"{word!r} is not in the output"
+
+
+def test_an_image_that_does_not_exist_is_named() -> None:
+    before = running_containers()
+    run = playbook("deploy_glm51.yml", glm_engine="vllm", glm_engine_version="0.31.0", glm_launch_count=HOSTS)
+    refused(run, "vllm/vllm-openai:v0.31.0", "Tags are never guessed")
+    assert running_containers() == before
+
+
+def test_a_full_disk_is_refused_before_the_download() -> None:
+    host = next(iter(inventory()))
+    on_host(host, "sh", "-c", "'mkdir -p /mnt/small && mount -t tmpfs -o size=1m tmpfs /mnt/small'")
+    run = playbook("deploy_glm51.yml", "--limit", f"{host},localhost", glm_engine="vllm", glm_data_dir="/mnt/small",
+                   glm_launch_count=HOSTS)  # fmt: skip
+    refused(run, host, "/mnt/small", "free")
+
+
+def test_a_port_in_use_names_who_has_it() -> None:
+    host = next(iter(inventory()))
+    on_host(host, "systemd-run", "--unit", "squatter", "python3", "-m", "http.server", "8123")
+    run = playbook("deploy_glm51.yml", "--limit", f"{host},localhost", glm_engine="vllm", glm_port=8123,
+                   glm_launch_count=HOSTS)  # fmt: skip
+    refused(run, host, "8123", "in use", "python3")
+    on_host(host, "systemctl", "stop", "squatter")
+
+
+def test_an_engine_that_exits_shows_its_last_lines_and_spares_the_other_host() -> None:
+    host, other = list(inventory())
+    before = running_containers()[other]
+    run = playbook("deploy_glm51.yml", "--limit", f"{host},localhost", glm_engine="vllm",
+                   glm_engine_args={"chat-template": "/no/such/template.jinja"}, glm_launch_count=HOSTS)  # fmt: skip
+    refused(run, host, "/no/such/template.jinja")
+    assert running_containers()[other] == before
+
+
+def test_sglang_ends_in_a_verified_endpoint_on_every_host() -> None:
+    run = playbook("deploy_glm51.yml", glm_engine="sglang", glm_launch_count=HOSTS)
+    assert run.code == 0
+    fleet = reports()
+    assert len(fleet) == HOSTS and all(report["ok"] for report in fleet.values())
+    check_endpoints("reasoning_content")
+
+
+def test_sglang_stops_cleanly_under_systemd() -> None:
+    host = next(iter(inventory()))
+    on_host(host, "systemctl", "stop", "glm-serve-0.service")
+    assert "inactive" in on_host(host, "systemctl", "is-active", "glm-serve-0.service")
+    assert "failed" not in on_host(host, "systemctl", "is-failed", "glm-serve-0.service")
+
+
+def test_the_fleet_is_given_back_only_when_confirmed() -> None:
+    refused(playbook("terminate.yml"), "glm_confirm=yes")
+    assert len(inventory()) == HOSTS
+    assert playbook("terminate.yml", glm_confirm="yes").code == 0
+    assert inventory() == {}
