@@ -1,0 +1,225 @@
+"""docker_daemon: one merged dictionary, checked before use, and no surprise for a container that serves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.glm.fleet.plugins.module_utils import _host_docker as docker
+from ansible_collections.glm.fleet.plugins.modules import docker_daemon
+
+CDI = {"features": {"cdi": True}}
+DEFAULTS = {"live-restore": True, "log-driver": "json-file", "log-opts": {"max-size": "100m"}}
+FACTS = {
+    "cdi": True, "mirrors": [], "live_restore": True, "log_driver": "json-file", "root_dir": "/var/lib/docker",
+}  # fmt: skip
+
+
+def test_merge_keeps_what_is_there_and_adds_what_serving_needs() -> None:
+    current = {
+        "runtimes": {"nvidia": {"path": "nvidia-container-runtime"}},
+        "default-runtime": "nvidia",
+        "features": {"buildkit": True},
+        "registry-mirrors": ["https://old.example"],
+        "log-opts": {"max-size": "1g"},
+    }
+    merged = docker.merge(current, {**CDI, "registry-mirrors": ["https://new.example"]}, DEFAULTS)
+    assert merged["runtimes"] == current["runtimes"]
+    assert merged["default-runtime"] == "nvidia"
+    assert merged["features"] == {"buildkit": True, "cdi": True}
+    assert merged["registry-mirrors"] == ["https://new.example", "https://old.example"]
+    assert merged["log-opts"] == {"max-size": "1g"}
+    assert merged["live-restore"] is True
+    assert docker.merge(merged, {**CDI, "registry-mirrors": ["https://new.example"]}, DEFAULTS) == merged
+
+
+def test_rotation_options_do_not_follow_another_log_driver() -> None:
+    merged = docker.merge({"log-driver": "journald"}, {}, DEFAULTS)
+    assert merged == {"log-driver": "journald", "live-restore": True}
+
+
+def test_user_settings_win_over_the_file() -> None:
+    assert docker.merge({"live-restore": True}, {"live-restore": False}, DEFAULTS)["live-restore"] is False
+
+
+@pytest.mark.parametrize(
+    ("keys", "cdi", "wanted", "restart"),
+    [
+        (["registry-mirrors", "live-restore", "runtimes"], True, {}, []),
+        (["features"], False, CDI, ["features"]),
+        (["features"], True, CDI, []),
+        (["features"], True, {"features": {"cdi": True, "containerd-snapshotter": True}}, ["features"]),
+        (["data-root", "log-opts"], True, {}, ["data-root", "log-opts"]),
+    ],
+)
+def test_which_keys_need_a_restart(keys: list[str], cdi: bool, wanted: dict[str, Any], restart: list[str]) -> None:
+    assert docker.needs_restart(keys, {**FACTS, "cdi": cdi}, wanted) == restart
+
+
+def test_engine_that_does_not_follow_its_file_is_noticed() -> None:
+    wanted = {**CDI, "registry-mirrors": ["http://m.example/"], "live-restore": True, "data-root": "/data/docker/"}
+    facts = {**FACTS, "cdi": False, "live_restore": False}
+    assert docker.not_in_effect(wanted, facts) == ["features", "registry-mirrors", "live-restore", "data-root"]
+    facts = {**FACTS, "mirrors": ["http://m.example/"], "root_dir": "/data/docker"}
+    assert docker.not_in_effect(wanted, facts) == []
+
+
+def test_flags_of_the_unit() -> None:
+    show = (
+        "{ path=/usr/sbin/dockerd ; argv[]=/usr/sbin/dockerd -H fd:// --containerd=/run/containerd/containerd.sock "
+        "$DOCKER_OPTS ; ignore_errors=no ; start_time=[n/a] ; pid=0 }"
+    )
+    flags = docker.unit_flags(show, {"DOCKER_OPTS": "--log-level warn"})
+    assert flags == ["-H", "fd://", "--containerd=/run/containerd/containerd.sock", "--log-level", "warn"]
+    assert docker.unit_flags("", {}) == []
+
+
+def test_environment_file(tmp_path: Path) -> None:
+    path = tmp_path / "docker"
+    path.write_text('# DOCKER_OPTS="--no"\nDOCKER_OPTS="--dns 8.8.8.8"\n', "utf-8")
+    assert docker.read_environment_file(path) == {"DOCKER_OPTS": "--dns 8.8.8.8"}
+    assert docker.read_environment_file(tmp_path / "absent") == {}
+
+
+class Host:
+    """A host whose docker, dockerd and systemctl are scripts; the engine takes up its file when it (re)starts."""
+
+    def __init__(self, tmp_path: Path, fake_command: Callable[..., Path]) -> None:
+        self.config = tmp_path / "etc/daemon.json"
+        self.config.parent.mkdir()
+        self.state = tmp_path / "state"
+        self.state.mkdir()
+        self.set(running=True, cdi=False, containers="", broken=False)
+        info = (
+            '{"ServerVersion": "VERSION", "DockerRootDir": "/var/lib/docker", "CDISpecDirs": CDI, '
+            '"RegistryConfig": {"Mirrors": []}, "LiveRestoreEnabled": LIVE, "LoggingDriver": "json-file"}'
+        )
+        (self.state / "version").write_text("28.5.1")
+        fake_command(
+            "docker",
+            f"cd {self.state}\n[ -e running ] || {{ echo 'Cannot connect to the Docker daemon' >&2; exit 1; }}\n"
+            f'case "$1" in ps) cat containers; exit;; esac\n'
+            "cdi=null; [ ! -e cdi ] || cdi='[\"/etc/cdi\"]'; live=false; [ ! -e live ] || live=true\n"
+            f"echo '{info}' | sed \"s|VERSION|$(cat version)|; s|CDI\\b[^S]|$cdi,|; s|LIVE|$live|\"",
+        )
+        fake_command(
+            "dockerd",
+            f'if [ "$1" = --version ]; then echo "Docker version $(cat {self.state}/version), build abc"; exit; fi\n'
+            'if grep -q poison "$3"; then echo "unable to configure: poison" >&2; exit 1; fi',
+        )
+        self.systemctl = fake_command(
+            "systemctl",
+            f"cd {self.state}\ncase $1 in start|restart) rm -f running; "
+            f"if [ -e broken ] && grep -q live-restore {self.config} 2>/dev/null; then exit 1; fi; touch running; "
+            f"grep -q '\"cdi\": true' {self.config} && touch cdi || rm -f cdi;; esac\n"
+            f"case $1 in start|restart|reload) grep -q '\"live-restore\": true' {self.config} && touch live || "
+            "rm -f live;; esac\ntrue",
+        )
+        fake_command("journalctl", "echo 'failed to start daemon: something'")
+
+    def set(self, **flags: Any) -> None:
+        for name, value in flags.items():
+            path = self.state / name
+            if isinstance(value, str):
+                path.write_text(value, "utf-8")
+            elif value:
+                path.touch()
+            else:
+                path.unlink(missing_ok=True)
+
+    def verbs(self) -> list[str]:
+        calls = self.systemctl.read_text("utf-8").splitlines() if self.systemctl.exists() else []
+        return [line.split()[0] for line in calls if line.split()[0] in ("start", "restart", "reload", "enable")]
+
+
+@pytest.fixture
+def host(tmp_path: Path, fake_command: Callable[..., Path]) -> Host:
+    return Host(tmp_path, fake_command)
+
+
+@pytest.fixture
+def configure(host: Host, run_module: Any) -> Callable[..., dict[str, Any]]:
+    def run(**options: Any) -> dict[str, Any]:
+        given = {"settings": CDI, "defaults": DEFAULTS, "path": str(host.config), "timeout": 2, **options}
+        result: dict[str, Any] = run_module(docker_daemon.main, **given)
+        return result
+
+    return run
+
+
+def test_first_run_writes_and_restarts_an_idle_engine_and_the_second_does_nothing(host: Host, configure: Any) -> None:
+    first = configure()
+    assert (first["changed"], first["action"]) == (True, "restarted")
+    assert json.loads(host.config.read_text())["features"] == {"cdi": True}
+    assert oct(host.config.stat().st_mode & 0o777) == "0o644"
+    assert '"cdi": true' in first["diff"]["after"]
+    second = configure()
+    assert (second["changed"], second["action"], second["keys"]) == (False, "none", [])
+    assert host.verbs() == ["restart"]
+
+
+def test_check_mode_writes_nothing(host: Host, configure: Any) -> None:
+    result = configure(check=True)
+    assert result["changed"] and not host.config.exists() and host.verbs() == []
+
+
+def test_a_restart_under_a_container_is_refused_before_anything_changes(host: Host, configure: Any) -> None:
+    host.set(containers="glm-serve-0\nexporter\n")
+    host.config.write_text('{"debug": false}', "utf-8")
+    result = configure()
+    assert result["failed"]
+    assert "features" in result["msg"] and "exporter, glm-serve-0" in result["msg"]
+    assert "docker_restart_allowed: true" in result["msg"]
+    assert host.config.read_text("utf-8") == '{"debug": false}' and host.verbs() == []
+    assert configure(restart_allowed=True)["action"] == "restarted"
+
+
+def test_keys_that_reload_are_reloaded_under_a_container(host: Host, configure: Any) -> None:
+    host.set(containers="glm-serve-0\n", cdi=True)
+    host.config.write_text('{"features": {"cdi": true}, "log-driver": "json-file", "log-opts": {"max-size": "1m"}}')
+    result = configure()
+    assert (result["changed"], result["action"], result["keys"]) == (True, "reloaded", ["live-restore"])
+    assert host.verbs() == ["reload"]
+
+
+def test_a_stopped_engine_is_started(host: Host, configure: Any) -> None:
+    host.set(running=False)
+    assert configure()["action"] == "started"
+    assert host.verbs() == ["start"]
+
+
+def test_a_file_that_dockerd_refuses_never_replaces_the_old_one(host: Host, configure: Any) -> None:
+    host.config.write_text('{"debug": true}', "utf-8")
+    result = configure(settings={**CDI, "poison": True})
+    assert result["failed"]
+    assert "dockerd refuses the configuration: unable to configure: poison" in result["msg"]
+    assert host.config.read_text("utf-8") == '{"debug": true}' and host.verbs() == []
+
+
+def test_engine_that_does_not_come_back_gets_its_old_file_back(host: Host, configure: Any) -> None:
+    host.set(broken=True)
+    host.config.write_text('{"debug": true}', "utf-8")
+    result = configure()
+    assert result["failed"]
+    assert "put back; the engine then started" in result["msg"]
+    assert "failed to start daemon: something" in result["msg"]
+    assert host.config.read_text("utf-8") == '{"debug": true}'
+    assert (host.state / "running").exists()
+
+
+def test_broken_json_is_left_alone(host: Host, configure: Any) -> None:
+    host.config.write_text('{"debug": true,}', "utf-8")
+    result = configure()
+    assert result["failed"] and "is not readable as JSON" in result["msg"]
+    assert host.config.read_text("utf-8") == '{"debug": true,}'
+
+
+def test_docker_without_cdi_is_refused(host: Host, configure: Any) -> None:
+    host.set(version="20.10.24+dfsg1")
+    result = configure()
+    assert result["failed"] and "expected Docker 25 or newer" in result["msg"] and "20.10.24" in result["msg"]
+    assert not host.config.exists()

@@ -1,0 +1,168 @@
+"""Refusals of a host: each names host, phase, expected, found and the next step."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from ansible_collections.glm.fleet.plugins.plugin_utils import host_checks
+
+PLAN: dict[str, Any] = {
+    "accelerator": {"name": "B200", "count": 8, "vendor": "nvidia", "memory_gib": 179.06},
+    "image": {"min_driver": "580.65.06", "cuda": "13.0", "reference": "vllm/vllm-openai:v0.32.0"},
+    "devices": ["nvidia.com/gpu=all"],
+}
+
+
+def gpu(index: int, name: str = "NVIDIA B200", total: int | None = 183359) -> dict[str, Any]:
+    return {"index": index, "name": name, "memory_total_mib": total, "vendor": "nvidia"}
+
+
+def healthy() -> dict[str, Any]:
+    return {
+        "gpus": [gpu(index) for index in range(8)],
+        "gpu_source": "nvidia-smi",
+        "driver": {"version": "580.126.09"},
+        "fabric": {"present": True, "state": "Completed"},
+        "pci": {"nvswitches": 2},
+        "cdi": {
+            "devices": ["nvidia.com/gpu=0", "nvidia.com/gpu=all"],
+            "specs": [
+                {"path": "/etc/cdi/nvidia.yaml", "kind": "nvidia.com/gpu", "driver_version": "580.126.09",
+                 "devices": ["nvidia.com/gpu=0", "nvidia.com/gpu=all"]}
+            ],
+            "nvidia_ctk": "/usr/bin/nvidia-ctk",
+        },
+        "docker": {"running": True, "version": "28.5.1", "cdi": True},
+        "clock_skew_seconds": 0.4,
+        "errors": [],
+    }  # fmt: skip
+
+
+def problems(facts: dict[str, Any], *parts: str, plan: dict[str, Any] = PLAN) -> str:
+    return host_checks.host_problems(facts, plan, "gpu-3", parts or ("gpu", "docker", "devices"))
+
+
+def test_a_healthy_host_has_no_problems() -> None:
+    assert problems(healthy()) == ""
+
+
+def test_seven_of_eight() -> None:
+    facts = healthy()
+    facts["gpus"].pop()
+    assert problems(facts) == (
+        "gpu-3, gpu: expected 8 GPUs, found 7. Next: look for Xid errors (dmesg | grep -i xid) and give the host back to the "
+        "provider if a GPU fell off the bus."
+    )
+
+
+def test_a_gpu_that_does_not_answer_does_not_count() -> None:
+    facts = healthy()
+    facts["gpus"][7] = gpu(7, total=None)
+    facts["errors"] = [{"phase": "gpu", "message": "GPU 7 (00000000:DF:00.0) does not answer: NVIDIA B200"}]
+    assert "expected 8 GPUs, found 7 (GPU 7 (00000000:DF:00.0) does not answer" in problems(facts)
+
+
+def test_more_gpus_than_planned_is_a_matter_of_the_plan() -> None:
+    facts = healthy()
+    plan = copy.deepcopy(PLAN)
+    plan["accelerator"]["count"] = 4
+    assert "found 8. Next: set glm_accelerator_count" in problems(facts, "gpu", plan=plan)
+
+
+@pytest.mark.parametrize(
+    ("reported", "wanted", "same"),
+    [
+        ("NVIDIA B200", "B200", True),
+        ("NVIDIA H100 80GB HBM3", "H100", True),
+        ("NVIDIA GH200 480GB", "H200", False),
+        ("NVIDIA GB200", "B200", False),
+        ("NVIDIA A100-SXM4-80GB", "A100", True),
+        ("NVIDIA B300 SXM6 AC", "B200", False),
+    ],
+)
+def test_kinds_are_compared_by_whole_words(reported: str, wanted: str, same: bool) -> None:
+    assert host_checks.is_kind(reported, wanted) is same
+
+
+def test_other_kind_of_gpu() -> None:
+    facts = healthy()
+    facts["gpus"] = [gpu(index, "NVIDIA H200", 143771) for index in range(8)]
+    text = problems(facts)
+    assert "expected B200 with 183357 MiB each (within 3%), found GPU 0 is NVIDIA H200 with 143771 MiB" in text
+
+
+def test_less_memory_than_planned() -> None:
+    facts = healthy()
+    facts["gpus"][3]["memory_total_mib"] = 91000
+    assert "found GPU 3 is NVIDIA B200 with 91000 MiB" in problems(facts)
+
+
+def test_broken_driver_is_reported_alone() -> None:
+    facts = healthy()
+    facts.update(gpus=[], gpu_source="none", driver={"version": None}, fabric={"present": False, "state": None})
+    facts["errors"] = [{"phase": "driver", "message": "nvidia-smi ended with 18: Driver/library version mismatch"}]
+    text = problems(facts, "gpu")
+    assert text.startswith("gpu-3, driver: expected a working nvidia driver for 8x B200, found nvidia-smi ended with 18")
+    assert "reboot the host if its driver was upgraded" in text
+    assert "gpu-3, gpu:" not in text
+
+
+def test_driver_older_than_the_image_needs() -> None:
+    facts = healthy()
+    facts["driver"]["version"] = "570.195.03"
+    text = problems(facts, "gpu")
+    assert "expected driver 580.65.06 or newer, which CUDA 13.0 in vllm/vllm-openai:v0.32.0 needs, found 570.195.03" in text
+    assert "glm_image_variant" in text
+
+
+@pytest.mark.parametrize("state", ["In Progress", "Completed with status Failure"])
+def test_fabric_that_is_not_up(state: str) -> None:
+    facts = healthy()
+    facts["fabric"]["state"] = state
+    assert f"expected the NVLink fabric Completed on every GPU, found {state}. Next: systemctl" in problems(facts)
+
+
+def test_nvswitches_without_a_fabric() -> None:
+    facts = healthy()
+    facts["fabric"] = {"present": False, "state": None}
+    assert "found none, though the host has 2 NVSwitches" in problems(facts)
+
+
+def test_no_fabric_is_right_where_there_are_no_switches() -> None:
+    facts = healthy()
+    facts["fabric"] = {"present": False, "state": None}
+    facts["pci"]["nvswitches"] = 0
+    assert problems(facts) == ""
+
+
+def test_clock() -> None:
+    facts = healthy()
+    facts["clock_skew_seconds"] = -310.0
+    assert "expected a clock within 60 s of the controller's, found -310 s" in problems(facts)
+
+
+def test_device_without_a_spec() -> None:
+    facts = healthy()
+    facts["cdi"] = {"devices": [], "specs": [], "nvidia_ctk": None}
+    assert "expected nvidia.com/gpu=all, found no CDI spec in /etc/cdi or /var/run/cdi" in problems(facts)
+    assert "install nvidia-container-toolkit" in problems(facts)
+
+
+def test_spec_made_for_another_driver() -> None:
+    facts = healthy()
+    facts["cdi"]["specs"][0]["driver_version"] = "570.195.03"
+    text = problems(facts)
+    assert "expected a CDI spec for driver 580.126.09, found /etc/cdi/nvidia.yaml was made for driver 570.195.03" in text
+    assert "nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml" in text
+
+
+def test_docker_that_does_not_answer_and_docker_without_cdi() -> None:
+    facts = healthy()
+    facts["docker"] = {"running": False, "version": None, "cdi": False}
+    facts["errors"] = [{"phase": "docker", "message": "docker info: Cannot connect to the Docker daemon"}]
+    assert "found docker info: Cannot connect to the Docker daemon" in problems(facts)
+    facts["docker"] = {"running": True, "version": "20.10.24", "cdi": False}
+    assert "expected Docker 25 or newer with features.cdi on, found Docker 20.10.24 without CDI" in problems(facts)

@@ -1,0 +1,148 @@
+"""host_packages and host_settled: patience on a fresh host, and nothing done twice."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.glm.fleet.plugins.module_utils import _host_facts as host_facts
+from ansible_collections.glm.fleet.plugins.modules import host_packages, host_settled
+
+
+@pytest.fixture
+def apt(tmp_path: Path, fake_command: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A host with curl; its archive has docker.io 20.10 and pciutils. apt-get's calls are in apt-get.calls."""
+    installed = tmp_path / "installed"
+    installed.write_text("curl installed 8.5.0-2\nhalf unpacked 1\n", "utf-8")
+    fake_command("dpkg-query", f'shift 3; for name in "$@"; do grep "^$name " {installed}; done; exit 1')
+    fake_command(
+        "apt-cache",
+        'case "$2" in docker.io) echo "  Candidate: 20.10.24";; pciutils) echo "  Candidate: 1:3.13";; '
+        'half) echo "  Candidate: 1";; *) echo "  Candidate: (none)";; esac',
+    )
+    fake_command("dpkg", 'test "$2" = "$(printf "%s\\n%s\\n" "$2" "$4" | sort -V | head -1)" && test "$2" != "$4"')
+    fake_command(
+        "apt-get",
+        f'case "$*" in *install*pciutils*) echo "pciutils installed 1:3.13" >> {installed};; *half*) '
+        'echo "E: dpkg was interrupted" >&2; exit 100;; esac; echo "$NEEDRESTART_SUSPEND" > ' + f"{tmp_path}/needrestart",
+    )
+    monkeypatch.setattr(host_packages, "LISTS", tmp_path)
+    (tmp_path / "mirror_Packages").touch()
+    return tmp_path / "apt-get.calls"
+
+
+def test_only_what_is_missing_is_installed(apt: Path, run_module: Any) -> None:
+    result = run_module(host_packages.main, names=["curl", "pciutils"])
+    assert (result["changed"], result["missing"]) == (True, ["pciutils"])
+    assert result["versions"] == {"curl": "8.5.0-2", "pciutils": "1:3.13"}
+    assert result["diff"] == {
+        "before": "curl 8.5.0-2\n",
+        "after": "curl 8.5.0-2\npciutils 1:3.13\n",
+    }
+    calls = apt.read_text("utf-8")
+    assert "--no-install-recommends --no-upgrade install pciutils" in calls and "DPkg::Lock::Timeout=300" in calls
+    assert "update" not in calls.split()
+    assert (apt.parent / "needrestart").read_text().strip() == "1"
+    again = run_module(host_packages.main, names=["curl", "pciutils"])
+    assert again["changed"] is False and apt.read_text("utf-8") == calls
+
+
+def test_old_lists_are_refreshed_first(apt: Path, run_module: Any) -> None:
+    os.utime(apt.parent / "mirror_Packages", (time.time() - 9000, time.time() - 9000))
+    run_module(host_packages.main, names=["pciutils"])
+    assert apt.read_text("utf-8").splitlines()[0].endswith("update")
+
+
+def test_check_mode_touches_no_apt(apt: Path, run_module: Any) -> None:
+    result = run_module(host_packages.main, check=True, names=["pciutils"])
+    assert result["changed"] and not apt.exists()
+    assert "pciutils (not installed)" in result["diff"]["after"]
+
+
+@pytest.mark.parametrize(
+    ("names", "minimum", "message"),
+    [
+        (["docker.io"], {"docker.io": "25"}, "expected docker.io 25 or newer, found 20.10.24 (in the archive)"),
+        (["curl"], {"curl": "9"}, "expected curl 9 or newer, found 8.5.0-2 (installed)"),
+        (["no-such"], {}, "expected apt to know no-such"),
+        (["half"], {}, "installing half failed with 100: E: dpkg was interrupted"),
+    ],
+)
+def test_refusals(apt: Path, run_module: Any, names: list[str], minimum: dict[str, str], message: str) -> None:
+    result = run_module(host_packages.main, names=names, minimum_versions=minimum)
+    assert result["failed"] and message in result["msg"]
+
+
+@pytest.fixture
+def held_lock(tmp_path: Path) -> Any:
+    path = tmp_path / "lock"
+    path.touch()
+    code = (
+        "import fcntl,sys\nhandle=open(sys.argv[1],'r+')\nfcntl.lockf(handle, fcntl.LOCK_EX)\n"
+        "print('held', flush=True)\nsys.stdin.read()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout is not None and process.stdout.readline() == b"held\n"
+    yield path, process
+    process.communicate()
+
+
+def test_the_holder_of_a_lock_is_named_and_not_disturbed(held_lock: Any, tmp_path: Path) -> None:
+    path, process = held_lock
+    assert host_facts.lock_holder(path).endswith(f"(pid {process.pid})")
+    with path.open("r+") as handle, pytest.raises(BlockingIOError):
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert host_facts.lock_holder(tmp_path / "absent") is None
+    (tmp_path / "free").touch()
+    assert host_facts.lock_holder(tmp_path / "free") is None
+
+
+def test_settled_gives_up_with_what_it_waited_for(held_lock: Any, run_module: Any, monkeypatch: Any) -> None:
+    path, process = held_lock
+    monkeypatch.setattr(host_settled, "LOCKS", (str(path),))
+    monkeypatch.setattr(host_settled, "POLL_SECONDS", 0.05)
+    result = run_module(host_settled.main, timeout=0)
+    assert result["failed"] and f"(pid {process.pid})" in result["msg"] and "gpu_base_first_boot_timeout" in result["msg"]
+
+
+def test_settled_waits_for_cloud_init(
+    tmp_path: Path, fake_command: Callable[..., Path], run_module: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(host_settled, "LOCKS", ())
+    monkeypatch.setattr(host_settled, "POLL_SECONDS", 0.05)
+    fake_command(
+        "cloud-init",
+        f'if [ -e {tmp_path}/asked ]; then echo \'{{"status": "done"}}\'; else touch {tmp_path}/asked; '
+        'echo \'{"status": "running"}\'; fi',
+    )
+    result = run_module(host_settled.main, timeout=30)
+    assert result["waited_for"] == ["cloud-init is running"] and not result.get("failed")
+    assert result["cloud_init"]["status"] == "done"
+
+
+def test_cloud_init_that_never_starts_is_not_waited_for(
+    fake_command: Callable[..., Path], run_module: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(host_settled, "LOCKS", ())
+    fake_command("cloud-init", """echo '{"status": "not started"}'""")
+    fake_command("systemctl", "echo running")
+    assert run_module(host_settled.main, timeout=30)["waited_seconds"] < 5
+
+
+def test_cloud_init_error_stops_unless_accepted(
+    fake_command: Callable[..., Path], run_module: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(host_settled, "LOCKS", ())
+    fake_command("cloud-init", """echo '{"status": "error", "errors": ["apt-get failed"]}'; exit 1""")
+    result = run_module(host_settled.main)
+    assert result["failed"] and "cloud-init ended with an error: apt-get failed" in result["msg"]
+    accepted = run_module(host_settled.main, accept_cloud_init_errors=True)
+    assert not accepted.get("failed")
