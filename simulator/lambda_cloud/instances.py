@@ -99,7 +99,7 @@ def view(world: World, record: InstanceRecord) -> Json:
         or None,
         "region": catalogue.region_view(record.region),
         "instance_type": kind.view(),
-        "hostname": record.hostname or (_address_name(record.ip) if record.ip else None),
+        "hostname": record.hostname if record.hostname_given or record.ip else None,
         "jupyter_token": record.jupyter_token if running else None,
         "jupyter_url": f"https://{record.id}.jupyter.invalid/?token={record.jupyter_token}" if running else None,
         "actions": _actions(record),
@@ -113,10 +113,6 @@ def view(world: World, record: InstanceRecord) -> Json:
     for key in record.omit:
         shown.pop(key, None)
     return shown
-
-
-def _address_name(ip: str) -> str:
-    return ip.replace(".", "-")
 
 
 def _actions(record: InstanceRecord) -> Json:
@@ -286,8 +282,9 @@ def _prepare(world: World, body: Json) -> tuple[InstanceRecord, LaunchSpec]:
         raise _no_capacity()
     tags = [] if world.settings.drop_tags else list(body.get("tags", []))
     now = world.clock()
+    identifier = uuid.uuid4().hex
     record = InstanceRecord(
-        id=uuid.uuid4().hex,
+        id=identifier,
         region=region,
         instance_type=kind.name,
         ssh_key_names=list(body["ssh_key_names"]),
@@ -296,7 +293,8 @@ def _prepare(world: World, body: Json) -> tuple[InstanceRecord, LaunchSpec]:
         launched_at=now,
         status_at=now,
         name=None if world.settings.drop_names else body.get("name"),
-        hostname=body.get("hostname"),
+        hostname=body.get("hostname") or _hostname(body.get("name", ""), identifier),
+        hostname_given="hostname" in body,
         file_systems=mounts,
         tags=tags,
         firewall_rulesets=rulesets,
@@ -304,7 +302,7 @@ def _prepare(world: World, body: Json) -> tuple[InstanceRecord, LaunchSpec]:
     spec = LaunchSpec(
         id=record.id,
         name=body.get("name", ""),
-        hostname=record.hostname or _hostname(body.get("name", ""), record.id),
+        hostname=record.hostname,
         region=region,
         instance_type=kind.spec(),
         image_family=family,
@@ -467,6 +465,7 @@ def seed(world: World, values: Json) -> list[str]:
                 status_at=now,
                 status=status,
                 name=None if name is None else str(name).replace("{n}", str(number)),
+                hostname=f"seed-{number}",
                 tags=[{"key": key, "value": value} for key, value in values.get("tags", {}).items()],
                 ip=f"198.18.{number // 254 % 256}.{number % 254 + 1}" if has_address else None,
                 private_ip=f"10.{20 + number // 65024}.{number // 254 % 256}.{number % 254 + 1}"

@@ -83,7 +83,9 @@ class InstanceRecord:
     status_at: float
     status: InstanceStatus = "booting"
     name: str | None = None
-    hostname: str | None = None
+    hostname: str = ""
+    hostname_given: bool = False
+    """Whether the launch chose the host name; the API shows one it made up only when there is an address."""
     file_systems: list[Json] = field(default_factory=list)
     explicit_mounts: bool = False
     tags: list[Json] = field(default_factory=list)

@@ -232,6 +232,8 @@ def test_a_host_always_has_a_valid_hostname(client: Client, name: str | None, st
     backend = client.handle.backend
     assert isinstance(backend, FakeBackend)
     assert backend.launched[0].hostname.startswith(starts)
+    view = client.wait_active(backend.launched[0].id)
+    assert view["hostname"] == backend.launched[0].hostname, "the API shows what the host is called"
 
 
 # Capacity
