@@ -176,7 +176,7 @@ class Supervisor:
             if after == 0:
                 return
             failure = failure or FetchError("incomplete", f"the client ended without error, {after} files are missing")
-            fruitless = fruitless + 1 if after >= before else 1
+            fruitless = fruitless + 1 if after >= before else 0
             before = after
             self._event(f"attempt {self.status.attempt}: {failure}")
             if fruitless >= self.job.attempts:
@@ -188,7 +188,7 @@ class Supervisor:
                 self._wait(failure.retry_after or 12 * self.job.retry_seconds)
             else:
                 self.status.xet = False
-                self._wait(min(60.0, self.job.retry_seconds * 2 ** (fruitless - 1)))
+                self._wait(min(60.0, self.job.retry_seconds * 2 ** max(0, fruitless - 1)))
 
     def _attempt(self) -> None:
         """Run the client once; raises FetchError when it stalls or fails."""
@@ -205,7 +205,10 @@ class Supervisor:
                     self._sample()
                     self._report("download")
                     self._check_stall()
-                    time.sleep(POLL_SECONDS)
+                    try:
+                        child.wait(POLL_SECONDS)
+                    except subprocess.TimeoutExpired:
+                        continue
         finally:
             self._sample()
             self.status.fetched_bytes += max(0, self.status.done_bytes - at_start)

@@ -27,6 +27,7 @@ USER_AGENT = "glm.fleet model_weights"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_REVISION = re.compile(r"[A-Za-z0-9][\w./-]*")
 _NEXT = re.compile(r'<([^>]+)>;\s*rel="next"')
 _ATTEMPTS = 4
 # Longer waits are the operator's decision, not ours.
@@ -75,6 +76,7 @@ class HubClient:
     def resolve(self, repository: str, revision: str) -> str:
         """The commit that ``revision`` (branch, tag or commit) means now; raises HubError."""
         check_repository(repository)
+        check_revision(revision)
         url = f"{self.endpoint}/api/models/{repository}/revision/{urllib.parse.quote(revision, safe='')}"
         document, _headers = self._get(url, repository, revision)
         commit = document.get("sha") if isinstance(document, dict) else None
@@ -161,6 +163,12 @@ def check_repository(repository: str) -> None:
     """Raise HubError unless ``repository`` is ``<organisation>/<name>``."""
     if not _REPOSITORY.fullmatch(repository) or ".." in repository or "--" in repository:
         raise HubError(f"{repository!r} is not a repository name of the form <organisation>/<name>.")
+
+
+def check_revision(revision: str) -> None:
+    """Raise HubError unless ``revision`` can be a branch, tag or commit; it becomes part of a path."""
+    if not _REVISION.fullmatch(revision) or ".." in revision or "//" in revision or revision.endswith("/"):
+        raise HubError(f"{revision!r} cannot be a revision. Set glm_revision to a branch, tag or commit.")
 
 
 def _is_file(entry: Any) -> bool:

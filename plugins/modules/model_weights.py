@@ -202,7 +202,13 @@ from typing import Any, Optional
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.glm.fleet.plugins.module_utils import _weights_fetch, _weights_store
-from ansible_collections.glm.fleet.plugins.module_utils._weights_hub import HubClient, HubError, remedy
+from ansible_collections.glm.fleet.plugins.module_utils._weights_hub import (
+    HubClient,
+    HubError,
+    check_repository,
+    check_revision,
+    remedy,
+)
 from ansible_collections.glm.fleet.plugins.module_utils._weights_store import (
     Manifest,
     Store,
@@ -257,6 +263,8 @@ class Weights:
         self.module = module
         self.params: dict[str, Any] = module.params
         self.repository: str = self.params["repository"]
+        check_repository(self.repository)
+        check_revision(self.params["revision"])
         self.hf_home = Path(self.params["hf_home"])
         self.store = Store(self.hf_home, self.repository)
         self.hub = HubClient(self.params["endpoint"], self.params["token"])

@@ -1,0 +1,282 @@
+"""The supervisor of a fetch, with a stand-in for the client that does what each test says.
+
+The real clients are in tests/integration/test_weights.py; here are the troubles that a real one shows rarely.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.glm.fleet.plugins.module_utils import _weights_fetch as fetch
+from ansible_collections.glm.fleet.plugins.module_utils._weights_store import Manifest, Store, WeightFile, write_json
+
+ROOT = Path(__file__).parents[3]
+REPO = "org/name"
+COMMIT = "c" * 40
+CONTENT = {"a.safetensors": b"a" * 50_000, "b.safetensors": b"b" * 60_000, "config.json": b"{}"}
+
+# Takes the first step of the script: "all" writes everything, "hang" writes one file and waits, "stuck" just waits,
+# {"error": …} raises,
+# {"only": n} writes n files, {"corrupt": name} writes everything with that file wrong, "exit" dies without a word.
+CLIENT = '''
+import json, os, time
+from pathlib import Path
+
+__version__ = "0.0-stand-in"
+
+class Response:
+    def __init__(self, status, retry_after):
+        self.status_code, self.headers = status, {"Retry-After": retry_after} if retry_after else {}
+
+class HubHTTPError(Exception):
+    pass
+
+def snapshot_download(repository, revision, cache_dir, max_workers, etag_timeout):
+    here = Path(os.environ["STAND_IN"])
+    steps = json.loads((here / "script.json").read_text())
+    step = steps.pop(0)
+    (here / "script.json").write_text(json.dumps(steps))
+    with (here / "calls.jsonl").open("a") as calls:
+        calls.write(json.dumps({name: value for name, value in os.environ.items() if name.startswith("HF_")}) + "\\n")
+    manifest = json.loads((here / "manifest.json").read_text())
+    folder = Path(cache_dir) / ("models--" + repository.replace("/", "--"))
+    snapshot = folder / "snapshots" / revision
+    (folder / "blobs").mkdir(parents=True, exist_ok=True)
+    snapshot.mkdir(parents=True, exist_ok=True)
+    if isinstance(step, dict) and "error" in step:
+        error = HubHTTPError(step["error"])
+        error.response = Response(step["status"], step.get("retry_after"))
+        raise RuntimeError("wrapped") from error
+    if step == "stuck":
+        time.sleep(600)
+    if step == "full":
+        raise OSError(28, "No space left on device")
+    if step == "exit":
+        print("Bus error", flush=True)
+        os._exit(7)
+    count = step["only"] if isinstance(step, dict) and "only" in step else 1 if step == "hang" else len(manifest)
+    todo = [item for item in manifest.items() if not (snapshot / item[0]).exists()]
+    for name, etag in todo[:count]:
+        content = (here / "content" / name).read_bytes()
+        if isinstance(step, dict) and step.get("corrupt") == name:
+            content = b"X" + content[1:]
+        (folder / "blobs" / etag).write_bytes(content)
+        (snapshot / name).symlink_to("../../blobs/" + etag)
+    if step == "hang":
+        time.sleep(600)
+'''
+
+
+class Bench:
+    """A host's cache, a stand-in client, and the supervisor as its own process."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.here = tmp_path / "stand-in"
+        self.hf_home = tmp_path / "huggingface"
+        self.folder = self.hf_home / "glm-fetch" / "key"
+        files = []
+        for name, content in CONTENT.items():
+            path = self.here / "content" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+            files.append(WeightFile(name, len(content), "0" * 40, hashlib.sha256(content).hexdigest()))
+        self.manifest = Manifest(REPO, COMMIT, tuple(files))
+        write_json(self.here / "manifest.json", {file.path: file.etag for file in files})
+        package = self.here / "package" / "huggingface_hub"
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text(CLIENT)
+        self.store = Store(self.hf_home, REPO)
+        self.job(stall_seconds=1.5, min_bytes_per_second=10.0, retry_seconds=0.05, attempts=3)
+
+    def job(self, **options: Any) -> None:
+        job = fetch.Job(manifest=self.manifest.as_json(), requested="main", **options)
+        write_json(self.folder / "job.json", vars(job))
+
+    def start(self, *script: Any, client: bool = True) -> subprocess.Popen[str]:
+        write_json(self.here / "script.json", list(script))
+        path = [str(ROOT / ".collections"), *([str(self.here / "package")] if client else [])]
+        return subprocess.Popen(
+            [sys.executable, "-m", fetch.__name__, "run", str(self.folder)],
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(path), "STAND_IN": str(self.here)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, *script: Any, client: bool = True) -> int:
+        process = self.start(*script, client=client)
+        output, _ = process.communicate(timeout=60)
+        assert "Traceback" not in output, output
+        return process.returncode
+
+    @property
+    def status(self) -> fetch.Status:
+        return fetch.Status(**json.loads((self.folder / "status.json").read_text()))
+
+    @property
+    def calls(self) -> list[dict[str, str]]:
+        path = self.here / "calls.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def test_fetches_verifies_and_records(bench: Bench) -> None:
+    assert bench.run("all") == 0
+    status = bench.status
+    assert (status.phase, status.attempt, status.files_done) == ("done", 1, 3)
+    assert status.done_bytes == status.total_bytes == status.fetched_bytes == bench.manifest.total_bytes
+    assert bench.store.changed_since_record(COMMIT) == []
+    assert bench.store.references_right("main", COMMIT)
+    assert bench.calls[0]["HF_HUB_OFFLINE"] == "0"
+    assert "HF_HUB_DISABLE_XET" not in bench.calls[0]
+
+
+def test_what_is_there_is_verified_without_the_client(bench: Bench) -> None:
+    assert bench.run("all") == 0
+    bench.store.forget(COMMIT)
+    assert bench.run() == 0
+    assert (bench.status.attempt, bench.status.fetched_bytes, len(bench.calls)) == (0, 0, 1)
+    assert bench.store.changed_since_record(COMMIT) == []
+
+
+def test_a_stalled_client_is_restarted_without_xet(bench: Bench) -> None:
+    assert bench.run("hang", "all") == 0
+    assert [call.get("HF_HUB_DISABLE_XET") for call in bench.calls] == [None, "1"]
+    assert bench.status.attempt == 2
+    assert any("stalled" in event and "through Xet" in event for event in bench.status.events)
+
+
+def test_a_client_that_always_stalls_is_given_up(bench: Bench) -> None:
+    bench.job(stall_seconds=1.0, min_bytes_per_second=1e9, retry_seconds=0.05, attempts=2)
+    assert bench.run("stuck", "hang", "stuck", "stuck", "all") == 1
+    assert (bench.status.error_kind, len(bench.calls)) == ("attempts", 4)
+    assert "2 attempts in a row completed no file; the last: stalled: 0 bytes in 1 s" in bench.status.error
+
+
+def test_attempts_without_progress_are_counted(bench: Bench) -> None:
+    fault = {"error": "boom", "status": 502}
+    assert bench.run(fault, {"only": 1}, fault, fault, fault, "all") == 1
+    status = bench.status
+    assert (status.phase, status.error_kind) == ("failed", "attempts")
+    assert "3 attempts in a row completed no file; the last: RuntimeError: wrapped" in status.error
+    assert len(bench.calls) == 5
+
+
+def test_a_rate_limit_is_waited_out_and_keeps_xet(bench: Bench) -> None:
+    start = time.monotonic()
+    assert bench.run({"error": "slow down", "status": 429, "retry_after": "2"}, "all") == 0
+    assert time.monotonic() - start >= 2
+    assert bench.calls[1].get("HF_HUB_DISABLE_XET") is None
+
+
+@pytest.mark.parametrize(
+    ("step", "kind"),
+    [
+        ({"error": "who are you", "status": 401}, "unauthorised"),
+        ({"error": "gated", "status": 403}, "forbidden"),
+        ({"error": "nothing", "status": 404}, "not_found"),
+        ("full", "disk_full"),
+    ],
+)
+def test_errors_that_no_attempt_mends_end_at_once(bench: Bench, step: Any, kind: str) -> None:
+    assert bench.run(step, "all") == 1
+    assert (bench.status.phase, bench.status.error_kind, len(bench.calls)) == ("failed", kind, 1)
+
+
+def test_an_image_without_the_client_is_named(bench: Bench) -> None:
+    assert bench.run(client=False) == 1
+    assert bench.status.error_kind == "no_client"
+    assert "huggingface_hub" in bench.status.error
+
+
+def test_a_client_that_dies_silently_shows_its_last_lines(bench: Bench) -> None:
+    assert bench.run("exit", "exit", "exit") == 1
+    assert "the client ended with status 7" in bench.status.error
+    assert "Bus error" in bench.status.error
+
+
+def test_a_wrong_file_is_fetched_once_more(bench: Bench) -> None:
+    assert bench.run({"corrupt": "b.safetensors"}, "all") == 0
+    removed = [event for event in bench.status.events if "removed to fetch again" in event]
+    assert len(removed) == 1
+    assert "b.safetensors: expected sha256:" in removed[0] and "found sha256:" in removed[0]
+
+
+def test_a_file_that_stays_wrong_is_an_error(bench: Bench) -> None:
+    wrong = {"corrupt": "b.safetensors"}
+    assert bench.run(wrong, wrong, "all") == 1
+    assert (bench.status.error_kind, len(bench.calls)) == ("damaged", 2)
+    assert bench.status.error.startswith("1 of 3 files are wrong: b.safetensors: expected sha256:")
+    assert bench.store.changed_since_record(COMMIT) is None
+
+
+def test_a_truncated_file_is_named_and_fetched_again(bench: Bench) -> None:
+    assert bench.run("all") == 0
+    blob = (bench.store.snapshot(COMMIT) / "a.safetensors").resolve()
+    blob.write_bytes(b"a" * 100)
+    assert bench.run("all") == 0
+    assert any("a.safetensors: expected 50000 bytes, found 100 bytes" in event for event in bench.status.events)
+    assert bench.store.changed_since_record(COMMIT) == []
+
+
+def test_verifying_only_touches_nothing_but_forgets_a_wrong_record(bench: Bench) -> None:
+    assert bench.run("all") == 0
+    blob = (bench.store.snapshot(COMMIT) / "a.safetensors").resolve()
+    stat = blob.stat()
+    blob.write_bytes(b"b" * 50_000)
+    os.utime(blob, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert bench.store.changed_since_record(COMMIT) == [], "nothing but the hash can tell"
+    bench.job(repair=False)
+    assert bench.run("all") == 1
+    assert bench.status.error_kind == "damaged"
+    assert blob.read_bytes() == b"b" * 50_000
+    assert bench.store.changed_since_record(COMMIT) is None
+    assert len(bench.calls) == 1
+
+
+def test_stopping_the_unit_ends_the_client_too(bench: Bench) -> None:
+    bench.job(stall_seconds=60, min_bytes_per_second=10.0)
+    process = bench.start("hang")
+    deadline = time.monotonic() + 20
+    while not bench.calls and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 1
+    assert bench.status.phase == "interrupted"
+    running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert str(bench.folder) not in running
+
+
+def test_errors_are_found_behind_wrappers() -> None:
+    inner = OSError(errno.ENOSPC, "No space left on device")
+    try:
+        try:
+            raise inner
+        except OSError:
+            raise ValueError("outer")  # noqa: B904  (an error raised while another was handled)
+    except ValueError as exc:
+        assert fetch.classify(exc) == ("disk_full", 0.0)
+    assert fetch.classify(ValueError("plain")) == ("client", 0.0)
+
+
+def test_the_program_runs_on_the_oldest_python_that_hosts_have() -> None:
+    import ast
+
+    folder = ROOT / "plugins"
+    for path in [*folder.glob("module_utils/_weights*.py"), folder / "modules/model_weights.py"]:
+        ast.parse(path.read_text(), feature_version=(3, 9))

@@ -1,0 +1,200 @@
+"""Asking a hub: commits, file lists, and answers that help when it refuses."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.glm.fleet.plugins.module_utils._weights_hub import HubClient, HubError, _weight_file
+from simulator.hub import Hub
+from simulator.hub.server import Access
+
+REPO = "zai-org/Tiny"
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Hub]:
+    folder = tmp_path / REPO
+    (folder / "sub").mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    for number in range(5):
+        (folder / "sub" / f"model-{number}.safetensors").write_bytes(bytes([number]) * 1000)
+    with Hub(tmp_path, page_size=2) as hub:
+        yield hub
+
+
+def client(hub: Hub, token: str | None = None) -> HubClient:
+    return HubClient(hub.url, token, sleep=lambda _seconds: None)
+
+
+def test_resolves_and_lists_over_several_pages(hub: Hub) -> None:
+    commit = client(hub).resolve(REPO, "main")
+    manifest = client(hub).manifest(REPO, commit)
+    assert [file.path for file in manifest.files] == [
+        "config.json", *(f"sub/model-{number}.safetensors" for number in range(5))
+    ]  # fmt: skip
+    assert manifest.total_bytes == 5002
+    assert manifest.files[0].sha256 is None
+    assert all(file.sha256 for file in manifest.files[1:])
+    assert client(hub).resolve(REPO, commit) == commit
+
+
+@pytest.mark.parametrize(
+    ("repository", "revision", "token", "words"),
+    [
+        ("zai-org/Typo", "main", None, ["401", "does not exist or it is not public", "glm_hub_token"]),
+        ("zai-org/Typo", "main", "good", ["404", "Check the name zai-org/Typo"]),
+        (REPO, "v9", None, ["404", f"{REPO}@v9", "Set glm_revision"]),
+        (REPO, "main", "invented", ["401", "does not accept the token"]),
+        ("Typo", "main", None, ["'Typo'", "<organisation>/<name>"]),
+        ("zai-org/../x", "main", None, ["<organisation>/<name>"]),
+    ],
+)
+def test_refusals_say_what_to_do(hub: Hub, repository: str, revision: str, token: str | None, words: list[str]) -> None:
+    hub.access = Access(tokens={"good"})
+    with pytest.raises(HubError) as caught:
+        client(hub, token).resolve(repository, revision)
+    assert [word for word in words if word not in str(caught.value)] == []
+    assert "invented" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "token", "words"),
+    [
+        (401, "GatedRepo", None, "needs a token"),
+        (403, "GatedRepo", "t", "Accept the conditions on the page"),
+        (403, None, None, "needs a token"),
+        (503, None, None, "The hub has a fault"),
+    ],
+)
+def test_gates_and_faults_say_what_to_do(
+    hub: Hub, status: int, code: str | None, token: str | None, words: str
+) -> None:
+    hub.fail("api:*", "status", status=status, error_code=code, times=-1)
+    with pytest.raises(HubError, match=words):
+        client(hub, token).resolve(REPO, "main")
+
+
+def test_short_troubles_are_waited_out(hub: Hub) -> None:
+    waits: list[float] = []
+    hub.fail("api:*", "status", status=429, retry_after=3)
+    hub.fail("api:*", "status", status=502)
+    commit = HubClient(hub.url, sleep=waits.append).resolve(REPO, "main")
+    assert len(commit) == 40
+    assert waits == [3.0, 4.0]
+
+
+def test_long_waits_are_left_to_people(hub: Hub) -> None:
+    hub.fail("api:*", "status", status=429, retry_after=300, times=-1)
+    with pytest.raises(HubError, match="Wait 300 s and run again, or set glm_hub_token"):
+        client(hub).resolve(REPO, "main")
+    assert len(hub.requests) == 1
+
+
+def test_an_unreachable_hub_is_named() -> None:
+    with pytest.raises(HubError) as caught:
+        HubClient("http://127.0.0.1:9", sleep=lambda _seconds: None).resolve(REPO, "main")
+    assert "cannot ask http://127.0.0.1:9" in str(caught.value)
+    assert "glm_hub_endpoint" in str(caught.value)
+
+
+@pytest.mark.parametrize("endpoint", ["", "huggingface.co", "ftp://x", "https://user:secret@hub"])
+def test_endpoints_are_checked(endpoint: str) -> None:
+    with pytest.raises(HubError, match="glm_hub_endpoint"):
+        HubClient(endpoint)
+
+
+class Canned(http.server.BaseHTTPRequestHandler):
+    """Answers every request with ``server.answer`` and remembers what came."""
+
+    server: Any
+
+    def do_GET(self) -> None:
+        self.server.seen.append((self.path, self.headers.get("Authorization")))
+        status, headers, body = self.server.answer(self.path)
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def canned() -> Iterator[Any]:
+    server: Any = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Canned)
+    server.seen = []
+    server.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"sha": "main"}', b'{"sha": 5}', b"[]"])
+def test_an_answer_without_a_commit_is_refused(canned: Any, body: bytes) -> None:
+    canned.answer = lambda _path: (200, {}, body)
+    with pytest.raises(HubError, match="without a commit"):
+        HubClient(canned.url).resolve(REPO, "main")
+
+
+def test_half_a_body_is_asked_for_again_then_reported(canned: Any) -> None:
+    canned.answer = lambda _path: (200, {}, b'{"sha": "0123')
+    with pytest.raises(HubError, match="cannot ask"):
+        HubClient(canned.url, sleep=lambda _seconds: None).resolve(REPO, "main")
+    assert len(canned.seen) == 4
+
+
+@pytest.mark.parametrize("body", [b"{}", b"[]"])
+def test_an_answer_without_files_is_refused(canned: Any, body: bytes) -> None:
+    canned.answer = lambda _path: (200, {}, body)
+    with pytest.raises(HubError, match="files"):
+        HubClient(canned.url).manifest(REPO, "a" * 40)
+
+
+def test_the_token_follows_a_redirect_on_the_same_host_only(canned: Any, hub: Hub) -> None:
+    hub.requests.clear()
+    sha = b'{"sha": "' + b"a" * 40 + b'"}'
+    renamed = {"Location": "/api/models/zai-org/New"}
+    canned.answer = lambda path: (200, {}, sha) if "New" in path else (307, renamed, b"")
+    HubClient(canned.url, "secret").resolve(REPO, "main")
+    assert [token for _path, token in canned.seen] == ["Bearer secret", "Bearer secret"]
+    canned.answer = lambda _path: (307, {"Location": f"{hub.url}/api/models/{REPO}"}, b"")
+    HubClient(canned.url, "secret").resolve(REPO, "main")
+    assert [request.authenticated for request in hub.requests] == [False]
+
+
+def test_a_mirror_that_passes_foreign_links_on_stays_in_charge(canned: Any) -> None:
+    entry = b'[{"type": "file", "path": "p%d", "size": 1, "oid": "' + b"a" * 40 + b'"}]'
+    link = {"Link": '<https://huggingface.co/api/models/x/tree/y?cursor=1>; rel="next"'}
+    canned.answer = lambda path: (200, {}, entry % 2) if "cursor" in path else (200, link, entry % 1)
+    assert [file.path for file in HubClient(canned.url).manifest(REPO, "a" * 40).files] == ["p1", "p2"]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"path": "../../etc/passwd"},
+        {"path": "/etc/passwd"},
+        {"path": "a/../../b"},
+        {"path": ""},
+        {"path": "a\0b"},
+        {"oid": "../../x"},
+        {"size": -1},
+        {"size": "1"},
+        {"lfs": {"oid": "../x", "size": 1}},
+    ],
+)
+def test_file_lists_cannot_reach_outside(entry: dict[str, Any]) -> None:
+    good = {"type": "file", "path": "model.safetensors", "size": 1, "oid": "a" * 40}
+    assert _weight_file(good, REPO).path == "model.safetensors"
+    with pytest.raises(HubError, match="cannot be right"):
+        _weight_file({**good, **entry}, REPO)
