@@ -101,7 +101,11 @@ class Backend(Protocol):
         """
 
     def poll(self, instance_id: str) -> HostState:
-        """Say how the host is. Must be quick: every read of the instance calls it. Unknown ids are failed."""
+        """Say how the host is; quickly, because every read of the instance asks.
+
+        Unknown ids are failed. A host is known from the moment ``launch`` returned: a cached list that is older
+        would make the API call it unhealthy.
+        """
 
     def terminate(self, instance_id: str) -> None:
         """Remove the host and return when it is gone. Calling it again, or for an unknown id, is no error."""
