@@ -20,7 +20,12 @@ API_KEY = "rehearsal-key"
 """What the Lambda Cloud API simulator accepts. It opens nothing outside this machine."""
 
 SSH_KEY_NAME = "rehearsal"
-ENGINES = ("vllm", "sglang")
+
+ENGINE_IMAGES = {"vllm": "vllm/vllm-openai:v0.32.0", "sglang": "lmsysorg/sglang:v0.5.10"}
+"""The image that the catalogue's default recipe of each engine names."""
+
+MODEL_REPOSITORIES = ("zai-org/GLM-5.1-FP8",)
+"""Repositories under which the hub serves the tiny checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,10 @@ class Settings:
     def with_state_dir(self, path: Path) -> Settings:
         """The same rehearsal with its own state elsewhere."""
         return dataclasses.replace(self, state_dir=path.expanduser().resolve())
+
+    def with_api_port(self, port: int) -> Settings:
+        """The same rehearsal with its Lambda Cloud API on another port."""
+        return dataclasses.replace(self, api_port=port)
 
     @property
     def owner(self) -> str:

@@ -11,7 +11,7 @@ import json
 import shutil
 import socket
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +28,8 @@ PUBLIC_NETWORK = "glm-rehearsal-public"
 PRIVATE_NETWORK = "glm-rehearsal-private"
 ENGINES_IN_HOST = "/opt/glm-rehearsal/engines"
 FIRST_NUMBER = 10
+GATEWAY = "_gateway"
+"""Name of the container that keeps the networks up; no host can have it, as host names have no underscore."""
 
 Kind = Literal["instance", "manual", "gateway"]
 HOST_KINDS: tuple[Kind, ...] = ("instance", "manual")
@@ -72,6 +74,10 @@ class Host:
     ip: str
     private_ip: str
     state: str
+
+    def to_json(self) -> dict[str, str]:
+        """For programs that drive hosts from outside."""
+        return asdict(self)
 
     def ssh_answers(self, timeout: float = 0.5) -> bool:
         """Whether sshd greets on port 22."""
@@ -128,7 +134,7 @@ class Machines:
     def execute(self, name: str, *argv: str, stdin: str | None = None) -> str:
         """Run a program inside a host as root and return its output."""
         interactive = ["--interactive"] if stdin is not None else []
-        return self.podman.run("exec", *interactive, self._container(name), *argv, stdin=stdin)
+        return self.podman.run("exec", *interactive, self.container(name), *argv, stdin=stdin)
 
     def authorize(self, name: str, public_key: str) -> None:
         """Let ``public_key`` in as user ubuntu, on images without cloud-init."""
@@ -138,7 +144,7 @@ class Machines:
 
     def restart(self, name: str) -> None:
         """Reboot a host; addresses and disks stay. Returns when it has begun to boot."""
-        self.podman.run("restart", "--time=20", self._container(name))
+        self.podman.run("restart", "--time=20", self.container(name))
 
     def destroy(self, name: str) -> None:
         """Remove a host, its volumes and its files; a name that does not exist is no error."""
@@ -147,14 +153,14 @@ class Machines:
 
     def logs(self, name: str) -> str:
         """The last lines a host's init wrote."""
-        return self.podman.run("logs", "--tail=5", self._container(name)).strip()
+        return self.podman.run("logs", "--tail=5", self.container(name)).strip()
 
     # -- networks -------------------------------------------------------------------------------------------------
 
     def open_gateway(self, image: str) -> None:
         """Keep the bridges up while no host runs, so that services can listen on the controller's addresses."""
-        name = "gateway"
-        rows = self.podman.containers(f"name=^{self._container(name)}$")
+        name = GATEWAY
+        rows = self.podman.containers(f"name=^{self.container(name)}$")
         if rows and rows[0]["State"] != "running":
             self._remove_container(name)
             rows = []
@@ -179,11 +185,12 @@ class Machines:
 
     # -- parts ----------------------------------------------------------------------------------------------------
 
-    def _container(self, name: str) -> str:
+    def container(self, name: str) -> str:
+        """The container's name, for podman on the command line."""
         return f"glm-rehearsal-{self.settings.owner}-{name}"
 
     def _volume(self, name: str) -> str:
-        return f"{self._container(name)}-docker"
+        return f"{self.container(name)}-docker"
 
     def _host(self, row: dict[str, Any]) -> Host:
         labels = row["Labels"]
@@ -203,7 +210,7 @@ class Machines:
             "run",
             "--detach",
             "--pull=never",
-            f"--name={self._container(name)}",
+            f"--name={self.container(name)}",
             *(f"--label={key}={value}" for key, value in labels.items()),
             f"--network={PUBLIC_NETWORK}:ip={public},interface_name=eth0",
             f"--network={PRIVATE_NETWORK}:ip={private},interface_name=eth1",
@@ -242,7 +249,7 @@ class Machines:
             write_atomically(files / "declared" / "accelerator.json", request.accelerators.to_json())
 
     def _remove_container(self, name: str) -> None:
-        self.podman.run("rm", "--force", "--ignore", "--time=0", "--volumes", self._container(name))
+        self.podman.run("rm", "--force", "--ignore", "--time=0", "--volumes", self.container(name))
         volume = self._volume(name)
         if self.podman.run("volume", "ls", "--quiet", f"--filter=name=^{volume}$").strip():
             self.podman.run("volume", "rm", "--force", volume)

@@ -1,0 +1,79 @@
+"""Single hosts outside the Lambda Cloud API, for tests of roles: ``python -m simulator hosts create``."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from dataclasses import dataclass
+
+from simulator.hosts.accelerators import Declaration
+from simulator.hosts.images import ensure_image, find_recipe
+from simulator.hosts.machines import Host, HostRequest, Machines
+from simulator.hosts.podman import Podman
+from simulator.settings import Settings
+from simulator.support import RehearsalError
+
+_NAME = re.compile(r"^[a-z0-9][a-z0-9-]{0,62}$")
+
+
+@dataclass(frozen=True)
+class ManualHost:
+    """What to boot; ``public_key`` is the line of an OpenSSH public key file, let in as user ubuntu."""
+
+    name: str
+    image: str
+    public_key: str
+    accelerators: Declaration | None = None
+    user_data: str | None = None
+
+
+def create(settings: Settings, wanted: ManualHost, timeout: float = 120) -> dict[str, str]:
+    """Boot a host, building its image if needed, and wait until ssh answers; returns {name, ip, private_ip}.
+
+    Raises RehearsalError when the name cannot be used, or when ssh does not answer in ``timeout`` seconds (the host is
+    left running, to be looked at).
+    """
+    if not _NAME.match(wanted.name):
+        raise RehearsalError(f"host name {wanted.name!r}: expected lower case letters, digits and '-', at most 63")
+    if not re.match(r"^(ssh-|ecdsa-|sk-)\S+ \S+", wanted.public_key):
+        raise RehearsalError("--ssh-key: the file holds no OpenSSH public key; give the .pub file")
+    recipe = find_recipe(wanted.image)
+    cloud_init = "cloud-init" in recipe.packages
+    if not cloud_init and (wanted.user_data or wanted.accelerators):
+        raise RehearsalError(f"image {wanted.image} has no cloud-init and no accelerators; use gpu-base")
+    podman = Podman(settings)
+    machines = Machines(settings, podman)
+    host = machines.create(
+        HostRequest(
+            name=wanted.name,
+            image=ensure_image(settings, podman, wanted.image),
+            hostname=wanted.name,
+            kind="manual",
+            seed=_seed(wanted) if cloud_init else {},
+            accelerators=wanted.accelerators,
+            docker=cloud_init,
+        )
+    )
+    if not cloud_init:
+        machines.authorize(wanted.name, wanted.public_key)
+    _await_ssh(machines, host, timeout)
+    return {"name": host.name, "ip": host.ip, "private_ip": host.private_ip}
+
+
+def _seed(wanted: ManualHost) -> dict[str, str]:
+    meta = {"instance-id": wanted.name, "local-hostname": wanted.name, "public-keys": [wanted.public_key]}
+    return {"meta-data": json.dumps(meta, indent=1), "user-data": wanted.user_data or "#cloud-config\n{}\n"}
+
+
+def _await_ssh(machines: Machines, host: Host, timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    while not host.ssh_answers():
+        if time.monotonic() > deadline:
+            print(machines.logs(host.name), file=sys.stderr)
+            raise RehearsalError(
+                f"host {host.name}: ssh at {host.ip} did not answer within {timeout:g} s; look at it with "
+                f"`podman exec -it {machines.container(host.name)} bash`, then `hosts destroy {host.name}`"
+            )
+        time.sleep(0.2)
