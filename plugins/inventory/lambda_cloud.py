@@ -165,8 +165,6 @@ notes:
   - C(lambda_unavailable_actions) maps each action the API would refuse now (migrate, rebuild, restart, cold_reboot,
     terminate) to the reason.
   - C(lambda_account) is the name of the account, when O(accounts) is used.
-  - C(lambda_known_hosts_file) and C(lambda_host_key_alias) say where and under which name the host key is pinned,
-    unless O(known_hosts_file) is empty.
   - Keep C(ansible_ssh_common_args) for options of your own, such as a jump host; this plugin does not set it.
 seealso:
   - module: glm.fleet.lambda_instance
@@ -483,9 +481,15 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: i
             raise AnsibleParserError(f"hostvars_prefix: expected the beginning of a variable name, found {prefix!r}")
         mark = text_marker()
         ssh_user = mark(self._text("ssh_user"))
-        pin = self._pinner(mark, prefix)
+        pin = self._pinner(mark)
         text, mapping, texts = lambda_hosts.text, lambda_hosts.mapping, lambda_hosts.texts
         types: dict[str, dict[str, Any]] = {}
+        names = ("id", "name", "status", "ip", "private_ip", "hostname")
+        plain = [(f"{prefix}{name}", name) for name in names]
+        region, tags, file_systems, ssh_keys, unavailable, account_name = (
+            f"{prefix}{name}"
+            for name in ("region", "tags", "file_systems", "ssh_keys", "unavailable_actions", "account")
+        )
 
         def describe(account: str, instance: dict[str, Any]) -> dict[str, Any]:
             kind = mapping(instance.get("instance_type"))
@@ -493,22 +497,16 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: i
             described = repr(kind)
             if described not in types:
                 types[described] = mark(_type_variables(prefix, kind, instance))
-            variables = {
-                **types[described],
-                f"{prefix}id": mark(instance["id"]),
-                f"{prefix}name": mark(text(instance.get("name"))),
-                f"{prefix}status": mark(text(instance.get("status"))),
-                f"{prefix}region": mark(text(mapping(instance.get("region")).get("name"))),
-                f"{prefix}ip": mark(text(instance.get("ip"))),
-                f"{prefix}private_ip": mark(text(instance.get("private_ip"))),
-                f"{prefix}hostname": mark(text(instance.get("hostname"))),
-                f"{prefix}tags": mark(lambda_api.tags_of(instance)),
-                f"{prefix}file_systems": mark(texts(instance.get("file_system_names"))),
-                f"{prefix}ssh_keys": mark(texts(instance.get("ssh_key_names"))),
-                f"{prefix}unavailable_actions": mark(lambda_hosts.unavailable_actions(instance)),
-            }
+            variables = dict(types[described])
+            for variable, name in plain:
+                variables[variable] = mark(text(instance.get(name)))
+            variables[region] = mark(text(mapping(instance.get("region")).get("name")))
+            variables[tags] = mark(lambda_api.tags_of(instance))
+            variables[file_systems] = mark(texts(instance.get("file_system_names")))
+            variables[ssh_keys] = mark(texts(instance.get("ssh_key_names")))
+            variables[unavailable] = mark(lambda_hosts.unavailable_actions(instance))
             if account:
-                variables[f"{prefix}account"] = mark(account)
+                variables[account_name] = mark(account)
             if ssh_user:
                 variables["ansible_user"] = ssh_user
             address = lambda_hosts.address_of(instance, precedence)
@@ -519,20 +517,16 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: i
 
         return describe
 
-    def _pinner(self, mark: Callable[[Any], Any], prefix: str) -> Callable[[str], dict[str, Any]]:
+    def _pinner(self, mark: Callable[[Any], Any]) -> Callable[[str], dict[str, Any]]:
         """Make the function that gives the variables by which ssh accepts an instance's pinned key only."""
         configured = self._text("known_hosts_file")
         if not configured:
             return lambda _identity: {}
-        file = str(Path(configured).expanduser())
-        before, after = lambda_hosts.pinned_key_arguments(file)
-        marked_file = mark(file)
+        before, after = lambda_hosts.pinned_key_arguments(str(Path(configured).expanduser()))
 
         def pin(identity: str) -> dict[str, Any]:
             arguments = mark(f"{before}{identity}{after}")
             return {
-                f"{prefix}known_hosts_file": marked_file,
-                f"{prefix}host_key_alias": mark(identity),
                 "ansible_ssh_extra_args": arguments,
                 "ansible_sftp_extra_args": arguments,
                 "ansible_scp_extra_args": arguments,

@@ -30,17 +30,12 @@ except ImportError:  # ansible-core 2.18
     from ansible.utils.unsafe_proxy import wrap_var as _mark_other  # type: ignore[no-redef,import-untyped,unused-ignore]
 
 # No braces, percent signs, hashes, quotes, brackets, parentheses or pipes: nothing a template or an expression needs.
-_PLAIN_TEXT = re.compile(r"[A-Za-z0-9 _.,:;/@+=~-]*")
+_PLAIN_TEXT = re.compile(r"[A-Za-z0-9 _.,:;/@+=~-]*").fullmatch
 
 
 def is_plain_text(text: str) -> bool:
     """Whether ``text`` consists only of characters that cannot form a template."""
-    return _PLAIN_TEXT.fullmatch(text) is not None
-
-
-def _mark(text: str) -> str:
-    marked: str = _mark_plain(text) if is_plain_text(text) else _mark_other(text)
-    return marked
+    return _PLAIN_TEXT(text) is not None
 
 
 def _key(key: str) -> Any:
@@ -55,18 +50,22 @@ def text_marker() -> Callable[[Any], Any]:
     each string is marked as described in the module docstring. Equal strings come back as one object, because a fleet
     repeats the same few region, type and tag strings thousands of times.
     """
-    known: dict[str, str] = {}
+    known: dict[str, Any] = {}
 
     def mark(value: Any) -> Any:
-        if isinstance(value, str):
-            found = known.get(value)
-            if found is None:
-                found = known[value] = _mark(value)
-            return found
-        if isinstance(value, dict):
+        kind = type(value)
+        if kind is str:
+            try:
+                return known[value]
+            except KeyError:
+                marked = known[value] = _mark_plain(value) if is_plain_text(value) else _mark_other(value)
+                return marked
+        if kind is dict:
             return {_key(key): mark(item) for key, item in value.items()}
-        if isinstance(value, list):
+        if kind is list:
             return [mark(item) for item in value]
-        return value
+        if value is None or isinstance(value, (bool, int, float)):
+            return value
+        raise TypeError(f"expected a value as JSON has them, found {kind.__name__}")
 
     return mark
