@@ -1,0 +1,508 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Load ``catalog/*.yml`` into typed records and refuse a file that has the wrong shape.
+
+The dataclasses below *are* the schema: a key that no field has, a field without a key, or a value of another type is an
+error that names file, entry and key. Adding a model, an accelerator, an engine version or a recipe is adding data; code
+changes only when a new *kind* of fact is needed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import difflib
+import functools
+import re
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional, TypeVar, Union
+
+import yaml
+
+from ansible_collections.glm.fleet.plugins.plugin_utils import memory
+
+ROOT = Path(__file__).resolve().parents[2] / "catalog"
+
+Version = tuple[int, ...]
+T = TypeVar("T")
+
+
+class CatalogError(ValueError):
+    """A catalogue file is missing, is not YAML, or breaks the schema; the text names file, entry and key."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One published form of a model's weights."""
+
+    repository: str
+    weights: str
+    served_name: str
+
+
+@dataclass(frozen=True)
+class ModelEngine:
+    """What a model asks of one engine. ``images`` replaces the engine's own for some versions (variant: tag)."""
+
+    min_version: str
+    recommended: str
+    too_old: str = ""
+    images: dict[str, dict[str, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Parsers:
+    """Names of the tool call and reasoning parsers."""
+
+    tool: Optional[str] = None
+    reasoning: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class Mtp:
+    """Multi-token prediction: layers in the checkpoint, tokens to draft."""
+
+    layers: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Thinking:
+    """Request body extras for each thinking mode; ``off`` is None where thinking cannot be turned off."""
+
+    default: bool
+    on: dict[str, Any]
+    off: Optional[dict[str, Any]] = None
+    preserved: Optional[dict[str, Any]] = None
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """The author's sampling parameters for one kind of work."""
+
+    temperature: float
+    max_new_tokens: int
+    thinking: str
+    top_p: Optional[float] = None
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model."""
+
+    name: str
+    architecture: str
+    model_type: str
+    license: str
+    context_length: int
+    min_transformers: str
+    needs: list[str]
+    config: memory.Config
+    precisions: dict[str, Checkpoint]
+    engines: dict[str, ModelEngine]
+    parsers: Parsers
+    mtp: Mtp
+    thinking: Thinking
+    sampling: dict[str, Sampling]
+    sources: list[str]
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """One kind of accelerator; ``memory_mib`` is what its driver reports."""
+
+    name: str
+    vendor: str
+    architecture: str
+    memory_mib: int
+    features: list[str]
+    fabric: str
+    per_host: int
+    min_driver: str
+    source: str
+    note: str = ""
+
+    @property
+    def memory_gib(self) -> float:
+        """Memory of one accelerator in GiB."""
+        return self.memory_mib / 1024
+
+
+@dataclass(frozen=True)
+class Cuda:
+    """The CUDA release of an image variant."""
+
+    version: str
+    min_driver: str
+
+
+@dataclass(frozen=True)
+class Transformers:
+    """Bounds that an engine version's own metadata sets for transformers."""
+
+    at_least: str
+    below: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class EngineVersion:
+    """One release: what it promises, and its image tags by variant (the first is the default)."""
+
+    transformers: Transformers
+    images: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What an engine calls the options that the planner must know."""
+
+    model: Optional[str]
+    served_model_name: str
+    host: str
+    port: str
+    context: str
+    memory_fraction: str
+    tensor: str
+    pipeline: str
+    data: str
+    data_attention: Optional[str]
+    expert_size: Optional[str]
+    expert_switch: Optional[str]
+    kv_cache_dtype: str
+    speculation: str
+    tool_parser: str
+    reasoning_parser: str
+
+
+@dataclass(frozen=True)
+class KvFormat:
+    """A rule: with this KV cache dtype (from this version, on these architectures) the cache has that layout."""
+
+    dtype: str
+    format: str
+    since: Optional[str] = None
+    architectures: Optional[list[str]] = None
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """How long the phases of a start may take."""
+
+    load_bytes_per_second: int
+    compile_seconds: int
+    capture_seconds: int
+    warmup_seconds: int
+    margin_seconds: int
+
+
+@dataclass(frozen=True)
+class Stop:
+    """How an engine ends: seconds it gets, and exit statuses or signals that are no failure."""
+
+    seconds: int
+    success_exit_status: list[str]
+
+
+@dataclass(frozen=True)
+class EngineContract:
+    """What clients see of an engine."""
+
+    reasoning_field: str
+    health_path: str
+
+
+@dataclass(frozen=True)
+class EnvValue:
+    """An environment variable's value, for versions ``since`` (included) to ``below`` (excluded)."""
+
+    value: str
+    since: Optional[str] = None
+    below: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class Secret:
+    """How the API key reaches an engine without showing in its arguments."""
+
+    kind: str
+    name: Optional[str] = None
+    option: Optional[str] = None
+    container_path: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One inference engine."""
+
+    name: str
+    default_version: str
+    default_reason: str
+    preference: int
+    preference_reason: str
+    image: str
+    image_rule: str
+    command: list[str]
+    options: Options
+    speculation_with_mtp: list[str]
+    default_memory_fraction: float
+    overhead_inside_gib: float
+    overhead_outside_gib: float
+    requires_full_context: bool
+    secret: Secret
+    # Options the plan sets, with what to use instead; options that documents name in vain, with what to use instead.
+    managed_options: dict[str, str]
+    replaced_options: dict[str, str]
+    env: dict[str, EnvValue]
+    cache_env: dict[str, str]
+    kv_formats: list[KvFormat]
+    timeouts: Timeouts
+    stop: Stop
+    contract: EngineContract
+    image_bytes: int
+    versions: dict[str, EngineVersion]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Who says so, and when it was read or published."""
+
+    who: str
+    date: Optional[datetime.date] = None
+
+    def __str__(self) -> str:
+        return f"{self.who} ({self.date})" if self.date else self.who
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Arguments known to serve a model at a precision on accelerators with an engine."""
+
+    model: str
+    precision: str
+    engine: str
+    profile: str
+    accelerators: list[str]
+    count: int
+    args: dict[str, Any]
+    sources: list[Source]
+    env: dict[str, EnvValue] = field(default_factory=dict)
+    since: Optional[str] = None
+    below: Optional[str] = None
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class KnownIssue:
+    """A defect that some plans meet; an absent selector matches everything."""
+
+    id: str
+    status: str
+    text: str
+    link: str
+    engine: Optional[str] = None
+    since: Optional[str] = None
+    below: Optional[str] = None
+    models: Optional[list[str]] = None
+    precisions: Optional[list[str]] = None
+    accelerators: Optional[list[str]] = None
+
+
+@dataclass(frozen=True)
+class Price:
+    """What a provider asks for a whole host."""
+
+    provider: str
+    accelerator: str
+    count: int
+    usd_per_hour: float
+    source: str
+    date: Optional[datetime.date] = None
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Everything in ``catalog/``; flag tables are read by plugin_utils/flags.py when a plan needs one."""
+
+    root: Path
+    models: dict[str, Model]
+    accelerators: dict[str, Accelerator]
+    engines: dict[str, Engine]
+    cuda: dict[str, Cuda]
+    profiles: dict[str, str]
+    recipes: list[Recipe]
+    known_issues: list[KnownIssue]
+    prices: list[Price]
+
+
+def version_key(text: str) -> Version:
+    """Order versions: 0.5.10 < 0.5.10.post1 < 0.5.11, 580.65.06 < 580.82.07."""
+    release, post = re.match(r"v?([0-9.]*)(.*)", text).groups()  # type: ignore[union-attr]
+    numbers = [int(part) for part in release.split(".") if part]
+    numbers += [0] * (4 - len(numbers))
+    found = re.search(r"\d+", post)
+    # A pre-release (rc, dev) comes before its release, a post-release after it.
+    rank = 0 if not post else (1 if "post" in post else -1)
+    return (*numbers, rank, int(found.group()) if found else 0)
+
+
+def in_range(version: str, since: Optional[str], below: Optional[str]) -> bool:
+    """Whether ``since`` <= version < ``below``; an absent bound does not bind."""
+    key = version_key(version)
+    return (since is None or version_key(since) <= key) and (below is None or key < version_key(below))
+
+
+def nearest(word: str, known: typing.Iterable[str], count: int = 3, cutoff: float = 0.5) -> list[str]:
+    """The known words most like ``word``, best first, whatever their case."""
+    by_lower = {name.lower(): name for name in known}
+    return [by_lower[found] for found in difflib.get_close_matches(word.lower(), by_lower, n=count, cutoff=cutoff)]
+
+
+@functools.lru_cache(maxsize=8)
+def load(root: Path = ROOT) -> Catalog:
+    """Read and check the whole catalogue; kept for the life of the process.
+
+    Raises CatalogError.
+    """
+    engines = _read(root / "engines.yml", {"cuda", "engines"})
+    recipes = _read(root / "recipes.yml", {"profiles", "recipes"})
+    entries = {
+        name: _read(root / f"{name}.yml", {name})[name] for name in ("models", "accelerators", "known_issues", "prices")
+    }
+    found = Catalog(
+        root=root,
+        models=_named(Model, entries["models"], "models.yml", "models"),
+        accelerators=_named(Accelerator, entries["accelerators"], "accelerators.yml", "accelerators"),
+        engines=_named(Engine, engines["engines"], "engines.yml", "engines"),
+        cuda=_build(dict[str, Cuda], engines["cuda"], "engines.yml: cuda"),
+        profiles=_build(dict[str, str], recipes["profiles"], "recipes.yml: profiles"),
+        recipes=_build(list[Recipe], recipes["recipes"], "recipes.yml: recipes"),
+        known_issues=_build(list[KnownIssue], entries["known_issues"], "known_issues.yml: known_issues"),
+        prices=_build(list[Price], entries["prices"], "prices.yml: prices"),
+    )
+    _check_references(found)
+    return found
+
+
+def _read(path: Path, keys: set[str]) -> dict[str, Any]:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
+    except OSError as exc:
+        raise CatalogError(f"catalog/{path.name}: cannot be read: {exc}") from exc
+    except yaml.YAMLError as exc:
+        raise CatalogError(f"catalog/{path.name}: is not YAML: {exc}") from exc
+    if not isinstance(data, dict) or set(data) != keys:
+        found = sorted(map(str, data)) if isinstance(data, dict) else type(data).__name__
+        raise CatalogError(f"catalog/{path.name}: expected the top-level keys {sorted(keys)}, found {found}")
+    return data
+
+
+def _named(kind: type[T], data: Any, file: str, section: str) -> dict[str, T]:
+    if not isinstance(data, dict):
+        raise CatalogError(f"catalog/{file}: {section}: expected a mapping, found {_type_name(data)}")
+    return {
+        str(name): _record(kind, {"name": str(name), **_mapping(entry, f"{file}: {section}.{name}")},
+                           f"{file}: {section}.{name}")
+        for name, entry in data.items()
+    }  # fmt: skip
+
+
+def _mapping(data: Any, where: str) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        raise CatalogError(f"catalog/{where}: expected a mapping, found {_type_name(data)}")
+    return data
+
+
+def _record(kind: type[T], data: Any, where: str) -> T:
+    data = _mapping(data, where)
+    hints = typing.get_type_hints(kind)
+    for key in data:
+        if key not in hints:
+            close = nearest(str(key), hints, 1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise CatalogError(f"catalog/{where}: unknown key {key!r}{hint}")
+    required = {
+        item.name
+        for item in dataclasses.fields(kind)  # type: ignore[arg-type]
+        if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+    }
+    # A field that may be None may be left out as well.
+    missing = sorted(name for name in required - set(data) if not _optional(hints[name]))
+    if missing:
+        raise CatalogError(f"catalog/{where}: missing key {', '.join(missing)}")
+    absent = dict.fromkeys(required - set(data))
+    values = {key: _build(hints[key], value, f"{where}.{key}") for key, value in data.items()}
+    return kind(**values, **absent)
+
+
+def _optional(hint: Any) -> bool:
+    return typing.get_origin(hint) in (Union, types.UnionType) and type(None) in typing.get_args(hint)
+
+
+def _build(hint: Any, data: Any, where: str) -> Any:
+    """Check ``data`` against a type hint and turn mappings into records."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return data
+    if _optional(hint):
+        return None if data is None else _build(args[0], data, where)
+    if origin is list:
+        if not isinstance(data, list):
+            raise CatalogError(f"catalog/{where}: expected a list, found {_type_name(data)}")
+        return [_build(args[0], item, f"{where}[{index}]") for index, item in enumerate(data)]
+    if origin is dict:
+        return {str(key): _build(args[1], value, f"{where}.{key}") for key, value in _mapping(data, where).items()}
+    if dataclasses.is_dataclass(hint):
+        return _record(typing.cast("type[Any]", hint), data, where)
+    if hint is float and type(data) is int:
+        return float(data)
+    # bool is an int to Python, not to a reader of YAML.
+    if type(data) is not hint:
+        raise CatalogError(f"catalog/{where}: expected {hint.__name__}, found {_type_name(data)} {data!r}")
+    return data
+
+
+def _type_name(data: Any) -> str:
+    return "nothing" if data is None else type(data).__name__
+
+
+def _check_references(found: Catalog) -> None:
+    """Names in one file must exist in the other; versions must be known."""
+    for name, model in found.models.items():
+        _known(model.engines, found.engines, f"models.yml: models.{name}.engines", "engine")
+        for engine, wants in model.engines.items():
+            where = f"models.yml: models.{name}.engines.{engine}"
+            versions = [wants.min_version, wants.recommended, *wants.images]
+            _known(versions, found.engines[engine].versions, where, "version")
+            for tags in wants.images.values():
+                _known(tags, found.cuda, where, "image variant")
+    for name, engine_entry in found.engines.items():
+        _known([engine_entry.default_version], engine_entry.versions, f"engines.yml: engines.{name}", "version")
+        for version, release in engine_entry.versions.items():
+            _known(release.images, found.cuda, f"engines.yml: engines.{name}.versions.{version}", "image variant")
+    for index, recipe in enumerate(found.recipes):
+        where = f"recipes.yml: recipes[{index}]"
+        _known([recipe.model], found.models, where, "model")
+        _known([recipe.precision], found.models[recipe.model].precisions, where, "precision")
+        _known([recipe.engine], found.engines, where, "engine")
+        _known([recipe.profile], found.profiles, where, "profile")
+        _known(recipe.accelerators, found.accelerators, where, "accelerator")
+    for index, price in enumerate(found.prices):
+        _known([price.accelerator], found.accelerators, f"prices.yml: prices[{index}]", "accelerator")
+    for issue in found.known_issues:
+        where = f"known_issues.yml: {issue.id}"
+        _known(issue.models or (), found.models, where, "model")
+        _known(issue.accelerators or (), found.accelerators, where, "accelerator")
+        if issue.status not in ("workaround", "broken"):
+            raise CatalogError(f"catalog/{where}: status is {issue.status!r}; expected workaround or broken")
+
+
+def _known(names: typing.Iterable[str], known: Mapping[str, Any], where: str, kind: str) -> None:
+    for name in names:
+        if name not in known:
+            raise CatalogError(f"catalog/{where}: unknown {kind} {name!r}; known are {', '.join(known)}")

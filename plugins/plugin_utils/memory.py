@@ -1,0 +1,261 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Bytes of GLM models: parameters, checkpoint size, weights per GPU, KV cache per token, token pool.
+
+Pure arithmetic on the values of a model's ``config.json`` (class Config); no catalogue, no I/O. Sizes are bytes unless
+a name says GiB (2**30). The numbers for GLM-5.1, GLM-4.5, GLM-4.5-Air and GLM-4.7-Flash agree with the published ones;
+tests/unit/planner/test_memory.py quotes them.
+
+A model is a list of weight matrices. Each has a role, which decides two things: whether tensor parallelism shards it or
+every GPU keeps a copy, and in which format the checkpoint stores it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, Optional
+
+GIB = 2**30
+
+WeightFormat = Literal["bf16", "fp8", "nvfp4"]
+
+# Latent of one token in one MLA layer, in bytes, for kv_lora_rank 512 and rope 64; see _latent_bytes for other ranks.
+KV_FORMATS = ("bf16", "fp8_packed", "fp8_flat")
+
+_FP8_BLOCK = 128
+_SCALE_BYTES = 4
+# FP4 values with one FP8 scale per 16 of them.
+_NVFP4_BYTES = 0.5625
+# An FP8 index key per token and layer has a 4 byte scale (SGLang's page is tokens x (128 + 4)).
+_INDEX_SCALE_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Config:
+    """Values of a model's ``config.json`` that decide its size, under that file's names.
+
+    MLA models set ``kv_lora_rank`` (and the ``qk_*``, ``v_head_dim``, ``q_lora_rank`` keys); grouped-query models set
+    ``num_key_value_heads`` and ``head_dim``. ``index_n_heads`` > 0 means DeepSeek sparse attention; ``indexer_layers``
+    counts the layers that have their own indexer (default: all).
+    """
+
+    num_hidden_layers: int
+    hidden_size: int
+    intermediate_size: int
+    moe_intermediate_size: int
+    n_routed_experts: int
+    n_shared_experts: int
+    first_k_dense_replace: int
+    num_attention_heads: int
+    vocab_size: int
+    num_nextn_predict_layers: int = 1
+    q_lora_rank: int = 0
+    kv_lora_rank: int = 0
+    qk_nope_head_dim: int = 0
+    qk_rope_head_dim: int = 0
+    v_head_dim: int = 0
+    index_n_heads: int = 0
+    index_head_dim: int = 0
+    indexer_layers: Optional[int] = None
+    num_key_value_heads: int = 0
+    head_dim: int = 0
+    attention_bias: bool = False
+    use_qk_norm: bool = False
+
+    @property
+    def is_mla(self) -> bool:
+        """Whether attention keeps one compressed latent per token instead of keys and values per head."""
+        return self.kv_lora_rank > 0
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One weight matrix ``rows`` x ``columns``, present ``copies`` times. Vectors have one row."""
+
+    rows: int
+    columns: int
+    copies: int
+    sharded: bool
+    quantised: bool
+    expert: bool = False
+    mtp: bool = False
+    attention: bool = False
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights in all copies."""
+        return self.rows * self.columns * self.copies
+
+    def size(self, weights: WeightFormat) -> float:
+        """Bytes of all copies in a checkpoint of that format."""
+        if weights == "fp8" and self.quantised:
+            blocks = math.ceil(self.rows / _FP8_BLOCK) * math.ceil(self.columns / _FP8_BLOCK)
+            return self.copies * (self.rows * self.columns + _SCALE_BYTES * blocks)
+        if weights == "nvfp4" and self.expert and not self.mtp:
+            return self.parameters * _NVFP4_BYTES
+        return self.parameters * 2
+
+
+def tensors(config: Config, mtp: bool = True) -> list[Tensor]:
+    """All weight matrices of the model, with or without its multi-token-prediction layers."""
+    c = config
+    found = [
+        *_attention(c, c.num_hidden_layers, mtp=False),
+        *_dense_mlp(c),
+        *_moe(c, c.num_hidden_layers - c.first_k_dense_replace, mtp=False),
+        Tensor(c.vocab_size, c.hidden_size, 2, sharded=True, quantised=False),  # embedding and head, untied
+        Tensor(1, c.hidden_size, 1, sharded=False, quantised=False),  # final norm
+    ]
+    if mtp and c.num_nextn_predict_layers:
+        layers = c.num_nextn_predict_layers
+        found += _attention(c, layers, mtp=True)
+        found += _moe(c, layers, mtp=True)
+        # eh_proj joins the embedding with the hidden state; norms: embedding, hidden state, shared head.
+        found.append(Tensor(c.hidden_size, 2 * c.hidden_size, layers, sharded=False, quantised=False, mtp=True))
+        found.append(Tensor(1, 3 * c.hidden_size, layers, sharded=False, quantised=False, mtp=True))
+    return found
+
+
+def parameters(config: Config, mtp: bool = True) -> int:
+    """Number of parameters."""
+    return sum(tensor.parameters for tensor in tensors(config, mtp))
+
+
+def checkpoint_bytes(config: Config, weights: WeightFormat, mtp: bool = True) -> int:
+    """Bytes of the checkpoint on disk."""
+    return round(sum(tensor.size(weights) for tensor in tensors(config, mtp)))
+
+
+def weights_per_gpu(
+    config: Config,
+    weights: WeightFormat,
+    tensor_parallel: int,
+    mtp: bool = True,
+    attention_parallel: Optional[int] = None,
+    dense_parallel: Optional[int] = None,
+) -> float:
+    """Bytes of weights on each GPU, as stored in the checkpoint.
+
+    Routed experts are always divided by ``tensor_parallel``. Data-parallel attention divides attention by less
+    (``attention_parallel``), data-parallel replicas divide everything but the experts by less (``dense_parallel``).
+    """
+    attention = attention_parallel or tensor_parallel
+    dense = dense_parallel or tensor_parallel
+
+    def divisor(tensor: Tensor) -> int:
+        if not tensor.sharded:
+            return 1
+        if tensor.expert:
+            return tensor_parallel
+        return attention if tensor.attention else dense
+
+    return sum(tensor.size(weights) / divisor(tensor) for tensor in tensors(config, mtp))
+
+
+def absorbed_per_gpu(config: Config, attention_parallel: int, mtp: bool = True) -> float:
+    """Bytes per GPU of the BF16 copy of ``kv_b_proj`` that MLA engines keep to absorb it into the attention."""
+    if not config.is_mla:
+        return 0.0
+    layers = config.num_hidden_layers + (config.num_nextn_predict_layers if mtp else 0)
+    per_layer = config.kv_lora_rank * config.num_attention_heads * (config.qk_nope_head_dim + config.v_head_dim)
+    return 2 * per_layer * layers / attention_parallel
+
+
+def kv_bytes_per_token(config: Config, kv_format: str, tensor_parallel: int, mtp: bool = True) -> int:
+    """Bytes of KV cache that one token takes on each GPU.
+
+    MLA has one latent head, so under tensor parallelism every GPU stores the whole cache; grouped-query models divide
+    their KV heads until each GPU has one.
+    """
+    layers = config.num_hidden_layers + (config.num_nextn_predict_layers if mtp else 0)
+    if not config.is_mla:
+        heads = math.ceil(config.num_key_value_heads / tensor_parallel)
+        element = 2 if kv_format == "bf16" else 1
+        return 2 * heads * config.head_dim * element * layers
+    indexers = 0
+    if config.index_n_heads:
+        own = config.num_hidden_layers if config.indexer_layers is None else config.indexer_layers
+        indexers = own + (layers - config.num_hidden_layers)
+    return _latent_bytes(config, kv_format) * layers + (config.index_head_dim + _INDEX_SCALE_BYTES) * indexers
+
+
+def token_pool(pool_bytes: float, kv_bytes: int) -> int:
+    """Tokens that fit in a KV pool."""
+    return max(0, math.floor(pool_bytes / kv_bytes))
+
+
+def _latent_bytes(config: Config, kv_format: str) -> int:
+    rank, rope = config.kv_lora_rank, config.qk_rope_head_dim
+    if kv_format == "bf16":
+        return 2 * (rank + rope)
+    if kv_format == "fp8_packed":  # FP8 latent, one FP32 scale per 128, BF16 rope: FlashMLA, vLLM fp8_ds_mla
+        return rank + _SCALE_BYTES * math.ceil(rank / _FP8_BLOCK) + 2 * rope
+    if kv_format == "fp8_flat":  # everything FP8, no scales: SGLang with the trtllm backend
+        return rank + rope
+    raise ValueError(f"unknown KV cache format {kv_format!r}; known are {', '.join(KV_FORMATS)}")
+
+
+def _attention(c: Config, layers: int, mtp: bool) -> list[Tensor]:
+    norms = Tensor(1, 2 * c.hidden_size, layers, sharded=False, quantised=False, mtp=mtp)
+    return [norms, *(_mla(c, layers, mtp) if c.is_mla else _grouped_query(c, layers, mtp))]
+
+
+def _mla(c: Config, layers: int, mtp: bool) -> list[Tensor]:
+    heads = c.num_attention_heads
+    query, value = heads * (c.qk_nope_head_dim + c.qk_rope_head_dim), heads * c.v_head_dim
+
+    def shard(rows: int, columns: int) -> Tensor:
+        return Tensor(rows, columns, layers, sharded=True, quantised=True, mtp=mtp, attention=True)
+
+    def copy(rows: int, columns: int, quantised: bool = True, copies: int = layers) -> Tensor:
+        return Tensor(rows, columns, copies, sharded=False, quantised=quantised, mtp=mtp)
+
+    found = [
+        copy(c.q_lora_rank, c.hidden_size),
+        shard(query, c.q_lora_rank),
+        copy(c.kv_lora_rank + c.qk_rope_head_dim, c.hidden_size),
+        shard(heads * (c.qk_nope_head_dim + c.v_head_dim), c.kv_lora_rank),
+        shard(c.hidden_size, value),
+        copy(1, c.q_lora_rank + c.kv_lora_rank, quantised=False),  # norms of the two compressions
+    ]
+    if c.index_n_heads:
+        own = layers if mtp or c.indexer_layers is None else c.indexer_layers
+        found += [
+            copy(c.index_n_heads * c.index_head_dim, c.q_lora_rank, copies=own),
+            copy(c.index_head_dim, c.hidden_size, copies=own),
+            copy(c.index_n_heads, c.hidden_size, quantised=False, copies=own),
+            copy(1, 2 * c.index_head_dim, quantised=False, copies=own),  # key norm: weight and bias
+        ]
+    return found
+
+
+def _grouped_query(c: Config, layers: int, mtp: bool) -> list[Tensor]:
+    query, keys = c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim
+    found = [
+        Tensor(query, c.hidden_size, layers, sharded=True, quantised=True, mtp=mtp, attention=True),
+        Tensor(keys, c.hidden_size, 2 * layers, sharded=True, quantised=True, mtp=mtp, attention=True),
+        Tensor(c.hidden_size, query, layers, sharded=True, quantised=True, mtp=mtp, attention=True),
+    ]
+    if c.attention_bias:
+        found.append(Tensor(1, query + 2 * keys, layers, sharded=True, quantised=False, mtp=mtp))
+    if c.use_qk_norm:
+        found.append(Tensor(1, 2 * c.head_dim, layers, sharded=False, quantised=False, mtp=mtp))
+    return found
+
+
+def _dense_mlp(c: Config) -> list[Tensor]:
+    return [Tensor(c.intermediate_size, c.hidden_size, 3 * c.first_k_dense_replace, sharded=True, quantised=True)]
+
+
+def _moe(c: Config, layers: int, mtp: bool) -> list[Tensor]:
+    expert = c.moe_intermediate_size
+    return [
+        Tensor(
+            expert, c.hidden_size, 3 * c.n_routed_experts * layers, sharded=True, quantised=True, expert=True, mtp=mtp
+        ),
+        Tensor(expert * c.n_shared_experts, c.hidden_size, 3 * layers, sharded=True, quantised=True, mtp=mtp),
+        Tensor(c.n_routed_experts, c.hidden_size, layers, sharded=False, quantised=False, mtp=mtp),  # gate
+        Tensor(1, c.n_routed_experts, layers, sharded=False, quantised=False, mtp=mtp),  # its correction bias
+    ]
