@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -75,11 +76,17 @@ def run(
             f"the program {argv[0]!r} is not installed; run scripts/install_system_packages.sh"
         ) from error
     except subprocess.TimeoutExpired as error:
-        raise RehearsalError(f"{' '.join(argv)}: no end after {timeout:g} s") from error
+        raise RehearsalError(f"{_shown(argv)}: no end after {timeout:g} s") from error
     if done.returncode != 0:
         said = (done.stderr.strip() or done.stdout.strip() or "nothing")[-2000:]
-        raise RehearsalError(f"{' '.join(argv)}: ended with {done.returncode} and said: {said}")
+        raise RehearsalError(f"{_shown(argv)}: ended with {done.returncode} and said: {said}")
     return done.stdout
+
+
+def _shown(argv: Sequence[str]) -> str:
+    """A command line short enough for a message: its beginning and its end."""
+    text = shlex.join(argv)
+    return text if len(text) <= 400 else f"{text[:250]} ... {text[-140:]}"
 
 
 def run_logged(argv: Sequence[str], log: Path) -> None:

@@ -58,6 +58,9 @@ class PodmanBackend:
             )
         except NoAddressLeft as error:
             raise CapacityError(str(error)) from error
+        finally:
+            # The next poll must see this host, not the list from before.
+            self._forget_snapshot()
 
     def poll(self, instance_id: str) -> HostState:
         """Ready means that sshd greets on the public address."""
