@@ -9,6 +9,7 @@ Knowledge is in ``catalog/``; here is only how facts combine.
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -138,6 +139,29 @@ class _Choice:
         )
         nearest = [text for _distance, text in found[:4]]
         return f"{self.model.name} is known to work on {'; '.join(nearest)}"
+
+
+def listen_address(bind: str, private_address: Optional[str]) -> str:
+    """The address an endpoint is published on: ``private``, ``loopback``, ``public`` or an IP address as it is.
+
+    Raises PlanError when there is no private address, or the text is no address.
+    """
+    if bind == "private":
+        if private_address:
+            return listen_address(private_address, None)
+        raise PlanError(
+            "the endpoint shall be bound to the private address, but the inventory knows none. Next: set glm_bind to "
+            "loopback, public or an address of the host."
+        )
+    known = {"loopback": "127.0.0.1", "public": "0.0.0.0"}
+    if bind in known:
+        return known[bind]
+    try:
+        return str(ipaddress.ip_address(bind))
+    except ValueError:
+        raise PlanError(
+            f"{bind!r} is neither private, loopback, public nor an IP address. Next: set glm_bind to one of these."
+        ) from None
 
 
 def make(intent: Intent, known: cat.Catalog, lock: Optional[Mapping[str, Any]] = None) -> dict[str, Any]:
@@ -334,7 +358,7 @@ def _arguments(
         instead = choice.engine.replaced_options.get(exc.flag)
         choice.refuse(
             f"glm_engine_args: {exc}",
-            f"use {instead}" if instead else "correct glm_engine_args; null removes an argument of the recipe",
+            instead or "correct glm_engine_args; null removes an argument of the recipe",
         )
     shown = {}
     for name in [*recipe.args, *override]:

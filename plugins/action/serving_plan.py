@@ -1,0 +1,84 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Make a host's serving plan on the controller. Documented in ``plugins/modules/serving_plan.py``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.glm.fleet.plugins.plugin_utils import catalog, flags, lockfile, planner
+
+_NO_ACCELERATOR = (
+    "expected the host's accelerators, found none. Next: set glm_accelerator and glm_accelerator_count (for example "
+    "B200 and 8), or use an inventory that knows them."
+)
+
+
+def _preload() -> None:
+    """Read the catalogue when this plugin is loaded.
+
+    Ansible loads it once, in the process that forks one worker per host: what is read here is read once for the whole
+    fleet. A broken catalogue is reported by the task itself.
+    """
+    try:
+        for engine in catalog.load().engines.values():
+            flags.load(engine.name, engine.default_version)
+    except catalog.CatalogError:
+        return
+
+
+_preload()
+
+
+class ActionModule(ActionBase):
+    """No connection, nothing changed: works for hosts that do not exist yet, and in check mode."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result = super().run(tmp, task_vars)
+        _checked, args = self.validate_argument_spec(
+            argument_spec={
+                "model": {"type": "str", "required": True},
+                "precision": {"type": "str", "default": "fp8"},
+                "engine": {"type": "str"},
+                "engine_version": {"type": "str"},
+                "image_variant": {"type": "str"},
+                "profile": {"type": "str", "default": "agentic"},
+                "accelerator": {"type": "str"},
+                "accelerator_count": {"type": "int"},
+                "engine_args": {"type": "dict", "default": {}},
+                "served_model_name": {"type": "str"},
+                "bind": {"type": "str", "default": "loopback"},
+                "private_address": {"type": "str"},
+                "port": {"type": "int", "default": 8000},
+                "data_dir": {"type": "str", "default": "/var/lib/glm"},
+                "config_dir": {"type": "str", "default": "/etc/glm"},
+                "revision": {"type": "str", "default": "main"},
+                "replica": {"type": "int", "default": 0},
+                "driver_version": {"type": "str"},
+                "lock_file": {"type": "path"},
+            }
+        )
+        # An empty variable means "not set": role defaults cannot leave an argument out.
+        given = {key: value for key, value in args.items() if value not in (None, "")}
+        host = (task_vars or {}).get("inventory_hostname", "controller")
+        try:
+            plan = self._plan(given)
+        except (planner.PlanError, catalog.CatalogError, lockfile.LockFileError) as exc:
+            return {**result, "failed": True, "msg": f"{host}, plan: {exc}"}
+        return {**result, "changed": False, "ansible_facts": {"glm_plan": plan}}
+
+    @staticmethod
+    def _plan(args: dict[str, Any]) -> dict[str, Any]:
+        if "accelerator" not in args or "accelerator_count" not in args:
+            raise planner.PlanError(_NO_ACCELERATOR)
+        lock_file = args.pop("lock_file", None)
+        address = planner.listen_address(args.pop("bind"), args.pop("private_address", None))
+        intent = planner.Intent(listen_address=address, listen_port=args.pop("port"), **args)
+        return planner.make(intent, catalog.load(), lockfile.read(lock_file) if lock_file else None)

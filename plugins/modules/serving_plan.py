@@ -1,0 +1,134 @@
+#!/usr/bin/python
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Documentation of the action plugin ``serving_plan``, which runs on the controller."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: serving_plan
+short_description: Decide exactly how a model is served on a host, or refuse with the reason
+version_added: 0.1.0
+description:
+  - Turns intent (model, precision, engine, profile) and the host's accelerators into one plan that all roles read. It
+    has the image, the argument list, environment, mounts, memory arithmetic, time-outs and the contract with clients.
+  - Runs on the controller, needs no connection and no network, changes nothing and works in check mode.
+  - Refuses what cannot work (memory, missing kernels, flags that the engine version does not have) before anything is
+    touched, with the arithmetic and what would work.
+options:
+  model:
+    description: Name of a model in the catalogue.
+    type: str
+    required: true
+  precision:
+    description: Which of the model's published checkpoints to serve.
+    type: str
+    default: fp8
+  engine:
+    description: Inference engine, C(vllm) or C(sglang). By default the one that the catalogue prefers.
+    type: str
+  engine_version:
+    description: Version of the engine. By default the catalogue's, which says why.
+    type: str
+  image_variant:
+    description: CUDA variant of the engine's image, such as C(cu129) or C(cu130). By default the engine's plain one.
+    type: str
+  profile:
+    description: Kind of work to serve.
+    type: str
+    default: agentic
+  accelerator:
+    description: Accelerator of the host, such as C(B200). Required, but a host variable usually supplies it.
+    type: str
+  accelerator_count:
+    description: How many accelerators the host has. Required, but a host variable usually supplies it.
+    type: int
+  engine_args:
+    description:
+      - Engine arguments that win over the recipe's, without dashes.
+      - V(true) is a bare switch, V(false) its negative form, V(null) removes the argument, a list gives several values.
+    type: dict
+    default: {}
+  served_model_name:
+    description: Name that clients use. By default the checkpoint's, such as C(glm-5.1-fp8).
+    type: str
+  bind:
+    description: Where the endpoint listens. C(private), C(loopback), C(public) or an IP address of the host.
+    type: str
+    default: loopback
+  private_address:
+    description: Private address of the host, used when O(bind=private).
+    type: str
+  port:
+    description: TCP port of the endpoint on the host.
+    type: int
+    default: 8000
+  data_dir:
+    description: Folder on the host for weights and compile caches.
+    type: str
+    default: /var/lib/glm
+  config_dir:
+    description: Folder on the host for the engine's environment and secret files.
+    type: str
+    default: /etc/glm
+  revision:
+    description: Branch, tag or commit of the model's repository.
+    type: str
+    default: main
+  replica:
+    description: Number of this replica on the host.
+    type: int
+    default: 0
+  driver_version:
+    description: Driver of the host, when it is known. A driver too old for the image is then refused.
+    type: str
+  lock_file:
+    description: Lock file on the controller. A missing file is an empty one. The plan obeys it and never writes it.
+    type: path
+attributes:
+  check_mode:
+    description: Can run in check_mode and return changed status prediction without modifying target.
+    support: full
+  diff_mode:
+    description: Will return details on what has changed when in diff mode.
+    support: none
+author:
+  - glm.fleet contributors (@glm-fleet)
+"""
+
+EXAMPLES = r"""
+- name: Plan GLM-5.1 on the host's accelerators
+  glm.fleet.serving_plan:
+    model: GLM-5.1
+    accelerator: "{{ lambda_accelerator }}"
+    accelerator_count: "{{ lambda_accelerator_count }}"
+    bind: private
+    private_address: "{{ lambda_private_ip }}"
+    lock_file: "{{ inventory_dir }}/glm.lock.yml"
+
+- name: Serve fewer parallel requests, without speculative decoding
+  glm.fleet.serving_plan:
+    model: GLM-5.1
+    accelerator: H200
+    accelerator_count: 8
+    engine_args:
+      max-num-seqs: 16
+      speculative-config:
+"""
+
+RETURN = r"""
+ansible_facts:
+  description: Facts to add to the host.
+  returned: success
+  type: dict
+  contains:
+    glm_plan:
+      description: The serving plan, schema 1. See docs/architecture.md for every key.
+      type: dict
+      returned: success
+      sample:
+        schema: 1
+        served_model_name: glm-5.1-fp8
+        image: {reference: "vllm/vllm-openai:v0.32.0"}
+"""
