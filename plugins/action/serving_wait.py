@@ -100,8 +100,7 @@ class ActionModule(ActionBase):
             if state in ("failed", "inactive") or time.monotonic() > deadline:
                 phase = progress.phase or status["phase"]
                 text = failure_text(host, args["unit"], status, phase, 2 if retried else 1)
-                return {"failed": True, "changed": False, "msg": text, "phase": phase, "cause": status["cause"],
-                        "remedy": status["remedy"], "log": status["log"]}  # fmt: skip
+                return {"failed": True, "changed": False, "msg": text, "phase": phase, "cause": status["cause"]}
             if status["sub_state"] != "auto-restart":
                 progress.tell(status, time.monotonic())
             time.sleep(args["poll_seconds"])

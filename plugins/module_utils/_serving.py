@@ -112,6 +112,11 @@ CAUSES: tuple[tuple[re.Pattern[str], str, str], ...] = tuple(
             "run the role engine_image again; the unit never pulls",
         ),
         (
+            r'could not select device driver "cdi"',
+            "docker's CDI support is off",
+            "run the role docker: it sets features.cdi in /etc/docker/daemon.json",
+        ),
+        (
             r"the GPUs are not ready|unresolvable CDI devices|CDI device injection failed|"
             r"could not select device driver",
             "docker was not given the GPUs",

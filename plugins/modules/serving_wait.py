@@ -77,13 +77,4 @@ cause:
   description: The likeliest reason.
   type: str
   returned: failure
-remedy:
-  description: What to do about it.
-  type: str
-  returned: failure
-log:
-  description: The engine's last lines, without secrets.
-  type: list
-  elements: str
-  returned: failure
 """

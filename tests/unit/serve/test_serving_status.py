@@ -69,6 +69,7 @@ def test_phases_without_engine_lines() -> None:
         ("glm: FAILED: port 8000 on 10.0.0.5 is in use by another program", "port is in use"),
         ("docker: Bind for 10.0.0.5:8000 failed: port is already allocated.", "port is in use"),
         ("docker: could not inject: unresolvable CDI devices nvidia.com/gpu=all", "not given the GPUs"),
+        ('docker: Error response from daemon: could not select device driver "cdi" with', "CDI support is off"),
         ("RuntimeError: Error 802: CUDA error 802: system not yet initialized", "fabric"),
         ("Failed to initialize NVML: Driver/library version mismatch", "driver does not fit"),
         ("ValueError: model type `glm_moe_dsa` but Transformers does not recognize this architecture", "too old"),

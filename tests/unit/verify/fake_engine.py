@@ -33,6 +33,7 @@ class Behaviour:
     empty_content: bool = False
     garbage: bool = False
     context: int | None = None
+    key: str = KEY
     requests: list[dict[str, Any]] = field(default_factory=list)
     released: threading.Event = field(default_factory=threading.Event)
 
@@ -68,7 +69,8 @@ class Handler(BaseHTTPRequestHandler):
             self.behaviour.released.wait(30)
             return None
         if self.behaviour.chat_status != 200:
-            return self.answer(self.behaviour.chat_status, {"error": {"message": f"EngineDeadError key={KEY}"}})
+            error = {"message": f"EngineDeadError key={self.behaviour.key}"}
+            return self.answer(self.behaviour.chat_status, {"error": error})
         if self.behaviour.garbage:
             return self.answer(200, {"object": "something else"})
         message, finish = self.message(body)
@@ -91,7 +93,7 @@ class Handler(BaseHTTPRequestHandler):
         return message, "stop"
 
     def refused(self) -> bool:
-        return self.behaviour.key_required and self.headers.get("Authorization") != f"Bearer {KEY}"
+        return self.behaviour.key_required and self.headers.get("Authorization") != f"Bearer {self.behaviour.key}"
 
     def answer(self, status: int, body: Any) -> None:
         text = b"" if body is None else (body if isinstance(body, str) else json.dumps(body)).encode()
@@ -105,10 +107,12 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def engine(behaviour: Behaviour | None = None) -> Iterator[tuple[Behaviour, int]]:
-    """A running server on a free loopback port."""
+def engine(
+    behaviour: Behaviour | None = None, where: tuple[str, int] = ("127.0.0.1", 0)
+) -> Iterator[tuple[Behaviour, int]]:
+    """A running server, by default on a free loopback port."""
     chosen = behaviour or Behaviour()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(where, Handler)
     server.behaviour = chosen  # type: ignore[attr-defined]
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)

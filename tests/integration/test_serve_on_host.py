@@ -1,0 +1,271 @@
+"""The roles serve and verify against a host that boots systemd and runs Docker, with a toy engine in the container.
+
+What only a real host shows: that the sandbox lets the docker client work, that arguments survive systemd, that a
+second run restarts nothing, that a stop is clean, and what a person reads when an engine fails. The tests build on
+one another.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from simulator.hosts import images
+from simulator.hosts.accelerators import declare
+from simulator.hosts.machines import HostRequest, Machines
+from simulator.settings import Settings
+from tests.unit.serve.plans import plan
+
+pytestmark = pytest.mark.podman
+
+ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+IMAGE = "toy-engine:1"
+UNIT = "glm-serve-0.service"
+TRICKY = ["--json", '{"a":"b c","n":3}', "--note", "100% of $HOME, ${USER} \\ and 'quotes'\nand a line", ";", "#", ""]
+
+
+@dataclass
+class Run:
+    code: int
+    output: str
+
+    def changed(self, host: str = "gpu-1") -> int:
+        return int(re.search(rf"^{host}\s+: ok=\d+\s+changed=(\d+)", self.output, re.M).group(1))
+
+
+class Fleet:
+    """One host, its inventory, and the plan it is served with."""
+
+    def __init__(self, machines: Machines, folder: Path) -> None:
+        self.machines = machines
+        self.folder = folder
+        self.state = folder / "state"
+        self.plan: dict[str, Any] = {}
+
+    def on_host(self, *argv: str, stdin: str | None = None) -> str:
+        return self.machines.execute("gpu-1", *argv, stdin=stdin)
+
+    def show(self, name: str) -> str:
+        return self.on_host("systemctl", "show", UNIT, f"--property={name}", "--value").strip()
+
+    def deploy(self, *arguments: str, mode: str = "", **changes: Any) -> Run:
+        made = {**self.plan, **changes}
+        made["env"] = {**made["env"], **({"TOY_MODE": mode} if mode else {})}
+        variables = self.folder / "plan.json"
+        given = {"serve_plan": made, "verify_plan": made, "glm_state_dir": str(self.state), "serve_poll_seconds": 1}
+        variables.write_text(json.dumps(given), encoding="utf-8")
+        done = subprocess.run(
+            ["ansible-playbook", "-i", str(self.folder / "hosts.yml"), str(HERE / "serve/serve.yml"),
+             "-e", f"@{variables}", *arguments],
+            cwd=ROOT, capture_output=True, text=True, timeout=400, check=False,
+            env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_INJECT_FACT_VARS": "false"},
+        )  # fmt: skip
+        print(done.stdout, done.stderr)
+        return Run(done.returncode, done.stdout + done.stderr)
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    folder = tmp_path_factory.mktemp("serve")
+    settings = Settings.from_environment().with_state_dir(folder / "rehearsal")
+    machines = Machines(settings)
+    image = images.ensure_image(settings, machines.podman, "gpu-base")
+    key = folder / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    public = key.with_suffix(".pub").read_text(encoding="utf-8").strip()
+    seed = {
+        "meta-data": json.dumps({"instance-id": "gpu-1", "local-hostname": "gpu-1", "public-keys": [public]}),
+        "user-data": "#cloud-config\n{}\n",
+    }
+    made = Fleet(machines, folder)
+    try:
+        host = machines.create(
+            HostRequest("gpu-1", image, "gpu-1", "manual", seed, declare("B200", 8, 192), docker=True)
+        )
+        options = f"-i {key} -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
+        entry = {"ansible_host": host.ip, "ansible_user": "ubuntu", "ansible_ssh_common_args": options}
+        inventory = {"all": {"children": {"gpu": {"hosts": {"gpu-1": entry}}}}}
+        (folder / "hosts.yml").write_text(json.dumps(inventory), encoding="utf-8")
+        wait_for_boot(made)
+        made.on_host("tee", "/etc/docker/daemon.json", stdin='{"features": {"cdi": true}}')
+        made.on_host("systemctl", "restart", "docker")
+        build_image(made)
+        made.plan = host_plan(host.private_ip)
+        yield made
+    finally:
+        machines.remove_all(["manual"])
+
+
+def wait_for_boot(fleet: Fleet) -> None:
+    deadline = time.monotonic() + 120
+    probe = "test -S /run/docker.sock && docker info >/dev/null && id ubuntu && test -s ~ubuntu/.ssh/authorized_keys"
+    while True:
+        try:
+            fleet.on_host("sh", "-c", probe)
+            return
+        except Exception:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1)
+
+
+def build_image(fleet: Fleet) -> None:
+    """The host's own system with the toy in it: the smallest image with a Python that needs no download."""
+    fleet.on_host("mkdir", "-p", "/tmp/toy/opt/toy")
+    for source in (HERE / "serve/toy_engine.py", ROOT / "tests/unit/verify/fake_engine.py"):
+        fleet.on_host("tee", f"/tmp/toy/opt/toy/{source.name}", stdin=source.read_text(encoding="utf-8"))
+    system = "usr/bin usr/lib/python3* usr/lib/*-linux-gnu usr/lib64 bin lib lib64"
+    fleet.on_host("sh", "-c", f"cd / && tar -c {system} -C /tmp/toy opt | docker import - {IMAGE}")
+
+
+def host_plan(address: str) -> dict[str, Any]:
+    made = plan()
+    made["image"]["reference"] = IMAGE
+    made["listen"]["address"] = address
+    made["timeouts"] = {"start_seconds": 90, "stop_seconds": 20, "phases": {}}
+    made["command"] = ["python3", "/opt/toy/toy_engine.py", *TRICKY]
+    return made
+
+
+def snapshot_of(fleet: Fleet) -> str:
+    model = fleet.plan["model"]
+    folder = "models--" + model["repository"].replace("/", "--")
+    return f"/var/lib/glm/huggingface/hub/{folder}/snapshots/{model['revision']}"
+
+
+def test_check_mode_works_on_a_fresh_host_and_touches_nothing(fleet: Fleet) -> None:
+    run = fleet.deploy("--check", "--diff")
+    assert run.code == 0, run.output
+    assert fleet.on_host("sh", "-c", "ls /etc/glm /etc/systemd/system/glm* 2>/dev/null || true") == ""
+    assert not fleet.state.exists()
+
+
+def test_missing_weights_are_a_failure_that_says_so(fleet: Fleet) -> None:
+    run = fleet.deploy()
+    assert run.code != 0
+    assert "the weights are not where the plan has them" in run.output
+
+
+def test_a_first_run_ends_in_a_verified_endpoint(fleet: Fleet) -> None:
+    fleet.on_host("mkdir", "-p", snapshot_of(fleet))
+    run = fleet.deploy()
+    assert run.code == 0, run.output
+    assert "loading weights (shards" in run.output and "glm-serve-0: ready after" in run.output
+    report = json.loads((fleet.state / "reports/gpu-1.json").read_text(encoding="utf-8"))
+    assert report["ok"] and {check["name"] for check in report["checks"]} >= {"chat", "tool_call", "closed"}
+    key = (fleet.state / "api_key").read_text(encoding="utf-8").strip()
+    assert key not in run.output and "$(cat " in run.output
+    assert re.search(r"^gpu-1 +http://10\.\S+:8000/v1 +glm-5.1-fp8 +vllm 0.32.0 +ok +9/9 ", run.output, re.M)
+
+
+def said(fleet: Fleet, what: str) -> Any:
+    """What the toy engine printed about itself when it was started last."""
+    journal = fleet.on_host("journalctl", "-u", UNIT, "-o", "cat")
+    return json.loads(re.findall(rf"^{what} (.*)$", journal, re.M)[-1])
+
+
+def test_arguments_arrive_as_the_plan_has_them(fleet: Fleet) -> None:
+    assert said(fleet, "argv") == TRICKY
+
+
+def test_files_are_private_and_the_key_is_in_no_argument_list(fleet: Fleet) -> None:
+    modes = fleet.on_host("stat", "-c", "%a %n", "/etc/glm/serve-0.env", "/etc/glm/serve-0.secret.env")
+    assert modes.split("\n")[:2] == ["600 /etc/glm/serve-0.env", "600 /etc/glm/serve-0.secret.env"]
+    key = (fleet.state / "api_key").read_text(encoding="utf-8").strip()
+    assert key not in fleet.on_host("sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
+
+
+def test_only_the_private_address_answers(fleet: Fleet) -> None:
+    listening = fleet.on_host("ss", "-Hltn", "sport = :8000").split()
+    assert f"{fleet.plan['listen']['address']}:8000" in listening and "0.0.0.0:8000" not in listening
+
+
+def test_the_gpus_are_inside_the_container(fleet: Fleet) -> None:
+    assert len(said(fleet, "devices")) == fleet.plan["accelerator"]["count"]
+
+
+def test_a_second_run_changes_nothing_and_restarts_nothing(fleet: Fleet) -> None:
+    before = fleet.show("MainPID"), fleet.show("InvocationID")
+    run = fleet.deploy()
+    assert (run.code, run.changed()) == (0, 0), run.output
+    assert (fleet.show("MainPID"), fleet.show("InvocationID")) == before
+
+
+def test_a_changed_environment_restarts_the_replica(fleet: Fleet) -> None:
+    before = fleet.show("InvocationID")
+    run = fleet.deploy(env={**fleet.plan["env"], "A_NEW": "value"})
+    assert run.code == 0, run.output
+    assert fleet.show("InvocationID") != before
+
+
+def test_an_interrupted_run_is_finished_by_the_next_one(fleet: Fleet) -> None:
+    before = fleet.show("InvocationID")
+    assert fleet.deploy("--tags", "serve_configure").code == 0
+    assert fleet.show("InvocationID") == before
+    assert fleet.deploy().code == 0
+    assert fleet.show("InvocationID") != before
+
+
+@pytest.mark.parametrize(("mode", "statuses"), [("", []), ("killed", [137])])
+def test_a_stop_is_clean_and_leaves_nothing(fleet: Fleet, mode: str, statuses: list[int]) -> None:
+    assert fleet.deploy(mode=mode, stop={"success_exit_status": statuses}).code == 0
+    fleet.on_host("systemctl", "stop", UNIT)
+    assert (fleet.show("ActiveState"), fleet.show("Result")) == ("inactive", "success")
+    assert fleet.on_host("docker", "ps", "--all", "--quiet") == ""
+
+
+def test_a_kill_is_a_crash_and_is_mended(fleet: Fleet) -> None:
+    assert fleet.deploy(mode="killed", stop={"success_exit_status": [137]}).code == 0
+    fleet.on_host("docker", "kill", "glm-serve-0")
+    deadline = time.monotonic() + 60
+    while not (fleet.show("NRestarts") == "1" and fleet.show("ActiveState") == "active"):
+        assert time.monotonic() < deadline, fleet.on_host("systemctl", "status", UNIT)
+        time.sleep(1)
+
+
+def test_an_engine_that_exits_shows_its_last_lines_without_the_key(fleet: Fleet) -> None:
+    run = fleet.deploy(mode="exit")
+    key = (fleet.state / "api_key").read_text(encoding="utf-8").strip()
+    assert run.code != 0 and key not in run.output
+    expected = (
+        "gpu-1, serve, phase 'loading weights'",
+        "in 2 attempts",
+        "exit status 1",
+        "ValueError: cannot serve with ********",
+        "systemd tries once more",
+    )
+    assert [words for words in expected if words not in run.output] == []
+    assert fleet.on_host("docker", "ps", "--all", "--quiet") == ""
+
+
+def test_an_engine_that_answers_all_but_chats_is_named_as_such(fleet: Fleet) -> None:
+    run = fleet.deploy(mode="no-chat")
+    assert run.code != 0
+    assert "the engine answers /health and /v1/models but not a chat" in run.output
+
+
+def test_a_port_in_use_names_who_has_it(fleet: Fleet) -> None:
+    fleet.on_host("systemctl", "stop", UNIT)
+    fleet.on_host("systemd-run", "--unit=squatter", "python3", "-m", "http.server", "8000")
+    try:
+        wait = "until ss -Hltn sport = :8000 | grep -q 8000; do sleep 0.2; done"
+        fleet.on_host("timeout", "20", "sh", "-c", wait)
+        run = fleet.deploy()
+        assert run.code != 0 and re.search(r"port 8000 to be free, found process \d+ \(python3: ", run.output)
+    finally:
+        fleet.on_host("systemctl", "stop", "squatter")
+
+
+def test_a_missing_image_is_named(fleet: Fleet) -> None:
+    run = fleet.deploy(image={**fleet.plan["image"], "reference": "no-such-image:1"})
+    assert run.code != 0 and "the image is not on the host" in run.output
