@@ -190,6 +190,7 @@ events:
   elements: str
 """
 
+import hashlib
 import inspect
 import os
 import re
@@ -279,8 +280,9 @@ class Weights:
 
     @property
     def key(self) -> str:
-        """Name of the unit, the container and the folders of one fetch."""
-        return f"{self.repository.replace('/', '--')}-{self.commit[:12]}"
+        """Name of the unit, the container and the folders of one fetch; each data directory has its own."""
+        place = hashlib.sha256(str(self.hf_home).encode()).hexdigest()[:6]
+        return f"{self.repository.replace('/', '--')}-{self.commit[:12]}-{place}"
 
     @property
     def unit(self) -> str:

@@ -177,7 +177,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class _HubHandler(_Handler):
-    """The public side."""
+    """The public side; ``target`` is ``<repository>/<file>`` while a file is sent."""
+
+    target = ""
 
     def do_HEAD(self) -> None:
         self._answer()
@@ -191,27 +193,19 @@ class _HubHandler(_Handler):
     def _answer(self) -> None:
         split = urlsplit(self.path)
         self.target = ""
-        self.status = 0
         self.query = parse_qs(split.query)
         payload = self.body()
         try:
             self._route(split.path, payload)
         except HubError as exc:
             self.reply(exc.status, {"error": str(exc)}, exc.headers)
-        finally:
-            self.hub.requests.append(
-                Request(
-                    self.command,
-                    self.path,
-                    self.target,
-                    self.status,
-                    self.headers.get("Range"),
-                    "Authorization" in self.headers,
-                )
-            )
 
     def send_response(self, code: int, message: str | None = None) -> None:
-        self.status = int(code)
+        # Logged when the answer begins, so that a test sees a download while it goes on.
+        wanted, authenticated = self.headers.get("Range"), "Authorization" in self.headers
+        self.hub.requests.append(
+            Request(self.command, self.path, self.target, int(code), wanted, authenticated)
+        )
         super().send_response(code, message)
 
     def _route(self, path: str, payload: bytes) -> None:
