@@ -263,6 +263,7 @@ def _scale_environment(launch: Launch, environ: Mapping[str, str]) -> None:
         DO_NOT_TRACK="1",
         TOKENIZERS_PARALLELISM="false",
         OMP_NUM_THREADS="1",  # the matrices are tiny; threads only cost
+        TORCH_COMPILE_DISABLE="1",  # there is no compiler in the image
         # The tree is mounted read-only and precompiled.
         PYTHONDONTWRITEBYTECODE="1",
     )

