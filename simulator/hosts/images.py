@@ -97,7 +97,7 @@ def overlay_tar(recipe: Recipe) -> bytes:
         for overlay in recipe.overlays:
             base = ROOTFS / overlay
             for path in sorted(base.rglob("*")):
-                if path.is_dir():
+                if path.is_dir() or "__pycache__" in path.parts:
                     continue
                 content = path.read_bytes()
                 member = tarfile.TarInfo("./" + path.relative_to(base).as_posix())

@@ -1,0 +1,220 @@
+"""The parts of the rehearsal that need no host: settings, detection, services, the registry's checks, messages."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from simulator import cli, registry
+from simulator.hosts import images
+from simulator.hosts.accelerators import declare
+from simulator.hosts.manual import ManualHost, create
+from simulator.hosts.podman import Machine, containers_conf
+from simulator.services import Service, Services
+from simulator.settings import Settings
+from simulator.support import RehearsalError, locked, run, step, write_atomically
+
+PURE = "cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n"
+MIXED = (
+    "tmpfs /sys/fs/cgroup tmpfs rw 0 0\n"
+    "cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n"
+    "cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n"
+)
+
+
+def settings(folder: Path, **environ: str) -> Settings:
+    places = {"GLM_REHEARSAL_DIR": str(folder / "state"), "GLM_CACHE_DIR": str(folder / "cache")}
+    return Settings.from_environment({**places, **environ})
+
+
+def machine(folder: Path, mounts: str, bounding: str, systemd: bool) -> Machine:
+    process = folder / "proc/self"
+    process.mkdir(parents=True)
+    (process / "mounts").write_text("proc /proc proc rw 0 0\n" + mounts)
+    (process / "status").write_text(f"Name:\tx\nCapBnd:\t{bounding}\n")
+    if systemd:
+        (folder / "run/systemd/system").mkdir(parents=True)
+    return Machine.detect(folder)
+
+
+def test_settings_have_defaults_and_follow_the_environment(tmp_path: Path) -> None:
+    plain = settings(tmp_path)
+    assert (plain.gateway, plain.registry, plain.api_url) == ("10.89.10.1", "10.89.10.1:5001", "http://127.0.0.1:8430")
+    moved = settings(tmp_path, GLM_REHEARSAL_PUBLIC_SUBNET="10.1.2.0/24", GLM_REHEARSAL_HUB_PORT="9000")
+    assert moved.hub_url == "http://10.1.2.1:9000"
+    assert plain.owner != plain.with_state_dir(tmp_path / "other").owner
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("GLM_REHEARSAL_API_PORT", "80"),
+        ("GLM_REHEARSAL_API_PORT", "http"),
+        ("GLM_REHEARSAL_PUBLIC_SUBNET", "10.0.0.1/24"),
+        ("GLM_REHEARSAL_PRIVATE_SUBNET", "10.0.0.0/30"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_named(tmp_path: Path, name: str, value: str) -> None:
+    with pytest.raises(ValueError, match=name):
+        settings(tmp_path, **{name: value})
+
+
+def test_an_ordinary_machine_needs_no_configuration(tmp_path: Path) -> None:
+    ordinary = machine(tmp_path, PURE, "000001ffffffffff", systemd=True)
+    assert ordinary == Machine(unified_cgroup=True, can_raise_limits=True, systemd=True)
+    assert containers_conf(ordinary) is None
+
+
+def test_a_restricted_machine_gets_runc_lower_limits_and_no_systemd(tmp_path: Path) -> None:
+    restricted = machine(tmp_path, MIXED, "000001fffeffffff", systemd=False)
+    assert restricted == Machine(unified_cgroup=False, can_raise_limits=False, systemd=False)
+    hard = {resource.RLIMIT_NOFILE: 4096, resource.RLIMIT_NPROC: resource.RLIM_INFINITY}
+    text = containers_conf(restricted, lambda number: (0, hard[number])) or ""
+    assert 'default_ulimits = ["nofile=4096:4096", "nproc=32768:32768"]' in text
+    assert 'runtime = "runc"' in text and 'cgroup_manager = "cgroupfs"' in text
+
+
+def test_a_machine_without_systemd_keeps_its_runtime(tmp_path: Path) -> None:
+    text = containers_conf(machine(tmp_path, PURE, "000001ffffffffff", systemd=False)) or ""
+    assert "cgroupfs" in text and "runc" not in text and "ulimits" not in text
+
+
+def test_an_edited_recipe_is_another_image_and_an_unchanged_one_is_not() -> None:
+    recipe = images.find_recipe("gpu-base")
+    tag = images.image_tag(recipe)
+    assert tag == images.image_tag(images.find_recipe("gpu-base"))
+    changed = images.Recipe(recipe.name, recipe.suite, (*recipe.packages, "vim"), recipe.overlays)
+    assert images.image_tag(changed) != tag
+    with pytest.raises(RehearsalError, match="bare-bookworm, bare-trixie, gpu-base"):
+        images.find_recipe("gpu-bass")
+
+
+def test_declarations_know_real_products_and_fall_back_to_the_advertised_memory() -> None:
+    assert declare("B200", 8, 180).memory_mib == 183359
+    assert declare("H200", 8, 141).name == "NVIDIA H200"
+    assert declare("B300", 8, 288).memory_mib == int(288e9 / 2**20)
+    # The A100 of 40 GB is not the product of 80 GB in the table.
+    assert declare("A100", 8, 40).memory_mib == int(40e9 / 2**20)
+
+
+def service(folder: Path, port: int, program: str) -> Service:
+    return Service("web", [sys.executable, "-c", program, str(port)], f"http://127.0.0.1:{port}/", "SOME_PORT")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+SERVER = """
+import http.server, sys
+http.server.test(http.server.SimpleHTTPRequestHandler, port=int(sys.argv[1]), bind="127.0.0.1")
+"""
+
+
+def test_a_service_is_started_once_found_again_and_stopped(tmp_path: Path) -> None:
+    services = Services(settings(tmp_path))
+    web = service(tmp_path, free_port(), SERVER)
+    try:
+        assert services.start(web) is True
+        pid = services.running("web")
+        assert pid is not None
+        assert Services(settings(tmp_path)).start(web) is False
+        assert services.running("web") == pid
+    finally:
+        assert services.stop("web") is True
+    assert services.running("web") is None
+    assert services.stop("web") is False
+
+
+def test_a_service_that_ends_shows_its_last_words(tmp_path: Path) -> None:
+    services = Services(settings(tmp_path))
+    broken = service(tmp_path, free_port(), "import sys; sys.exit('no room on the disk')")
+    with pytest.raises(RehearsalError, match="ended with 1") as caught:
+        services.start(broken)
+    assert "no room on the disk" in str(caught.value)
+    assert "web.log" in str(caught.value) and "SOME_PORT" in str(caught.value)
+    assert services.running("web") is None
+
+
+def test_another_program_on_the_port_is_not_taken_for_the_service(tmp_path: Path) -> None:
+    port = free_port()
+    command = [sys.executable, "-c", SERVER, str(port)]
+    other = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while not _listens(port):
+            pass
+        with pytest.raises(RehearsalError, match="SOME_PORT"):
+            Services(settings(tmp_path)).start(service(tmp_path, port, SERVER))
+    finally:
+        other.kill()
+        other.wait()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_a_process_that_took_over_the_number_is_left_alone(tmp_path: Path) -> None:
+    services = Services(settings(tmp_path))
+    record = {"pid": os.getpid(), "ticks": 1, "argv": []}
+    write_atomically(tmp_path / "state/run/web.json", json.dumps(record))
+    assert services.running("web") is None
+    assert services.stop("web") is False
+
+
+def test_a_layout_must_hold_one_image(tmp_path: Path) -> None:
+    with pytest.raises(RehearsalError, match="not an OCI image layout"):
+        registry.layout_digest(tmp_path)
+    (tmp_path / "index.json").write_text('{"manifests": []}')
+    with pytest.raises(RehearsalError, match="expected one image, found 0"):
+        registry.layout_digest(tmp_path)
+
+
+def test_errors_name_their_step_and_a_missing_program(tmp_path: Path) -> None:
+    expected = r"start the thing: the program 'no-such-program' .*install_system_packages"
+    with pytest.raises(RehearsalError, match=expected), step("start the thing"):
+        run(["no-such-program"])
+    with pytest.raises(RehearsalError, match="ended with 3 and said: bad luck"):
+        run(["sh", "-c", "echo bad luck >&2; exit 3"])
+
+
+def test_a_lock_keeps_others_out_until_it_is_released(tmp_path: Path) -> None:
+    order: list[str] = []
+
+    def other() -> None:
+        with locked(tmp_path / "lock"):
+            order.append("second")
+
+    with locked(tmp_path / "lock"):
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join(0.2)
+        order.append("first")
+    thread.join(10)
+    assert order == ["first", "second"]
+
+
+def test_bad_host_names_and_keys_are_refused_before_anything_is_built(tmp_path: Path) -> None:
+    with pytest.raises(RehearsalError, match="host name"):
+        create(settings(tmp_path), ManualHost("Not A Name", "bare-trixie", "ssh-ed25519 AAAA"))
+    with pytest.raises(RehearsalError, match="public key"):
+        create(settings(tmp_path), ManualHost("a", "bare-trixie", "-----BEGIN OPENSSH PRIVATE KEY-----"))
+    with pytest.raises(RehearsalError, match="use gpu-base"):
+        create(settings(tmp_path), ManualHost("a", "bare-trixie", "ssh-ed25519 AAAA", declare("B200", 8, 180)))
+
+
+def test_the_command_line_refuses_unknown_engines(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["up", "--engines", "tgi"])
+    assert "unknown engine tgi; known: vllm, sglang" in capsys.readouterr().err
