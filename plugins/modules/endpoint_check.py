@@ -156,7 +156,7 @@ ENDPOINT_OPTIONS = {
     "tool_call": {"type": "bool", "default": True},
     "health_path": {"type": "str", "default": "/health"},
     "timeout": {"type": "int", "default": 300},
-    "max_tokens": {"type": "int", "default": 4096},
+    "max_tokens": {"type": "int", "default": 4096, "no_log": False},
 }
 
 

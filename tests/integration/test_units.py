@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.serve.plans import plan
+from ansible_collections.glm.fleet.plugins.plugin_utils import catalog, planner
+from tests.unit.serve.plans import REVISION, plan
 from tests.unit.serve.render import render
 
 pytestmark = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
@@ -66,6 +67,21 @@ def test_rendered_units_are_valid(engine: str, extra: list[str], tmp_path: Path)
 def test_other_plans_are_valid_too(change: dict[str, Any], tmp_path: Path) -> None:
     done = analyze(tmp_path, render("glm-serve.service", plan(**change)))
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+@pytest.mark.parametrize("accelerator", ["B200", "H200"])
+def test_units_of_real_plans_are_valid(engine: str, accelerator: str, tmp_path: Path) -> None:
+    intent = planner.Intent(
+        model="GLM-5.1", accelerator=accelerator, accelerator_count=8, engine=engine, listen_address="10.0.0.5"
+    )
+    made = planner.make(intent, catalog.load())
+    made["model"]["revision"] = REVISION
+    text = render("glm-serve.service", made)
+    done = analyze(tmp_path, text)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert made["image"]["reference"] in text and "--network bridge" in text
+    assert render("glm-serve.secret", made).endswith(("=glm-test-key\n", ': "glm-test-key"\n'))
 
 
 def test_the_check_can_fail(tmp_path: Path) -> None:
