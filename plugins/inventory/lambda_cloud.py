@@ -254,7 +254,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: i
 
     NAME = "glm.fleet.lambda_cloud"
 
-    _failed: ClassVar[dict[str, tuple[float, str]]] = {}
+    _failed: ClassVar[dict[str, float]] = {}
 
     def verify_file(self, path: str) -> bool:
         """Whether the file is meant for this plugin, by its name; ``-vvv`` tells why not."""
@@ -273,18 +273,16 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: i
     def parse(self, inventory: Any, loader: Any, path: str, cache: bool = True) -> None:
         """Add the hosts and groups; raises ``AnsibleParserError`` when anything about the answer is not whole."""
         super().parse(inventory, loader, path, cache)
-        failed_at, reason = self._failed.get(path, (0.0, ""))
-        if failed_at and time.monotonic() - failed_at < REPEAT_SECONDS:
-            raise AnsibleParserError(reason)
+        if time.monotonic() - self._failed.get(path, -REPEAT_SECONDS) < REPEAT_SECONDS:
+            raise AnsibleParserError(f"{self.NAME} could not read {path}; see what it said just before")
         try:
             self._read_config_data(path)
             if lambda_api.REQUESTS_IMPORT_ERROR is not None:
                 raise AnsibleParserError("the Python package requests is missing: install it next to ansible-core")
             self._add(self._instances(path, cache))
         except (AnsibleParserError, lambda_api.LambdaError, lambda_hosts.BadInstance, ValueError) as error:
-            reason = f"{self.NAME}: {path}: {error}"
-            self._failed[path] = (time.monotonic(), reason)
-            raise AnsibleParserError(reason) from error
+            self._failed[path] = time.monotonic()
+            raise AnsibleParserError(f"{self.NAME}: {path}: {error}") from error
 
     # Where the instances come from.
 
@@ -399,7 +397,10 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: i
                 raise AnsibleParserError(f"{account.label}: {error}") from error
             return self._last_good(account, last_good, error)
         if allowed:
-            _keep(last_good, instances)
+            try:
+                _keep(last_good, instances)
+            except OSError as error:
+                self.display.warning(f"{self.NAME}: {account.label}: this answer could not be kept: {error}")
         return instances
 
     def _last_good(self, account: Account, file: Path, error: Exception) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ KEPT_FIELDS = frozenset(
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _ADDRESS = re.compile(r"[A-Za-z0-9:][A-Za-z0-9.:_-]{0,254}")
+_NEEDS_NO_QUOTES = re.compile(r"[\w./%~+:@-]+")
 _NOT_IN_HOST_NAME = re.compile(r"[^\w.-]+")
 _GPU_DESCRIPTION = re.compile(r"(?P<name>.*?)\s*\((?P<memory>\d+)\s*G(?:i)?B", re.IGNORECASE)
 _TYPE_NAME = re.compile(r"gpu_(?P<count>\d+)x_(?P<name>[a-z0-9]+)")
@@ -207,7 +208,7 @@ def pinned_key_arguments(known_hosts: str) -> tuple[str, str]:
     if any(sign in known_hosts for sign in '"\\\n') or "${" in known_hosts:
         raise ValueError(f"known_hosts_file: ssh cannot use a path with quotes, backslashes or ${{}}: {known_hosts!r}")
     path = known_hosts.replace("%", "%%")
-    if any(sign.isspace() for sign in path):
+    if not _NEEDS_NO_QUOTES.fullmatch(path):
         path = f'"{path}"'
     option = shlex.quote(f"UserKnownHostsFile={path}")
     return f"-o {option} -o HostKeyAlias=", " -o StrictHostKeyChecking=yes"

@@ -1,0 +1,190 @@
+"""The pure part of the inventory: hardware, selection, names, addresses, ssh arguments, unsafe text."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+from typing import Any
+
+import pytest
+
+from ansible_collections.glm.fleet.plugins.plugin_utils import lambda_hosts, unsafe
+from tests.unit.lambda_api.fake_cloud import B200, make_instance
+
+
+@pytest.mark.parametrize(
+    ("name", "description", "gpus", "expected"),
+    [
+        ("gpu_8x_b200_sxm6", "B200 (180 GB SXM6)", 8, ("B200", 8, 180, "x86_64")),
+        ("gpu_8x_h100_sxm5", "H100 (80 GB SXM5)", 8, ("H100", 8, 80, "x86_64")),
+        ("gpu_1x_gh200", "GH200 (96 GB)", 1, ("GH200", 1, 96, "arm64")),
+        ("gpu_4x_gb300", "GB300 (288 GB)", 4, ("GB300", 4, 288, "arm64")),
+        ("gpu_8x_a100_80gb_sxm4", "A100 (80 GB SXM4)", 8, ("A100", 8, 80, "x86_64")),
+        ("gpu_8x_v100_n", "Tesla V100 (16 GB)", 8, ("V100", 8, 16, "x86_64")),
+        ("gpu_1x_rtx6000", "RTX 6000 (24 GB)", 1, ("RTX6000", 1, 24, "x86_64")),
+        ("gpu_2x_a6000", "NVIDIA RTX A6000 (48 GB)", 2, ("A6000", 2, 48, "x86_64")),
+        ("gpu_16x_h200_sxm", None, None, ("H200", 16, None, "x86_64")),
+        ("gpu_1x_gh200", None, None, ("GH200", 1, None, "arm64")),
+        ("cpu_4x_general", "N/A", 0, (None, 0, None, "x86_64")),
+        (None, None, None, (None, 0, None, "x86_64")),
+        ("something", "New Thing (1 TB)", 3, (None, 3, None, "x86_64")),
+    ],
+)
+def test_hardware(name: str | None, description: str | None, gpus: int | None, expected: tuple[Any, ...]) -> None:
+    kind = {"name": name, "gpu_description": description, "specs": {"gpus": gpus}}
+    assert tuple(lambda_hosts.hardware_of(kind)) == expected
+
+
+@pytest.mark.parametrize(
+    ("conditions", "accepted"),
+    [
+        ({}, True),
+        ({"statuses": ["booting", "active"]}, True),
+        ({"statuses": ["booting"]}, False),
+        ({"regions": ["us-*"]}, True),
+        ({"regions": ["europe-*"]}, False),
+        ({"exclude_regions": ["us-east-?"]}, False),
+        ({"instance_types": ["gpu_8x_*"]}, True),
+        ({"exclude_instance_types": ["*b200*"]}, False),
+        ({"name_patterns": ["node-[0-9]"]}, True),
+        ({"name_patterns": ["NODE-*"]}, False),
+        ({"exclude_name_patterns": ["node-*"]}, False),
+        ({"tags": {"glm-fleet": None}}, True),
+        ({"tags": {"glm-fleet": "default", "rack": 7}}, True),
+        ({"tags": {"glm-fleet": "other"}}, False),
+        ({"tags": {"absent": None}}, False),
+        ({"exclude_tags": {"rack": "8"}}, True),
+        ({"exclude_tags": {"rack": None}}, False),
+    ],
+)
+def test_selection(conditions: dict[str, Any], accepted: bool) -> None:
+    tags = [{"key": "glm-fleet", "value": "default"}, {"key": "rack", "value": "7"}]
+    assert lambda_hosts.Selection(**conditions).accepts(make_instance(1, tags=tags)) is accepted
+
+
+@pytest.mark.parametrize("status", ["contactable", "", 7])
+def test_unknown_status_is_not_selected_unless_all_are(status: Any) -> None:
+    instance = make_instance(1, status=status)
+    assert not lambda_hosts.Selection(statuses=["active"]).accepts(instance)
+    assert lambda_hosts.Selection().accepts(instance)
+
+
+@pytest.mark.parametrize(
+    ("changes", "precedence", "expected"),
+    [
+        ({}, ["name", "id"], "node-1"),
+        ({"name": ""}, ["name", "hostname"], "203-0-0-2.cloud.example"),
+        ({"name": None, "hostname": None}, ["name", "hostname"], f"00000001{'c' * 24}"),
+        ({}, ["tag:role", "name"], "node-1"),
+        ({"tags": [{"key": "role", "value": "head node"}]}, ["tag:role", "name"], "head_node"),
+        ({"name": "{{ 7*7 }}"}, ["name"], "7_7"),
+        ({"name": "a,b:c[0]!*"}, ["name"], "a_b_c_0"),
+        ({"name": "../../etc"}, ["name"], "etc"),
+        ({"name": "---"}, ["name", "id"], f"00000001{'c' * 24}"),
+        ({"name": "knoten-ä"}, ["name"], "knoten-ä"),
+    ],
+)
+def test_preferred_name(changes: dict[str, Any], precedence: list[str], expected: str) -> None:
+    assert lambda_hosts.preferred_name(make_instance(1, **changes), precedence) == expected
+
+
+def test_unique_names_do_not_depend_on_order() -> None:
+    pairs = [("a", "11111111x"), ("b", "22222222x"), ("a", "33333333x"), ("localhost", "44444444x")]
+    expected = {
+        "11111111x": "a_11111111",
+        "22222222x": "b",
+        "33333333x": "a_33333333",
+        "44444444x": "localhost_44444444",
+    }
+    for order in (pairs, pairs[::-1]):
+        names, clashing = lambda_hosts.unique_names(order, {"localhost"})
+        assert dict(zip((identity for _name, identity in order), names)) == expected
+        assert clashing == ["a", "localhost"]
+
+
+def test_unique_names_survive_equal_beginnings_and_taken_suffixes() -> None:
+    names, _clashing = lambda_hosts.unique_names(
+        [("a", "11111111x"), ("a", "11111111y"), ("b", "22222222"), ("b", "33333333"), ("b_22222222", "4")], set()
+    )
+    assert len(set(names)) == 5
+    assert names[:2] == ["a_11111111x", "a_11111111y"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "precedence", "expected"),
+    [
+        ({}, ["public"], "203.0.0.2"),
+        ({}, ["private", "public"], "10.1.0.2"),
+        ({"private_ip": None}, ["private", "public"], "203.0.0.2"),
+        ({"ip": "", "private_ip": None}, ["public", "private"], None),
+        ({"tags": [{"key": "vpn", "value": "10.9.9.9"}]}, ["tag:vpn", "public"], "10.9.9.9"),
+        ({"ip": "-oProxyCommand=touch /tmp/x"}, ["public"], None),
+        ({"ip": "2001:db8::1"}, ["public"], "2001:db8::1"),
+    ],
+)
+def test_address(changes: dict[str, Any], precedence: list[str], expected: str | None) -> None:
+    assert lambda_hosts.address_of(make_instance(1, **changes), precedence) == expected
+
+
+@pytest.mark.parametrize("identity", ["", None, "-oProxyCommand=x", "a b", "a\nb", "{{ x }}", 7])
+def test_an_id_that_ssh_could_misread_is_refused(identity: Any) -> None:
+    with pytest.raises(lambda_hosts.BadInstance, match="should be letters and digits"):
+        lambda_hosts.checked_id({"id": identity})
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/home/user/known_hosts", "/home/a user/known hosts", "/a/it's/k", "/a/100%/k", "/a/$HOME/k", "/a/b#c/k"],
+)
+def test_ssh_reads_the_known_hosts_path_as_it_is(path: str) -> None:
+    before, after = lambda_hosts.pinned_key_arguments(path)
+    command = ["ssh", "-F", "none", "-G", *shlex.split(f"{before}abc{after}"), "host.example"]
+    settings = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert "hostkeyalias abc" in settings
+    assert "stricthostkeychecking true" in settings
+    # ssh prints a path with blanks the way a configuration file would quote it, and percent signs escaped.
+    shown = next(line.removeprefix("userknownhostsfile ") for line in settings if line.startswith("userknownhostsfile"))
+    assert shown.strip('"').replace("%%", "%") == path
+
+
+@pytest.mark.parametrize("path", ['/a"b', "/a\nb", "/a/${x}"])
+def test_a_known_hosts_path_that_cannot_be_quoted_is_refused(path: str) -> None:
+    with pytest.raises(ValueError, match="known_hosts_file"):
+        lambda_hosts.pinned_key_arguments(path)
+
+
+def test_unavailable_actions() -> None:
+    actions = {
+        "restart": {"available": False, "reason_code": "vm-is-too-old"},
+        "migrate": {"available": False},
+        "terminate": {"available": True},
+        "new": "thing",
+    }
+    assert lambda_hosts.unavailable_actions({"actions": actions}) == {"restart": "vm-is-too-old", "migrate": ""}
+    assert lambda_hosts.unavailable_actions({}) == {}
+
+
+def test_kept_drops_credentials() -> None:
+    kept = json.dumps(lambda_hosts.kept({**make_instance(1), "unheard_of": "x"}))
+    assert "jupyter" not in kept and "unheard_of" not in kept
+    assert json.loads(kept)["instance_type"] == B200
+
+
+@pytest.mark.parametrize("text", ["plain", "us-east-1", "-o A=/b/c:d@e", "", "a b, c; ~x"])
+def test_plain_text(text: str) -> None:
+    assert unsafe.is_plain_text(text)
+
+
+@pytest.mark.parametrize("text", ["{{ x }}", "{% x %}", "{# x #}", "f('x')", "a|b", 'a"b', "a\nb", "ä", "a[0]", "$x"])
+def test_not_plain_text(text: str) -> None:
+    assert not unsafe.is_plain_text(text)
+
+
+def test_marker_copies_and_keeps_values() -> None:
+    value = {"a": ["x", 1, 2.5, None, True, "{{ x }}"], "{{ k }}": "x"}
+    marked = unsafe.text_marker()(value)
+    assert marked == value
+    assert marked is not value
+    with pytest.raises(TypeError, match="expected a value as JSON has them"):
+        unsafe.text_marker()({"a": object()})
