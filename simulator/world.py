@@ -19,7 +19,7 @@ from simulator.hosts.machines import Machines
 from simulator.hosts.podman import Podman, require_podman
 from simulator.services import Service, Services, module
 from simulator.settings import API_KEY, MODEL_REPOSITORIES, SSH_KEY_NAME, Settings
-from simulator.support import RehearsalError, locked, run, step, write_atomically
+from simulator.support import RehearsalError, as_root, locked, run, step, write_atomically
 
 SERVICES = ("registry", "hub", "lambda-api")
 _NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -85,10 +85,7 @@ def down(settings: Settings) -> None:
                 removed = Machines(settings).remove_all(["instance", "gateway"])
             print(f"removed {len(removed)} containers", file=sys.stderr)
         for path in _made_by_up(settings):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+            _remove(path)
 
 
 def status(settings: Settings) -> str:
@@ -128,6 +125,17 @@ def _made_by_up(settings: Settings) -> list[Path]:
     names = ("hosts", "hub", "state", "run", "file-systems")
     files = ("lambda.json", "vars.yml", "known_hosts", "glm.lock.yml", "registry.json", "registry.secret", "api_key")
     return [settings.state_dir / name for name in (*names, *files)]
+
+
+def _remove(path: Path) -> None:
+    try:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except PermissionError:
+        # Hosts wrote there as users of their own.
+        run([*as_root(), "rm", "-rf", "--one-file-system", str(path)])
 
 
 def _start(services: Services, service: Service, timeout: float = 60) -> None:
