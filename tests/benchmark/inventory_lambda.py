@@ -143,7 +143,7 @@ def main() -> int:
         medians = measure_all(cloud, Path(folder), chosen.instances, chosen.runs)
     empty = medians["empty"]
     ours = medians["built-in groups"].wall - empty.wall
-    print(f"\n{chosen.instances} instances, medians of {chosen.runs} whole runs of ansible-inventory --list, in seconds")
+    print(f"\n{chosen.instances} instances, {chosen.runs} whole runs of ansible-inventory --list, medians in seconds")
     print(f"{'variant':<20} {'wall':>7} {'beyond empty':>13} {'times ours':>11} {'processor':>10} {'beyond empty':>13}")
     for name, sample in medians.items():
         beyond = sample.wall - empty.wall
@@ -176,12 +176,7 @@ def measure_all(cloud: FakeCloud, folder: Path, size: int, runs: int) -> dict[st
             if hosts != expected:
                 raise SystemExit(f"{name}: expected {expected} hosts, found {hosts}")
             samples[name].append(sample)
-    return {
-        name: Sample(
-            statistics.median(sample.wall for sample in values), statistics.median(sample.processor for sample in values)
-        )
-        for name, values in samples.items()
-    }
+    return {name: Sample(*map(statistics.median, zip(*values))) for name, values in samples.items()}
 
 
 if __name__ == "__main__":
