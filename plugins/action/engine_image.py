@@ -77,7 +77,7 @@ class ActionModule(ActionBase):
                     lock.save()
                 return digest, origin
         except lockfile.LockFileError as error:
-            raise AnsibleActionFail(f"{self._host()}, image: {error}") from error
+            raise AnsibleActionFail(f"{self._host()}, image: {error}") from None
 
     def _resolve(self, args: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
         result = self._module({**args, "state": "resolved"})

@@ -60,7 +60,7 @@ class ActionModule(ActionBase):
 
     def _pin(self, path: Path, alias: str, timeout: int, jump: list[str] | None) -> dict[str, Any]:
         address = self._variable("ansible_host")
-        if not address:
+        if not address or self._address_is_only_the_name():
             raise AnsibleActionFail(
                 f"{self._host()}, ssh: expected an address, but the host never got one (ansible_host is not set). "
                 "Look at the instance in the cloud's console; it may still be booting, or its launch may have failed. "
@@ -78,24 +78,29 @@ class ActionModule(ActionBase):
         try:
             key = host_keys.wait_for_key(fetch, f"{address} port {port}", timeout)
             changed = host_keys.pin(path, alias, key)
-        except paramiko.ssh_exception.IncompatiblePeer as error:
+        except paramiko.ssh_exception.IncompatiblePeer:
             known = host_keys.pinned(path, alias)
             text = host_keys.changed_text(alias, known, f"no {' or '.join(kinds)} key at all", path)
-            raise AnsibleActionFail(f"{self._host()} ({address}), ssh: {text}") from error
+            raise AnsibleActionFail(f"{self._host()} ({address}), ssh: {text}") from None
         except host_keys.HostKeyChanged as error:
-            raise AnsibleActionFail(f"{self._host()} ({address}), ssh: {error}") from error
+            raise AnsibleActionFail(f"{self._host()} ({address}), ssh: {error}") from None
         except host_keys.HostKeyError as error:
             raise AnsibleActionFail(
                 f"{self._host()} ({address}), ssh: {error}. Check that the instance is running, that its firewall lets "
                 "this machine reach that port, and that the address is right; raise the task's timeout for a host that "
                 "boots slowly."
-            ) from error
+            ) from None
         return {
             "changed": changed,
             "alias": alias,
             "fingerprint": key.fingerprint,
             "waited_seconds": round(time.monotonic() - started, 1),
         }
+
+    def _address_is_only_the_name(self) -> bool:
+        """ansible puts the inventory name into ansible_host of a task; the host's own variables tell the truth."""
+        own = (self.task_vars.get("hostvars") or {}).get(self._host()) or {}
+        return "ansible_host" not in own
 
     def _variable(self, name: str) -> Any:
         value = self.task_vars.get(name)

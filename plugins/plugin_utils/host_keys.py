@@ -72,7 +72,8 @@ def scan(address: str, port: int, kinds: Iterable[str] = ()) -> HostKey:
             if wanted:
                 options = transport.get_security_options()
                 options.key_types = [name for name in wanted if name in options.key_types]
-            transport.start_client(timeout=CONNECT_SECONDS)
+            # Later than the banner's own deadline, whose error says more.
+            transport.start_client(timeout=CONNECT_SECONDS * 2)
             key = transport.get_remote_server_key()
             return HostKey(key.get_name(), key.asbytes())
         finally:

@@ -263,6 +263,7 @@ def test_skew_is_zero_inside_the_call_and_signed_outside() -> None:
 
 
 def test_merging_keeps_other_parts_and_forgets_mended_errors() -> None:
-    known = {"gpus": [1], "cdi": {"a": 1}, "errors": [{"phase": "cdi", "message": "x"}, {"phase": "gpu", "message": "y"}]}
+    of_cdi, of_gpu = {"phase": "cdi", "message": "x"}, {"phase": "gpu", "message": "y"}
+    known = {"gpus": [1], "cdi": {"a": 1}, "errors": [of_cdi, of_gpu]}
     fresh = {"cdi": {"a": 2}, "errors": []}
-    assert merge(known, fresh) == {"gpus": [1], "cdi": {"a": 2}, "errors": [{"phase": "gpu", "message": "y"}]}
+    assert merge(known, fresh) == {"gpus": [1], "cdi": {"a": 2}, "errors": [of_gpu]}

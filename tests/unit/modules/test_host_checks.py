@@ -53,8 +53,8 @@ def test_seven_of_eight() -> None:
     facts = healthy()
     facts["gpus"].pop()
     assert problems(facts) == (
-        "gpu-3, gpu: expected 8 GPUs, found 7. Next: look for Xid errors (dmesg | grep -i xid) and give the host back to the "
-        "provider if a GPU fell off the bus."
+        "gpu-3, gpu: expected 8 GPUs, found 7. Next: look for Xid errors (dmesg | grep -i xid) and give the host back "
+        "to the provider if a GPU fell off the bus."
     )
 
 
@@ -105,7 +105,7 @@ def test_broken_driver_is_reported_alone() -> None:
     facts.update(gpus=[], gpu_source="none", driver={"version": None}, fabric={"present": False, "state": None})
     facts["errors"] = [{"phase": "driver", "message": "nvidia-smi ended with 18: Driver/library version mismatch"}]
     text = problems(facts, "gpu")
-    assert text.startswith("gpu-3, driver: expected a working nvidia driver for 8x B200, found nvidia-smi ended with 18")
+    assert text.startswith("gpu-3, driver: expected a working nvidia driver for 8x B200, found nvidia-smi ended")
     assert "reboot the host if its driver was upgraded" in text
     assert "gpu-3, gpu:" not in text
 
@@ -114,7 +114,8 @@ def test_driver_older_than_the_image_needs() -> None:
     facts = healthy()
     facts["driver"]["version"] = "570.195.03"
     text = problems(facts, "gpu")
-    assert "expected driver 580.65.06 or newer, which CUDA 13.0 in vllm/vllm-openai:v0.32.0 needs, found 570.195.03" in text
+    assert "expected driver 580.65.06 or newer, which CUDA 13.0 in vllm/vllm-openai:v0.32.0 needs" in text
+    assert "found 570.195.03" in text
     assert "glm_image_variant" in text
 
 
@@ -155,7 +156,8 @@ def test_spec_made_for_another_driver() -> None:
     facts = healthy()
     facts["cdi"]["specs"][0]["driver_version"] = "570.195.03"
     text = problems(facts)
-    assert "expected a CDI spec for driver 580.126.09, found /etc/cdi/nvidia.yaml was made for driver 570.195.03" in text
+    assert "expected a CDI spec for driver 580.126.09" in text
+    assert "found /etc/cdi/nvidia.yaml was made for driver 570.195.03" in text
     assert "nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml" in text
 
 

@@ -32,7 +32,8 @@ def apt(tmp_path: Path, fake_command: Callable[..., Path], monkeypatch: pytest.M
     fake_command(
         "apt-get",
         f'case "$*" in *install*pciutils*) echo "pciutils installed 1:3.13" >> {installed};; *half*) '
-        'echo "E: dpkg was interrupted" >&2; exit 100;; esac; echo "$NEEDRESTART_SUSPEND" > ' + f"{tmp_path}/needrestart",
+        'echo "E: dpkg was interrupted" >&2; exit 100;; esac; '
+        f'echo "$NEEDRESTART_SUSPEND" > {tmp_path}/needrestart',
     )
     monkeypatch.setattr(host_packages, "LISTS", tmp_path)
     (tmp_path / "mirror_Packages").touch()
@@ -110,7 +111,8 @@ def test_settled_gives_up_with_what_it_waited_for(held_lock: Any, run_module: An
     monkeypatch.setattr(host_settled, "LOCKS", (str(path),))
     monkeypatch.setattr(host_settled, "POLL_SECONDS", 0.05)
     result = run_module(host_settled.main, timeout=0)
-    assert result["failed"] and f"(pid {process.pid})" in result["msg"] and "gpu_base_first_boot_timeout" in result["msg"]
+    assert result["failed"] and f"(pid {process.pid})" in result["msg"]
+    assert "gpu_base_first_boot_timeout" in result["msg"]
 
 
 def test_settled_waits_for_cloud_init(

@@ -1,0 +1,429 @@
+"""engine_image: digests from registries and mirrors, background pulls, the probe, and the lock file around them."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import json
+import os
+import socket
+import socketserver
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ansible_collections.glm.fleet.plugins.module_utils import _host_probe as probe
+from ansible_collections.glm.fleet.plugins.module_utils import _host_pull as pull
+from ansible_collections.glm.fleet.plugins.module_utils import _host_registry as registry
+from ansible_collections.glm.fleet.plugins.module_utils._host_docker import DockerError, Engine
+from ansible_collections.glm.fleet.plugins.modules import engine_image
+
+ROOT = Path(__file__).parents[3]
+MANIFEST = b'{"schemaVersion": 2}'
+DIGEST = "sha256:" + hashlib.sha256(MANIFEST).hexdigest()
+TAGS = ["latest", "v0.31.0", "v0.32.0", "v0.32.0-cu129"]
+
+
+class Registry(http.server.ThreadingHTTPServer):
+    """An image registry with vllm/vllm-openai; ``behaviour`` makes it wrong in the ways registries are wrong."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), RegistryHandler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.behaviour = ""
+        self.requests: list[str] = []
+
+
+class RegistryHandler(http.server.BaseHTTPRequestHandler):
+    server: Registry
+
+    def log_message(self, format: str, *args: Any) -> None:
+        self.server.requests.append(f"{self.command} {self.path}")
+
+    def do_HEAD(self) -> None:
+        self.answer()
+
+    def do_GET(self) -> None:
+        self.answer()
+
+    def answer(self) -> None:
+        behaviour = self.server.behaviour
+        path = self.path.partition("?")[0]
+        if path == "/token":
+            assert "scope=repository%3Avllm%2Fvllm-openai%3Apull" in self.path and "service=reg" in self.path
+            return self.send(200, b'{"token": "let-me-in"}')
+        if behaviour == "token" and self.headers.get("Authorization") != "Bearer let-me-in":
+            challenge = f'Bearer realm="{self.server.url}/token",service="reg"'
+            return self.send(401, b"{}", {"WWW-Authenticate": challenge})
+        if behaviour in ("429", "500", "401"):
+            return self.send(int(behaviour), b"{}")
+        if path == "/v2/vllm/vllm-openai/tags/list":
+            if "last=" in self.path:
+                return self.send(200, json.dumps({"tags": TAGS[2:]}).encode())
+            link = {"Link": '</v2/vllm/vllm-openai/tags/list?last=v0.31.0>; rel="next"'}
+            return self.send(200, json.dumps({"tags": TAGS[:2]}).encode(), link)
+        if path in [f"/v2/vllm/vllm-openai/manifests/{tag}" for tag in TAGS]:
+            if behaviour == "no-head" and self.command == "HEAD":
+                return self.send(405, b"")
+            assert "application/vnd.oci.image.index.v1+json" in self.headers["Accept"]
+            headers = {} if behaviour in ("no-head", "no-header") else {"Docker-Content-Digest": DIGEST}
+            return self.send(200, MANIFEST, headers)
+        return self.send(404, b'{"errors": []}')
+
+    def send(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {**(headers or {}), "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+
+@pytest.fixture
+def servers(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Registry, Registry]]:
+    """A mirror, and what stands for the Hub."""
+    pair = (Registry(), Registry())
+    for server in pair:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(registry, "HUB_API", pair[1].url)
+    yield pair
+    for server in pair:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize("behaviour", ["", "token", "no-head", "no-header"])
+def test_digest_from_a_mirror(servers: tuple[Registry, Registry], behaviour: str) -> None:
+    mirror, hub = servers
+    mirror.behaviour = behaviour
+    assert registry.resolve("vllm/vllm-openai", "v0.32.0", [mirror.url + "/"]) == registry.Resolved(DIGEST, mirror.url)
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("behaviour", ["429", "500", "401"])
+def test_a_mirror_that_does_not_work_is_passed_over(servers: tuple[Registry, Registry], behaviour: str) -> None:
+    mirror, hub = servers
+    mirror.behaviour = behaviour
+    found = registry.resolve("vllm/vllm-openai", "v0.32.0", ["http://127.0.0.1:9", mirror.url])
+    assert found.endpoint == hub.url
+
+
+def test_a_tag_that_does_not_exist_names_the_similar_ones(servers: tuple[Registry, Registry]) -> None:
+    mirror, _hub = servers
+    with pytest.raises(registry.RegistryError) as caught:
+        registry.resolve("vllm/vllm-openai", "v0.32.0-cu12", [mirror.url])
+    assert caught.value.missing
+    assert "there is no image vllm/vllm-openai:v0.32.0-cu12" in str(caught.value)
+    assert "similar tags that do exist: v0.32.0-cu129, v0.32.0" in str(caught.value)
+
+
+def test_registry_that_cannot_be_reached_is_told_from_a_missing_tag(servers: tuple[Registry, Registry]) -> None:
+    mirror, hub = servers
+    hub.behaviour = "500"
+    with pytest.raises(registry.RegistryError) as caught:
+        registry.resolve("vllm/vllm-openai", "v9", [mirror.url, "http://127.0.0.1:9"])
+    assert not caught.value.missing
+    for part in (f"{mirror.url}: no such tag", "http://127.0.0.1:9: ", "Connection refused", f"{hub.url}: HTTP 500"):
+        assert part in str(caught.value)
+
+
+def test_where_names_live() -> None:
+    assert registry.split_repository("vllm/vllm-openai") == ("docker.io", "vllm/vllm-openai")
+    assert registry.split_repository("debian") == ("docker.io", "library/debian")
+    assert registry.split_repository("ghcr.io/a/b") == ("ghcr.io", "a/b")
+    assert registry.endpoints("ghcr.io/a/b", ["http://mirror"]) == ["https://ghcr.io"]
+    assert registry.endpoints("a/b", ["mirror.example/"]) == ["https://mirror.example", registry.HUB_API]
+
+
+class DockerApi(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    """The Docker engine's socket: it has no image until a pull ends."""
+
+    daemon_threads = True
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path), DockerHandler)
+        self.images: dict[str, str] = {}
+        self.messages: list[dict[str, Any]] = []
+        self.delay = 0.0
+
+
+class DockerHandler(http.server.BaseHTTPRequestHandler):
+    server: DockerApi
+
+    def address_string(self) -> str:
+        return "socket"
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        name = self.path.removeprefix("/images/").removesuffix("/json")
+        if name in self.server.images:
+            return self.send(200, {"Id": self.server.images[name]})
+        return self.send(404, {"message": f"No such image: {name}"})
+
+    def do_POST(self) -> None:
+        path, _mark, query = self.path.partition("?")
+        if path.endswith("/tag"):
+            name = path.removeprefix("/images/").removesuffix("/tag")
+            self.server.images["vllm/vllm-openai:v0.32.0"] = self.server.images[name]
+            return self.send(201, {})
+        assert query == f"fromImage=vllm%2Fvllm-openai&tag={DIGEST.replace(':', '%3A')}"
+        self.send_response(200)
+        self.end_headers()
+        for message in self.server.messages:
+            self.wfile.write(json.dumps(message).encode() + b"\r\n")
+            self.wfile.flush()
+            time.sleep(self.server.delay)
+        if not any("error" in message for message in self.server.messages):
+            self.server.images[f"vllm/vllm-openai@{DIGEST}"] = "sha256:1"
+        return None
+
+    def send(self, status: int, data: dict[str, Any]) -> None:
+        body = json.dumps(data).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+PULL_MESSAGES = [
+    {"status": "Pulling from vllm/vllm-openai", "id": DIGEST},
+    {"status": "Already exists", "progressDetail": {}, "id": "aaa"},
+    {"status": "Downloading", "progressDetail": {"current": 700, "total": 1000}, "id": "bbb"},
+    {"status": "Download complete", "progressDetail": {}, "id": "bbb"},
+    {"status": "Extracting", "progressDetail": {"current": 5, "total": 1000}, "id": "bbb"},
+    {"status": "Pull complete", "progressDetail": {}, "id": "bbb"},
+    {"status": "Status: Downloaded newer image"},
+]
+
+
+@pytest.fixture
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake_command: Callable[..., Path]) -> Iterator[DockerApi]:
+    path = tmp_path / "docker.sock"
+    server = DockerApi(path)
+    server.messages = PULL_MESSAGES
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(engine_image, "Engine", lambda: Engine(str(path)))
+    monkeypatch.setattr(
+        engine_image, "PullJob", lambda name, digest: pull.PullJob(name, digest, tmp_path / "run", str(path))
+    )
+    fake_command("docker", "exit 1")
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def plan(tmp_path: Path, **changes: Any) -> dict[str, Any]:
+    return {
+        "image": {"repository": "vllm/vllm-openai", "tag": "v0.32.0", "min_transformers": "5.2.0"},
+        "devices": ["nvidia.com/gpu=all"],
+        "accelerator": {"name": "B200", "count": 8, "vendor": "nvidia"},
+        "model": {"model_type": "glm_moe_dsa"},
+        "paths": {"data": str(tmp_path / "data")},
+        "disk": {"image_bytes": 1000},
+        **changes,
+    }
+
+
+def test_pull_goes_on_in_the_background_and_is_followed(engine: DockerApi, tmp_path: Path, run_module: Any) -> None:
+    engine.delay = 0.2
+    options = {"plan": plan(tmp_path), "state": "present", "digest": DIGEST}
+    first = run_module(engine_image.main, poll=0, **options)
+    assert first["pulling"]["layers_done"] == 0 and first["changed"]
+    second = run_module(engine_image.main, poll=20, follow=True, **options)
+    assert second["changed"] and "pulling" not in second
+    assert second["pull"]["layers"] == second["pull"]["layers_done"] == 2
+    assert second["pull"]["bytes"] == 700
+    assert engine.images["vllm/vllm-openai:v0.32.0"] == "sha256:1"
+    third = run_module(engine_image.main, **options)
+    assert third["changed"] is False and third["reference"] == f"vllm/vllm-openai@{DIGEST}"
+
+
+def test_only_one_pull_of_an_image_runs(engine: DockerApi, tmp_path: Path) -> None:
+    engine.delay = 0.2
+    job = pull.PullJob("vllm/vllm-openai", DIGEST, tmp_path / "run", str(engine.server_address))
+    job.start(10)
+    began = job.status()["started"]
+    other = pull.PullJob("vllm/vllm-openai", DIGEST, tmp_path / "run", str(engine.server_address))
+    assert other.running()
+    other.start(10)
+    wait_for(lambda: not job.running())
+    assert job.status()["finished"] and began <= job.status()["started"] < began + 1
+
+
+def test_a_pull_that_fails_says_why(engine: DockerApi, tmp_path: Path, run_module: Any) -> None:
+    engine.messages = [*PULL_MESSAGES[:3], {"error": "write /var/lib/docker/tmp: no space left on device"}]
+    result = run_module(engine_image.main, plan=plan(tmp_path), state="present", digest=DIGEST, poll=20)
+    assert result["failed"] and "no space left on device" in result["msg"] and "1 of 2 layers" in result["msg"]
+
+
+def test_a_pull_that_died_is_noticed(engine: DockerApi, tmp_path: Path, run_module: Any) -> None:
+    job = pull.PullJob("vllm/vllm-openai", DIGEST, tmp_path / "run", str(engine.server_address))
+    job.lock_file.parent.mkdir()
+    job.lock_file.touch()
+    job._write(pull.Progress().data())
+    result = run_module(engine_image.main, plan=plan(tmp_path), state="present", digest=DIGEST, follow=True)
+    assert result["failed"] and "ended without a word" in result["msg"]
+
+
+def test_an_engine_that_goes_silent_ends_the_pull(engine: DockerApi, tmp_path: Path) -> None:
+    engine.delay = 5
+    messages = Engine(str(engine.server_address), timeout=0.3).pull("vllm/vllm-openai", DIGEST)
+    with pytest.raises(DockerError, match="broke off the pull: timed out"):
+        list(messages)
+
+
+def test_no_room_for_the_image(engine: DockerApi, tmp_path: Path, run_module: Any) -> None:
+    huge = plan(tmp_path, disk={"image_bytes": 10**18})
+    result = run_module(engine_image.main, plan=huge, state="present", digest=DIGEST)
+    assert result["failed"] and "expected 1000000000.0 GB free" in result["msg"] and "docker_data_root" in result["msg"]
+
+
+def test_check_mode_pulls_nothing(engine: DockerApi, tmp_path: Path, run_module: Any) -> None:
+    result = run_module(engine_image.main, check=True, plan=plan(tmp_path), digest=DIGEST)
+    assert result["changed"] and engine.images == {} and not (tmp_path / "run").exists()
+
+
+def test_probe_runs_once_per_image_driver_and_device(
+    engine: DockerApi, tmp_path: Path, run_module: Any, fake_command: Callable[..., Path]
+) -> None:
+    engine.images.update({f"vllm/vllm-openai@{DIGEST}": "sha256:1", "vllm/vllm-openai:v0.32.0": "sha256:1"})
+    found = {**GOOD, "transformers": "5.3.0"}
+    answer = f"GLM-PROBE {json.dumps(found)}"
+    calls = fake_command("docker", f"case $1 in run) echo noise; echo '{answer}';; *) exit 1;; esac")
+    first = run_module(engine_image.main, plan=plan(tmp_path), digest=DIGEST)
+    assert first["probe"] == {**found, "cached": False} and first["changed"] is False
+    assert "--device nvidia.com/gpu=all" in calls.read_text("utf-8")
+    runs = calls.read_text("utf-8").count("run --rm")
+    assert run_module(engine_image.main, plan=plan(tmp_path), digest=DIGEST)["probe"]["cached"] is True
+    assert calls.read_text("utf-8").count("run --rm") == runs == 1
+    run_module(engine_image.main, plan=plan(tmp_path, devices=["nvidia.com/gpu=0"]), digest=DIGEST)
+    assert calls.read_text("utf-8").count("run --rm") == 2
+
+
+def test_probe_failures_are_not_remembered(
+    engine: DockerApi, tmp_path: Path, run_module: Any, fake_command: Callable[..., Path]
+) -> None:
+    engine.images.update({f"vllm/vllm-openai@{DIGEST}": "sha256:1", "vllm/vllm-openai:v0.32.0": "sha256:1"})
+    fake_command("docker", "echo 'could not select device driver \"cdi\"' >&2; exit 125")
+    result = run_module(engine_image.main, plan=plan(tmp_path), digest=DIGEST)
+    assert result["failed"] and "docker run ended with 125" in result["msg"] and 'device driver "cdi"' in result["msg"]
+    assert not (tmp_path / "data").exists()
+
+
+GOOD = {"gpus": 8, "nvidia_smi": "", "cuda": {"code": 0, "gpus": 8}, "transformers": "5.2.0", "known": True,
+        "import_error": None}  # fmt: skip
+EXPECTED = {"gpus": 8, "vendor": "nvidia", "model_type": "glm_moe_dsa", "min_transformers": "5.2.0"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({}, None),
+        ({"gpus": 7, "nvidia_smi": "GPU 0: …"}, "expected 8 GPUs inside the container, found 7"),
+        ({"gpus": None, "nvidia_smi": "No such file or directory: 'nvidia-smi'"}, "found 0 (nvidia-smi -L: No such"),
+        ({"cuda": {"code": 802, "gpus": 0}}, "CUDA error 802, system not yet initialised"),
+        ({"cuda": {"code": 46, "gpus": 0}}, "CUDA does not initialise: error 46"),
+        ({"known": False, "transformers": "4.57.1"}, "4.57.1 in the image does not know model_type glm_moe_dsa"),
+        ({"transformers": "5.1.9"}, "expected transformers 5.2.0 or newer in the image, found 5.1.9"),
+        ({"import_error": "ImportError: libtorch"}, "cannot be imported in the image: ImportError: libtorch"),
+    ],
+)
+def test_judgement_of_a_probe(change: dict[str, Any], message: str | None) -> None:
+    problems = probe.judge({**GOOD, **change}, EXPECTED)
+    assert (problems == []) if message is None else (len(problems) == 1 and message in problems[0])
+
+
+def test_the_probes_script_runs_in_a_plain_python(fake_command: Callable[..., Path]) -> None:
+    fake_command("nvidia-smi", 'printf "GPU 0: NVIDIA B200 (UUID: a)\\nGPU 1: NVIDIA B200 (UUID: b)\\n"')
+    argv = [sys.executable, "-c", probe.SCRIPT, "glm_moe_dsa"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout.partition("GLM-PROBE ")[2])
+    assert found["gpus"] == 2
+    assert found["known"] is True or "transformers" in found["import_error"]
+
+
+def test_versions_compare_by_number() -> None:
+    assert probe.older("5.10.0", "5.2.0") is False
+    assert probe.older("5.2.0.dev0", "5.2.0") is False
+    assert probe.older(None, "5.2.0") is True
+
+
+PLAYBOOK = """
+- hosts: all
+  gather_facts: false
+  strategy: linear
+  tasks:
+    - ansible.builtin.set_fact:
+        glm_plan:
+          image: {repository: %s, tag: v0.32.0, digest: null}
+        cacheable: true
+    - glm.fleet.engine_image:
+        state: resolved
+        mirrors: ["%s"]
+      register: __result
+    - ansible.builtin.debug:
+        msg: "{{ inventory_hostname }} {{ __result.resolved_by }} {{ ansible_facts['glm_plan']['image']['reference'] }}"
+"""
+
+
+def play(
+    tmp_path: Path, mirror: str, *arguments: str, repository: str = "vllm/vllm-openai"
+) -> subprocess.CompletedProcess[str]:
+    (tmp_path / "play.yml").write_text(PLAYBOOK % (repository, mirror), "utf-8")
+    (tmp_path / "hosts.ini").write_text(
+        "".join(f"{n} ansible_connection=local ansible_python_interpreter={sys.executable}\n" for n in ("a", "b", "c"))
+    )
+    environment = {
+        **os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "XDG_STATE_HOME": str(tmp_path / "state"),
+        "ANSIBLE_INVENTORY_ENABLED": "ini", "ANSIBLE_LOCAL_TEMP": str(tmp_path / "local"),
+    }  # fmt: skip
+    return subprocess.run(
+        [str(Path(sys.executable).with_name("ansible-playbook")), str(tmp_path / "play.yml"), "-i",
+         str(tmp_path / "hosts.ini"), "-e", f"glm_lock_file={tmp_path}/glm.lock.yml", *arguments],
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_the_first_host_resolves_and_all_others_obey_the_lock(tmp_path: Path, servers: Any) -> None:
+    mirror = servers[0]
+    checked = play(tmp_path, mirror.url, "--check")
+    assert checked.returncode == 0, checked.stdout
+    assert not (tmp_path / "glm.lock.yml").exists()
+    mirror.requests.clear()
+    first = play(tmp_path, mirror.url)
+    assert first.returncode == 0, first.stdout
+    assert first.stdout.count("lock file vllm/vllm-openai@" + DIGEST) == 2
+    assert len([request for request in mirror.requests if "manifests" in request]) == 1
+    locked = yaml.safe_load((tmp_path / "glm.lock.yml").read_text("utf-8"))
+    assert locked["images"]["vllm/vllm-openai:v0.32.0"]["digest"] == DIGEST
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        later = play(tmp_path, f"http://127.0.0.1:{unused.getsockname()[1]}")
+    assert later.returncode == 0 and later.stdout.count("lock file vllm/vllm-openai@" + DIGEST) == 3
+
+
+def test_a_registry_that_does_not_answer_stops_the_play_and_writes_no_lock(tmp_path: Path) -> None:
+    result = play(tmp_path, "http://127.0.0.1:9", repository="localhost:9/vllm/vllm-openai")
+    assert result.returncode != 0
+    text = " ".join(result.stdout.split())
+    assert "the digest of localhost:9/vllm/vllm-openai:v0.32.0 could not be looked up" in text
+    assert "Connection refused" in text and "set docker_registry_mirrors" in text
+    assert not (tmp_path / "glm.lock.yml").exists()

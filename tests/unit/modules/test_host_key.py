@@ -1,0 +1,252 @@
+"""host_key: waiting for ssh, pinning once, refusing a changed key; against real ssh servers on loopback."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import paramiko
+import pytest
+
+from ansible_collections.glm.fleet.plugins.plugin_utils import host_keys
+
+ROOT = Path(__file__).parents[3]
+
+
+class SshServer:
+    """An ssh server with one host key that lets nobody in; ``silent`` accepts connections and says nothing."""
+
+    def __init__(self, key: paramiko.PKey, port: int = 0, silent: bool = False) -> None:
+        self.key = key
+        self.silent = silent
+        self.listener = socket.create_server(("127.0.0.1", port))
+        self.port = self.listener.getsockname()[1]
+        self.held: list[socket.socket] = []
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _address = self.listener.accept()
+            except OSError:
+                return
+            self.held.append(connection)
+            if not self.silent:
+                transport = paramiko.Transport(connection)
+                transport.add_server_key(self.key)
+                transport.start_server(event=threading.Event(), server=paramiko.ServerInterface())
+
+    def close(self) -> None:
+        # Closing alone would leave the thread in accept(), and the port taken.
+        with contextlib.suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        for connection in self.held:
+            connection.close()
+
+
+def ed25519(tmp_path: Path, name: str) -> paramiko.PKey:
+    path = tmp_path / name
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
+    return paramiko.Ed25519Key.from_private_key_file(str(path))
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., SshServer]]:
+    servers = []
+
+    def make(key: paramiko.PKey, port: int = 0, silent: bool = False) -> SshServer:
+        servers.append(SshServer(key, port, silent))
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.close()
+
+
+def test_scan_gives_the_key_that_ssh_keygen_prints(tmp_path: Path, start: Callable[..., SshServer]) -> None:
+    server = start(ed25519(tmp_path, "key"))
+    found = host_keys.scan("127.0.0.1", server.port)
+    printed = subprocess.run(["ssh-keygen", "-l", "-f", f"{tmp_path}/key"], capture_output=True, text=True, check=True)
+    assert found.kind == "ssh-ed25519"
+    assert found.fingerprint == printed.stdout.split()[1]
+    assert found.line("id").split()[1:] == (tmp_path / "key.pub").read_text().split()[:2]
+
+
+def test_a_pinned_rsa_key_is_asked_for_by_its_type(start: Callable[..., SshServer]) -> None:
+    server = start(paramiko.RSAKey.generate(2048))
+    assert host_keys.scan("127.0.0.1", server.port, ["ssh-rsa"]).kind == "ssh-rsa"
+    with pytest.raises(paramiko.ssh_exception.IncompatiblePeer):
+        host_keys.scan("127.0.0.1", server.port, ["ssh-ed25519"])
+
+
+def test_pinning(tmp_path: Path) -> None:
+    path = tmp_path / "new/known_hosts"
+    key = host_keys.HostKey("ssh-ed25519", b"one")
+    assert host_keys.pin(path, "i-1", key) is True
+    assert host_keys.pin(path, "i-1", key) is False
+    assert host_keys.pin(path, "i-2", host_keys.HostKey("ssh-ed25519", b"two")) is True
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.read_text("utf-8").splitlines()[0] == f"i-1 ssh-ed25519 {base64.b64encode(b'one').decode()}"
+    with pytest.raises(host_keys.HostKeyChanged) as caught:
+        host_keys.pin(path, "i-1", host_keys.HostKey("ssh-ed25519", b"other"))
+    assert key.fingerprint in str(caught.value)
+    assert host_keys.HostKey("ssh-ed25519", b"other").fingerprint in str(caught.value)
+    assert f"ssh-keygen -R i-1 -f {path}" in str(caught.value)
+
+
+def test_lines_of_others_stay(tmp_path: Path) -> None:
+    path = tmp_path / "known_hosts"
+    path.write_text("# mine\n@cert-authority * ssh-rsa AAAA\nbroken line\nother,i-9 ssh-rsa AAAAB3Nz", "utf-8")
+    host_keys.pin(path, "i-1", host_keys.HostKey("ssh-ed25519", b"one"))
+    lines = path.read_text("utf-8").splitlines()
+    assert lines[:4] == ["# mine", "@cert-authority * ssh-rsa AAAA", "broken line", "other,i-9 ssh-rsa AAAAB3Nz"]
+    assert len(lines) == 5
+    assert [key.kind for key in host_keys.pinned(path, "i-9")] == ["ssh-rsa"]
+
+
+def test_many_processes_pin_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "known_hosts"
+    code = (
+        "import sys\nfrom pathlib import Path\n"
+        "from ansible_collections.glm.fleet.plugins.plugin_utils import host_keys as h\n"
+        "for n in range(20):\n    h.pin(Path(sys.argv[1]), f'{sys.argv[2]}-{n}', h.HostKey('ssh-ed25519', b'k'))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / ".collections")}
+    running = [
+        subprocess.Popen([sys.executable, "-c", code, str(path), name], env=environment) for name in ("a", "b", "c")
+    ]
+    assert [process.wait() for process in running] == [0, 0, 0]
+    assert len(path.read_text("utf-8").splitlines()) == 60
+
+
+def test_waiting_ends_with_what_was_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_keys, "RETRY_SECONDS", 0.05)
+    with pytest.raises(host_keys.HostKeyError, match=r"at 127.0.0.1 port 9 within 0.3 s, found: .*refused.* \(\d+x\)"):
+        host_keys.wait_for_key(lambda: host_keys.scan("127.0.0.1", 9), "127.0.0.1 port 9", 0.3)
+
+
+def test_a_server_that_says_nothing_is_retried(
+    tmp_path: Path, start: Callable[..., SshServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host_keys, "RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(host_keys, "CONNECT_SECONDS", 0.3)
+    server = start(ed25519(tmp_path, "key"), silent=True)
+    with pytest.raises(host_keys.HostKeyError, match="banner"):
+        host_keys.wait_for_key(lambda: host_keys.scan("127.0.0.1", server.port), "here", 0.5)
+    server.silent = False
+    assert host_keys.wait_for_key(lambda: host_keys.scan("127.0.0.1", server.port), "here", 5).kind == "ssh-ed25519"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "known", "alias", "jump"),
+    [
+        (["-o", "UserKnownHostsFile=/k", "-o", "HostKeyAlias=i-1"], "/k", "i-1", False),
+        (["-oUserKnownHostsFile=/k", "-o", "HostKeyAlias i-1", "-C"], "/k", "i-1", False),
+        (["-o", 'UserKnownHostsFile="/a b"', "-J", "bastion"], "/a b", None, True),
+        (["-o", "ProxyCommand=ssh -W %h:%p bastion"], None, None, True),
+        (["-o", "ProxyJump=none", "-o", "HostKeyAlias=a", "-o", "hostkeyalias=b"], None, "a", False),
+        ([], None, None, False),
+    ],
+)
+def test_ssh_options_are_understood(arguments: list[str], known: str | None, alias: str | None, jump: bool) -> None:
+    assert host_keys.read_options(arguments) == host_keys.SshOptions(known, alias, jump)
+
+
+PLAYBOOK = """
+- hosts: all
+  gather_facts: false
+  tasks:
+    - glm.fleet.host_key:
+        timeout: 1
+"""
+
+
+def play(tmp_path: Path, variables: dict[str, object], *arguments: str) -> tuple[int, str]:
+    (tmp_path / "play.yml").write_text(PLAYBOOK, "utf-8")
+    (tmp_path / "hosts.yml").write_text(json.dumps({"all": {"hosts": {"gpu-3": variables}}}), "utf-8")
+    environment = {
+        **os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_INVENTORY_ENABLED": "yaml",
+        "ANSIBLE_LOCAL_TEMP": str(tmp_path / "local"),
+    }  # fmt: skip
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("ansible-playbook")), str(tmp_path / "play.yml"), "-v", "-i",
+         str(tmp_path / "hosts.yml"), *arguments],
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return done.returncode, " ".join((done.stdout + done.stderr).split())
+
+
+def variables(tmp_path: Path, more: str = "", **others: object) -> dict[str, object]:
+    arguments = f"-o UserKnownHostsFile={tmp_path}/known -o HostKeyAlias=i-0a1b {more}"
+    return {"ansible_ssh_extra_args": arguments, **others}
+
+
+def test_a_play_pins_once_then_agrees_then_refuses_another_key(
+    tmp_path: Path, start: Callable[..., SshServer]
+) -> None:
+    server = start(ed25519(tmp_path, "first"))
+    host = variables(tmp_path, ansible_host="127.0.0.1", ansible_port=server.port)
+    code, text = play(tmp_path, host, "--check")
+    assert code == 0 and "changed=1" in text and "alias: i-0a1b" in text
+    code, text = play(tmp_path, host)
+    assert code == 0 and "changed=0" in text
+    first = host_keys.scan("127.0.0.1", server.port).fingerprint
+    server.close()
+    other = start(ed25519(tmp_path, "second"), server.port)
+    second = host_keys.scan("127.0.0.1", other.port).fingerprint
+    code, text = play(tmp_path, host)
+    assert code != 0
+    assert "gpu-3 (127.0.0.1), ssh: the host key of i-0a1b has changed" in text
+    assert first in text and second in text and "ssh-keygen -R i-0a1b" in text
+
+
+def test_a_play_names_the_host_that_does_not_answer(tmp_path: Path) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+        code, text = play(tmp_path, variables(tmp_path, ansible_host="127.0.0.1", ansible_port=port))
+    assert code != 0
+    assert f"gpu-3 (127.0.0.1), ssh: expected an ssh server at 127.0.0.1 port {port} within 1 s, found:" in text
+    assert "its firewall lets this machine reach that port" in text
+
+
+def test_a_play_names_the_host_without_an_address(tmp_path: Path) -> None:
+    code, text = play(tmp_path, variables(tmp_path))
+    assert code != 0 and "gpu-3, ssh: expected an address, but the host never got one" in text
+
+
+def test_hosts_of_the_user_are_left_alone(tmp_path: Path) -> None:
+    code, text = play(tmp_path, {"ansible_host": "unreachable.invalid"})
+    assert code == 0 and "changed=0" in text and "ssh configuration rules" in text
+
+
+@pytest.mark.skipif(shutil.which("ssh") is None, reason="needs the ssh client")
+def test_a_key_behind_a_jump_host_is_fetched_with_ssh(tmp_path: Path, start: Callable[..., SshServer]) -> None:
+    server = start(ed25519(tmp_path, "key"))
+    relay = tmp_path / "relay.py"
+    relay.write_text(
+        "import os, socket, sys, threading\n"
+        "remote = socket.create_connection(('127.0.0.1', int(sys.argv[1])))\n"
+        "def outward():\n"
+        "    while data := os.read(0, 65536):\n"
+        "        remote.sendall(data)\n"
+        "threading.Thread(target=outward, daemon=True).start()\n"
+        "while data := remote.recv(65536):\n"
+        "    os.write(1, data)\n"
+    )
+    proxy = f'-o "ProxyCommand={sys.executable} {relay} {server.port}"'
+    host = variables(tmp_path, proxy, ansible_host="inside.invalid", ansible_port=22)
+    code, text = play(tmp_path, host)
+    assert code == 0 and "changed=1" in text, text
+    assert host_keys.pinned(tmp_path / "known", "i-0a1b") == [host_keys.scan("127.0.0.1", server.port)]
+    assert play(tmp_path, host)[1].count("changed=0") == 1
