@@ -21,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import json
 import os
 import re
 import tempfile
@@ -176,8 +177,9 @@ def _acquire(handle: TextIO, path: Path, timeout: float) -> None:
 
 
 def _render(data: LockData) -> str:
-    ordered = {section: dict(sorted(cast("dict[str, Any]", data)[section].items())) for section in _SECTIONS}
-    return HEADER + "---\n" + yaml.safe_dump(ordered, sort_keys=True, default_flow_style=False, width=110)
+    # Through JSON, because values from a play are subclasses of str that YAML's safe dumper refuses.
+    plain = json.loads(json.dumps({section: cast("dict[str, Any]", data)[section] for section in _SECTIONS}, default=str))
+    return HEADER + "---\n" + yaml.safe_dump(plain, sort_keys=True, default_flow_style=False, width=110)
 
 
 def _write_atomically(path: Path, text: str) -> None:

@@ -67,6 +67,24 @@ def test_written_file_explains_itself_and_is_readable(path: Path) -> None:
     assert yaml.safe_load(text)["images"]["a/b:c"]["digest"] == DIGEST
 
 
+class Unsafe(str):
+    """Like ansible's text from a host."""
+
+
+def test_text_from_a_play_is_written_as_plain_text(path: Path) -> None:
+    with lockfile.locked(path) as lock:
+        lock.data["images"][Unsafe("a/b:c")] = {"digest": Unsafe(DIGEST)}
+        lock.save()
+    assert lockfile.read(path)["images"] == {"a/b:c": {"digest": DIGEST}}
+
+
+def test_a_date_written_by_hand_survives(path: Path) -> None:
+    path.write_text(f"images:\n  a/b:c:\n    digest: {DIGEST}\n    resolved_at: 2026-11-20 12:00:00\n")
+    with lockfile.locked(path) as lock:
+        lock.save()
+    assert lockfile.read(path)["images"]["a/b:c"]["resolved_at"] == "2026-11-20 12:00:00"
+
+
 def test_nothing_is_left_beside_the_file(path: Path) -> None:
     with lockfile.locked(path) as lock:
         lock.data["images"]["a/b:c"] = {"digest": DIGEST}
