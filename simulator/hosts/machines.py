@@ -7,6 +7,7 @@ address 1 in both. Everything made here carries the label ``glm-rehearsal=<owner
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import json
 import shutil
 import socket
@@ -212,8 +213,8 @@ class Machines:
             "--pull=never",
             f"--name={self.container(name)}",
             *(f"--label={key}={value}" for key, value in labels.items()),
-            f"--network={PUBLIC_NETWORK}:ip={public},interface_name=eth0",
-            f"--network={PRIVATE_NETWORK}:ip={private},interface_name=eth1",
+            f"--network={PUBLIC_NETWORK}:ip={public},mac={_mac(public)},interface_name=eth0",
+            f"--network={PRIVATE_NETWORK}:ip={private},mac={_mac(private)},interface_name=eth1",
         ]
 
     def _run_arguments(self, request: HostRequest, number: int) -> list[str]:
@@ -302,3 +303,11 @@ class Machines:
             for name in (PUBLIC_NETWORK, PRIVATE_NETWORK):
                 if self._network_subnet(name) and not self.podman.containers(f"network={name}"):
                     self.podman.run("network", "rm", name)
+
+
+def _mac(address: ipaddress.IPv4Address) -> str:
+    """A hardware address that belongs to the IP address.
+
+    With a random one, the controller would go on sending to the old one for 40 s after a reboot (its ARP cache).
+    """
+    return ":".join(f"{byte:02x}" for byte in (0x0A, 0x58, *address.packed))

@@ -173,7 +173,10 @@ def test_a_reboot_keeps_addresses_and_disks_and_brings_devices_back(rehearsal: R
     key = rehearsal.ssh(before.ip, "echo kept > note; cat /etc/ssh/ssh_host_ed25519_key.pub")
     boot = rehearsal.ssh(before.ip, "systemctl show -p UserspaceTimestampMonotonic --value; uptime -s")
     rehearsal.backend.restart(SECOND)
+    started = time.monotonic()
     after = rehearsal.await_ready(SECOND)
+    # A new hardware address would be unreachable for 40 s.
+    assert time.monotonic() - started < 25
     assert (after.ip, after.private_ip) == (before.ip, before.private_ip)
     assert rehearsal.ssh(after.ip, "cat /etc/ssh/ssh_host_ed25519_key.pub; ").strip() == key.strip()
     assert rehearsal.ssh(after.ip, "cat note").strip() == "kept"
