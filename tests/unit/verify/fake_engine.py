@@ -71,6 +71,9 @@ class Handler(BaseHTTPRequestHandler):
         if self.behaviour.chat_status != 200:
             error = {"message": f"EngineDeadError key={self.behaviour.key}"}
             return self.answer(self.behaviour.chat_status, {"error": error})
+        prompt_tokens = 624 if "tools" in body else 16
+        if self.behaviour.context and prompt_tokens + body["max_tokens"] > self.behaviour.context:
+            return self.answer(400, {"message": "Requested token count exceeds the model's maximum context length"})
         if self.behaviour.garbage:
             return self.answer(200, {"object": "something else"})
         message, finish = self.message(body)

@@ -137,9 +137,9 @@ def test_nothing_listens() -> None:
 
 
 def test_answers_stay_within_a_short_context() -> None:
-    behaviour = Behaviour(context=2048)
+    behaviour = Behaviour(context=4096)
     assert failed(check(behaviour, max_tokens=4096)) == []
-    assert {body["max_tokens"] for body in behaviour.requests} == {2048 - 512}
+    assert {body["max_tokens"] for body in behaviour.requests} == {4096 - 1024}
 
 
 def test_a_real_context_gets_all_the_room_it_was_given() -> None:
