@@ -228,13 +228,14 @@ def test_constructed_works_on_top_and_strict_is_loud(inventory: Inventory) -> No
         "keyed_groups:\n  - {key: \"lambda_tags['glm-fleet'] | default('none')\", prefix: fleet}\n"
     )
     listed = inventory.list(options)
-    assert variables(listed, "node-1")["total_gib"] == 1440
+    # ansible-core 2.18 composes text, later versions the number.
+    assert int(variables(listed, "node-1")["total_gib"]) == 1440
     assert hosts(listed, "big") == ["late", "node-1"]
     assert hosts(listed, "fleet_none") == ["arm"]
     assert hosts(listed, "lambda_region_us_south_2") == ["arm"]
     assert "undefined" in inventory.refusal("strict: true\ncompose:\n  x: no_such_variable\n")
     extra = inventory.list("use_extra_vars: true\ncompose:\n  x: given | length\n", "-e", "given=yes")
-    assert variables(extra, "node-1")["x"] == 3
+    assert variables(extra, "node-1")["x"] in (3, "3")
 
 
 # Keys.
@@ -373,7 +374,10 @@ def test_a_cache_hit_equals_a_fresh_answer(cloud: FakeCloud, inventory: Inventor
     assert "node-1" in stored
     assert JUPYTER_TOKEN not in stored and KEY not in stored and "jupyter" not in stored
     cloud.instances.pop()
-    inventory.list(options, "--flush-cache")
+    play = inventory.folder / "play.yml"
+    play.write_text("- {hosts: lambda, gather_facts: false, tasks: []}\n", encoding="utf-8")
+    flushed = inventory.run("ansible-playbook", "-i", str(inventory.file), str(play), "--list-hosts", "--flush-cache")
+    assert "hosts (3)" in flushed.stdout
     assert len(cloud.requests) == 2
     inventory.list(options.replace("cache: true", "cache: false"))
     assert len(cloud.requests) == 3
