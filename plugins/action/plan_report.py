@@ -53,5 +53,5 @@ class ActionModule(ActionBase):
         # hostvars has no facts of a localhost that no inventory names.
         own = host == variables.get("inventory_hostname")
         hostvars = variables.get("hostvars") or {}
-        found = variables if own else hostvars[host] if host in hostvars else {}
+        found = variables if own else hostvars.get(host, {})
         return (found.get("ansible_facts") or {}).get("glm_plan")

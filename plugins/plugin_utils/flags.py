@@ -68,10 +68,11 @@ class Table:
         Raises FlagError, with the nearest names or the versions that have it, when this version does not.
         """
         flag = spelled(name).split(".", 1)[0]
-        try:
-            return self.options[flag]
-        except KeyError:
-            raise FlagError(self._unknown(flag), flag) from None
+        # vLLM's short aliases have several letters and one dash: -tp.
+        found = self.options.get(flag) or self.options.get(flag[1:])
+        if found is None:
+            raise FlagError(self._unknown(flag), flag)
+        return found
 
     def _unknown(self, flag: str) -> str:
         text = f"{self.engine} {self.version} has no option {flag}"

@@ -364,7 +364,7 @@ def _arguments(
     for name in [*recipe.args, *override]:
         spelled = flags.spelled(name).split(".", 1)[0]
         option = table.find(name)
-        shown[option.key] = option.key if spelled == option.negative else spelled
+        shown[option.key] = spelled if spelled in option.names and spelled != option.negative else option.key
     _check_parsers(choice, table, arguments)
     return arguments, shown
 

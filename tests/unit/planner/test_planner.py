@@ -1,0 +1,288 @@
+"""Plans: what they hold, and every refusal's text."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+
+from ansible_collections.glm.fleet.plugins.plugin_utils import catalog, planner, unit
+
+CATALOG = catalog.load()
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+DIGEST = "sha256:" + "ab" * 32
+
+
+def intent(**changes: Any) -> planner.Intent:
+    return planner.Intent(**{"model": "GLM-5.1", "accelerator": "B200", "accelerator_count": 8, **changes})
+
+
+def plan(lock: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
+    return planner.make(intent(**changes), CATALOG, lock)
+
+
+def option(command: list[str], name: str) -> str:
+    return command[command.index(name) + 1]
+
+
+# --- what a plan holds ---------------------------------------------------------------------------------------------
+
+
+def test_the_default_plan() -> None:
+    made = plan()
+    assert made["engine"] == {"name": "vllm", "version": "0.32.0"}
+    assert made["image"]["reference"] == "vllm/vllm-openai:v0.32.0"
+    assert made["image"]["cuda"] == "13.0"
+    assert made["image"]["min_driver"] == "580.65.06"
+    assert made["served_model_name"] == "glm-5.1-fp8"
+    assert made["listen"] == {"address": "127.0.0.1", "port": 8000, "container_port": 8000}
+    assert made["model"]["weights_bytes"] == 756_162_648_960
+    assert made["parallel"] == {"tensor": 8, "pipeline": 1, "data": 1, "expert": 1}
+    assert made["command"][:7] == [
+        "zai-org/GLM-5.1-FP8", "--served-model-name", "glm-5.1-fp8", "--host", "0.0.0.0", "--port", "8000",
+    ]  # fmt: skip
+    assert option(made["command"], "--speculative-config.num_speculative_tokens") == "3"
+    assert "--trust-remote-code" not in made["command"]
+    assert made["env"]["HF_HUB_OFFLINE"] == "1"
+    assert made["secret"] == {"kind": "env", "name": "VLLM_API_KEY"}
+    assert made["devices"] == ["nvidia.com/gpu=all"]
+    assert made["contract"]["reasoning_field"] == "reasoning"
+    assert made["contract"]["thinking_off"] == {"chat_template_kwargs": {"enable_thinking": False}}
+    assert made["memory"]["fits"] and made["memory"]["weights_per_gpu_gib"] == 90.27
+    assert made["stop"]["success_exit_status"] == []
+
+
+def test_the_sglang_plan() -> None:
+    made = plan(engine="sglang", accelerator="H200")
+    assert made["image"]["reference"] == "lmsysorg/sglang:v0.5.10"
+    assert made["command"][:3] == ["python3", "-m", "sglang.launch_server"]
+    assert option(made["command"], "--model-path") == "zai-org/GLM-5.1-FP8"
+    assert option(made["command"], "--config") == "/run/glm/engine.yaml"
+    assert made["secret"] == {"kind": "config", "option": "api-key", "container_path": "/run/glm/engine.yaml"}
+    assert made["contract"]["reasoning_field"] == "reasoning_content"
+    assert made["stop"]["success_exit_status"] == ["137", "SIGKILL"]
+    assert made["env"]["SGLANG_ENABLE_SPEC_V2"] == "1"
+    assert made["memory"]["token_pool"] == 307_697  # "308k (1.5 full requests)"
+    assert made["memory"]["full_length_requests"] == 1.52
+
+
+def test_env_follows_the_engine_version() -> None:
+    assert "SGLANG_ENABLE_SPEC_V2" in plan(engine="sglang", engine_version="0.5.10.post1")["env"]
+    assert "SGLANG_ENABLE_SPEC_V2" not in plan(engine="sglang", engine_version="0.5.14")["env"]
+
+
+def test_kv_layout_follows_version_and_accelerator() -> None:
+    def layout(**changes: Any) -> tuple[str, int]:
+        memory = plan(**changes)["memory"]
+        return memory["kv_format"], memory["kv_bytes_per_token"]
+
+    assert layout() == ("fp8_packed", 62_252)
+    assert layout(engine_version="0.28.0") == ("bf16", 101_436)
+    assert layout(accelerator="H200") == ("bf16", 101_436)
+    assert layout(engine="sglang") == ("fp8_flat", 55_932)
+    assert layout(engine="sglang", accelerator="H200", engine_args={"kv-cache-dtype": "fp8_e4m3"})[1] == 62_252
+    assert layout(engine_args={"speculative-config": None, "kv-cache-dtype": "bfloat16"})[1] == 100_152
+
+
+def test_data_parallel_attention_splits_the_pool_by_rank() -> None:
+    made = plan(engine="sglang", accelerator="H200", profile="throughput")
+    assert made["parallel"]["data"] == 8
+    assert "per data-parallel rank" in made["memory"]["arithmetic"]
+    # Published: 9.6 GiB more per GPU, 1.65M tokens, with the absorbed projection counted as divided by 8 (0.27 GiB).
+    # Every rank has all heads, so the plan counts it whole (2.16 GiB).
+    assert made["memory"]["weights_per_gpu_gib"] == pytest.approx(90.0 + 9.59 + 2.16, abs=0.02)
+    pool = made["memory"]["kv_pool_gib_per_gpu"] + 2.16 - 0.27
+    assert round(8 * pool * 2**30 / 101_436 / 1e6, 2) == 1.65
+    assert made["memory"]["token_pool"] == 1_489_568
+
+
+def test_lock_pins_image_and_weights() -> None:
+    lock = {
+        "images": {"vllm/vllm-openai:v0.32.0": {"digest": DIGEST}},
+        "models": {"zai-org/GLM-5.1-FP8@main": {"commit": COMMIT}},
+    }
+    made = plan(lock)
+    assert made["image"]["digest"] == DIGEST
+    assert made["image"]["reference"] == f"vllm/vllm-openai@{DIGEST}"
+    assert made["model"]["revision"] == COMMIT
+    assert made["command"][0] == (
+        f"/root/.cache/huggingface/hub/models--zai-org--GLM-5.1-FP8/snapshots/{COMMIT}"
+    )
+    other = plan(lock, engine_version="0.31.0", revision="v2")
+    assert (other["image"]["digest"], other["model"]["revision"]) == (None, None)
+    assert plan(revision=COMMIT)["model"]["revision"] == COMMIT
+
+
+def test_every_compile_cache_is_on_the_mount() -> None:
+    for engine in CATALOG.engines:
+        made = plan(engine=engine)
+        read_only, cache = made["mounts"]
+        assert read_only == {
+            "source": "/var/lib/glm/huggingface", "target": "/root/.cache/huggingface", "read_only": True,
+        }  # fmt: skip
+        assert cache["source"] == made["paths"]["cache"] and not cache["read_only"]
+        folders = {name for name, value in made["env"].items() if value.startswith(cache["target"] + "/")}
+        assert {"TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "DG_JIT_CACHE_DIR", "XDG_CACHE_HOME"} <= folders
+
+
+def test_start_time_follows_the_size() -> None:
+    times = plan()["timeouts"]
+    assert times["phases"]["load"] == 1513  # 756.16 GB at 0.5 GB/s
+    assert times["start_seconds"] == sum(times["phases"].values()) + 300
+    assert times["start_seconds"] > 3000
+
+
+def test_disk_holds_everything_twice() -> None:
+    disk = plan()["disk"]
+    assert disk["free_bytes_needed"] == 2 * (disk["weights_bytes"] + disk["image_bytes"])
+    assert round(disk["free_bytes_needed"] / 1e12, 1) == 1.6
+
+
+def test_engine_args_win_and_null_removes() -> None:
+    made = plan(engine_args={"max_num_seqs": 16, "speculative-config": None, "trust-remote-code": True, "tp": 8})
+    assert option(made["command"], "--max-num-seqs") == "16"
+    assert "--speculative-config.method" not in made["command"]
+    assert "--trust-remote-code" in made["command"]
+    assert "without MTP" in made["memory"]["arithmetic"]
+    assert any("glm_engine_args changes --max-num-seqs" in note for note in made["notes"])
+
+
+def test_deprecated_flags_are_noted() -> None:
+    made = plan(engine="sglang", engine_version="0.5.14", engine_args={"disable-cuda-graph": True})
+    assert any("--disable-cuda-graph is deprecated" in note for note in made["notes"])
+
+
+def test_plan_is_data_and_repeatable() -> None:
+    first, second = plan(engine="sglang"), plan(engine="sglang")
+    assert json.loads(json.dumps(first)) == first == second
+
+
+def test_every_plan_can_be_written_as_a_unit() -> None:
+    for engine in CATALOG.engines:
+        for accelerator in ("B200", "H200"):
+            made = unit.replica(plan(engine=engine, accelerator=accelerator))
+            assert made["name"] == "glm-serve-0"
+            assert made["start_seconds"] > 3000
+
+
+def test_older_vllm_uses_the_models_own_image() -> None:
+    made = plan(engine_version="0.19.0", image_variant="cu130")
+    assert made["image"]["reference"] == "vllm/vllm-openai:glm51-cu130"
+    assert "vllm-0.19-tools-with-mtp" in [issue["id"] for issue in made["known_issues"]]
+
+
+def test_unpromised_transformers_is_a_known_issue() -> None:
+    def ids(version: str) -> list[str]:
+        return [issue["id"] for issue in plan(engine_version=version)["known_issues"]]
+
+    assert "image-transformers-unpromised" in ids("0.23.0")
+    assert "image-transformers-unpromised" not in ids("0.24.0")
+
+
+# --- refusals --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"accelerator": "H100"}, ["90.0 + 0.27 GiB", "0.90 x 79.65 GiB = 71.7 GiB", "8x B200 (fp8, vllm, agentic)"]),
+        ({"precision": "bf16"}, ["179.1 + 0.27 GiB", "= 161.2 GiB is available", "Next: GLM-5.1 is known to work on"]),
+        ({"accelerator_count": 4}, ["177.7 + 0.54 GiB", "161.2 GiB is available"]),
+        ({"accelerator": "A100"}, ["A100 (sm80) lacks sparse_mla", "35021"]),
+        ({"accelerator": "H100", "accelerator_count": 10}, ["10 GPUs does not divide the 64 attention heads"]),
+        ({"accelerator": "H100", "accelerator_count": 16}, ["a host has 8 H100", "over several hosts"]),
+        ({"accelerator": "GH200", "accelerator_count": 1}, ["704.2 + 2.16 GiB", "95.58 GiB"]),
+        ({"accelerator": "B20"}, ["unknown accelerator 'B20'. Did you mean B200?", "set glm_accelerator"]),
+        ({"accelerator_count": 0}, ["set glm_accelerator_count"]),
+        ({"model": "GLM-51"}, ["unknown model 'GLM-51'. Did you mean GLM-5.1?"]),
+        ({"precision": "int4"}, ["unknown precision of GLM-5.1 'int4'", "fp8, bf16"]),
+        ({"engine": "tgi"}, ["unknown engine 'tgi'", "vllm, sglang"]),
+        ({"profile": "fast"}, ["unknown profile 'fast'", "agentic, throughput"]),
+        ({"profile": "throughput"}, ["no recipe for the profile throughput", "set glm_profile to agentic"]),
+        ({"engine_version": "0.16.0"}, ["needs vllm 0.19.0 or newer", "transformers 4", "0.32.0"]),
+        ({"engine": "sglang", "engine_version": "0.5.9"}, ["needs sglang 0.5.10 or newer", "4.57.1"]),
+        ({"engine_version": "0.19.5"}, ["unknown vllm version '0.19.5'", "0.19.1, 0.20.0"]),
+        ({"engine": "sglang", "engine_version": "0.5.23"}, ["no published image of sglang 0.5.23", "0.5.10"]),
+        ({"image_variant": "cu126"}, ["no image variant 'cu126'", "cu130, cu129"]),
+        ({"driver_version": "570.195.03"}, ["570.195.03", "580.65.06", "glm_image_variant to cu129 (CUDA 12.9)"]),
+        ({"driver_version": "550.90.07"}, ["driver 550.90.07", "upgrade the driver to 570 or newer"]),
+        ({"listen_port": 70000}, ["70000 is not a TCP port"]),
+        ({"served_model_name": "my model"}, ["'my model' is not usable as a model name"]),
+        ({"data_dir": "data"}, ["'data' is not an absolute path", "glm_data_dir"]),
+        ({"engine_args": {"enable-moe-ep": True}}, ["no option --enable-moe-ep", "use --enable-expert-parallel"]),
+        ({"engine_args": {"disable-log-requests": True}}, ["exists in vllm 0.33.0", "leave it out"]),
+        ({"engine_args": {"api-key": "sk-1"}}, ["may not hold --api-key", "VLLM_API_KEY and not through ps"]),
+        ({"engine_args": {"port": 9000}}, ["may not hold --port", "use glm_port"]),
+        ({"engine_args": {"served_model_name": "x"}}, ["use glm_served_model_name"]),
+        ({"engine_args": {"tensor-parallel-size": 5}}, ["does not divide the 64 attention heads"]),
+        ({"engine_args": {"data-parallel-size": 2}}, ["8 x pipeline 1 x data 2 parallelism needs 16 GPUs", "has 8"]),
+        ({"engine_args": {"data-parallel-size": 0}}, ["--data-parallel-size is 0"]),
+        ({"engine_args": {"reasoning-parser": "glm46"}}, ["no reasoning-parser 'glm46'", "glm45"]),
+        ({"engine_args": {"gpu-memory-utilization": 0.6}}, ["158,060 tokens", "202,752", "lower --max-model-len"]),
+        ({"engine_args": {"gpu-memory-utilization": 1.5}}, ["--gpu-memory-utilization is 1.5"]),
+        ({"engine_args": {"max-model-len": 400000}}, ["400000 tokens, the model was made for 202752"]),
+        ({"engine_args": {"kv-cache-dtype": "nvfp4"}}, ["cannot be 'nvfp4'", "bfloat16"]),
+        ({"engine": "sglang", "engine_args": {"mem-fraction-static": 0.97}}, ["leaves 5.4 GiB", "at most 0.93"]),
+        ({"engine": "sglang", "engine_args": {"api_key": "sk-1"}}, ["may not hold --api-key", "0600 file"]),
+        ({"engine": "sglang", "engine_args": {"max-model-len": 1000}}, ["use --context-length"]),
+    ],
+    ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
+)
+def test_refusals_say_why_and_what_next(changes: dict[str, Any], expected: list[str]) -> None:
+    with pytest.raises(planner.PlanError) as refused:
+        plan(**changes)
+    text = str(refused.value)
+    assert "Next: " in text
+    assert [part for part in expected if part not in text] == [], text
+
+
+def test_a_shorter_context_makes_a_small_pool_do() -> None:
+    made = plan(engine_args={"gpu-memory-utilization": 0.6, "max-model-len": "128k"})
+    assert option(made["command"], "--max-model-len") == "128k"
+
+
+def test_an_image_with_old_transformers_is_refused() -> None:
+    models = dict(CATALOG.models)
+    engines = dict(models["GLM-5.1"].engines, vllm=dataclasses.replace(models["GLM-5.1"].engines["vllm"], images={}))
+    models["GLM-5.1"] = dataclasses.replace(models["GLM-5.1"], engines=engines)
+    release = dataclasses.replace(CATALOG.engines["vllm"].versions["0.19.0"], images={"cu129": "v0.19.0"})
+    vllm = dataclasses.replace(
+        CATALOG.engines["vllm"], versions={**CATALOG.engines["vllm"].versions, "0.19.0": release}
+    )
+    known = dataclasses.replace(CATALOG, models=models, engines={**CATALOG.engines, "vllm": vllm})
+    with pytest.raises(planner.PlanError, match=r"older than 5.*needs 5\.2\.0.*set glm_engine_version to 0\.32"):
+        planner.make(intent(engine_version="0.19.0"), known)
+
+
+def test_a_broken_combination_is_refused() -> None:
+    issue = catalog.KnownIssue(
+        id="x", status="broken", text="Crashes at capture", link="https://example.org/1", accelerators=["B200"]
+    )
+    known = dataclasses.replace(CATALOG, known_issues=[issue])
+    with pytest.raises(planner.PlanError, match=r"Crashes at capture \(https://example\.org/1\)"):
+        planner.make(intent(), known)
+    assert planner.make(intent(accelerator="H200"), known)["known_issues"] == []
+
+
+@pytest.mark.parametrize(
+    ("bind", "private", "address"),
+    [
+        ("private", "10.0.0.5", "10.0.0.5"),
+        ("loopback", "10.0.0.5", "127.0.0.1"),
+        ("public", None, "0.0.0.0"),
+        ("192.0.2.7", None, "192.0.2.7"),
+        ("fd00::1", None, "fd00::1"),
+    ],
+)
+def test_listen_address(bind: str, private: str | None, address: str) -> None:
+    assert planner.listen_address(bind, private) == address
+
+
+@pytest.mark.parametrize(
+    ("bind", "message"), [("private", "the inventory knows none"), ("everywhere", "'everywhere' is neither private")]
+)
+def test_listen_address_refusals(bind: str, message: str) -> None:
+    with pytest.raises(planner.PlanError, match=message):
+        planner.listen_address(bind, None)
