@@ -275,7 +275,7 @@ class Supervisor:
         if text:
             stamp = time.strftime("%H:%M:%SZ", time.gmtime())
             self.status.events = [*self.status.events, f"{stamp} {text}"][-EVENTS_KEPT:]
-            print(text, flush=True)
+            _say(text)
 
     def _report(self, phase: str, event: str = "") -> None:
         self._event(event)
@@ -339,7 +339,7 @@ def download(folder: Path) -> int:
     except ImportError as exc:
         _leave(folder, "no_client", f"the image has no huggingface_hub ({exc})")
         return 1
-    print(f"huggingface_hub {huggingface_hub.__version__}", flush=True)
+    _say(f"huggingface_hub {huggingface_hub.__version__}")
     try:
         huggingface_hub.snapshot_download(
             manifest.repository,
@@ -381,8 +381,14 @@ def _first_lines(error: BaseException) -> str:
     return " ".join(str(error).split())[:600]
 
 
+def _say(text: str) -> None:
+    """One line for the journal of the unit, at once."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
 def _leave(folder: Path, kind: str, message: str, retry_after: float = 0.0) -> None:
-    print(f"{kind}: {message}", flush=True)
+    _say(f"{kind}: {message}")
     write_json(folder / "outcome.json", {"kind": kind, "message": message, "retry_after": retry_after})
 
 
@@ -401,4 +407,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    raise SystemExit(main(sys.argv[1:]))

@@ -182,7 +182,7 @@ def _weight_file(entry: dict[str, Any], repository: str) -> WeightFile:
     size, blob_id, sha256 = lfs.get("size", entry.get("size")), str(entry.get("oid", "")), lfs.get("oid")
     safe_path = path.parts and not path.is_absolute() and ".." not in path.parts and "\0" not in str(path)
     safe_hash = _COMMIT.fullmatch(blob_id) and (sha256 is None or _SHA256.fullmatch(str(sha256)))
-    if not safe_path or not safe_hash or type(size) is not int or size < 0:
+    if not safe_path or not safe_hash or not isinstance(size, int) or isinstance(size, bool) or size < 0:
         raise HubError(f"the hub's file list of {repository} has an entry that cannot be right: {entry!r:.300}")
     return WeightFile(str(path), size, blob_id, sha256)
 

@@ -178,7 +178,8 @@ def _acquire(handle: TextIO, path: Path, timeout: float) -> None:
 
 def _render(data: LockData) -> str:
     # Through JSON, because values from a play are subclasses of str that YAML's safe dumper refuses.
-    plain = json.loads(json.dumps({section: cast("dict[str, Any]", data)[section] for section in _SECTIONS}, default=str))
+    sections = {section: cast("dict[str, Any]", data)[section] for section in _SECTIONS}
+    plain = json.loads(json.dumps(sections, default=str))
     return HEADER + "---\n" + yaml.safe_dump(plain, sort_keys=True, default_flow_style=False, width=110)
 
 
@@ -230,7 +231,7 @@ def _entry(node: yaml.Node, path: Path, key: str, required: str) -> dict[str, An
             pattern, wanted = _PATTERNS[name]
             if not isinstance(value, str) or not pattern.fullmatch(value):
                 raise _malformed(path, field, f"{name!r} of {key!r} must be {wanted}, found {value!r}")
-        elif name in ("bytes", "files") and (type(value) is not int or value < 0):
+        elif name in ("bytes", "files") and not _is_count(value):
             raise _malformed(path, field, f"{name!r} of {key!r} must be a number, found {value!r}")
         values[name] = value
     return values
@@ -247,6 +248,10 @@ def _items(node: yaml.Node, path: Path, what: str) -> list[tuple[str, yaml.Node]
             raise _malformed(path, key_node, f"{key!r} appears twice; keep one")
         seen[key] = value_node
     return list(seen.items())
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _is_null(node: yaml.Node) -> bool:
