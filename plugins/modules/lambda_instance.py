@@ -223,6 +223,7 @@ class Fleet:
         self.params = module.params
         self.api = api
         self.name = self.params["fleet"]
+        self.prefix = self.params["name_prefix"] or f"glm-{self.name}"
         self.changed = False
         self.launched: List[str] = []
         self.known: List[lambda_api.Instance] = []
@@ -246,6 +247,24 @@ class Fleet:
         self.module.fail_json(msg=msg, changed=self.changed, instances=summaries, launched=self.launched)
         raise AssertionError("fail_json returned")
 
+    def refuse_strays(self) -> None:
+        """Fail when an instance has a name but no tag of this fleet: counted by tag, it would be launched again."""
+        pattern = re.compile(re.escape(self.prefix) + r"-[0-9]+")
+        strays = [
+            item
+            for item in self.known
+            if exists(item)
+            and pattern.fullmatch(item.get("name") or "")
+            and FLEET_TAG not in lambda_api.tags_of(item)
+        ]
+        if strays:
+            self.fail(
+                "launch",
+                f"expected instances with this fleet's names to carry the tag {FLEET_TAG}, found none on: "
+                f"{states_of(strays)}. Either the API dropped the tag or somebody else named them so.",
+                "terminate them in the console if they are not needed, or set another name_prefix.",
+            )
+
     # Launching.
 
     def present(self) -> None:
@@ -254,11 +273,15 @@ class Fleet:
         missing = max(0, self.params["count"] - len(members))
         names = self.free_names(missing)
         if missing:
+            self.refuse_strays()
             self.require_launch_options()
         before = sorted(item.get("name") or item["id"] for item in members)
         if not self.module.check_mode:
-            for name in names:
+            for number, name in enumerate(names):
                 self.launch(name)
+                if number == 0:
+                    self.members()
+                    self.refuse_strays()
             members = self.wait_for_addresses() if self.params["wait"] else self.members()
         self.module.exit_json(
             changed=bool(names),
@@ -282,13 +305,12 @@ class Fleet:
 
     def free_names(self, number: int) -> List[str]:
         """The lowest unused names. Those of instances that are going away count as used, so that a name is unique."""
-        prefix = self.params["name_prefix"] or f"glm-{self.name}"
         used = {item.get("name") for item in self.known}
         names: List[str] = []
         candidate = 0
         while len(names) < number:
             candidate += 1
-            name = f"{prefix}-{candidate}"
+            name = f"{self.prefix}-{candidate}"
             if name not in used:
                 names.append(name)
         if names and len(names[-1]) > NAME_LIMIT:
@@ -382,6 +404,7 @@ class Fleet:
                     f"expected new instances to boot, found after {seconds:.0f} s: {states_of(ended)}.",
                     "run again to launch replacements.",
                 )
+            self.refuse_strays()
             waiting = [item for item in members if not item.get("ip")]
             unlisted = sorted(set(self.launched) - {item.get("name") or "" for item in members})
             if not waiting and not unlisted:

@@ -1,0 +1,102 @@
+"""lambda_instance and the inventory's client against the API simulator, which refuses what the real one would."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.glm.fleet.plugins.module_utils import lambda_api
+from ansible_collections.glm.fleet.plugins.modules import lambda_instance
+from simulator.lambda_cloud.config import Config, Settings
+from simulator.lambda_cloud.server import Handle, running
+from tests.unit.modules.test_lambda_instance import Ended, Module
+
+KIND = "gpu_8x_b200_sxm6"
+# The limits of the API, shortened alike on both sides.
+REQUEST_INTERVAL, LAUNCH_INTERVAL = 0.1, 0.5
+
+
+@pytest.fixture
+def simulator() -> Iterator[Handle]:
+    settings = Settings(
+        rate_limit=True, request_interval=REQUEST_INTERVAL, launch_interval=LAUNCH_INTERVAL, address_seconds=0.3,
+        boot_seconds=0.6,
+    )  # fmt: skip
+    with running(Config(port=0, settings=settings)) as (_url, handle):
+        handle.control("PUT", "/capacity", {KIND: {"us-east-1": 3, "us-west-1": 3}})
+        handle.control("DELETE", "/counters")
+        yield handle
+
+
+def client(simulator: Handle, folder: Path) -> lambda_api.LambdaApi:
+    pacer = lambda_api.Pacer(simulator.api_key, REQUEST_INTERVAL, LAUNCH_INTERVAL, folder / "pace")
+    return lambda_api.LambdaApi(simulator.api_key, simulator.api_url.removesuffix("/api/v1"), pacer=pacer)
+
+
+def ensure_ssh_key(simulator: Handle, folder: Path) -> str:
+    api = client(simulator, folder)
+    keys = api._read("/ssh-keys")
+    if keys:
+        return str(keys[0]["name"])
+    return str(api._change("/ssh-keys", {"name": "deploy"}, ("request",))["name"])
+
+
+def run(simulator: Handle, folder: Path, **options: Any) -> dict[str, Any]:
+    params = {
+        **{name: spec.get("default") for name, spec in lambda_instance.ARGUMENTS.items()},
+        "region": ["us-east-1", "us-west-1"], "instance_type": [KIND], "wait_interval": 0.1, "wait_timeout": 20,
+        "launch_interval": LAUNCH_INTERVAL, "ssh_key_names": [ensure_ssh_key(simulator, folder)], **options,
+    }  # fmt: skip
+    fleet = lambda_instance.Fleet(Module(params, False), client(simulator, folder))
+    with pytest.raises(Ended) as ended:
+        fleet.present() if params["state"] == "present" else fleet.absent()
+    return ended.value.result
+
+
+def alive(simulator: Handle) -> list[str]:
+    return [item["name"] for item in simulator.state()["instances"] if item["status"] in lambda_api.ALIVE]
+
+
+def test_launch_list_and_terminate_within_the_limits(simulator: Handle, tmp_path: Path) -> None:
+    result = run(simulator, tmp_path, count=4, tags={"role": "serve"}, user_data="#cloud-config\n")
+    assert not result["failed"], result["msg"]
+    assert result["launched"] == [f"glm-default-{number}" for number in (1, 2, 3, 4)]
+    assert sorted(item["region"] for item in result["instances"]) == ["us-east-1"] * 3 + ["us-west-1"]
+    assert all(item["ip"] for item in result["instances"])
+    assert run(simulator, tmp_path, count=4)["changed"] is False
+    listed = client(simulator, tmp_path).list_instances()
+    assert lambda_api.tags_of(listed[0]) == {"glm-fleet": "default", "role": "serve"}
+    assert run(simulator, tmp_path, state="absent")["terminated"] == result["launched"]
+    assert alive(simulator) == []
+    pacing = simulator.state()["pacing"]
+    assert pacing["too_fast"] == 0, pacing
+
+
+@pytest.mark.parametrize("kind", ["answer-lost", "truncated"])
+def test_a_lost_answer_does_not_launch_twice(simulator: Handle, tmp_path: Path, kind: str) -> None:
+    simulator.fault(kind, path="launch$")
+    result = run(simulator, tmp_path, count=2)
+    assert not result["failed"], result["msg"]
+    assert sorted(alive(simulator)) == ["glm-default-1", "glm-default-2"]
+
+
+def test_a_launch_refused_as_too_fast_succeeds_later(simulator: Handle, tmp_path: Path) -> None:
+    simulator.fault("rate-limited", path="launch$", retry_after="1")
+    assert run(simulator, tmp_path)["launched"] == ["glm-default-1"]
+
+
+def test_capacity_lost_between_listing_and_launch_moves_on(simulator: Handle, tmp_path: Path) -> None:
+    simulator.fault("capacity-lost", path="launch$")
+    assert run(simulator, tmp_path)["instances"][0]["region"] == "us-west-1"
+
+
+def test_dropped_tags_stop_the_run_and_the_next_one(simulator: Handle, tmp_path: Path) -> None:
+    simulator.control("PATCH", "/settings", {"drop_tags": True})
+    for _run in range(2):
+        result = run(simulator, tmp_path, count=3)
+        assert result["failed"]
+        assert "expected instances with this fleet's names to carry the tag glm-fleet, found none on" in result["msg"]
+    assert alive(simulator) == ["glm-default-1"]
