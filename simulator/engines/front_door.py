@@ -378,6 +378,9 @@ def main(words: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
     except Refusal as refusal:
         print(refusal, file=sys.stderr)
         sys.exit(refusal.status)
+    except parser_loader.LoaderError as error:
+        say([f"{error}; python -m simulator.engines fetches sources"])
+        sys.exit(1)
     start(engine, tree, launch, environ)
 
 

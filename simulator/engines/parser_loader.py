@@ -18,6 +18,7 @@ import abc
 import argparse
 import contextlib
 import dataclasses
+import fcntl
 import importlib
 import importlib.abc
 import importlib.machinery
@@ -132,10 +133,13 @@ def ensure_python(cache: Path | None = None) -> Path:
     python = root / "bin" / "python"
     stamp = root / "packages.txt"
     wanted = "\n".join(PACKAGES) + "\n"
-    if not stamp.is_file() or stamp.read_text() != wanted:
-        venv.create(root, with_pip=True)
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
-        stamp.write_text(wanted)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with (root.parent / "parser-venv.lock").open("w") as lock:  # tests may ask from several processes
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not stamp.is_file() or stamp.read_text() != wanted:
+            venv.create(root, with_pip=True)
+            subprocess.run([str(python), "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
+            stamp.write_text(wanted)
     return python
 
 
@@ -465,7 +469,8 @@ def _describe(parser: argparse.ArgumentParser) -> list[dict[str, Any]]:
             {
                 "names": list(action.option_strings),
                 "nargs": (action.nargs if action.nargs is not None else 1) if takes_value else 0,
-                "choices": None if action.choices is None else [str(choice) for choice in action.choices],
+                # Sorted: some engines keep choices in a set, whose order changes from run to run.
+                "choices": None if action.choices is None else sorted(str(choice) for choice in action.choices),
                 "type": getattr(action.type, "__name__", None) if action.type else None,
                 "deprecated": bool(re.search(r"\bdeprecated\b", text, re.IGNORECASE)) or _marked(action),
             }

@@ -321,7 +321,7 @@ def test_repository_id_is_found_and_the_stop_is_the_engines_own(
         assert server.chat(**THINKING_OFF)["message"]["content"]
         os.kill(child_of(server.process), signal.SIGTERM)
         status = server.process.wait(timeout=30)
-    # SGLang 0.5.10 kills itself with SIGKILL, which process 1 of a namespace ignores from inside, and then exits with 0.
+    # SGLang 0.5.10 sends itself SIGKILL, which process 1 of a namespace ignores from inside, and then exits with 0.
     assert status == 0
 
 
