@@ -132,6 +132,16 @@ options:
     description: What the names of all variables from the API begin with.
     type: str
     default: lambda_
+  more_hostvars:
+    description:
+      - Variables that few need, left out by default because each costs core noticeable time in a large fleet.
+      - C(hostname), the name in the instance's own DNS; C(file_systems) and C(ssh_keys), lists of names;
+        C(unavailable_actions), what the API would refuse now (migrate, rebuild, restart, cold_reboot, terminate), each
+        with the reason.
+    type: list
+    elements: str
+    choices: [hostname, file_systems, ssh_keys, unavailable_actions]
+    default: []
   builtin_groups:
     description:
       - Groups made without templates, which is tens of times faster than O(keyed_groups).
@@ -155,15 +165,15 @@ options:
 notes:
   - "Host variables, here with the default O(hostvars_prefix):"
   - C(lambda_id), C(lambda_name), C(lambda_status), C(lambda_region), C(lambda_instance_type), C(lambda_ip),
-    C(lambda_private_ip), C(lambda_hostname) are strings, or null when the API does not (yet) say.
+    C(lambda_private_ip) are strings, or null when the API does not (yet) say.
   - C(lambda_accelerator) (such as B200, H200, H100, GH200, A100; null on a CPU instance), C(lambda_accelerator_count),
     C(lambda_accelerator_memory_gib) (of one accelerator, the number in the product's name) and C(lambda_architecture)
     (x86_64, or arm64 on Grace machines) are derived, since the API has no such fields.
   - C(lambda_vcpus), C(lambda_memory_gib), C(lambda_storage_gib) and C(lambda_price_usd_per_hour) describe the whole
     instance.
-  - C(lambda_tags) is a mapping, C(lambda_file_systems) and C(lambda_ssh_keys) are lists of names.
-  - C(lambda_unavailable_actions) maps each action the API would refuse now (migrate, rebuild, restart, cold_reboot,
-    terminate) to the reason.
+  - C(lambda_tags) is a mapping.
+  - With O(more_hostvars), C(lambda_hostname) is a string or null, C(lambda_file_systems) and C(lambda_ssh_keys) are
+    lists, C(lambda_unavailable_actions) is a mapping.
   - C(lambda_account) is the name of the account, when O(accounts) is used.
   - Keep C(ansible_ssh_common_args) for options of your own, such as a jump host; this plugin does not set it.
 seealso:
@@ -234,6 +244,13 @@ FLEET_GROUP = "glm_fleet"
 FILE_NAME = re.compile(r"(.+\.)?lambda\.ya?ml")
 # ansible's own `auto` plugin hands the same file to this plugin again right after a failure.
 REPEAT_SECONDS = 5.0
+
+MORE_HOSTVARS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "hostname": lambda instance: lambda_hosts.text(instance.get("hostname")),
+    "file_systems": lambda instance: lambda_hosts.texts(instance.get("file_system_names")),
+    "ssh_keys": lambda instance: lambda_hosts.texts(instance.get("ssh_key_names")),
+    "unavailable_actions": lambda_hosts.unavailable_actions,
+}
 
 
 class Account(NamedTuple):
@@ -483,14 +500,11 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: i
         mark = text_marker()
         ssh_user = mark(self._text("ssh_user"))
         pin = self._pinner(mark)
-        text, mapping, texts = lambda_hosts.text, lambda_hosts.mapping, lambda_hosts.texts
+        text, mapping = lambda_hosts.text, lambda_hosts.mapping
         types: dict[str, dict[str, Any]] = {}
-        names = ("id", "name", "status", "ip", "private_ip", "hostname")
-        plain = [(f"{prefix}{name}", name) for name in names]
-        region, tags, file_systems, ssh_keys, unavailable, account_name = (
-            f"{prefix}{name}"
-            for name in ("region", "tags", "file_systems", "ssh_keys", "unavailable_actions", "account")
-        )
+        plain = [(f"{prefix}{name}", name) for name in ("id", "name", "status", "ip", "private_ip")]
+        region, tags, account_name = (f"{prefix}{name}" for name in ("region", "tags", "account"))
+        more = [(f"{prefix}{name}", MORE_HOSTVARS[name]) for name in self.get_option("more_hostvars")]
 
         def describe(account: str, instance: dict[str, Any]) -> dict[str, Any]:
             kind = mapping(instance.get("instance_type"))
@@ -503,9 +517,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: i
                 variables[variable] = mark(text(instance.get(name)))
             variables[region] = mark(text(mapping(instance.get("region")).get("name")))
             variables[tags] = mark(lambda_api.tags_of(instance))
-            variables[file_systems] = mark(texts(instance.get("file_system_names")))
-            variables[ssh_keys] = mark(texts(instance.get("ssh_key_names")))
-            variables[unavailable] = mark(lambda_hosts.unavailable_actions(instance))
+            for variable, derive in more:
+                variables[variable] = mark(derive(instance))
             if account:
                 variables[account_name] = mark(account)
             if ssh_user:

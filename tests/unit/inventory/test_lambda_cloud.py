@@ -127,11 +127,7 @@ def test_hosts_groups_and_variables(cloud: FakeCloud, inventory: Inventory) -> N
         "lambda_instance_type": "gpu_8x_b200_sxm6",
         "lambda_ip": "203.0.0.2",
         "lambda_private_ip": "10.1.0.2",
-        "lambda_hostname": "203-0-0-2.cloud.example",
         "lambda_tags": {"glm-fleet": "default"},
-        "lambda_file_systems": ["weights"],
-        "lambda_ssh_keys": ["deploy"],
-        "lambda_unavailable_actions": {},
         "lambda_accelerator": "B200",
         "lambda_accelerator_count": 8,
         "lambda_accelerator_memory_gib": 180,
@@ -144,6 +140,16 @@ def test_hosts_groups_and_variables(cloud: FakeCloud, inventory: Inventory) -> N
     assert "ansible_host" not in variables(listed, "late")
     assert variables(listed, "arm")["lambda_architecture"] == "arm64"
     assert variables(listed, "arm")["lambda_tags"] == {}
+
+
+def test_more_variables_on_request(cloud: FakeCloud, inventory: Inventory) -> None:
+    cloud.instances[0]["actions"]["restart"] = {"available": False, "reason_code": "vm-is-too-old"}
+    listed = inventory.list("more_hostvars: [hostname, file_systems, ssh_keys, unavailable_actions]\n")
+    found = variables(listed, "node-1")
+    assert found["lambda_hostname"] == "203-0-0-2.cloud.example"
+    assert found["lambda_file_systems"] == ["weights"]
+    assert found["lambda_ssh_keys"] == ["deploy"]
+    assert found["lambda_unavailable_actions"] == {"restart": "vm-is-too-old"}
 
 
 def test_an_empty_account_is_not_a_failure(cloud: FakeCloud, inventory: Inventory) -> None:
@@ -162,7 +168,9 @@ def test_missing_and_strange_fields_do_not_crash(cloud: FakeCloud, inventory: In
         "ssh_key_names": "x", "name": 5, "ip": {},
     }  # fmt: skip
     cloud.instances = [bare, nulls, strange]
-    listed = inventory.list("statuses: []\n")
+    listed = inventory.list(
+        "statuses: []\nmore_hostvars: [hostname, file_systems, ssh_keys, unavailable_actions]\n"
+    )
     assert hosts(listed, "lambda") == ["b" * 32, "c" * 32, "d" * 32]
     assert hosts(listed, "lambda_no_address") == ["b" * 32, "c" * 32, "d" * 32]
     assert hosts(listed, "lambda_status_contactable") == ["d" * 32]
