@@ -23,7 +23,8 @@ found() { # where, command prefix...
 }
 
 (cd "$work/source" && ansible-galaxy collection build --output-path "$work/dist")
-ansible-galaxy collection install --offline -p "$work/collections" "$work"/dist/glm-fleet-*.tar.gz
+# From elsewhere: the checkout's ansible.cfg already finds glm.fleet, and nothing would be installed.
+(cd "$work" && ansible-galaxy collection install --offline --force -p "$work/collections" "$work"/dist/glm-fleet-*.tar.gz)
 if tar -tzf "$work"/dist/glm-fleet-*.tar.gz | grep -E '^(\.|lambda$|rehearsal$)'; then
     echo "the collection tarball carries files that only a checkout needs" >&2
     exit 1

@@ -74,7 +74,7 @@ for stage in $stages; do
     lint)
         check "ruff" ruff check .
         check "mypy: plugin_utils, module_utils, simulator" scripts/mypy.sh
-        check "yamllint" yamllint --strict .
+        check "yamllint" scripts/yamllint.sh
         check "ansible-lint, profile production" ansible-lint --offline --strict -q
         check "ansible-test sanity" scripts/sanity.sh
         check "collection builds and installs; wheel installs" scripts/package_check.sh

@@ -9,7 +9,7 @@ DOCUMENTATION = r"""
 name: lambda_cloud
 short_description: Lambda Cloud instances as an inventory
 version_added: 0.1.0
-author: glm.fleet contributors
+author: glm.fleet contributors (!UNKNOWN)
 description:
   - Makes a host of each Lambda Cloud instance, with its accelerators, address, price and tags as variables, and groups
     by region, instance type, accelerator, status, tag and fleet.

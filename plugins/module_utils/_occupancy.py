@@ -58,7 +58,7 @@ def _listening_inodes(address: str, port: int, proc: Path) -> set[str]:
             continue
         for row in rows:
             fields = row.split()
-            host, _, number = fields[1].partition(":")
+            host, number = fields[1].partition(":")[::2]
             if fields[3] == _LISTENING and int(number, 16) == port and _overlaps(wanted, _kernel_address(host)):
                 found.add(fields[9])
     return found

@@ -15,6 +15,7 @@ import email.utils
 import hashlib
 import ipaddress
 import json
+import math
 import os
 import time
 import urllib.parse
@@ -157,7 +158,7 @@ def parse_retry_after(value: Optional[str], now: float) -> Optional[float]:
             seconds = email.utils.parsedate_to_datetime(value).timestamp() - now
         except (TypeError, ValueError, OverflowError):
             return None
-    if seconds != seconds:
+    if math.isnan(seconds):
         return None
     return min(max(seconds, 0.0), RETRY_AFTER_CAP)
 

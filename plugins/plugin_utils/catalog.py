@@ -459,10 +459,10 @@ def _build(hint: Any, data: Any, where: str) -> Any:
         return {str(key): _build(args[1], value, f"{where}.{key}") for key, value in _mapping(data, where).items()}
     if dataclasses.is_dataclass(hint):
         return _record(typing.cast("type[Any]", hint), data, where)
-    if hint is float and type(data) is int:
-        return float(data)
     # bool is an int to Python, not to a reader of YAML.
-    if type(data) is not hint:
+    if hint is float and isinstance(data, int) and not isinstance(data, bool):
+        return float(data)
+    if not isinstance(data, hint) or (isinstance(data, bool) and hint is not bool):
         raise CatalogError(f"catalog/{where}: expected {hint.__name__}, found {_type_name(data)} {data!r}")
     return data
 

@@ -68,21 +68,22 @@ def _kind(facts: Mapping[str, Any], accelerator: Mapping[str, Any]) -> list[Find
     if facts["gpu_source"] != "nvidia-smi":
         return []
     wanted_mib = accelerator["memory_gib"] * 1024
-    wrong = []
+    wrong: dict[str, list[str]] = {}
     for gpu in facts["gpus"]:
         total = gpu["memory_total_mib"]
         if total is None:
             continue
         same_size = abs(total - wanted_mib) <= wanted_mib * MEMORY_TOLERANCE
         if not is_kind(gpu["name"], accelerator["name"]) or not same_size:
-            wrong.append(f"GPU {gpu['index']} is {gpu['name']} with {total} MiB")
+            wrong.setdefault(f"{gpu['name']} with {total} MiB", []).append(str(gpu["index"]))
     if not wrong:
         return []
+    found = "; ".join(f"{what} at index {', '.join(indexes)}" for what, indexes in wrong.items())
     return [
         _finding(
             "gpu",
             f"{accelerator['name']} with {wanted_mib:.0f} MiB each (within {MEMORY_TOLERANCE:.0%})",
-            "; ".join(wrong),
+            found,
             "correct glm_accelerator, or take the right instance type; a MIG-partitioned GPU also shows less memory",
         )
     ]

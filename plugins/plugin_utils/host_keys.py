@@ -24,7 +24,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import paramiko
+try:
+    import paramiko
+except ImportError:
+    # The action plugin looks first, and says what to install.
+    paramiko = None  # type: ignore[assignment]
 
 # Without a handler Python prints paramiko's own account of every refused connection to the terminal.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())

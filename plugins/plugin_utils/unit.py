@@ -203,7 +203,8 @@ def _files(plan: Mapping[str, Any], name: str) -> dict[str, str]:
 
 def _docker_run(plan: Mapping[str, Any], name: str, files: Mapping[str, str]) -> list[str]:
     listen = plan["listen"]
-    argv = [DOCKER, "run", "--rm", "--name", name, "--pull=never"]
+    # --init: as process 1 SGLang's own SIGKILL is ignored, and a failed start would end with status 0.
+    argv = [DOCKER, "run", "--rm", "--init", "--name", name, "--pull=never"]
     # Not the host's network: torch's TCPStore, ZMQ and NCCL bind every address they see.
     argv += ["--network", "bridge"]
     argv += ["--publish", f"{url_host(listen['address'])}:{int(listen['port'])}:{int(listen['container_port'])}"]

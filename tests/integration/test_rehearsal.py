@@ -144,11 +144,11 @@ def check_endpoints(reasoning_field: str) -> None:
     key = (STATE / "state/api_key").read_text(encoding="utf-8").strip()
     for report in reports().values():
         url = report["endpoint"]["url"]
-        status, models = ask(f"{url}/v1/models", key)
+        status, models = ask(f"{url}/models", key)
         assert status == 200 and [m["id"] for m in models["data"]] == ["glm-5.1-fp8"]
-        assert ask(f"{url}/v1/models", None)[0] == 401
+        assert ask(f"{url}/models", None)[0] == 401
         body = {"model": "glm-5.1-fp8", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 64}
-        status, answer = ask(f"{url}/v1/chat/completions", key, body)
+        status, answer = ask(f"{url}/chat/completions", key, body)
         message = answer["choices"][0]["message"]
         assert status == 200 and message["content"] and message[reasoning_field]
 

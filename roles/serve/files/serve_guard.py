@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -115,7 +114,7 @@ def missing_devices(wanted: list[str], gpus: int, specs: list[dict[str, Any]]) -
     """What is not there yet, in words; empty when every device can be given to a container."""
     missing = []
     for device in wanted:
-        kind, _, name = device.partition("=")
+        kind, name = device.partition("=")[::2]
         matching = [spec for spec in specs if spec["kind"] == kind]
         if not any(name in spec["names"] for spec in matching):
             missing.append(f"no CDI spec in {' or '.join(CDI_FOLDERS)} names the device {device}")

@@ -89,7 +89,7 @@ def test_the_container_runs_on_a_bridge_bound_to_one_address_with_gpus_and_mount
     assert option(argv, "--device") == ["nvidia.com/gpu=all"]
     assert option(argv, "--env-file") == ["/etc/glm/serve-0.env", "/etc/glm/serve-0.secret.env"]
     assert option(argv, "--mount")[0].endswith("target=/root/.cache/huggingface,readonly")
-    assert {"--rm", "--pull=never", "--ipc=host"} <= set(argv)
+    assert {"--rm", "--init", "--pull=never", "--ipc=host"} <= set(argv)
     image = argv.index(plan()["image"]["reference"])
     assert argv[image + 1 :] == plan()["command"]
 
