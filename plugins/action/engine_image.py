@@ -35,6 +35,7 @@ class ActionModule(ActionBase):
                 "role glm.fleet.plan first."
             )
         args["plan"] = plan
+        args["mirrors"] = [*(args.get("mirrors") or []), *(self._variable("docker_registry_mirrors") or [])]
         digest, origin = self._digest(args, plan)
         if digest is None:
             return {**origin, "failed": True}
@@ -99,6 +100,8 @@ class ActionModule(ActionBase):
         result: dict[str, Any] = self._execute_module(
             module_name="glm.fleet.engine_image", module_args=known, task_vars=self.task_vars
         )
+        if result.get("failed"):
+            result["msg"] = f"{self._host()}, {result.get('msg', 'image: failed without a message')}"
         return result
 
     def _variable(self, name: str) -> Any:

@@ -86,7 +86,8 @@ def judge(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
     if expected["vendor"] == "nvidia" and found["gpus"] != expected["gpus"]:
         problems.append(
             f"expected {expected['gpus']} GPUs inside the container, found {found['gpus'] or 0} "
-            f"(nvidia-smi -L: {found['nvidia_smi'] or 'nothing'}); look at the CDI spec and the driver"
+            f"(nvidia-smi -L: {found['nvidia_smi'].replace(chr(10), ' | ') or 'nothing'}); look at the CDI spec and "
+            "the driver"
         )
     cuda = found.get("cuda")
     if cuda and cuda["code"]:

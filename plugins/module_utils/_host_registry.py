@@ -17,12 +17,13 @@ import json
 import re
 import socket
 import urllib.error
-import urllib.request
 from collections.abc import Iterable
 from dataclasses import dataclass
 from email.message import Message
 from typing import Optional
 from urllib.parse import urlencode, urljoin
+
+from ansible.module_utils.urls import open_url
 
 HUB = "docker.io"
 HUB_API = "https://registry-1.docker.io"
@@ -89,8 +90,8 @@ def endpoints(repository: str, mirrors: Iterable[str]) -> list[str]:
 def resolve(repository: str, tag: str, mirrors: Iterable[str] = (), timeout: float = 20) -> Resolved:
     """The digest that ``repository:tag`` means now.
 
-    Raises RegistryError: ``missing`` when a registry answered that there is no such tag (its similar tags are named),
-    otherwise a list of what was tried and why each try failed.
+    Raises RegistryError with what was tried and how each try ended: ``missing`` when somebody answered that there is no
+    such tag (similar ones are named then), otherwise nobody answered at all.
     """
     _host, path = split_repository(repository)
     tried: list[str] = []
@@ -106,20 +107,24 @@ def resolve(repository: str, tag: str, mirrors: Iterable[str] = (), timeout: flo
             return Resolved(digest, endpoint)
         answered = client
         tried.append(f"{endpoint}: no such tag")
-    if answered is None or not tried[-1].endswith("no such tag"):
+    if answered is None:
         raise RegistryError(
             f"the digest of {repository}:{tag} could not be looked up ({'; '.join(tried)})", missing=False
         )
-    raise RegistryError(_no_such_tag(repository, tag, answered, tried), missing=True)
+    # A mirror that lacks the tag proves nothing while the registry itself cannot be asked.
+    certain = tried[-1].endswith("no such tag")
+    said = f"there is no image {repository}:{tag}" if certain else f"no digest was found for {repository}:{tag}"
+    raise RegistryError(f"{said} ({'; '.join(tried)}); {_similar_tags(tag, answered)}", missing=True)
 
 
-def _no_such_tag(repository: str, tag: str, client: _Client, tried: list[str]) -> str:
+def _similar_tags(tag: str, client: _Client) -> str:
     tags = client.tags()
     if tags is None:
-        return f"there is no image {repository}:{tag} ({'; '.join(tried)}); the registry lists no tags for it"
+        return f"{client.endpoint} lists no tags for it"
     close = difflib.get_close_matches(tag, tags, n=6, cutoff=0.5)
-    hint = f"similar tags that do exist: {', '.join(close)}" if close else f"{len(tags)} tags exist, none similar"
-    return f"there is no image {repository}:{tag} ({'; '.join(tried)}); {hint}"
+    if not close:
+        return f"{client.endpoint} has {len(tags)} tags of it, none similar"
+    return f"similar tags that do exist: {', '.join(close)}"
 
 
 class _Client:
@@ -195,12 +200,11 @@ class _Client:
             raise _Unreachable(f"no token from {fields['realm']} (HTTP {answer.status})") from error
 
     def _send(self, method: str, url: str) -> _Answer:
-        headers = {"Accept": MANIFESTS, "User-Agent": USER_AGENT}
+        headers = {"Accept": MANIFESTS}
         if self.token:
             headers["Authorization"] = f"Bearer {self.token}"
-        request = urllib.request.Request(url, method=method, headers=headers)
         try:
-            with urllib.request.urlopen(request, timeout=self.timeout) as response:
+            with open_url(url, method=method, headers=headers, http_agent=USER_AGENT, timeout=self.timeout) as response:
                 return _Answer(response.status, response.headers, response.read(), response.headers.get("Link", ""))
         except urllib.error.HTTPError as error:
             return _Answer(error.code, error.headers, error.read(), "")

@@ -40,7 +40,9 @@ options:
         without that uses no lock file.
     type: path
   mirrors:
-    description: Registry mirrors to ask before those that the Docker engine of the host is configured with.
+    description:
+      - Registry mirrors to ask before those that the Docker engine of the host is configured with. The action plugin
+        adds C(docker_registry_mirrors), so that a check of a fresh host asks where a real run would.
     type: list
     elements: str
     default: []
@@ -178,7 +180,8 @@ class EngineImage:
             found = resolve(self.repository, self.tag, mirrors, self.module.params["registry_timeout"])
         except RegistryError as error:
             advice = (
-                "Tags are never guessed: choose a glm_engine_version (or glm_image_variant) whose tag exists"
+                "Tags are never guessed: choose a glm_engine_version (or glm_image_variant) whose tag exists; if it "
+                "does exist, check the host's way to the registry"
                 if error.missing
                 else "Check the host's way to the registry, or set docker_registry_mirrors"
             )

@@ -131,9 +131,14 @@ def test_registry_that_cannot_be_reached_is_told_from_a_missing_tag(servers: tup
     hub.behaviour = "500"
     with pytest.raises(registry.RegistryError) as caught:
         registry.resolve("vllm/vllm-openai", "v9", [mirror.url, "http://127.0.0.1:9"])
-    assert not caught.value.missing
+    assert caught.value.missing
+    assert str(caught.value).startswith("no digest was found for vllm/vllm-openai:v9 (")
     for part in (f"{mirror.url}: no such tag", "http://127.0.0.1:9: ", "Connection refused", f"{hub.url}: HTTP 500"):
         assert part in str(caught.value)
+    mirror.behaviour = "500"
+    with pytest.raises(registry.RegistryError, match="could not be looked up") as caught:
+        registry.resolve("vllm/vllm-openai", "v9", [mirror.url])
+    assert not caught.value.missing
 
 
 def test_where_names_live() -> None:

@@ -91,13 +91,13 @@ def test_other_kind_of_gpu() -> None:
     facts = healthy()
     facts["gpus"] = [gpu(index, "NVIDIA H200", 143771) for index in range(8)]
     text = problems(facts)
-    assert "expected B200 with 183357 MiB each (within 3%), found GPU 0 is NVIDIA H200 with 143771 MiB" in text
+    assert "expected B200 with 183357 MiB each (within 3%), found NVIDIA H200 with 143771 MiB at index 0, 1," in text
 
 
 def test_less_memory_than_planned() -> None:
     facts = healthy()
     facts["gpus"][3]["memory_total_mib"] = 91000
-    assert "found GPU 3 is NVIDIA B200 with 91000 MiB" in problems(facts)
+    assert "found NVIDIA B200 with 91000 MiB at index 3" in problems(facts)
 
 
 def test_broken_driver_is_reported_alone() -> None:
