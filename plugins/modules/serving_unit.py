@@ -119,16 +119,23 @@ def decide(properties: dict[str, str], changed: Sequence[str]) -> tuple[str, lis
     return "none", []
 
 
-def occupied(params: dict[str, Any]) -> Optional[str]:
-    """Why the replica could not start, or None."""
+def container(unit: str) -> str:
+    """Name of the unit's container and of its run-time folder."""
+    return unit.removesuffix(".service")
+
+
+def occupied(params: dict[str, Any], action: str) -> Optional[str]:
+    """Why the replica could not start, or None. A replica that is up itself holds GPUs, and perhaps the port."""
+    if action == "none":
+        return None
     where = f"{params['address']} port {params['port']}"
     problem = _occupancy.address_problem(params["address"])
     if problem:
         return f"expected {params['address']} to be an address of this host: {problem}. Next: set glm_bind"
     owner = _occupancy.port_owner(_host_commands.run, params["address"], params["port"])
-    if owner:
+    if owner and not (action == "restart" and owner.startswith(f"the container {container(params['unit'])} (")):
         return f"expected {where} to be free, found {owner}. Next: stop it, or choose another glm_port"
-    users = _occupancy.gpu_users(_host_commands.run, params["vendor"])
+    users = _occupancy.gpu_users(_host_commands.run, params["vendor"]) if action == "start" else []
     if users:
         return f"expected free GPU memory, found {'; '.join(users)}. Next: stop what holds it (nvidia-smi shows it)"
     return None
@@ -168,10 +175,10 @@ def main() -> None:
         properties = _serving.show_unit(_host_commands.run, unit)
     except (RuntimeError, OSError) as exc:
         module.fail_json(msg=f"serve, start: {exc}. Expected a host that was booted with systemd")
-    record = Path("/run") / unit.removesuffix(".service") / "started.json"
+    record = Path("/run") / container(unit) / "started.json"
     action, reasons = decide(properties, changed_files(module.params["files"], record))
-    # A unit that is up holds the port and the memory itself.
-    problem = occupied(module.params) if action == "start" else None
+    # Before anything is stopped: what runs now goes on when its successor could not start.
+    problem = occupied(module.params, action)
     if problem:
         module.fail_json(msg=f"serve, preflight: {problem}")
     enabled = properties.get("UnitFileState") == "enabled"

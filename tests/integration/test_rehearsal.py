@@ -178,7 +178,7 @@ def test_secrets_are_neither_in_arguments_nor_readable() -> None:
     assert key not in on_host(host, "systemctl", "cat", "glm-serve-0.service")
     assert key in on_host(host, "grep", "-rh", key, "/etc/glm")
     secret = on_host(host, "grep", "-rl", key, "/etc/glm").strip()
-    assert on_host(host, "stat", "-c", "%a %U", secret).strip() == "600 root"
+    assert on_host(host, "stat", "-c", "%a:%U", secret).strip() == "600:root"
     assert (STATE / "state/api_key").stat().st_mode & 0o777 == 0o600
 
 
@@ -216,11 +216,13 @@ def test_a_full_disk_is_refused_before_the_download() -> None:
 
 def test_a_port_in_use_names_who_has_it() -> None:
     host = next(iter(inventory()))
+    before = running_containers()[host]
     on_host(host, "systemd-run", "--unit", "squatter", "python3", "-m", "http.server", "8123")
     run = playbook("deploy_glm51.yml", "--limit", f"{host},localhost", glm_engine="vllm", glm_port=8123,
                    glm_launch_count=HOSTS)  # fmt: skip
-    refused(run, host, "8123", "in use", "python3")
     on_host(host, "systemctl", "stop", "squatter")
+    refused(run, host, "expected", "port 8123 to be free, found process", "http.server", "choose another glm_port")
+    assert running_containers()[host] == before
 
 
 def test_an_engine_that_exits_shows_its_last_lines_and_spares_the_other_host() -> None:
