@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import json
 import re
-import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from pathlib import Path
 from typing import Any, Optional
+from xml.etree import ElementTree
 
 SMI_FIELDS = ("index", "name", "uuid", "pci.bus_id", "memory.used", "memory.total", "driver_version")
 PCI_VENDORS = {"0x10de": "nvidia", "0x1002": "amd"}
