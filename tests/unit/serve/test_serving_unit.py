@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from ansible_collections.glm.fleet.plugins.module_utils import _occupancy
 from ansible_collections.glm.fleet.plugins.modules import serving_unit
 
@@ -22,7 +23,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
 
 @pytest.mark.parametrize("action", ["start", "restart"])
 @pytest.mark.parametrize("owner", OTHERS)
-def test_a_port_that_another_holds_stops_a_start_and_a_restart(held: dict[str, object], action: str, owner: str) -> None:
+def test_a_port_that_another_holds_stops_the_start(held: dict[str, object], action: str, owner: str) -> None:
     held["port"] = owner
     problem = serving_unit.occupied(PARAMS, action)
     assert problem == (
