@@ -10,15 +10,21 @@ unset ANSIBLE_CONFIG
 git ls-files -z --cached --others --exclude-standard | xargs -0 sh -c 'for f; do [ ! -e "$f" ] && [ ! -L "$f" ] || printf "%s\0" "$f"; done' sh |
     tar --null -T - -cf - | (mkdir "$work/source" && tar -C "$work/source" -xf -)
 
-found() { # where, command prefix...
+# Nothing of this machine's own: a collection under ~/.ansible would be found first.
+export HOME=$work/home
+mkdir "$HOME"
+
+found() { # where it must be found, command prefix...
     local where=$1
     shift
     cd "$work"
     "$@" ansible-doc -t inventory glm.fleet.lambda_cloud >/dev/null
     "$@" ansible-doc -t role glm.fleet.serve >/dev/null
-    "$@" ansible-playbook --syntax-check -i localhost, glm.fleet.deploy_glm51
-    "$@" ansible-playbook -i localhost, glm.fleet.plan -e glm_accelerator=B200 -e glm_accelerator_count=8 | grep -q 'glm-5.1-fp8'
-    echo "$where: found"
+    "$@" ansible-playbook --syntax-check -i localhost, glm.fleet.deploy_glm51 | tee syntax.txt
+    grep -q "^playbook: $where/.*ansible_collections/glm/fleet/playbooks/deploy_glm51.yml" syntax.txt
+    "$@" ansible-playbook -i localhost, glm.fleet.plan -e glm_accelerator=B200 -e glm_accelerator_count=8 >plan.txt
+    grep -q 'glm-5.1-fp8' plan.txt
+    echo "found in $where"
     cd - >/dev/null
 }
 
@@ -29,8 +35,8 @@ if tar -tzf "$work"/dist/glm-fleet-*.tar.gz | grep -E '^(\.|lambda$|rehearsal$)'
     echo "the collection tarball carries files that only a checkout needs" >&2
     exit 1
 fi
-found "ansible-galaxy" env ANSIBLE_COLLECTIONS_PATH="$work/collections"
+found "$work/collections" env ANSIBLE_COLLECTIONS_PATH="$work/collections"
 
 "$python" -m venv "$work/venv"
 "$work/venv/bin/pip" install --quiet "$work/source"
-found "wheel" env -u ANSIBLE_COLLECTIONS_PATH PATH="$work/venv/bin:$PATH"
+found "$work/venv" env -u ANSIBLE_COLLECTIONS_PATH PATH="$work/venv/bin:$PATH"
