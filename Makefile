@@ -4,7 +4,8 @@ VENV := .venv
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 # The project's own tools first, whatever the shell has active.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
-ENGINE ?= vllm
+# `make rehearse ENGINE=sglang`; `make rehearse -e glm_engine=sglang` means the same.
+ENGINE ?= $(or $(glm_engine),vllm)
 COUNT ?= 2
 ARGS ?=
 
