@@ -31,14 +31,19 @@ class ActionModule(ActionBase):
                 "hosts": {"type": "list", "elements": "str", "required": True},
                 "state_dir": {"type": "path", "required": True},
                 "api_key_file": {"type": "path"},
+                "begin": {"type": "bool", "default": False},
             }
         )
+        path = Path(args["state_dir"]).expanduser() / "reports" / "fleet.json"
+        if args["begin"]:
+            if not self._task.check_mode:
+                verdict.write_json(path, verdict.fleet_report([verdict.missing_report(host) for host in args["hosts"]]))
+            return {**result, "changed": False, "ok": False, "report": str(path)}
         found = {host: self._verdict(variables, host) for host in args["hosts"]}
         if self._task.check_mode or any(answer.get("skipped") for answer in found.values()):
             return {**result, "changed": False, "skipped": True, "msg": "check mode: nothing was verified"}
         reports = [answer.get("report") or verdict.missing_report(host) for host, answer in found.items()]
         fleet = verdict.fleet_report(reports)
-        path = Path(args["state_dir"]).expanduser() / "reports" / "fleet.json"
         verdict.write_json(path, fleet)
         key_file = args["api_key_file"] or str(Path(args["state_dir"]).expanduser() / "api_key")
         self._show(fleet, path, key_file if Path(key_file).is_file() else None)

@@ -28,6 +28,12 @@ options:
   api_key_file:
     description: File with the endpoint's key, named in the request to paste. By default C(api_key) in O(state_dir).
     type: path
+  begin:
+    description:
+      - Only write that no host is verified yet. For the start of a run, because Ansible ends a run in which a whole batch
+        failed before it comes to the report.
+    type: bool
+    default: false
 attributes:
   check_mode:
     description: Can run in check_mode and return changed status prediction without modifying target.

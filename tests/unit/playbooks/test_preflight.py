@@ -1,0 +1,99 @@
+"""What a run refuses before it touches anything, as its users see it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[3]
+
+
+def run(tmp_path: Path, playbook: str, hosts: dict[str, dict[str, object]], *arguments: str) -> tuple[int, str]:
+    """Exit status and output (white space folded) of a playbook on an inventory of ``hosts``."""
+    inventory = tmp_path / "inventory.yml"
+    inventory.write_text(yaml.safe_dump({"all": {"children": {"glm_fleet": {"hosts": hosts}}}}), encoding="utf-8")
+    done = subprocess.run(
+        ["ansible-playbook", playbook, "-i", str(inventory), "-e", f"glm_state_dir={tmp_path / 'state'}", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "COLUMNS": "400"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, " ".join((done.stdout + done.stderr).split())
+
+
+def tagged(fleet: str) -> dict[str, object]:
+    return {"lambda_tags": {"glm-fleet": fleet}, "ansible_connection": "local"}
+
+
+def test_an_empty_group_says_what_to_set(tmp_path: Path) -> None:
+    code, output = run(tmp_path, "playbooks/require_fleet.yml", {})
+    assert code != 0
+    assert "expected at least one host in 'glm_fleet', found none" in output
+    assert "-e glm_launch=true" in output
+
+
+def test_checking_a_launch_into_an_empty_account_is_no_error(tmp_path: Path) -> None:
+    code, output = run(tmp_path, "playbooks/require_fleet.yml", {}, "--check", "-e", "glm_launch=true")
+    assert code == 0, output
+
+
+@pytest.mark.parametrize(
+    ("tags", "arguments", "ok"),
+    [
+        (["default", "default"], [], True),
+        (["blue"], ["-e", "glm_fleet_name=blue"], True),
+        (["blue"], [], False),
+        (["blue", "green"], ["-e", "glm_fleet_name=blue"], False),
+    ],
+)
+def test_hosts_of_another_fleet_are_refused(tmp_path: Path, tags: list[str], arguments: list[str], ok: bool) -> None:
+    hosts = {f"h{number}": tagged(tag) for number, tag in enumerate(tags)}
+    code, output = run(tmp_path, "playbooks/require_fleet.yml", hosts, *arguments)
+    assert (code == 0) is ok, output
+    if not ok:
+        assert f"whose tag glm-fleet says {', '.join(sorted(set(tags)))}" in output
+        assert "-e glm_fleet_name=blue" in output
+
+
+def test_hosts_that_no_cloud_tagged_are_welcome(tmp_path: Path) -> None:
+    code, output = run(tmp_path, "playbooks/require_fleet.yml", {"metal": {"ansible_connection": "local"}})
+    assert code == 0, output
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"glm_model": "GLM-9"}, ["h0, plan", "GLM-9", "GLM-5.1"]),
+        ({"glm_accelerator": "H100"}, ["h0, plan", "does not fit", "98.3 GiB", "71.7 GiB"]),
+        ({"glm_engine": "vllm", "glm_engine_version": "0.15.1"}, ["h0, plan", "0.15.1"]),
+        ({"glm_engine_args": {"max-num-seq": 3}}, ["h0, plan", "max-num-seq", "max-num-seqs"]),
+        ({"glm_engine_args": {"api-key": "x"}}, ["h0, plan", "glm_api_key"]),
+    ],
+)
+def test_what_cannot_work_is_refused_before_a_host_is_touched(
+    tmp_path: Path, variables: dict[str, object], words: list[str]
+) -> None:
+    hosts = {"h0": {"ansible_host": "192.0.2.1", "lambda_accelerator": "B200", "lambda_accelerator_count": 8}}
+    code, output = run(tmp_path, "deploy.yml", hosts, "-e", json.dumps(variables))
+    assert code != 0
+    for word in words:
+        assert word in output, output
+    assert "Wait for ssh" not in output
+
+
+def test_a_run_that_stops_early_takes_the_last_verdict_back(tmp_path: Path) -> None:
+    report = tmp_path / "state/reports/fleet.json"
+    report.parent.mkdir(parents=True)
+    report.write_text('{"ok": true, "hosts": []}', encoding="utf-8")
+    run(tmp_path, "deploy.yml", {"h0": {"ansible_host": "192.0.2.1"}}, "-e", "glm_model=GLM-9")
+    fleet = json.loads(report.read_text(encoding="utf-8"))
+    assert fleet["ok"] is False
+    assert [host["host"] for host in fleet["hosts"]] == ["h0"]
