@@ -22,6 +22,7 @@ Runner = Callable[[Sequence[str]], CommandResult]
 PROPERTIES = (
     "LoadState",
     "ActiveState",
+    "Job",
     "SubState",
     "Result",
     "NRestarts",
@@ -319,6 +320,10 @@ def elapsed_seconds(properties: Mapping[str, str], now: Optional[float] = None) 
 def describe(run: Runner, unit: str, secret_files: Sequence[str], log_lines: int = 20) -> dict[str, Any]:
     """Everything ``serving_status`` returns about a unit; reads only."""
     properties = show_unit(run, unit)
+    # A start that waits for another unit (the vendor's CDI refresh takes seconds) is a queued job of an inactive unit.
+    queued = properties.get("Job", "") not in ("", "0") and properties.get("ActiveState") in ("inactive", "failed")
+    if queued:
+        properties = {**properties, "ActiveState": "activating", "SubState": "start-pre"}
     state = properties.get("ActiveState", "unknown")
     settled = state == "active"
     lines = [] if settled else read_journal(run, unit, properties.get("InvocationID", ""))

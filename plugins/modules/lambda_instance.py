@@ -21,6 +21,7 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     support: full
+    description: Asks what exists and sends nothing. RV(launched) and RV(terminated) then name what would be done.
   diff_mode:
     support: full
   idempotent:
@@ -136,7 +137,9 @@ instances:
       tags: {glm-fleet: production}
       price_usd_per_hour: 53.52
 launched:
-  description: Names of the instances that this run launched, or in check mode would launch.
+  description:
+    - Names of the instances that this run launched, or in check mode would launch. Those are not in RV(instances) and
+      not in RV(price_usd_per_hour).
   returned: state is present
   type: list
   elements: str
@@ -149,10 +152,19 @@ price_usd_per_hour:
   description: Price per hour of all instances of the fleet that exist after the run.
   returned: always
   type: float
+other_fleets:
+  description:
+    - How many instances of the account carry another value of the tag C(glm-fleet), by that value. They are never
+      touched. Empty when there are none.
+    - Tells a mistyped O(fleet) from a fleet that is gone.
+  returned: success
+  type: dict
+  sample: {staging: 2}
 """
 
 import re
 import time
+from collections import Counter
 from typing import Any, Callable, Dict, List, NoReturn, Optional
 
 from ansible.module_utils.basic import AnsibleModule, env_fallback, missing_required_lib
@@ -236,6 +248,11 @@ class Fleet:
         mine = [item for item in self.known if exists(item) and lambda_api.tags_of(item).get(FLEET_TAG) == self.name]
         return sorted(mine, key=lambda item: (item.get("name") or "", item["id"]))
 
+    def other_fleets(self) -> Dict[str, int]:
+        """How many existing instances each other fleet has, as of the last look at the account."""
+        values = [lambda_api.tags_of(item).get(FLEET_TAG) for item in self.known if exists(item)]
+        return dict(sorted(Counter(value for value in values if value not in (None, self.name)).items()))
+
     def fail(self, phase: str, problem: str, next_step: str) -> NoReturn:
         """End the run; says what is left running and what it costs, as far as the API can be asked."""
         try:
@@ -288,6 +305,7 @@ class Fleet:
             instances=[summary_of(item) for item in members],
             launched=names,
             price_usd_per_hour=price_of(members),
+            other_fleets=self.other_fleets(),
             diff={"before": {"instances": before}, "after": {"instances": sorted([*before, *names])}},
         )
 
@@ -433,6 +451,7 @@ class Fleet:
             instances=[summary_of(item) for item in members],
             terminated=names,
             price_usd_per_hour=price_of(members) if self.module.check_mode else 0.0,
+            other_fleets=self.other_fleets(),
             diff={"before": {"instances": names}, "after": {"instances": []}},
         )
 

@@ -24,8 +24,8 @@ from typing import Any, Optional
 
 DOCKER = "/usr/bin/docker"
 CDI_FOLDERS = ("/etc/cdi", "/run/cdi")
-# One node per GPU: NVIDIA's numbered device files, or a render node each on AMD.
-GPU_NODE = re.compile(r"/dev/(nvidia\d+|dri/renderD\d+)")
+# The one node that each GPU has, by CDI kind. (NVIDIA's specs list render nodes, too.)
+GPU_NODES = {"nvidia.com/gpu": re.compile(r"/dev/nvidia\d+"), "amd.com/gpu": re.compile(r"/dev/dri/renderD\d+")}
 # A first request may still compile kernels.
 CHAT_SECONDS = 600
 CHAT_ATTEMPTS = 3
@@ -123,8 +123,9 @@ def missing_devices(wanted: list[str], gpus: int, specs: list[dict[str, Any]]) -
         for spec in matching:
             nodes.update(spec["nodes"])
         missing += [f"the device file {host} is missing" for host in nodes.values() if not Path(host).exists()]
-        found = len([path for path in nodes if GPU_NODE.fullmatch(path)])
-        if name == "all" and found < gpus:
+        pattern = GPU_NODES.get(kind)
+        found = len([path for path in nodes if pattern and pattern.fullmatch(path)])
+        if name == "all" and pattern and found < gpus:
             missing.append(f"the CDI spec of {kind} lists {found} of the {gpus} GPUs of the plan")
     return missing
 
@@ -323,6 +324,9 @@ def main(argv: list[str]) -> int:
             remove_container(options.container)
     except (GuardError, OSError) as exc:
         say(f"FAILED: {exc}")
+        return 1
+    except (ValueError, KeyError) as exc:
+        say(f"FAILED: expected readable CDI specs in {' and '.join(CDI_FOLDERS)}, found one that is not: {exc!r}")
         return 1
     return 0
 

@@ -172,6 +172,31 @@ def test_check_mode_sends_nothing(cloud: Launching) -> None:
     assert cloud.launched() == []
 
 
+@pytest.mark.parametrize("state", ["present", "absent"])
+def test_other_fleets_of_the_account_are_counted(cloud: Launching, state: str) -> None:
+    def tagged(number: int, fleet: str, status: str = "active") -> dict[str, Any]:
+        tags = [{"key": "glm-fleet", "value": fleet}]
+        return make_instance(number, name=f"{fleet}-{number}", status=status, tags=tags)
+
+    cloud.cloud.instances = [
+        tagged(1, "staging"), tagged(2, "production"), tagged(3, "staging", "unhealthy"),
+        tagged(4, "gone", "terminated"), make_instance(5, name="untagged", tags=None),
+    ]  # fmt: skip
+    assert run(cloud, check_mode=True, state=state)["other_fleets"] == {"production": 1, "staging": 2}
+    result = run(cloud, state=state)
+    assert result["other_fleets"] == {"production": 1, "staging": 2}
+    assert result["changed"] is (state == "present")
+    assert run(cloud, state=state, fleet="staging")["other_fleets"].get("staging") is None
+
+
+def test_a_key_in_a_file_is_enough(cloud: Launching, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in lambda_api.KEY_ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "key").write_text(f"{KEY}\n", encoding="utf-8")
+    result = ansible(cloud, {}, "--check", api_key_file=str(tmp_path / "key"), base_url=cloud.cloud.url, count=0)
+    assert result["changed"] is False and result["other_fleets"] == {}
+
+
 def test_only_lack_of_capacity_leads_to_the_next_candidate(cloud: Launching) -> None:
     cloud.no_capacity = {("a", "r1"), ("a", "r2"), ("b", "r1")}
     result = run(cloud, region=["r1", "r2"], instance_type=["a", "b"])

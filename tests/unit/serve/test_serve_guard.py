@@ -202,3 +202,9 @@ def test_a_leftover_container_is_removed_and_nothing_else(monkeypatch: pytest.Mo
     (tmp_path / "ids").write_text("0123456789ab\n", encoding="utf-8")
     assert guard.main(["poststop", "--container", "glm-serve-0"]) == 0
     assert log.read_text(encoding="utf-8").splitlines()[-1] == "rm --force --volumes glm-serve-0"
+
+
+def test_render_nodes_do_not_count_as_gpus_of_nvidia() -> None:
+    paths = [f"/dev/{kind}{number}" for number in range(4) for kind in ("nvidia", "dri/renderD12")]
+    spec = {"kind": "nvidia.com/gpu", "names": {"all"}, "nodes": dict.fromkeys(paths, "/dev/null")}
+    assert "lists 4 of the 8 GPUs" in guard.missing_devices(["nvidia.com/gpu=all"], 8, [spec])[0]

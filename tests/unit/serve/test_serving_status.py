@@ -245,3 +245,11 @@ def test_gpu_memory_that_others_hold_is_named() -> None:
     assert busy == ["GPU 0: 120000 MiB", "process 4711, python3, 119000"]
     assert _occupancy.gpu_users(smi("0, 623\n1, 4\n", ""), "nvidia") == []
     assert _occupancy.gpu_users(no_docker, "nvidia") == [] and _occupancy.gpu_users(smi("0, 9999\n", ""), "amd") == []
+
+
+@pytest.mark.parametrize(("job", "state"), [("4711", "activating"), ("0", "inactive"), ("", "inactive")])
+def test_a_start_that_waits_for_another_unit_is_not_a_failure(job: str, state: str) -> None:
+    queued = {"LoadState": "loaded", "ActiveState": "inactive", "SubState": "dead", "Job": job}
+    answer = _serving.describe(Host(queued, []), "glm-serve-0.service", [])
+    assert answer["active_state"] == state
+    assert (answer["phase"] == "waiting for the host") is (state == "activating")
