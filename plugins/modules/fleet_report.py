@@ -30,8 +30,8 @@ options:
     type: path
   begin:
     description:
-      - Only write that no host is verified yet. For the start of a run, because Ansible ends a run in which a whole batch
-        failed before it comes to the report.
+      - Only write that no host is verified yet. For the start of a run, because Ansible ends a run in which a whole
+        batch failed before it comes to the report.
     type: bool
     default: false
 attributes:
