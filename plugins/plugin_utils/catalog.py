@@ -297,19 +297,38 @@ class Recipe:
 
 
 @dataclass(frozen=True)
+class Apply:
+    """What a workaround changes: engine arguments (None removes one) and environment variables."""
+
+    args: dict[str, Any] = field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class KnownIssue:
-    """A defect that some plans meet; an absent selector matches everything."""
+    """A defect that some plans meet; an absent selector matches everything. Matched by plugin_utils/issues.py.
+
+    ``models`` and ``model_types`` are alternatives of one selector, so are ``accelerators`` and ``architectures``.
+    ``arguments`` has names without dashes (``speculative-config.method`` reaches into a mapping) and a value, a list of
+    values, "*" for any value, or None for an argument that is absent; all of them must match. ``date`` is when the fact
+    was published or, failing that, read.
+    """
 
     id: str
     status: str
     text: str
     link: str
+    date: Optional[datetime.date] = None
     engine: Optional[str] = None
     since: Optional[str] = None
     below: Optional[str] = None
     models: Optional[list[str]] = None
+    model_types: Optional[list[str]] = None
     precisions: Optional[list[str]] = None
     accelerators: Optional[list[str]] = None
+    architectures: Optional[list[str]] = None
+    arguments: Optional[dict[str, Any]] = None
+    apply: Optional[Apply] = None
 
 
 @dataclass(frozen=True)
@@ -498,6 +517,11 @@ def _check_references(found: Catalog) -> None:
         where = f"known_issues.yml: {issue.id}"
         _known(issue.models or (), found.models, where, "model")
         _known(issue.accelerators or (), found.accelerators, where, "accelerator")
+        _known([issue.engine] if issue.engine else (), found.engines, where, "engine")
+        types_known = {model.model_type: model for model in found.models.values()}
+        _known(issue.model_types or (), types_known, where, "model type")
+        architectures = {item.architecture: item for item in found.accelerators.values()}
+        _known(issue.architectures or (), architectures, where, "architecture")
         if issue.status not in ("workaround", "broken"):
             raise CatalogError(f"catalog/{where}: status is {issue.status!r}; expected workaround or broken")
 
