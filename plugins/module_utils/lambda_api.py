@@ -10,30 +10,49 @@ A launch is never repeated here: the API has no client token, so only the caller
 
 from __future__ import annotations
 
-import contextlib
-import email.utils
-import hashlib
-import ipaddress
-import json
-import math
-import os
 import time
-import urllib.parse
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, TypedDict, cast
 
-try:
-    import fcntl
+from ansible_collections.glm.fleet.plugins.module_utils import _cloud_api
+from ansible_collections.glm.fleet.plugins.module_utils._cloud_api import (
+    REQUESTS_IMPORT_ERROR,
+    RETRY_AFTER_CAP,
+    USER_AGENT,
+    VERSION,
+    ApiError,
+    AuthError,
+    BadAnswer,
+    RateLimited,
+    TransportError,
+    parse_retry_after,
+    read_api_key,
+)
 
+if TYPE_CHECKING:
     import requests
-except ImportError as _error:
-    REQUESTS_IMPORT_ERROR: Optional[ImportError] = _error
-else:
-    REQUESTS_IMPORT_ERROR = None
 
-VERSION = "0.1.0"
-USER_AGENT = f"glm.fleet/{VERSION}"
+__all__ = [
+    "REQUESTS_IMPORT_ERROR",
+    "RETRY_AFTER_CAP",
+    "USER_AGENT",
+    "VERSION",
+    "ApiError",
+    "AuthError",
+    "BadAnswer",
+    "CapacityError",
+    "LambdaApi",
+    "LambdaError",
+    "Pacer",
+    "RateLimited",
+    "TransportError",
+    "parse_retry_after",
+    "read_api_key",
+]
+
+LambdaError = _cloud_api.CloudError
+
 DEFAULT_BASE_URL = "https://cloud.lambda.ai"
 API_KEY_PAGE = "https://cloud.lambda.ai/api-keys"
 KEY_ENVIRONMENT = ("LAMBDA_API_KEY", "LAMBDALABS_API_KEY")
@@ -41,12 +60,6 @@ KEY_ENVIRONMENT = ("LAMBDA_API_KEY", "LAMBDALABS_API_KEY")
 # "generally limited to one request per second", launch "one request per 12 seconds" (API description, 1.10.0).
 REQUEST_INTERVAL = 1.0
 LAUNCH_INTERVAL = 12.0
-# A server that asks for more patience than this is treated as one that does not answer.
-RETRY_AFTER_CAP = 60.0
-BACKOFF_CAP = 30.0
-# A stored pace further ahead than this comes from a clock that was changed, not from a queue.
-PACE_HORIZON = 600.0
-
 ALIVE = frozenset({"booting", "active", "unhealthy"})
 GONE = frozenset({"terminating", "terminated", "preempted"})
 
@@ -93,105 +106,16 @@ class Instance(TypedDict, total=False):
     tags: Optional[List[Tag]]
 
 
-class LambdaError(Exception):
-    """Any failure to get what was asked. ``outcome_unknown``: a change that was asked for may still have happened."""
-
-    outcome_unknown = False
-
-
-class TransportError(LambdaError):
-    """No answer: connection refused or lost, time-out, DNS or TLS failure."""
-
-    outcome_unknown = True
-
-
-class BadAnswer(LambdaError):
-    """An answer that is not the API's: half a body, no JSON, a web page, a redirect."""
-
-    outcome_unknown = True
-
-
-class ApiError(LambdaError):
-    """The API answered with an error.
-
-    Attributes: ``status`` (HTTP), ``code`` (the API's own, to branch on), ``message``, ``suggestion`` (may be empty).
-    """
-
-    def __init__(self, what: str, status: int, code: str, message: str, suggestion: str = "") -> None:
-        self.status = status
-        self.code = code
-        self.message = message
-        self.suggestion = suggestion
-        self.outcome_unknown = status >= 500 or code.startswith("provider/")
-        parts = [f"{what}: HTTP {status} {code or '(no code)'}: {message or '(no message)'}"]
-        if suggestion:
-            parts.append(f"Suggestion from the API: {suggestion}")
-        super().__init__(" ".join(parts))
-
-
-class AuthError(ApiError):
-    """The key is missing, wrong, expired, deleted or not allowed to do this."""
-
-
 class CapacityError(ApiError):
     """No capacity for this instance type in this region at this moment."""
-
-
-class RateLimited(ApiError):
-    """HTTP 429. ``retry_after``: seconds the server asked for, or ``None``."""
-
-    retry_after: Optional[float] = None
 
 
 AUTH_CODES = frozenset({"global/invalid-api-key", "global/account-inactive", "global/forbidden"})
 CAPACITY_CODE = "instance-operations/launch/insufficient-capacity"
 
 
-def parse_retry_after(value: Optional[str], now: float) -> Optional[float]:
-    """Seconds to wait according to a ``Retry-After`` header (seconds or an HTTP date); ``None`` when unusable."""
-    if not value:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            seconds = email.utils.parsedate_to_datetime(value).timestamp() - now
-        except (TypeError, ValueError, OverflowError):
-            return None
-    if math.isnan(seconds):
-        return None
-    return min(max(seconds, 0.0), RETRY_AFTER_CAP)
-
-
-def read_api_key(path: str) -> str:
-    """The key in a file: its only line, or the value of a line ``api_key = ...``.
-
-    Raises ``LambdaError`` when the file cannot be read or holds no key.
-    """
-    file = Path(path).expanduser()
-    try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise LambdaError(f"The API key file {file} cannot be read: {error}") from error
-    lines = [line for line in lines if line and not line.startswith("#")]
-    for line in lines:
-        name, separator, value = line.partition("=")
-        if separator and name.strip() == "api_key" and value.strip():
-            return value.strip().strip("\"'")
-    if len(lines) == 1 and not any(sign in lines[0] for sign in " =:"):
-        return lines[0]
-    raise LambdaError(
-        f"The API key file {file} holds no key. Expected one line with the key alone, or a line 'api_key = <key>'."
-    )
-
-
-class Pacer:
-    """Hands out time slots so that all processes of one user that share a key stay inside the limits.
-
-    The next free slots are kept in a small file under ``directory``, named by a hash of the key. A slot is reserved
-    under a lock and waited for outside it, so a launch that waits does not hold up reads. Where the file cannot be
-    used (a read-only home), the pace is kept within this process only.
-    """
+class Pacer(_cloud_api.Pacer):
+    """The pace of this API: one request per second, one launch per twelve seconds."""
 
     def __init__(
         self,
@@ -200,111 +124,40 @@ class Pacer:
         launch_interval: float = LAUNCH_INTERVAL,
         directory: Optional[Path] = None,
     ) -> None:
-        self._intervals = {"request": request_interval, "launch": launch_interval}
-        self._slots: Dict[str, float] = {}
-        name = hashlib.sha256(b"glm.fleet pace " + api_key.encode()).hexdigest()[:16]
-        self._file = (directory or Path("~/.cache/glm-fleet/pace").expanduser()) / name
-
-    def reserve(self, kind: str) -> float:
-        """Reserve the next slot of ``kind`` (``request`` or ``launch``) and return the seconds until it begins."""
-        interval = self._intervals[kind]
-        if interval <= 0:
-            return 0.0
-        with self._shared_slots() as slots:
-            now = time.time()
-            slot = max(now, slots.get(kind, 0.0))
-            if slot > now + PACE_HORIZON:
-                slot = now
-            slots[kind] = slot + interval
-        return slot - now
-
-    @contextlib.contextmanager
-    def _shared_slots(self) -> Iterator[Dict[str, float]]:
-        try:
-            self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError:
-            yield self._slots
-            return
-        with os.fdopen(descriptor, "r+", encoding="utf-8") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            slots = _slots_from(file.read())
-            yield slots
-            file.seek(0)
-            file.truncate()
-            file.write(json.dumps(slots))
+        super().__init__(api_key, request_interval, launch_interval, directory)
 
 
-def _slots_from(text: str) -> Dict[str, float]:
-    """The stored slots; a file that another version or a full disk left damaged counts as empty."""
-    try:
-        stored = json.loads(text)
-    except ValueError:
-        return {}
-    if not isinstance(stored, dict):
-        return {}
-    return {key: float(value) for key, value in stored.items() if isinstance(value, (int, float))}
-
-
-def _is_loopback(url: str) -> bool:
-    host = urllib.parse.urlsplit(url).hostname or ""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-class LambdaApi:
+class LambdaApi(_cloud_api.CloudClient):
     """The API calls the collection needs, for one account.
 
     ``timeout`` bounds one request, ``budget`` a whole call with its waits and repeats (seconds). ``retries`` is how
     often a safe request is repeated. Raises ``LambdaError`` subclasses only; ``ValueError`` for a bad ``base_url``.
     """
 
+    prefix = "/api/v1"
+
     def __init__(
         self,
         api_key: str,
         base_url: str = DEFAULT_BASE_URL,
-        pacer: Optional[Pacer] = None,
+        pacer: Optional[_cloud_api.Pacer] = None,
         retries: int = 5,
         timeout: float = 30.0,
         budget: float = 300.0,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        parts = urllib.parse.urlsplit(base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"base_url must be an http(s) address, found {base_url!r}")
-        if any(ord(sign) < 33 or ord(sign) > 126 for sign in api_key):
-            raise ValueError("The API key holds blanks or characters that cannot be sent. Copy it again.")
-        self.base_url = base_url.rstrip("/")
-        self._pacer = pacer or Pacer(api_key)
-        self._retries = retries
-        self._timeout = timeout
-        self._budget = budget
-        self._sleep = sleep
-        self._session = requests.Session()
-        self._session.headers.update({"User-Agent": USER_AGENT, "Accept": "application/json"})
-
-        def add_bearer(request: requests.PreparedRequest) -> requests.PreparedRequest:
-            request.headers["Authorization"] = f"Bearer {api_key}"
-            return request
-
-        # As ``auth`` rather than a header, because an entry in ~/.netrc would replace the header.
-        self._session.auth = add_bearer
-        # A proxy meant for the outside cannot reach this machine's loopback.
-        self._session.trust_env = not _is_loopback(self.base_url)
+        super().__init__(api_key, base_url, pacer or Pacer(api_key), retries, timeout, budget, sleep)
 
     def list_instances(self) -> List[Instance]:
         """Every instance of the account (``GET /instances`` is not paginated)."""
         data = self._read("/instances")
         if not isinstance(data, list):
-            raise BadAnswer(f"GET {self.base_url}/api/v1/instances: expected a list of instances, found {_kind(data)}.")
+            found = _cloud_api.kind_of(data)
+            raise BadAnswer(f"GET {self._url('/instances')}: expected a list of instances, found {found}.")
         for position, item in enumerate(data):
             if not isinstance(item, dict) or not isinstance(item.get("id"), str) or not item["id"]:
                 raise BadAnswer(
-                    f"GET {self.base_url}/api/v1/instances: entry {position} of {len(data)} has no usable id; "
+                    f"GET {self._url('/instances')}: entry {position} of {len(data)} has no usable id; "
                     "the answer is not taken apart, because a partial list could hide hosts."
                 )
         return cast(List[Instance], data)
@@ -313,7 +166,8 @@ class LambdaApi:
         """Instance types by name: ``{instance_type, regions_with_capacity_available}`` each."""
         data = self._read("/instance-types")
         if not isinstance(data, dict):
-            raise BadAnswer(f"GET {self.base_url}/api/v1/instance-types: expected a mapping, found {_kind(data)}.")
+            found = _cloud_api.kind_of(data)
+            raise BadAnswer(f"GET {self._url('/instance-types')}: expected a mapping, found {found}.")
         return cast(Dict[str, Dict[str, Any]], data)
 
     def launch(self, request: Dict[str, Any]) -> List[str]:
@@ -336,124 +190,24 @@ class LambdaApi:
             raise BadAnswer(f"POST {self.base_url}/api/v1/instance-operations/terminate: the answer names no instance.")
         return cast(List[Instance], found)
 
-    def _read(self, path: str) -> Any:
-        deadline = time.monotonic() + self._budget
-        attempt = 0
-        while True:
-            attempt += 1
-            try:
-                return self._send("GET", path, None, ("request",), deadline)
-            except LambdaError as error:
-                if not _worth_repeating(error):
-                    raise
-                wait = self._wait_before_repeat(error, attempt)
-                if attempt > self._retries or time.monotonic() + wait >= deadline:
-                    raise _after_attempts(error, attempt) from error
-                self._sleep(wait)
-
-    def _change(self, path: str, body: Dict[str, Any], pace: tuple[str, ...]) -> Any:
-        return self._send("POST", path, body, pace, time.monotonic() + self._budget)
-
-    @staticmethod
-    def _wait_before_repeat(error: LambdaError, attempt: int) -> float:
-        if isinstance(error, RateLimited) and error.retry_after is not None:
-            return error.retry_after
-        backoff: float = min(2.0 ** (attempt - 1), BACKOFF_CAP)
-        return backoff
-
-    def _send(
-        self, method: str, path: str, body: Optional[Dict[str, Any]], pace: tuple[str, ...], deadline: float
-    ) -> Any:
-        url = f"{self.base_url}/api/v1{path}"
-        what = f"{method} {url}"
-        for kind in pace:
-            wait = self._pacer.reserve(kind)
-            if time.monotonic() + wait > deadline:
-                raise LambdaError(
-                    f"{what}: other requests with this key are queued for longer than {self._budget:g} s."
-                )
-            if wait > 0:
-                self._sleep(wait)
-        timeout = max(0.1, min(self._timeout, deadline - time.monotonic()))
-        try:
-            response = self._session.request(method, url, json=body, timeout=timeout, allow_redirects=False)
-        except requests.exceptions.ChunkedEncodingError as error:
-            raise BadAnswer(f"{what}: the connection broke before the whole answer arrived.") from error
-        except requests.exceptions.RequestException as error:
-            raise TransportError(f"{what}: no answer: {error}") from error
-        return _data_of(what, response)
-
-
-def _worth_repeating(error: LambdaError) -> bool:
-    if isinstance(error, ApiError):
-        return isinstance(error, RateLimited) or error.outcome_unknown
-    if isinstance(error, _FinalAnswer):
-        return False
-    return isinstance(error, (TransportError, BadAnswer))
-
-
-def _after_attempts(error: LambdaError, attempts: int) -> LambdaError:
-    error.args = (f"{error} (gave up after {attempts} attempt{'s' if attempts > 1 else ''})",)
-    return error
-
-
-class _FinalAnswer(BadAnswer):
-    """Not the API's answer, and asking again would not change it."""
-
-    outcome_unknown = False
-
-
-def _data_of(what: str, response: requests.Response) -> Any:
-    """The ``data`` of a good answer; raises the typed error for any other."""
-    status = response.status_code
-    if 300 <= status < 400:
-        target = response.headers.get("Location", "(no Location header)")
-        raise _FinalAnswer(
-            f"{what}: HTTP {status}, redirected to {target}. The key is not sent to another address: "
-            "if that address is right, set base_url to it."
-        )
-    try:
-        answer = json.loads(response.content)
-    except ValueError:
-        answer = None
-    if status == 200:
+    def _content(self, what: str, response: requests.Response, answer: Any) -> Any:
         if not isinstance(answer, dict) or "data" not in answer:
-            raise BadAnswer(f"{what}: HTTP 200, but the body is not the API's JSON: {_excerpt(response)}")
+            raise BadAnswer(f"{what}: HTTP 200, but the body is not the API's JSON: {_cloud_api.excerpt(response)}")
         return answer["data"]
-    raise _error_of(what, response, answer)
 
-
-def _error_of(what: str, response: requests.Response, answer: Any) -> LambdaError:
-    status = response.status_code
-    error = answer.get("error") if isinstance(answer, dict) else None
-    if not isinstance(error, dict):
-        error = {}
-    code, message, suggestion = (str(error.get(key) or "") for key in ("code", "message", "suggestion"))
-    if status == 429:
-        limited = RateLimited(what, status, code, message or "too many requests", suggestion)
-        limited.retry_after = parse_retry_after(response.headers.get("Retry-After"), time.time())
-        return limited
-    if not error and status == 403:
-        return _FinalAnswer(
-            f"{what}: HTTP 403 from something in front of the API (no JSON): {_excerpt(response)} "
-            f"The request carried User-Agent {USER_AGENT}. "
-            "Check for a proxy, a VPN or a blocked address, then try again."
-        )
-    if status == 401 or code in AUTH_CODES:
-        return AuthError(what, status, code, message, suggestion or f"make or check the key at {API_KEY_PAGE}")
-    if code == CAPACITY_CODE:
-        return CapacityError(what, status, code, message, suggestion)
-    return ApiError(what, status, code, message or _excerpt(response), suggestion)
-
-
-def _excerpt(response: requests.Response) -> str:
-    """The beginning of a body, on one line, to show what answered."""
-    text = " ".join(response.content[:400].decode("utf-8", "replace").split())
-    return repr(text[:160]) if text else "(empty)"
-
-
-def _kind(value: Any) -> str:
-    return "nothing" if value is None else type(value).__name__
+    def _failure(self, what: str, response: requests.Response, answer: Any) -> LambdaError:
+        status = response.status_code
+        error = answer.get("error") if isinstance(answer, dict) else None
+        if not isinstance(error, dict):
+            error = {}
+        code, message, suggestion = (str(error.get(key) or "") for key in ("code", "message", "suggestion"))
+        if status == 429:
+            return RateLimited(what, status, code, message or "too many requests", suggestion)
+        if status == 401 or code in AUTH_CODES:
+            return AuthError(what, status, code, message, suggestion or f"make or check the key at {API_KEY_PAGE}")
+        if code == CAPACITY_CODE:
+            return CapacityError(what, status, code, message, suggestion)
+        return ApiError(what, status, code, message or _cloud_api.excerpt(response), suggestion)
 
 
 def tags_of(instance: Mapping[str, object]) -> Dict[str, str]:

@@ -1,0 +1,353 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the clients of all cloud APIs share: one session, the pace, what is repeated, typed errors.
+
+Requests keep to the pace of one key across all processes of one user. What is safe to repeat is repeated; a request
+that changes something never is, because only the caller can find out what became of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import email.utils
+import hashlib
+import ipaddress
+import json
+import math
+import os
+import time
+import urllib.parse
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Callable, Dict, Optional
+
+try:
+    import fcntl
+
+    import requests
+except ImportError as _error:
+    REQUESTS_IMPORT_ERROR: Optional[ImportError] = _error
+else:
+    REQUESTS_IMPORT_ERROR = None
+
+VERSION = "0.1.0"
+USER_AGENT = f"glm.fleet/{VERSION}"
+
+# A server that asks for more patience than this is treated as one that does not answer.
+RETRY_AFTER_CAP = 60.0
+BACKOFF_CAP = 30.0
+# A stored pace further ahead than this comes from a clock that was changed, not from a queue.
+PACE_HORIZON = 600.0
+
+
+class CloudError(Exception):
+    """Any failure to get what was asked. ``outcome_unknown``: a change that was asked for may still have happened."""
+
+    outcome_unknown = False
+
+
+class TransportError(CloudError):
+    """No answer: connection refused or lost, time-out, DNS or TLS failure."""
+
+    outcome_unknown = True
+
+
+class BadAnswer(CloudError):
+    """An answer that is not the API's: half a body, no JSON, a web page, a redirect."""
+
+    outcome_unknown = True
+
+
+class ApiError(CloudError):
+    """The API answered with an error.
+
+    Attributes: ``status`` (HTTP), ``code`` (the API's own, to branch on), ``message``, ``suggestion`` (may be empty).
+    """
+
+    def __init__(self, what: str, status: int, code: str, message: str, suggestion: str = "") -> None:
+        self.status = status
+        self.code = code
+        self.message = message
+        self.suggestion = suggestion
+        self.outcome_unknown = status >= 500 or code.startswith("provider/")
+        parts = [f"{what}: HTTP {status} {code or '(no code)'}: {message or '(no message)'}"]
+        if suggestion:
+            parts.append(f"Suggestion from the API: {suggestion}")
+        super().__init__(" ".join(parts))
+
+
+class AuthError(ApiError):
+    """The key is missing, wrong, expired, deleted or not allowed to do this."""
+
+
+class RateLimited(ApiError):
+    """HTTP 429. ``retry_after``: seconds the server asked for, or ``None``."""
+
+    retry_after: Optional[float] = None
+
+
+class FinalAnswer(BadAnswer):
+    """Not the API's answer, and asking again would not change it."""
+
+    outcome_unknown = False
+
+
+def parse_retry_after(value: Optional[str], now: float) -> Optional[float]:
+    """Seconds to wait according to a ``Retry-After`` header (seconds or an HTTP date); ``None`` when unusable."""
+    if not value:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - now
+        except (TypeError, ValueError, OverflowError):
+            return None
+    if math.isnan(seconds):
+        return None
+    return min(max(seconds, 0.0), RETRY_AFTER_CAP)
+
+
+def read_api_key(path: str) -> str:
+    """The key in a file: its only line, or the value of a line ``api_key = ...``.
+
+    Raises ``CloudError`` when the file cannot be read or holds no key.
+    """
+    file = Path(path).expanduser()
+    try:
+        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise CloudError(f"The API key file {file} cannot be read: {error}") from error
+    lines = [line for line in lines if line and not line.startswith("#")]
+    for line in lines:
+        name, separator, value = line.partition("=")
+        if separator and name.strip() == "api_key" and value.strip():
+            return value.strip().strip("\"'")
+    if len(lines) == 1 and not any(sign in lines[0] for sign in " =:"):
+        return lines[0]
+    raise CloudError(
+        f"The API key file {file} holds no key. Expected one line with the key alone, or a line 'api_key = <key>'."
+    )
+
+
+class Pacer:
+    """Hands out time slots so that all processes of one user that share a key stay inside the limits.
+
+    The next free slots are kept in a small file under ``directory``, named by a hash of the key. A slot is reserved
+    under a lock and waited for outside it, so a launch that waits does not hold up reads. Where the file cannot be
+    used (a read-only home), the pace is kept within this process only.
+    """
+
+    def __init__(
+        self,
+        api_key: str,
+        request_interval: float,
+        launch_interval: float = 0.0,
+        directory: Optional[Path] = None,
+    ) -> None:
+        self._intervals = {"request": request_interval, "launch": launch_interval}
+        self._slots: Dict[str, float] = {}
+        name = hashlib.sha256(b"glm.fleet pace " + api_key.encode()).hexdigest()[:16]
+        self._file = (directory or Path("~/.cache/glm-fleet/pace").expanduser()) / name
+
+    def reserve(self, kind: str) -> float:
+        """Reserve the next slot of ``kind`` (``request`` or ``launch``) and return the seconds until it begins."""
+        interval = self._intervals[kind]
+        if interval <= 0:
+            return 0.0
+        with self._shared_slots() as slots:
+            now = time.time()
+            slot = max(now, slots.get(kind, 0.0))
+            if slot > now + PACE_HORIZON:
+                slot = now
+            slots[kind] = slot + interval
+        return slot - now
+
+    @contextlib.contextmanager
+    def _shared_slots(self) -> Iterator[Dict[str, float]]:
+        try:
+            self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError:
+            yield self._slots
+            return
+        with os.fdopen(descriptor, "r+", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            slots = _slots_from(file.read())
+            yield slots
+            file.seek(0)
+            file.truncate()
+            file.write(json.dumps(slots))
+
+
+def _slots_from(text: str) -> Dict[str, float]:
+    """The stored slots; a file that another version or a full disk left damaged counts as empty."""
+    try:
+        stored = json.loads(text)
+    except ValueError:
+        return {}
+    if not isinstance(stored, dict):
+        return {}
+    return {key: float(value) for key, value in stored.items() if isinstance(value, (int, float))}
+
+
+def _is_loopback(url: str) -> bool:
+    host = urllib.parse.urlsplit(url).hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class CloudClient:
+    """One account of a cloud over HTTP and JSON. Subclasses name the API's path and take its answers apart.
+
+    ``timeout`` bounds one request, ``budget`` a whole call with its waits and repeats (seconds). ``retries`` is how
+    often a safe request is repeated. Raises ``CloudError`` subclasses only; ``ValueError`` for a bad address or key.
+    """
+
+    prefix = ""
+
+    def __init__(
+        self,
+        api_key: str,
+        base_url: str,
+        pacer: Pacer,
+        retries: int = 5,
+        timeout: float = 30.0,
+        budget: float = 300.0,
+        sleep: Callable[[float], None] = time.sleep,
+        headers: Optional[Mapping[str, str]] = None,
+    ) -> None:
+        parts = urllib.parse.urlsplit(base_url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"base_url must be an http(s) address, found {base_url!r}")
+        if any(ord(sign) < 33 or ord(sign) > 126 for sign in api_key):
+            raise ValueError("The API key holds blanks or characters that cannot be sent. Copy it again.")
+        self.base_url = base_url.rstrip("/")
+        self._pacer = pacer
+        self._retries = retries
+        self._timeout = timeout
+        self._budget = budget
+        self._sleep = sleep
+        self._session = requests.Session()
+        self._session.headers.update({"User-Agent": USER_AGENT, "Accept": "application/json", **(headers or {})})
+
+        def add_bearer(request: requests.PreparedRequest) -> requests.PreparedRequest:
+            request.headers["Authorization"] = f"Bearer {api_key}"
+            return request
+
+        # As ``auth`` rather than a header, because an entry in ~/.netrc would replace the header.
+        self._session.auth = add_bearer
+        # A proxy meant for the outside cannot reach this machine's loopback.
+        self._session.trust_env = not _is_loopback(self.base_url)
+
+    def _content(self, what: str, response: requests.Response, answer: Any) -> Any:
+        """What a good answer (HTTP 200, ``answer`` is its JSON or None) holds; raises BadAnswer when it is not that."""
+        raise NotImplementedError
+
+    def _failure(self, what: str, response: requests.Response, answer: Any) -> CloudError:
+        """The typed error of an answer that is neither good, a redirect, nor 429 or 403 from something in between."""
+        raise NotImplementedError
+
+    def _url(self, path: str) -> str:
+        return f"{self.base_url}{self.prefix}{path}"
+
+    def _read(self, path: str) -> Any:
+        deadline = time.monotonic() + self._budget
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                return self._send("GET", path, None, ("request",), deadline)
+            except CloudError as error:
+                if not _worth_repeating(error):
+                    raise
+                wait = _wait_before_repeat(error, attempt)
+                if attempt > self._retries or time.monotonic() + wait >= deadline:
+                    raise _after_attempts(error, attempt) from error
+                self._sleep(wait)
+
+    def _change(
+        self, path: str, body: Optional[Dict[str, Any]], pace: tuple[str, ...] = ("request",), method: str = "POST"
+    ) -> Any:
+        return self._send(method, path, body, pace, time.monotonic() + self._budget)
+
+    def _send(
+        self, method: str, path: str, body: Optional[Dict[str, Any]], pace: tuple[str, ...], deadline: float
+    ) -> Any:
+        url = self._url(path)
+        what = f"{method} {url}"
+        for kind in pace:
+            wait = self._pacer.reserve(kind)
+            if time.monotonic() + wait > deadline:
+                raise CloudError(f"{what}: other requests with this key are queued for longer than {self._budget:g} s.")
+            if wait > 0:
+                self._sleep(wait)
+        timeout = max(0.1, min(self._timeout, deadline - time.monotonic()))
+        try:
+            response = self._session.request(method, url, json=body, timeout=timeout, allow_redirects=False)
+        except requests.exceptions.ChunkedEncodingError as error:
+            raise BadAnswer(f"{what}: the connection broke before the whole answer arrived.") from error
+        except requests.exceptions.RequestException as error:
+            raise TransportError(f"{what}: no answer: {error}") from error
+        return self._taken_apart(what, response)
+
+    def _taken_apart(self, what: str, response: requests.Response) -> Any:
+        status = response.status_code
+        if 300 <= status < 400:
+            target = response.headers.get("Location", "(no Location header)")
+            raise FinalAnswer(
+                f"{what}: HTTP {status}, redirected to {target}. The key is not sent to another address: "
+                "if that address is right, set base_url to it."
+            )
+        try:
+            answer = json.loads(response.content)
+        except ValueError:
+            answer = None
+        if status == 200:
+            return self._content(what, response, answer)
+        if not isinstance(answer, dict) and status == 403:
+            raise FinalAnswer(
+                f"{what}: HTTP 403 from something in front of the API (no JSON): {excerpt(response)} "
+                f"The request carried User-Agent {USER_AGENT}. "
+                "Check for a proxy, a VPN or a blocked address, then try again."
+            )
+        error = self._failure(what, response, answer)
+        if isinstance(error, RateLimited):
+            error.retry_after = parse_retry_after(response.headers.get("Retry-After"), time.time())
+        raise error
+
+
+def _wait_before_repeat(error: CloudError, attempt: int) -> float:
+    if isinstance(error, RateLimited) and error.retry_after is not None:
+        return error.retry_after
+    backoff: float = min(2.0 ** (attempt - 1), BACKOFF_CAP)
+    return backoff
+
+
+def _worth_repeating(error: CloudError) -> bool:
+    if isinstance(error, ApiError):
+        return isinstance(error, RateLimited) or error.outcome_unknown
+    if isinstance(error, FinalAnswer):
+        return False
+    return isinstance(error, (TransportError, BadAnswer))
+
+
+def _after_attempts(error: CloudError, attempts: int) -> CloudError:
+    error.args = (f"{error} (gave up after {attempts} attempt{'s' if attempts > 1 else ''})",)
+    return error
+
+
+def excerpt(response: requests.Response) -> str:
+    """The beginning of a body, on one line, to show what answered."""
+    text = " ".join(response.content[:400].decode("utf-8", "replace").split())
+    return repr(text[:160]) if text else "(empty)"
+
+
+def kind_of(value: Any) -> str:
+    """What a JSON value is, in a word, for messages."""
+    return "nothing" if value is None else type(value).__name__
