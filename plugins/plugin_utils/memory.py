@@ -4,30 +4,43 @@
 """Bytes of GLM models: parameters, checkpoint size, weights per GPU, KV cache per token, token pool.
 
 Pure arithmetic on the values of a model's ``config.json`` (class Config); no catalogue, no I/O. Sizes are bytes unless
-a name says GiB (2**30). The numbers for GLM-5.1, GLM-4.5, GLM-4.5-Air and GLM-4.7-Flash agree with the published ones;
-tests/unit/planner/test_memory.py quotes them.
+a name says GiB (2**30). The numbers agree with the published ones; tests/unit/planner/test_memory.py quotes them.
 
 A model is a list of weight matrices. Each has a role, which decides two things: whether tensor parallelism shards it or
-every GPU keeps a copy, and in which format the checkpoint stores it.
+every GPU keeps a copy, and in which format the checkpoint stores it:
+
+- ``bf16``: two bytes each.
+- ``fp8``: every linear layer in blocks of 128 x 128 with one FP32 scale; embeddings, gates and norms stay BF16.
+- ``nvfp4``: routed experts only, an FP8 scale for 16 values (what nvidia's checkpoints do); the rest is BF16.
+- ``mxfp4``: routed experts only, a one byte exponent for 32 values (what AMD's Quark makes); the rest is BF16.
+- ``int4``: AWQ of every linear layer, for 128 values an FP16 scale and a 4 bit zero; the rest is BF16.
+
+Quantised checkpoints usually leave the multi-token-prediction layers in BF16; FP8 ones quantise them like the others.
+``mtp_weights`` overrides that.
 """
 
 from __future__ import annotations
 
 import math
+import typing
 from dataclasses import dataclass
 from typing import Literal, Optional
 
 GIB = 2**30
 
-WeightFormat = Literal["bf16", "fp8", "nvfp4"]
+WeightFormat = Literal["bf16", "fp8", "nvfp4", "mxfp4", "int4"]
+WEIGHT_FORMATS: tuple[WeightFormat, ...] = typing.get_args(WeightFormat)
 
-# Latent of one token in one MLA layer, in bytes, for kv_lora_rank 512 and rope 64; see _latent_bytes for other ranks.
-KV_FORMATS = ("bf16", "fp8_packed", "fp8_flat")
+# fp8: one byte per value, the only FP8 layout of grouped-query models and of MLA without sparse attention.
+# fp8_packed, fp8_flat: layouts of a sparse MLA latent, see _latent_bytes.
+KV_FORMATS = ("bf16", "fp8", "fp8_packed", "fp8_flat")
 
 _FP8_BLOCK = 128
 _SCALE_BYTES = 4
-# FP4 values with one FP8 scale per 16 of them.
-_NVFP4_BYTES = 0.5625
+_NVFP4_BYTES = 1 / 2 + 1 / 16
+_MXFP4_BYTES = 1 / 2 + 1 / 32
+_AWQ_GROUP = 128
+_AWQ_GROUP_BYTES = 2 + 1 / 2
 # An FP8 index key per token and layer has a 4 byte scale (SGLang's page is tokens x (128 + 4)).
 _INDEX_SCALE_BYTES = 4
 
@@ -63,6 +76,8 @@ class Config:
     head_dim: int = 0
     attention_bias: bool = False
     use_qk_norm: bool = False
+    # The checkpoint holds the embedding and the head a second time, with the MTP layer; engines share the first copy.
+    mtp_embeddings: bool = False
 
     @property
     def is_mla(self) -> bool:
@@ -82,19 +97,28 @@ class Tensor:
     expert: bool = False
     mtp: bool = False
     attention: bool = False
+    duplicate: bool = False
 
     @property
     def parameters(self) -> int:
         """Number of weights in all copies."""
         return self.rows * self.columns * self.copies
 
-    def size(self, weights: WeightFormat) -> float:
-        """Bytes of all copies in a checkpoint of that format."""
-        if weights == "fp8" and self.quantised:
+    def size(self, weights: WeightFormat, mtp_weights: Optional[WeightFormat] = None) -> float:
+        """Bytes of all copies in a checkpoint of that format, whose MTP layers may have another."""
+        stored = weights
+        if self.mtp:
+            stored = mtp_weights or ("fp8" if weights == "fp8" else "bf16")
+        if stored == "fp8" and self.quantised:
             blocks = math.ceil(self.rows / _FP8_BLOCK) * math.ceil(self.columns / _FP8_BLOCK)
             return self.copies * (self.rows * self.columns + _SCALE_BYTES * blocks)
-        if weights == "nvfp4" and self.expert and not self.mtp:
+        if stored == "int4" and self.quantised:
+            groups = self.rows * math.ceil(self.columns / _AWQ_GROUP)
+            return self.copies * (self.rows * self.columns / 2 + _AWQ_GROUP_BYTES * groups)
+        if stored == "nvfp4" and self.expert:
             return self.parameters * _NVFP4_BYTES
+        if stored == "mxfp4" and self.expert:
+            return self.parameters * _MXFP4_BYTES
         return self.parameters * 2
 
 
@@ -115,6 +139,12 @@ def tensors(config: Config, mtp: bool = True) -> list[Tensor]:
         # eh_proj joins the embedding with the hidden state; norms: embedding, hidden state, shared head.
         found.append(Tensor(c.hidden_size, 2 * c.hidden_size, layers, sharded=False, quantised=False, mtp=True))
         found.append(Tensor(1, 3 * c.hidden_size, layers, sharded=False, quantised=False, mtp=True))
+        if c.mtp_embeddings:
+            found.append(
+                Tensor(
+                    c.vocab_size, c.hidden_size, 2 * layers, sharded=True, quantised=False, mtp=True, duplicate=True
+                )
+            )
     return found
 
 
@@ -123,9 +153,29 @@ def parameters(config: Config, mtp: bool = True) -> int:
     return sum(tensor.parameters for tensor in tensors(config, mtp))
 
 
-def checkpoint_bytes(config: Config, weights: WeightFormat, mtp: bool = True) -> int:
+def checkpoint_bytes(
+    config: Config, weights: WeightFormat, mtp: bool = True, mtp_weights: Optional[WeightFormat] = None
+) -> int:
     """Bytes of the checkpoint on disk."""
-    return round(sum(tensor.size(weights) for tensor in tensors(config, mtp)))
+    return round(sum(tensor.size(weights, mtp_weights) for tensor in tensors(config, mtp)))
+
+
+def valid_tensor_parallel(config: Config, replicate_kv: bool = False) -> list[int]:
+    """Tensor parallel sizes that divide the attention heads, the KV heads and the experts' width.
+
+    With ``replicate_kv`` also those that are multiples of the KV heads: engines then keep a KV head on several GPUs,
+    which gains compute and no KV memory.
+    """
+    keys = config.num_key_value_heads
+
+    def divides_keys(size: int) -> bool:
+        return config.is_mla or keys % size == 0 or (replicate_kv and size % keys == 0)
+
+    return [
+        size
+        for size in range(1, config.num_attention_heads + 1)
+        if config.num_attention_heads % size == 0 and config.moe_intermediate_size % size == 0 and divides_keys(size)
+    ]
 
 
 def weights_per_gpu(
@@ -135,6 +185,7 @@ def weights_per_gpu(
     mtp: bool = True,
     attention_parallel: Optional[int] = None,
     dense_parallel: Optional[int] = None,
+    mtp_weights: Optional[WeightFormat] = None,
 ) -> float:
     """Bytes of weights on each GPU, as stored in the checkpoint.
 
@@ -151,7 +202,11 @@ def weights_per_gpu(
             return tensor_parallel
         return attention if tensor.attention else dense
 
-    return sum(tensor.size(weights) / divisor(tensor) for tensor in tensors(config, mtp))
+    return sum(
+        tensor.size(weights, mtp_weights) / divisor(tensor)
+        for tensor in tensors(config, mtp)
+        if not tensor.duplicate
+    )
 
 
 def absorbed_per_gpu(config: Config, attention_parallel: int, mtp: bool = True) -> float:
@@ -167,8 +222,10 @@ def kv_bytes_per_token(config: Config, kv_format: str, tensor_parallel: int, mtp
     """Bytes of KV cache that one token takes on each GPU.
 
     MLA has one latent head, so under tensor parallelism every GPU stores the whole cache; grouped-query models divide
-    their KV heads until each GPU has one.
+    their KV heads until each GPU has one. Raises ValueError for an unknown format.
     """
+    if kv_format not in KV_FORMATS:
+        raise ValueError(f"unknown KV cache format {kv_format!r}; known are {', '.join(KV_FORMATS)}")
     layers = config.num_hidden_layers + (config.num_nextn_predict_layers if mtp else 0)
     if not config.is_mla:
         heads = math.ceil(config.num_key_value_heads / tensor_parallel)
@@ -192,9 +249,7 @@ def _latent_bytes(config: Config, kv_format: str) -> int:
         return 2 * (rank + rope)
     if kv_format == "fp8_packed":  # FP8 latent, one FP32 scale per 128, BF16 rope: FlashMLA, vLLM fp8_ds_mla
         return rank + _SCALE_BYTES * math.ceil(rank / _FP8_BLOCK) + 2 * rope
-    if kv_format == "fp8_flat":  # everything FP8, no scales: SGLang with the trtllm backend
-        return rank + rope
-    raise ValueError(f"unknown KV cache format {kv_format!r}; known are {', '.join(KV_FORMATS)}")
+    return rank + rope  # everything FP8, no scales: SGLang with the trtllm backend, and MLA without sparse attention
 
 
 def _attention(c: Config, layers: int, mtp: bool) -> list[Tensor]:
