@@ -38,11 +38,24 @@ class CatalogError(ValueError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One published form of a model's weights."""
+    """One form of a model's weights. ``repository`` is None where nobody publishes it: one's own must be named.
 
-    repository: str
-    weights: str
+    ``mtp`` is whether the multi-token-prediction layer is in it, ``mtp_weights`` its format where that is not the
+    usual one of ``weights`` (see plugin_utils/memory.py). ``alternatives`` are other repositories of the same form.
+    """
+
+    repository: Optional[str]
+    weights: memory.WeightFormat
     served_name: str
+    mtp: bool = True
+    mtp_weights: Optional[memory.WeightFormat] = None
+    alternatives: list[str] = field(default_factory=list)
+    note: str = ""
+
+    @property
+    def needs(self) -> list[str]:
+        """Features an accelerator must have: every format but BF16 is one."""
+        return [] if self.weights == "bf16" else [self.weights]
 
 
 @dataclass(frozen=True)
@@ -65,30 +78,42 @@ class Parsers:
 
 @dataclass(frozen=True)
 class Mtp:
-    """Multi-token prediction: layers in the checkpoint, tokens to draft."""
+    """Multi-token prediction: layers in the checkpoint, tokens to draft; ``steps`` where SGLang should draft others."""
 
     layers: int
     tokens: int
+    steps: Optional[int] = None
+
+    @property
+    def sglang_steps(self) -> int:
+        """SGLang's speculative steps; with one branch per step it verifies one token more."""
+        return self.tokens if self.steps is None else self.steps
 
 
 @dataclass(frozen=True)
 class Thinking:
-    """Request body extras for each thinking mode; ``off`` is None where thinking cannot be turned off."""
+    """Request body extras for each thinking mode; ``off`` is None where thinking cannot be turned off.
+
+    ``on`` is interleaved thinking, ``preserved`` also keeps the thinking of earlier turns. ``efforts`` are the levels
+    that ``reasoning_effort`` takes, the default last.
+    """
 
     default: bool
     on: dict[str, Any]
     off: Optional[dict[str, Any]] = None
     preserved: Optional[dict[str, Any]] = None
+    efforts: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """The author's sampling parameters for one kind of work."""
+    """The author's sampling parameters for one kind of work; what is None is not published."""
 
     temperature: float
-    max_new_tokens: int
     thinking: str
+    max_new_tokens: Optional[int] = None
     top_p: Optional[float] = None
+    context_length: Optional[int] = None
 
 
 @dataclass(frozen=True)
@@ -110,11 +135,15 @@ class Model:
     thinking: Thinking
     sampling: dict[str, Sampling]
     sources: list[str]
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Accelerator:
-    """One kind of accelerator; ``memory_mib`` is what its driver reports."""
+    """One kind of accelerator; ``memory_mib`` is what its driver reports.
+
+    ``aliases`` are other names it may be asked for by. ``min_driver`` is None where no oldest driver is published.
+    """
 
     name: str
     vendor: str
@@ -123,9 +152,10 @@ class Accelerator:
     features: list[str]
     fabric: str
     per_host: int
-    min_driver: str
+    min_driver: Optional[str]
     source: str
     note: str = ""
+    aliases: list[str] = field(default_factory=list)
 
     @property
     def memory_gib(self) -> float:
@@ -395,7 +425,7 @@ def load(root: Path = ROOT) -> Catalog:
     found = Catalog(
         root=root,
         models=_named(Model, entries["models"], "models.yml", "models"),
-        accelerators=_named(Accelerator, entries["accelerators"], "accelerators.yml", "accelerators"),
+        accelerators=_with_aliases(_named(Accelerator, entries["accelerators"], "accelerators.yml", "accelerators")),
         engines=_named(Engine, engines["engines"], "engines.yml", "engines"),
         cuda=_build(dict[str, Cuda], engines["cuda"], "engines.yml: cuda"),
         profiles=_build(dict[str, str], recipes["profiles"], "recipes.yml: profiles"),
@@ -429,6 +459,17 @@ def _named(kind: type[T], data: Any, file: str, section: str) -> dict[str, T]:
                            f"{file}: {section}.{name}")
         for name, entry in data.items()
     }  # fmt: skip
+
+
+def _with_aliases(found: dict[str, Accelerator]) -> dict[str, Accelerator]:
+    """The accelerators, also under their aliases."""
+    named = dict(found)
+    for name, accelerator in found.items():
+        for alias in accelerator.aliases:
+            if alias in named:
+                raise CatalogError(f"catalog/accelerators.yml: accelerators.{name}.aliases: {alias} is taken")
+            named[alias] = accelerator
+    return named
 
 
 def _mapping(data: Any, where: str) -> dict[str, Any]:
@@ -474,6 +515,10 @@ def _build(hint: Any, data: Any, where: str) -> Any:
         if not isinstance(data, list):
             raise CatalogError(f"catalog/{where}: expected a list, found {_type_name(data)}")
         return [_build(args[0], item, f"{where}[{index}]") for index, item in enumerate(data)]
+    if origin is typing.Literal:
+        if data not in args:
+            raise CatalogError(f"catalog/{where}: expected one of {', '.join(args)}, found {data!r}")
+        return data
     if origin is dict:
         return {str(key): _build(args[1], value, f"{where}.{key}") for key, value in _mapping(data, where).items()}
     if dataclasses.is_dataclass(hint):
@@ -494,9 +539,15 @@ def _check_references(found: Catalog) -> None:
     """Names in one file must exist in the other; versions must be known."""
     for name, model in found.models.items():
         _known(model.engines, found.engines, f"models.yml: models.{name}.engines", "engine")
+        for scenario, sampling in model.sampling.items():
+            modes = {mode for mode in ("on", "off", "preserved") if getattr(model.thinking, mode) is not None}
+            where = f"models.yml: models.{name}.sampling.{scenario}.thinking"
+            _known([sampling.thinking], dict.fromkeys(sorted(modes)), where, "thinking mode")
+        _known(["default"], model.sampling, f"models.yml: models.{name}.sampling", "scenario")
         for engine, wants in model.engines.items():
             where = f"models.yml: models.{name}.engines.{engine}"
-            versions = [wants.min_version, wants.recommended, *wants.images]
+            # min_version may be older than the releases the catalogue has tables of.
+            versions = [wants.recommended, *wants.images]
             _known(versions, found.engines[engine].versions, where, "version")
             for tags in wants.images.values():
                 _known(tags, found.cuda, where, "image variant")
