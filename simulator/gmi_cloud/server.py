@@ -1,0 +1,169 @@
+"""HTTP in front of the simulated GMI Cloud: bearer keys with scopes, organisations, faults, two shapes of a list."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from simulator.gmi_cloud.world import CLUSTER_SCOPE, IDCS, World
+
+PREFIX = "/api/v1"
+# Lists come bare or in an envelope; the vendor's pages do not say which, so clients must take both.
+ENVELOPES = ("array", "object", "nested")
+
+
+@dataclass
+class Answer:
+    """One answer; ``cut`` closes the connection after half of the body."""
+
+    status: int
+    body: Any
+    headers: dict[str, str] = field(default_factory=dict)
+    cut: bool = False
+    raw: bytes | None = None
+
+
+@dataclass
+class Settings:
+    """What tests change: the shape of lists, and answers that come before the real ones."""
+
+    envelope: str = "array"
+    faults: list[Answer] = field(default_factory=list)
+    requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Handle:
+    """A running simulator."""
+
+    base_url: str
+    world: World
+    settings: Settings
+
+
+def respond(world: World, settings: Settings, method: str, target: str, headers: dict[str, str]) -> Answer:
+    """The answer to one request."""
+    url = urlsplit(target)
+    settings.requests.append((method, target, headers))
+    if settings.faults:
+        return settings.faults.pop(0)
+    if not url.path.startswith(PREFIX + "/"):
+        return _error(404, "page not found")
+    if method != "GET":
+        return _error(405, "the simulator only reads")
+    parts = url.path.removeprefix(PREFIX).strip("/").split("/")
+    if parts == ["idcs"]:
+        return _list(settings, "idcs", IDCS)
+    refusal = _refusal(world, headers)
+    if refusal:
+        return refusal
+    if parts[0] not in world.enabled:
+        return _error(404, f"{parts[0]} is not enabled for this organization")
+    query = parse_qs(url.query)
+    return _collection(world, settings, parts, query, _organization(world, headers))
+
+
+def _collection(world: World, settings: Settings, parts: list[str], query: dict[str, list[str]], org: str) -> Answer:
+    lists = {"containers": world.containers, "baremetals": world.baremetals, "elastic-ips": world.elastic_ips}
+    kind = parts[0]
+    if kind not in lists:
+        return _error(404, "page not found")
+    if parts[1:] == ["products"] and kind in world.products:
+        idc = query.get("idc", [None])[0]
+        return _list(settings, "products", [item for item in world.products[kind] if idc in (None, item["idc"])])
+    with world.lock:
+        own = [item for item in lists[kind] if item["orgId"] == org]
+    if len(parts) == 1:
+        return _list(settings, kind, own)
+    found = [item for item in own if item["id"] == parts[1]]
+    return Answer(200, found[0]) if len(parts) == 2 and found else _error(404, f"{kind} {parts[1]} not found")
+
+
+def _organization(world: World, headers: dict[str, str]) -> str:
+    key = world.keys[headers["authorization"].removeprefix("Bearer ")]
+    return headers.get("x-organization-id") or key.organization
+
+
+def _refusal(world: World, headers: dict[str, str]) -> Answer | None:
+    token = headers.get("authorization", "").removeprefix("Bearer ")
+    key = world.keys.get(token)
+    if key is None or key.scope != CLUSTER_SCOPE:
+        return _error(401, "unauthorized")
+    asked = headers.get("x-organization-id")
+    if asked and asked != key.organization:
+        return _error(403, f"not a member of organization {asked}")
+    return None
+
+
+def _list(settings: Settings, name: str, items: list[Any]) -> Answer:
+    shapes: dict[str, Any] = {
+        "array": items,
+        "object": {"total": len(items), name: items},
+        "nested": {"code": 0, "data": {"total": len(items), "items": items}},
+    }
+    return Answer(200, shapes[settings.envelope])
+
+
+def _error(status: int, message: str) -> Answer:
+    return Answer(status, {"message": message})
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, world: World, settings: Settings) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.world, self.settings = world, settings
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server_version = "gmi-cloud-simulator"
+    wbufsize = -1
+    server: _Server
+
+    def _handle(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        answer = respond(self.server.world, self.server.settings, self.command, self.path, headers)
+        body = answer.raw if answer.raw is not None else json.dumps(answer.body).encode()
+        self.send_response(answer.status)
+        for name, value in {"Content-Type": "application/json", **answer.headers}.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: len(body) // 2] if answer.cut else body)
+        if answer.cut:
+            self.wfile.flush()
+            self.close_connection = True
+            with contextlib.suppress(OSError):
+                self.connection.shutdown(socket.SHUT_RDWR)
+
+    do_GET = do_POST = do_PUT = do_DELETE = _handle
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Requests are kept in Settings.requests; a log line could hold a token."""
+
+
+@contextlib.contextmanager
+def running(world: World | None = None) -> Iterator[Handle]:
+    """Run a simulator on a loopback port until the block is left."""
+    handle_world, settings = world or World(), Settings()
+    server = _Server(handle_world, settings)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield Handle(f"http://127.0.0.1:{server.server_address[1]}", handle_world, settings)
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
