@@ -198,7 +198,7 @@ def test_unpromised_transformers_is_a_known_issue() -> None:
         ({"accelerator": "B20"}, ["unknown accelerator 'B20'. Did you mean B200?", "set glm_accelerator"]),
         ({"accelerator_count": 0}, ["set glm_accelerator_count"]),
         ({"model": "GLM-51"}, ["unknown model 'GLM-51'. Did you mean GLM-5.1?"]),
-        ({"precision": "int4"}, ["unknown precision of GLM-5.1 'int4'", "fp8, bf16"]),
+        ({"precision": "int3"}, ["unknown precision of GLM-5.1 'int3'", "fp8, bf16"]),
         ({"engine": "tgi"}, ["unknown engine 'tgi'", "vllm, sglang"]),
         ({"profile": "fast"}, ["unknown profile 'fast'", "agentic, throughput"]),
         ({"profile": "throughput"}, ["no recipe for the profile throughput", "set glm_profile to agentic"]),
