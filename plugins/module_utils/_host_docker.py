@@ -16,7 +16,7 @@ import http.client
 import json
 import shlex
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Optional
 from urllib.parse import quote
@@ -137,6 +137,13 @@ def _overlay(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
 def changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """Top-level keys that differ, sorted."""
     return sorted(key for key in {*before, *after} if before.get(key) != after.get(key))
+
+
+def put_back(keys: Collection[str], before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """``after`` with these top-level keys as they were ``before``, which may be absent."""
+    kept = {key: value for key, value in after.items() if key not in keys}
+    kept.update({key: before[key] for key in keys if key in before})
+    return kept
 
 
 def not_in_effect(wanted: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:

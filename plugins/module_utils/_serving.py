@@ -317,16 +317,22 @@ def elapsed_seconds(properties: Mapping[str, str], now: Optional[float] = None) 
     return max(0, int((uptime_seconds() if now is None else now) - begun))
 
 
+def is_queued(properties: Mapping[str, str]) -> bool:
+    """Whether a start waits for another unit, such as the vendor's CDI refresh: a job of a unit that is still down."""
+    return properties.get("Job", "") not in ("", "0") and properties.get("ActiveState") in ("inactive", "failed")
+
+
 def describe(run: Runner, unit: str, secret_files: Sequence[str], log_lines: int = 20) -> dict[str, Any]:
     """Everything ``serving_status`` returns about a unit; reads only."""
     properties = show_unit(run, unit)
-    # A start that waits for another unit (the vendor's CDI refresh takes seconds) is a queued job of an inactive unit.
-    queued = properties.get("Job", "") not in ("", "0") and properties.get("ActiveState") in ("inactive", "failed")
+    queued = is_queued(properties)
     if queued:
-        properties = {**properties, "ActiveState": "activating", "SubState": "start-pre"}
+        # The times and the journal are still those of the start before.
+        start = {"ActiveState": "activating", "SubState": "start-pre", "InactiveExitTimestampMonotonic": "0"}
+        properties = {**properties, **start}
     state = properties.get("ActiveState", "unknown")
-    settled = state == "active"
-    lines = [] if settled else read_journal(run, unit, properties.get("InvocationID", ""))
+    silent = queued or state == "active"
+    lines = [] if silent else read_journal(run, unit, properties.get("InvocationID", ""))
     secrets = read_secrets(secret_files)
     phase, detail = phase_of(properties, lines)
     answer: dict[str, Any] = {

@@ -14,6 +14,8 @@ description:
     one. If the engine does not come back with it, the old file is put back and the engine started again.
   - Keys that the engine can change while it runs are brought into effect by a reload. A restart is made only while no
     container runs, or with O(restart_allowed=true); otherwise the module changes nothing and names the containers.
+  - Keys that only O(defaults) name are not worth a refusal. Where they would need a restart that may not be made, they
+    stay as they are, RV(deferred) names them, and everything else is done.
   - Notices when the running engine does not follow the file, and mends that too.
 author: glm.fleet contributors !UNKNOWN
 options:
@@ -76,6 +78,16 @@ keys:
   returned: always
   type: list
   elements: str
+deferred:
+  description: Keys of O(defaults) that were left as they are until dockerd may be restarted.
+  returned: success
+  type: list
+  elements: str
+  sample: [log-driver, log-opts]
+caution:
+  description: What waits, why, and what to do; also printed as a warning that names the host.
+  returned: when RV(deferred) is not empty
+  type: str
 config:
   description: The whole configuration as it is now.
   returned: always
@@ -84,6 +96,11 @@ version:
   description: Version of the engine, null when it does not run (check mode).
   returned: always
   type: str
+phase:
+  description: What failed.
+  returned: failure
+  type: str
+  sample: docker
 """
 
 import json
@@ -91,6 +108,7 @@ import os
 import tempfile
 import time
 from pathlib import Path
+from typing import NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -116,28 +134,37 @@ class Daemon:
         after = docker.merge(before, self.module.params["settings"], self.module.params["defaults"])
         file_keys = docker.changed_keys(before, after)
         stale = docker.not_in_effect(after, self.facts) if self.facts["running"] else []
-        keys = sorted({*file_keys, *stale})
+        deferred = self.defer({*file_keys, *stale}, after)
+        if deferred:
+            after = docker.put_back(deferred, before, after)
+            file_keys = docker.changed_keys(before, after)
+        keys = sorted({*file_keys, *stale} - {*deferred})
         self.require_cdi(after)
         action = self.choose_action(keys, after)
         enable = self.facts["installed"] and not run(("systemctl", "is-enabled", "--quiet", self.service)).ok
         if self.facts["installed"]:
             self.validate(after)
         elif not self.module.check_mode:
-            self.module.fail_json(msg="docker: expected dockerd on this host, found none; install Docker first.")
+            self.fail("expected dockerd on this host, found none. Next: install Docker with the role glm.fleet.docker.")
         if not self.module.check_mode:
             if file_keys:
                 self.write(render(after))
             if enable:
                 self.systemctl("enable")
-            self.apply(action, after, text if file_keys else None)
+            self.apply(action, after, deferred, text if file_keys else None)
         self.module.exit_json(
             changed=bool(file_keys or enable or action != "none"),
             action=action,
             keys=keys,
+            deferred=deferred,
             config=after,
             version=self.facts["version"],
             diff={"before": text, "after": render(after) if file_keys else text, "before_header": str(self.path)},
+            **({"caution": self.caution(deferred)} if deferred else {}),
         )
+
+    def fail(self, text: str, **evidence: object) -> NoReturn:
+        self.module.fail_json(msg=f"docker: {text}", phase="docker", **evidence)
 
     def read(self) -> tuple:
         """Text and data of the file; ``("", {})`` when there is none."""
@@ -149,20 +176,39 @@ class Daemon:
         except FileNotFoundError:
             return "", {}
         except (OSError, ValueError) as error:
-            self.module.fail_json(
-                msg=f"docker: {self.path} is not readable as JSON: {error}. Mend or remove it; nothing was changed."
+            self.fail(
+                f"expected {self.path} to hold one JSON object, found: {error}. Nothing was changed. Next: mend or "
+                "remove it on the host."
             )
         return text, data
+
+    def restart_refused(self) -> bool:
+        """Whether a restart would interrupt containers and nobody allowed that."""
+        return bool(self.facts["running"] and self.facts["containers"]) and not self.module.params["restart_allowed"]
+
+    def defer(self, keys: set, config: dict) -> list:
+        """Those of ``keys`` that need a restart which may not be made, and that nobody asked for."""
+        if not self.restart_refused():
+            return []
+        ours = {*self.module.params["defaults"]} - {*self.module.params["settings"]}
+        return docker.needs_restart(sorted(keys & ours), self.facts, config)
+
+    def caution(self, deferred: list) -> str:
+        return (
+            f"docker: {', '.join(deferred)} in {self.path} wait for a restart of dockerd, which would interrupt these "
+            f"running containers: {', '.join(self.facts['containers'])}. Serving works without. Next: drain this host "
+            "and stop them, or set docker_restart_allowed: true."
+        )
 
     def choose_action(self, keys: list, config: dict) -> str:
         if not self.facts["running"]:
             return "started"
         restart = docker.needs_restart(keys, self.facts, config)
-        if restart and self.facts["containers"] and not self.module.params["restart_allowed"]:
-            self.module.fail_json(
-                msg=f"docker: dockerd has to be restarted for {', '.join(restart)} to take effect, and that would "
-                f"interrupt these running containers: {', '.join(self.facts['containers'])}. Nothing was "
-                "changed. Drain this host and stop them, or set docker_restart_allowed: true.",
+        if restart and self.restart_refused():
+            self.fail(
+                f"expected no running containers, as dockerd has to be restarted for {', '.join(restart)} to take "
+                f"effect, found these: {', '.join(self.facts['containers'])}. Nothing was changed. Next: drain this "
+                "host and stop them, or set docker_restart_allowed: true.",
                 keys=keys,
                 containers=self.facts["containers"],
             )
@@ -175,9 +221,9 @@ class Daemon:
             return
         version = self.facts["version"] or run(("dockerd", "--version")).stdout.partition("version ")[2].split(",")[0]
         if docker.major(version) < docker.MINIMUM_MAJOR:
-            self.module.fail_json(
-                msg=f"docker: expected Docker {docker.MINIMUM_MAJOR} or newer, which can give containers GPUs by CDI, "
-                f"found {version or 'an unknown version'}. Nothing was changed. Upgrade Docker on the host, or use a "
+            self.fail(
+                f"expected Docker {docker.MINIMUM_MAJOR} or newer, which can give containers GPUs by CDI, found "
+                f"{version or 'an unknown version'}. Nothing was changed. Next: upgrade Docker on the host, or use a "
                 "newer image."
             )
 
@@ -190,9 +236,10 @@ class Daemon:
             candidate.write_text(render(config) or "{}", "utf-8")
             done = run((which("dockerd") or "dockerd", "--validate", "--config-file", str(candidate), *flags))
         if not done.ok:
-            self.module.fail_json(
-                msg=f"docker: dockerd refuses the configuration: {done.evidence(800)}. Nothing was changed. A key that "
-                f"stands in the unit's flags ({' '.join(flags) or 'none'}) must not stand in {self.path} too.",
+            self.fail(
+                "expected a configuration that dockerd accepts, found that dockerd refuses the configuration: "
+                f"{done.evidence(800)}. Nothing was changed. Next: correct docker_daemon_settings or {self.path}; a "
+                f"key that stands in the unit's flags ({' '.join(flags) or 'none'}) must not stand in the file too.",
                 config=config,
             )
 
@@ -204,15 +251,18 @@ class Daemon:
         Path(name).chmod(0o644)
         self.module.atomic_move(name, str(self.path))
 
-    def apply(self, action: str, config: dict, old_text) -> None:
-        """Bring the file into effect; ``old_text`` is what to put back if the engine fails, None for nothing."""
+    def apply(self, action: str, config: dict, deferred: list, old_text) -> None:
+        """Bring the file into effect, but for ``deferred`` keys.
+
+        ``old_text`` is what to put back if the engine fails, None for nothing.
+        """
         if action == "none":
             return
         verb = {"started": "start", "restarted": "restart", "reloaded": "reload"}[action]
         run(("systemctl", "reset-failed", f"{self.service}.service", f"{self.service}.socket"))
         done = run(("systemctl", verb, self.service), self.module.params["timeout"])
         problem = None if done.ok else f"systemctl {verb} {self.service} ended with {done.rc}: {done.evidence()}"
-        problem = problem or self.wait_for(config)
+        problem = problem or self.wait_for(config, deferred)
         if problem is None:
             return
         journal = run(("journalctl", "--unit", self.service, "--lines", "15", "--no-pager", "--output", "cat")).stdout
@@ -223,21 +273,23 @@ class Daemon:
             again = run(("systemctl", "restart", self.service), self.module.params["timeout"])
             outcome = "started" if again.ok else "failed too"
             restored = f" The old {self.path} was put back; the engine then {outcome}."
-        self.module.fail_json(
-            msg=f"docker: {problem}.{restored} Last words of its journal: {journal.strip()}", config=config
+        self.fail(
+            f"expected dockerd to follow {self.path}, found: {problem}.{restored} Next: journalctl --unit "
+            f"{self.service} on the host; its last words: {journal.strip()}",
+            config=config,
         )
 
-    def wait_for(self, config: dict):
+    def wait_for(self, config: dict, deferred: list):
         """None when the engine answers and follows the file, else what is wrong at the deadline."""
         deadline = time.monotonic() + self.module.params["timeout"]
         while True:
             self.facts, problem = docker.docker_facts()
-            stale = docker.not_in_effect(config, self.facts) if self.facts["running"] else []
+            stale = {*docker.not_in_effect(config, self.facts)} - {*deferred} if self.facts["running"] else set()
             if self.facts["running"] and not stale:
                 return None
             if time.monotonic() >= deadline:
                 return problem or (
-                    f"Docker {self.facts['version']} runs but does not follow {', '.join(stale)}"
+                    f"Docker {self.facts['version']} runs but does not follow {', '.join(sorted(stale))}"
                     + (f"; CDI needs Docker {docker.MINIMUM_MAJOR} or newer" if "features" in stale else "")
                     if stale
                     else "the engine does not answer"
@@ -247,7 +299,10 @@ class Daemon:
     def systemctl(self, verb: str) -> None:
         done = run(("systemctl", verb, self.service), self.module.params["timeout"])
         if not done.ok:
-            self.module.fail_json(msg=f"docker: systemctl {verb} {self.service} failed: {done.evidence()}")
+            self.fail(
+                f"expected systemd to take systemctl {verb} {self.service}, found that it failed with {done.rc}: "
+                f"{done.evidence()}. Next: systemctl status {self.service} on the host."
+            )
 
 
 def main() -> None:

@@ -70,11 +70,17 @@ versions:
   description: Version of every wanted package after the run (before it, in check mode).
   returned: always
   type: dict
+phase:
+  description: What failed.
+  returned: failure
+  type: str
+  sample: packages
 """
 
 import re
 import time
 from pathlib import Path
+from typing import NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -115,9 +121,9 @@ class Installer:
 
     def run(self) -> None:
         if not which("dpkg-query") or not which("apt-get"):
-            self.module.fail_json(
-                msg="packages: expected a distribution with apt (Debian, Ubuntu), found none; install these yourself: "
-                + ", ".join(self.names)
+            self.fail(
+                "expected a distribution with apt (Debian, Ubuntu), found none. Next: install these yourself: "
+                f"{', '.join(self.names)}."
             )
         before = installed_versions(self.names)
         missing = [name for name in self.names if name not in before]
@@ -141,9 +147,9 @@ class Installer:
     def require_minimum(self, name: str, version: str, state: str) -> None:
         minimum = self.minimum.get(name)
         if minimum and is_lower(version, str(minimum)):
-            self.module.fail_json(
-                msg=f"packages: expected {name} {minimum} or newer, found {version} ({state}). Nothing was changed. "
-                "Use a newer distribution or image, or add an apt source that has it."
+            self.fail(
+                f"expected {name} {minimum} or newer, found {version} ({state}). Nothing was changed. Next: use a "
+                "newer distribution or image, or add an apt source that has it."
             )
 
     def install(self, missing: list) -> None:
@@ -153,9 +159,9 @@ class Installer:
         for name in missing:
             version = candidate(name)
             if not version:
-                self.module.fail_json(
-                    msg=f"packages: expected apt to know {name}, but no source of this host has it. Check /etc/apt "
-                    "on the host, or take it out of the list of packages."
+                self.fail(
+                    f"expected apt to know {name}, found no source of this host that has it. Next: check /etc/apt on "
+                    "the host, or take it out of the list of packages."
                 )
             self.require_minimum(name, version, "in the archive")
         keep = ("-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold")
@@ -167,13 +173,16 @@ class Installer:
     def checked(self, argv: tuple, what: str) -> None:
         done = run(argv, self.module.params["timeout"], ENVIRONMENT)
         if not done.ok:
-            self.module.fail_json(
-                msg=f"packages: {what} failed with {done.rc}: {done.evidence(1200)}. Mend apt on the host, "
-                "then run this again.",
+            self.fail(
+                f"expected apt to work, found that {what} failed with {done.rc}: {done.evidence(1200)}. Next: mend apt "
+                "on the host, then run this again.",
                 rc=done.rc,
                 stdout=done.stdout,
                 stderr=done.stderr,
             )
+
+    def fail(self, text: str, **evidence: object) -> NoReturn:
+        self.module.fail_json(msg=f"packages: {text}", phase="packages", **evidence)
 
 
 def main() -> None:

@@ -53,6 +53,15 @@ waited_for:
   returned: always
   type: list
   elements: str
+caution:
+  description: What cloud-init complained of; also printed as a warning that names the host.
+  returned: when errors of cloud-init were accepted
+  type: str
+phase:
+  description: What failed.
+  returned: failure
+  type: str
+  sample: first boot
 """
 
 import time
@@ -96,9 +105,10 @@ def main() -> None:
             break
         if waited >= module.params["timeout"]:
             module.fail_json(
-                msg=f"first boot: expected the host to be ready within {module.params['timeout']} s, but "
-                f"{'; '.join(reasons)}. Look at /var/log/cloud-init-output.log on the host, or give it more time with "
-                "gpu_base_first_boot_timeout.",
+                msg=f"first boot: expected the host to be ready within {module.params['timeout']} s, found "
+                f"{'; '.join(reasons)}. Next: look at /var/log/cloud-init-output.log on the host, or give it more time "
+                "with gpu_base_first_boot_timeout.",
+                phase="first boot",
                 **result,
             )
         time.sleep(POLL_SECONDS)
@@ -106,12 +116,13 @@ def main() -> None:
         text = "; ".join(boot["errors"]) or boot["detail"]
         if not module.params["accept_cloud_init_errors"]:
             module.fail_json(
-                msg=f"first boot: cloud-init ended with an error: {text}. The image or its user data is broken; see "
-                "/var/log/cloud-init-output.log on the host. To go on all the same, set "
-                "gpu_base_accept_cloud_init_errors: true.",
+                msg=f"first boot: expected a clean first boot, found that cloud-init ended with an error: {text}. "
+                "Next: look at /var/log/cloud-init-output.log on the host, and mend the image or its user data; to go "
+                "on all the same, set gpu_base_accept_cloud_init_errors: true.",
+                phase="first boot",
                 **result,
             )
-        module.warn(f"cloud-init ended with an error, going on as asked: {text}")
+        result["caution"] = f"first boot: cloud-init ended with an error, going on as asked: {text}"
     module.exit_json(**result)
 
 

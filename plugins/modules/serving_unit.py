@@ -74,13 +74,18 @@ reasons:
   elements: str
   returned: success
   sample: [/etc/glm/serve-0.env changed]
+phase:
+  description: What failed.
+  type: str
+  returned: failure
+  sample: serve, preflight
 """
 
 import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, NoReturn, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -107,12 +112,16 @@ def _checksum(file: str) -> Optional[str]:
 
 def decide(properties: dict[str, str], changed: Sequence[str]) -> tuple[str, list[str]]:
     """``(start|restart|none, reasons)`` from systemd's view and the changed files."""
+    current = properties.get("NeedDaemonReload") != "yes"
     if properties.get("ActiveState") not in RUNNING:
+        # A start that waits for another unit will read the files as they are then.
+        if _serving.is_queued(properties) and current:
+            return "none", []
         return "start", [f"the unit is {properties.get('ActiveState', 'not installed')}"]
     if properties.get("SubState") == "auto-restart":
         return "restart", ["its last start failed and systemd was about to try again"]
     # Before the guard has made its record a start still reads the files as they are: nothing to compare with.
-    if properties.get("SubState") == "start-pre" and properties.get("NeedDaemonReload") != "yes":
+    if properties.get("SubState") == "start-pre" and current:
         return "none", []
     if changed:
         return "restart", [f"{file} changed" for file in changed]
@@ -141,10 +150,20 @@ def occupied(params: dict[str, Any], action: str) -> Optional[str]:
     return None
 
 
+def fail(module: AnsibleModule, phase: str, text: str) -> NoReturn:
+    """End the module; the action puts the host's name before the phase."""
+    module.fail_json(msg=f"{phase}: {text}", phase=phase)
+
+
 def systemctl(module: AnsibleModule, *words: str) -> None:
     done = _host_commands.run(["systemctl", *words], timeout=60)
     if not done.ok:
-        module.fail_json(msg=f"serve, start: {done.command} failed with {done.rc}: {done.evidence()}")
+        fail(
+            module,
+            "serve, start",
+            f"expected systemd to take {done.command}, found that it failed with {done.rc}: {done.evidence()}. Next: "
+            f"systemctl status {module.params['unit']} on the host, then run the role serve again",
+        )
 
 
 def apply(module: AnsibleModule, unit: str, properties: dict[str, str], action: str) -> None:
@@ -174,13 +193,17 @@ def main() -> None:
     try:
         properties = _serving.show_unit(_host_commands.run, unit)
     except (RuntimeError, OSError) as exc:
-        module.fail_json(msg=f"serve, start: {exc}. Expected a host that was booted with systemd")
+        fail(
+            module,
+            "serve, start",
+            f"expected a host that was booted with systemd, found: {exc}. Next: look at systemctl status on the host",
+        )
     record = Path("/run") / container(unit) / "started.json"
     action, reasons = decide(properties, changed_files(module.params["files"], record))
     # Before anything is stopped: what runs now goes on when its successor could not start.
     problem = occupied(module.params, action)
     if problem:
-        module.fail_json(msg=f"serve, preflight: {problem}")
+        fail(module, "serve, preflight", problem)
     enabled = properties.get("UnitFileState") == "enabled"
     if not module.check_mode:
         apply(module, unit, properties, action)

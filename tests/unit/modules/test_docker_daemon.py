@@ -178,6 +178,62 @@ def test_a_restart_under_a_container_is_refused_before_anything_changes(host: Ho
     assert configure(restart_allowed=True)["action"] == "restarted"
 
 
+def test_defaults_that_need_a_restart_wait_for_one_and_everything_else_goes_on(host: Host, configure: Any) -> None:
+    host.set(containers="exporter\n", cdi=True)
+    host.config.write_text('{"features": {"cdi": true}, "log-opts": {"max-file": "3"}}', "utf-8")
+    first = configure()
+    assert (first["changed"], first["action"], first["keys"]) == (True, "reloaded", ["live-restore"])
+    assert first["deferred"] == ["log-driver", "log-opts"]
+    assert json.loads(host.config.read_text()) == first["config"] == {
+        "features": {"cdi": True}, "log-opts": {"max-file": "3"}, "live-restore": True,
+    }  # fmt: skip
+    for words in ("docker: log-driver, log-opts", "exporter", "docker_restart_allowed: true"):
+        assert words in first["caution"]
+    written = host.config.read_text()
+    for check in (True, False):
+        again = configure(check=check)
+        assert (again["changed"], again["action"], again["keys"]) == (False, "none", [])
+        assert again["deferred"] == ["log-driver", "log-opts"] and again["caution"] == first["caution"]
+        assert again["diff"]["before"] == again["diff"]["after"]
+    assert host.config.read_text() == written and host.verbs() == ["reload"]
+
+
+def test_another_log_driver_that_the_engine_was_never_told_of_holds_nothing_up(host: Host, configure: Any) -> None:
+    host.set(containers="exporter\n", cdi=True)
+    host.config.write_text('{"features": {"cdi": true}, "log-driver": "journald"}', "utf-8")
+    result = configure()
+    assert (result["action"], result["keys"], result["deferred"]) == ("reloaded", ["live-restore"], ["log-driver"])
+    assert json.loads(host.config.read_text())["log-driver"] == "journald"
+
+
+def test_what_waited_is_written_once_a_restart_is_possible(host: Host, configure: Any) -> None:
+    host.set(containers="exporter\n", cdi=True, live=True)
+    host.config.write_text('{"features": {"cdi": true}}', "utf-8")
+    assert configure()["deferred"] == ["log-driver", "log-opts"]
+    host.set(containers="")
+    result = configure()
+    assert (result["action"], result["deferred"], "caution" in result) == ("restarted", [], False)
+    assert json.loads(host.config.read_text())["log-opts"] == {"max-size": "100m"}
+    assert configure()["changed"] is False
+
+
+def test_defaults_wait_for_nothing_when_a_restart_is_allowed_or_the_engine_is_down(host: Host, configure: Any) -> None:
+    host.set(containers="exporter\n", cdi=True)
+    assert (result := configure(restart_allowed=True))["action"] == "restarted" and result["deferred"] == []
+    host.config.unlink()
+    host.set(running=False)
+    assert (result := configure())["action"] == "started" and result["deferred"] == []
+    assert "log-opts" in json.loads(host.config.read_text())
+
+
+def test_a_default_that_somebody_asked_for_is_not_put_off(host: Host, configure: Any) -> None:
+    host.set(containers="exporter\n", cdi=True)
+    result = configure(settings={**CDI, "log-opts": {"max-size": "1g"}})
+    assert result["failed"] and "restarted for log-opts to take effect" in result["msg"]
+    assert "log-driver" not in result["msg"]
+    assert not host.config.exists() and host.verbs() == []
+
+
 def test_keys_that_reload_are_reloaded_under_a_container(host: Host, configure: Any) -> None:
     host.set(containers="glm-serve-0\n", cdi=True)
     host.config.write_text('{"features": {"cdi": true}, "log-driver": "json-file", "log-opts": {"max-size": "1m"}}')
@@ -214,7 +270,7 @@ def test_engine_that_does_not_come_back_gets_its_old_file_back(host: Host, confi
 def test_broken_json_is_left_alone(host: Host, configure: Any) -> None:
     host.config.write_text('{"debug": true,}', "utf-8")
     result = configure()
-    assert result["failed"] and "is not readable as JSON" in result["msg"]
+    assert result["failed"] and "to hold one JSON object, found" in result["msg"]
     assert host.config.read_text("utf-8") == '{"debug": true,}'
 
 

@@ -253,3 +253,10 @@ def test_a_start_that_waits_for_another_unit_is_not_a_failure(job: str, state: s
     answer = _serving.describe(Host(queued, []), "glm-serve-0.service", [])
     assert answer["active_state"] == state
     assert (answer["phase"] == "waiting for the host") is (state == "activating")
+
+
+def test_a_queued_start_is_not_described_by_the_start_before() -> None:
+    queued = {"ActiveState": "failed", "SubState": "failed", "Job": "7", "InactiveExitTimestampMonotonic": "1000000"}
+    log = [entry("glm: waiting for the GPUs: a reason of yesterday", "python3")]
+    answer = _serving.describe(Host(queued, log, log), "glm-serve-0.service", [])
+    assert (answer["active_state"], answer["elapsed_seconds"], answer["detail"]) == ("activating", 0, "")

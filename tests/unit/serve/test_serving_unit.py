@@ -45,3 +45,13 @@ def test_gpu_memory_that_another_holds_stops_a_start(held: dict[str, object]) ->
 def test_nothing_is_asked_when_nothing_is_done(held: dict[str, object]) -> None:
     held["port"] = OTHERS[0]
     assert serving_unit.occupied(PARAMS, "none") is None
+
+
+@pytest.mark.parametrize(
+    ("reload", "job", "action"),
+    [("no", "4711", "none"), ("yes", "4711", "start"), ("no", "0", "start"), ("no", "", "start")],
+)
+def test_a_start_that_is_queued_already_is_not_asked_for_again(reload: str, job: str, action: str) -> None:
+    """The vendor's CDI refresh runs first and takes seconds; the start will read the files as they are then."""
+    properties = {"ActiveState": "inactive", "SubState": "dead", "Job": job, "NeedDaemonReload": reload}
+    assert serving_unit.decide(properties, ["/etc/glm/serve-0.env"])[0] == action
