@@ -77,9 +77,8 @@ def _value(given: Mapping[str, Any], name: str) -> Any:
 
 
 def _matches(value: Any, wanted: Any) -> bool:
-    if wanted is None:
-        return value is None
     if wanted == ANY:
         return value is not None
     options = wanted if isinstance(wanted, list) else [wanted]
-    return value is not None and str(value) in {str(option) for option in options}
+    # Arguments come from YAML, JSON or text: 8 and "8" are the same value, and an absent one is only like null.
+    return any(str(value) == str(option) for option in options if (value is None) == (option is None))

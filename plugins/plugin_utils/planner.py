@@ -12,12 +12,12 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, Optional
 
 from ansible_collections.glm.fleet.plugins.plugin_utils import catalog as cat
-from ansible_collections.glm.fleet.plugins.plugin_utils import flags, memory
+from ansible_collections.glm.fleet.plugins.plugin_utils import flags, issues, memory
 
 SCHEMA = 1
 CONTAINER_PORT = 8000
@@ -180,7 +180,7 @@ def make(intent: Intent, known: cat.Catalog, lock: Optional[Mapping[str, Any]] =
     if size.problem:
         choice.refuse(size.problem, size.remedy)
     image = _image(choice, lock or {})
-    issues = _issues(choice)
+    known_issues = _known_issues(choice, arguments)
     revision = _revision(choice, lock or {})
     served = _served_name(choice)
     return {
@@ -231,7 +231,7 @@ def make(intent: Intent, known: cat.Catalog, lock: Optional[Mapping[str, Any]] =
         "contract": _contract(choice, table, arguments),
         "disk": _disk(choice),
         "prices": _prices(choice),
-        "known_issues": issues,
+        "known_issues": known_issues,
         "sources": [*choice.model.sources, *(str(source) for source in recipe.sources)],
         "notes": _notes(choice, recipe, table, arguments, parallel),
     }
@@ -763,24 +763,15 @@ def _prices(choice: _Choice) -> list[dict[str, Any]]:
     ]
 
 
-def _issues(choice: _Choice) -> list[dict[str, str]]:
-    found = [issue for issue in choice.known.known_issues if _applies(issue, choice)]
+def _known_issues(choice: _Choice, arguments: Mapping[str, Any]) -> list[dict[str, str]]:
+    found = issues.find(
+        choice.known, choice.engine.name, choice.version, choice.model, choice.intent.precision, choice.accelerator,
+        arguments,
+    )  # fmt: skip
     for issue in found:
         if issue.status == "broken":
             choice.refuse(f"{issue.text} ({issue.link})")
     return [{"id": issue.id, "status": issue.status, "text": issue.text, "link": issue.link} for issue in found]
-
-
-def _applies(issue: cat.KnownIssue, choice: _Choice) -> bool:
-    selectors: Iterable[tuple[Optional[Sequence[str]], str]] = (
-        (None if issue.engine is None else [issue.engine], choice.engine.name),
-        (issue.models, choice.model.name),
-        (issue.precisions, choice.intent.precision),
-        (issue.accelerators, choice.accelerator.name),
-    )
-    return cat.in_range(choice.version, issue.since, issue.below) and all(
-        wanted is None or value in wanted for wanted, value in selectors
-    )
 
 
 def _notes(

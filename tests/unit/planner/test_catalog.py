@@ -33,12 +33,25 @@ def edit(copy: Path, file: str, old: str, new: str) -> None:
         ("models.yml", "    license: MIT", "    licence: MIT", r"unknown key 'licence'; did you mean license\?"),
         ("models.yml", "recommended: 0.32.0", "recommended: 0.99.0", r"engines\.vllm: unknown version '0\.99\.0'"),
         ("accelerators.yml", "memory_mib: 183359", "memory_mib: true", r"B200\.memory_mib: expected int, found bool"),
-        ("accelerators.yml", "features: []", "features: none", r"A100\.features: expected a list, found str"),
+        ("accelerators.yml", "features: [int4]", "features: none", r"A100\.features: expected a list, found str"),
+        ("models.yml", "weights: mxfp4", "weights: fp5",
+         r"GLM-5\.2\.precisions\.mxfp4\.weights: expected one of bf16, fp8, nvfp4, mxfp4, int4, found 'fp5'"),
+        ("models.yml", "mtp: false", "mtp: maybe", r"precisions\.int4\.mtp: expected bool, found str"),
+        ("models.yml", 'thinking: "on"', 'thinking: "low"',
+         r"sampling\.default\.thinking: unknown thinking mode 'low'"),
+        ("models.yml", "      default: {temperature: 1.0, top_p: 0.95", "      chat: {temperature: 1.0, top_p: 0.95",
+         r"GLM-5\.2\.sampling: unknown scenario 'default'"),
+        ("accelerators.yml", "aliases: [H100-80GB]", "aliases: [H200]", r"H100\.aliases: H200 is taken"),
+        ("accelerators.yml", 'min_driver: "570"', "min_driver: 570", r"B200\.min_driver: expected str, found int"),
         ("engines.yml", "default_version: 0.32.0", "default_version: 1.2.3", r"vllm: unknown version '1\.2\.3'"),
         ("engines.yml", "{cu130: v0.32.0,", "{cu999: v0.32.0,", r"versions\.0\.32\.0: unknown image variant 'cu999'"),
         ("recipes.yml", "accelerators: [B200, H200]", "accelerators: [B20]", r"\[0\]: unknown accelerator 'B20'"),
         ("recipes.yml", "profile: agentic", "profile: fast", r"recipes\[0\]: unknown profile 'fast'"),
         ("known_issues.yml", "    status: workaround", "    status: odd", r"status is 'odd'; expected workaround"),
+        ("known_issues.yml", "engine: vllm", "engine: vlm", r"unknown engine 'vlm'"),
+        ("known_issues.yml", "model_types: [glm_moe_dsa]\n", "model_types: [glm6]\n", r"unknown model type 'glm6'"),
+        ("known_issues.yml", "architectures: [sm100, sm103]", "architectures: [sm10, sm103]",
+         r"unknown architecture 'sm10'"),
         ("prices.yml", "prices:", "price:", r"expected the top-level keys \['prices'\], found \['price'\]"),
         ("prices.yml", "prices:", "prices: [", r"prices\.yml: is not YAML"),
     ],
@@ -57,9 +70,9 @@ def test_missing_file_is_named(copy: Path) -> None:
 
 def test_a_model_is_added_by_data_alone(copy: Path) -> None:
     data = yaml.safe_load((copy / "models.yml").read_text(encoding="utf-8"))
-    data["models"]["GLM-5"] = {**data["models"]["GLM-5.1"], "needs": []}
+    data["models"]["GLM-6"] = {**data["models"]["GLM-5.1"], "needs": []}
     (copy / "models.yml").write_text(yaml.safe_dump(data), encoding="utf-8")
-    assert catalog.load(copy).models["GLM-5"].config == catalog.load().models["GLM-5.1"].config
+    assert catalog.load(copy).models["GLM-6"].config == catalog.load().models["GLM-5.1"].config
 
 
 def test_every_version_has_a_flag_table() -> None:
@@ -104,3 +117,75 @@ def test_ranges_include_their_start_and_not_their_end() -> None:
     assert catalog.in_range("0.24.0", "0.24.0", "0.25.0")
     assert not catalog.in_range("0.25.0", "0.24.0", "0.25.0")
     assert catalog.in_range("0.25.0", None, None)
+
+
+def test_an_alias_names_the_same_accelerator() -> None:
+    known = catalog.load().accelerators
+    assert known["A100-80GB"] is known["A100"]
+    assert known["A100"].memory_mib == 2 * known["A100-40GB"].memory_mib
+
+
+def test_every_model_of_the_sources_is_known_in_its_precisions() -> None:
+    known = {name: set(model.precisions) for name, model in catalog.load().models.items()}
+    assert known == {
+        "GLM-5.1": {"fp8", "bf16", "nvfp4", "int4"},
+        "GLM-5": {"fp8", "bf16", "nvfp4", "nvfp4-community", "int4"},
+        "GLM-5.2": {"fp8", "bf16", "nvfp4", "mxfp4", "int4"},
+        "GLM-5.3": {"fp8", "bf16", "nvfp4", "int4"},
+        "GLM-4.7": {"fp8", "bf16", "nvfp4", "int4"},
+        "GLM-4.7-Flash": {"bf16", "int4"},
+        "GLM-4.6": {"fp8", "bf16", "int4"},
+        "GLM-4.5": {"fp8", "bf16", "int4"},
+        "GLM-4.5-Air": {"fp8", "bf16", "int4"},
+    }
+
+
+def test_repositories_and_served_names() -> None:
+    models = catalog.load().models
+    found = {model.precisions["fp8"].repository for model in models.values() if "fp8" in model.precisions}
+    assert found == {
+        "zai-org/GLM-5.1-FP8", "zai-org/GLM-5-FP8", "zai-org/GLM-5.2-FP8", "zai-org/GLM-5.3", "zai-org/GLM-4.7-FP8",
+        "zai-org/GLM-4.6-FP8", "zai-org/GLM-4.5-FP8", "zai-org/GLM-4.5-Air-FP8",
+    }  # fmt: skip
+    assert models["GLM-5.3"].precisions["bf16"].repository == "zai-org/GLM-5.3-BF16"
+    assert models["GLM-5"].precisions["fp8"].served_name == "glm-5-fp8"
+    for model in models.values():
+        int4 = model.precisions["int4"]
+        assert int4.repository is None and not int4.mtp, "nobody publishes it, and quantising loses the MTP layer"
+
+
+def test_parsers_follow_the_model() -> None:
+    """Tool calls changed with GLM-4.7, reasoning did not."""
+    parsers = {name: (model.parsers.tool, model.parsers.reasoning) for name, model in catalog.load().models.items()}
+    older = {"GLM-4.6", "GLM-4.5", "GLM-4.5-Air"}
+    assert {name for name, (tool, _reasoning) in parsers.items() if tool == "glm45"} == older
+    assert {tool for name, (tool, _reasoning) in parsers.items() if name not in older} == {"glm47"}
+    assert {reasoning for _tool, reasoning in parsers.values()} == {"glm45"}
+
+
+def test_glm53_always_thinks_and_is_not_promised_as_mit() -> None:
+    model = catalog.load().models["GLM-5.3"]
+    assert model.thinking.off is None
+    assert "enable_thinking" not in str(model.thinking)
+    assert model.thinking.efforts == ["low", "high", "max"]
+    assert model.license != "MIT"
+
+
+def test_drafted_tokens() -> None:
+    models = catalog.load().models
+    drafted = {name: (model.mtp.tokens, model.mtp.sglang_steps) for name, model in models.items()}
+    assert drafted["GLM-5.1"] == (3, 3)
+    assert drafted["GLM-5.2"] == (5, 5)
+    assert drafted["GLM-4.7"] == (1, 3), "vLLM recommends 1 for GLM-4.x, Z.ai drafts 3 with SGLang"
+
+
+def test_precisions_need_hardware() -> None:
+    known = catalog.load()
+    wanted = {weights: set() for weights in ("fp8", "nvfp4", "mxfp4")}
+    for weights, found in wanted.items():
+        found |= {name for name, item in known.accelerators.items() if weights in item.features}
+    assert wanted["nvfp4"] == {"B200", "B300", "GB300"}
+    assert wanted["mxfp4"] == {"MI355X"}
+    assert not wanted["fp8"] & {"A100", "A100-40GB"}
+    assert known.models["GLM-5"].precisions["nvfp4-community"].needs == ["nvfp4"]
+    assert known.models["GLM-5"].precisions["bf16"].needs == []
