@@ -1,7 +1,7 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Door from the roles to ``plugin_utils/host_checks.py``; the filter is documented in the YAML file of its name."""
+"""Doors from the roles to ``plugin_utils/host_checks.py``; each filter is documented in the YAML file of its name."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,8 +21,17 @@ def host_problems(facts: Any, plan: Mapping[str, Any], host: str, parts: Sequenc
         raise AnsibleFilterError(f"glm.fleet.host_problems: the facts or the plan have no {exc}") from exc
 
 
+def cdi_outputs(facts: Any, plan: Mapping[str, Any]) -> list[str]:
+    if not isinstance(facts, Mapping):
+        raise AnsibleFilterError("glm.fleet.cdi_outputs: expected the facts of glm.fleet.gpu_facts")
+    try:
+        return host_checks.cdi_outputs(facts, plan)
+    except KeyError as exc:
+        raise AnsibleFilterError(f"glm.fleet.cdi_outputs: the facts or the plan have no {exc}") from exc
+
+
 class FilterModule:
-    """The filter that compares a host with its plan."""
+    """The filters that compare a host with its plan."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"host_problems": host_problems}
+        return {"cdi_outputs": cdi_outputs, "host_problems": host_problems}

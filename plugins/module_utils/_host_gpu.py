@@ -137,12 +137,15 @@ def scan_pci(root: Path) -> dict[str, Any]:
 
 
 def read_cdi(root: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """CDI specs below ``root``: ``([{path, kind, devices, driver_version}], [what could not be read])``."""
+    """CDI specs below ``root``: ``([{path, kind, devices, driver_version}], [what could not be read])``.
+
+    The last folder's come last: of two folders that name a device, Docker takes the later one's.
+    """
     specs = []
     problems = []
     for directory in CDI_DIRECTORIES:
         for path in sorted((root / directory).glob("*")):
-            if path.suffix not in (".json", ".yaml", ".yml"):
+            if path.suffix not in (".json", ".yaml"):  # Docker reads no others
                 continue
             try:
                 specs.append({"path": f"/{directory}/{path.name}", **parse_cdi(path.read_text("utf-8", "replace"))})

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any, TypedDict
 
 from ansible_collections.glm.fleet.plugins.module_utils._host_docker import MINIMUM_MAJOR
@@ -17,6 +18,8 @@ from ansible_collections.glm.fleet.plugins.module_utils._host_docker import MINI
 # nvidia-smi rounds, and ECC and firmware reservations differ by driver; the smallest step between two boards is 10 %.
 MEMORY_TOLERANCE = 0.03
 MAXIMUM_SKEW_SECONDS = 60.0
+# Where a spec goes that no file names yet: here it outlives a reboot.
+CDI_OUTPUT = "/etc/cdi/nvidia.yaml"
 
 
 class Finding(TypedDict):
@@ -141,27 +144,85 @@ def _clock(facts: Mapping[str, Any]) -> list[Finding]:
 
 def device_findings(facts: Mapping[str, Any], plan: Mapping[str, Any]) -> list[Finding]:
     """CDI specs against the devices that the plan passes to containers, and against the driver."""
-    known = facts["cdi"]["devices"]
-    missing = [device for device in plan["devices"] if device not in known]
+    rivals = _rivals(facts, plan)
+    if rivals:
+        found = "; ".join(f"{device} in {' and '.join(paths)}" for device, paths in rivals.items())
+        return [
+            _finding(
+                "cdi",
+                "each device in one CDI spec of a folder",
+                f"{found}, of which Docker then uses none",
+                "remove all but one of these files",
+            )
+        ]
+    taken = _taken_specs(facts, plan)
+    missing = [device for device, spec in taken.items() if spec is None]
     unreadable = [error["message"] for error in facts["errors"] if error["phase"] == "cdi"]
     if missing:
-        found = ", ".join(known) or "; ".join(unreadable) or "no CDI spec in /etc/cdi or /var/run/cdi"
-        return [_finding("cdi", ", ".join(missing), found, _how_to_make_cdi(facts))]
-    driver = (facts.get("driver") or {}).get("version")
-    stale = [
-        f"{spec['path']} was made for driver {spec['driver_version']}"
-        for spec in facts["cdi"]["specs"]
-        if driver and spec["driver_version"] and spec["kind"].startswith("nvidia.com/")
-        if spec["driver_version"] != driver and set(spec["devices"]) & set(plan["devices"])
-    ]
+        known = ", ".join(facts["cdi"]["devices"])
+        found = known or "; ".join(unreadable) or "no CDI spec in /etc/cdi or /var/run/cdi"
+        return [_finding("cdi", ", ".join(missing), found, _how_to_make_cdi(facts, plan))]
+    stale = {
+        spec["path"]: f"{spec['path']} was made for driver {spec['driver_version']}"
+        for spec in taken.values()
+        if spec and _is_stale(spec, facts)
+    }
     if stale:
-        return [_finding("cdi", f"a CDI spec for driver {driver}", "; ".join(stale), _how_to_make_cdi(facts))]
+        driver = facts["driver"]["version"]
+        wanted = f"a CDI spec for driver {driver}"
+        return [_finding("cdi", wanted, "; ".join(stale.values()), _how_to_make_cdi(facts, plan))]
     return []
 
 
-def _how_to_make_cdi(facts: Mapping[str, Any]) -> str:
+def cdi_outputs(facts: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:
+    """Files that ``nvidia-ctk cdi generate`` has to write so that Docker takes a current spec for each planned device.
+
+    A stale spec is written over where it lies: a fresh one in a folder of lower priority would never be read. Empty
+    when nothing is to be written, or when writing would not help.
+    """
+    if _rivals(facts, plan):
+        return []
+    taken = _taken_specs(facts, plan).values()
+    paths = [spec["path"] if spec else CDI_OUTPUT for spec in taken if spec is None or _is_stale(spec, facts)]
+    return list(dict.fromkeys(paths))
+
+
+def _taken_specs(facts: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Mapping[str, Any] | None]:
+    """The spec that Docker takes for each planned device, or None.
+
+    gpu_facts lists specs by folder, the one of highest priority last; that one wins for each qualified device
+    (cncf-tags/container-device-interface, pkg/cdi/cache.go, ``refresh``).
+    """
+    specs = facts["cdi"]["specs"]
+    return {
+        device: next((spec for spec in reversed(specs) if device in spec["devices"]), None)
+        for device in plan["devices"]
+    }
+
+
+def _rivals(facts: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Planned devices that two files of one folder name, with these files. Docker then knows no such device at all."""
+    rivals = {}
+    for device in plan["devices"]:
+        folders: dict[PurePosixPath, list[str]] = {}
+        for spec in facts["cdi"]["specs"]:
+            if device in spec["devices"]:
+                folders.setdefault(PurePosixPath(spec["path"]).parent, []).append(spec["path"])
+        paths = [path for paths in folders.values() if len(paths) > 1 for path in paths]
+        if paths:
+            rivals[device] = paths
+    return rivals
+
+
+def _is_stale(spec: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
+    driver = (facts.get("driver") or {}).get("version")
+    made_for = spec["driver_version"]
+    return bool(driver and made_for and made_for != driver and spec["kind"].startswith("nvidia.com/"))
+
+
+def _how_to_make_cdi(facts: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
     if facts["cdi"]["nvidia_ctk"]:
-        return "nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"
+        return " and ".join(f"nvidia-ctk cdi generate --output={path}" for path in cdi_outputs(facts, plan))
     return "install nvidia-container-toolkit (its nvidia-ctk writes the CDI spec), or use an image that has it"
 
 

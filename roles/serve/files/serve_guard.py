@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 DOCKER = "/usr/bin/docker"
+# In Docker's order: for each device the last folder that has it wins.
 CDI_FOLDERS = ("/etc/cdi", "/run/cdi")
 # The one node that each GPU has, by CDI kind. (NVIDIA's specs list render nodes, too.)
 GPU_NODES = {"nvidia.com/gpu": re.compile(r"/dev/nvidia\d+"), "amd.com/gpu": re.compile(r"/dev/dri/renderD\d+")}
@@ -60,7 +61,7 @@ def remove_container(name: str) -> None:
 
 
 def read_cdi(folders: tuple[str, ...] = CDI_FOLDERS) -> list[dict[str, Any]]:
-    """Every CDI spec as ``{kind, names, nodes}``; ``nodes`` holds host paths by container path.
+    """Every CDI spec as ``{path, folder, kind, names, nodes}``; ``nodes`` holds host paths by container path.
 
     nvidia-ctk writes YAML, which the standard library cannot read, so the few keys needed are taken line by line
     (container-orchestrated-devices/container-device-interface, SPEC.md: ``kind``, ``devices[].name``,
@@ -70,9 +71,12 @@ def read_cdi(folders: tuple[str, ...] = CDI_FOLDERS) -> list[dict[str, Any]]:
     for folder in folders:
         for path in sorted(Path(folder).glob("*")):
             if path.suffix == ".json":
-                specs.append(_from_json(json.loads(path.read_text(encoding="utf-8"))))
-            elif path.suffix in (".yaml", ".yml"):
-                specs.append(_from_yaml(path.read_text(encoding="utf-8")))
+                spec = _from_json(json.loads(path.read_text(encoding="utf-8")))
+            elif path.suffix == ".yaml":
+                spec = _from_yaml(path.read_text(encoding="utf-8"))
+            else:  # nor does Docker read it
+                continue
+            specs.append({"path": str(path), "folder": folder, **spec})
     return specs
 
 
@@ -115,13 +119,17 @@ def missing_devices(wanted: list[str], gpus: int, specs: list[dict[str, Any]]) -
     missing = []
     for device in wanted:
         kind, name = device.partition("=")[::2]
-        matching = [spec for spec in specs if spec["kind"] == kind]
-        if not any(name in spec["names"] for spec in matching):
+        naming = [spec for spec in specs if spec["kind"] == kind and name in spec["names"]]
+        if not naming:
             missing.append(f"no CDI spec in {' or '.join(CDI_FOLDERS)} names the device {device}")
             continue
-        nodes: dict[str, str] = {}
-        for spec in matching:
-            nodes.update(spec["nodes"])
+        folders = [spec["folder"] for spec in naming]
+        rivals = [spec["path"] for spec in naming if folders.count(spec["folder"]) > 1]
+        if rivals:
+            both = " and ".join(rivals)
+            missing.append(f"{both} both name the device {device}, so Docker uses neither: remove all but one")
+            continue
+        nodes: dict[str, str] = naming[-1]["nodes"]
         missing += [f"the device file {host} is missing" for host in nodes.values() if not Path(host).exists()]
         pattern = GPU_NODES.get(kind)
         found = len([path for path in nodes if pattern and pattern.fullmatch(path)])

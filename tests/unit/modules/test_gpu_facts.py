@@ -203,6 +203,14 @@ def test_cdi_spec_in_json() -> None:
     assert gpu.parse_cdi(text)["devices"] == ["amd.com/gpu=all", "amd.com/gpu=0"]
 
 
+def test_only_the_files_that_docker_reads_are_cdi_specs_and_the_stronger_folder_is_last(tmp_path: Path) -> None:
+    for name in ("var/run/cdi/a.yaml", "etc/cdi/b.json", "etc/cdi/c.yml", "etc/cdi/d.yaml.new"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text('{"kind": "nvidia.com/gpu", "devices": [{"name": "all"}]}', "utf-8")
+    paths = [spec["path"] for spec in host_facts.Gatherer(tmp_path).gather(["cdi"])["cdi"]["specs"]]
+    assert paths == ["/etc/cdi/b.json", "/var/run/cdi/a.yaml"]
+
+
 def test_unreadable_cdi_spec_is_reported_not_raised(tmp_path: Path) -> None:
     folder = tmp_path / "etc/cdi"
     folder.mkdir(parents=True)

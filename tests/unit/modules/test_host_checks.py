@@ -161,6 +161,61 @@ def test_spec_made_for_another_driver() -> None:
     assert "nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml" in text
 
 
+def spec(path: str, driver: str, *names: str) -> dict[str, Any]:
+    devices = [f"nvidia.com/gpu={name}" for name in names]
+    return {"path": path, "kind": "nvidia.com/gpu", "driver_version": driver, "devices": devices}
+
+
+def with_specs(*specs: dict[str, Any]) -> dict[str, Any]:
+    """Facts of a host with driver 580.126.09; specs in the order of gpu_facts, whose last folder wins."""
+    facts = healthy()
+    facts["cdi"]["specs"] = list(specs)
+    facts["cdi"]["devices"] = sorted({device for made in specs for device in made["devices"]})
+    return facts
+
+
+OLD, NEW = "570.195.03", "580.126.09"
+ETC, RUN = "/etc/cdi/nvidia.yaml", "/var/run/cdi/nvidia.yaml"
+
+
+@pytest.mark.parametrize(
+    ("specs", "outputs", "found"),
+    [
+        ([spec(ETC, OLD, "all"), spec(RUN, NEW, "0", "all")], [], ""),
+        ([spec(ETC, NEW, "all"), spec(RUN, OLD, "0", "all")], [RUN], f"{RUN} was made for driver {OLD}"),
+        ([spec(ETC, OLD, "all"), spec(RUN, NEW, "0")], [ETC], f"{ETC} was made for driver {OLD}"),
+        ([spec(ETC, NEW, "all"), spec(RUN, OLD, "0")], [], ""),
+        ([spec("/etc/cdi/gpus.json", OLD, "all")], ["/etc/cdi/gpus.json"], "/etc/cdi/gpus.json was made for driver"),
+        ([spec(RUN, NEW, "0")], [ETC], "found nvidia.com/gpu=0"),
+        ([], [ETC], "no CDI spec in /etc/cdi or /var/run/cdi"),
+    ],
+)
+def test_the_spec_that_docker_takes_is_judged_and_written(
+    specs: list[dict[str, Any]], outputs: list[str], found: str
+) -> None:
+    facts = with_specs(*specs)
+    assert host_checks.cdi_outputs(facts, PLAN) == outputs
+    text = problems(facts, "devices")
+    assert found in text and bool(text) is bool(found)
+    assert all(f"nvidia-ctk cdi generate --output={path}" in text for path in outputs)
+
+
+def test_two_specs_of_one_folder_are_not_written_over() -> None:
+    twice = with_specs(spec("/etc/cdi/a.yaml", NEW, "all"), spec(ETC, OLD, "all"), spec(RUN, NEW, "all"))
+    assert host_checks.cdi_outputs(twice, PLAN) == []
+    text = problems(twice, "devices")
+    assert f"found nvidia.com/gpu=all in /etc/cdi/a.yaml and {ETC}, of which Docker then uses none" in text
+    assert "Next: remove all but one of these files" in text
+
+
+def test_each_stale_spec_is_written() -> None:
+    plan = {**PLAN, "devices": ["nvidia.com/gpu=0", "nvidia.com/gpu=1", "nvidia.com/gpu=2"]}
+    facts = with_specs(spec(ETC, OLD, "0", "1"), spec(RUN, OLD, "1", "2"))
+    assert host_checks.cdi_outputs(facts, plan) == [ETC, RUN]
+    text = problems(facts, "devices", plan=plan)
+    assert f"nvidia-ctk cdi generate --output={ETC} and nvidia-ctk cdi generate --output={RUN}" in text
+
+
 def test_docker_that_does_not_answer_and_docker_without_cdi() -> None:
     facts = healthy()
     facts["docker"] = {"running": False, "version": None, "cdi": False}

@@ -80,6 +80,47 @@ def test_devices_that_are_missing_are_named(tmp_path: Path) -> None:
     assert "lists 2 of the 8 GPUs" in guard.missing_devices(["nvidia.com/gpu=all"], 8, made)[1]
 
 
+def small(missing: str, name: str = "all") -> str:
+    nodes = f"    - path: /dev/nvidia0\n      hostPath: {missing}\n"
+    return f"kind: nvidia.com/gpu\ndevices:\n- name: {name}\n  containerEdits:\n    deviceNodes:\n{nodes}"
+
+
+def two_folders(tmp_path: Path, **files: str) -> list[dict[str, Any]]:
+    """Specs as Docker finds them: ``etc_a`` is the file a.yaml of the folder that yields to ``run``'s files."""
+    for folder in ("etc", "run"):
+        (tmp_path / folder).mkdir()
+    for name, text in files.items():
+        folder, _, stem = name.partition("_")
+        (tmp_path / folder / f"{stem}.yaml").write_text(text, "utf-8")
+    return guard.read_cdi((str(tmp_path / "etc"), str(tmp_path / "run")))
+
+
+def test_of_two_folders_the_later_one_has_the_word_for_each_device(tmp_path: Path) -> None:
+    """cncf-tags/container-device-interface, pkg/cdi/cache.go: by qualified device name, the higher priority wins."""
+    made = two_folders(
+        tmp_path, etc_nvidia=CDI.format(missing="/dev/no-such-device"), run_nvidia=small("/dev/null")
+    )
+    assert guard.missing_devices(["nvidia.com/gpu=all"], 1, made) == []
+    assert guard.missing_devices(["nvidia.com/gpu=1"], 1, made) == ["the device file /dev/no-such-device is missing"]
+    assert "lists 1 of the 2 GPUs" in guard.missing_devices(["nvidia.com/gpu=all"], 2, made)[0]
+
+
+def test_a_stale_file_of_the_later_folder_is_not_mended_by_the_earlier_one(tmp_path: Path) -> None:
+    made = two_folders(tmp_path, etc_nvidia=small("/dev/null"), run_nvidia=small("/dev/no-such-device"))
+    assert guard.missing_devices(["nvidia.com/gpu=all"], 1, made) == ["the device file /dev/no-such-device is missing"]
+
+
+def test_a_device_that_stands_twice_in_one_folder_is_nobodys(tmp_path: Path) -> None:
+    made = two_folders(tmp_path, etc_a=small("/dev/null"), etc_b=small("/dev/null"), run_c=small("/dev/null"))
+    (problem,) = guard.missing_devices(["nvidia.com/gpu=all"], 1, made)
+    assert f"{tmp_path}/etc/a.yaml and {tmp_path}/etc/b.yaml both name the device nvidia.com/gpu=all" in problem
+
+
+def test_a_file_that_docker_does_not_read_is_not_read(tmp_path: Path) -> None:
+    """Docker takes .json and .yaml."""
+    assert specs(tmp_path, CDI.format(missing="/dev/null"), "nvidia.yml") == []
+
+
 def test_waiting_for_devices_ends_at_its_deadline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(guard, "read_cdi", lambda: [])
     with pytest.raises(guard.GuardError, match="nvidia-cdi-refresh"):
@@ -207,4 +248,5 @@ def test_a_leftover_container_is_removed_and_nothing_else(monkeypatch: pytest.Mo
 def test_render_nodes_do_not_count_as_gpus_of_nvidia() -> None:
     paths = [f"/dev/{kind}{number}" for number in range(4) for kind in ("nvidia", "dri/renderD12")]
     spec = {"kind": "nvidia.com/gpu", "names": {"all"}, "nodes": dict.fromkeys(paths, "/dev/null")}
+    spec.update(path="/etc/cdi/nvidia.yaml", folder="/etc/cdi")
     assert "lists 4 of the 8 GPUs" in guard.missing_devices(["nvidia.com/gpu=all"], 8, [spec])[0]
