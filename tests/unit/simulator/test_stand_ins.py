@@ -130,3 +130,9 @@ def test_every_stand_in_says_that_it_is_one() -> None:
         assert "REHEARSAL STAND-IN, not NVIDIA software" in path.read_text().splitlines()[1], path
     for path in sorted((ROOTFS / "gpu-base/etc/systemd/system").glob("nvidia-*.service")):
         assert "Rehearsal stand-in" in path.read_text(), path
+
+
+def test_the_cdi_refresh_runs_before_each_start_and_takes_a_while() -> None:
+    unit = (ROOTFS / "gpu-base/etc/systemd/system/nvidia-cdi-refresh.service").read_text().splitlines()
+    assert "Type=oneshot" in unit and not any(line.startswith("RemainAfterExit") for line in unit)
+    assert any(line.startswith("ExecStartPre=/usr/bin/sleep ") for line in unit)
