@@ -65,7 +65,7 @@ class ModelEngine:
     min_version: str
     recommended: str
     too_old: str = ""
-    images: dict[str, dict[str, str]] = field(default_factory=dict)
+    images: dict[str, dict[str, Image]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -164,11 +164,29 @@ class Accelerator:
 
 
 @dataclass(frozen=True)
-class Cuda:
-    """The CUDA release of an image variant."""
+class Variant:
+    """What an image variant is built for. ``runtime`` is cuda or rocm; ``architectures`` restricts it to these.
 
-    version: str
-    min_driver: str
+    ``min_driver`` is None where no oldest driver is published.
+    """
+
+    runtime: str
+    version: Optional[str] = None
+    min_driver: Optional[str] = None
+    architectures: Optional[list[str]] = None
+
+    @property
+    def vendor(self) -> str:
+        """Whose accelerators it runs on."""
+        return {"cuda": "nvidia", "rocm": "amd"}[self.runtime]
+
+
+@dataclass(frozen=True)
+class Image:
+    """A published image: its tag, and its repository where that is not the engine's own. A text is a tag."""
+
+    tag: str
+    repository: Optional[str] = None
 
 
 @dataclass(frozen=True)
@@ -181,10 +199,10 @@ class Transformers:
 
 @dataclass(frozen=True)
 class EngineVersion:
-    """One release: what it promises, and its image tags by variant (the first is the default)."""
+    """One release: what it promises, and its images by variant (of those that fit, the first is the default)."""
 
     transformers: Transformers
-    images: dict[str, str] = field(default_factory=dict)
+    images: dict[str, Image] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -201,8 +219,10 @@ class Options:
     pipeline: str
     data: str
     data_attention: Optional[str]
+    data_attention_size: Optional[str]
     expert_size: Optional[str]
     expert_switch: Optional[str]
+    expert_backend: Optional[str]
     kv_cache_dtype: str
     speculation: str
     tool_parser: str
@@ -211,12 +231,16 @@ class Options:
 
 @dataclass(frozen=True)
 class KvFormat:
-    """A rule: with this KV cache dtype (from this version, on these architectures) the cache has that layout."""
+    """A rule: with this KV cache dtype (from this version, on these architectures) the cache has that layout.
+
+    ``sparse``: only for models with (true) or without (false) sparse attention.
+    """
 
     dtype: str
     format: str
     since: Optional[str] = None
     architectures: Optional[list[str]] = None
+    sparse: Optional[bool] = None
 
 
 @dataclass(frozen=True)
@@ -266,6 +290,32 @@ class Secret:
 
 
 @dataclass(frozen=True)
+class Package:
+    """The engine as a Python package: the Python it is for, the program it installs, extra indexes by vendor.
+
+    ``disk_bytes`` is what it takes with all it needs.
+    """
+
+    name: str
+    python: str
+    command: list[str]
+    disk_bytes: int
+    index_urls: dict[str, list[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class MultiNode:
+    """Arguments of an engine that spans hosts; ``$nodes``, ``$rank``, ``$head``, ``$port``, ``$head_port`` are filled.
+
+    ``worker`` is only for the hosts without an API of their own; ``port`` is where the hosts meet.
+    """
+
+    args: dict[str, Any]
+    worker: dict[str, Any]
+    port: int
+
+
+@dataclass(frozen=True)
 class Engine:
     """One inference engine."""
 
@@ -287,14 +337,20 @@ class Engine:
     # Options the plan sets, with what to use instead; options that documents name in vain, with what to use instead.
     managed_options: dict[str, str]
     replaced_options: dict[str, str]
+    # New name of an option: the name it has in versions without the new one.
+    renames: dict[str, str]
     env: dict[str, EnvValue]
     cache_env: dict[str, str]
     kv_formats: list[KvFormat]
     timeouts: Timeouts
     stop: Stop
     contract: EngineContract
+    package: Package
+    multi_node: MultiNode
     image_bytes: int
     versions: dict[str, EngineVersion]
+    # What an image gets whose own transformers does not know the model.
+    transformers_fix: Optional[str] = None
 
 
 @dataclass(frozen=True)
@@ -309,21 +365,63 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Arguments known to serve a model at a precision on accelerators with an engine."""
+class Layer:
+    """Arguments and environment that hold for every plan its selectors match; an absent selector matches all.
 
-    model: str
-    precision: str
+    A value that starts with ``$`` is filled in by plugin_utils/recipes.py (``$tensor``, ``$context``, ``$tool_parser``,
+    …); one that is filled with nothing is left out.
+    """
+
     engine: str
-    profile: str
-    accelerators: list[str]
-    count: int
-    args: dict[str, Any]
-    sources: list[Source]
+    args: dict[str, Any] = field(default_factory=dict)
     env: dict[str, EnvValue] = field(default_factory=dict)
+    models: Optional[list[str]] = None
+    model_types: Optional[list[str]] = None
+    precisions: Optional[list[str]] = None
+    accelerators: Optional[list[str]] = None
+    architectures: Optional[list[str]] = None
+    vendors: Optional[list[str]] = None
+    profiles: Optional[list[str]] = None
+    mtp: Optional[bool] = None
+    multi_node: Optional[bool] = None
     since: Optional[str] = None
     below: Optional[str] = None
     notes: list[str] = field(default_factory=list)
+    sources: list[Source] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A published cell: these models on these accelerators, ``count`` per host on each of ``nodes`` hosts.
+
+    ``args`` are laid over the layers; ``tensor``, ``data`` and ``data_attention`` are how the GPUs are divided where
+    that is not plain tensor parallelism over all of them.
+    """
+
+    models: list[str]
+    precisions: list[str]
+    engine: str
+    profiles: list[str]
+    accelerators: list[str]
+    count: int
+    sources: list[Source]
+    args: dict[str, Any] = field(default_factory=dict)
+    env: dict[str, EnvValue] = field(default_factory=dict)
+    nodes: int = 1
+    tensor: Optional[int] = None
+    data: int = 1
+    data_attention: int = 1
+    since: Optional[str] = None
+    below: Optional[str] = None
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A kind of work. ``context`` is the most tokens a request gets where no recipe says otherwise (None: all)."""
+
+    text: str
+    context: Optional[int] = None
 
 
 @dataclass(frozen=True)
@@ -381,8 +479,9 @@ class Catalog:
     models: dict[str, Model]
     accelerators: dict[str, Accelerator]
     engines: dict[str, Engine]
-    cuda: dict[str, Cuda]
-    profiles: dict[str, str]
+    variants: dict[str, Variant]
+    profiles: dict[str, Profile]
+    layers: list[Layer]
     recipes: list[Recipe]
     known_issues: list[KnownIssue]
     prices: list[Price]
@@ -417,8 +516,8 @@ def load(root: Path = ROOT) -> Catalog:
 
     Raises CatalogError.
     """
-    engines = _read(root / "engines.yml", {"cuda", "engines"})
-    recipes = _read(root / "recipes.yml", {"profiles", "recipes"})
+    engines = _read(root / "engines.yml", {"variants", "engines"})
+    recipes = _read(root / "recipes.yml", {"profiles", "layers", "recipes"})
     entries = {
         name: _read(root / f"{name}.yml", {name})[name] for name in ("models", "accelerators", "known_issues", "prices")
     }
@@ -427,8 +526,9 @@ def load(root: Path = ROOT) -> Catalog:
         models=_named(Model, entries["models"], "models.yml", "models"),
         accelerators=_with_aliases(_named(Accelerator, entries["accelerators"], "accelerators.yml", "accelerators")),
         engines=_named(Engine, engines["engines"], "engines.yml", "engines"),
-        cuda=_build(dict[str, Cuda], engines["cuda"], "engines.yml: cuda"),
-        profiles=_build(dict[str, str], recipes["profiles"], "recipes.yml: profiles"),
+        variants=_build(dict[str, Variant], engines["variants"], "engines.yml: variants"),
+        profiles=_build(dict[str, Profile], recipes["profiles"], "recipes.yml: profiles"),
+        layers=_build(list[Layer], recipes["layers"], "recipes.yml: layers"),
         recipes=_build(list[Recipe], recipes["recipes"], "recipes.yml: recipes"),
         known_issues=_build(list[KnownIssue], entries["known_issues"], "known_issues.yml: known_issues"),
         prices=_build(list[Price], entries["prices"], "prices.yml: prices"),
@@ -521,6 +621,8 @@ def _build(hint: Any, data: Any, where: str) -> Any:
         return data
     if origin is dict:
         return {str(key): _build(args[1], value, f"{where}.{key}") for key, value in _mapping(data, where).items()}
+    if hint is Image and isinstance(data, str):
+        return Image(data)
     if dataclasses.is_dataclass(hint):
         return _record(typing.cast("type[Any]", hint), data, where)
     # bool is an int to Python, not to a reader of YAML.
@@ -550,17 +652,27 @@ def _check_references(found: Catalog) -> None:
             versions = [wants.recommended, *wants.images]
             _known(versions, found.engines[engine].versions, where, "version")
             for tags in wants.images.values():
-                _known(tags, found.cuda, where, "image variant")
+                _known(tags, found.variants, where, "image variant")
     for name, engine_entry in found.engines.items():
         _known([engine_entry.default_version], engine_entry.versions, f"engines.yml: engines.{name}", "version")
         for version, release in engine_entry.versions.items():
-            _known(release.images, found.cuda, f"engines.yml: engines.{name}.versions.{version}", "image variant")
+            _known(release.images, found.variants, f"engines.yml: engines.{name}.versions.{version}", "image variant")
+    for name, variant in found.variants.items():
+        if variant.runtime not in ("cuda", "rocm"):
+            raise CatalogError(f"catalog/engines.yml: variants.{name}: runtime is {variant.runtime!r}; cuda or rocm")
+    for index, layer in enumerate(found.layers):
+        where = f"recipes.yml: layers[{index}]"
+        _known([layer.engine], found.engines, where, "engine")
+        _known(layer.models or (), found.models, where, "model")
+        _known(layer.accelerators or (), found.accelerators, where, "accelerator")
+        _known(layer.profiles or (), found.profiles, where, "profile")
     for index, recipe in enumerate(found.recipes):
         where = f"recipes.yml: recipes[{index}]"
-        _known([recipe.model], found.models, where, "model")
-        _known([recipe.precision], found.models[recipe.model].precisions, where, "precision")
         _known([recipe.engine], found.engines, where, "engine")
-        _known([recipe.profile], found.profiles, where, "profile")
+        _known(recipe.models, found.models, where, "model")
+        for model_name in recipe.models:
+            _known(recipe.precisions, found.models[model_name].precisions, where, f"precision of {model_name}")
+        _known(recipe.profiles, found.profiles, where, "profile")
         _known(recipe.accelerators, found.accelerators, where, "accelerator")
     for index, price in enumerate(found.prices):
         _known([price.accelerator], found.accelerators, f"prices.yml: prices[{index}]", "accelerator")

@@ -131,6 +131,16 @@ def spelled(name: str) -> str:
     return dashes + head.replace("_", "-") + dot + rest
 
 
+def respelled(table: Table, arguments: Mapping[str, Any], renames: Mapping[str, str]) -> dict[str, Any]:
+    """The arguments under the names this version has: a new name (key of ``renames``) it lacks becomes the old one."""
+    found: dict[str, Any] = {}
+    for name, value in arguments.items():
+        old = renames.get(spelled(name))
+        use_old = old in table.options and spelled(name) not in table.options
+        found[old if old is not None and use_old else name] = value
+    return found
+
+
 def merge(table: Table, base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of ``base`` changed by ``override``; keys of the result are canonical option names.
 

@@ -9,136 +9,48 @@ Knowledge is in ``catalog/``; here is only how facts combine.
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
+import itertools
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NoReturn, Optional
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Optional
 
 from ansible_collections.glm.fleet.plugins.plugin_utils import catalog as cat
-from ansible_collections.glm.fleet.plugins.plugin_utils import flags, issues, memory
+from ansible_collections.glm.fleet.plugins.plugin_utils import flags, issues, memory, plan_choice, plan_fit, recipes
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan_choice import Choice, Intent, PlanError
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan_image import image as _image
 
-SCHEMA = 1
+__all__ = ["CONTAINER_PORT", "SCHEMA", "Intent", "PlanError", "listen_address", "make", "make_all"]
+
+SCHEMA = 2
 CONTAINER_PORT = 8000
 CONTAINER_HF_HOME = "/root/.cache/huggingface"
 CONTAINER_CACHE = "/var/cache/glm"
+# Below this many tokens a request is too short to be worth a host; the plan refuses instead of shortening further.
+SHORTEST_CONTEXT = 16384
+# How many throughput requests of the profile's length a rank should hold before it counts as a good division.
+BUSY_REQUESTS = 8
 
-_DEVICES = {"nvidia": ["nvidia.com/gpu=all"]}
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_SERVED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]*")
-
-
-class PlanError(ValueError):
-    """The intent cannot work; the text has what was asked, why it fails, with numbers, and what to do next."""
+_VISIBLE_DEVICES = {"nvidia": "CUDA_VISIBLE_DEVICES", "amd": "HIP_VISIBLE_DEVICES"}
 
 
 @dataclass(frozen=True)
-class Intent:
-    """What is asked for. None means the catalogue's choice."""
+class _Served:
+    """One way to serve that was worked out: arguments by canonical name, how to spell them, and what follows."""
 
-    model: str
-    accelerator: str
-    accelerator_count: int
-    precision: str = "fp8"
-    engine: Optional[str] = None
-    engine_version: Optional[str] = None
-    image_variant: Optional[str] = None
-    profile: str = "agentic"
-    engine_args: Mapping[str, Any] = field(default_factory=dict)
-    served_model_name: Optional[str] = None
-    listen_address: str = "127.0.0.1"
-    listen_port: int = 8000
-    data_dir: str = "/var/lib/glm"
-    config_dir: str = "/etc/glm"
-    revision: str = "main"
-    replica: int = 0
-    driver_version: Optional[str] = None
-
-
-@dataclass(frozen=True)
-class _Parallel:
-    """How the GPUs of one host are used. ``attention`` GPUs share one copy of the attention weights."""
-
-    tensor: int
-    pipeline: int
-    data: int
-    expert: int
-    gpus: int
-    attention: int
-    experts_over: int
-    dense: int
-
-
-@dataclass(frozen=True)
-class _Memory:
-    """Result of the arithmetic for one GPU; GiB unless a name says otherwise. ``problem`` is empty when it fits.
-
-    ``remedy`` is what would help against the problem; empty when no setting would.
-    """
-
-    weights: float
-    kv_bytes: int
-    kv_format: str
-    fraction: float
-    pool: float
-    tokens: int
-    problem: str
-    remedy: str
-    arithmetic: str
-
-
-class _Choice:
-    """The catalogue entries that an intent names."""
-
-    def __init__(self, intent: Intent, known: cat.Catalog) -> None:
-        self.intent, self.known = intent, known
-        self.model: cat.Model = _look_up(intent.model, known.models, "model", "glm_model")
-        self.checkpoint = _look_up(
-            intent.precision, self.model.precisions, f"precision of {self.model.name}", "glm_precision"
-        )
-        self.accelerator: cat.Accelerator = _look_up(
-            intent.accelerator, known.accelerators, "accelerator", "glm_accelerator"
-        )
-        engines = {name: known.engines[name] for name in self.model.engines}
-        preferred = min(engines, key=lambda name: engines[name].preference)
-        self.engine: cat.Engine = _look_up(intent.engine or preferred, engines, "engine", "glm_engine")
-        self.version = _version(self.model, self.engine, intent.engine_version)
-        _look_up(intent.profile, known.profiles, "profile", "glm_profile")
-
-    @property
-    def title(self) -> str:
-        """What was asked, in a few words."""
-        return (
-            f"{self.model.name} {self.intent.precision} on {self.intent.accelerator_count}x {self.accelerator.name} "
-            f"with {self.engine.name} {self.version}"
-        )
-
-    def refuse(self, why: str, next_step: str = "") -> NoReturn:
-        """Raise the refusal, with what is known to work when no better step is known."""
-        stop = "" if why.endswith("?") else "."
-        raise PlanError(f"{self.title}: {why}{stop} Next: {next_step or self.alternatives()}.")
-
-    def alternatives(self) -> str:
-        """The nearest combinations that have a recipe: same accelerator first, then same precision and engine."""
-        intent = self.intent
-
-        def distance(recipe: cat.Recipe, accelerator: str) -> tuple[bool, bool, bool, bool]:
-            return (
-                accelerator != self.accelerator.name,
-                recipe.precision != intent.precision,
-                recipe.engine != self.engine.name,
-                recipe.profile != intent.profile,
-            )
-
-        found = sorted(
-            (distance(recipe, name), f"{recipe.count}x {name} ({recipe.precision}, {recipe.engine}, {recipe.profile})")
-            for recipe in self.known.recipes
-            if recipe.model == self.model.name
-            for name in recipe.accelerators
-        )
-        nearest = [text for _distance, text in found[:4]]
-        return f"{self.model.name} is known to work on {'; '.join(nearest)}"
+    recipe: Optional[cat.Recipe]
+    composed: recipes.Composed
+    arguments: dict[str, Any]
+    shown: dict[str, str]
+    divided: plan_fit.Parallel
+    size: plan_fit.Fit
+    met: list[cat.KnownIssue]
+    env: dict[str, str]
+    notes: list[str]
 
 
 def listen_address(bind: str, private_address: Optional[str]) -> str:
@@ -164,32 +76,42 @@ def listen_address(bind: str, private_address: Optional[str]) -> str:
         ) from None
 
 
-def make(intent: Intent, known: cat.Catalog, lock: Optional[Mapping[str, Any]] = None) -> dict[str, Any]:
-    """The serving plan (schema 1). ``lock`` is what lockfile.read returned.
+def make_all(intent: Intent, known: cat.Catalog, lock: Optional[Mapping[str, Any]] = None) -> list[dict[str, Any]]:
+    """A plan for each replica on the host, in order. Raises as ``make``."""
+    return [
+        make(dataclasses.replace(intent, replica=replica), known, lock) for replica in range(max(1, intent.replicas))
+    ]
 
-    Raises PlanError for an intent that cannot work and CatalogError for a broken catalogue.
+
+def make(
+    intent: Intent, known: cat.Catalog, lock: Optional[Mapping[str, Any]] = None, advise: bool = True
+) -> dict[str, Any]:
+    """The serving plan (schema 2) of one replica. ``lock`` is what lockfile.read returned.
+
+    Raises PlanError for an intent that cannot work and CatalogError for a broken catalogue. Without ``advise`` a
+    refusal does not look for what would work instead, which takes a tenth of a second.
     """
-    choice = _Choice(intent, known)
-    _check_intent(choice)
-    _check_capabilities(choice)
-    recipe = _recipe(choice)
+    choice = Choice(intent, known)
+    if advise:
+        choice.alternatives = lambda: _alternatives(choice)
+    plan_choice.check(choice)
     table = flags.load(choice.engine.name, choice.version, known.root / "flags")
-    arguments, shown = _arguments(choice, recipe, table)
-    parallel = _parallel(choice, table, arguments)
-    size = _memory(choice, table, arguments, parallel)
-    if size.problem:
-        choice.refuse(size.problem, size.remedy)
-    image = _image(choice, lock or {})
-    known_issues = _known_issues(choice, arguments)
+    served = _serve(choice, table)
+    image = _image(choice, lock or {}) if intent.runtime == "container" else None
     revision = _revision(choice, lock or {})
-    served = _served_name(choice)
+    name = intent.served_model_name or choice.checkpoint.served_name
+    port = intent.listen_port + intent.replica
     return {
         "schema": SCHEMA,
         "replica": intent.replica,
+        "replicas": intent.replicas,
+        "runtime": _runtime(choice),
+        "node": _node(choice),
+        "recipe": {"basis": "published" if served.recipe else "derived", "profile": intent.profile},
         "model": {
             "name": choice.model.name,
-            "precision": intent.precision,
-            "repository": choice.checkpoint.repository,
+            "precision": choice.intent.precision,
+            "repository": choice.repository,
             "revision": revision,
             "requested_revision": intent.revision,
             "architecture": choice.model.architecture,
@@ -204,185 +126,207 @@ def make(intent: Intent, known: cat.Catalog, lock: Optional[Mapping[str, Any]] =
             "vendor": choice.accelerator.vendor,
             "architecture": choice.accelerator.architecture,
             "memory_gib": round(choice.accelerator.memory_gib, 2),
+            "indices": choice.indices,
         },
         "engine": {"name": choice.engine.name, "version": choice.version},
         "profile": intent.profile,
         "image": image,
-        "served_model_name": served,
+        "served_model_name": name,
         "listen": {
             "address": intent.listen_address,
-            "port": intent.listen_port,
-            "container_port": CONTAINER_PORT,
+            "port": port,
+            "container_port": port if _on_host_network(intent) else CONTAINER_PORT,
         },
-        "command": _command(choice, revision, served, flags.render(table, arguments, shown)),
-        "env": _env(choice, recipe),
-        "secret": _secret(choice.engine.secret),
-        "devices": list(_DEVICES[choice.accelerator.vendor]),
+        "command": _command(choice, revision, name, flags.render(table, served.arguments, served.shown)),
+        "env": _env(choice, served),
+        "secret": _secret(choice),
+        **_devices(choice),
         **_files(choice),
-        "memory": _memory_record(choice, table, arguments, parallel, size),
+        "memory": plan_fit.record(choice, served.size),
         "parallel": {
-            "tensor": parallel.tensor,
-            "pipeline": parallel.pipeline,
-            "data": parallel.data,
-            "expert": parallel.expert,
+            "tensor": served.divided.tensor,
+            "pipeline": served.divided.pipeline,
+            "data": served.divided.data,
+            "expert": served.divided.expert,
         },
         "timeouts": _timeouts(choice),
         "stop": {"success_exit_status": list(choice.engine.stop.success_exit_status)},
-        "contract": _contract(choice, table, arguments),
+        "contract": _contract(choice, table, served.arguments),
         "disk": _disk(choice),
         "prices": _prices(choice),
-        "known_issues": known_issues,
-        "sources": [*choice.model.sources, *(str(source) for source in recipe.sources)],
-        "notes": _notes(choice, recipe, table, arguments, parallel),
+        "known_issues": [
+            {"id": issue.id, "status": issue.status, "text": issue.text, "link": issue.link} for issue in served.met
+        ],
+        "sources": [*choice.model.sources, *(str(source) for source in served.composed.sources)],
+        "notes": _notes(choice, table, served),
     }
 
 
-# --- what the intent names -------------------------------------------------------------------------------------------
+# --- how to serve it -------------------------------------------------------------------------------------------------
 
 
-def _look_up(name: str, known: Mapping[str, Any], kind: str, variable: str) -> Any:
-    if name in known:
-        return known[name]
-    close = cat.nearest(name, known, 1)
-    hint = f" Did you mean {close[0]}?" if close else ""
-    raise PlanError(
-        f"unknown {kind} {name!r}.{hint} Next: set {variable} to one the catalogue knows: {', '.join(known)}."
+def _serve(choice: Choice, table: flags.Table) -> _Served:
+    """The best way to divide the GPUs that fits. Raises PlanError with the arithmetic of the most sparing one."""
+    _check_capabilities(choice)
+    _check_managed(choice, table)
+    cell = choice.cell
+    recipe = recipes.published(choice.known, cell)
+    ways = recipes.layouts(cell, recipe)
+    if not ways:
+        _refuse_division(choice)
+    tried: list[_Served] = []
+    for way in ways:
+        served = _attempt(choice, table, recipe, way)
+        if not served.size.problem and _roomy(choice, served):
+            return served
+        tried.append(served)
+    fitting = [served for served in tried if not served.size.problem]
+    if fitting:
+        return fitting[-1] if choice.intent.profile == "throughput" else fitting[0]
+    if recipe is None and choice.model.config.num_attention_heads % cell.gpus:
+        _refuse_division(choice)
+    sparing = min(tried, key=lambda served: served.size.weights)
+    choice.refuse(sparing.size.problem, sparing.size.remedy)
+
+
+def _roomy(choice: Choice, served: _Served) -> bool:
+    """Whether a division for throughput leaves each rank room for many requests; others need none."""
+    if served.recipe or choice.intent.profile != "throughput":
+        return True
+    return served.size.per_rank >= BUSY_REQUESTS * choice.context_wish
+
+
+def _refuse_division(choice: Choice) -> None:
+    heads, gpus = choice.model.config.num_attention_heads, choice.cell.gpus
+    valid = [str(size) for size in memory.valid_tensor_parallel(choice.model.config, replicate_kv=True)]
+    choice.refuse(
+        f"tensor parallelism over {gpus} GPUs does not divide the {heads} attention heads (possible: "
+        f"{', '.join(valid)}), and smaller groups do not hold the weights"
     )
 
 
-def _version(model: cat.Model, engine: cat.Engine, asked: Optional[str]) -> str:
-    version = asked or engine.default_version
-    wants = model.engines[engine.name]
-    if cat.version_key(version) < cat.version_key(wants.min_version):
-        because = f" ({wants.too_old})" if wants.too_old else ""
-        raise PlanError(
-            f"{engine.name} {version} cannot serve {model.name}: it needs {engine.name} {wants.min_version} or "
-            f"newer{because}. Next: leave glm_engine_version empty, or set it to {wants.recommended}."
-        )
-    if version in engine.versions:
-        return version
-    order = sorted(engine.versions, key=cat.version_key)
-    raise PlanError(
-        f"unknown {engine.name} version {version!r}; the catalogue has no flag table of it. Next: set "
-        f"glm_engine_version to one of {', '.join(order)}."
-    )
-
-
-def _check_intent(choice: _Choice) -> None:
-    intent = choice.intent
-    if intent.accelerator_count < 1:
-        choice.refuse(f"{intent.accelerator_count} accelerators", "set glm_accelerator_count to what the host has")
-    if not 1 <= intent.listen_port <= 65535:
-        choice.refuse(f"{intent.listen_port} is not a TCP port", "set glm_port to a number from 1 to 65535")
-    if intent.served_model_name is not None and not _SERVED_NAME.fullmatch(intent.served_model_name):
-        choice.refuse(
-            f"{intent.served_model_name!r} is not usable as a model name in requests",
-            "set glm_served_model_name to letters, digits and . _ - / :",
-        )
-    for variable, path in (("glm_data_dir", intent.data_dir), ("config_dir", intent.config_dir)):
-        if not path.startswith("/"):
-            choice.refuse(f"{path!r} is not an absolute path on the host", f"set {variable} to one")
-
-
-def _check_capabilities(choice: _Choice) -> None:
-    """Refuse what no recipe could change: kernels that do not exist, weights that do not fit, heads that do not divide.
-
-    Runs before the recipe is looked up, so that the answer is the reason and not "no recipe".
-    """
-    accelerator, count = choice.accelerator, choice.intent.accelerator_count
-    lacking = [need for need in choice.model.needs if need not in accelerator.features]
+def _check_capabilities(choice: Choice) -> None:
+    """Refuse what no arguments could change: kernels that do not exist."""
+    accelerator = choice.accelerator
+    lacking = [need for need in (*choice.model.needs, *choice.checkpoint.needs) if need not in accelerator.features]
     if lacking:
         because = f"; {accelerator.note}" if accelerator.note else ""
         choice.refuse(f"{accelerator.name} ({accelerator.architecture}) lacks {', '.join(lacking)}{because}")
-    if _matching(choice):
-        return
-    heads = choice.model.config.num_attention_heads
-    if heads % count:
-        valid = [str(n) for n in range(1, heads + 1) if heads % n == 0]
-        choice.refuse(
-            f"tensor parallelism over {count} GPUs does not divide the {heads} attention heads "
-            f"(possible: {', '.join(valid)})"
-        )
-    plain = _Parallel(count, 1, 1, 1, count, count, count, count)
-    kv_format = _kv_format(choice, "auto")
-    size = _arithmetic(choice, plain, choice.engine.default_memory_fraction, True, kv_format, None)
-    if size.problem:
-        choice.refuse(size.problem, size.remedy)
 
 
-# --- recipe and arguments --------------------------------------------------------------------------------------------
+def _attempt(choice: Choice, table: flags.Table, recipe: Optional[cat.Recipe], way: recipes.Layout) -> _Served:
+    served = _worked_out(choice, table, recipe, way, choice.context_wish)
+    shorter = served.size.per_rank // 1024 * 1024
+    if not served.size.short_of_context or not served.composed.fills_context or shorter < SHORTEST_CONTEXT:
+        return served
+    if flags.spelled(choice.engine.options.context) in {flags.spelled(name) for name in choice.intent.engine_args}:
+        return served
+    again = _worked_out(choice, table, recipe, way, shorter)
+    note = (
+        f"{choice.engine.options.context} is {shorter:,} and not {choice.context_wish:,} tokens: the KV cache of one "
+        f"{'rank' if again.divided.data > 1 else 'replica'} holds {served.size.per_rank:,}."
+    )
+    return dataclasses.replace(again, notes=[*again.notes, note])
 
 
-def _matching(choice: _Choice) -> list[cat.Recipe]:
-    """Recipes for this model, precision, engine version, accelerator and count, whatever the profile."""
-    intent = choice.intent
-    return [
-        recipe
-        for recipe in choice.known.recipes
-        if recipe.model == choice.model.name
-        and recipe.precision == intent.precision
-        and recipe.engine == choice.engine.name
-        and choice.accelerator.name in recipe.accelerators
-        and recipe.count == intent.accelerator_count
-        and cat.in_range(choice.version, recipe.since, recipe.below)
-    ]
-
-
-def _recipe(choice: _Choice) -> cat.Recipe:
-    found = _matching(choice)
-    for recipe in found:
-        if recipe.profile == choice.intent.profile:
-            return recipe
-    if found:
-        profiles = ", ".join(recipe.profile for recipe in found)
-        choice.refuse(f"no recipe for the profile {choice.intent.profile}", f"set glm_profile to {profiles}")
-    hosts = ""
-    if choice.intent.accelerator_count > choice.accelerator.per_host:
-        hosts = (
-            f"; a host has {choice.accelerator.per_host} {choice.accelerator.name}, and one replica over several hosts "
-            "is not in the catalogue"
-        )
-    choice.refuse(f"the memory would do, but no recipe says how to serve it{hosts}")
-
-
-def _arguments(
-    choice: _Choice, recipe: cat.Recipe, table: flags.Table
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """Merged arguments by canonical name, and how to spell each."""
+def _worked_out(
+    choice: Choice, table: flags.Table, recipe: Optional[cat.Recipe], way: recipes.Layout, context: int
+) -> _Served:
+    composed = recipes.compose(choice.known, choice.cell, recipe, way, context)
+    base = flags.respelled(table, {**composed.args, **_node_arguments(choice)}, choice.engine.renames)
+    try:
+        planned = flags.merge(table, base, {})
+        flags.check(table, planned)
+    except flags.FlagError as exc:
+        choice.refuse(f"the recipe does not suit this release: {exc}", "choose another glm_engine_version")
+    expected = _issues(choice, planned)
+    remedy = issues.remedy(expected)
     override = choice.intent.engine_args
     try:
-        _check_managed(choice, table)
-        arguments = flags.merge(table, recipe.args, override)
+        arguments = flags.merge(table, {**planned, **remedy.args}, override)
         flags.check(table, arguments)
     except flags.FlagError as exc:
-        instead = choice.engine.replaced_options.get(exc.flag)
         choice.refuse(
             f"glm_engine_args: {exc}",
-            instead or "correct glm_engine_args; null removes an argument of the recipe",
+            choice.engine.replaced_options.get(exc.flag)
+            or "correct glm_engine_args; null removes an argument of the recipe",
         )
+    _check_parsers(choice, table, arguments)
+    met = _issues(choice, arguments)
+    for issue in met:
+        if issue.status == "broken":
+            choice.refuse(f"{issue.text.rstrip('.')} ({issue.link})")
+    env = {
+        name: entry.value
+        for name, entry in {**choice.engine.env, **composed.env}.items()
+        if cat.in_range(choice.version, entry.since, entry.below)
+    }
+    divided = plan_fit.parallel(choice, table, arguments)
+    told = list({issue.id: issue for issue in (*expected, *met) if issue.status != "broken"}.values())
+    return _Served(
+        recipe=recipe,
+        composed=composed,
+        arguments=arguments,
+        shown=_shown(table, [*base, *remedy.args, *override]),
+        divided=divided,
+        size=plan_fit.fit(choice, table, arguments, divided),
+        met=told,
+        env={**env, **remedy.env},
+        notes=list(composed.notes),
+    )
+
+
+def _issues(choice: Choice, arguments: Mapping[str, Any]) -> list[cat.KnownIssue]:
+    return issues.find(
+        choice.known, choice.engine.name, choice.version, choice.model, choice.intent.precision, choice.accelerator,
+        arguments,
+    )  # fmt: skip
+
+
+def _shown(table: flags.Table, names: Sequence[str]) -> dict[str, str]:
+    """How each option is printed: as the recipe or the user wrote it, where this version knows that name."""
     shown = {}
-    for name in [*recipe.args, *override]:
+    for name in names:
         spelled = flags.spelled(name).split(".", 1)[0]
         option = table.find(name)
         shown[option.key] = spelled if spelled in option.names and spelled != option.negative else option.key
-    _check_parsers(choice, table, arguments)
-    return arguments, shown
+    return shown
 
 
-def _check_managed(choice: _Choice, table: flags.Table) -> None:
-    managed = choice.engine.managed_options
+def _node_arguments(choice: Choice) -> dict[str, Any]:
+    """What an engine that spans hosts is told about them; empty for one host."""
+    intent, several = choice.intent, choice.engine.multi_node
+    if intent.nodes == 1:
+        return {}
+    head = intent.head_address or "HEAD"
+    host = f"[{head}]" if ":" in head else head
+    fills = {
+        "$nodes": intent.nodes, "$rank": intent.node_rank, "$head": head, "$port": several.port,
+        "$head_port": f"{host}:{several.port}",
+    }  # fmt: skip
+    wanted = {**several.args, **(several.worker if intent.node_rank else {})}
+    return {name: fills.get(value, value) if isinstance(value, str) else value for name, value in wanted.items()}
+
+
+def _check_managed(choice: Choice, table: flags.Table) -> None:
+    managed = dict(choice.engine.managed_options)
+    for name in choice.engine.multi_node.args:
+        managed[flags.spelled(name)] = "glm_nodes, which knows the hosts"
     for name in choice.intent.engine_args:
-        aliases = set(table.find(name).names)
+        try:
+            aliases = set(table.find(name).names)
+        except flags.FlagError:
+            continue  # told with the other problems of glm_engine_args
         for option, instead in managed.items():
             if option in aliases:
                 choice.refuse(f"glm_engine_args may not hold {flags.spelled(name)}: the plan sets it", f"use {instead}")
 
 
-def _check_parsers(choice: _Choice, table: flags.Table, arguments: Mapping[str, Any]) -> None:
+def _check_parsers(choice: Choice, table: flags.Table, arguments: Mapping[str, Any]) -> None:
     """Parser names: vLLM looks at them only when it starts, so a wrong one would cost a whole start."""
     options = choice.engine.options
     for flag, known in ((options.tool_parser, table.tool_parsers), (options.reasoning_parser, table.reasoning_parsers)):
-        value = _argument(table, arguments, flag)
+        value = plan_fit.argument(table, arguments, flag)
         if value is not None and str(value) not in known:
             choice.refuse(
                 f"{choice.engine.name} {choice.version} has no {flag.lstrip('-')} {value!r}",
@@ -390,331 +334,201 @@ def _check_parsers(choice: _Choice, table: flags.Table, arguments: Mapping[str, 
             )
 
 
-def _argument(table: flags.Table, arguments: Mapping[str, Any], flag: Optional[str]) -> Any:
-    """The value of an option by any of its names; a dotted name reaches into a mapping. None when it is absent."""
-    if flag is None:
-        return None
-    head, *rest = flag.split(".")
-    if head not in table.options:
-        return None
-    value = arguments.get(table.options[head].key)
-    for part in rest:
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value
+# --- what would work instead -----------------------------------------------------------------------------------------
 
 
-def _number(choice: _Choice, table: flags.Table, arguments: Mapping[str, Any], flag: Optional[str], absent: int) -> int:
-    value = _argument(table, arguments, flag)
-    if value is None:
-        return absent
-    number = int(value)
-    if number < 1:
-        choice.refuse(f"{flag} is {value!r}", "set it to 1 or more in glm_engine_args")
-    return number
+def _alternatives(choice: Choice) -> str:
+    """The nearest things that do work: same accelerator first, then same precision and engine."""
+    found = [text for text, intent in _neighbours(choice) if _works(intent, choice.known)]
+    shown = list(itertools.islice(found, 4))
+    if not shown:
+        return f"nothing in the catalogue serves {choice.model.name}; see docs/planner.md"
+    return f"{choice.model.name} would work on {'; '.join(shown)}"
 
 
-# --- parallelism and memory ------------------------------------------------------------------------------------------
-
-
-def _parallel(choice: _Choice, table: flags.Table, arguments: Mapping[str, Any]) -> _Parallel:
-    options = choice.engine.options
-    tensor, pipeline, data = (
-        _number(choice, table, arguments, flag, 1) for flag in (options.tensor, options.pipeline, options.data)
-    )
-    data_attention = _argument(table, arguments, options.data_attention) is True
-    # With data-parallel attention the ranks of the tensor group are divided; otherwise each has its own GPUs.
-    gpus = tensor * pipeline * (1 if data_attention else data)
-    count = choice.intent.accelerator_count
-    if gpus > count:
-        choice.refuse(
-            f"tensor {tensor} x pipeline {pipeline} x data {data} parallelism needs {gpus} GPUs, the host has {count}",
-            f"lower {options.tensor} or {options.data} in glm_engine_args so that their product is at most {count}",
+def _neighbours(choice: Choice) -> Iterator[tuple[str, Intent]]:
+    asked, known = choice.intent, choice.known
+    cells = []
+    for accelerator, precision, engine, nodes in itertools.product(
+        known.accelerators.values(), choice.model.precisions, choice.model.engines, (1, 2)
+    ):
+        distance = (
+            accelerator.name != choice.accelerator.name,
+            nodes > 1,
+            precision != asked.precision,
+            engine != choice.engine.name,
         )
-    heads = choice.model.config.num_attention_heads
-    attention = tensor // data if data_attention else tensor
-    if heads % tensor or attention < 1 or (data_attention and tensor % data):
-        choice.refuse(
-            f"{options.tensor} {tensor} with data parallelism {data} does not divide the {heads} attention heads",
-            f"set {options.tensor} to a divisor of {heads}, and data-parallel attention to a divisor of that",
-        )
-    expert = _number(choice, table, arguments, options.expert_size, 1)
-    if _argument(table, arguments, options.expert_switch) is True:
-        expert = tensor * data
-    return _Parallel(
-        tensor=tensor,
-        pipeline=pipeline,
-        data=data,
-        expert=expert,
-        gpus=gpus,
-        attention=attention,
-        experts_over=tensor if data_attention else tensor * data,
-        dense=tensor,
-    )
+        cells.append((sum(distance), distance, accelerator, precision, engine, nodes))
+    for _sum, _distance, accelerator, precision, engine, nodes in sorted(cells, key=lambda cell: cell[:2]):
+        hosts = f"{nodes} hosts of " if nodes > 1 else ""
+        text = f"{hosts}{accelerator.per_host}x {accelerator.name} ({precision}, {engine})"
+        yield (
+            text,
+            dataclasses.replace(
+                asked, accelerator=accelerator.name, accelerator_count=accelerator.per_host, precision=precision,
+                engine=engine, engine_version=None, image_variant=None, engine_args={}, nodes=nodes, node_rank=0,
+                replicas=1, replica=0, driver_version=None,
+            ),
+        )  # fmt: skip
 
 
-def _memory(
-    choice: _Choice, table: flags.Table, arguments: Mapping[str, Any], parallel: _Parallel
-) -> _Memory:
-    options = choice.engine.options
-    fraction = float(_argument(table, arguments, options.memory_fraction) or choice.engine.default_memory_fraction)
-    if not 0 < fraction <= 1:
-        choice.refuse(f"{options.memory_fraction} is {fraction}", "set it between 0 and 1 in glm_engine_args")
-    dtype = str(_argument(table, arguments, options.kv_cache_dtype) or "auto")
-    context = _context(choice, table, arguments)
-    return _arithmetic(
-        choice, parallel, fraction, _drafts(choice, table, arguments), _kv_format(choice, dtype), context
-    )
+def _works(intent: Intent, known: cat.Catalog) -> bool:
+    try:
+        choice = Choice(intent, known)
+        plan_choice.check(choice)
+        table = flags.load(choice.engine.name, choice.version, known.root / "flags")
+        _serve(choice, table)
+        if intent.runtime == "container":
+            _image(choice, {})
+    except PlanError:
+        return False
+    return True
 
 
-def _drafts(choice: _Choice, table: flags.Table, arguments: Mapping[str, Any]) -> bool:
-    """Whether the engine loads the MTP layer."""
-    method = _argument(table, arguments, choice.engine.options.speculation)
-    return method is not None and str(method) in choice.engine.speculation_with_mtp
+# --- command, environment, files -------------------------------------------------------------------------------------
 
 
-def _kv_format(choice: _Choice, dtype: str) -> str:
-    for rule in choice.engine.kv_formats:
-        if (
-            rule.dtype == dtype
-            and cat.in_range(choice.version, rule.since, None)
-            and (rule.architectures is None or choice.accelerator.architecture in rule.architectures)
-        ):
-            return rule.format
-    known = sorted({rule.dtype for rule in choice.engine.kv_formats})
-    choice.refuse(
-        f"the KV cache of {choice.model.name} cannot be {dtype!r}",
-        f"set {choice.engine.options.kv_cache_dtype} in glm_engine_args to one of {', '.join(known)}",
-    )
+def _on_host_network(intent: Intent) -> bool:
+    """Engines on several hosts open ports to each other that cannot be named beforehand."""
+    return intent.runtime == "venv" or intent.nodes > 1
 
 
-def _context(choice: _Choice, table: flags.Table, arguments: Mapping[str, Any]) -> Optional[int]:
-    """Tokens one request may have, or None when the engine is asked to find out."""
-    flag = choice.engine.options.context
-    value = _argument(table, arguments, flag)
-    if value is None:
-        return choice.model.context_length
-    text = str(value)
-    if text in ("auto", "-1"):
-        return None
-    units = {"k": 1000, "m": 1000**2, "K": 1024, "M": 1024**2}
-    found = re.fullmatch(r"([0-9.]+)([kKmM]?)", text)
-    if not found:
-        choice.refuse(f"{flag} is {text!r}", "set it to a number of tokens in glm_engine_args")
-    context = int(float(found.group(1)) * units.get(found.group(2), 1))
-    if not 0 < context <= choice.model.context_length:
-        choice.refuse(
-            f"{flag} is {context} tokens, the model was made for {choice.model.context_length}",
-            f"set {flag} to at most {choice.model.context_length} in glm_engine_args",
-        )
-    return context
-
-
-def _arithmetic(
-    choice: _Choice, parallel: _Parallel, fraction: float, mtp: bool, kv_format: str, context: Optional[int]
-) -> _Memory:
-    config, engine = choice.model.config, choice.engine
-    hbm = choice.accelerator.memory_gib
-    weights_format: Any = choice.checkpoint.weights
-    stored = memory.weights_per_gpu(
-        config, weights_format, parallel.experts_over, mtp, parallel.attention, parallel.dense
-    )
-    absorbed = memory.absorbed_per_gpu(config, parallel.attention, mtp)
-    stored_gib, absorbed_gib = (size / parallel.pipeline / memory.GIB for size in (stored, absorbed))
-    weights = stored_gib + absorbed_gib
-    kv_bytes = math.ceil(
-        memory.kv_bytes_per_token(config, kv_format, parallel.attention, mtp) / parallel.pipeline
-    )
-    static, outside = fraction * hbm, (1 - fraction) * hbm
-    pool = static - engine.overhead_inside_gib - weights
-    per_rank = memory.token_pool(pool * memory.GIB, kv_bytes)
-    tokens = per_rank * parallel.data
-    precision, spec = choice.intent.precision, "with MTP" if mtp else "without MTP"
-    parts = f"{stored_gib:.1f} + {absorbed_gib:.2f} GiB of weights per GPU ({precision}, {spec}, TP{parallel.tensor})"
-    limit = f"{fraction:.2f} x {hbm:.2f} GiB = {static:.1f} GiB"
-    inside = f" + {engine.overhead_inside_gib:.0f} GiB for activations and graphs" if engine.overhead_inside_gib else ""
-    needed = weights + engine.overhead_inside_gib
-    problem = remedy = ""
-    if needed >= static:
-        problem = f"it does not fit: {parts}{inside} = {needed:.1f} GiB, but {limit} is available"
-        if weights > hbm:
-            problem += f" (the whole GPU has {hbm:.2f} GiB)"
-    elif outside < engine.overhead_outside_gib:
-        problem = (
-            f"{engine.options.memory_fraction} {fraction} leaves {outside:.1f} GiB for graphs and workspaces, "
-            f"{engine.name} needs {engine.overhead_outside_gib:.0f} GiB"
-        )
-        highest = math.floor(100 * (1 - engine.overhead_outside_gib / hbm)) / 100
-        remedy = f"set {engine.options.memory_fraction} to at most {highest} in glm_engine_args"
-    elif engine.requires_full_context and context is not None and per_rank < context:
-        problem = (
-            f"the KV cache holds {per_rank:,} tokens ({limit}, less {parts}{inside}, leaves {pool:.1f} GiB at "
-            f"{kv_bytes:,} bytes per token), fewer than the {context:,} tokens of one request"
-        )
-        remedy = f"lower {engine.options.context} or raise {engine.options.memory_fraction} in glm_engine_args"
-    arithmetic = (
-        f"{limit} for weights and KV cache. {parts}{inside} leave {pool:.1f} GiB per GPU for KV; one token takes "
-        f"{kv_bytes:,} bytes ({kv_format}), so the pool holds {tokens:,} tokens"
-        + (f" ({per_rank:,} per data-parallel rank)" if parallel.data > 1 else "")
-        + f" = {tokens / choice.model.context_length:.1f} requests of {choice.model.context_length:,} tokens."
-    )
-    return _Memory(weights, kv_bytes, kv_format, fraction, pool, tokens, problem, remedy, arithmetic)
-
-
-def _memory_record(
-    choice: _Choice, table: flags.Table, arguments: Mapping[str, Any], parallel: _Parallel, size: _Memory
-) -> dict[str, Any]:
+def _runtime(choice: Choice) -> dict[str, Any]:
+    intent, package = choice.intent, choice.engine.package
+    venv = intent.runtime == "venv"
     return {
-        "weights_per_gpu_gib": round(size.weights, 2),
-        "kv_bytes_per_token": size.kv_bytes,
-        "kv_format": size.kv_format,
-        "static_fraction": size.fraction,
-        "kv_pool_gib_per_gpu": round(size.pool, 2),
-        "token_pool": size.tokens,
-        "full_length_requests": round(size.tokens / choice.model.context_length, 2),
-        "fits": True,
-        "arithmetic": size.arithmetic,
+        "kind": intent.runtime,
+        "network": "host" if _on_host_network(intent) else "bridge",
+        "path": _venv_path(choice) if venv else None,
+        "package": f"{package.name}=={choice.version}" if venv else None,
+        "python": package.python if venv else None,
+        "index_urls": package.index_urls.get(choice.accelerator.vendor, []) if venv else [],
     }
 
 
-# --- image, command, files -------------------------------------------------------------------------------------------
+def _venv_path(choice: Choice) -> str:
+    return f"{choice.intent.engine_dir.rstrip('/')}/{choice.engine.name}-{choice.version}"
 
 
-def _image(choice: _Choice, lock: Mapping[str, Any]) -> dict[str, Any]:
-    intent, engine = choice.intent, choice.engine
-    release = engine.versions[choice.version]
-    wants = choice.model.engines[engine.name]
-    tags = wants.images.get(choice.version) or release.images
-    if not tags:
-        usable = [
-            version
-            for version, entry in engine.versions.items()
-            if (wants.images.get(version) or entry.images)
-            and cat.version_key(version) >= cat.version_key(wants.min_version)
-        ]
-        choice.refuse(
-            f"no published image of {engine.name} {choice.version} is known",
-            f"set glm_engine_version to {wants.recommended} (images are known for {', '.join(usable)})",
-        )
-    _check_transformers(choice, release, model_image=choice.version in wants.images)
-    variant = intent.image_variant or next(iter(tags))
-    if variant not in tags:
-        choice.refuse(
-            f"{engine.name} {choice.version} has no image variant {variant!r}",
-            f"set glm_image_variant to one of {', '.join(tags)}, or leave it empty",
-        )
-    drivers = {name: _min_driver(choice, name) for name in tags}
-    _check_driver(choice, variant, drivers)
-    entry = (lock.get("images") or {}).get(f"{engine.image}:{tags[variant]}") or {}
-    digest = entry.get("digest")
+def _node(choice: Choice) -> dict[str, Any]:
+    intent = choice.intent
     return {
-        "repository": engine.image,
-        "tag": tags[variant],
-        "digest": digest,
-        "variant": variant,
-        "cuda": choice.known.cuda[variant].version,
-        "min_driver": drivers[variant],
-        "reference": f"{engine.image}@{digest}" if digest else f"{engine.image}:{tags[variant]}",
-        "min_transformers": choice.model.min_transformers,
+        "count": intent.nodes,
+        "rank": intent.node_rank,
+        "head_address": intent.head_address,
+        "interface": intent.interface,
+        "port": choice.engine.multi_node.port,
     }
 
 
-def _check_transformers(choice: _Choice, release: cat.EngineVersion, model_image: bool) -> None:
-    below = release.transformers.below
-    if model_image or below is None or cat.version_key(below) > cat.version_key(choice.model.min_transformers):
-        return
-    choice.refuse(
-        f"its image holds transformers older than {below}, but {choice.model.name} needs "
-        f"{choice.model.min_transformers} or newer",
-        f"set glm_engine_version to {choice.model.engines[choice.engine.name].recommended}",
-    )
+def _paths(choice: Choice) -> dict[str, str]:
+    """Folders on the host."""
+    data = choice.intent.data_dir.rstrip("/")
+    return {
+        "data": data,
+        "hf_home": f"{data}/huggingface",
+        "cache": f"{data}/cache/{choice.engine.name}-{choice.version}",
+        "config": choice.intent.config_dir.rstrip("/"),
+        "engines": choice.intent.engine_dir.rstrip("/"),
+    }
 
 
-def _min_driver(choice: _Choice, variant: str) -> str:
-    """The newer of what the image's CUDA and the accelerator need."""
-    return max(choice.known.cuda[variant].min_driver, choice.accelerator.min_driver, key=cat.version_key)
+def _inside(choice: Choice) -> tuple[str, str]:
+    """Where the engine sees weights and caches: in its container, or on the host."""
+    if choice.intent.runtime == "venv":
+        paths = _paths(choice)
+        return paths["hf_home"], paths["cache"]
+    return CONTAINER_HF_HOME, CONTAINER_CACHE
 
 
-def _check_driver(choice: _Choice, variant: str, drivers: Mapping[str, str]) -> None:
-    driver = choice.intent.driver_version
-    if driver is None or cat.version_key(driver) >= cat.version_key(drivers[variant]):
-        return
-    older = [name for name, needs in drivers.items() if cat.version_key(driver) >= cat.version_key(needs)]
-    cuda = choice.known.cuda[variant].version
-    remedy = (
-        f"set glm_image_variant to {older[0]} (CUDA {choice.known.cuda[older[0]].version}), or upgrade the driver"
-        if older
-        else f"upgrade the driver to {min(drivers.values(), key=cat.version_key)} or newer"
-    )
-    choice.refuse(f"the host has driver {driver}, the image's CUDA {cuda} needs {drivers[variant]} or newer", remedy)
-
-
-def _revision(choice: _Choice, lock: Mapping[str, Any]) -> Optional[str]:
+def _revision(choice: Choice, lock: Mapping[str, Any]) -> Optional[str]:
     asked = choice.intent.revision
     if _COMMIT.fullmatch(asked):
         return asked
-    entry = (lock.get("models") or {}).get(f"{choice.checkpoint.repository}@{asked}") or {}
+    entry = (lock.get("models") or {}).get(f"{choice.repository}@{asked}") or {}
     commit: Optional[str] = entry.get("commit")
     return commit
 
 
-def _served_name(choice: _Choice) -> str:
-    return choice.intent.served_model_name or choice.checkpoint.served_name
-
-
-def _command(choice: _Choice, revision: Optional[str], served: str, arguments: Sequence[str]) -> list[str]:
-    engine, options = choice.engine, choice.engine.options
-    repository = choice.checkpoint.repository
-    path = repository
+def _command(choice: Choice, revision: Optional[str], served: str, arguments: Sequence[str]) -> list[str]:
+    engine, options, intent = choice.engine, choice.engine.options, choice.intent
+    path = choice.repository
     if revision:
-        folder = "models--" + repository.replace("/", "--")
-        path = f"{CONTAINER_HF_HOME}/hub/{folder}/snapshots/{revision}"
-    words = [*engine.command, *([options.model] if options.model else []), path]
+        folder = "models--" + path.replace("/", "--")
+        path = f"{_inside(choice)[0]}/hub/{folder}/snapshots/{revision}"
+    words = list(engine.command)
+    if intent.runtime == "venv":
+        program, *rest = engine.package.command
+        words = [f"{_venv_path(choice)}/{program}", *rest]
+    words += [*([options.model] if options.model else []), path]
     words += [options.served_model_name, served]
-    # Every address of the container; docker publishes it on listen.address only.
-    words += [options.host, "0.0.0.0", options.port, str(CONTAINER_PORT)]
-    if engine.secret.kind == "config" and engine.secret.container_path:
-        words += ["--config", engine.secret.container_path]
+    # In a container every address of it: docker publishes the port on listen.address only.
+    host, port = ("0.0.0.0", CONTAINER_PORT)
+    if _on_host_network(intent):
+        host, port = intent.listen_address, intent.listen_port + intent.replica
+    words += [options.host, host, options.port, str(port)]
+    secret = _secret(choice)
+    if secret["kind"] == "config":
+        words += ["--config", secret["container_path"]]
     return [*words, *arguments]
 
 
-def _env(choice: _Choice, recipe: cat.Recipe) -> dict[str, str]:
-    found = {"HF_HOME": CONTAINER_HF_HOME}
-    for name, entry in {**choice.engine.env, **recipe.env}.items():
-        if cat.in_range(choice.version, entry.since, entry.below):
-            found[name] = entry.value
+def _env(choice: Choice, served: _Served) -> dict[str, str]:
+    intent = choice.intent
+    hf_home, cache = _inside(choice)
+    found = {"HF_HOME": hf_home, **served.env}
     for name, folder in choice.engine.cache_env.items():
-        found[name] = f"{CONTAINER_CACHE}/{folder}"
+        found[name] = f"{cache}/{folder}"
+    if intent.interface:
+        found.update(dict.fromkeys(("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"), intent.interface))
+    if intent.replicas > 1 and (intent.runtime == "venv" or choice.accelerator.vendor == "amd"):
+        found[_VISIBLE_DEVICES[choice.accelerator.vendor]] = ",".join(str(index) for index in choice.indices)
     return dict(sorted(found.items()))
 
 
-def _secret(secret: cat.Secret) -> dict[str, str]:
-    parts = {"name": secret.name, "option": secret.option, "container_path": secret.container_path}
+def _secret(choice: Choice) -> dict[str, str]:
+    secret = choice.engine.secret
+    path = secret.container_path
+    if path and choice.intent.runtime == "venv":
+        path = f"/run/glm-serve-{choice.intent.replica}/engine.yaml"
+    parts = {"name": secret.name, "option": secret.option, "container_path": path}
     return {"kind": secret.kind, **{key: value for key, value in parts.items() if value is not None}}
 
 
-def _files(choice: _Choice) -> dict[str, Any]:
-    intent = choice.intent
-    data = intent.data_dir.rstrip("/")
-    hf_home, cache = f"{data}/huggingface", f"{data}/cache/{choice.engine.name}-{choice.version}"
+def _devices(choice: Choice) -> dict[str, list[str]]:
+    """What a container gets of the host: CDI names for NVIDIA, device nodes and groups for AMD."""
+    if choice.accelerator.vendor == "nvidia":
+        names = ["all"] if choice.intent.replicas == 1 else [str(index) for index in choice.indices]
+        cdi = [f"nvidia.com/gpu={name}" for name in names]
+        return {"devices": cdi, "device_nodes": [], "device_groups": [], "security_options": []}
     return {
-        "mounts": [
-            {"source": hf_home, "target": CONTAINER_HF_HOME, "read_only": True},
-            # Every compile cache lies below it (see env), so kernels are built once per engine version.
-            {"source": cache, "target": CONTAINER_CACHE, "read_only": False},
-        ],
-        "paths": {"data": data, "hf_home": hf_home, "cache": cache, "config": intent.config_dir.rstrip("/")},
+        "devices": [],
+        "device_nodes": ["/dev/kfd", "/dev/dri"],
+        "device_groups": ["video", "render"],
+        # ROCm maps memory of other processes of the container, which Docker's default filter forbids (AMD's guide).
+        "security_options": ["seccomp=unconfined"],
     }
+
+
+def _files(choice: Choice) -> dict[str, Any]:
+    paths = _paths(choice)
+    mounts = [
+        {"source": paths["hf_home"], "target": CONTAINER_HF_HOME, "read_only": True},
+        # Every compile cache lies below it (see env), so kernels are built once per engine version.
+        {"source": paths["cache"], "target": CONTAINER_CACHE, "read_only": False},
+    ]
+    return {"mounts": mounts if choice.intent.runtime == "container" else [], "paths": paths}
 
 
 # --- the rest of the plan --------------------------------------------------------------------------------------------
 
 
-def _weights_bytes(choice: _Choice) -> int:
-    weights_format: Any = choice.checkpoint.weights
-    return memory.checkpoint_bytes(choice.model.config, weights_format)
+def _weights_bytes(choice: Choice) -> int:
+    form = choice.checkpoint
+    return memory.checkpoint_bytes(choice.model.config, form.weights, form.mtp, form.mtp_weights)
 
 
-def _timeouts(choice: _Choice) -> dict[str, Any]:
+def _timeouts(choice: Choice) -> dict[str, Any]:
     budget = choice.engine.timeouts
     phases = {
         "load": math.ceil(_weights_bytes(choice) / budget.load_bytes_per_second),
@@ -729,33 +543,35 @@ def _timeouts(choice: _Choice) -> dict[str, Any]:
     }
 
 
-def _contract(choice: _Choice, table: flags.Table, arguments: Mapping[str, Any]) -> dict[str, Any]:
+def _contract(choice: Choice, table: flags.Table, arguments: Mapping[str, Any]) -> dict[str, Any]:
     thinking, options = choice.model.thinking, choice.engine.options
-    default = choice.model.sampling["default"]
     return {
         "reasoning_field": choice.engine.contract.reasoning_field,
-        "tool_parser": _argument(table, arguments, options.tool_parser),
-        "reasoning_parser": _argument(table, arguments, options.reasoning_parser),
+        "tool_parser": plan_fit.argument(table, arguments, options.tool_parser),
+        "reasoning_parser": plan_fit.argument(table, arguments, options.reasoning_parser),
         "thinking_default": thinking.default,
         "thinking_on": thinking.on,
         "thinking_off": thinking.off,
         "thinking_preserved": thinking.preserved,
-        "sampling": {
-            key: value
-            for key, value in (("temperature", default.temperature), ("top_p", default.top_p))
-            if value is not None
-        },
+        "reasoning_efforts": list(thinking.efforts),
+        "sampling": {name: _known_fields(sampling) for name, sampling in choice.model.sampling.items()},
         "health_path": choice.engine.contract.health_path,
     }
 
 
-def _disk(choice: _Choice) -> dict[str, int]:
-    weights, image = _weights_bytes(choice), choice.engine.image_bytes
+def _known_fields(sampling: cat.Sampling) -> dict[str, Any]:
+    return {key: value for key, value in dataclasses.asdict(sampling).items() if value is not None}
+
+
+def _disk(choice: Choice) -> dict[str, int]:
+    weights = _weights_bytes(choice)
+    engine = choice.engine
+    program = engine.image_bytes if choice.intent.runtime == "container" else engine.package.disk_bytes
     # Twice: the download client and the container store each may hold a second copy for a while.
-    return {"weights_bytes": weights, "image_bytes": image, "free_bytes_needed": 2 * (weights + image)}
+    return {"weights_bytes": weights, "image_bytes": program, "free_bytes_needed": 2 * (weights + program)}
 
 
-def _prices(choice: _Choice) -> list[dict[str, Any]]:
+def _prices(choice: Choice) -> list[dict[str, Any]]:
     return [
         {"provider": price.provider, "usd_per_hour": price.usd_per_hour, "date": str(price.date or "")}
         for price in choice.known.prices
@@ -763,25 +579,25 @@ def _prices(choice: _Choice) -> list[dict[str, Any]]:
     ]
 
 
-def _known_issues(choice: _Choice, arguments: Mapping[str, Any]) -> list[dict[str, str]]:
-    found = issues.find(
-        choice.known, choice.engine.name, choice.version, choice.model, choice.intent.precision, choice.accelerator,
-        arguments,
-    )  # fmt: skip
-    for issue in found:
-        if issue.status == "broken":
-            choice.refuse(f"{issue.text} ({issue.link})")
-    return [{"id": issue.id, "status": issue.status, "text": issue.text, "link": issue.link} for issue in found]
-
-
-def _notes(
-    choice: _Choice, recipe: cat.Recipe, table: flags.Table, arguments: Mapping[str, Any], parallel: _Parallel
-) -> list[str]:
-    notes = list(recipe.notes)
-    idle = choice.intent.accelerator_count - parallel.gpus
+def _notes(choice: Choice, table: flags.Table, served: _Served) -> list[str]:
+    notes = [*served.notes, *choice.model.notes]
+    if choice.checkpoint.note:
+        notes.append(choice.checkpoint.note)
+    if served.recipe is None:
+        notes.append("No published recipe for exactly this: the arguments are composed from those of its neighbours.")
+    idle = choice.cell.gpus - served.divided.gpus
     if idle:
-        notes.append(f"{idle} of {choice.intent.accelerator_count} GPUs stay idle.")
-    for key in arguments:
+        notes.append(f"{idle} of {choice.cell.gpus} GPUs stay idle.")
+    outside = (1 - served.size.fraction) * choice.accelerator.memory_gib
+    if outside < choice.engine.overhead_outside_gib:
+        notes.append(
+            f"{choice.engine.options.memory_fraction} {served.size.fraction} leaves {outside:.1f} GiB for graphs and "
+            f"workspaces, where {choice.engine.overhead_outside_gib:.0f} GiB are usual; lower it if the start runs out "
+            "of memory."
+        )
+    if choice.intent.nodes > 1 and not choice.intent.head_address:
+        notes.append("HEAD in the command stands for the first host's private address.")
+    for key in served.arguments:
         if table.options[key].deprecated:
             notes.append(f"{key} is deprecated in {choice.engine.name} {choice.version}.")
     for name in choice.intent.engine_args:

@@ -46,7 +46,7 @@ def edit(copy: Path, file: str, old: str, new: str) -> None:
         ("engines.yml", "default_version: 0.32.0", "default_version: 1.2.3", r"vllm: unknown version '1\.2\.3'"),
         ("engines.yml", "{cu130: v0.32.0,", "{cu999: v0.32.0,", r"versions\.0\.32\.0: unknown image variant 'cu999'"),
         ("recipes.yml", "accelerators: [B200, H200]", "accelerators: [B20]", r"\[0\]: unknown accelerator 'B20'"),
-        ("recipes.yml", "profile: agentic", "profile: fast", r"recipes\[0\]: unknown profile 'fast'"),
+        ("recipes.yml", "[agentic]\n    acc", "[fast]\n    acc", r"recipes\[0\]: unknown profile 'fast'"),
         ("known_issues.yml", "    status: workaround", "    status: odd", r"status is 'odd'; expected workaround"),
         ("known_issues.yml", "engine: vllm", "engine: vlm", r"unknown engine 'vlm'"),
         ("known_issues.yml", "model_types: [glm_moe_dsa]\n", "model_types: [glm6]\n", r"unknown model type 'glm6'"),
@@ -83,10 +83,14 @@ def test_every_version_has_a_flag_table() -> None:
 
 def test_every_option_the_planner_knows_exists_in_every_version() -> None:
     for name, engine in catalog.load().engines.items():
+        # The one option that is younger than the engine's oldest release here.
+        younger = {"--attn-dp-size": "0.5.22"}
         options = [value.split(".")[0] for value in vars(engine.options).values() if value]
         for version in engine.versions:
             table = flags.load(name, version)
-            assert [option for option in options if option not in table.options] == [], version
+            absent = [option for option in options if option not in table.options]
+            expected = [flag for flag in options if not catalog.in_range(version, younger.get(flag), None)]
+            assert absent == expected, version
 
 
 def test_replaced_options_are_absent_where_the_hint_could_show() -> None:

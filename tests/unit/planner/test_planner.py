@@ -188,12 +188,13 @@ def test_unpromised_transformers_is_a_known_issue() -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"accelerator": "H100"}, ["90.0 + 0.27 GiB", "0.90 x 79.65 GiB = 71.7 GiB", "8x B200 (fp8, vllm, agentic)"]),
-        ({"precision": "bf16"}, ["179.1 + 0.27 GiB", "= 161.2 GiB is available", "Next: GLM-5.1 is known to work on"]),
+        ({"accelerator": "H100"}, ["90.0 + 0.27 GiB", "0.90 x 79.65 GiB = 71.7 GiB", "on 2 hosts of 8x H100 (fp8"]),
+        ({"precision": "bf16"}, ["179.1 + 0.27 GiB", "= 161.2 GiB is available", "GLM-5.1 would work on 8x B200 (fp8"]),
         ({"accelerator_count": 4}, ["177.7 + 0.54 GiB", "161.2 GiB is available"]),
         ({"accelerator": "A100"}, ["A100 (sm80) lacks sparse_mla", "35021"]),
-        ({"accelerator": "H100", "accelerator_count": 10}, ["10 GPUs does not divide the 64 attention heads"]),
-        ({"accelerator": "H100", "accelerator_count": 16}, ["a host has 8 H100", "over several hosts"]),
+        ({"accelerator": "H100", "accelerator_count": 10}, ["a host has 8 H100, and 10 are", "glm_nodes to 2"]),
+        ({"accelerator_count": 5}, ["5 GPUs does not divide the 64 attention heads", "1, 2, 4, 8, 16, 32, 64"]),
+        ({"accelerator": "H100", "accelerator_count": 16}, ["a host has 8 H100", "one replica over several hosts"]),
         ({"accelerator": "GH200", "accelerator_count": 1}, ["704.2 + 2.16 GiB", "95.58 GiB"]),
         ({"accelerator": "B20"}, ["unknown accelerator 'B20'. Did you mean B200?", "set glm_accelerator"]),
         ({"accelerator_count": 0}, ["set glm_accelerator_count"]),
@@ -201,7 +202,6 @@ def test_unpromised_transformers_is_a_known_issue() -> None:
         ({"precision": "int3"}, ["unknown precision of GLM-5.1 'int3'", "fp8, bf16"]),
         ({"engine": "tgi"}, ["unknown engine 'tgi'", "vllm, sglang"]),
         ({"profile": "fast"}, ["unknown profile 'fast'", "agentic, throughput"]),
-        ({"profile": "throughput"}, ["no recipe for the profile throughput", "set glm_profile to agentic"]),
         ({"engine_version": "0.16.0"}, ["needs vllm 0.19.0 or newer", "transformers 4", "0.32.0"]),
         ({"engine": "sglang", "engine_version": "0.5.9"}, ["needs sglang 0.5.10 or newer", "4.57.1"]),
         ({"engine_version": "0.19.5"}, ["unknown vllm version '0.19.5'", "0.19.1, 0.20.0"]),
@@ -244,17 +244,25 @@ def test_a_shorter_context_makes_a_small_pool_do() -> None:
     assert option(made["command"], "--max-model-len") == "128k"
 
 
-def test_an_image_with_old_transformers_is_refused() -> None:
+def test_an_image_with_old_transformers_gets_a_layer() -> None:
+    made = plan(model="GLM-5", engine_version="0.19.0", image_variant="cu129")
+    assert made["image"]["tag"] == "glm51" and made["image"]["build"] is None, "the model's own image is used as it is"
     models = dict(CATALOG.models)
-    engines = dict(models["GLM-5.1"].engines, vllm=dataclasses.replace(models["GLM-5.1"].engines["vllm"], images={}))
-    models["GLM-5.1"] = dataclasses.replace(models["GLM-5.1"], engines=engines)
-    release = dataclasses.replace(CATALOG.engines["vllm"].versions["0.19.0"], images={"cu129": "v0.19.0"})
-    vllm = dataclasses.replace(
+    vllm = dataclasses.replace(models["GLM-5"].engines["vllm"], images={})
+    models["GLM-5"] = dataclasses.replace(models["GLM-5"], engines={**models["GLM-5"].engines, "vllm": vllm})
+    release = dataclasses.replace(
+        CATALOG.engines["vllm"].versions["0.19.0"], images={"cu129": catalog.Image("v0.19.0")}
+    )
+    engine = dataclasses.replace(
         CATALOG.engines["vllm"], versions={**CATALOG.engines["vllm"].versions, "0.19.0": release}
     )
-    known = dataclasses.replace(CATALOG, models=models, engines={**CATALOG.engines, "vllm": vllm})
+    known = dataclasses.replace(CATALOG, models=models, engines={**CATALOG.engines, "vllm": engine})
+    made = planner.make(intent(model="GLM-5", engine_version="0.19.0"), known)
+    assert made["image"]["build"] == {"base": "vllm/vllm-openai:v0.19.0", "packages": ["transformers==5.4.0"]}
+    no_fix = dataclasses.replace(engine, transformers_fix=None)
+    known = dataclasses.replace(known, engines={**known.engines, "vllm": no_fix})
     with pytest.raises(planner.PlanError, match=r"older than 5.*needs 5\.2\.0.*set glm_engine_version to 0\.32"):
-        planner.make(intent(engine_version="0.19.0"), known)
+        planner.make(intent(model="GLM-5", engine_version="0.19.0"), known)
 
 
 def test_a_broken_combination_is_refused() -> None:
