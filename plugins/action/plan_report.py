@@ -31,9 +31,11 @@ class ActionModule(ActionBase):
                 "path": {"type": "path", "required": True},
             }
         )
-        found = {host: self._plan(task_vars or {}, host) for host in args["hosts"]}
-        plans = {host: plan for host, plan in found.items() if plan}
-        missing = sorted(set(found) - set(plans))
+        found = {host: self._plans(task_vars or {}, host) for host in args["hosts"]}
+        plans = {
+            host if len(own) == 1 else f"{host}#{plan['replica']}": plan for host, own in found.items() for plan in own
+        }
+        missing = sorted(host for host, own in found.items() if not own)
         if plans:
             display.display("\n" + "\n".join(plan_text.report(plans)) + "\n")
         path = Path(args["path"]).expanduser()
@@ -42,16 +44,16 @@ class ActionModule(ActionBase):
         except OSError as exc:
             msg = f"controller, plan: {path} cannot be written: {exc}. Next: set glm_state_dir to a folder that can."
             return {**result, "failed": True, "msg": msg}
-        result.update(changed=changed, path=str(path), hosts=sorted(plans))
+        result.update(changed=changed, path=str(path), hosts=sorted(host for host, own in found.items() if own))
         if missing or not plans:
             result.update(failed=True, msg=f"controller, plan: expected a plan for every host, found none for "
                           f"{', '.join(missing) or 'any host'}. Next: read their errors above.")  # fmt: skip
         return result
 
     @staticmethod
-    def _plan(variables: dict[str, Any], host: str) -> dict[str, Any] | None:
+    def _plans(variables: dict[str, Any], host: str) -> list[dict[str, Any]]:
         # hostvars has no facts of a localhost that no inventory names.
         own = host == variables.get("inventory_hostname")
         hostvars = variables.get("hostvars") or {}
         found = variables if own else hostvars.get(host, {})
-        return (found.get("ansible_facts") or {}).get("glm_plan")
+        return (found.get("ansible_facts") or {}).get("glm_plans") or []

@@ -59,8 +59,15 @@ class ActionModule(ActionBase):
                 "port": {"type": "int", "default": 8000},
                 "data_dir": {"type": "str", "default": "/var/lib/glm"},
                 "config_dir": {"type": "str", "default": "/etc/glm"},
+                "engine_dir": {"type": "str", "default": "/opt/glm/engines"},
                 "revision": {"type": "str", "default": "main"},
-                "replica": {"type": "int", "default": 0},
+                "repository": {"type": "str"},
+                "model_config": {"type": "path"},
+                "runtime": {"type": "str", "default": "container"},
+                "replicas": {"type": "int", "default": 1},
+                "nodes": {"type": "int", "default": 1},
+                "fleet_hosts": {"type": "list", "elements": "str", "default": []},
+                "interface": {"type": "str"},
                 "driver_version": {"type": "str"},
                 "lock_file": {"type": "path"},
             }
@@ -69,16 +76,37 @@ class ActionModule(ActionBase):
         given = {key: value for key, value in args.items() if value not in (None, "")}
         host = (task_vars or {}).get("inventory_hostname", "controller")
         try:
-            plan = self._plan(given)
+            given.update(_node_of(host, given, task_vars or {}))
+            plans = self._plans(given)
         except (planner.PlanError, catalog.CatalogError, lockfile.LockFileError) as exc:
             return {**result, "failed": True, "msg": f"{host}, plan: {exc}"}
-        return {**result, "changed": False, "ansible_facts": {"glm_plan": plan}}
+        return {**result, "changed": False, "ansible_facts": {"glm_plan": plans[0], "glm_plans": plans}}
 
     @staticmethod
-    def _plan(args: dict[str, Any]) -> dict[str, Any]:
+    def _plans(args: dict[str, Any]) -> list[dict[str, Any]]:
         if "accelerator" not in args or "accelerator_count" not in args:
             raise planner.PlanError(_NO_ACCELERATOR)
         lock_file = args.pop("lock_file", None)
         address = planner.listen_address(args.pop("bind"), args.pop("private_address", None))
         intent = planner.Intent(listen_address=address, listen_port=args.pop("port"), **args)
-        return planner.make(intent, catalog.load(), lockfile.read(lock_file) if lock_file else None)
+        return planner.make_all(intent, catalog.load(), lockfile.read(lock_file) if lock_file else None)
+
+
+def _node_of(host: str, args: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+    """Which host of its replica this is, and where the first one is. Hosts are grouped in the inventory's order.
+
+    Raises PlanError when the fleet cannot be grouped so.
+    """
+    fleet, nodes = args.pop("fleet_hosts", []), args.get("nodes", 1)
+    if nodes < 2 or host not in fleet:
+        return {}
+    if len(fleet) % nodes:
+        raise planner.PlanError(
+            f"glm_nodes {nodes} puts {nodes} hosts together, but the fleet has {len(fleet)}. Next: launch or leave out "
+            f"hosts until their number is a multiple of {nodes}."
+        )
+    rank = fleet.index(host) % nodes
+    head = fleet[fleet.index(host) - rank]
+    variables = (task_vars.get("hostvars") or {}).get(head, {})
+    address = variables.get("lambda_private_ip") or variables.get("ansible_host") or head
+    return {"node_rank": rank, "head_address": str(address)}

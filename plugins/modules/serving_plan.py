@@ -22,7 +22,7 @@ options:
     type: str
     required: true
   precision:
-    description: Which of the model's published checkpoints to serve.
+    description: Form of the weights, such as C(fp8), C(bf16) or C(nvfp4), where the catalogue has it for the model.
     type: str
     default: fp8
   engine:
@@ -32,7 +32,8 @@ options:
     description: Version of the engine. By default the catalogue's, which says why.
     type: str
   image_variant:
-    description: CUDA variant of the engine's image, such as C(cu129) or C(cu130). By default the engine's plain one.
+    description:
+      - Variant of the engine's image, such as C(cu129) or C(rocm720-mi35x). By default the first that suits the host.
     type: str
   profile:
     description: Kind of work to serve.
@@ -76,10 +77,39 @@ options:
     description: Branch, tag or commit of the model's repository.
     type: str
     default: main
-  replica:
-    description: Number of this replica on the host.
+  engine_dir:
+    description: Folder on the host for engines that run without a container.
+    type: str
+    default: /opt/glm/engines
+  repository:
+    description: Repository of the weights, where it is not the catalogue's. Required for forms that nobody publishes.
+    type: str
+  model_config:
+    description:
+      - A C(config.json) on the controller, of a model that the catalogue does not know. O(model) is its name then.
+    type: path
+  runtime:
+    description: How the engine runs. C(container) for Docker, C(venv) for a Python environment under systemd.
+    type: str
+    default: container
+  replicas:
+    description: How many replicas share the host. Each has its own plan, GPUs and port.
     type: int
-    default: 0
+    default: 1
+  nodes:
+    description: How many hosts one replica spans.
+    type: int
+    default: 1
+  fleet_hosts:
+    description:
+      - With O(nodes) above 1, all hosts of the fleet. They are put together in this order; the first of each group is
+        its head.
+    type: list
+    elements: str
+    default: []
+  interface:
+    description: Network interface on which hosts of one replica talk.
+    type: str
   driver_version:
     description: Driver of the host, when it is known. A driver too old for the image is then refused.
     type: str
@@ -124,11 +154,16 @@ ansible_facts:
   type: dict
   contains:
     glm_plan:
-      description: The serving plan, schema 1. See docs/architecture.md for every key.
+      description: The serving plan of the first replica, schema 2. See docs/architecture.md for every key.
       type: dict
       returned: success
       sample:
-        schema: 1
+        schema: 2
         served_model_name: glm-5.1-fp8
         image: {reference: "vllm/vllm-openai:v0.32.0"}
+    glm_plans:
+      description: The plans of all replicas on the host, in order.
+      type: list
+      elements: dict
+      returned: success
 """

@@ -105,7 +105,7 @@ class Choice:
     @property
     def count(self) -> int:
         """GPUs of this host that one replica uses."""
-        return self.intent.accelerator_count // self.intent.replicas
+        return self.intent.accelerator_count // max(1, self.intent.replicas)
 
     @property
     def indices(self) -> list[int]:
@@ -116,9 +116,13 @@ class Choice:
     @cached_property
     def cell(self) -> recipes.Cell:
         """What a recipe is looked up by."""
+        return self.cell_of(self.version)
+
+    def cell_of(self, version: str) -> recipes.Cell:
+        """The cell as it is with another version of the engine."""
         return recipes.Cell(
             self.model, self.intent.precision, self.accelerator, self.count, self.intent.nodes, self.engine.name,
-            self.version, self.intent.profile,
+            version, self.intent.profile,
         )  # fmt: skip
 
     @property
@@ -170,12 +174,23 @@ class Choice:
     def _default_version(self) -> str:
         """The engine's default, else what the model recommends, else the newest that can be had for the accelerator."""
         engine, wants = self.engine, self.model.engines[self.engine.name]
-        lowest = cat.version_key(wants.min_version)
-        newest = sorted(engine.versions, key=cat.version_key, reverse=True)
-        for version in (engine.default_version, wants.recommended, *newest):
+        lowest = max(cat.version_key(wants.min_version), self._recipe_since())
+        oldest = sorted(engine.versions, key=cat.version_key)
+        usual = [engine.default_version, wants.recommended]
+        # A recipe that begins at a release was tried with that one rather than with the newest.
+        for version in (*usual, *(oldest if self._recipe_since() else oldest[::-1])):
             if cat.version_key(version) >= lowest and (self.intent.runtime == "venv" or self.images(version)):
                 return version
         return engine.default_version
+
+    def _recipe_since(self) -> cat.Version:
+        """From which release on the published recipe for this cell holds; empty when there is none or it always does."""
+        starts = [
+            recipe.since
+            for recipe in self.known.recipes
+            if recipe.since and recipes.covers(recipe, self.cell_of(self.engine.default_version))
+        ]
+        return min((cat.version_key(since) for since in starts), default=())
 
 
 def check(choice: Choice) -> None:

@@ -15,6 +15,10 @@ from pathlib import Path
 from typing import Any
 
 _WIDTH = 118
+_RECIPES = {
+    "published": "published for exactly this cell; see the sources",
+    "derived": "derived from the recipes of its neighbours; none is published for exactly this cell",
+}
 _LABEL = 12
 
 
@@ -53,25 +57,40 @@ def _endpoint(plan: Mapping[str, Any]) -> str:
 
 
 def _block(plan: Mapping[str, Any]) -> list[str]:
-    model, accelerator, image = plan["model"], plan["accelerator"], plan["image"]
+    model, accelerator = plan["model"], plan["accelerator"]
     memory, times, disk = plan["memory"], plan["timeouts"], plan["disk"]
     title = (
         f"{model['name']} {model['precision']} with {plan['engine']['name']} {plan['engine']['version']} "
-        f"on {accelerator['count']}x {accelerator['name']} ({plan['profile']})"
+        f"on {_hardware(plan)} ({plan['profile']})"
     )
     revision = model["revision"] or f"{model['requested_revision']}, not locked to a commit yet"
-    locked = "" if image["digest"] else ", not locked to a digest yet"
     phases = ", ".join(f"{name} {_minutes(seconds)}" for name, seconds in times["phases"].items())
+    size = model["weights_bytes"]
     rows = [
+        (
+            "fits",
+            f"yes: {memory['weights_per_gpu_gib']:.1f} GiB of weights and {memory['kv_pool_gib_per_gpu']:.1f} GiB of "
+            f"KV cache on each GPU of {accelerator['memory_gib']:.1f} GiB",
+        ),
+        (
+            "KV cache",
+            f"{memory['kv_bytes_per_token']:,} bytes per token ({memory['kv_format']}), {memory['token_pool']:,} "
+            f"tokens = {memory['full_length_requests']:.1f} requests of {model['context_length']:,}",
+        ),
+        ("divided", _division(plan)),
+        ("price", "; ".join(_price(price, plan["node"]["count"]) for price in plan["prices"])),
         ("served as", plan["served_model_name"]),
-        ("weights", f"{model['repository']} ({revision}), {model['weights_bytes'] / 1e9:,.1f} GB, {model['license']}"),
-        ("image", f"{image['reference']} (CUDA {image['cuda']}, driver {image['min_driver']} or newer{locked})"),
-        ("memory", memory["arithmetic"]),
+        (
+            "weights",
+            f"{model['repository']} ({revision}), {size / 1e9:,.1f} GB = {size / 2**30:,.1f} GiB, {model['license']}",
+        ),
+        *_program(plan),
+        ("arithmetic", memory["arithmetic"]),
         ("disk", f"{disk['free_bytes_needed'] / 1e9:,.0f} GB free before the first fetch"),
         ("start", f"within {_minutes(times['start_seconds'])} ({phases})"),
         ("command", shlex.join(plan["command"])),
         ("environment", " ".join(f"{name}={value}" for name, value in plan["env"].items())),
-        ("price", "; ".join(f"{price['provider']} {price['usd_per_hour']:.2f} USD/h" for price in plan["prices"])),
+        ("recipe", _RECIPES[plan["recipe"]["basis"]]),
         *(("note", note) for note in plan["notes"]),
         *(("known issue", f"{issue['text']} {issue['link']}") for issue in plan["known_issues"]),
         *(("source", source) for source in plan["sources"]),
@@ -80,6 +99,46 @@ def _block(plan: Mapping[str, Any]) -> list[str]:
     for label, text in rows:
         lines += _row(label, text) if text else []
     return lines
+
+
+def _price(price: Mapping[str, Any], hosts: int) -> str:
+    each = f"{price['provider']} {price['usd_per_hour']:.2f} USD/h"
+    return each if hosts == 1 else f"{each} a host, {hosts * price['usd_per_hour']:.2f} together"
+
+
+def _hardware(plan: Mapping[str, Any]) -> str:
+    accelerator, node = plan["accelerator"], plan["node"]
+    text = f"{accelerator['count']}x {accelerator['name']}"
+    if plan["replicas"] > 1:
+        used = accelerator["indices"]
+        return f"GPUs {used[0]}-{used[-1]} of {text}" if len(used) > 1 else f"GPU {used[0]} of {text}"
+    return f"{node['count']} hosts of {text}" if node["count"] > 1 else text
+
+
+def _division(plan: Mapping[str, Any]) -> str:
+    sizes = [f"{kind} {size}" for kind, size in plan["parallel"].items() if size > 1]
+    text = ", ".join(sizes) + " parallel" if sizes else "one GPU"
+    if plan["node"]["count"] > 1:
+        text += f"; this is host {plan['node']['rank'] + 1} of {plan['node']['count']}"
+    if plan["replicas"] > 1:
+        text += f"; replica {plan['replica'] + 1} of {plan['replicas']}"
+    return text
+
+
+def _program(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What runs the engine, and the oldest versions it needs."""
+    runtime, image = plan["runtime"], plan["image"]
+    if image is None:
+        indexes = f" from {' '.join(runtime['index_urls'])} as well" if runtime["index_urls"] else ""
+        return [("package", f"{runtime['package']} in {runtime['path']} (Python {runtime['python']}){indexes}")]
+    built_for = f"CUDA {image['cuda']}" if image["cuda"] else f"ROCm {image['rocm'] or '(release not named)'}"
+    driver = f"driver {image['min_driver']} or newer" if image["min_driver"] else "no oldest driver is published"
+    locked = "" if image["digest"] else "; not locked to a digest yet"
+    build = f"; built once with {' '.join(image['build']['packages'])}" if image["build"] else ""
+    return [
+        ("image", f"{image['reference']}{build}{locked}"),
+        ("needs", f"{built_for}, {driver}, transformers {image['min_transformers']} or newer in the image"),
+    ]
 
 
 def _row(label: str, text: str) -> list[str]:

@@ -583,8 +583,6 @@ def _notes(choice: Choice, table: flags.Table, served: _Served) -> list[str]:
     notes = [*served.notes, *choice.model.notes]
     if choice.checkpoint.note:
         notes.append(choice.checkpoint.note)
-    if served.recipe is None:
-        notes.append("No published recipe for exactly this: the arguments are composed from those of its neighbours.")
     idle = choice.cell.gpus - served.divided.gpus
     if idle:
         notes.append(f"{idle} of {choice.cell.gpus} GPUs stay idle.")

@@ -61,18 +61,22 @@ class Composed:
     fills_context: bool = field(default=False)
 
 
-def published(known: cat.Catalog, cell: Cell, any_profile: bool = False) -> Optional[cat.Recipe]:
-    """The published recipe for exactly this cell, or None. ``any_profile`` takes that of another profile as well."""
+def covers(recipe: cat.Recipe, cell: Cell) -> bool:
+    """Whether the recipe is for this cell, whatever the engine's version."""
+    return (
+        recipe.engine == cell.engine
+        and cell.model.name in recipe.models
+        and cell.precision in recipe.precisions
+        and cell.accelerator.name in recipe.accelerators
+        and (recipe.count, recipe.nodes) == (cell.count, cell.nodes)
+        and cell.profile in recipe.profiles
+    )
+
+
+def published(known: cat.Catalog, cell: Cell) -> Optional[cat.Recipe]:
+    """The published recipe for exactly this cell, or None."""
     for recipe in known.recipes:
-        if (
-            recipe.engine == cell.engine
-            and cell.model.name in recipe.models
-            and cell.precision in recipe.precisions
-            and cell.accelerator.name in recipe.accelerators
-            and (recipe.count, recipe.nodes) == (cell.count, cell.nodes)
-            and (any_profile or cell.profile in recipe.profiles)
-            and cat.in_range(cell.version, recipe.since, recipe.below)
-        ):
+        if covers(recipe, cell) and cat.in_range(cell.version, recipe.since, recipe.below):
             return recipe
     return None
 
