@@ -184,7 +184,7 @@ class Choice:
         return engine.default_version
 
     def _recipe_since(self) -> cat.Version:
-        """From which release on the published recipe for this cell holds; empty when there is none or it always does."""
+        """From which release on this cell's published recipe holds; empty when there is none or it always does."""
         starts = [
             recipe.since
             for recipe in self.known.recipes
