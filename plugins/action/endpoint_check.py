@@ -25,6 +25,12 @@ class ActionModule(ActionBase):
         variables = task_vars or {}
         args = dict(self._task.args)
         own = {name: args.pop(name, None) for name in CONTROLLER_OPTIONS}
+        host = str(variables.get("inventory_hostname", "host"))
+        if ((own["plan"] or {}).get("node") or {}).get("rank"):
+            report = verdict.worker_report(host, own["plan"])
+            if own["report"] and not self._task.check_mode:
+                verdict.write_json(Path(str(own["report"])).expanduser(), report)
+            return {**result, "changed": False, "ok": True, "checks": report["checks"], "report": report}
         answer = self._execute_module(
             module_name="glm.fleet.endpoint_check", module_args=args, task_vars=variables
         )
@@ -35,7 +41,6 @@ class ActionModule(ActionBase):
         checks = list(answer["checks"])
         if own["closed_address"]:
             checks.append(verdict.closed_check(str(own["closed_address"]), port, str(listen)))
-        host = str(variables.get("inventory_hostname", "host"))
         endpoint = {"url": verdict.endpoint_url(str(listen), own["closed_address"], port), "model": args.get("model")}
         report = verdict.host_report(host, checks, endpoint, own["plan"])
         if own["report"]:

@@ -39,30 +39,35 @@ class ActionModule(ActionBase):
             if not self._task.check_mode:
                 verdict.write_json(path, verdict.fleet_report([verdict.missing_report(host) for host in args["hosts"]]))
             return {**result, "changed": False, "ok": False, "report": str(path)}
-        found = {host: self._verdict(variables, host) for host in args["hosts"]}
-        if self._task.check_mode or any(answer.get("skipped") for answer in found.values()):
+        found = {host: self._verdicts(variables, host) for host in args["hosts"]}
+        if self._task.check_mode or any(answer.get("skipped") for answers in found.values() for answer in answers):
             return {**result, "changed": False, "skipped": True, "msg": "check mode: nothing was verified"}
-        reports = [answer.get("report") or verdict.missing_report(host) for host, answer in found.items()]
+        reports = [
+            answer.get("report") or verdict.missing_report(host)
+            for host, answers in found.items()
+            for answer in answers or [{}]
+        ]
         fleet = verdict.fleet_report(reports)
         verdict.write_json(path, fleet)
         key_file = args["api_key_file"] or str(Path(args["state_dir"]).expanduser() / "api_key")
         self._show(fleet, path, key_file if Path(key_file).is_file() else None)
-        bad = [report["host"] for report in reports if not report["ok"]]
+        bad = list(dict.fromkeys(report["host"] for report in reports if not report["ok"]))
         if bad or not reports:
-            result.update(failed=True, msg=f"controller, report: {len(bad)} of {len(reports)} hosts are not verified: "
+            result.update(failed=True, msg=f"controller, report: {len(bad)} of {len(found)} hosts are not verified: "
                           + ", ".join(bad) + f". Next: read their errors above; details in {path}")  # fmt: skip
         return {**result, "changed": False, "ok": fleet["ok"], "report": str(path)}
 
     @staticmethod
-    def _verdict(variables: dict[str, Any], host: str) -> dict[str, Any]:
+    def _verdicts(variables: dict[str, Any], host: str) -> list[dict[str, Any]]:
+        """What endpoint_check answered for each replica on the host in this run; empty if it did not get that far."""
         hostvars = variables.get("hostvars") or {}
         answer = hostvars[host].get(VERDICT) if host in hostvars else None
-        return dict(answer) if answer else {}
+        return [dict(one) for one in (answer or {}).get("results", [])]
 
     @staticmethod
     def _show(fleet: dict[str, Any], path: Path, key_file: str | None) -> None:
         lines = ["", *verdict.table(fleet["hosts"]), ""]
-        serving = [report for report in fleet["hosts"] if report["ok"]]
+        serving = [report for report in fleet["hosts"] if report["ok"] and report["endpoint"]]
         if serving:
             lines += ["Endpoints (reachable where they listen; from elsewhere through an ssh tunnel):"]
             lines += [f"  {report['endpoint']['url']}  {report['host']}" for report in serving]

@@ -30,5 +30,5 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
             name: _door(getattr(unit, name))
-            for name in ("systemd_exec", "docker_env", "replica", "secret_file", "unlocked")
+            for name in ("systemd_exec", "env_file", "replica", "secret_file", "unlocked")
         }

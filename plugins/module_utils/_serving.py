@@ -36,6 +36,9 @@ PROPERTIES = (
     "ActiveEnterTimestampMonotonic",
 )
 
+# Whose journal lines an engine's are: the docker client's, or as the unit for bare metal calls it.
+ENGINE_IDENTIFIERS = ("docker", "glm-engine")
+
 # The newest line that matches says the phase; the order of the table says nothing.
 PHASES: dict[str, tuple[str, ...]] = {
     "starting the engine": (
@@ -221,9 +224,10 @@ def _journal_row(row: str) -> list[Line]:
     message = entry.get("MESSAGE") or ""
     if isinstance(message, list):  # journalctl gives bytes for what is not printable text
         message = bytes(message).decode("utf-8", "replace")
-    engine = entry.get("SYSLOG_IDENTIFIER") == "docker"
+    engine = entry.get("SYSLOG_IDENTIFIER") in ENGINE_IDENTIFIERS
     pieces = [piece.rstrip() for piece in re.split(r"[\r\n]+", str(message))]
-    return [Line(piece, engine) for piece in pieces if piece]
+    # Without a container the guard's lines come under the same name.
+    return [Line(piece, engine and not piece.startswith("glm: ")) for piece in pieces if piece]
 
 
 def read_secrets(paths: Iterable[str]) -> list[str]:
@@ -237,7 +241,9 @@ def read_secrets(paths: Iterable[str]) -> list[str]:
         for line in text.splitlines():
             match = re.match(r"([A-Za-z_][A-Za-z0-9_-]*)(?:=|: )(.+)$", line)
             if match and not line.startswith("#"):
-                found.append(match.group(2).strip().strip('"'))
+                value = match.group(2).strip()
+                # As it stands, and as systemd or YAML reads it when it is quoted.
+                found += [value, value.strip('"'), re.sub(r"\\(.)", r"\1", value.strip('"'))]
     return found
 
 
@@ -257,7 +263,7 @@ def phase_of(properties: Mapping[str, str], lines: Sequence[Line]) -> tuple[str,
         return "waiting for the host", waiting[-1][len("glm: ") :] if waiting else ""
     engine = [line.text for line in lines if line.engine]
     if not engine:
-        return "starting the container", ""
+        return "starting the program", ""
     for text in reversed(engine):
         for phase, pattern in _PHASE_PATTERNS:
             if pattern.search(text):
@@ -278,6 +284,8 @@ def cause_of(properties: Mapping[str, str], lines: Sequence[Line]) -> Cause:
         return Cause("the weights are not where the plan has them", "run the role weights again on this host")
     if properties.get("LoadState") == "not-found":
         return Cause("the unit is not installed", "run the role serve again on this host")
+    if properties.get("ExecMainStatus") == "203":
+        return Cause("the engine's program is not on the host", "run the role engine_venv again on this host")
     for line in reversed(lines):
         for pattern, cause, remedy in CAUSES:
             if pattern.search(line.text):

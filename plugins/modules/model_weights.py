@@ -57,9 +57,14 @@ options:
     required: true
   image:
     description:
-      - Engine image that is on the host and carries C(huggingface_hub). Needed to fetch.
+      - Engine image that is on the host and carries C(huggingface_hub). Needed to fetch, unless O(python) is given.
       - When O(lock_file) has a digest for this C(<repository>:<tag>), the image of that digest is meant.
     type: str
+  python:
+    description:
+      - Python interpreter on the host that has C(huggingface_hub), such as that of a virtual environment with the engine.
+      - No image and no Docker is needed then.
+    type: path
   endpoint:
     description: Address of the hub, or of a mirror that speaks its protocol.
     type: str
@@ -120,7 +125,7 @@ options:
     description: Fingerprint that the file list of the commit must have. The action plugin sets it from O(lock_file).
     type: str
 requirements:
-  - Python 3.9, systemd and docker on the host
+  - Python 3.9, systemd and, with O(image), docker on the host
   - the lock file is read and written on the controller, with PyYAML
 notes:
   - The hub is asked from the host, so the controller needs no way to it.
@@ -235,6 +240,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "lock_file": {"type": "path", "required": True},
     "hf_home": {"type": "path", "required": True},
     "image": {"type": "str"},
+    "python": {"type": "path"},
     "endpoint": {"type": "str", "default": "https://huggingface.co"},
     "token": {"type": "str", "no_log": True},
     "rehash": {"type": "bool", "default": False},
@@ -423,32 +429,59 @@ class Weights:
             )
 
     def _start_unit(self, manifest: Manifest) -> None:
-        image = self._check_image()
+        run_dir = RUN_DIR / self.key
+        unit = ["systemd-run", "--quiet", "--collect", "--unit", self.unit]
+        unit += ["--description", f"Weights of {self.repository}", "--property", "Type=exec"]
+        unit += ["--property", f"ExecStopPost=-/bin/rm -rf {run_dir}"]
+        if self.params["python"]:
+            self._check_python()
+            unit += ["--property", f"EnvironmentFile={run_dir / 'environment'}"]
+            command = [self.params["python"]]
+        else:
+            command = self._docker_run(self._check_image(), run_dir)
         self._write_job(manifest)
+        command += ["-m", _weights_fetch.__name__, "run", f"{self._inside(self.hf_home)}/glm-fetch/{self.key}"]
+        code, _out, err = self.module.run_command([*unit, "--", *command])
+        if code != 0:
+            shutil.rmtree(run_dir, ignore_errors=True)
+            raise WeightsError(f"systemd did not start {self.unit}: {err.strip()}. Look at `systemctl status` there.")
+
+    def _docker_run(self, image: str, run_dir: Path) -> list[str]:
+        """The Python inside the image; what it needs of the host is mounted."""
         container = self.unit[: -len(".service")]
         # A container survives when its docker client is killed; it would hold the name.
         self.module.run_command(["docker", "rm", "--force", container])
-        run_dir = RUN_DIR / self.key
         command = ["docker", "run", "--rm", "--pull", "never", "--name", container, "--network", "host"]
         command += ["--env-file", str(run_dir / "environment")]
         command += ["--volume", f"{self.hf_home}:{CONTAINER_HF_HOME}"]
         command += ["--volume", f"{self.folder / 'code'}:{CONTAINER_CODE}:ro"]
         if self.params["token"]:
             command += ["--volume", f"{run_dir / 'token'}:{CONTAINER_TOKEN}:ro"]
-        command += ["--entrypoint", "python3", image, "-m", _weights_fetch.__name__, "run"]
-        command += [f"{CONTAINER_HF_HOME}/glm-fetch/{self.key}"]
-        unit = ["systemd-run", "--quiet", "--collect", "--unit", self.unit]
-        unit += ["--description", f"Weights of {self.repository}", "--property", "Type=exec"]
-        unit += ["--property", f"ExecStopPost=-/bin/rm -rf {run_dir}"]
-        code, _out, err = self.module.run_command([*unit, "--", *command])
+        return [*command, "--entrypoint", "python3", image]
+
+    def _inside(self, path: Path) -> str:
+        """Where the client finds one of its folders or files."""
+        if self.params["python"]:
+            return str(path)
+        mounted = {
+            self.hf_home: CONTAINER_HF_HOME,
+            self.folder / "code": CONTAINER_CODE,
+            RUN_DIR / self.key / "token": CONTAINER_TOKEN,
+        }
+        return mounted[path]
+
+    def _check_python(self) -> None:
+        code, _out, err = self.module.run_command([self.params["python"], "-c", "import huggingface_hub"])
         if code != 0:
-            shutil.rmtree(run_dir, ignore_errors=True)
-            raise WeightsError(f"systemd did not start {self.unit}: {err.strip()}. Look at `systemctl status` there.")
+            said = (err.strip().splitlines() or ["it did not run"])[-1]
+            raise WeightsError(
+                f"{self.params['python']} has no huggingface_hub ({said}). Run the role engine_venv first."
+            )
 
     def _check_image(self) -> str:
         image = self.params["image"]
         if not image:
-            raise WeightsError("no image is given, and the client that fetches lives in it. Set the option image.")
+            raise WeightsError("neither image nor python is given, and one of them brings the client that fetches. Set one.")
         if self.module.get_bin_path("docker") is None:
             raise WeightsError("docker is not installed. Run the role docker first.")
         code, _out, err = self.module.run_command(["docker", "image", "inspect", "--format", "{{.Id}}", image])
@@ -481,10 +514,10 @@ class Weights:
         run_dir = RUN_DIR / self.key
         run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         environment = {
-            "PYTHONPATH": CONTAINER_CODE,
+            "PYTHONPATH": self._inside(self.folder / "code"),
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONUNBUFFERED": "1",
-            "HF_HOME": CONTAINER_HF_HOME,
+            "HF_HOME": self._inside(self.hf_home),
             "HF_ENDPOINT": self.hub.endpoint,
             "HF_HUB_DISABLE_TELEMETRY": "1",
             # The chunk cache would keep a second copy of what it fetches.
@@ -496,7 +529,7 @@ class Weights:
                 environment[name] = os.environ[name]
         if self.params["token"]:
             write_text(run_dir / "token", self.params["token"], mode=0o600)
-            environment["HF_TOKEN_PATH"] = CONTAINER_TOKEN
+            environment["HF_TOKEN_PATH"] = self._inside(run_dir / "token")
         else:
             environment["HF_HUB_DISABLE_IMPLICIT_TOKEN"] = "1"
         lines = "".join(f"{name}={value}\n" for name, value in sorted(environment.items()))
@@ -526,7 +559,8 @@ class Weights:
         if kind == "disk_full":
             return f"Free space on the file system of {self.hf_home}, or set glm_data_dir to a larger disk."
         if kind == "no_client":
-            return f"{self.params['image']} is not an engine image. Correct the image."
+            place = self.params["python"] or self.params["image"]
+            return f"{place} is not an engine's. Correct the option {'python' if self.params['python'] else 'image'}."
         if kind == "damaged" and self.params["state"] == "verified":
             return "Run the role weights without tags: it hashes all files and fetches the wrong ones again."
         if kind == "damaged":

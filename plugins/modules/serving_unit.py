@@ -8,32 +8,45 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: serving_unit
-short_description: Start a serving unit, or restart it if its files changed
+short_description: Start a host's serving units, or restart those whose files changed
 version_added: 0.1.0
 description:
-  - Compares the unit's files with the record that the unit made of them when it was started, and starts it, restarts
+  - Compares each unit's files with the record that the unit made of them when it was started, and starts it, restarts
     it or leaves it alone. An interrupted run is therefore finished by the next one.
-  - Runs C(systemctl daemon-reload) only when systemd says that the unit on disk is newer than the one it knows.
-  - Before a start, refuses with a name when another program has the port or the GPUs' memory.
-  - Does not wait for the engine. M(glm.fleet.serving_wait) does.
+  - Stops and disables serving units of earlier plans that this one has no replica for, and says so. Only units that the
+    role glm.fleet.serve wrote are touched; they carry a section C([X-GlmFleet]).
+  - Runs C(systemctl daemon-reload) only when systemd says that a unit on disk is newer than the one it knows.
+  - Before anything is stopped, refuses with a name when another program has a port or the GPUs' memory.
+  - Does not wait for the engines. M(glm.fleet.serving_wait) does.
 options:
-  unit:
-    description: Name of the unit.
-    type: str
-    required: true
-  files:
-    description: Files the replica is made from. A change in one of them means a restart.
+  replicas:
+    description: The units of the plan, one for each replica on the host.
     type: list
-    elements: path
+    elements: dict
     required: true
-  address:
-    description: Address the endpoint will listen on.
-    type: str
-    required: true
-  port:
-    description: Port the endpoint will listen on.
-    type: int
-    required: true
+    suboptions:
+      unit:
+        description: Name of the unit.
+        type: str
+        required: true
+      files:
+        description: Files the replica is made from. A change in one of them means a restart.
+        type: list
+        elements: path
+        required: true
+      address:
+        description: Address the endpoint will listen on.
+        type: str
+        required: true
+      port:
+        description: Port the endpoint will listen on.
+        type: int
+        required: true
+      gpus:
+        description: Indices of the GPUs the replica uses.
+        type: list
+        elements: int
+        default: []
   vendor:
     description: Whose GPUs the host has.
     type: str
@@ -53,27 +66,30 @@ author:
 EXAMPLES = r"""
 - name: Start the replica
   glm.fleet.serving_unit:
-    unit: glm-serve-0.service
-    files:
-      - /etc/systemd/system/glm-serve-0.service
-      - /etc/glm/serve-0.env
-      - /etc/glm/serve-0.secret.env
-    address: 10.0.0.5
-    port: 8000
+    replicas:
+      - unit: glm-serve-0.service
+        files:
+          - /etc/systemd/system/glm-serve-0.service
+          - /etc/glm/serve-0.env
+          - /etc/glm/serve-0.secret.env
+        address: 10.0.0.5
+        port: 8000
+        gpus: [0, 1, 2, 3, 4, 5, 6, 7]
 """
 
 RETURN = r"""
-action:
-  description: What was done, or would be done in check mode.
-  type: str
+replicas:
+  description: What was done with each unit, or would be done in check mode, and why.
+  type: list
+  elements: dict
   returned: success
-  sample: none
-reasons:
-  description: Why.
+  sample: [{unit: glm-serve-0.service, action: restart, reasons: [/etc/glm/serve-0.env changed]}]
+retired:
+  description: Units of earlier plans that were stopped and disabled.
   type: list
   elements: str
   returned: success
-  sample: [/etc/glm/serve-0.env changed]
+  sample: [glm-serve-1.service]
 phase:
   description: What failed.
   type: str
@@ -83,15 +99,39 @@ phase:
 
 import hashlib
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, Optional
+from typing import NoReturn, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.glm.fleet.plugins.module_utils import _host_commands, _occupancy, _serving
 
 RUNNING = ("active", "activating", "reloading")
+UNITS = Path("/etc/systemd/system")
+# Longer than any plan lets an engine take to stop; systemd itself kills it when the unit's own limit is over.
+STOP_TIMEOUT_SECONDS = 900
+
+
+@dataclass
+class Replica:
+    """One unit of the plan: what it needs, what systemd says of it, what has to be done and why."""
+
+    unit: str
+    files: list[str]
+    address: str
+    port: int
+    gpus: list[int]
+    properties: dict[str, str] = field(default_factory=dict)
+    action: str = "none"
+    reasons: list[str] = field(default_factory=list)
+
+    @property
+    def enabled(self) -> bool:
+        """Whether the unit starts with the host."""
+        return self.properties.get("UnitFileState") == "enabled"
 
 
 def changed_files(files: Sequence[str], record: Path) -> list[str]:
@@ -128,25 +168,44 @@ def decide(properties: dict[str, str], changed: Sequence[str]) -> tuple[str, lis
     return "none", []
 
 
-def container(unit: str) -> str:
-    """Name of the unit's container and of its run-time folder."""
-    return unit.removesuffix(".service")
+def record_of(unit: str) -> Path:
+    """Where a unit's guard records what it was started from."""
+    return Path("/run") / unit.removesuffix(".service") / "started.json"
 
 
-def occupied(params: dict[str, Any], action: str) -> Optional[str]:
-    """Why the replica could not start, or None. A replica that is up itself holds GPUs, and perhaps the port."""
-    if action == "none":
+def surplus(planned: Collection[str], folder: Path = UNITS) -> list[str]:
+    """Serving units that the role wrote for an earlier plan and that this one does not have."""
+    found = []
+    for path in sorted(folder.glob("glm-serve-*.service")):
+        if path.name in planned or not re.fullmatch(r"glm-serve-\d+\.service", path.name):
+            continue
+        if "\n[X-GlmFleet]\n" in path.read_text(encoding="utf-8", errors="replace"):
+            found.append(path.name)
+    return found
+
+
+def in_use(properties: dict[str, str]) -> bool:
+    """Whether a unit runs, or would after the next boot."""
+    return properties.get("ActiveState") in RUNNING or properties.get("UnitFileState") == "enabled"
+
+
+def occupied(replica: Replica, vendor: str, leaving: Collection[str]) -> Optional[str]:
+    """Why the replica could not start, or None. What the units in ``leaving`` hold is free by then."""
+    if replica.action == "none":
         return None
-    where = f"{params['address']} port {params['port']}"
-    problem = _occupancy.address_problem(params["address"])
+    where = f"{replica.address} port {replica.port}"
+    problem = _occupancy.address_problem(replica.address)
     if problem:
-        return f"expected {params['address']} to be an address of this host: {problem}. Next: set glm_bind"
-    owner = _occupancy.port_owner(_host_commands.run, params["address"], params["port"])
-    if owner and not (action == "restart" and owner.startswith(f"the container {container(params['unit'])} (")):
-        return f"expected {where} to be free, found {owner}. Next: stop it, or choose another glm_port"
-    users = _occupancy.gpu_users(_host_commands.run, params["vendor"]) if action == "start" else []
+        return f"expected {replica.address} to be an address of this host: {problem}. Next: set glm_bind"
+    owner = _occupancy.port_owner(_host_commands.run, replica.address, replica.port)
+    if owner and owner.unit not in leaving:
+        return f"expected {where} to be free, found {owner.words}. Next: stop it, or choose another glm_port"
+    if replica.action == "restart":
+        return None  # it holds its GPUs itself
+    users = _occupancy.gpu_users(_host_commands.run, vendor, replica.gpus, leaving)
     if users:
-        return f"expected free GPU memory, found {'; '.join(users)}. Next: stop what holds it (nvidia-smi shows it)"
+        tool = {"nvidia": "nvidia-smi", "amd": "rocm-smi --showpids"}[vendor]
+        return f"expected free GPU memory, found {'; '.join(users)}. Next: stop what holds it ({tool} shows it)"
     return None
 
 
@@ -156,58 +215,95 @@ def fail(module: AnsibleModule, phase: str, text: str) -> NoReturn:
 
 
 def systemctl(module: AnsibleModule, *words: str) -> None:
-    done = _host_commands.run(["systemctl", *words], timeout=60)
+    done = _host_commands.run(["systemctl", *words], timeout=STOP_TIMEOUT_SECONDS)
     if not done.ok:
         fail(
             module,
             "serve, start",
             f"expected systemd to take {done.command}, found that it failed with {done.rc}: {done.evidence()}. Next: "
-            f"systemctl status {module.params['unit']} on the host, then run the role serve again",
+            f"systemctl status {words[-1]} on the host, then run the role serve again",
         )
 
 
-def apply(module: AnsibleModule, unit: str, properties: dict[str, str], action: str) -> None:
-    """Do what was decided; returns while the engine still loads."""
-    if properties.get("NeedDaemonReload") == "yes":
+def apply(module: AnsibleModule, replicas: Sequence[Replica], retired: Sequence[str]) -> None:
+    """Do what was decided; returns while the engines still load."""
+    if any(replica.properties.get("NeedDaemonReload") == "yes" for replica in replicas):
         systemctl(module, "daemon-reload")
-    if properties.get("UnitFileState") != "enabled":
-        systemctl(module, "--no-reload", "enable", unit)
-    if action != "none":
+    if retired:
+        systemctl(module, "--no-reload", "disable", *retired)
+    absent = [replica.unit for replica in replicas if not replica.enabled]
+    if absent:
+        systemctl(module, "--no-reload", "enable", *absent)
+    restarts = [replica.unit for replica in replicas if replica.action == "restart"]
+    starts = [replica.unit for replica in replicas if replica.action != "none"]
+    if retired or starts != restarts or len(restarts) > 1:
+        # What one replica leaves another may be waiting for: GPUs, ports.
+        leaving = [*retired, *restarts]
+        if leaving:
+            systemctl(module, "stop", *leaving)
+        restarts = []
+    if starts:
         # Failures of the past must not count against this start's one retry.
-        _host_commands.run(["systemctl", "reset-failed", unit])
-        systemctl(module, "--no-block", action, unit)
+        _host_commands.run(["systemctl", "reset-failed", *starts])
+        systemctl(module, "--no-block", "restart" if restarts else "start", *starts)
 
 
-def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "unit": {"type": "str", "required": True},
-            "files": {"type": "list", "elements": "path", "required": True},
-            "address": {"type": "str", "required": True},
-            "port": {"type": "int", "required": True},
-            "vendor": {"type": "str", "choices": ["nvidia", "amd"], "default": "nvidia"},
-        },
-        supports_check_mode=True,
-    )
-    unit = module.params["unit"]
+def look(module: AnsibleModule) -> tuple[list[Replica], list[str]]:
+    """The planned units with what has to be done, and those of earlier plans that are still in use."""
+    replicas = [Replica(**given) for given in module.params["replicas"]]
     try:
-        properties = _serving.show_unit(_host_commands.run, unit)
+        for replica in replicas:
+            replica.properties = _serving.show_unit(_host_commands.run, replica.unit)
+            changed = changed_files(replica.files, record_of(replica.unit))
+            replica.action, replica.reasons = decide(replica.properties, changed)
+        old = surplus([replica.unit for replica in replicas])
+        return replicas, [unit for unit in old if in_use(_serving.show_unit(_host_commands.run, unit))]
     except (RuntimeError, OSError) as exc:
         fail(
             module,
             "serve, start",
             f"expected a host that was booted with systemd, found: {exc}. Next: look at systemctl status on the host",
         )
-    record = Path("/run") / container(unit) / "started.json"
-    action, reasons = decide(properties, changed_files(module.params["files"], record))
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "replicas": {
+                "type": "list",
+                "elements": "dict",
+                "required": True,
+                "options": {
+                    "unit": {"type": "str", "required": True},
+                    "files": {"type": "list", "elements": "path", "required": True},
+                    "address": {"type": "str", "required": True},
+                    "port": {"type": "int", "required": True},
+                    "gpus": {"type": "list", "elements": "int", "default": []},
+                },
+            },
+            "vendor": {"type": "str", "choices": ["nvidia", "amd"], "default": "nvidia"},
+        },
+        supports_check_mode=True,
+    )
+    replicas, retired = look(module)
+    leaving = [*retired, *(replica.unit for replica in replicas if replica.action == "restart")]
     # Before anything is stopped: what runs now goes on when its successor could not start.
-    problem = occupied(module.params, action)
-    if problem:
-        fail(module, "serve, preflight", problem)
-    enabled = properties.get("UnitFileState") == "enabled"
+    for replica in replicas:
+        problem = occupied(replica, module.params["vendor"], leaving)
+        if problem:
+            fail(module, "serve, preflight", problem)
+    changed = bool(retired) or any(replica.action != "none" or not replica.enabled for replica in replicas)
     if not module.check_mode:
-        apply(module, unit, properties, action)
-    module.exit_json(changed=action != "none" or not enabled, action=action, reasons=reasons)
+        apply(module, replicas, retired)
+    if retired:
+        done = "would be stopped and disabled" if module.check_mode else "was stopped and disabled"
+        for unit in retired:
+            module.warn(f"serve: {unit} {done}: the plan has {len(replicas)} replica(s) on this host")
+    module.exit_json(
+        changed=changed,
+        replicas=[{"unit": one.unit, "action": one.action, "reasons": one.reasons} for one in replicas],
+        retired=retired,
+    )
 
 
 if __name__ == "__main__":

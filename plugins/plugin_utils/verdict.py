@@ -86,6 +86,7 @@ def plan_summary(plan: Mapping[str, Any]) -> dict[str, Any]:
     model, engine, image, accelerator = (plan.get(key) or {} for key in ("model", "engine", "image", "accelerator"))
     return {
         "replica": plan.get("replica"),
+        "node": {key: (plan.get("node") or {}).get(key) for key in ("count", "rank", "head_address")},
         "model": {key: model.get(key) for key in ("name", "precision", "repository", "revision")},
         "engine": {key: engine.get(key) for key in ("name", "version")},
         "image": image.get("reference"),
@@ -117,6 +118,21 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def worker_report(host: str, plan: Mapping[str, Any]) -> dict[str, Any]:
+    """The report of a host that only computes: its endpoint is the head's, whose answers need every rank."""
+    node = plan["node"]
+    check = {
+        "name": "endpoint",
+        "ok": True,
+        "skipped": True,
+        "expected": "an endpoint on the first host of the replica only",
+        "found": f"rank {node['rank']} of {node['count']}, whose head is {node['head_address']}",
+        "remedy": "",
+        "seconds": 0.0,
+    }
+    return host_report(host, [check], {}, plan)
 
 
 def missing_report(host: str) -> dict[str, Any]:
@@ -155,7 +171,7 @@ def _row(report: Mapping[str, Any]) -> tuple[str, ...]:
         report["endpoint"].get("url", "-"),
         report["endpoint"].get("model", "-"),
         " ".join(str(engine.get(key)) for key in ("name", "version")) if engine else "-",
-        "ok" if report["ok"] else "FAILED",
+        "worker" if report["ok"] and not tried else "ok" if report["ok"] else "FAILED",
         f"{sum(check['ok'] for check in tried)}/{len(tried)}",
         f"{report['seconds']:.1f}",
     )

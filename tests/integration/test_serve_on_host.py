@@ -55,14 +55,22 @@ class Fleet:
     def on_host(self, *argv: str, stdin: str | None = None) -> str:
         return self.machines.execute("gpu-1", *argv, stdin=stdin)
 
-    def show(self, name: str) -> str:
-        return self.on_host("systemctl", "show", UNIT, f"--property={name}", "--value").strip()
+    def show(self, name: str, unit: str = UNIT) -> str:
+        return self.on_host("systemctl", "show", unit, f"--property={name}", "--value").strip()
 
     def deploy(self, *arguments: str, mode: str = "", **changes: Any) -> Run:
         made = {**self.plan, **changes}
         made["env"] = {**made["env"], **({"TOY_MODE": mode} if mode else {})}
+        return self.deploy_plans([made], *arguments)
+
+    def deploy_plans(self, plans: list[dict[str, Any]], *arguments: str) -> Run:
         variables = self.folder / "plan.json"
-        given = {"serve_plan": made, "verify_plan": made, "glm_state_dir": str(self.state), "serve_poll_seconds": 1}
+        given = {
+            "serve_plans": plans,
+            "verify_plans": plans,
+            "glm_state_dir": str(self.state),
+            "serve_poll_seconds": 1,
+        }
         variables.write_text(json.dumps(given), encoding="utf-8")
         done = subprocess.run(
             ["ansible-playbook", "-i", str(self.folder / "hosts.yml"), str(HERE / "serve/serve.yml"),
@@ -269,3 +277,35 @@ def test_a_port_in_use_names_who_has_it(fleet: Fleet) -> None:
 def test_a_missing_image_is_named(fleet: Fleet) -> None:
     run = fleet.deploy(image={**fleet.plan["image"], "reference": "no-such-image:1"})
     assert run.code != 0 and "the image is not on the host" in run.output
+
+
+def replicas_of(made: dict[str, Any]) -> list[dict[str, Any]]:
+    """The host's plan as two replicas on four GPUs each."""
+    both = []
+    for number, indices in enumerate(([0, 1, 2, 3], [4, 5, 6, 7])):
+        one = json.loads(json.dumps({**made, "replica": number, "replicas": 2}))
+        one["accelerator"]["indices"] = indices
+        one["devices"] = [f"nvidia.com/gpu={index}" for index in indices]
+        one["listen"]["port"] = 8000 + number
+        both.append(one)
+    return both
+
+
+def test_two_replicas_share_a_host_and_one_of_them_goes_again(fleet: Fleet) -> None:
+    second = "glm-serve-1.service"
+    assert fleet.deploy().code == 0
+    run = fleet.deploy_plans(replicas_of(fleet.plan))
+    assert run.code == 0, run.output
+    assert re.search(r"^gpu-1 +http://10\.\S+:8001/v1 .* ok +9/9 ", run.output, re.M)
+    for number in (0, 1):
+        assert (fleet.state / f"reports/gpu-1-{number}.json").is_file()
+        journal = fleet.on_host("journalctl", "-u", f"glm-serve-{number}", "-o", "cat")
+        shown = json.loads(re.findall(r"^devices (.*)$", journal, re.M)[-1])
+        assert sorted(shown) == [f"/dev/nvidia{index}" for index in range(4 * number, 4 * number + 4)]
+    again = fleet.deploy_plans(replicas_of(fleet.plan))
+    assert (again.code, again.changed()) == (0, 0), again.output
+    back = fleet.deploy()
+    assert back.code == 0 and f"{second} was stopped and disabled" in back.output
+    assert (fleet.show("ActiveState", second), fleet.show("UnitFileState", second)) == ("inactive", "disabled")
+    last = fleet.deploy()
+    assert (last.code, last.changed()) == (0, 0) and "disabled" not in last.output

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.glm.fleet.plugins.plugin_utils import catalog, planner
-from tests.unit.serve.plans import REVISION, plan
+from tests.unit.serve.plans import REVISION, plan, replicas, rocm, venv
 from tests.unit.serve.render import render
 
 pytestmark = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
@@ -30,7 +30,8 @@ TRICKY = [
 
 def analyze(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
     """Verify a unit in a root of its own, so that this machine's units and programs play no part."""
-    for program in ("usr/bin/docker", "usr/bin/python3"):
+    engines = [f"opt/glm/engines/{name}" for name in ("vllm-0.32.0/bin/vllm", "sglang-0.5.10/bin/python")]
+    for program in ("usr/bin/docker", "usr/bin/python3", *engines):
         target = folder / program
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text("#!/bin/sh\n", encoding="utf-8")
@@ -66,6 +67,24 @@ def test_rendered_units_are_valid(engine: str, extra: list[str], tmp_path: Path)
 )
 def test_other_plans_are_valid_too(change: dict[str, Any], tmp_path: Path) -> None:
     done = analyze(tmp_path, render("glm-serve.service", plan(**change)))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+@pytest.mark.parametrize("extra", [[], TRICKY], ids=["plain", "tricky"])
+def test_units_for_rocm_and_for_replicas_are_valid(engine: str, extra: list[str], tmp_path: Path) -> None:
+    for number, made in enumerate([rocm(engine), *replicas(2, engine)]):
+        made["command"] += extra
+        done = analyze(tmp_path / str(number), render("glm-serve.service", made))
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+@pytest.mark.parametrize("extra", [[], TRICKY], ids=["plain", "tricky"])
+def test_units_for_bare_metal_are_valid(engine: str, extra: list[str], tmp_path: Path) -> None:
+    made = venv(engine)
+    made["command"] += extra
+    done = analyze(tmp_path, render("glm-serve-venv.service", made))
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -330,6 +330,22 @@ def test_second_run_changes_nothing_and_asks_nobody(controller: Controller) -> N
     assert controller.lock_file.stat().st_mtime_ns == written
 
 
+def test_without_containers_the_engine_s_own_python_fetches(controller: Controller) -> None:
+    # Its folder has no docker: a call of it would fail.
+    tools = controller.folder / "tools"
+    tools.mkdir()
+    for name in ("systemctl", "systemd-run", "journalctl"):
+        (tools / name).symlink_to(STAND_INS / name)
+    controller.path = f"{tools}:/usr/bin:/bin"
+    code, output = controller.play(weights={"python": sys.executable, "image": None})
+    assert code != 0 and f"{sys.executable} has no huggingface_hub" in output and "role engine_venv" in output
+    code, output = controller.play(weights={"python": client_python(NEWEST), "image": None})
+    assert code == 0 and "changed=1" in output, output
+    assert len(list(controller.hf_home().glob("hub/models--zai-org--Tiny/snapshots/*/*.safetensors"))) == 2
+    code, output = controller.play(weights={"python": client_python(NEWEST), "image": None})
+    assert code == 0 and "changed=0" in output, output
+
+
 def test_hosts_agree_on_a_commit_even_when_the_branch_moves(controller: Controller, repositories: Path) -> None:
     code, output = controller.play(hosts="h1,h2,h3")
     assert code == 0, output

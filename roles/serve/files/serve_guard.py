@@ -1,7 +1,7 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a serving unit does around its container: wait for what it needs, prove that it serves, clean up.
+"""What a serving unit does around its engine: wait for what it needs, prove that it serves, clean up.
 
 Called by glm-serve-<n>.service only. Standard library, Python 3.9 or newer. Exit 0 means go on; exit 1 is a failure
 whose reason is the last line on stderr, which the journal keeps.
@@ -27,6 +27,8 @@ DOCKER = "/usr/bin/docker"
 CDI_FOLDERS = ("/etc/cdi", "/run/cdi")
 # The one node that each GPU has, by CDI kind. (NVIDIA's specs list render nodes, too.)
 GPU_NODES = {"nvidia.com/gpu": re.compile(r"/dev/nvidia\d+"), "amd.com/gpu": re.compile(r"/dev/dri/renderD\d+")}
+# Where there is no CDI: device files of which each GPU has one, by a file or folder that comes with them.
+GPU_FILES = {"/dev/nvidiactl": "dev/nvidia[0-9]*", "/dev/dri": "dev/dri/renderD*"}
 # A first request may still compile kernels.
 CHAT_SECONDS = 600
 CHAT_ATTEMPTS = 3
@@ -42,7 +44,7 @@ def say(text: str) -> None:
     print(f"glm: {text}", file=sys.stderr, flush=True)
 
 
-# --- before the container ---------------------------------------------------------------------------------------
+# --- before the engine ------------------------------------------------------------------------------------------
 
 
 def docker(*words: str) -> str:
@@ -61,8 +63,9 @@ def remove_container(name: str) -> None:
 
 
 def read_cdi(folders: tuple[str, ...] = CDI_FOLDERS) -> list[dict[str, Any]]:
-    """Every CDI spec as ``{path, folder, kind, names, nodes}``; ``nodes`` holds host paths by container path.
+    """Every CDI spec as ``{path, folder, kind, devices, common}``.
 
+    ``devices`` holds for each device name its host paths by container path; ``common`` those that every device brings.
     nvidia-ctk writes YAML, which the standard library cannot read, so the few keys needed are taken line by line
     (container-orchestrated-devices/container-device-interface, SPEC.md: ``kind``, ``devices[].name``,
     ``deviceNodes[].path`` with an optional ``hostPath``).
@@ -81,45 +84,58 @@ def read_cdi(folders: tuple[str, ...] = CDI_FOLDERS) -> list[dict[str, Any]]:
 
 
 def _from_json(spec: dict[str, Any]) -> dict[str, Any]:
-    nodes = {}
-    names = set()
-    for device in [*spec.get("devices", []), spec]:
-        if "name" in device:
-            names.add(str(device["name"]))
-        for node in device.get("containerEdits", {}).get("deviceNodes", []):
-            nodes[node["path"]] = node.get("hostPath", node["path"])
-    return {"kind": spec.get("kind", ""), "names": names, "nodes": nodes}
+    def nodes(holder: dict[str, Any]) -> dict[str, str]:
+        listed = holder.get("containerEdits", {}).get("deviceNodes", [])
+        return {node["path"]: node.get("hostPath", node["path"]) for node in listed}
+
+    devices = {str(device["name"]): nodes(device) for device in spec.get("devices", [])}
+    return {"kind": spec.get("kind", ""), "devices": devices, "common": nodes(spec)}
 
 
 def _from_yaml(text: str) -> dict[str, Any]:
+    """Each list item of ``devices`` is one device; its name may stand before or after its nodes."""
     kind = ""
-    names = set()
-    nodes = {}
+    common: dict[str, str] = {}
+    devices: dict[str, dict[str, str]] = {}
+    nodes = common
+    # Columns of the dashes before devices, and of a device's own keys; None outside of `devices`.
+    dashes: Optional[int] = None
+    keys: Optional[int] = None
+    in_devices = False
     item: dict[str, str] = {}
-    for line in [*text.splitlines(), "-"]:
-        match = re.match(r"\s*(-?)\s*(?:([A-Za-z]+):\s*(.*?)\s*)?$", line)
+    for line in [*text.splitlines(), "end:"]:
+        match = re.match(r"( *)(- *)?(?:([A-Za-z]+):\s*(.*?)\s*)?$", line)
         if not match:
             continue
-        dash, key, value = match.group(1), match.group(2), (match.group(3) or "").strip("\"'")
-        if dash:
+        indent, dash, key = len(match.group(1)), match.group(2) or "", match.group(3)
+        value = (match.group(4) or "").strip("\"'")
+        top = indent == 0 and not dash and key is not None
+        if dash or top:
             if item.get("path", "").startswith("/dev/"):
                 nodes[item["path"]] = item.get("hostPath", item["path"])
             item = {}
-        if key == "kind":
-            kind = value
-        elif key == "name":
-            names.add(value)
+        if top:
+            in_devices = key == "devices"
+            nodes, dashes, keys = common, None, None
+            kind = value if key == "kind" else kind
+        elif dash and in_devices and dashes in (None, indent):
+            nodes, dashes, keys = {}, indent, indent + len(dash)
+        if key == "name" and indent + len(dash) == keys:
+            devices[value] = nodes
         elif key in ("path", "hostPath"):
             item[key] = value
-    return {"kind": kind, "names": names, "nodes": nodes}
+    return {"kind": kind, "devices": devices, "common": common}
 
 
 def missing_devices(wanted: list[str], gpus: int, specs: list[dict[str, Any]]) -> list[str]:
-    """What is not there yet, in words; empty when every device can be given to a container."""
+    """What is not there yet, in words; empty when every device can be given to a container.
+
+    ``gpus`` is how many ``all`` has to mean. Other devices of a spec may be missing: they are not this replica's.
+    """
     missing = []
     for device in wanted:
         kind, name = device.partition("=")[::2]
-        naming = [spec for spec in specs if spec["kind"] == kind and name in spec["names"]]
+        naming = [spec for spec in specs if spec["kind"] == kind and name in spec["devices"]]
         if not naming:
             missing.append(f"no CDI spec in {' or '.join(CDI_FOLDERS)} names the device {device}")
             continue
@@ -129,24 +145,39 @@ def missing_devices(wanted: list[str], gpus: int, specs: list[dict[str, Any]]) -
             both = " and ".join(rivals)
             missing.append(f"{both} both name the device {device}, so Docker uses neither: remove all but one")
             continue
-        nodes: dict[str, str] = naming[-1]["nodes"]
+        nodes: dict[str, str] = {**naming[-1]["common"], **naming[-1]["devices"][name]}
         missing += [f"the device file {host} is missing" for host in nodes.values() if not Path(host).exists()]
         pattern = GPU_NODES.get(kind)
         found = len([path for path in nodes if pattern and pattern.fullmatch(path)])
         if name == "all" and pattern and found < gpus:
             missing.append(f"the CDI spec of {kind} lists {found} of the {gpus} GPUs of the plan")
+    return list(dict.fromkeys(missing))
+
+
+def missing_nodes(wanted: list[str], gpus: int, root: Path = Path("/")) -> list[str]:
+    """Which device files are not there yet, in words. A GPU that can compute has one render node (AMD, amdgpu driver);
+    a management controller's display has none.
+    """
+    missing = [f"{path} is missing" for path in wanted if not (root / path.lstrip("/")).exists()]
+    for path, pattern in GPU_FILES.items():
+        found = len(list(root.glob(pattern)))
+        if path in wanted and not missing and found < gpus:
+            missing.append(f"/{pattern} are {found} of the {gpus} GPUs of the plan")
     return missing
 
 
-def wait_for_devices(wanted: list[str], gpus: int, deadline: float) -> None:
+def wait_for_devices(options: argparse.Namespace) -> None:
     """Return when the GPUs are there; raise GuardError at the deadline, naming what is missing."""
+    deadline = time.monotonic() + options.wait
     announced = False
     while True:
-        missing = missing_devices(wanted, gpus, read_cdi())
+        missing = missing_devices(options.device, options.gpus, read_cdi()) if options.device else []
+        missing += missing_nodes(options.node, options.gpus)
         if not missing:
             return
         if time.monotonic() >= deadline:
-            raise GuardError("the GPUs are not ready: " + "; ".join(missing) + ". Look at nvidia-cdi-refresh.service")
+            where = "nvidia-cdi-refresh.service" if options.device else "the driver: dmesg"
+            raise GuardError(f"the GPUs are not ready: {'; '.join(missing)}. Look at {where}")
         if not announced:
             say("waiting for the GPUs: " + "; ".join(missing))
             announced = True
@@ -191,21 +222,25 @@ def stamp(files: list[str], folder: Optional[str]) -> None:
 
 
 def prestart(options: argparse.Namespace) -> None:
-    """Everything that must be true before ``docker run``."""
-    remove_container(options.container)
-    wait_for_devices(options.device, options.gpus, time.monotonic() + options.wait)
+    """Everything that must be true before the engine is started."""
+    if options.container:
+        remove_container(options.container)
+    wait_for_devices(options)
     wait_for_port(options.address, options.port)
     stamp(options.stamp, os.environ.get("RUNTIME_DIRECTORY"))
 
 
-# --- after the container ----------------------------------------------------------------------------------------
+# --- after the engine -------------------------------------------------------------------------------------------
 
 
 def read_key(path: str) -> str:
-    """The API key from ``NAME=value`` or from one line of YAML with a JSON string."""
+    """The API key from ``NAME=value`` (as docker reads it, or systemd) or from one line of YAML with a JSON string."""
     line = Path(path).read_text(encoding="utf-8").splitlines()[-1]
     if path.endswith(".env"):
         return line.partition("=")[2]
+    if path.endswith(".conf"):
+        value = line.partition("=")[2]
+        return re.sub(r"\\(.)", r"\1", value[1:-1]) if value.startswith('"') else value
     return str(json.loads(line.partition(": ")[2]))
 
 
@@ -273,7 +308,7 @@ def ready(options: argparse.Namespace, main_pid: int) -> None:
     while not models_answer(options):
         now = time.monotonic()
         if born is None or started_at(main_pid) != born:
-            raise GuardError(f"the container ended after {now - begun:.0f} s, before the engine answered")
+            raise GuardError(f"the engine ended after {now - begun:.0f} s, before the engine answered")
         if now >= deadline:
             raise GuardError(f"the engine answered no /v1/models within its budget of {options.wait} s")
         if now - spoken >= HEARTBEAT_SECONDS:
@@ -290,7 +325,7 @@ def ready(options: argparse.Namespace, main_pid: int) -> None:
             say(f"ready after {time.monotonic() - begun:.0f} s: {options.model} answers a chat")
             return
         if started_at(main_pid) != born:
-            raise GuardError(f"the container ended while it answered the first chat ({problem})")
+            raise GuardError(f"the engine ended while it answered the first chat ({problem})")
         time.sleep(2)
     raise GuardError(f"the engine answers /v1/models but not a chat: {problem or 'its start budget is spent'}")
 
@@ -305,14 +340,15 @@ def parse(argv: list[str]) -> argparse.Namespace:
     for verb in ("prestart", "ready", "poststop"):
         sub = verbs.add_parser(verb)
         if verb != "ready":
-            sub.add_argument("--container", required=True)
+            sub.add_argument("--container", required=verb == "poststop", help="name; none on bare metal")
         if verb != "poststop":
             sub.add_argument("--address", required=True)
             sub.add_argument("--port", type=int, required=True)
             sub.add_argument("--wait", type=int, required=True, help="seconds")
         if verb == "prestart":
             sub.add_argument("--device", action="append", default=[], help="CDI name, kind=device")
-            sub.add_argument("--gpus", type=int, required=True)
+            sub.add_argument("--node", action="append", default=[], help="device file or folder")
+            sub.add_argument("--gpus", type=int, required=True, help="of the host")
             sub.add_argument("--stamp", action="append", default=[], help="file this start is made from")
         if verb == "ready":
             sub.add_argument("--model", required=True)

@@ -1,4 +1,4 @@
-"""Serving plans as the planner makes them (docs/architecture.md, schema 1), for tests that start from one."""
+"""Serving plans as the planner makes them (docs/architecture.md, schema 2), for tests that start from one."""
 
 from __future__ import annotations
 
@@ -9,8 +9,18 @@ REVISION = "0123456789abcdef0123456789abcdef01234567"
 SNAPSHOT = f"/root/.cache/huggingface/hub/models--zai-org--GLM-5.1-FP8/snapshots/{REVISION}"
 
 _COMMON: dict[str, Any] = {
-    "schema": 1,
+    "schema": 2,
     "replica": 0,
+    "replicas": 1,
+    "runtime": {
+        "kind": "container",
+        "network": "bridge",
+        "path": None,
+        "package": None,
+        "python": None,
+        "index_urls": [],
+    },
+    "node": {"count": 1, "rank": 0, "head_address": None, "interface": None, "port": 20000},
     "model": {
         "name": "GLM-5.1",
         "precision": "fp8",
@@ -18,10 +28,20 @@ _COMMON: dict[str, Any] = {
         "revision": REVISION,
         "requested_revision": "main",
     },
-    "accelerator": {"name": "B200", "count": 8, "vendor": "nvidia", "architecture": "sm100", "memory_gib": 179.06},
+    "accelerator": {
+        "name": "B200",
+        "count": 8,
+        "vendor": "nvidia",
+        "architecture": "sm100",
+        "memory_gib": 179.06,
+        "indices": list(range(8)),
+    },
     "served_model_name": "glm-5.1-fp8",
     "listen": {"address": "10.0.0.5", "port": 8000, "container_port": 8000},
     "devices": ["nvidia.com/gpu=all"],
+    "device_nodes": [],
+    "device_groups": [],
+    "security_options": [],
     "mounts": [
         {"source": "/var/lib/glm/huggingface", "target": "/root/.cache/huggingface", "read_only": True},
         {"source": "/var/lib/glm/cache/engine", "target": "/root/.cache/engine", "read_only": False},
@@ -103,3 +123,53 @@ def plan(engine: str = "vllm", **changes: Any) -> dict[str, Any]:
     """A complete plan for ``engine``; top-level keys can be replaced."""
     chosen = {"vllm": _VLLM, "sglang": _SGLANG}[engine]
     return copy.deepcopy({**_COMMON, **chosen, **changes})
+
+
+def replicas(count: int = 2, engine: str = "vllm", **changes: Any) -> list[dict[str, Any]]:
+    """Plans of ``count`` replicas that share a host of eight GPUs, with a port each."""
+    made = []
+    for number in range(count):
+        one = plan(engine, replica=number, replicas=count, **changes)
+        indices = list(range(number * 8 // count, (number + 1) * 8 // count))
+        one["accelerator"]["indices"] = indices
+        one["devices"] = [f"nvidia.com/gpu={index}" for index in indices]
+        one["listen"]["port"] += number
+        made.append(one)
+    return made
+
+
+def rocm(engine: str = "vllm", **changes: Any) -> dict[str, Any]:
+    """A plan for eight MI300X in a container."""
+    made = plan(engine, **changes)
+    made["accelerator"].update(name="MI300X", vendor="amd", architecture="gfx942", memory_gib=191.69)
+    made.update(
+        devices=[],
+        device_nodes=["/dev/kfd", "/dev/dri"],
+        device_groups=["video", "render"],
+        security_options=["seccomp=unconfined"],
+    )
+    return made
+
+
+def venv(engine: str = "vllm", **changes: Any) -> dict[str, Any]:
+    """A plan for bare metal, with what the planner makes different there."""
+    made = plan(engine)
+    path = f"/opt/glm/engines/{made['engine']['name']}-{made['engine']['version']}"
+    made["runtime"] = {
+        "kind": "venv",
+        "network": "host",
+        "path": path,
+        "package": f"{made['engine']['name']}=={made['engine']['version']}",
+        "python": "3.12",
+        "index_urls": [],
+    }
+    made["paths"]["engines"] = "/opt/glm/engines"
+    made.update(image=None, mounts=[])
+    words = [word.replace("/root/.cache/huggingface", "/var/lib/glm/huggingface") for word in made["command"]]
+    if engine == "vllm":
+        made["command"] = [f"{path}/bin/vllm", "serve", *words]
+    else:
+        made["secret"]["container_path"] = "/run/glm-serve-0/engine.yaml"
+        words = [word.replace("/run/glm/engine.yaml", "/run/glm-serve-0/engine.yaml") for word in words]
+        made["command"] = [f"{path}/bin/python", *words[1:]]
+    return {**made, **copy.deepcopy(changes)}

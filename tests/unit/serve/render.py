@@ -13,6 +13,10 @@ from ansible_collections.glm.fleet.plugins.filter.unit import FilterModule
 ROOT = Path(__file__).parents[3]
 
 
+# As `getent group` has them on a host whose numbers are not the image's.
+GROUPS = {"video": ["x", "44", ""], "render": ["x", "993", ""]}
+
+
 def render(name: str, plan: dict[str, Any], api_key: str = "glm-test-key") -> str:
     """The text of ``templates/<name>.j2`` for a plan."""
     environment = jinja2.Environment(
@@ -23,4 +27,4 @@ def render(name: str, plan: dict[str, Any], api_key: str = "glm-test-key") -> st
     )
     environment.filters.update({f"glm.fleet.{key}": door for key, door in FilterModule().filters().items()})
     environment.filters["comment"] = comment
-    return environment.get_template(f"{name}.j2").render(plan=plan, api_key=api_key)
+    return environment.get_template(f"{name}.j2").render(plan=plan, api_key=api_key, host_groups=GROUPS)

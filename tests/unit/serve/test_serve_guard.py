@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
@@ -14,7 +15,10 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.glm.fleet.plugins.module_utils import _serving
+from ansible_collections.glm.fleet.plugins.plugin_utils import unit
 from roles.serve.files import serve_guard as guard
+from tests.unit.serve.plans import plan, venv
 from tests.unit.verify.fake_engine import KEY, MODEL, Behaviour, engine
 
 # As `nvidia-ctk cdi generate` writes it, shortened to two GPUs.
@@ -60,8 +64,13 @@ def specs(folder: Path, text: str, name: str = "nvidia.yaml") -> list[dict[str, 
 
 def test_a_spec_in_yaml_is_understood(tmp_path: Path) -> None:
     (spec,) = specs(tmp_path, CDI.format(missing="/dev/null"))
-    assert spec["kind"] == "nvidia.com/gpu" and spec["names"] == {"0", "1", "all"}
-    assert spec["nodes"]["/dev/nvidia1"] == "/dev/null" and "/usr/bin/nvidia-smi" not in spec["nodes"]
+    assert spec["kind"] == "nvidia.com/gpu"
+    assert spec["devices"] == {
+        "0": {"/dev/nvidia0": "/dev/null"},
+        "1": {"/dev/nvidia1": "/dev/null"},
+        "all": {"/dev/nvidia0": "/dev/null", "/dev/nvidia1": "/dev/null"},
+    }
+    assert spec["common"] == {"/dev/nvidia-modeset": "/dev/null", "/dev/nvidiactl": "/dev/null"}
     assert guard.missing_devices(["nvidia.com/gpu=all"], 2, [spec]) == []
 
 
@@ -121,10 +130,46 @@ def test_a_file_that_docker_does_not_read_is_not_read(tmp_path: Path) -> None:
     assert specs(tmp_path, CDI.format(missing="/dev/null"), "nvidia.yml") == []
 
 
-def test_waiting_for_devices_ends_at_its_deadline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_replica_asks_for_its_own_gpus_only(tmp_path: Path) -> None:
+    text = CDI.format(missing="/dev/null").replace("path: /dev/nvidia1", "path: /dev/nvidia1 ")
+    (spec,) = specs(tmp_path, text)
+    spec["devices"]["1"]["/dev/nvidia1"] = "/dev/no-such-device"
+    assert guard.missing_devices(["nvidia.com/gpu=0"], 2, [spec]) == []
+    assert guard.missing_devices(["nvidia.com/gpu=1"], 2, [spec]) == ["the device file /dev/no-such-device is missing"]
+
+
+def test_render_nodes_are_counted_where_there_is_no_cdi(tmp_path: Path) -> None:
+    """AMD: what the plan passes are /dev/kfd and the folder /dev/dri."""
+    wanted = ["/dev/kfd", "/dev/dri"]
+    assert guard.missing_nodes(wanted, 2, tmp_path) == ["/dev/kfd is missing", "/dev/dri is missing"]
+    (tmp_path / "dev/dri").mkdir(parents=True)
+    for name in ("kfd", "dri/card0", "dri/card1", "dri/card2", "dri/renderD128"):
+        (tmp_path / "dev" / name).touch()
+    assert guard.missing_nodes(wanted, 2, tmp_path) == ["/dev/dri/renderD* are 1 of the 2 GPUs of the plan"]
+    (tmp_path / "dev/dri/renderD129").touch()
+    assert guard.missing_nodes(wanted, 2, tmp_path) == []
+
+
+def prestart(*words: str) -> argparse.Namespace:
+    common = ["--container", "glm-serve-0", "--address", "127.0.0.1", "--port", "1", "--wait", "0", "--gpus", "8"]
+    return guard.parse(["prestart", *common, *words])
+
+
+@pytest.mark.parametrize(
+    ("words", "place"),
+    [(["--device", "nvidia.com/gpu=all"], "nvidia-cdi-refresh"), (["--node", "/dev/no-such-node"], "dmesg")],
+)
+def test_waiting_for_devices_ends_at_its_deadline(
+    words: list[str], place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(guard, "read_cdi", lambda: [])
-    with pytest.raises(guard.GuardError, match="nvidia-cdi-refresh"):
-        guard.wait_for_devices(["nvidia.com/gpu=all"], 8, time.monotonic())
+    with pytest.raises(guard.GuardError, match=place):
+        guard.wait_for_devices(prestart(*words))
+
+
+def test_a_host_without_cdi_is_not_asked_for_specs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "read_cdi", lambda: pytest.fail("there is no CDI on this host"))
+    guard.wait_for_devices(prestart("--node", "/dev/null"))
 
 
 def test_a_port_in_use_is_named_and_a_free_one_is_not() -> None:
@@ -154,6 +199,15 @@ def test_the_record_holds_the_checksums_of_what_was_started(tmp_path: Path) -> N
 def test_the_key_is_read_from_either_file(name: str, text: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(text, encoding="utf-8")
     assert guard.read_key(str(tmp_path / name)) == KEY
+
+
+@pytest.mark.parametrize("key", ["glm-abc", 'a"b', "a\\b", "$x`y", "'q'"])
+@pytest.mark.parametrize("made", [plan(), venv(), plan("sglang")], ids=["docker", "systemd", "yaml"])
+def test_the_key_is_read_as_the_engine_reads_it(made: dict[str, Any], key: str, tmp_path: Path) -> None:
+    file = tmp_path / Path(unit.replica(made)["files"]["secret"]).name
+    file.write_text("# header\n" + unit.secret_file(made, key), encoding="utf-8")
+    assert guard.read_key(str(file)) == key
+    assert key in _serving.read_secrets([str(file)]), "or a log could show it"
 
 
 def prove(port: int, secret: Path, pid: int, wait: int = 10, key: str = KEY) -> None:
@@ -209,11 +263,11 @@ def closed_port() -> int:
         return int(taken.getsockname()[1])
 
 
-def test_a_container_that_ends_is_noticed_at_once(secret: Path) -> None:
+def test_an_engine_that_ends_is_noticed_at_once(secret: Path) -> None:
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.3)"])
     try:
         begun = time.monotonic()
-        with pytest.raises(guard.GuardError, match="the container ended"):
+        with pytest.raises(guard.GuardError, match="the engine ended"):
             prove(closed_port(), secret, child.pid, wait=60)
         assert time.monotonic() - begun < 5
     finally:
@@ -247,6 +301,6 @@ def test_a_leftover_container_is_removed_and_nothing_else(monkeypatch: pytest.Mo
 
 def test_render_nodes_do_not_count_as_gpus_of_nvidia() -> None:
     paths = [f"/dev/{kind}{number}" for number in range(4) for kind in ("nvidia", "dri/renderD12")]
-    spec = {"kind": "nvidia.com/gpu", "names": {"all"}, "nodes": dict.fromkeys(paths, "/dev/null")}
+    spec = {"kind": "nvidia.com/gpu", "devices": {"all": dict.fromkeys(paths, "/dev/null")}, "common": {}}
     spec.update(path="/etc/cdi/nvidia.yaml", folder="/etc/cdi")
     assert "lists 4 of the 8 GPUs" in guard.missing_devices(["nvidia.com/gpu=all"], 8, [spec])[0]

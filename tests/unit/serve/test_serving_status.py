@@ -54,7 +54,7 @@ def test_phases_without_engine_lines() -> None:
     assert _serving.phase_of({**STARTING, "SubState": "start-pre"}, waiting) == (
         "waiting for the host", "waiting for the GPUs: no CDI spec",
     )  # fmt: skip
-    assert _serving.phase_of(STARTING, waiting) == ("starting the container", "")
+    assert _serving.phase_of(STARTING, waiting) == ("starting the program", "")
     assert _serving.phase_of(STARTING, engine_lines("hello")) == ("starting the engine", "")
     assert _serving.phase_of({"ActiveState": "active"}, engine_lines("Load weight begin")) == ("ready", "")
 
@@ -200,7 +200,7 @@ def test_the_process_that_has_the_port_is_named() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         owner = _occupancy.port_owner(no_docker, "127.0.0.1", port)
-        assert owner is not None and owner.startswith(f"process {os.getpid()} (")
+        assert owner is not None and owner.words.startswith(f"process {os.getpid()} (") and owner.unit is None
         assert _occupancy.port_owner(no_docker, "0.0.0.0", port) is not None
         assert _occupancy.port_owner(no_docker, "127.0.0.2", port) is None
     assert _occupancy.port_owner(no_docker, "127.0.0.1", port) is None
@@ -221,7 +221,7 @@ def test_a_container_that_has_the_port_is_named() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         owner = _occupancy.port_owner(docker, "127.0.0.1", taken.getsockname()[1])
-    assert owner == "the container old-vllm (vllm/vllm-openai:v0.19.0)"
+    assert owner == ("the container old-vllm (vllm/vllm-openai:v0.19.0)", None)
 
 
 def test_foreign_command_lines_lose_their_secrets() -> None:
@@ -235,16 +235,69 @@ def test_an_address_of_another_host_is_refused() -> None:
 
 def smi(gpus: str, apps: str) -> _occupancy.Runner:
     def run(argv: Sequence[str]) -> CommandResult:
-        return CommandResult(tuple(argv), 0, gpus if "memory.used" in argv[1] else apps, "")
+        return CommandResult(tuple(argv), 0, gpus if "--query-gpu" in argv[1] else apps, "")
 
     return run
 
 
 def test_gpu_memory_that_others_hold_is_named() -> None:
-    busy = _occupancy.gpu_users(smi("0, 120000\n1, 4\n", "4711, python3, 119000\n"), "nvidia")
-    assert busy == ["GPU 0: 120000 MiB", "process 4711, python3, 119000"]
-    assert _occupancy.gpu_users(smi("0, 623\n1, 4\n", ""), "nvidia") == []
-    assert _occupancy.gpu_users(no_docker, "nvidia") == [] and _occupancy.gpu_users(smi("0, 9999\n", ""), "amd") == []
+    run = smi("0, GPU-a, 120000\n1, GPU-b, 4\n", "GPU-a, 4711, python3, 119000\n")
+    assert _occupancy.gpu_users(run, "nvidia", [0, 1]) == ["GPU 0: 120000 MiB", "process 4711, python3, 119000"]
+    assert _occupancy.gpu_users(run, "nvidia", [1]) == [], "another replica's GPUs are not this one's"
+    assert _occupancy.gpu_users(smi("0, GPU-a, 120000\n", ""), "nvidia", [0]) == ["GPU 0: 120000 MiB"]
+    assert _occupancy.gpu_users(smi("0, GPU-a, 623\n", ""), "nvidia", [0]) == []
+    assert _occupancy.gpu_users(no_docker, "nvidia", [0]) == []
+
+
+CONTAINER = "ab" * 32
+
+
+def groups_of(tmp_path: Path, groups: dict[int, str]) -> Path:
+    for pid, group in groups.items():
+        (tmp_path / "proc" / str(pid)).mkdir(parents=True)
+        (tmp_path / "proc" / str(pid) / "cgroup").write_text(f"0::{group}\n", encoding="utf-8")
+    return tmp_path
+
+
+def test_memory_of_a_replica_that_is_stopped_first_does_not_count(tmp_path: Path) -> None:
+    root = groups_of(
+        tmp_path,
+        {
+            1: "/system.slice/glm-serve-0.service",
+            2: f"/system.slice/docker-{CONTAINER}.scope",
+            3: f"/docker/{CONTAINER}",
+            4: "/user.slice/user-1000.slice",
+        },
+    )
+    apps = "".join(f"GPU-{pid}, {pid}, python3, 9000\n" for pid in (1, 2, 3, 4))
+    tool = smi("".join(f"{pid}, GPU-{pid}, 9000\n" for pid in (1, 2, 3, 4)), apps)
+
+    def run(argv: Sequence[str]) -> CommandResult:
+        if argv[0] == "docker":
+            return CommandResult(tuple(argv), 0 if argv[-1] == CONTAINER else 1, "/glm-serve-0\n", "")
+        return tool(argv)
+
+    for pid in (1, 2, 3):
+        assert _occupancy.serving_unit_of(run, pid, root / "proc") == "glm-serve-0.service"
+    assert _occupancy.serving_unit_of(run, 4, root / "proc") is None
+    busy = _occupancy.gpu_users(run, "nvidia", [1, 2, 3, 4], ["glm-serve-0.service"], root)
+    assert busy == ["GPU 4: 9000 MiB", "process 4, python3, 9000"]
+    assert len(_occupancy.gpu_users(run, "nvidia", [1, 2, 3, 4], [], root)) == 8
+
+
+def test_amd_memory_is_read_from_the_driver(tmp_path: Path) -> None:
+    root = groups_of(tmp_path, {77: "/user.slice"})
+    (root / "proc/77/cmdline").write_bytes(b"python3\0train.py\0")
+    (root / "proc/77/comm").write_text("python3\n", encoding="utf-8")
+    (root / "sys/class/kfd/kfd/proc/77").mkdir(parents=True)
+    for minor, used in ((128, 10 * 2**20), (136, 90000 * 2**20)):
+        device = root / f"sys/class/drm/renderD{minor}/device"
+        device.mkdir(parents=True)
+        (device / "mem_info_vram_used").write_text(f"{used}\n", encoding="ascii")
+    assert _occupancy.gpu_users(no_docker, "amd", [0], root=root) == []
+    busy = _occupancy.gpu_users(no_docker, "amd", [0, 1], root=root)
+    assert busy == ["GPU 1: 90000 MiB", "process 77 (python3: python3 train.py)"]
+    assert _occupancy.gpu_users(no_docker, "amd", [0, 1], root=tmp_path / "nothing") == []
 
 
 @pytest.mark.parametrize(("job", "state"), [("4711", "activating"), ("0", "inactive"), ("", "inactive")])

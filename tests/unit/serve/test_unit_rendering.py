@@ -8,8 +8,8 @@ import re
 import pytest
 
 from ansible_collections.glm.fleet.plugins.plugin_utils import unit
-from tests.unit.serve.plans import REVISION, plan
-from tests.unit.serve.render import render
+from tests.unit.serve.plans import REVISION, plan, replicas, rocm, venv
+from tests.unit.serve.render import GROUPS, render
 
 
 @pytest.mark.parametrize(
@@ -177,3 +177,108 @@ def test_the_environment_file_has_a_header_that_docker_skips() -> None:
     lines = render("glm-serve.env", plan()).splitlines()
     assert lines[-2:] == ["HF_HUB_OFFLINE=1", "VLLM_NO_USAGE_STATS=1"]
     assert all(line.startswith("#") for line in lines[:-2])
+
+
+def test_each_replica_has_its_own_unit_files_port_and_gpus() -> None:
+    first, second = (unit.replica(one) for one in replicas(2))
+    assert (first["unit"], second["unit"]) == ("glm-serve-0.service", "glm-serve-1.service")
+    assert set(first["files"].values()) & set(second["files"].values()) == {unit.GUARD}
+    assert second["serving_unit"]["gpus"] == [4, 5, 6, 7] and second["serving_unit"]["port"] == 8001
+    argv = second["exec"]["start"]
+    assert option(argv, "--device") == [f"nvidia.com/gpu={index}" for index in (4, 5, 6, 7)]
+    assert option(argv, "--publish") == ["10.0.0.5:8001:8000"] and option(argv, "--name") == ["glm-serve-1"]
+    assert option(second["exec"]["start_pre"], "--device") == option(argv, "--device")
+    assert "\n[X-GlmFleet]\n" in render("glm-serve.service", replicas(2)[1])
+
+
+def test_rocm_gets_its_device_files_and_groups_and_no_more_rights_than_it_needs() -> None:
+    made = unit.replica(rocm(), GROUPS)
+    argv = made["exec"]["start"]
+    assert option(argv, "--device") == ["/dev/kfd", "/dev/dri"]
+    assert option(argv, "--group-add") == ["44", "993"], "the host's numbers: names mean others inside the image"
+    assert option(argv, "--security-opt") == ["no-new-privileges", "seccomp=unconfined"]
+    assert option(argv, "--network") == ["bridge"]
+    assert not {"--privileged", "--cap-add", "/dev/mem", "amd.com/gpu=all"} & set(argv)
+    guard = made["exec"]["start_pre"]
+    assert option(guard, "--node") == ["/dev/kfd", "/dev/dri"] and option(guard, "--gpus") == ["8"]
+    assert "--device" not in guard
+    text = render("glm-serve.service", rocm())
+    assert "nvidia" not in text
+
+
+def test_a_group_that_the_host_lacks_is_named() -> None:
+    with pytest.raises(unit.UnitError, match="no group render"):
+        unit.replica(rocm(), {"video": ["x", "44", ""], "render": None})
+
+
+def test_several_hosts_share_the_host_network() -> None:
+    several = plan(runtime={**plan()["runtime"], "network": "host"})
+    argv = unit.replica(several)["exec"]["start"]
+    assert option(argv, "--network") == ["host"] and "--publish" not in argv
+
+
+def test_bare_metal_runs_the_engine_itself_as_a_user_of_its_own() -> None:
+    made = unit.replica(venv())
+    assert made["template"] == "glm-serve-venv.service.j2" and made["exec"]["start"] == venv()["command"]
+    assert "stop" not in made["exec"], "the engine is the unit's own process, which systemd stops"
+    text = render("glm-serve-venv.service", venv())
+    lines = text.splitlines()
+    assert {"User=glm", "DevicePolicy=closed", "DeviceAllow=char-nvidia* rw", "LimitMEMLOCK=infinity"} <= set(lines)
+    assert "docker" not in text
+    assert "ReadWritePaths=/var/lib/glm/cache/engine" in lines, "weights and engine stay read-only"
+    assert "EnvironmentFile=/etc/glm/serve-0.secret.conf" in lines and "glm-test-key" not in text
+    assert "Environment=HOME=/var/lib/glm/cache/engine" in text
+    guard = made["exec"]["start_pre"]
+    assert option(guard, "--node") == ["/dev/nvidiactl", "/dev/nvidia-uvm"] and "--device" not in guard
+
+
+def test_bare_metal_on_rocm_gets_the_groups_and_the_classes_of_its_devices() -> None:
+    made = venv(device_nodes=["/dev/kfd", "/dev/dri"], device_groups=["video", "render"], devices=[])
+    made["accelerator"]["vendor"] = "amd"
+    lines = render("glm-serve-venv.service", made).splitlines()
+    assert {"SupplementaryGroups=video render", "DeviceAllow=char-kfd rw", "DeviceAllow=char-drm rw"} <= set(lines)
+    with pytest.raises(unit.UnitError, match="no group video and no group render"):
+        unit.replica(made, {})
+
+
+def test_a_key_that_an_engine_reads_from_a_file_is_a_credential_on_bare_metal() -> None:
+    text = render("glm-serve-venv.service", venv("sglang"))
+    assert "\nLoadCredential=engine.yaml:/etc/glm/serve-0.secret.yaml\n" in text
+    assert "--config /run/credentials/glm-serve-0.service/engine.yaml" in re.sub(r" \\\n\s+", " ", text)
+    careless = venv("sglang")
+    careless["command"] = careless["command"][:3]
+    with pytest.raises(unit.UnitError, match="no API key would be asked for"):
+        unit.replica(careless)
+
+
+def test_137_of_a_container_is_sigkill_of_a_process() -> None:
+    text = render("glm-serve-venv.service", venv("sglang", stop={"success_exit_status": [137, 1]}))
+    assert "\nSuccessExitStatus=SIGKILL 1\n" in text and "\nRestartForceExitStatus=SIGKILL 1\n" in text
+
+
+def test_on_bare_metal_only_the_model_has_to_be_pinned_by_the_plan() -> None:
+    assert unit.unlocked(venv()) == []
+
+
+# As systemd's own parser reads them; tests/integration/test_serve_on_host.py asks systemd itself.
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        ("1", "1"),
+        ("", ""),
+        ("a b", '"a b"'),
+        ("100%", "100%"),
+        ('{"a": "$b"}', '"{\\"a\\": \\"\\$b\\"}"'),
+        ("back\\slash `x`", '"back\\\\slash \\`x\\`"'),
+        ("'", '"\'"'),
+        (" # ", '" # "'),
+    ],
+)
+def test_environment_files_of_systemd_are_quoted(value: str, written: str) -> None:
+    assert unit.env_file(venv(env={"A": value})) == f"A={written}\n"
+
+
+def test_a_value_with_a_line_break_is_refused_by_either_runtime() -> None:
+    for made in (plan(env={"A": "x\ny"}), venv(env={"A": "x\ny"})):
+        with pytest.raises(unit.UnitError, match="line break"):
+            unit.env_file(made)

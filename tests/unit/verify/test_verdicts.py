@@ -114,3 +114,11 @@ def test_a_write_that_fails_leaves_the_old_report(tmp_path: Path) -> None:
         verdict.write_json(path, {"ok": object()})
     assert json.loads(path.read_text(encoding="utf-8"))["ok"] is True
     assert [entry.name for entry in tmp_path.iterdir()] == ["gpu-1.json"]
+
+
+def test_a_worker_is_named_as_such_and_asked_nothing() -> None:
+    made = verdict.worker_report("gpu-2", plan(node={"count": 2, "rank": 1, "head_address": "10.0.0.5"}))
+    assert made["ok"] and made["checks"][0]["skipped"] and made["plan"]["node"]["rank"] == 1
+    assert "whose head is 10.0.0.5" in made["checks"][0]["found"]
+    (line,) = verdict.table([made])[2:]
+    assert " worker " in line and " 0/0 " in line
