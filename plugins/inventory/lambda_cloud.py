@@ -135,12 +135,13 @@ options:
   more_hostvars:
     description:
       - Variables that few need, left out by default because each costs core noticeable time in a large fleet.
-      - C(hostname), the name in the instance's own DNS; C(file_systems) and C(ssh_keys), lists of names;
+      - C(hostname), the name in the instance's own DNS; C(vcpus), C(memory_gib) and C(storage_gib) of the whole
+        instance; C(file_systems) and C(ssh_keys), lists of names;
         C(unavailable_actions), what the API would refuse now (migrate, rebuild, restart, cold_reboot, terminate), each
         with the reason.
     type: list
     elements: str
-    choices: [hostname, file_systems, ssh_keys, unavailable_actions]
+    choices: [hostname, vcpus, memory_gib, storage_gib, file_systems, ssh_keys, unavailable_actions]
     default: []
   builtin_groups:
     description:
@@ -169,11 +170,11 @@ notes:
   - C(lambda_accelerator) (such as B200, H200, H100, GH200, A100; null on a CPU instance), C(lambda_accelerator_count),
     C(lambda_accelerator_memory_gib) (of one accelerator, the number in the product's name) and C(lambda_architecture)
     (x86_64, or arm64 on Grace machines) are derived, since the API has no such fields.
-  - C(lambda_vcpus), C(lambda_memory_gib), C(lambda_storage_gib) and C(lambda_price_usd_per_hour) describe the whole
-    instance.
+  - C(lambda_price_usd_per_hour) is the price of the whole instance.
   - C(lambda_tags) is a mapping.
-  - With O(more_hostvars), C(lambda_hostname) is a string or null, C(lambda_file_systems) and C(lambda_ssh_keys) are
-    lists, C(lambda_unavailable_actions) is a mapping.
+  - With O(more_hostvars), C(lambda_hostname) is a string or null, C(lambda_vcpus), C(lambda_memory_gib) and
+    C(lambda_storage_gib) are numbers, C(lambda_file_systems) and C(lambda_ssh_keys) are lists,
+    C(lambda_unavailable_actions) is a mapping.
   - C(lambda_account) is the name of the account, when O(accounts) is used.
   - Keep C(ansible_ssh_common_args) for options of your own, such as a jump host; this plugin does not set it.
 seealso:
@@ -220,12 +221,14 @@ keyed_groups:
     prefix: role
 """
 
+import contextlib
+import gc
 import hashlib
 import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Optional
@@ -247,6 +250,9 @@ REPEAT_SECONDS = 5.0
 
 MORE_HOSTVARS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "hostname": lambda instance: lambda_hosts.text(instance.get("hostname")),
+    "vcpus": lambda instance: lambda_hosts.spec(instance, "vcpus"),
+    "memory_gib": lambda instance: lambda_hosts.spec(instance, "memory_gib"),
+    "storage_gib": lambda instance: lambda_hosts.spec(instance, "storage_gib"),
     "file_systems": lambda instance: lambda_hosts.texts(instance.get("file_system_names")),
     "ssh_keys": lambda instance: lambda_hosts.texts(instance.get("ssh_key_names")),
     "unavailable_actions": lambda_hosts.unavailable_actions,
@@ -296,7 +302,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: i
             self._read_config_data(path)
             if lambda_api.REQUESTS_IMPORT_ERROR is not None:
                 raise AnsibleParserError("the Python package requests is missing: install it next to ansible-core")
-            self._add(self._instances(path, cache))
+            with _lasting_objects():
+                self._add(self._instances(path, cache))
         except (AnsibleParserError, lambda_api.LambdaError, lambda_hosts.BadInstance, ValueError) as error:
             self._failed[path] = time.monotonic()
             raise AnsibleParserError(f"{self.NAME}: {path}: {error}") from error
@@ -612,19 +619,33 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):  # type: i
             self._add_host_to_keyed_groups(keyed_groups, variables, name, strict=strict)
 
 
+@contextlib.contextmanager
+def _lasting_objects() -> Iterator[None]:
+    """Keep the garbage collector from going through a fleet's objects again and again.
+
+    Hundreds of thousands of objects are made here that live until the process ends. Collecting while they are made
+    finds nothing, and afterwards they would be looked at in each full collection; frozen, they are left alone, and
+    worker processes share their memory (https://docs.python.org/3/library/gc.html#gc.freeze).
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if enabled:
+            gc.enable()
+
+
 def _type_variables(prefix: str, kind: Any, instance: dict[str, Any]) -> dict[str, Any]:
     """The host variables that follow from the instance type alone."""
     hardware = lambda_hosts.hardware_of(kind)
-    specs = lambda_hosts.mapping(kind.get("specs"))
     values = {
         "instance_type": lambda_hosts.text(kind.get("name")),
         "accelerator": hardware.accelerator,
         "accelerator_count": hardware.total,
         "accelerator_memory_gib": hardware.memory_gib,
         "architecture": hardware.architecture,
-        "vcpus": lambda_hosts.number(specs.get("vcpus")),
-        "memory_gib": lambda_hosts.number(specs.get("memory_gib")),
-        "storage_gib": lambda_hosts.number(specs.get("storage_gib")),
         "price_usd_per_hour": lambda_api.price_usd_per_hour(instance),
     }
     return {f"{prefix}{name}": value for name, value in values.items()}

@@ -62,6 +62,11 @@ def texts(value: object) -> list[str]:
     return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
 
 
+def spec(instance: Mapping[str, Any], name: str) -> Optional[float]:
+    """A number among the specs of the instance's type, such as ``vcpus``."""
+    return number(mapping(mapping(instance.get("instance_type")).get("specs")).get(name))
+
+
 class Hardware(NamedTuple):
     """What an instance type is made of.
 
@@ -91,6 +96,9 @@ def hardware_of(instance_type: Mapping[str, Any]) -> Hardware:
     if not name and type_name:
         name = type_name["name"].upper()
     memory = int(described["memory"]) if described else None
+    # The catalogue's A100 is the one with 80 GB; Lambda sells both under one name.
+    if name == "A100" and memory == 40:
+        name = "A100-40GB"
     arm = bool(name and re.match(r"G[HB]\d", name))
     return Hardware(name, count, memory, "arm64" if arm else "x86_64")
 

@@ -132,9 +132,6 @@ def test_hosts_groups_and_variables(cloud: FakeCloud, inventory: Inventory) -> N
         "lambda_accelerator_count": 8,
         "lambda_accelerator_memory_gib": 180,
         "lambda_architecture": "x86_64",
-        "lambda_vcpus": 208,
-        "lambda_memory_gib": 2900,
-        "lambda_storage_gib": 22528,
         "lambda_price_usd_per_hour": 53.52,
     }
     assert "ansible_host" not in variables(listed, "late")
@@ -144,8 +141,11 @@ def test_hosts_groups_and_variables(cloud: FakeCloud, inventory: Inventory) -> N
 
 def test_more_variables_on_request(cloud: FakeCloud, inventory: Inventory) -> None:
     cloud.instances[0]["actions"]["restart"] = {"available": False, "reason_code": "vm-is-too-old"}
-    listed = inventory.list("more_hostvars: [hostname, file_systems, ssh_keys, unavailable_actions]\n")
+    listed = inventory.list(
+        "more_hostvars: [hostname, vcpus, memory_gib, storage_gib, file_systems, ssh_keys, unavailable_actions]\n"
+    )
     found = variables(listed, "node-1")
+    assert [found[f"lambda_{name}"] for name in ("vcpus", "memory_gib", "storage_gib")] == [208, 2900, 22528]
     assert found["lambda_hostname"] == "203-0-0-2.cloud.example"
     assert found["lambda_file_systems"] == ["weights"]
     assert found["lambda_ssh_keys"] == ["deploy"]

@@ -21,6 +21,7 @@ from tests.unit.lambda_api.fake_cloud import B200, make_instance
         ("gpu_1x_gh200", "GH200 (96 GB)", 1, ("GH200", 1, 96, "arm64")),
         ("gpu_4x_gb300", "GB300 (288 GB)", 4, ("GB300", 4, 288, "arm64")),
         ("gpu_8x_a100_80gb_sxm4", "A100 (80 GB SXM4)", 8, ("A100", 8, 80, "x86_64")),
+        ("gpu_8x_a100", "A100 (40 GB SXM4)", 8, ("A100-40GB", 8, 40, "x86_64")),
         ("gpu_8x_v100_n", "Tesla V100 (16 GB)", 8, ("V100", 8, 16, "x86_64")),
         ("gpu_1x_rtx6000", "RTX 6000 (24 GB)", 1, ("RTX6000", 1, 24, "x86_64")),
         ("gpu_2x_a6000", "NVIDIA RTX A6000 (48 GB)", 2, ("A6000", 2, 48, "x86_64")),
