@@ -86,6 +86,14 @@ def parse(
     return ParseResult(**answer)
 
 
+def parse_many(
+    engine: str, version: str, source: Path, lines: Sequence[Sequence[str]], python: Path | None = None
+) -> list[ParseResult]:
+    """Parse many command lines with one load of the parser, which is most of the time of a single one."""
+    answers = _child("batch", engine, version, source, (), python, json.dumps([list(line) for line in lines]))
+    return [ParseResult(**answer) for answer in answers]
+
+
 def parser_names(engine: str, version: str, source: Path, python: Path | None = None) -> dict[str, list[str]]:
     """Names that ``--tool-call-parser`` and ``--reasoning-parser`` may take (keys ``tool`` and ``reasoning``).
 
@@ -146,9 +154,11 @@ def ensure_python(cache: Path | None = None) -> Path:
 def server_arguments(engine: str, argv: Sequence[str]) -> list[str]:
     """Strip the program before the server's own arguments (``python3 -m sglang.launch_server``, ``vllm serve``)."""
     words = list(argv)
+    # A program may be named by its path: /opt/glm/engines/vllm-0.32.0/bin/vllm.
+    plain = [word.rsplit("/", 1)[-1] if position < 2 else word for position, word in enumerate(words)]
     for prefix in _PREFIXES[engine]:
         for start in (0, 1):
-            if tuple(words[start : start + len(prefix)]) == prefix:
+            if tuple(plain[start : start + len(prefix)]) == prefix:
                 return words[start + len(prefix) :]
     return words
 
@@ -167,13 +177,13 @@ def _download_wheel(engine: str, version: str, folder: Path) -> Path:
 
 
 def _child(
-    what: str, engine: str, version: str, source: Path, argv: Sequence[str], python: Path | None
+    what: str, engine: str, version: str, source: Path, argv: Sequence[str], python: Path | None, sent: str = ""
 ) -> Any:
     if not (source / engine).is_dir():
         raise LoaderError(f"{source} holds no unpacked {engine} source (expected a folder {engine}/ in it)")
     command = [str(python or sys.executable), str(Path(__file__).resolve()), "--engine", engine]
     command += ["--version", version, "--source", str(source), "--what", what, "--", *argv]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, input=sent, capture_output=True, text=True, check=False)
     for line in done.stdout.splitlines():
         if line.startswith(_RESULT_MARK):
             return json.loads(line[len(_RESULT_MARK) :])
@@ -552,7 +562,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--engine", choices=sorted(_PREFIXES), required=True)
     parser.add_argument("--version", required=True)
     parser.add_argument("--source", type=Path, required=True, help="unpacked wheel of that version")
-    parser.add_argument("--what", choices=("parse", "names", "describe"), help=argparse.SUPPRESS)
+    parser.add_argument("--what", choices=("parse", "batch", "names", "describe"), help=argparse.SUPPRESS)
     parser.add_argument("argv", nargs=argparse.REMAINDER, help="-- followed by the server's arguments")
     asked = parser.parse_args(words)
     argv = asked.argv[1:] if asked.argv[:1] == ["--"] else asked.argv
@@ -564,6 +574,9 @@ def main(words: Sequence[str] | None = None) -> int:
             answer = loaded.names()
         elif asked.what == "describe":
             answer = _describe(loaded.parser())
+        elif asked.what == "batch":
+            lines = json.loads(sys.stdin.read())
+            answer = [dataclasses.asdict(_try(loaded, server_arguments(asked.engine, line))) for line in lines]
         else:
             answer = dataclasses.asdict(_try(loaded, server_arguments(asked.engine, argv)))
     if asked.what is not None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from simulator.engines import parser_loader
 
+Figures = list[tuple[str, str, int, Counter[str], int]]
+_FIGURES = pytest.StashKey[Figures]()
 Parse = Callable[[str, str, Sequence[str]], parser_loader.ParseResult]
 
 
@@ -27,3 +31,26 @@ def engine_parse(parser_python: Path) -> Parse:
         return parser_loader.parse(engine, version, source, argv, parser_python)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def matrix_figures(request: pytest.FixtureRequest) -> Figures:
+    """Where the matrix test leaves its figures, one row per engine version."""
+    return request.config.stash.setdefault(_FIGURES, [])
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Print how much of the matrix was planned, and how many command lines the engines' own parsers took."""
+    rows = config.stash.get(_FIGURES, [])
+    if not rows:
+        return
+    terminalreporter.section("supported matrix")
+    titles = ("engine", "cells", "planned", "refused", "distinct lines accepted")
+    terminalreporter.write_line("{:<20} {:>7} {:>8} {:>8} {:>24}".format(*titles))
+    for engine, version, cells, refused, lines in sorted(rows):
+        name, count = f"{engine} {version}", sum(refused.values())
+        terminalreporter.write_line(f"{name:<20} {cells:>7} {cells - count:>8} {count:>8} {lines:>24}")
+    totals = [sum(row[2] for row in rows), sum(sum(row[3].values()) for row in rows), sum(row[4] for row in rows)]
+    terminalreporter.write_line(
+        f"{'all':<20} {totals[0]:>7} {totals[0] - totals[1]:>8} {totals[1]:>8} {totals[2]:>24}"
+    )

@@ -1,0 +1,76 @@
+"""Every command line that the planner can produce: the supported matrix, enumerated from the catalogue."""
+
+from __future__ import annotations
+
+import collections
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ansible_collections.glm.fleet.plugins.plugin_utils import catalog, planner
+
+Line = tuple[str, ...]
+
+@dataclass
+class Planned:
+    """The plans of one engine version: distinct command lines with one example each, and why others were refused."""
+
+    engine: str
+    version: str
+    cells: int = 0
+    lines: dict[Line, str] = field(default_factory=dict)
+    parsers: set[tuple[str, str]] = field(default_factory=set)
+    refused: collections.Counter[str] = field(default_factory=collections.Counter)
+
+
+def intents(known: catalog.Catalog, engine: str, version: str) -> Iterator[planner.Intent]:
+    """Every model, precision, accelerator, profile, number of hosts, replicas and runtime for one engine version."""
+    for model, accelerator, profile in itertools.product(
+        known.models.values(), known.accelerators.values(), known.profiles
+    ):
+        if engine not in model.engines:
+            continue
+        for precision, form in model.precisions.items():
+            usual = planner.Intent(
+                model.name, accelerator.name, accelerator.per_host, precision=precision, engine=engine,
+                engine_version=version, profile=profile, repository=None if form.repository else "acme/own-weights",
+            )  # fmt: skip
+            yield usual
+            yield _changed(usual, runtime="venv")
+            for count in {1, 2, 4} - {accelerator.per_host}:
+                if count < accelerator.per_host:
+                    yield _changed(usual, accelerator_count=count)
+            if accelerator.per_host % 2 == 0:
+                yield _changed(usual, replicas=2, replica=1)
+            for rank in (0, 1):
+                yield _changed(usual, nodes=2, node_rank=rank, head_address="10.0.0.1", interface="ens3")
+
+
+def _changed(intent: planner.Intent, **changes: Any) -> planner.Intent:
+    values = {**vars(intent), **changes}
+    return planner.Intent(**values)
+
+
+def plan_all(known: catalog.Catalog, engine: str, version: str, wanted: Sequence[planner.Intent] = ()) -> Planned:
+    """Plan the whole matrix of one version (or only ``wanted``). Any error but a refusal with a next step escapes."""
+    found = Planned(engine, version)
+    for intent in wanted or intents(known, engine, version):
+        found.cells += 1
+        title = f"{intent.model} {intent.precision} {intent.accelerator_count}x {intent.accelerator} {intent.profile}"
+        try:
+            made = planner.make(intent, known, advise=False)
+        except planner.PlanError as refusal:
+            assert "Next: " in str(refusal), f"{title}: a refusal must say what to do next: {refusal}"
+            found.refused[_reason(str(refusal))] += 1
+            continue
+        found.lines.setdefault(tuple(made["command"]), title)
+        found.parsers |= {(kind, made["contract"][f"{kind}_parser"]) for kind in ("tool", "reasoning")}
+    return found
+
+
+def _reason(text: str) -> str:
+    for sign in ("lacks", "does not fit", "cannot serve", "does not divide", "no published image", "fewer than"):
+        if sign in text:
+            return sign
+    return "other"
