@@ -89,10 +89,18 @@ class Table:
     def _elsewhere(self, flag: str) -> str:
         versions = [path.stem.removeprefix(f"{self.engine}-") for path in self.root.glob(f"{self.engine}-*.json")]
         versions.sort(key=catalog.version_key)
-        having = [version for version in versions if flag in load(self.engine, version, self.root).options]
-        if not having:
-            return ""
-        return having[0] if len(having) == 1 else f"{having[0]} to {having[-1]}"
+        runs: list[list[str]] = []
+        ended = True
+        for version in versions:
+            if flag not in load(self.engine, version, self.root).options:
+                ended = True
+                continue
+            if ended:
+                runs.append([])
+            runs[-1].append(version)
+            ended = False
+        texts = [run[0] if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs]
+        return " and ".join(texts)
 
 
 @functools.lru_cache(maxsize=64)

@@ -125,7 +125,13 @@ def _expert(choice: Choice, table: flags.Table, arguments: Mapping[str, Any], ex
     # SGLang's all-to-all backends set the size by themselves.
     if argument(table, arguments, options.expert_switch) is True or backend not in (None, "none"):
         return experts_over
-    return _number(choice, table, arguments, options.expert_size, 1)
+    size, experts = _number(choice, table, arguments, options.expert_size, 1), choice.model.config.n_routed_experts
+    if experts_over % size or experts % size:
+        choice.refuse(
+            f"{options.expert_size} {size} does not divide both the {experts_over} GPUs and the {experts} experts",
+            f"set {options.expert_size} in glm_engine_args to a divisor of {math.gcd(experts_over, experts)}",
+        )
+    return size
 
 
 def fit(choice: Choice, table: flags.Table, arguments: Mapping[str, Any], divided: Parallel) -> Fit:

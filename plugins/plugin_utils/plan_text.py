@@ -51,6 +51,8 @@ def keep(path: Path, plans: Mapping[str, Mapping[str, Any]], write: bool = True)
 
 
 def _endpoint(plan: Mapping[str, Any]) -> str:
+    if plan["node"]["rank"]:
+        return f"answers at the first host of its replica ({plan['node']['head_address'] or 'not known yet'})"
     address = plan["listen"]["address"]
     shown = f"[{address}]" if ":" in address else address
     return f"http://{shown}:{plan['listen']['port']}/v1"

@@ -348,9 +348,11 @@ def _alternatives(choice: Choice) -> str:
 
 def _neighbours(choice: Choice) -> Iterator[tuple[str, Intent]]:
     asked, known = choice.intent, choice.known
+    # Aliases are keys of their own.
+    accelerators = {entry.name: entry for entry in known.accelerators.values()}
     cells = []
     for accelerator, precision, engine, nodes in itertools.product(
-        known.accelerators.values(), choice.model.precisions, choice.model.engines, (1, 2)
+        accelerators.values(), choice.model.precisions, choice.model.engines, (1, 2)
     ):
         distance = (
             accelerator.name != choice.accelerator.name,
@@ -586,6 +588,12 @@ def _notes(choice: Choice, table: flags.Table, served: _Served) -> list[str]:
     idle = choice.cell.gpus - served.divided.gpus
     if idle:
         notes.append(f"{idle} of {choice.cell.gpus} GPUs stay idle.")
+    context = plan_fit.context_of(choice, table, served.arguments)
+    if not choice.engine.requires_full_context and context is not None and served.size.per_rank < context:
+        notes.append(
+            f"The KV cache of one {'rank' if served.divided.data > 1 else 'replica'} holds {served.size.per_rank:,} "
+            f"tokens: {choice.engine.name} answers longer requests with an error, although the model takes {context:,}."
+        )
     outside = (1 - served.size.fraction) * choice.accelerator.memory_gib
     if outside < choice.engine.overhead_outside_gib:
         notes.append(

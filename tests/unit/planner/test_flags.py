@@ -59,8 +59,8 @@ def test_override_wins_key_by_key_and_null_removes() -> None:
         (VLLM, {"gpu-memory-utilisation": 0.9}, r"did you mean --gpu-memory-utilization"),
         (VLLM, {"xyzzy-plugh": 1}, r"no option --xyzzy-plugh; nor one with a similar name"),
         (SGLANG, {"tp": 8}, r"no option --tp; did you mean --tp-size\?"),
-        (flags.load("sglang", "0.5.20"), {"nsa-prefill-backend": "trtllm"}, r"exists in sglang 0\.5\.10 to 0\.5\.19"),
-        (VLLM, {"disable-log-requests": True}, r"exists in vllm 0\.33\.0"),
+        (flags.load("sglang", "0.5.20"), {"nsa-prefill-backend": "trtllm"}, r"exists in sglang 0\.5\.9 to 0\.5\.19"),
+        (VLLM, {"disable-log-requests": True}, r"exists in vllm 0\.15\.1 to 0\.16\.0 and 0\.33\.0"),
     ],
 )
 def test_unknown_names_are_refused_with_what_is_known(

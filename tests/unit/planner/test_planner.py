@@ -213,7 +213,7 @@ def test_unpromised_transformers_is_a_known_issue() -> None:
         ({"served_model_name": "my model"}, ["'my model' is not usable as a model name"]),
         ({"data_dir": "data"}, ["'data' is not an absolute path", "glm_data_dir"]),
         ({"engine_args": {"enable-moe-ep": True}}, ["no option --enable-moe-ep", "use --enable-expert-parallel"]),
-        ({"engine_args": {"disable-log-requests": True}}, ["exists in vllm 0.33.0", "leave it out"]),
+        ({"engine_args": {"disable-log-requests": True}}, ["0.16.0 and 0.33.0", "leave it out"]),
         ({"engine_args": {"api-key": "sk-1"}}, ["may not hold --api-key", "VLLM_API_KEY and not through ps"]),
         ({"engine_args": {"port": 9000}}, ["may not hold --port", "use glm_port"]),
         ({"engine_args": {"served_model_name": "x"}}, ["use glm_served_model_name"]),

@@ -1,0 +1,151 @@
+"""Every published recipe against the planner: the same arguments, or a difference that is written down here.
+
+``fixtures/recipes.json`` holds what the engines' and models' own documentation publishes (model, precision,
+accelerator, GPUs, engine, command line, environment, source).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.glm.fleet.plugins.plugin_utils import catalog, flags, plan_text, planner
+
+CATALOG = catalog.load()
+RECIPES: list[dict[str, Any]] = json.loads(
+    (Path(__file__).parent / "fixtures" / "recipes.json").read_text(encoding="utf-8")
+)
+CELLS = [(index, recipe, gpu) for index, recipe in enumerate(RECIPES) for gpu in recipe["accelerators"]]
+
+# What the plan says where the recipe leaves it to the engine: the plan's arithmetic and its profile fix it.
+FIXED = {"--max-model-len", "--max-num-seqs", "--gpu-memory-utilization", "--mem-fraction-static"}
+# What the plan says about itself and its hosts.
+OWN = {"--served-model-name", "--host", "--port", "--model-path", "--config", "--dist-init-addr"}
+
+DIFFERENT: dict[tuple[int, str], str] = {
+    (2, "--gpu-memory-utilization"): "0.90: at Z.ai's 0.85 an 8x H200 host would hold barely one full-length request",
+    (2, "--chat-template-content-format"): "string, as the other recipe for this cell has it (tool results)",
+    (5, "H20 --kv-cache-dtype"): "the recipe's own note: no FP8 KV cache on H20",
+    **{
+        (index, "--trust-remote-code"): "native in both engines: no code of a repository is run"
+        for index in (20, 21, 22, 23, 24, 26)
+    },
+    (11, "--enable-prefix-caching"): "off for the recipe's benchmark only; agents live from it",
+    (11, "--enable-log-requests"): "off by default",
+    (26, "--tool-call-parser"): "the recipe is a benchmark's; the contract needs tools",
+    (26, "--reasoning-parser"): "the recipe is a benchmark's; the contract needs reasoning apart",
+}
+# The H20 of these recipes has 141 GB. The catalogue calls that one H20-3e; the one with 96 GB cannot hold the weights.
+LARGER = {"H20": "H20-3e"}
+
+
+def _plan(recipe: dict[str, Any], gpu: str) -> dict[str, Any]:
+    nodes = 2 if recipe["gpus"] > 8 else 1
+    return planner.make(
+        planner.Intent(
+            model=recipe["model"],
+            precision=recipe["precision"],
+            accelerator=LARGER.get(gpu, gpu),
+            accelerator_count=recipe["gpus"] // nodes,
+            nodes=nodes,
+            head_address="10.0.0.1" if nodes > 1 else None,
+            engine=recipe["engine"],
+            profile=recipe["profile"],
+        ),
+        CATALOG,
+    )
+
+
+def _read(table: flags.Table, words: list[str]) -> dict[str, str]:
+    """Arguments by canonical name; numbers compare as numbers."""
+    found: dict[str, str] = {}
+    name = ""
+    for word in words:
+        if word.startswith("--"):
+            head, _equals, value = word.partition("=")
+            option, *rest = head.split(".")
+            entry = table.find(option)
+            name = ".".join([entry.key, *rest])
+            found[name] = value or ("false" if option == entry.negative else "true")
+        elif name:
+            found[name] = _number(word)
+    return {key: _number(value) for key, value in found.items()}
+
+
+def _number(text: str) -> str:
+    try:
+        return str(float(text))
+    except ValueError:
+        return text
+
+
+@pytest.mark.parametrize(("index", "recipe", "gpu"), CELLS, ids=[f"{i}-{r['model']}-{g}" for i, r, g in CELLS])
+def test_a_published_recipe_is_planned(index: int, recipe: dict[str, Any], gpu: str) -> None:
+    made = _plan(recipe, gpu)
+    version = made["engine"]["version"]
+    table = flags.load(recipe["engine"], version, CATALOG.root / "flags")
+    words = shlex.split(recipe["flags"])
+    if "--dsa-prefill-backend" in table.options:  # the name from 0.5.13 on
+        words = [word.replace("--nsa-", "--dsa-") for word in words]
+    wanted, planned = _read(table, words), _read(table, made["command"])
+    for name in wanted.keys() | planned.keys() - OWN - FIXED:
+        if name in OWN:
+            continue
+        same = wanted.get(name) == planned.get(name)
+        reason = DIFFERENT.get((index, name)) or DIFFERENT.get((index, f"{gpu} {name}"))
+        assert same != bool(reason), (name, wanted.get(name), planned.get(name), reason)
+    assert made["model"]["repository"] == recipe["repository"]
+    for name, value in recipe["env"].items():
+        known = catalog.in_range(version, None, "0.33.0") if name == "VLLM_USE_FLASHINFER_MOE_FP4" else True
+        if name == "SGLANG_ENABLE_SPEC_V2":
+            known = catalog.in_range(version, None, "0.5.11")
+        assert made["env"].get(name) == (value if known else None)
+    expected = "derived" if gpu in LARGER else "published"
+    assert made["recipe"]["basis"] == expected
+
+
+def test_the_h20_with_96_gb_is_refused_with_the_arithmetic() -> None:
+    with pytest.raises(planner.PlanError, match=r"98\.3 GiB, but 0\.90 x 95\.58 GiB = 86\.0 GiB"):
+        planner.make(planner.Intent("GLM-5.1", "H20", 8, engine="vllm"), CATALOG)
+
+
+def test_offers_name_each_thing_once() -> None:
+    with pytest.raises(planner.PlanError) as refusal:
+        planner.make(planner.Intent("GLM-5.1", "H100", 8), CATALOG)
+    offers = str(refusal.value).split("would work on ", 1)[1].rstrip(".").split("; ")
+    assert offers[0] == "2 hosts of 8x H100 (fp8, vllm)"
+    assert len(offers) == len(set(offers)) == 4
+
+
+def test_a_pool_smaller_than_the_context_is_told() -> None:
+    made = planner.make(
+        planner.Intent("GLM-5.2", "H200", 8, engine="sglang", profile="long_context"), CATALOG
+    )
+    assert made["memory"]["full_length_requests"] < 1
+    told = [note for note in made["notes"] if "answers longer requests with an error" in note]
+    assert len(told) == 1
+    assert f"{made['memory']['token_pool']:,} tokens" in told[0]
+
+
+@pytest.mark.parametrize("size", [3, 6, 16])
+def test_an_expert_group_that_does_not_divide_is_refused(size: int) -> None:
+    refusal = f"--ep-size {size} does not divide both the 8 GPUs and the 256 experts"
+    with pytest.raises(planner.PlanError, match=refusal):
+        planner.make(
+            planner.Intent("GLM-5.1", "H200", 8, engine="sglang", engine_args={"ep-size": size}), CATALOG
+        )
+
+
+def test_only_the_first_host_of_a_replica_has_an_endpoint() -> None:
+    shared = planner.Intent("GLM-5.1", "H100", 8, nodes=2, head_address="10.0.0.1", listen_address="10.0.0.1")
+    first = planner.make(shared, CATALOG)
+    second = planner.make(dataclasses.replace(shared, node_rank=1, listen_address="10.0.0.2"), CATALOG)
+    text = "\n".join(plan_text.report({"one": first, "two": second}))
+    assert "one http://10.0.0.1:8000/v1" in text
+    assert "two answers at the first host of its replica (10.0.0.1)" in text
+    assert "10.0.0.2:8000/v1" not in text
