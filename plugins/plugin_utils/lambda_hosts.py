@@ -5,15 +5,20 @@
 
 from __future__ import annotations
 
-import fnmatch
 import re
-import shlex
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils.lambda_api import tags_of
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud_hosts import (
+    allowed,
+    host_name,
+    mapping,
+    number,
+    text,
+    usable_address,
+)
 
 # What an inventory needs of an instance. Everything else, above all the live credentials jupyter_token and jupyter_url,
 # is dropped as soon as an answer arrives, so that it cannot reach host variables or a cache file.
@@ -24,42 +29,14 @@ KEPT_FIELDS = frozenset(
     }
 )  # fmt: skip
 
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_ADDRESS = re.compile(r"[A-Za-z0-9:][A-Za-z0-9.:_-]{0,254}")
-_NEEDS_NO_QUOTES = re.compile(r"[\w./%~+:@-]+")
-_NOT_IN_HOST_NAME = re.compile(r"[^\w.-]+")
 _GPU_DESCRIPTION = re.compile(r"(?P<name>.*?)\s*\((?P<memory>\d+)\s*G(?:i)?B", re.IGNORECASE)
 _TYPE_NAME = re.compile(r"gpu_(?P<count>\d+)x_(?P<name>[a-z0-9]+)")
 _VENDOR_WORDS = re.compile(r"\b(nvidia|tesla|quadro|geforce)\b", re.IGNORECASE)
 
 
-class BadInstance(ValueError):
-    """An instance that cannot be used safely."""
-
-
 def kept(instance: Mapping[str, Any]) -> dict[str, Any]:
     """The instance without what an inventory does not need."""
     return {key: instance[key] for key in KEPT_FIELDS if key in instance}
-
-
-def text(value: object) -> Optional[str]:
-    """``value`` when it is a non-empty string, else ``None``: the API leaves out, nulls or empties optional fields."""
-    return value if isinstance(value, str) and value else None
-
-
-def number(value: object) -> Optional[float]:
-    """``value`` when it is a number, else ``None``."""
-    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
-
-
-def mapping(value: object) -> Mapping[str, Any]:
-    """``value`` when it is a mapping, else an empty one."""
-    return value if isinstance(value, dict) else {}
-
-
-def texts(value: object) -> list[str]:
-    """The strings of a list; anything else counts as an empty list."""
-    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
 
 
 def spec(instance: Mapping[str, Any], name: str) -> Optional[float]:
@@ -131,9 +108,9 @@ class Selection:
         kind = text(mapping(instance.get("instance_type")).get("name")) or ""
         name = text(instance.get("name")) or ""
         if not (
-            _allowed(region, self.regions, self.exclude_regions)
-            and _allowed(kind, self.instance_types, self.exclude_instance_types)
-            and _allowed(name, self.name_patterns, self.exclude_name_patterns)
+            allowed(region, self.regions, self.exclude_regions)
+            and allowed(kind, self.instance_types, self.exclude_instance_types)
+            and allowed(name, self.name_patterns, self.exclude_name_patterns)
         ):
             return False
         if not self.tags and not self.exclude_tags:
@@ -142,12 +119,6 @@ class Selection:
         return all(_tag_is(tags, key, value) for key, value in self.tags.items()) and not any(
             _tag_is(tags, key, value) for key, value in self.exclude_tags.items()
         )
-
-
-def _allowed(value: str, wanted: Sequence[str], unwanted: Sequence[str]) -> bool:
-    if wanted and not any(fnmatch.fnmatchcase(value, pattern) for pattern in wanted):
-        return False
-    return not any(fnmatch.fnmatchcase(value, pattern) for pattern in unwanted)
 
 
 def _tag_is(tags: Mapping[str, str], key: str, value: Optional[str]) -> bool:
@@ -159,31 +130,11 @@ def preferred_name(instance: Mapping[str, Any], precedence: Sequence[str]) -> st
 
     What has a meaning in host patterns or paths (blanks, commas, colons, brackets, slashes, ...) becomes "_".
     """
-    for source in precedence:
-        raw = tags_of(instance).get(source[4:]) if source.startswith("tag:") else text(instance.get(source))
-        name = _NOT_IN_HOST_NAME.sub("_", raw or "").strip("_.-")
-        if name:
-            return name
-    return str(instance["id"])
-
-
-def unique_names(wanted: Sequence[tuple[str, str]], taken: Collection[str]) -> tuple[list[str], list[str]]:
-    """Turn ``(preferred name, id)`` pairs into distinct names; returns them in order, and the names that clashed.
-
-    Every instance of a clash is renamed ``<name>_<first 8 of id>``, so that no name depends on the order in which the
-    API lists instances. Names in ``taken`` (groups, localhost) clash too.
-    """
-    counts = Counter(name for name, _id in wanted)
-    clashing = sorted(name for name, count in counts.items() if count > 1 or name in taken)
-    if not clashing:
-        return [name for name, _id in wanted], []
-    suffixed = [f"{name}_{identity[:8]}" if name in clashing else name for name, identity in wanted]
-    counts = Counter(suffixed)
-    names = [
-        f"{name}_{identity}" if counts[new] > 1 or new in taken else new
-        for new, (name, identity) in zip(suffixed, wanted)
-    ]
-    return names, clashing
+    raw = (
+        tags_of(instance).get(source[4:]) if source.startswith("tag:") else text(instance.get(source))
+        for source in precedence
+    )
+    return host_name(list(raw), str(instance["id"]))
 
 
 def address_of(instance: Mapping[str, Any], precedence: Sequence[str]) -> Optional[str]:
@@ -192,34 +143,11 @@ def address_of(instance: Mapping[str, Any], precedence: Sequence[str]) -> Option
     Only something that looks like an address counts, because it ends up as an argument of ssh.
     """
     fields = {"public": "ip", "private": "private_ip"}
-    for source in precedence:
-        raw = tags_of(instance).get(source[4:]) if source.startswith("tag:") else text(instance.get(fields[source]))
-        if raw and _ADDRESS.fullmatch(raw):
-            return raw
-    return None
-
-
-def checked_id(instance: Mapping[str, Any]) -> str:
-    """The id, which names the host key and appears in ssh arguments; raises ``BadInstance`` if it is not id-like."""
-    identity = text(instance.get("id")) or ""
-    if not _ID.fullmatch(identity):
-        raise BadInstance(f"an instance id should be letters and digits, found {identity[:80]!r}")
-    return identity
-
-
-def pinned_key_arguments(known_hosts: str) -> tuple[str, str]:
-    """The ssh options, before and after the instance id, that accept only the pinned key of that instance.
-
-    ssh splits the value of UserKnownHostsFile at blanks and expands "%" and "${}" in it; ansible splits the whole
-    string like a shell. Raises ``ValueError`` for a path that ssh has no way to quote.
-    """
-    if any(sign in known_hosts for sign in '"\\\n') or "${" in known_hosts:
-        raise ValueError(f"known_hosts_file: ssh cannot use a path with quotes, backslashes or ${{}}: {known_hosts!r}")
-    path = known_hosts.replace("%", "%%")
-    if not _NEEDS_NO_QUOTES.fullmatch(path):
-        path = f'"{path}"'
-    option = shlex.quote(f"UserKnownHostsFile={path}")
-    return f"-o {option} -o HostKeyAlias=", " -o StrictHostKeyChecking=yes"
+    raw = (
+        tags_of(instance).get(source[4:]) if source.startswith("tag:") else text(instance.get(fields[source]))
+        for source in precedence
+    )
+    return usable_address(list(raw))
 
 
 def unavailable_actions(instance: Mapping[str, Any]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.glm.fleet.plugins.plugin_utils import lambda_hosts, unsafe
+from ansible_collections.glm.fleet.plugins.plugin_utils import cloud_hosts, lambda_hosts, unsafe
 from tests.unit.lambda_api.fake_cloud import B200, make_instance
 
 
@@ -99,13 +99,13 @@ def test_unique_names_do_not_depend_on_order() -> None:
         "44444444x": "localhost_44444444",
     }
     for order in (pairs, pairs[::-1]):
-        names, clashing = lambda_hosts.unique_names(order, {"localhost"})
+        names, clashing = cloud_hosts.unique_names(order, {"localhost"})
         assert dict(zip((identity for _name, identity in order), names)) == expected
         assert clashing == ["a", "localhost"]
 
 
 def test_unique_names_survive_equal_beginnings_and_taken_suffixes() -> None:
-    names, _clashing = lambda_hosts.unique_names(
+    names, _clashing = cloud_hosts.unique_names(
         [("a", "11111111x"), ("a", "11111111y"), ("b", "22222222"), ("b", "33333333"), ("b_22222222", "4")], set()
     )
     assert len(set(names)) == 5
@@ -130,8 +130,8 @@ def test_address(changes: dict[str, Any], precedence: list[str], expected: str |
 
 @pytest.mark.parametrize("identity", ["", None, "-oProxyCommand=x", "a b", "a\nb", "{{ x }}", 7])
 def test_an_id_that_ssh_could_misread_is_refused(identity: Any) -> None:
-    with pytest.raises(lambda_hosts.BadInstance, match="should be letters and digits"):
-        lambda_hosts.checked_id({"id": identity})
+    with pytest.raises(cloud_hosts.BadInstance, match="should be letters and digits"):
+        cloud_hosts.checked_id({"id": identity})
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_an_id_that_ssh_could_misread_is_refused(identity: Any) -> None:
     ["/home/user/known_hosts", "/home/a user/known hosts", "/a/it's/k", "/a/100%/k", "/a/$HOME/k", "/a/b#c/k"],
 )
 def test_ssh_reads_the_known_hosts_path_as_it_is(path: str) -> None:
-    before, after = lambda_hosts.pinned_key_arguments(path)
+    before, after = cloud_hosts.pinned_key_arguments(path)
     command = ["ssh", "-F", "none", "-G", *shlex.split(f"{before}abc{after}"), "host.example"]
     settings = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     assert "hostkeyalias abc" in settings
@@ -152,7 +152,7 @@ def test_ssh_reads_the_known_hosts_path_as_it_is(path: str) -> None:
 @pytest.mark.parametrize("path", ['/a"b', "/a\nb", "/a/${x}"])
 def test_a_known_hosts_path_that_cannot_be_quoted_is_refused(path: str) -> None:
     with pytest.raises(ValueError, match="known_hosts_file"):
-        lambda_hosts.pinned_key_arguments(path)
+        cloud_hosts.pinned_key_arguments(path)
 
 
 def test_unavailable_actions() -> None:

@@ -1,0 +1,111 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What becoming an inventory host takes, whatever the cloud: names, addresses, ids, ssh arguments. Pure logic."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+import shlex
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Optional
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_ADDRESS = re.compile(r"[A-Za-z0-9:][A-Za-z0-9.:_-]{0,254}")
+_NEEDS_NO_QUOTES = re.compile(r"[\w./%~+:@-]+")
+_NOT_IN_HOST_NAME = re.compile(r"[^\w.-]+")
+
+
+class BadInstance(ValueError):
+    """An instance that cannot be used safely."""
+
+
+def text(value: object) -> Optional[str]:
+    """``value`` when it is a non-empty string, else ``None``: the API leaves out, nulls or empties optional fields."""
+    return value if isinstance(value, str) and value else None
+
+
+def number(value: object) -> Optional[float]:
+    """``value`` when it is a number, else ``None``."""
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def mapping(value: object) -> Mapping[str, Any]:
+    """``value`` when it is a mapping, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def texts(value: object) -> list[str]:
+    """The strings of a list; anything else counts as an empty list."""
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+
+
+def allowed(value: str, wanted: Sequence[str], unwanted: Sequence[str]) -> bool:
+    """Whether ``value`` matches a wanted shell pattern (none: all are wanted) and no unwanted one."""
+    if wanted and not any(fnmatch.fnmatchcase(value, pattern) for pattern in wanted):
+        return False
+    return not any(fnmatch.fnmatchcase(value, pattern) for pattern in unwanted)
+
+
+def unique_names(wanted: Sequence[tuple[str, str]], taken: Collection[str]) -> tuple[list[str], list[str]]:
+    """Turn ``(preferred name, id)`` pairs into distinct names; returns them in order, and the names that clashed.
+
+    Every instance of a clash is renamed ``<name>_<first 8 of id>``, so that no name depends on the order in which the
+    API lists instances. Names in ``taken`` (groups, localhost) clash too.
+    """
+    counts = Counter(name for name, _id in wanted)
+    clashing = sorted(name for name, count in counts.items() if count > 1 or name in taken)
+    if not clashing:
+        return [name for name, _id in wanted], []
+    suffixed = [f"{name}_{identity[:8]}" if name in clashing else name for name, identity in wanted]
+    counts = Counter(suffixed)
+    names = [
+        f"{name}_{identity}" if counts[new] > 1 or new in taken else new
+        for new, (name, identity) in zip(suffixed, wanted)
+    ]
+    return names, clashing
+
+
+def checked_id(instance: Mapping[str, Any]) -> str:
+    """The id, which names the host key and appears in ssh arguments; raises ``BadInstance`` if it is not id-like."""
+    identity = text(instance.get("id")) or ""
+    if not _ID.fullmatch(identity):
+        raise BadInstance(f"an instance id should be letters and digits, found {identity[:80]!r}")
+    return identity
+
+
+def pinned_key_arguments(known_hosts: str) -> tuple[str, str]:
+    """The ssh options, before and after the instance id, that accept only the pinned key of that instance.
+
+    ssh splits the value of UserKnownHostsFile at blanks and expands "%" and "${}" in it; ansible splits the whole
+    string like a shell. Raises ``ValueError`` for a path that ssh has no way to quote.
+    """
+    if any(sign in known_hosts for sign in '"\\\n') or "${" in known_hosts:
+        raise ValueError(f"known_hosts_file: ssh cannot use a path with quotes, backslashes or ${{}}: {known_hosts!r}")
+    path = known_hosts.replace("%", "%%")
+    if not _NEEDS_NO_QUOTES.fullmatch(path):
+        path = f'"{path}"'
+    option = shlex.quote(f"UserKnownHostsFile={path}")
+    return f"-o {option} -o HostKeyAlias=", " -o StrictHostKeyChecking=yes"
+
+
+def host_name(candidates: Sequence[Optional[str]], identity: str) -> str:
+    """The first usable of the candidates, else the id.
+
+    What has a meaning in host patterns or paths (blanks, commas, colons, brackets, slashes, ...) becomes "_".
+    """
+    for raw in candidates:
+        name = _NOT_IN_HOST_NAME.sub("_", raw or "").strip("_.-")
+        if name:
+            return name
+    return identity
+
+
+def usable_address(candidates: Sequence[Optional[str]]) -> Optional[str]:
+    """The first candidate that looks like an address, because it ends up as an argument of ssh; else ``None``."""
+    for raw in candidates:
+        if raw and _ADDRESS.fullmatch(raw):
+            return raw
+    return None
