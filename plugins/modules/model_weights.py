@@ -62,7 +62,7 @@ options:
     type: str
   python:
     description:
-      - Python interpreter on the host that has C(huggingface_hub), such as that of a virtual environment with the engine.
+      - Python interpreter on the host that has C(huggingface_hub), such as that of an engine's virtual environment.
       - No image and no Docker is needed then.
     type: path
   endpoint:
@@ -481,7 +481,7 @@ class Weights:
     def _check_image(self) -> str:
         image = self.params["image"]
         if not image:
-            raise WeightsError("neither image nor python is given, and one of them brings the client that fetches. Set one.")
+            raise WeightsError("neither image nor python is given, and one of them brings the client. Set one of them.")
         if self.module.get_bin_path("docker") is None:
             raise WeightsError("docker is not installed. Run the role docker first.")
         code, _out, err = self.module.run_command(["docker", "image", "inspect", "--format", "{{.Id}}", image])

@@ -37,14 +37,14 @@ _VENDOR_DAEMONS = {
 }
 
 
-# A change in one of these files restarts the replica.
-_STAMPED = ("unit", "env", "secret")
 # docker and systemd read environment files differently, so they must not be taken for each other.
 _SECRET_SUFFIX = {
     "container": {"env": ".secret.env", "config": ".secret.yaml"},
     "venv": {"env": ".secret.conf", "config": ".secret.yaml"},
 }
 
+# What the module engine_venv leaves in a complete environment: a fingerprint of its packages.
+VENV_MARKER = ".glm.json"
 # Whose rights an engine has that runs without a container. The role engine_venv makes it.
 ENGINE_USER = "glm"
 # Classes of device files, by the names in /proc/devices (systemd.resource-control(5), DeviceAllow=).
@@ -223,7 +223,7 @@ def _replica(plan: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> di
         "files": files,
         "serving_unit": {
             "unit": f"{name}.service",
-            "files": [files[file] for file in _STAMPED],
+            "files": _stamped(plan, files),
             "address": plan["listen"]["address"],
             "port": int(plan["listen"]["port"]),
             "gpus": [int(index) for index in plan["accelerator"]["indices"]],
@@ -255,7 +255,7 @@ def _container(
         "success_exit_status": killed,
         "exec": {
             "start_pre": _prestart(plan, files, ["--container", name]),
-            "start": _docker_run(plan, name, files, groups),
+            "start": _among_nodes(plan, _docker_run(plan, name, files, groups)),
             "start_post": _ready(plan, files),
             "stop": [DOCKER, "stop", "-t", str(stop), name],
             "stop_post": [PYTHON, "-I", GUARD, "poststop", "--container", name],
@@ -271,9 +271,9 @@ def _venv(
     paths, several = plan["paths"], plan["node"]["count"] > 1
     classes = _DEVICE_CLASSES[plan["accelerator"]["vendor"]] + (_FABRIC_CLASSES if several else ())
     credential, command = _credential(plan, name, files)
-    # What a container's exit status of 128 + n is, is signal n here.
+    # What a container's exit status of 128 + n is, is signal n here; the guard of several hosts gives the number on.
     statuses = plan["stop"]["success_exit_status"]
-    killed = [signal.Signals(status - 128).name if status > 128 else status for status in statuses]
+    killed = [signal.Signals(status - 128).name if status > 128 and not several else status for status in statuses]
     environment = {
         "HOME": paths["cache"],
         "PATH": f"{plan['runtime']['path']}/bin:{_SEARCH_PATH}",
@@ -293,7 +293,7 @@ def _venv(
         "success_exit_status": " ".join(str(status) for status in killed),
         "exec": {
             "start_pre": _prestart(plan, files),
-            "start": command,
+            "start": _among_nodes(plan, command),
             "start_post": _ready(plan, files),
         },
     }
@@ -345,6 +345,9 @@ def _docker_run(
     for mount in plan["mounts"]:
         argv += ["--mount", _bind(mount["source"], mount["target"], mount["read_only"])]
     argv += ["--env-file", files["env"]]
+    if plan["node"]["count"] > 1 and not plan["node"]["interface"]:
+        # Without a value: the guard, which finds the interface, has it in its environment.
+        argv += ["--env", "NCCL_SOCKET_IFNAME", "--env", "GLOO_SOCKET_IFNAME"]
     secret = plan["secret"]
     if secret["kind"] == "env":
         argv += ["--env-file", files["secret"]]
@@ -353,6 +356,21 @@ def _docker_run(
             raise UnitError(f"the command never reads {secret['container_path']}, so no API key would be asked for")
         argv += ["--mount", _bind(files["secret"], secret["container_path"], True)]
     return [*argv, plan["image"]["reference"], *[str(word) for word in plan["command"]]]
+
+
+def _among_nodes(plan: Mapping[str, Any], command: Sequence[str]) -> list[str]:
+    """The command itself, or under the guard that starts and ends all ranks of a replica together."""
+    node = plan["node"]
+    if node["count"] < 2:
+        return list(command)
+    if not node["head_address"]:
+        raise UnitError("a replica over several hosts needs the first one's address; plan it with its hosts' inventory")
+    argv = [PYTHON, "-I", GUARD, "node", "--rank", str(int(node["rank"])), "--count", str(int(node["count"]))]
+    # Engines count upwards from the plan's port.
+    argv += ["--head", node["head_address"], "--port", str(int(node["port"]) - 1)]
+    argv += ["--stop", str(int(plan["timeouts"]["stop_seconds"]))]
+    argv += [] if node["interface"] else ["--find-interface"]
+    return [*argv, "--", *command]
 
 
 def _network(plan: Mapping[str, Any]) -> list[str]:
@@ -392,13 +410,19 @@ def _prestart(plan: Mapping[str, Any], files: Mapping[str, str], more: Sequence[
     for node in _awaited_nodes(plan):
         argv += ["--node", node]
     argv += ["--gpus", str(_highest_gpu(plan)), "--wait", str(_DEVICE_WAIT_SECONDS)]
-    for file in _STAMPED:
-        argv += ["--stamp", files[file]]
+    for file in _stamped(plan, files):
+        argv += ["--stamp", file]
     return argv
 
 
+def _stamped(plan: Mapping[str, Any], files: Mapping[str, str]) -> list[str]:
+    """The files a replica is made from: a change in one of them restarts it. On bare metal its packages, too."""
+    packages = [f"{plan['runtime']['path']}/{VENV_MARKER}"] if plan["runtime"]["kind"] == "venv" else []
+    return [files["unit"], files["env"], files["secret"], *packages]
+
+
 def _awaited_nodes(plan: Mapping[str, Any]) -> list[str]:
-    """Device files to wait for. A CDI spec names NVIDIA's; without containers the driver's two common ones stand in."""
+    """Device files to wait for. A CDI spec names NVIDIA's; without containers two of the driver's stand in."""
     if plan["runtime"]["kind"] == "venv" and plan["accelerator"]["vendor"] == "nvidia":
         return list(_NVIDIA_NODES)
     return list(plan["device_nodes"])
@@ -410,6 +434,9 @@ def _highest_gpu(plan: Mapping[str, Any]) -> int:
 
 
 def _ready(plan: Mapping[str, Any], files: Mapping[str, str]) -> list[str]:
+    """The proof that the engine serves; none on a host whose endpoint is another's."""
+    if plan["node"]["rank"]:
+        return []
     wait = int(plan["timeouts"]["start_seconds"]) - _READY_SLACK_SECONDS
     argv = [PYTHON, "-I", GUARD, "ready", "--address", probe_address(plan["listen"]["address"])]
     argv += ["--port", str(int(plan["listen"]["port"])), "--model", plan["served_model_name"]]

@@ -51,6 +51,23 @@ class Fleet:
         self.folder = folder
         self.state = folder / "state"
         self.plan: dict[str, Any] = {}
+        self.variables: dict[str, Any] = {}
+        self.key = folder / "key"
+
+    def seed(self) -> dict[str, str]:
+        """cloud-init's data for the host, with a key of its own."""
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key)], check=True)
+        public = self.key.with_suffix(".pub").read_text(encoding="utf-8").strip()
+        return {
+            "meta-data": json.dumps({"instance-id": "gpu-1", "local-hostname": "gpu-1", "public-keys": [public]}),
+            "user-data": "#cloud-config\n{}\n",
+        }
+
+    def write_inventory(self, address: str) -> None:
+        options = f"-i {self.key} -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
+        entry = {"ansible_host": address, "ansible_user": "ubuntu", "ansible_ssh_common_args": options}
+        inventory = {"all": {"children": {"gpu": {"hosts": {"gpu-1": entry}}}}}
+        (self.folder / "hosts.yml").write_text(json.dumps(inventory), encoding="utf-8")
 
     def on_host(self, *argv: str, stdin: str | None = None) -> str:
         return self.machines.execute("gpu-1", *argv, stdin=stdin)
@@ -63,9 +80,10 @@ class Fleet:
         made["env"] = {**made["env"], **({"TOY_MODE": mode} if mode else {})}
         return self.deploy_plans([made], *arguments)
 
-    def deploy_plans(self, plans: list[dict[str, Any]], *arguments: str) -> Run:
+    def deploy_plans(self, plans: list[dict[str, Any]], *arguments: str, play: str = "serve.yml") -> Run:
         variables = self.folder / "plan.json"
         given = {
+            **self.variables,
             "serve_plans": plans,
             "verify_plans": plans,
             "glm_state_dir": str(self.state),
@@ -73,7 +91,7 @@ class Fleet:
         }
         variables.write_text(json.dumps(given), encoding="utf-8")
         done = subprocess.run(
-            ["ansible-playbook", "-i", str(self.folder / "hosts.yml"), str(HERE / "serve/serve.yml"),
+            ["ansible-playbook", "-i", str(self.folder / "hosts.yml"), str(HERE / "serve" / play),
              "-e", f"@{variables}", *arguments],
             cwd=ROOT, capture_output=True, text=True, timeout=400, check=False,
             env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_INJECT_FACT_VARS": "false"},
@@ -88,22 +106,13 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     settings = Settings.from_environment().with_state_dir(folder / "rehearsal")
     machines = Machines(settings)
     image = images.ensure_image(settings, machines.podman, "gpu-base")
-    key = folder / "key"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
-    public = key.with_suffix(".pub").read_text(encoding="utf-8").strip()
-    seed = {
-        "meta-data": json.dumps({"instance-id": "gpu-1", "local-hostname": "gpu-1", "public-keys": [public]}),
-        "user-data": "#cloud-config\n{}\n",
-    }
     made = Fleet(machines, folder)
     try:
+        seed = made.seed()
         host = machines.create(
             HostRequest("gpu-1", image, "gpu-1", "manual", seed, declare("B200", 8, 192), docker=True)
         )
-        options = f"-i {key} -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
-        entry = {"ansible_host": host.ip, "ansible_user": "ubuntu", "ansible_ssh_common_args": options}
-        inventory = {"all": {"children": {"gpu": {"hosts": {"gpu-1": entry}}}}}
-        (folder / "hosts.yml").write_text(json.dumps(inventory), encoding="utf-8")
+        made.write_inventory(host.ip)
         wait_for_boot(made)
         made.on_host("tee", "/etc/docker/daemon.json", stdin='{"features": {"cdi": true}}')
         made.on_host("systemctl", "restart", "docker")
@@ -115,8 +124,12 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 
 
 def wait_for_boot(fleet: Fleet) -> None:
+    wait_for_ssh(fleet, "test -S /run/docker.sock && docker info >/dev/null && ")
+
+
+def wait_for_ssh(fleet: Fleet, more: str = "") -> None:
     deadline = time.monotonic() + 120
-    probe = "test -S /run/docker.sock && docker info >/dev/null && id ubuntu && test -s ~ubuntu/.ssh/authorized_keys"
+    probe = f"{more}id ubuntu && test -s ~ubuntu/.ssh/authorized_keys"
     while True:
         try:
             fleet.on_host("sh", "-c", probe)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.glm.fleet.plugins.plugin_utils import catalog, planner
-from tests.unit.serve.plans import REVISION, plan, replicas, rocm, venv
+from tests.unit.serve.plans import REVISION, nodes, plan, replicas, rocm, venv
 from tests.unit.serve.render import render
 
 pytestmark = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
@@ -85,6 +85,14 @@ def test_units_for_bare_metal_are_valid(engine: str, extra: list[str], tmp_path:
     made = venv(engine)
     made["command"] += extra
     done = analyze(tmp_path, render("glm-serve-venv.service", made))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("made", [plan("sglang"), venv("sglang"), rocm()], ids=["container", "venv", "rocm"])
+def test_units_of_several_hosts_are_valid(made: dict[str, Any], rank: int, tmp_path: Path) -> None:
+    name = "glm-serve-venv.service" if made["runtime"]["kind"] == "venv" else "glm-serve.service"
+    done = analyze(tmp_path, render(name, nodes(made, rank)))
     assert (done.returncode, done.stderr) == (0, "")
 
 

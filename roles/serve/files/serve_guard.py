@@ -15,9 +15,13 @@ import http.client
 import json
 import os
 import re
+import select
+import signal
 import socket
+import struct
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any, Optional
@@ -33,6 +37,10 @@ GPU_FILES = {"/dev/nvidiactl": "dev/nvidia[0-9]*", "/dev/dri": "dev/dri/renderD*
 CHAT_SECONDS = 600
 CHAT_ATTEMPTS = 3
 HEARTBEAT_SECONDS = 60
+# A host that lost power says nothing; one that only swaps is slow.
+SILENCE_SECONDS = 30
+# EX_TEMPFAIL of sysexits.h: systemd starts the unit again.
+PEER_LOST = 75
 
 
 class GuardError(Exception):
@@ -330,11 +338,151 @@ def ready(options: argparse.Namespace, main_pid: int) -> None:
     raise GuardError(f"the engine answers /v1/models but not a chat: {problem or 'its start budget is spent'}")
 
 
+# --- one of several hosts ---------------------------------------------------------------------------------------
+
+
+def interface_to(address: str, routes: str) -> str:
+    """The network interface with the most specific route to an IPv4 address, from the text of /proc/net/route.
+
+    An address of this host itself has the interface of its subnet. Raises GuardError when there is none.
+    """
+    wanted = struct.unpack("=I", socket.inet_aton(address))[0]
+    best = (-1, "")
+    for row in routes.splitlines()[1:]:
+        fields = row.split()
+        destination, mask, up = int(fields[1], 16), int(fields[7], 16), int(fields[3], 16) & 1
+        if up and wanted & mask == destination:
+            best = max(best, (bin(mask).count("1"), fields[0]))
+    if not best[1]:
+        raise GuardError(f"no route to the first host, {address} (see: ip route); glm_network_interface names one")
+    return best[1]
+
+
+class Peers:
+    """Connections between the first host of a replica and the others: whoever is lost, all stop and start together.
+
+    An engine that lost a rank does not end; its other ranks hang in a collective until a watchdog of minutes.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.links: dict[str, socket.socket] = {}
+        self.heard: dict[str, float] = {}
+
+    def meet(self) -> None:
+        """Return when every rank is there. The wait is not limited here: a host may take its time to boot."""
+        if self.options.rank == 0:
+            self._gather()
+        else:
+            self._join()
+        for link in self.links.values():
+            link.settimeout(5)
+        self.heard = dict.fromkeys(self.links, time.monotonic())
+
+    def _gather(self) -> None:
+        family = socket.AF_INET6 if ":" in self.options.head else socket.AF_INET
+        with socket.create_server((self.options.head, self.options.port), family=family) as server:
+            server.settimeout(HEARTBEAT_SECONDS)
+            while len(self.links) < self.options.count - 1:
+                missing = [f"rank {rank}" for rank in range(1, self.options.count) if f"rank {rank}" not in self.links]
+                try:
+                    link, _address = server.accept()
+                    link.settimeout(5)
+                    name = f"rank {int(link.recv(16).decode('ascii'))}"
+                except socket.timeout:
+                    say(f"waiting for {', '.join(missing)}")
+                    continue
+                except (OSError, ValueError):
+                    continue
+                if name in self.links:  # it was started again while it waited
+                    self.links.pop(name).close()
+                self.links[name] = link
+        for link in self.links.values():
+            link.sendall(b"go")
+
+    def _join(self) -> None:
+        spoken = float("-inf")
+        while True:
+            try:
+                link = socket.create_connection((self.options.head, self.options.port), timeout=5)
+                link.sendall(f"{self.options.rank}\n".encode("ascii"))
+                link.settimeout(None)
+                if link.recv(2) == b"go":
+                    self.links["rank 0"] = link
+                    return
+            except OSError:
+                pass
+            if time.monotonic() - spoken >= HEARTBEAT_SECONDS:
+                spoken = time.monotonic()
+                say(f"waiting for the first host, {self.options.head} port {self.options.port}")
+            time.sleep(2)
+
+    def lost(self) -> Optional[str]:
+        """Which rank is gone, or None; says to all that this one is there. Takes about a second."""
+        now = time.monotonic()
+        readable, _writable, _broken = select.select(list(self.links.values()), [], [], 1)
+        for name, link in self.links.items():
+            try:
+                if link in readable:
+                    if not link.recv(4096):
+                        return name
+                    self.heard[name] = now
+                link.sendall(b".")
+            except OSError:
+                return name
+            if now - self.heard[name] > SILENCE_SECONDS:
+                return name
+        return None
+
+
+def node(options: argparse.Namespace) -> int:
+    """Run the engine as one rank of several; ends with its status, or with 75 when another rank is gone."""
+    stopping = threading.Event()
+
+    def stop(_number: int, _frame: object) -> None:
+        if not started:
+            sys.exit(0)
+        stopping.set()
+
+    started = False
+    signal.signal(signal.SIGTERM, stop)
+    environment = dict(os.environ)
+    if options.find_interface:
+        name = interface_to(options.head, Path("/proc/net/route").read_text(encoding="ascii"))
+        say(f"NCCL and Gloo talk over {name}, which has the route to {options.head}")
+        environment.update(NCCL_SOCKET_IFNAME=name, GLOO_SOCKET_IFNAME=name)
+    peers = Peers(options)
+    peers.meet()
+    say(f"all {options.count} ranks are there")
+    started = True
+    child = subprocess.Popen(options.command, env=environment)
+    while child.poll() is None and not stopping.is_set():
+        gone = peers.lost()
+        if gone:
+            say(f"FAILED: {gone} is gone; stopping this one, so that all start together")
+            end(child, options.stop)
+            return PEER_LOST
+    if child.poll() is None:
+        end(child, options.stop)
+    code = int(child.returncode)
+    return code if code >= 0 else 128 - code
+
+
+def end(child: subprocess.Popen[bytes], seconds: float) -> None:
+    """Ask a process to end, and kill it when it does not in time."""
+    child.terminate()
+    try:
+        child.wait(seconds)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
 # --- command line -----------------------------------------------------------------------------------------------
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """The command line of the three verbs."""
+    """The command line of the verbs."""
     parser = argparse.ArgumentParser(description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     for verb in ("prestart", "ready", "poststop"):
@@ -353,6 +501,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
         if verb == "ready":
             sub.add_argument("--model", required=True)
             sub.add_argument("--secret", required=True, help="0600 file with the API key")
+    sub = verbs.add_parser("node")
+    for name in ("rank", "count", "port", "stop"):
+        sub.add_argument(f"--{name}", type=int, required=True)
+    sub.add_argument("--head", required=True, help="address of the first host")
+    sub.add_argument("--find-interface", action="store_true")
+    sub.add_argument("command", nargs="+", help="the engine, after --")
     return parser.parse_args(argv)
 
 
@@ -364,6 +518,8 @@ def main(argv: list[str]) -> int:
             prestart(options)
         elif options.verb == "ready":
             ready(options, int(os.environ["MAINPID"]))
+        elif options.verb == "node":
+            return node(options)
         else:
             remove_container(options.container)
     except (GuardError, OSError) as exc:

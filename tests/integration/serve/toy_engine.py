@@ -1,7 +1,7 @@
-"""Runs in a container as an engine does: says its phases, reads its key from the environment, ends on SIGTERM.
+"""Does what an engine does, in a container or on the host: says its phases, has its key from the environment, serves.
 
-``TOY_MODE`` makes it misbehave: ``exit`` (ends while loading), ``no-chat`` (answers all but chats), ``killed`` (ends
-with 137 when stopped, as SGLang 0.5.10 does).
+``TOY_MODE`` makes it misbehave: ``exit`` (ends while loading), ``no-chat`` (answers all but chats), ``killed`` (kills
+itself when stopped, as SGLang 0.5.10 does).
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ import fake_engine
 
 def main() -> None:
     mode = os.environ.get("TOY_MODE", "")
-    signal.signal(signal.SIGTERM, lambda *_args: os._exit(137 if mode == "killed" else 0))
+    killed = mode == "killed"
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGKILL) if killed else os._exit(0))
     print("argv " + json.dumps(sys.argv[1:]), flush=True)
+    environment = {name: value for name, value in os.environ.items() if name.startswith("TOY_")}
+    print("environ " + json.dumps(environment), flush=True)
     print("devices " + json.dumps([str(path) for path in Path("/dev").glob("nvidia[0-9]*")]), flush=True)
     key = os.environ["VLLM_API_KEY"]
     print(f"non-default args: api_key={key}", flush=True)
@@ -30,7 +33,7 @@ def main() -> None:
         print(f"ValueError: cannot serve with {key}", flush=True)
         sys.exit(1)
     behaviour = fake_engine.Behaviour(key=key, chat_status=500 if mode == "no-chat" else 200)
-    with fake_engine.engine(behaviour, ("0.0.0.0", 8000)):
+    with fake_engine.engine(behaviour, (os.environ.get("TOY_ADDRESS", "0.0.0.0"), 8000)):
         print("Starting vLLM server on http://0.0.0.0:8000", flush=True)
         signal.pause()
 

@@ -173,3 +173,9 @@ def venv(engine: str = "vllm", **changes: Any) -> dict[str, Any]:
         words = [word.replace("/run/glm/engine.yaml", "/run/glm-serve-0/engine.yaml") for word in words]
         made["command"] = [f"{path}/bin/python", *words[1:]]
     return {**made, **copy.deepcopy(changes)}
+
+
+def nodes(made: dict[str, Any], rank: int, interface: str | None = None) -> dict[str, Any]:
+    """``made`` as one of two hosts of a replica."""
+    several = {"count": 2, "rank": rank, "head_address": "10.0.0.5", "interface": interface, "port": 20000}
+    return {**made, "runtime": {**made["runtime"], "network": "host"}, "node": several}

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -304,3 +307,85 @@ def test_render_nodes_do_not_count_as_gpus_of_nvidia() -> None:
     spec = {"kind": "nvidia.com/gpu", "devices": {"all": dict.fromkeys(paths, "/dev/null")}, "common": {}}
     spec.update(path="/etc/cdi/nvidia.yaml", folder="/etc/cdi")
     assert "lists 4 of the 8 GPUs" in guard.missing_devices(["nvidia.com/gpu=all"], 8, [spec])[0]
+
+
+ROUTES = """Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT
+eth0\t00000000\t0101A8C0\t0003\t0\t0\t0\t00000000\t0\t0\t0
+eth0\t0001A8C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
+ens3\t0000000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
+down\t0000000A\t00000000\t0000\t0\t0\t0\tFFFFFFFF\t0\t0\t0
+"""
+
+
+@pytest.mark.parametrize(("address", "name"), [("10.0.0.5", "ens3"), ("192.168.1.7", "eth0"), ("8.8.8.8", "eth0")])
+def test_the_interface_is_that_of_the_most_specific_route(address: str, name: str) -> None:
+    assert guard.interface_to(address, ROUTES) == name
+
+
+def test_a_head_without_a_route_is_named() -> None:
+    with pytest.raises(guard.GuardError, match=r"no route to the first host, 10\.9\.9\.9"):
+        guard.interface_to("10.9.9.9", "Iface\n")
+
+
+def rank_of(number: int, port: int, *command: str) -> subprocess.Popen[str]:
+    words = ["node", "--rank", str(number), "--count", "2", "--head", "127.0.0.1", "--port", str(port), "--stop", "5"]
+    argv = [sys.executable, "-I", str(guard.__file__), *words, "--", *command]
+    return subprocess.Popen(argv, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
+
+
+@pytest.fixture
+def ranks() -> Iterator[list[subprocess.Popen[str]]]:
+    started: list[subprocess.Popen[str]] = []
+    yield started
+    for process in started:
+        # The engine, too: here no control group ends it with its guard.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+ENGINE = (sys.executable, "-uc", "import time; print('engine'); time.sleep(60)")
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_no_rank_starts_before_all_are_there(ranks: list[subprocess.Popen[str]], first: int) -> None:
+    port = closed_port()
+    ranks.append(rank_of(first, port, sys.executable, "-c", "import time; print('began', time.time())"))
+    time.sleep(0.7)
+    late = time.time()
+    ranks.append(rank_of(1 - first, port, *ENGINE))
+    out, _err = ranks[0].communicate(timeout=20)
+    assert float(out.split()[1]) >= late
+
+
+@pytest.mark.parametrize("gone", [0, 1])
+def test_when_one_rank_is_gone_the_other_ends_to_be_started_again(
+    ranks: list[subprocess.Popen[str]], gone: int
+) -> None:
+    port = closed_port()
+    ranks += [rank_of(0, port, *ENGINE), rank_of(1, port, *ENGINE)]
+    for process in ranks:
+        assert process.stdout.readline() == "engine\n"
+    ranks[gone].kill()
+    _out, said = ranks[1 - gone].communicate(timeout=20)
+    assert ranks[1 - gone].returncode == guard.PEER_LOST
+    assert f"rank {gone} is gone" in said
+
+
+def test_the_status_of_the_engine_is_the_rank_s_and_a_stop_is_given_on(ranks: list[subprocess.Popen[str]]) -> None:
+    port = closed_port()
+    stoppable = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(0)); print('engine'); time.sleep(60)"
+    ranks += [rank_of(0, port, sys.executable, "-uc", stoppable), rank_of(1, port, *ENGINE)]
+    for process in ranks:
+        assert process.stdout.readline() == "engine\n"
+    ranks[0].terminate()
+    assert ranks[0].wait(20) == 0 and ranks[1].wait(20) == guard.PEER_LOST
+    ranks += [rank_of(0, port, "/bin/sh", "-c", "kill -9 $$"), rank_of(1, port, *ENGINE)]
+    assert ranks[2].wait(20) == 137
+
+
+def test_a_rank_that_waits_ends_at_once_when_it_is_stopped(ranks: list[subprocess.Popen[str]]) -> None:
+    ranks.append(rank_of(1, closed_port(), *ENGINE))
+    assert "waiting for the first host" in ranks[0].stderr.readline()
+    ranks[0].terminate()
+    assert ranks[0].wait(10) == 0

@@ -6,10 +6,12 @@ import json
 import re
 
 import pytest
+import yaml
 
+from ansible_collections.glm.fleet.plugins.modules import engine_venv
 from ansible_collections.glm.fleet.plugins.plugin_utils import unit
-from tests.unit.serve.plans import REVISION, plan, replicas, rocm, venv
-from tests.unit.serve.render import GROUPS, render
+from tests.unit.serve.plans import REVISION, nodes, plan, replicas, rocm, venv
+from tests.unit.serve.render import GROUPS, ROOT, render
 
 
 @pytest.mark.parametrize(
@@ -282,3 +284,41 @@ def test_a_value_with_a_line_break_is_refused_by_either_runtime() -> None:
     for made in (plan(env={"A": "x\ny"}), venv(env={"A": "x\ny"})):
         with pytest.raises(unit.UnitError, match="line break"):
             unit.env_file(made)
+
+
+def test_roles_and_units_agree_on_the_user_and_on_what_changes_restart_a_replica() -> None:
+    variables = yaml.safe_load((ROOT / "roles/engine_venv/vars/main.yml").read_text(encoding="utf-8"))
+    assert variables["__engine_venv_user"] == unit.ENGINE_USER
+    assert engine_venv.MARKER == unit.VENV_MARKER
+    bare, contained = (unit.replica(made)["serving_unit"]["files"] for made in (venv(), plan()))
+    assert bare[-1] == "/opt/glm/engines/vllm-0.32.0/.glm.json" and len(contained) == 3
+    assert option(unit.replica(venv())["exec"]["start_pre"], "--stamp") == bare
+
+
+@pytest.mark.parametrize("made", [plan(), venv()], ids=["container", "venv"])
+def test_ranks_of_a_replica_start_together_and_only_the_first_has_an_endpoint(made: dict) -> None:
+    alone = unit.replica(made)["exec"]["start"]
+    for rank in (0, 1):
+        one = unit.replica(nodes(made, rank))["exec"]
+        guard = one["start"][: one["start"].index("--")]
+        assert guard[:4] == ["/usr/bin/python3", "-I", unit.GUARD, "node"]
+        assert option(guard, "--rank") == [str(rank)] and option(guard, "--count") == ["2"]
+        assert option(guard, "--head") == ["10.0.0.5"] and option(guard, "--port") == ["19999"]
+        assert "--find-interface" in guard
+        assert one["start"][-len(made["command"]) :] == alone[-len(made["command"]) :]
+        assert bool(one["start_post"]) is (rank == 0)
+    text = render(unit.replica(made)["template"].removesuffix(".j2"), nodes(made, 1))
+    assert "ExecStartPost" not in text and "answered a chat" not in text
+
+
+def test_an_interface_that_is_given_is_not_looked_for() -> None:
+    found, given = (unit.replica(nodes(plan(), 0, name))["exec"]["start"] for name in (None, "ens3"))
+    assert option(found, "--env") == ["NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"]
+    assert "--env" not in given and "--find-interface" not in given
+
+
+def test_several_hosts_without_the_first_one_s_address_are_refused() -> None:
+    lost = nodes(plan(), 0)
+    lost["node"]["head_address"] = None
+    with pytest.raises(unit.UnitError, match="first one's address"):
+        unit.replica(lost)

@@ -1,0 +1,168 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Controller side of engine_venv: one list of packages for the fleet, kept beside the lock file, and progress lines.
+
+Documented in ``plugins/modules/engine_venv.py``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleConnectionFailure
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+from ansible_collections.glm.fleet.plugins.modules.engine_venv import ARGUMENTS
+from ansible_collections.glm.fleet.plugins.plugin_utils import lockfile
+
+display = Display()
+# Installing goes on without us; a connection that is away for this long is given up.
+CONNECTION_FAILURES = 10
+CONNECTION_WAIT_SECONDS = 15.0
+_INTERNAL = ("phase", "requirements")
+_REQUEST = "# Request: "
+
+
+class Failed(Exception):
+    """A phase failed on the host; carries the module's result."""
+
+    def __init__(self, result: dict[str, Any]) -> None:
+        super().__init__(result.get("msg", "the module gave no reason"))
+        self.result = result
+
+
+class ActionModule(ActionBase):
+    """Resolve once per fleet, install on the host, watch, report."""
+
+    TRANSFERS_FILES = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Entry point of the action."""
+        self._task_vars = task_vars or {}
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        given = sorted(set(_INTERNAL) & set(self._task.args))
+        if given:
+            return {**result, "failed": True, "msg": f"{given[0]} is set by the action plugin; leave it out"}
+        public = {name: spec for name, spec in ARGUMENTS.items() if name not in _INTERNAL}
+        _validation, self._args = self.validate_argument_spec(argument_spec=public)
+        self._host = str(self._task_vars.get("inventory_hostname", "host"))
+        try:
+            return {**result, **self._bring()}
+        except lockfile.LockFileError as exc:
+            return {**result, "failed": True, "msg": f"{self._host}: engine_venv: {exc}"}
+        except Failed as exc:
+            if exc.result.get("unreachable"):
+                return {**result, **exc.result}
+            kept = {name: exc.result[name] for name in ("exception", "module_stderr", "rc") if name in exc.result}
+            phase = exc.result.get("phase", "engine_venv")
+            return {**result, **kept, "failed": True, "phase": phase, "msg": f"{self._host}: engine_venv: {exc}"}
+
+    def _bring(self) -> dict[str, Any]:
+        found = self._on_host("look")
+        path = self._list_path(found["machine"])
+        text, resolved = self._requirements(path)
+        if text is None:
+            return {"changed": True, "msg": f"would resolve {self._args['package']} into {path} and install it"}
+        answer = {"requirements": str(path), "requirements_sha256": hashlib.sha256(text.encode()).hexdigest()}
+        if found["installed"] == answer["requirements_sha256"] and not found["running"]:
+            return {**answer, "changed": resolved, "msg": f"{self._args['package']}, installed earlier"}
+        if self._task.check_mode:
+            return {**answer, "changed": True, "msg": f"would install {self._args['package']}"}
+        begun = time.monotonic()
+        started = self._on_host("start", requirements=text)
+        if started["reattached"]:
+            self._say("an earlier run still installs, watching it")
+        self._watch(text, begun)
+        return {**answer, "changed": True, "seconds": round(time.monotonic() - begun, 1)}
+
+    # The list of packages ----------------------------------------------------------------------------------------
+
+    def _list_path(self, machine: str) -> Path:
+        lock = Path(self._args["lock_file"]).expanduser()
+        package = re.sub(r"[^A-Za-z0-9.]+", "-", self._args["package"])
+        kind = f"{self._args['platform']}-{machine}-py{self._args['python']}"
+        return lock.with_name(f"{lock.stem}.{package}.{kind}.txt")
+
+    def _request(self) -> str:
+        return " ".join([self._args["package"], *(f"override:{line}" for line in self._args["overrides"])])
+
+    def _requirements(self, path: Path) -> tuple[str | None, bool]:
+        """The fleet's list and whether this call made it; None in check mode while there is none."""
+        if path.exists():
+            return self._obeyed(path), False
+        if self._task.check_mode:
+            return None, False
+        with lockfile.locked(self._args["lock_file"]):
+            # Another host of this run may have resolved it while this one waited.
+            if path.exists():
+                return self._obeyed(path), False
+            self._say(f"resolving {self._args['package']} once for the fleet")
+            packages = self._on_host("resolve")["requirements"]
+            text = (
+                f"# Packages of an engine as glm.fleet first resolved them, for every host of the fleet.\n"
+                f"# Belongs in version control, beside the lock file. To resolve again, delete this file and deploy.\n"
+                f"{_REQUEST}{self._request()}\n{packages}"
+            )
+            path.parent.mkdir(parents=True, exist_ok=True)
+            new = path.with_suffix(".new")
+            new.write_text(text, encoding="utf-8")
+            new.replace(path)
+            return text, True
+
+    def _obeyed(self, path: Path) -> str:
+        text = path.read_text(encoding="utf-8")
+        made_for = next((line[len(_REQUEST) :] for line in text.splitlines() if line.startswith(_REQUEST)), "")
+        if made_for != self._request():
+            raise Failed(
+                {
+                    "msg": f"expected {path} to be made for {self._request()}, found {made_for or 'no request in it'}. "
+                    "Next: take the overrides back, or delete that file so that it is resolved again",
+                    "phase": "resolve",
+                }
+            )
+        return text
+
+    # The host ----------------------------------------------------------------------------------------------------
+
+    def _on_host(self, phase: str, **more: Any) -> dict[str, Any]:
+        arguments = {name: value for name, value in self._args.items() if value is not None}
+        outcome: dict[str, Any] = self._execute_module(
+            module_name="glm.fleet.engine_venv",
+            module_args={**arguments, "phase": phase, **more},
+            task_vars=self._task_vars,
+        )
+        if outcome.get("failed") or outcome.get("unreachable"):
+            raise Failed(outcome)
+        return outcome
+
+    def _watch(self, text: str, begun: float) -> None:
+        """Follow the installation to its end."""
+        failures = 0
+        said = begun
+        while True:
+            try:
+                outcome = self._on_host("status", requirements=text)
+                failures = 0
+            except (AnsibleConnectionFailure, Failed) as exc:
+                away = isinstance(exc, AnsibleConnectionFailure) or bool(exc.result.get("unreachable"))
+                failures += 1
+                if not away or failures >= CONNECTION_FAILURES:
+                    raise
+                self._say(f"no connection, installing goes on there; trying again ({exc})")
+                time.sleep(CONNECTION_WAIT_SECONDS)
+                continue
+            if not outcome["running"]:
+                return
+            now = time.monotonic()
+            if now - said >= self._args["progress_seconds"]:
+                said = now
+                self._say(f"installing for {now - begun:.0f} s: {outcome['last_line'][:120]}")
+
+    def _say(self, text: str) -> None:
+        display.display(f"{self._host}: engine_venv: {text}")
