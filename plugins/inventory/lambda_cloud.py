@@ -20,6 +20,7 @@ description:
 extends_documentation_fragment:
   - glm.fleet.lambda_auth
   - glm.fleet.lambda_auth.plugin
+  - glm.fleet.cloud_inventory
   - ansible.builtin.constructed
   - ansible.builtin.inventory_cache
 options:
@@ -28,30 +29,6 @@ options:
     type: str
     required: true
     choices: [glm.fleet.lambda_cloud]
-  accounts:
-    description:
-      - Several accounts or workspaces, side by side. Each is asked and cached on its own; if one fails, all fail.
-      - Without it, there is one account, described by O(api_key) or O(api_key_file) and O(base_url).
-      - Each entry has a C(name), one of C(api_key), C(api_key_env) (name of an environment variable) and
-        C(api_key_file), and optionally a C(base_url).
-    type: list
-    elements: dict
-    default: []
-  stale_cache_on_error:
-    description:
-      - When the API does not answer, use the last good answer, with a warning that tells its age.
-      - While this is on, each good answer is kept in O(stale_cache_dir), whether or not O(cache) is on.
-      - Never done for a refused key.
-    type: bool
-    default: false
-  stale_cache_max_age:
-    description: Seconds after which a kept answer is too old to be used.
-    type: int
-    default: 86400
-  stale_cache_dir:
-    description: Where good answers are kept for O(stale_cache_on_error), readable by the user only.
-    type: path
-    default: ~/.cache/glm-fleet/inventory
   statuses:
     description: Only instances with one of these statuses. An empty list accepts all, terminated ones included.
     type: list
@@ -64,11 +41,6 @@ options:
     default: []
   instance_types:
     description: Only instances of these types.
-    type: list
-    elements: str
-    default: []
-  name_patterns:
-    description: Only instances whose name matches one of these.
     type: list
     elements: str
     default: []
@@ -86,11 +58,6 @@ options:
     type: list
     elements: str
     default: []
-  exclude_name_patterns:
-    description: No instances whose name matches one of these.
-    type: list
-    elements: str
-    default: []
   exclude_tags:
     description: No instances that carry any of these tags. A null value means any value of the tag.
     type: dict
@@ -103,13 +70,6 @@ options:
     type: list
     elements: str
     default: [name, id]
-  duplicates:
-    description:
-      - Lambda does not keep names unique. V(suffix) renames all instances of a clash to C(<name>_<first 8 of the id>)
-        and warns; V(error) fails. A name that is a group or C(localhost) counts as a clash too.
-    type: str
-    choices: [suffix, error]
-    default: suffix
   address:
     description:
       - What becomes C(ansible_host), in order of preference. V(public), V(private) or C(tag:<key>).
@@ -121,13 +81,6 @@ options:
     description: Value of C(ansible_user). Empty to leave it unset.
     type: str
     default: ubuntu
-  known_hosts_file:
-    description:
-      - Where the fleet's ssh host keys are pinned. Sets C(ansible_ssh_extra_args), C(ansible_sftp_extra_args) and
-        C(ansible_scp_extra_args) so that only the key recorded for an instance's id is accepted, whatever its address.
-      - The keys are recorded by M(glm.fleet.host_key). Empty to leave host key checking to ssh's own settings.
-    type: str
-    default: ~/.local/state/glm-fleet/known_hosts
   hostvars_prefix:
     description: What the names of all variables from the API begin with.
     type: str

@@ -97,3 +97,24 @@ def test_a_run_that_stops_early_takes_the_last_verdict_back(tmp_path: Path) -> N
     fleet = json.loads(report.read_text(encoding="utf-8"))
     assert fleet["ok"] is False
     assert [host["host"] for host in fleet["hosts"]] == ["h0"]
+
+
+@pytest.mark.parametrize(
+    ("places", "expected"),
+    [
+        ({"a": {"gmi_country": "US"}, "b": {"lambda_region": "us-south-2"}, "c": {"glm_country": "us"}}, []),
+        (
+            {"a": {"gmi_country": "TH"}, "b": {"lambda_region": "asia-south-1"}, "c": {"gmi_country": "US"}},
+            ["a (TH)", "b (country unknown)"],
+        ),
+    ],
+)
+def test_hosts_outside_the_allowed_countries_are_refused(
+    tmp_path: Path, places: dict[str, dict[str, object]], expected: list[str]
+) -> None:
+    hosts = {name: {**variables, "ansible_connection": "local"} for name, variables in places.items()}
+    code, output = run(tmp_path, "playbooks/require_fleet.yml", hosts, "-e", '{"glm_allowed_countries": ["US"]}')
+    assert (code == 0) is (not expected), output
+    assert [text for text in expected if text not in output] == []
+    assert "c (US)" not in output
+    assert run(tmp_path, "playbooks/require_fleet.yml", hosts)[0] == 0, "no guard unless it is asked for"

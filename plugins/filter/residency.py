@@ -1,0 +1,26 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Filters about where hosts are; each is documented in the YAML file of its name beside this one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from ansible_collections.glm.fleet.plugins.plugin_utils import residency
+
+
+def outside_countries(
+    hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]], allowed: Iterable[str]
+) -> list[str]:
+    """See outside_countries.yml."""
+    return residency.outside(((host, hostvars[host]) for host in hosts), allowed)
+
+
+class FilterModule:
+    """What ansible asks for."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """The filters by name."""
+        return {"outside_countries": outside_countries}
