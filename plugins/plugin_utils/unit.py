@@ -12,7 +12,6 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
-import signal
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -231,6 +230,9 @@ def _replica(plan: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> di
         "start_seconds": start,
         "stop_seconds": stop + _STOP_SLACK_SECONDS,
         "restart_seconds": _RESTART_SECONDS,
+        # A status that counts as a clean stop must still count as a crash when nobody asked for a stop (137 and SIGKILL
+        # are also what the kernel's out-of-memory killer leaves behind).
+        "success_exit_status": " ".join(str(status) for status in plan["stop"]["success_exit_status"]),
         # Long enough for two whole starts, so the third within it is refused.
         "start_limit_seconds": 2 * (start + stop + _STOP_SLACK_SECONDS + _RESTART_SECONDS) + 600,
         "endpoint": f"http://{url_host(plan['listen']['address'])}:{int(plan['listen']['port'])}/v1",
@@ -244,15 +246,11 @@ def _container(
 ) -> dict[str, Any]:
     """What differs by runtime, for a container."""
     stop = int(plan["timeouts"]["stop_seconds"])
-    # A status that counts as a clean stop must still count as a crash when nobody asked for a stop (137 is also what
-    # the kernel's out-of-memory killer leaves behind).
-    killed = " ".join(str(status) for status in plan["stop"]["success_exit_status"])
     return {
         "template": "glm-serve.service.j2",
         "user": "root",
         "mount_points": [systemd_word(mount["source"]) for mount in plan["mounts"]],
         "writable_directories": [mount["source"] for mount in plan["mounts"] if not mount["read_only"]],
-        "success_exit_status": killed,
         "exec": {
             "start_pre": _prestart(plan, files, ["--container", name]),
             "start": _among_nodes(plan, _docker_run(plan, name, files, groups)),
@@ -271,9 +269,6 @@ def _venv(
     paths, several = plan["paths"], plan["node"]["count"] > 1
     classes = _DEVICE_CLASSES[plan["accelerator"]["vendor"]] + (_FABRIC_CLASSES if several else ())
     credential, command = _credential(plan, name, files)
-    # What a container's exit status of 128 + n is, is signal n here; the guard of several hosts gives the number on.
-    statuses = plan["stop"]["success_exit_status"]
-    killed = [signal.Signals(status - 128).name if status > 128 and not several else status for status in statuses]
     environment = {
         "HOME": paths["cache"],
         "PATH": f"{plan['runtime']['path']}/bin:{_SEARCH_PATH}",
@@ -290,7 +285,6 @@ def _venv(
         "environment_secret": files["secret"] if plan["secret"]["kind"] == "env" else None,
         "mount_points": [systemd_word(path) for path in (paths["hf_home"], paths["cache"], plan["runtime"]["path"])],
         "writable_directories": [paths["cache"]],
-        "success_exit_status": " ".join(str(status) for status in killed),
         "exec": {
             "start_pre": _prestart(plan, files),
             "start": _among_nodes(plan, command),

@@ -272,7 +272,7 @@ def test_a_package_whose_bytes_changed_is_refused(fleet: BareFleet) -> None:
     assert fleet.bare().code == 0
 
 
-@pytest.mark.parametrize(("mode", "statuses"), [("", []), ("killed", [137])])
+@pytest.mark.parametrize(("mode", "statuses"), [("", []), ("killed", ["137", "SIGKILL"])])
 def test_a_stop_is_clean(fleet: BareFleet, mode: str, statuses: list[int]) -> None:
     assert fleet.bare("--tags", "serve", mode=mode, stop={"success_exit_status": statuses}).code == 0
     fleet.on_host("systemctl", "stop", UNIT)

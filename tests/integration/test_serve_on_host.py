@@ -237,7 +237,7 @@ def test_an_interrupted_run_is_finished_by_the_next_one(fleet: Fleet) -> None:
     assert fleet.show("InvocationID") != before
 
 
-@pytest.mark.parametrize(("mode", "statuses"), [("", []), ("killed", [137])])
+@pytest.mark.parametrize(("mode", "statuses"), [("", []), ("killed", ["137", "SIGKILL"])])
 def test_a_stop_is_clean_and_leaves_nothing(fleet: Fleet, mode: str, statuses: list[int]) -> None:
     assert fleet.deploy(mode=mode, stop={"success_exit_status": statuses}).code == 0
     fleet.on_host("systemctl", "stop", UNIT)
@@ -246,7 +246,7 @@ def test_a_stop_is_clean_and_leaves_nothing(fleet: Fleet, mode: str, statuses: l
 
 
 def test_a_kill_is_a_crash_and_is_mended(fleet: Fleet) -> None:
-    assert fleet.deploy(mode="killed", stop={"success_exit_status": [137]}).code == 0
+    assert fleet.deploy(mode="killed", stop={"success_exit_status": ["137", "SIGKILL"]}).code == 0
     fleet.on_host("docker", "kill", "glm-serve-0")
     deadline = time.monotonic() + 60
     while not (fleet.show("NRestarts") == "1" and fleet.show("ActiveState") == "active"):

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ansible_collections.glm.fleet.plugins.plugin_utils import catalog, planner
+from ansible_collections.glm.fleet.plugins.plugin_utils import catalog, planner, unit
 from tests.unit.serve.plans import REVISION, nodes, plan, replicas, rocm, venv
-from tests.unit.serve.render import render
+from tests.unit.serve.render import GROUPS, render
 
 pytestmark = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 
+CATALOG = catalog.load()
 TRICKY = [
     "--speculative-config",
     '{"method":"mtp","num_speculative_tokens":3}',
@@ -28,18 +33,23 @@ TRICKY = [
 ]
 
 
-def analyze(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
-    """Verify a unit in a root of its own, so that this machine's units and programs play no part."""
+def executable(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("#!/bin/sh\n", encoding="utf-8")
+    path.chmod(0o755)
+
+
+def analyze(folder: Path, *texts: str) -> subprocess.CompletedProcess[str]:
+    """Verify units in a root of their own, so that this machine's units and programs play no part."""
     engines = [f"opt/glm/engines/{name}" for name in ("vllm-0.32.0/bin/vllm", "sglang-0.5.10/bin/python")]
     for program in ("usr/bin/docker", "usr/bin/python3", *engines):
-        target = folder / program
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text("#!/bin/sh\n", encoding="utf-8")
-        target.chmod(0o755)
-    unit = folder / "etc/systemd/system/glm-serve-0.service"
-    unit.parent.mkdir(parents=True, exist_ok=True)
-    unit.write_text(text, encoding="utf-8")
-    command = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", f"--root={folder}", unit.name]
+        executable(folder / program)
+    units = folder / "etc/systemd/system"
+    units.mkdir(parents=True, exist_ok=True)
+    names = [f"glm-serve-{number}.service" for number in range(len(texts))]
+    for name, text in zip(names, texts, strict=True):
+        (units / name).write_text(text, encoding="utf-8")
+    command = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", f"--root={folder}", *names]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -96,19 +106,54 @@ def test_units_of_several_hosts_are_valid(made: dict[str, Any], rank: int, tmp_p
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("engine", ["vllm", "sglang"])
-@pytest.mark.parametrize("accelerator", ["B200", "H200"])
-def test_units_of_real_plans_are_valid(engine: str, accelerator: str, tmp_path: Path) -> None:
-    intent = planner.Intent(
-        model="GLM-5.1", accelerator=accelerator, accelerator_count=8, engine=engine, listen_address="10.0.0.5"
-    )
-    made = planner.make(intent, catalog.load())
-    made["model"]["revision"] = REVISION
-    text = render("glm-serve.service", made)
-    done = analyze(tmp_path, text)
+def plans_of_recipes(runtime: str) -> Iterator[dict[str, Any]]:
+    """Every plan of every published recipe: models, precisions, accelerators, profiles, replicas, hosts."""
+    for recipe in CATALOG.recipes:
+        cells = itertools.product(recipe.models, recipe.precisions, recipe.accelerators, recipe.profiles)
+        for model, precision, accelerator, profile in cells:
+            known = CATALOG.accelerators[accelerator].per_host
+            host = max(recipe.count, known)
+            whole = {"accelerator_count": recipe.count, "nodes": recipe.nodes}
+            shared = {"accelerator_count": host, "replicas": host // recipe.count}
+            for layout in [whole] if recipe.nodes > 1 or host == recipe.count else [whole, shared]:
+                intent = planner.Intent(
+                    model, accelerator, precision=precision, profile=profile, engine=recipe.engine, runtime=runtime,
+                    listen_address="10.0.0.5", head_address="10.0.0.5" if recipe.nodes > 1 else None,
+                    repository=f"acme/{model}" if precision == "int4" else None, **layout,
+                )  # fmt: skip
+                for rank in range(recipe.nodes):
+                    yield from made_all(replace(intent, node_rank=rank))
+
+
+def made_all(intent: planner.Intent) -> list[dict[str, Any]]:
+    """The plans for an intent; none where the engine's default version cannot serve it (a recipe may need another)."""
+    try:
+        plans = planner.make_all(intent, CATALOG)
+    except planner.PlanError:
+        return []
+    for made in plans:
+        made["model"]["revision"] = REVISION
+    return plans
+
+
+@pytest.mark.parametrize("runtime", ["container", "venv"])
+def test_units_of_every_recipe_are_valid(runtime: str, tmp_path: Path) -> None:
+    """One call of systemd-analyze for all: unit ``glm-serve-<n>`` is the n-th different text."""
+    units: dict[str, dict[str, Any]] = {}
+    for made in plans_of_recipes(runtime):
+        units.setdefault(render(unit.replica(made, GROUPS)["template"].removesuffix(".j2"), made), made)
+        assert render("glm-serve.secret", made).endswith(("=glm-test-key\n", ': "glm-test-key"\n'))
+    kinds = Counter((made["engine"]["name"], made["accelerator"]["vendor"]) for made in units.values())
+    ranks = Counter(made["node"]["rank"] for made in units.values() if made["node"]["count"] > 1)
+    replicas_seen = Counter(made["replica"] for made in units.values() if made["replicas"] > 1)
+    print(f"{runtime}: {len(units)} units, {dict(kinds)}, ranks {dict(ranks)}, replicas {dict(replicas_seen)}")
+    assert len(units) >= 60 and set(kinds) == set(itertools.product(("vllm", "sglang"), ("nvidia", "amd")))
+    assert ranks[0] == ranks[1] > 0 and replicas_seen[1] > 0
+    for engine in {made["runtime"]["path"] for made in units.values()} - {None}:
+        for program in ("vllm", "python"):
+            executable(tmp_path / engine.lstrip("/") / "bin" / program)
+    done = analyze(tmp_path, *units)
     assert (done.returncode, done.stderr) == (0, "")
-    assert made["image"]["reference"] in text and "--network bridge" in text
-    assert render("glm-serve.secret", made).endswith(("=glm-test-key\n", ': "glm-test-key"\n'))
 
 
 def test_the_check_can_fail(tmp_path: Path) -> None:

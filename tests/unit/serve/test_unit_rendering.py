@@ -120,7 +120,7 @@ def test_a_command_that_would_not_read_the_key_file_is_refused() -> None:
 
 def test_137_is_a_clean_stop_for_sglang_and_still_a_crash_when_unasked() -> None:
     text = render("glm-serve.service", plan("sglang"))
-    assert "\nSuccessExitStatus=137\n" in text and "\nRestartForceExitStatus=137\n" in text
+    assert "\nSuccessExitStatus=137 SIGKILL\n" in text and "\nRestartForceExitStatus=137 SIGKILL\n" in text
     assert "SuccessExitStatus" not in render("glm-serve.service", plan("vllm"))
 
 
@@ -251,11 +251,6 @@ def test_a_key_that_an_engine_reads_from_a_file_is_a_credential_on_bare_metal() 
     careless["command"] = careless["command"][:3]
     with pytest.raises(unit.UnitError, match="no API key would be asked for"):
         unit.replica(careless)
-
-
-def test_137_of_a_container_is_sigkill_of_a_process() -> None:
-    text = render("glm-serve-venv.service", venv("sglang", stop={"success_exit_status": [137, 1]}))
-    assert "\nSuccessExitStatus=SIGKILL 1\n" in text and "\nRestartForceExitStatus=SIGKILL 1\n" in text
 
 
 def test_on_bare_metal_only_the_model_has_to_be_pinned_by_the_plan() -> None:
