@@ -10,7 +10,7 @@ COUNT ?= 2
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup rehearse rehearse-down rehearse-status test lint unit integration molecule benchmark clean
+.PHONY: help setup rehearse rehearse-down rehearse-status test lint unit integration molecule benchmark sources clean
 
 help:  ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ molecule: setup-dev  ## Run the molecule scenarios
 
 benchmark: setup-dev  ## Print the benchmarks, as ratios measured side by side
 	@scripts/test.sh benchmark
+
+sources: setup-dev  ## Write docs/sources.md and its golden files again (then review the difference)
+	@python tools/sources_page.py
 
 clean: rehearse-down  ## Remove the virtual environments and the rehearsal's state
 	@rm -rf .venv .venv-* .rehearsal .mypy_cache .ruff_cache .pytest_cache
