@@ -1,13 +1,14 @@
 """Does what an engine does, in a container or on the host: says its phases, has its key from the environment, serves.
 
 ``TOY_MODE`` makes it misbehave: ``exit`` (ends while loading), ``no-chat`` (answers all but chats), ``killed`` (kills
-itself when stopped, as SGLang 0.5.10 does).
+itself when stopped, as SGLang 0.5.10 does), ``worker`` (has no endpoint: a further rank).
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -21,7 +22,8 @@ def main() -> None:
     killed = mode == "killed"
     signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGKILL) if killed else os._exit(0))
     print("argv " + json.dumps(sys.argv[1:]), flush=True)
-    environment = {name: value for name, value in os.environ.items() if name.startswith("TOY_")}
+    shown = re.compile(r"TOY_|.*_SOCKET_IFNAME")
+    environment = {name: value for name, value in os.environ.items() if shown.match(name)}
     print("environ " + json.dumps(environment), flush=True)
     print("devices " + json.dumps([str(path) for path in Path("/dev").glob("nvidia[0-9]*")]), flush=True)
     key = os.environ["VLLM_API_KEY"]
@@ -32,6 +34,8 @@ def main() -> None:
     if mode == "exit":
         print(f"ValueError: cannot serve with {key}", flush=True)
         sys.exit(1)
+    if mode == "worker":
+        signal.pause()
     behaviour = fake_engine.Behaviour(key=key, chat_status=500 if mode == "no-chat" else 200)
     with fake_engine.engine(behaviour, (os.environ.get("TOY_ADDRESS", "0.0.0.0"), 8000)):
         print("Starting vLLM server on http://0.0.0.0:8000", flush=True)

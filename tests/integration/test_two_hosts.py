@@ -1,0 +1,169 @@
+"""One replica over two hosts that boot systemd: its ranks start together, and end together when one is lost.
+
+The engine is the toy, on the hosts themselves; what engines say to each other (NCCL, Gloo) is not rehearsed. The tests
+build on one another.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from simulator.hosts import images
+from simulator.hosts.accelerators import declare
+from simulator.hosts.machines import HostRequest, Machines
+from simulator.settings import Settings
+from tests.unit.serve.plans import nodes, venv
+
+pytestmark = pytest.mark.podman
+
+ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+HEAD, WORKER = HOSTS = ("gpu-1", "gpu-2")
+UNIT = "glm-serve-0.service"
+PROGRAM = "/opt/glm/engines/toy/bin/toy-engine"
+
+
+class Pair:
+    """Two hosts and the plans of their ranks."""
+
+    def __init__(self, machines: Machines, folder: Path) -> None:
+        self.machines, self.folder = machines, folder
+
+    def on(self, host: str, *argv: str, stdin: str | None = None) -> str:
+        return self.machines.execute(host, *argv, stdin=stdin)
+
+    def show(self, host: str, name: str) -> str:
+        return self.on(host, "systemctl", "show", UNIT, f"--property={name}", "--value").strip()
+
+    def journal(self, host: str) -> str:
+        return self.on(host, "journalctl", "-u", UNIT, "-o", "cat")
+
+    def deploy(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = ["ansible-playbook", "-i", str(self.folder / "hosts.yml"), str(HERE / "serve/serve.yml"), *arguments]
+        environment = {**os.environ, "ANSIBLE_NOCOLOR": "1"}
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
+        )
+        print(done.stdout, done.stderr)
+        return done
+
+    def until(self, what: str, *states: tuple[str, str, str]) -> None:
+        """Wait until each (host, property, value) holds."""
+        deadline = time.monotonic() + 90
+        while any(self.show(host, name) != value for host, name, value in states):
+            assert time.monotonic() < deadline, f"{what}: {[self.journal(host)[-2000:] for host in HOSTS]}"
+            time.sleep(1)
+
+
+def rank_plan(rank: int, own: str, head: str) -> dict[str, Any]:
+    made = nodes(venv(), rank)
+    made["node"].update(head_address=head, port=29501)
+    made["runtime"]["path"] = PROGRAM.removesuffix("/bin/toy-engine")
+    made["listen"]["address"] = own
+    made["timeouts"] = {"start_seconds": 90, "stop_seconds": 10, "phases": {}}
+    made["command"] = [PROGRAM, "--rank", str(rank)]
+    made["env"] = {"TOY_ADDRESS": own, **({"TOY_MODE": "worker"} if rank else {})}
+    return made
+
+
+def prepare(pair: Pair, host: str, made: dict[str, Any]) -> None:
+    """What the role engine_venv would have made."""
+    pair.on(host, "sh", "-c", "until id ubuntu && test -s ~ubuntu/.ssh/authorized_keys; do sleep 1; done 2>/dev/null")
+    pair.on(host, "useradd", "--system", "glm")
+    revision, repository = made["model"]["revision"], made["model"]["repository"].replace("/", "--")
+    snapshot = f"/var/lib/glm/huggingface/hub/models--{repository}/snapshots/{revision}"
+    drop_in = "/etc/systemd/system/glm-serve-.service.d"
+    pair.on(host, "mkdir", "-p", snapshot, drop_in, str(Path(PROGRAM).parent))
+    pair.on(host, "tee", f"{drop_in}/limits.conf", stdin="[Service]\nLimitMEMLOCK=\nLimitSTACK=\n")
+    for source in (HERE / "serve/toy_engine.py", ROOT / "tests/unit/verify/fake_engine.py"):
+        pair.on(host, "tee", f"{Path(PROGRAM).parent}/{source.name}", stdin=source.read_text(encoding="utf-8"))
+    pair.on(host, "tee", PROGRAM, stdin='#!/bin/sh\nexec python3 "${0%/*}/toy_engine.py" "$@"\n')
+    pair.on(host, "chmod", "+x", PROGRAM)
+    pair.on(host, "tee", f"{made['runtime']['path']}/.glm.json", stdin="{}")
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    folder = tmp_path_factory.mktemp("pair")
+    settings = Settings.from_environment().with_state_dir(folder / "rehearsal")
+    machines = Machines(settings)
+    image = images.ensure_image(settings, machines.podman, "gpu-base")
+    key = folder / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    public = key.with_suffix(".pub").read_text(encoding="utf-8").strip()
+    made = Pair(machines, folder)
+    try:
+        booted = {}
+        for host in HOSTS:
+            data = {"instance-id": host, "local-hostname": host, "public-keys": [public]}
+            seed = {"meta-data": json.dumps(data), "user-data": "#cloud-config\n{}\n"}
+            booted[host] = machines.create(
+                HostRequest(host, image, host, "manual", seed, declare("B200", 8, 192))
+            )
+        entries = {}
+        for rank, host in enumerate(HOSTS):
+            plan = rank_plan(rank, booted[host].private_ip, booted[HEAD].private_ip)
+            prepare(made, host, plan)
+            options = f"-i {key} -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
+            login = {"ansible_host": booted[host].ip, "ansible_user": "ubuntu", "ansible_ssh_common_args": options}
+            entries[host] = {**login, "serve_plans": [plan], "verify_plans": [plan]}
+        common = {"glm_state_dir": str(folder / "state"), "serve_poll_seconds": 1}
+        inventory = {"all": {"vars": common, "children": {"gpu": {"hosts": entries}}}}
+        (folder / "hosts.yml").write_text(json.dumps(inventory), encoding="utf-8")
+        yield made
+    finally:
+        machines.remove_all(["manual"])
+
+
+def test_the_replica_serves_once_both_ranks_are_there(pair: Pair) -> None:
+    done = pair.deploy()
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"^gpu-1 +http://\S+:8000/v1 .* ok +9/9 ", done.stdout, re.M)
+    assert re.search(r"^gpu-2 .* worker +0/0 ", done.stdout, re.M)
+    for host in HOSTS:
+        journal = pair.journal(host)
+        assert journal.index("all 2 ranks are there") < journal.index("argv "), "no engine before all are there"
+
+
+def test_the_ranks_talk_over_the_network_they_share(pair: Pair) -> None:
+    for host in HOSTS:
+        said = json.loads(re.findall(r"^environ (.*)$", pair.journal(host), re.M)[-1])
+        assert (said["NCCL_SOCKET_IFNAME"], said["GLOO_SOCKET_IFNAME"]) == ("eth1", "eth1")
+
+
+def test_a_second_run_changes_nothing(pair: Pair) -> None:
+    before = [pair.show(host, "InvocationID") for host in HOSTS]
+    done = pair.deploy()
+    assert done.returncode == 0 and re.findall(r"changed=(\d+)", done.stdout) == ["0"] * 3, done.stdout
+    assert [pair.show(host, "InvocationID") for host in HOSTS] == before
+
+
+@pytest.mark.parametrize("lost", HOSTS)
+def test_a_rank_that_dies_takes_the_other_along_and_both_come_back(pair: Pair, lost: str) -> None:
+    for host in HOSTS:
+        pair.on(host, "systemctl", "reset-failed", UNIT)
+    before = {host: pair.show(host, "InvocationID") for host in HOSTS}
+    pair.on(lost, "systemctl", "kill", "--signal=KILL", UNIT)
+    pair.until("killed", *((host, "NRestarts", "1") for host in HOSTS))
+    pair.until("back", *((host, "ActiveState", "active") for host in HOSTS))
+    assert all(pair.show(host, "InvocationID") != before[host] for host in HOSTS)
+    other = HOSTS[1 - HOSTS.index(lost)]
+    assert f"rank {HOSTS.index(lost)} is gone" in pair.journal(other)
+
+
+def test_a_host_that_boots_again_finds_its_replica(pair: Pair) -> None:
+    for host in HOSTS:
+        pair.on(host, "systemctl", "reset-failed", UNIT)
+    pair.machines.restart(WORKER)
+    time.sleep(5)
+    pair.until("rebooted", *((host, "ActiveState", "active") for host in HOSTS))
+    assert pair.deploy("--tags", "verify").returncode == 0
