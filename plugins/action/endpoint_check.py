@@ -28,9 +28,8 @@ class ActionModule(ActionBase):
         host = str(variables.get("inventory_hostname", "host"))
         if ((own["plan"] or {}).get("node") or {}).get("rank"):
             report = verdict.worker_report(host, own["plan"])
-            if own["report"] and not self._task.check_mode:
-                verdict.write_json(Path(str(own["report"])).expanduser(), report)
-            return {**result, "changed": False, "ok": True, "checks": report["checks"], "report": report}
+            answer = {"changed": False, "ok": True, "checks": report["checks"], "report": report}
+            return {**result, **answer, **self._keep(own["report"], report)}
         answer = self._execute_module(
             module_name="glm.fleet.endpoint_check", module_args=args, task_vars=variables
         )
@@ -43,9 +42,25 @@ class ActionModule(ActionBase):
             checks.append(verdict.closed_check(str(own["closed_address"]), port, str(listen)))
         endpoint = {"url": verdict.endpoint_url(str(listen), own["closed_address"], port), "model": args.get("model")}
         report = verdict.host_report(host, checks, endpoint, own["plan"])
-        if own["report"]:
-            verdict.write_json(Path(str(own["report"])).expanduser(), report)
         answer.update(ok=report["ok"], checks=checks, report=report, failed=not report["ok"], changed=False)
+        kept = self._keep(own["report"], report)
+        answer.update(kept)
         if not report["ok"]:
-            answer["msg"] = verdict.failure_text(report)
+            answer["msg"] = "\n".join([verdict.failure_text(report), *([kept["msg"]] if kept else [])])
         return {**result, **answer}
+
+    def _keep(self, path: Any, report: dict[str, Any]) -> dict[str, Any]:
+        """Write the report; what the result gets when that fails, since a run without its report is incomplete."""
+        if not path or self._task.check_mode:
+            return {}
+        file = Path(str(path)).expanduser()
+        try:
+            verdict.write_json(file, report)
+        except OSError as exc:
+            verdict_text = "every check passed" if report["ok"] else "checks failed"
+            msg = (
+                f"{report['host']}, verify: {verdict_text}, but the report cannot be written to {file}: "
+                f"{exc.strerror or exc}. Next: make room there or set glm_state_dir to a folder that can be written."
+            )
+            return {"failed": True, "msg": msg}
+        return {}

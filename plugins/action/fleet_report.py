@@ -38,7 +38,7 @@ class ActionModule(ActionBase):
         if args["begin"]:
             if not self._task.check_mode:
                 verdict.write_json(path, verdict.fleet_report([verdict.missing_report(host) for host in args["hosts"]]))
-            return {**result, "changed": False, "ok": False, "report": str(path)}
+            return {**result, "changed": False, "ok": False, "report": str(path), "hosts": args["hosts"], "begin": True}
         found = {host: self._verdicts(variables, host) for host in args["hosts"]}
         if self._task.check_mode or any(answer.get("skipped") for answers in found.values() for answer in answers):
             return {**result, "changed": False, "skipped": True, "msg": "check mode: nothing was verified"}
@@ -48,7 +48,14 @@ class ActionModule(ActionBase):
             for answer in answers or [{}]
         ]
         fleet = verdict.fleet_report(reports)
-        verdict.write_json(path, fleet)
+        try:
+            verdict.write_json(path, fleet)
+        except OSError as exc:
+            msg = (
+                f"controller, report: {path} cannot be written: {exc.strerror or exc}. Next: make room there or set "
+                "glm_state_dir to a folder that can be written."
+            )
+            return {**result, "failed": True, "msg": msg, "ok": fleet["ok"]}
         key_file = args["api_key_file"] or str(Path(args["state_dir"]).expanduser() / "api_key")
         self._show(fleet, path, key_file if Path(key_file).is_file() else None)
         bad = list(dict.fromkeys(report["host"] for report in reports if not report["ok"]))
@@ -66,7 +73,7 @@ class ActionModule(ActionBase):
 
     @staticmethod
     def _show(fleet: dict[str, Any], path: Path, key_file: str | None) -> None:
-        lines = ["", *verdict.table(fleet["hosts"]), ""]
+        lines = ["", *verdict.table(fleet["hosts"]), *verdict.reasons(fleet["hosts"]), ""]
         serving = [report for report in fleet["hosts"] if report["ok"] and report["endpoint"]]
         if serving:
             lines += ["Endpoints (reachable where they listen; from elsewhere through an ssh tunnel):"]

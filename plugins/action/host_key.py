@@ -67,7 +67,7 @@ class ActionModule(ActionBase):
                 "Then run this again with a fresh inventory (--flush-cache)."
             )
         port = int(self._variable("ansible_port") or 22)
-        kinds = [key.kind for key in host_keys.pinned(path, alias)]
+        kinds: list[str] = []
 
         def fetch() -> host_keys.HostKey:
             if jump is None:
@@ -76,6 +76,7 @@ class ActionModule(ActionBase):
 
         started = time.monotonic()
         try:
+            kinds += [key.kind for key in host_keys.pinned(path, alias)]
             key = host_keys.wait_for_key(fetch, f"{address} port {port}", timeout)
             changed = host_keys.pin(path, alias, key)
         except paramiko.ssh_exception.IncompatiblePeer:
@@ -84,6 +85,12 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(f"{self._host()} ({address}), ssh: {text}") from None
         except host_keys.HostKeyChanged as error:
             raise AnsibleActionFail(f"{self._host()} ({address}), ssh: {error}") from None
+        except OSError as error:
+            raise AnsibleActionFail(
+                f"{self._host()}, ssh: expected to keep host keys in {path}, found that it cannot be read or written: "
+                f"{error.strerror or error}. Next: make that file and its folder yours, or set known_hosts_file in the "
+                "inventory to one that is."
+            ) from None
         except host_keys.HostKeyError as error:
             raise AnsibleActionFail(
                 f"{self._host()} ({address}), ssh: {error}. Check that the instance is running, that its firewall lets "

@@ -62,4 +62,13 @@ report:
   description: The file that was written.
   type: str
   returned: always
+hosts:
+  description: The hosts that the run is about.
+  type: list
+  elements: str
+  returned: with O(begin)
+begin:
+  description: Whether this only began the report.
+  type: bool
+  returned: with O(begin)
 """

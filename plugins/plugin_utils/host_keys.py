@@ -225,5 +225,8 @@ def read_options(arguments: list[str]) -> SshOptions:
             position += 1
         name, _separator, value = text.replace("=", " ", 1).strip().partition(" ")
         values.setdefault(name.lower(), value.strip().strip('"'))
+    # ssh expands tokens in this path, so "%%" stands for one percent sign.
+    file = values.get("userknownhostsfile")
+    known_hosts = file.replace("%%", "%") if file else None
     jump = any(values.get(name, "none") != "none" for name in ("proxyjump", "proxycommand"))
-    return SshOptions(values.get("userknownhostsfile"), values.get("hostkeyalias"), jump)
+    return SshOptions(known_hosts, values.get("hostkeyalias"), jump)

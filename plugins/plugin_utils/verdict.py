@@ -54,7 +54,10 @@ def closed_check(closed_address: str, port: int, listen: str, seconds: float = C
         check.update(
             ok=False,
             found="a connection was accepted",
-            remedy="bind the endpoint to loopback or a private address (glm_bind), or close the port in the firewall",
+            remedy=(
+                "bind the endpoint to loopback or a private address (glm_bind), or take the rule that opens the port "
+                "out of the cloud's firewall; Docker's own rules pass by one on the host"
+            ),
         )
     return {**check, "seconds": round(time.monotonic() - begun, 2)}
 
@@ -150,6 +153,22 @@ def fleet_report(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "hosts": [dict(report) for report in reports],
         "finished_at": now(),
     }
+
+
+def stopped_report(host: str, phase: str, reason: str) -> dict[str, Any]:
+    """The report of a host that failed before it was verified: in which task, and with what message."""
+    return {**missing_report(host), "phase": phase, "reason": reason}
+
+
+def reasons(reports: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Why hosts are not verified, a line each: the task that failed, and the first line of what it said."""
+    lines = []
+    for report in reports:
+        if report["ok"] or report["checks"] or not report.get("reason"):
+            continue
+        first = str(report["reason"]).strip().splitlines()[0]
+        lines.append(f"  {report['host']}: {report['phase'] + ': ' if report.get('phase') else ''}{first}")
+    return lines
 
 
 def table(reports: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -250,3 +250,17 @@ def test_a_key_behind_a_jump_host_is_fetched_with_ssh(tmp_path: Path, start: Cal
     assert code == 0 and "changed=1" in text, text
     assert host_keys.pinned(tmp_path / "known", "i-0a1b") == [host_keys.scan("127.0.0.1", server.port)]
     assert play(tmp_path, host)[1].count("changed=0") == 1
+
+
+def test_a_percent_sign_in_the_path_is_read_back(tmp_path: Path) -> None:
+    options = host_keys.read_options(["-o", "UserKnownHostsFile=/keys/50%%/known_hosts", "-o", "HostKeyAlias=i-1"])
+    assert options.known_hosts_file == "/keys/50%/known_hosts"
+
+
+def test_a_play_names_the_file_that_cannot_be_written(tmp_path: Path, start: Callable[..., SshServer]) -> None:
+    server = start(ed25519(tmp_path, "key"))
+    (tmp_path / "known").mkdir()  # a folder where the file should be: no user can write that, root included
+    code, text = play(tmp_path, variables(tmp_path, ansible_host="127.0.0.1", ansible_port=server.port))
+    assert code != 0 and "Traceback" not in text
+    assert f"gpu-3, ssh: expected to keep host keys in {tmp_path}/known, found that it cannot" in text
+    assert "set known_hosts_file" in text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -118,3 +119,69 @@ def test_hosts_outside_the_allowed_countries_are_refused(
     assert [text for text in expected if text not in output] == []
     assert "c (US)" not in output
     assert run(tmp_path, "playbooks/require_fleet.yml", hosts)[0] == 0, "no guard unless it is asked for"
+
+
+CANARY = """
+- import_playbook: {root}/playbooks/begin_report.yml
+- name: Serve and verify
+  hosts: glm_fleet
+  gather_facts: false
+  serial: [1, 1]
+  tasks:
+    - name: Start the engine
+      ansible.builtin.fail:
+        msg: "h0, serve: the engine left with status 1"
+      no_log: {hidden}
+      when: inventory_hostname in {failing}
+- name: Report
+  import_playbook: {root}/playbooks/report.yml
+"""
+
+
+@pytest.mark.parametrize(
+    ("failing", "hidden", "table"),
+    [
+        (["h0"], "false", ["Start the engine: h0, serve: the engine left with status 1", "h1: not reached"]),
+        (["h0"], "true", ["h0: Start the engine: the output has been hidden"]),
+        ([], "false", []),
+    ],
+)
+def test_a_failed_canary_still_gets_a_table(tmp_path: Path, failing: list[str], hidden: str, table: list[str]) -> None:
+    book = tmp_path / "canary.yml"
+    book.write_text(CANARY.format(root=ROOT, failing=failing, hidden=hidden), encoding="utf-8")
+    hosts: dict[str, dict[str, object]] = {name: {"ansible_connection": "local"} for name in ("h0", "h1", "h2")}
+    code, output = run(tmp_path, str(book), hosts)
+    assert code != 0, "no host of these is verified"
+    assert [text for text in table if text not in output] == [], output
+    assert ("The run ended before its report" in output) is bool(failing)
+    assert output.count("NOT VERIFIED") == 3
+    fleet = json.loads((tmp_path / "state/reports/fleet.json").read_text(encoding="utf-8"))
+    assert fleet["ok"] is False
+    assert [host["host"] for host in fleet["hosts"]] == ["h0", "h1", "h2"]
+    if hidden == "false" and failing:
+        assert fleet["hosts"][0]["reason"] == "h0, serve: the engine left with status 1"
+
+
+VERIFY = """
+- hosts: glm_fleet
+  gather_facts: false
+  tasks:
+    - name: Ask the endpoint
+      glm.fleet.endpoint_check:
+        port: {port}
+        model: glm-5.1-fp8
+        timeout: 1
+        report: {report}
+"""
+
+
+def test_a_verdict_survives_a_report_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    book = tmp_path / "verify.yml"
+    book.write_text(VERIFY.format(port=9, report=tmp_path / "file" / "h0.json"), encoding="utf-8")
+    own = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+    code, output = run(tmp_path, str(book), {"h0": own})
+    assert code != 0 and "Traceback" not in output
+    assert "h0, verify:" in output and "checks failed" in output
+    assert f"the report cannot be written to {tmp_path / 'file' / 'h0.json'}" in output
+    assert "set glm_state_dir" in output
