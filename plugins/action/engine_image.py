@@ -12,7 +12,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ansible_collections.glm.fleet.plugins.plugin_utils import lockfile
+from ansible_collections.glm.fleet.plugins.plugin_utils import lockfile, patience
 
 display = Display()
 
@@ -92,8 +92,12 @@ class ActionModule(ActionBase):
                 f"{self._host()}: pulling {reference[:60]}…: {state['layers_done'] or 0} of {state['layers'] or '?'} "
                 f"layers, {(state['bytes'] or 0) / 1e9:.2f} GB in {state['seconds']} s"
             )
-            result = self._module({**args, "follow": True})
+            # The pull is the docker daemon's: it goes on while the host cannot be reached.
+            result = patience.ask(lambda: self._module({**args, "follow": True}), self._say)
         return result
+
+    def _say(self, text: str) -> None:
+        display.display(f"{self._host()}: image: {text}")
 
     def _module(self, args: dict[str, Any]) -> dict[str, Any]:
         known = {key: value for key, value in args.items() if value is not None}

@@ -8,18 +8,14 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from ansible_collections.glm.fleet.plugins.module_utils._weights_store import human_bytes
 from ansible_collections.glm.fleet.plugins.modules.model_weights import ARGUMENTS
-from ansible_collections.glm.fleet.plugins.plugin_utils import lockfile
+from ansible_collections.glm.fleet.plugins.plugin_utils import lockfile, patience
 
 display = Display()
-# The fetch goes on without us; a connection that is away for this long is given up.
-CONNECTION_FAILURES = 10
-CONNECTION_WAIT_SECONDS = 15.0
 _INTERNAL = ("phase", "commit", "manifest_sha256")
 
 
@@ -107,14 +103,15 @@ class ActionModule(ActionBase):
     # The host ----------------------------------------------------------------------------------------------------
 
     def _on_host(self, phase: str, **more: Any) -> dict[str, Any]:
+        return _checked(self._asked(phase, **more))
+
+    def _asked(self, phase: str, **more: Any) -> dict[str, Any]:
         arguments = {name: value for name, value in self._args.items() if value is not None}
         outcome: dict[str, Any] = self._execute_module(
             module_name="glm.fleet.model_weights",
             module_args={**arguments, "phase": phase, **more},
             task_vars=self._task_vars,
         )
-        if outcome.get("failed") or outcome.get("unreachable"):
-            raise Failed(outcome)
         return outcome
 
     def _bring(self, entry: lockfile.ModelEntry) -> dict[str, Any]:
@@ -138,20 +135,9 @@ class ActionModule(ActionBase):
 
     def _watch(self, known: dict[str, Any]) -> dict[str, Any]:
         """Follow the fetch to its end and return its last status."""
-        failures = 0
         said = 0.0
         while True:
-            try:
-                outcome = self._on_host("status", **known)
-                failures = 0
-            except (AnsibleConnectionFailure, Failed) as exc:
-                away = isinstance(exc, AnsibleConnectionFailure) or bool(exc.result.get("unreachable"))
-                failures += 1
-                if not away or failures >= CONNECTION_FAILURES:
-                    raise
-                self._say(f"weights: no connection, the fetch goes on there; trying again ({exc})")
-                time.sleep(CONNECTION_WAIT_SECONDS)
-                continue
+            outcome = _checked(patience.ask(lambda: self._asked("status", **known), self._say_weights))
             status: dict[str, Any] = outcome["status"]
             if outcome["progress"] == "present":
                 return status
@@ -159,8 +145,17 @@ class ActionModule(ActionBase):
                 said = time.monotonic()
                 self._say(progress_line(status))
 
+    def _say_weights(self, text: str) -> None:
+        self._say(f"weights: {text}")
+
     def _say(self, text: str) -> None:
         display.display(f"{self._task_vars.get('inventory_hostname', 'host')}: {text}")
+
+
+def _checked(outcome: dict[str, Any]) -> dict[str, Any]:
+    if outcome.get("failed") or outcome.get("unreachable"):
+        raise Failed(outcome)
+    return outcome
 
 
 _RETURNED = ("changed", "commit", "snapshot", "manifest_sha256", "total_bytes", "files", "missing_bytes")
