@@ -449,27 +449,24 @@ def _both(entry: Entry, made: Mapping[str, Any]) -> tuple[Items, Items]:
     if entry.kind == "container":
         return theirs.items, {key: value for key, value in ours.items.items() if key != "program"}
     table = table_of(made)
-    read = {}
-    for side, line in (("theirs", theirs), ("ours", ours)):
-        items, spelled, _unknown = engine_items(table, line.arguments)
-        read[side] = ({**line.items, **items}, spelled)
-    found, spelling = read["theirs"]
-    own, own_spelling = read["ours"]
+    arguments, spelling, _unknown = engine_items(table, theirs.arguments)
+    our_arguments, our_spelling, _unknown = engine_items(table, ours.arguments)
+    found, own = {**theirs.items, **arguments}, {**ours.items, **our_arguments}
     if not theirs.docker:
         # What only a container has cannot be compared with a bare command.
         container = ("image", "docker", "mount", "port", "gpus")
         own = {key: value for key, value in own.items() if not key.startswith(container)}
-    for side in (found, own):
-        model = made_option(made, "model") or "--model"
-        if model in side:
-            side["model"] = side.pop(model)
+    model = made_option(made, "model") or "--model"
+    for items in (found, own):
+        if model in items:
+            items["model"] = items.pop(model)
     if made["engine"]["name"] == "vllm" and "--model" in spelling and "serve" in found["program"]:
         found["spelling --model"], own["spelling --model"] = "--model", "positional"
     for key, name in spelling.items():
         head = name.split(".")[0]
         if head not in table.options:
             found[f"spelling {head}"] = head
-            own[f"spelling {head}"] = own_spelling.get(key, key)
+            own[f"spelling {head}"] = our_spelling.get(key, key)
     return found, own
 
 
@@ -600,6 +597,17 @@ def as_printed(entry: Entry, made: Mapping[str, Any]) -> str:
     if unknown:
         return f"{engine} {version} refuses it: it has no {', '.join(unknown)}"
     return f"{engine} {version} has every option in it"
+
+
+def fails_as_printed(entry: Entry) -> list[str]:
+    """Why the guide's command cannot start its engine, from the differences that are documented; empty when it can."""
+    if entry.kind != "serve":
+        return []
+    return [
+        reason.why
+        for reason in entry.differences
+        if reason.reason in ("missing-flag", "does-not-fit") or "image gets" in reason.what
+    ]
 
 
 # --- golden ----------------------------------------------------------------------------------------------------------

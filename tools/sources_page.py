@@ -64,6 +64,7 @@ def page(read: Sequence[commands.Source]) -> str:
         "a reason here, and when a reason has nothing that differs.",
         "",
         *_overview(read),
+        *_short(read),
         *_reasons(),
         *_shared(read),
     ]
@@ -91,6 +92,32 @@ def _overview(read: Sequence[commands.Source]) -> list[str]:
     head = ["source", "commands compared", "hardware configurations", "single flags advised", "not about serving",
             "figures checked"]  # fmt: skip
     return [*_table(head, rows), ""]
+
+
+def _short(read: Sequence[commands.Source]) -> list[str]:
+    """What a reader must know who is about to copy from the guides."""
+    entries = [entry for source in read for entry in source.entries]
+    fails = [
+        f"- [{entry.id}](#{_anchor(entry.title)}) {entry.title}: {' '.join(commands.fails_as_printed(entry))}"
+        for entry in entries
+        if commands.fails_as_printed(entry)
+    ]
+    refused = [f"- {entry.id[:3]} {entry.title}. {entry.note}" for entry in entries if entry.expect == "refused"]
+    wrong = [
+        f"- {claim.id[:3]} {claim.text}: {_figure(claim.claimed, claim.unit)}. We find "
+        f"{_figure(commands.compute(claim.figure), claim.unit)}. {claim.why}".rstrip()
+        for source in read
+        for claim in source.claims
+        if claim.verdict == "wrong"
+    ]
+    return [
+        "## Before you copy from them", "",
+        "Commands that do not start an engine as they are printed:", "", *fails, "",
+        "Hardware on which the model is not served:", "", *refused, "",
+        "Figures that are wrong:", "", *wrong, "",
+        "No guide gives its endpoint a key, or names an image by digest or weights by commit. Published ports are open "
+        "on all addresses, and most commands that serve run Python from the model's repository.", "",
+    ]  # fmt: skip
 
 
 def _reasons() -> list[str]:
@@ -121,14 +148,9 @@ def _shared(read: Sequence[commands.Source]) -> list[str]:
     for group in commands.groups():
         rows = []
         for reason in group.differences:
-            commands_having = max(count[group.id, what] for what in reason.what)
-            shown = example[group.id, reason.what[0]]
-            values = [shown.source, shown.ours] if len(reason.what) == 1 else [None, None]
-            rows.append([
-                ", ".join(_what(what) for what in reason.what),
-                *(_value(value) if len(reason.what) == 1 else "" for value in values),
-                f"**{_CLASS_WORDS[reason.reason]}**: {reason.why}", str(commands_having),
-            ])  # fmt: skip
+            shown = [example[group.id, what] for what in reason.what]
+            having = max(count[group.id, what] for what in reason.what)
+            rows.append([*_row(shown, reason), str(having)])
         lines += [f"### {group.title}", "", *_table(["what", "source", "ours", "why", "commands"], rows), ""]
     return lines
 
@@ -155,7 +177,8 @@ def _command(entry: commands.Entry) -> list[str]:
     printed = commands.wrapped(shlex.split(entry.command), commands.as_typed)
     lines = [f"### {entry.title}", "", "The source:", "", *_code(printed)]
     if entry.kind == "serve":
-        lines += [f"As printed: {commands.as_printed(entry, made)}.", ""]
+        stops = " It does not start, see below." if commands.fails_as_printed(entry) else ""
+        lines += [f"As printed: {commands.as_printed(entry, made)}.{stops}", ""]
     lines += ["Ask for it with", "", *_code([commands.question(entry.intent)])]
     lines += [*_ours(entry, made), *_differences(entry, made), *_literal(entry)]
     if entry.note:
@@ -198,14 +221,11 @@ def _runs(made: Mapping[str, Any]) -> str:
 
 
 def _differences(entry: commands.Entry, made: Mapping[str, Any]) -> list[str]:
-    own, reasons = commands.own_reasons(entry), commands.documented(entry, made)
+    own = commands.own_reasons(entry)
     computed = commands.differences(entry, made)
     rows = [
-        [_what(item.what), _value(item.source), _value(item.ours),
-         f"**{_CLASS_WORDS[reasons[item.what].reason]}**: {reasons[item.what].why}"]
-        for item in computed
-        if item.what in own
-    ]  # fmt: skip
+        _row([item for item in computed if item.what in reason.what], reason) for reason in entry.differences
+    ]
     shared = [item for item in computed if item.what not in own]
     lines = [*_table(["what", "source", "ours", "why"], rows), ""] if rows else []
     if shared:
@@ -220,6 +240,12 @@ def _differences(entry: commands.Entry, made: Mapping[str, Any]) -> list[str]:
     elif not rows:
         lines += ["Nothing differs.", ""]
     return lines
+
+
+def _row(found: Sequence[commands.Difference], reason: commands.Reason) -> list[str]:
+    """Differences that have one reason, as one row."""
+    columns = zip(*((_what(item.what), _value(item.source), _value(item.ours)) for item in found))
+    return [*("<br>".join(column) for column in columns), f"**{_CLASS_WORDS[reason.reason]}**: {reason.why}"]
 
 
 def _in_docker(entry: commands.Entry) -> bool:
@@ -328,7 +354,7 @@ def _what(what: str) -> str:
     if kind in words and name:
         return f"{words[kind]} `{name}`"
     if kind == "spelling":
-        return f"`{name}`, the name"
+        return f"spelling of `{name}`"
     return f"`{what}`" if what.startswith("-") else what
 
 

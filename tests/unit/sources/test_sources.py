@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shlex
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -110,6 +112,16 @@ def test_golden(entry: sources_of.Entry) -> None:
 
 def test_page_and_golden_files_are_what_would_be_written(capsys: pytest.CaptureFixture[str]) -> None:
     assert sources_page.main(["--check"]) == 0, capsys.readouterr().err
+
+
+def test_links_of_the_page_lead_somewhere() -> None:
+    text = sources_page.PAGE.read_text(encoding="utf-8")
+    anchors = Counter(sources_page._anchor(line.lstrip("# ")) for line in text.splitlines() if line.startswith("#"))
+    targets = re.findall(r"\]\(([^)]+)\)", text)
+    assert len(targets) > 50
+    assert [target for target in targets if target.startswith("#") and anchors[target[1:]] != 1] == []
+    files = [target for target in targets if not target.startswith("#")]
+    assert [target for target in files if not (sources_page.PAGE.parent / target).is_file()] == []
 
 
 def test_the_questions_use_the_role_s_variables() -> None:
