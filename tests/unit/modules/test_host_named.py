@@ -78,13 +78,13 @@ def play(tmp_path: Path) -> Play:
         (
             "serving_unit",
             {"systemctl": "#!/bin/sh\necho 'System has not been booted with systemd' >&2\nexit 1\n"},
-            {"unit": "glm-serve-0.service", "files": [], "address": "127.0.0.1", "port": 8000},
+            {"replicas": [{"unit": "glm-serve-0.service", "files": [], "address": "127.0.0.1", "port": 8000}]},
             "serve, start",
         ),
         (
             "serving_unit",
             {"systemctl": "#!/bin/sh\ncase $1 in show) echo ActiveState=active;; *) echo denied >&2; exit 4;; esac\n"},
-            {"unit": "glm-serve-0.service", "files": [], "address": "127.0.0.1", "port": 8000},
+            {"replicas": [{"unit": "glm-serve-0.service", "files": [], "address": "127.0.0.1", "port": 8000}]},
             "serve, start",
         ),
     ],
