@@ -50,6 +50,9 @@ molecule: setup-dev  ## Run the molecule scenarios
 benchmark: setup-dev  ## Print the benchmarks, as ratios measured side by side
 	@scripts/test.sh benchmark
 
+engine: setup-dev  ## Add an engine version and show what it changes for our recipes: make engine VERSION=vllm:0.34.0
+	@python tools/new_engine.py $(VERSION)
+
 sources: setup-dev  ## Write docs/sources.md and its golden files again (then review the difference)
 	@python tools/sources_page.py
 

@@ -1,0 +1,199 @@
+#!/usr/bin/env python3
+"""Add an engine version: its flag table, its catalogue line, and what it changes for our recipes (flag drift).
+
+    python tools/new_engine.py vllm:0.34.0                  # or: make engine VERSION=vllm:0.34.0
+    python tools/new_engine.py sglang:0.5.20 --against 0.5.19
+
+Downloads the wheel, writes ``catalog/flags/<engine>-<version>.json``, prints the line for ``catalog/engines.yml``,
+compares the options that recipes, known issues and the engine's own entry name with those of the version before, and
+tries every command line of the supported matrix with the new version's own parser. The exit status is 1 when something
+we use breaks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Optional
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / ".collections")]
+
+from ansible_collections.glm.fleet.plugins.plugin_utils import catalog, flags
+from simulator.engines import parser_loader
+from tests.engines import matrix
+from tools.flag_tables import FLAGS, render
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """One thing that differs; ``breaks`` when a plan of ours would be refused or mean something else."""
+
+    text: str
+    breaks: bool = False
+
+
+def used_flags(known: catalog.Catalog, engine: str, version: str) -> dict[str, str]:
+    """Every option that data of ours names for this version of an engine -> where the first mention is."""
+    entry = known.engines[engine]
+    found: dict[str, str] = {}
+
+    def note(names: Iterator[str], where: str) -> None:
+        for name in names:
+            found.setdefault(flags.spelled(name).split(".", 1)[0], where)
+
+    note((value for value in vars(entry.options).values() if value), "engines.yml options")
+    note(iter([*entry.multi_node.args, *entry.multi_node.worker]), "engines.yml multi_node")
+    for layer in known.layers:
+        if layer.engine == engine and catalog.in_range(version, layer.since, layer.below):
+            note(iter(layer.args), "recipes.yml layers")
+    for recipe in known.recipes:
+        if recipe.engine == engine and catalog.in_range(version, recipe.since, recipe.below):
+            note(iter(recipe.args), f"recipes.yml {recipe.models[0]} {recipe.precisions[0]} {recipe.profiles[0]}")
+    for issue in known.known_issues:
+        if issue.engine == engine and catalog.in_range(version, issue.since, issue.below):
+            named = [*(issue.arguments or {}), *(issue.apply.args if issue.apply else {})]
+            note(iter(named), f"known issue {issue.id}")
+    return found
+
+
+def compare(known: catalog.Catalog, engine: str, old: flags.Table, new: flags.Table) -> list[Change]:
+    """What the newer table means for us: options that went, were renamed, deprecated or narrowed; parsers."""
+    renames = known.engines[engine].renames
+    changes: list[Change] = []
+    for flag, where in sorted(used_flags(known, engine, new.version).items()):
+        before, after = old.options.get(flag), new.options.get(flag)
+        if after is None and before is not None:
+            close = catalog.nearest(flag, new.options, 1, cutoff=0.7)
+            hint = f"; nearest now: {close[0]}" if close else ""
+            changes.append(Change(f"{flag} is gone ({where}){hint}", breaks=flag not in renames))
+        elif after is not None and before is None:
+            safe = " (older versions get the old name)" if flag in renames else ""
+            changes.append(Change(f"{flag} is new ({where}){safe}"))
+        elif before is not None and after is not None:
+            changes += _narrowed(flag, where, before, after)
+    for new_name, old_name in sorted(renames.items()):
+        if old_name in old.options and old_name not in new.options:
+            changes.append(Change(f"{old_name} is gone; recipes say {new_name}, so nothing of ours uses it"))
+    for kind, before_names, after_names in (
+        ("tool", old.tool_parsers, new.tool_parsers),
+        ("reasoning", old.reasoning_parsers, new.reasoning_parsers),
+    ):
+        ours = {getattr(model.parsers, kind) for model in known.models.values()}
+        for name in sorted(set(before_names) - set(after_names)):
+            changes.append(Change(f"{kind} parser {name} is gone", breaks=name in ours))
+        glm = sorted(name for name in set(after_names) - set(before_names) if "glm" in name)
+        changes += [Change(f"{kind} parser {name} is new") for name in glm]
+    for flag in sorted(known.engines[engine].replaced_options):
+        if flag in new.options and flag not in old.options:
+            changes.append(Change(f"{flag}, which we tell people does not exist, exists again"))
+        if flag in old.options and flag not in new.options:
+            changes.append(Change(f"{flag} is gone; glm_engine_args that hold it are told what to use instead"))
+    return changes
+
+
+def _narrowed(flag: str, where: str, before: flags.Option, after: flags.Option) -> Iterator[Change]:
+    if after.deprecated and not before.deprecated:
+        yield Change(f"{flag} is deprecated now ({where})")
+    if before.nargs != after.nargs:
+        yield Change(f"{flag} takes {after.nargs!r} values, was {before.nargs!r} ({where})", breaks=True)
+    lost = sorted(set(before.choices or ()) - set(after.choices or ())) if after.choices is not None else []
+    if lost:
+        yield Change(f"{flag} no longer takes {', '.join(lost)} ({where})")
+
+
+def entry_line(engine: str, version: str, metadata: str) -> str:
+    """The line for ``catalog/engines.yml``. Image tags follow vLLM's documented rule; for SGLang none is invented."""
+    found = re.search(r"^Requires-Dist: transformers\b([^;\n]*)", metadata, re.MULTILINE)
+    bounds = found.group(1) if found else ""
+    least = re.search(r"[>=]=\s*([\w.]+)", bounds)
+    below = re.search(r"<\s*([\w.]+)", bounds)
+    parts = [f"at_least: {least.group(1) if least else '0'}"] + ([f'below: "{below.group(1)}"'] if below else [])
+    tags = ", ".join(f"{variant}: {tag}" for variant, tag in image_tags(engine, version).items())
+    images = f", images: {{{tags}}}" if tags else ""
+    return f"      {version}: {{transformers: {{{', '.join(parts)}}}{images}}}"
+
+
+def image_tags(engine: str, version: str) -> dict[str, str]:
+    """Tags by variant where the engine documents a rule (see image_rule in engines.yml); SGLang does not."""
+    if engine != "vllm":
+        return {}
+    plain, other = "cu130", "cu129"
+    if catalog.version_key(version) < catalog.version_key("0.20.0"):
+        plain, other = other, plain
+    return {plain: f"v{version}", other: f"v{version}-{other}"}
+
+
+def with_version(known: catalog.Catalog, engine: str, version: str) -> catalog.Catalog:
+    """The catalogue as it would be with one version more; one without an image is planned without a container."""
+    entry = known.engines[engine]
+    if version in entry.versions:
+        return known
+    newest = max(entry.versions, key=catalog.version_key)
+    images = {variant: catalog.Image(tag) for variant, tag in image_tags(engine, version).items()}
+    versions = {**entry.versions, version: dataclasses.replace(entry.versions[newest], images=images)}
+    return dataclasses.replace(known, engines={**known.engines, engine: dataclasses.replace(entry, versions=versions)})
+
+
+def try_lines(known: catalog.Catalog, engine: str, version: str, python: Path) -> tuple[int, dict[str, str]]:
+    """``(lines tried, {example: what the parser said})`` for the whole matrix with this version's own parser."""
+    planned = matrix.plan_all(known, engine, version)
+    lines = [list(_without_config(line)) for line in planned.lines]
+    source = parser_loader.fetch_source(engine, version)
+    answers = parser_loader.parse_many(engine, version, source, lines, python)
+    refused = {
+        title: answer.message for answer, title in zip(answers, planned.lines.values(), strict=True) if not answer.ok
+    }
+    return len(lines), refused
+
+
+def _without_config(line: tuple[str, ...]) -> Iterator[str]:
+    """The line without the file that holds the key, which is not there."""
+    skip = False
+    for word in line:
+        if skip or word == "--config":
+            skip = word == "--config"
+            continue
+        yield word
+
+
+def main(words: Optional[list[str]] = None) -> int:
+    """Run as a program; see the module's docstring."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("version", metavar="engine:version")
+    parser.add_argument("--against", metavar="VERSION", help="default: the newest known version before it")
+    asked = parser.parse_args(words)
+    engine, _colon, version = asked.version.partition(":")
+    known = catalog.load()
+    if engine not in known.engines or not version:
+        parser.error(f"expected <engine>:<version> with an engine of {', '.join(known.engines)}")
+    key = catalog.version_key(version)
+    older = [name for name in known.engines[engine].versions if catalog.version_key(name) < key]
+    if not older and not asked.against:
+        parser.error(f"no older {engine} is known to compare {version} with; name one with --against")
+    against = asked.against or max(older, key=catalog.version_key)
+    python = parser_loader.ensure_python()
+    path = FLAGS / f"{engine}-{version}.json"
+    path.write_text(render(engine, version, python), encoding="utf-8")
+    print(f"{path.relative_to(ROOT)}: written")
+    source = parser_loader.fetch_source(engine, version)
+    metadata = "".join(file.read_text(encoding="utf-8") for file in source.glob("*.dist-info/METADATA"))
+    if version not in known.engines[engine].versions:
+        print(f"\nAdd to catalog/engines.yml, {engine}, versions:\n{entry_line(engine, version, metadata)}")
+    changes = compare(known, engine, flags.load(engine, against), flags.load(engine, version))
+    print(f"\n{engine} {against} -> {version}, for what we use:")
+    for change in sorted(changes, key=lambda change: not change.breaks) or [Change("nothing changed")]:
+        print(f"  {'BREAKS  ' if change.breaks else '        '}{change.text}")
+    tried, refused = try_lines(with_version(known, engine, version), engine, version, python)
+    print(f"\n{tried - len(refused)} of {tried} command lines of the supported matrix accepted by {engine} {version}")
+    for title, message in list(refused.items())[:5]:
+        print(f"  BREAKS  {title}: {message}")
+    return 1 if refused or any(change.breaks for change in changes) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
