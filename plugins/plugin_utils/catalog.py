@@ -42,6 +42,7 @@ class Checkpoint:
 
     ``mtp`` is whether the multi-token-prediction layer is in it, ``mtp_weights`` its format where that is not the
     usual one of ``weights`` (see plugin_utils/memory.py). ``alternatives`` are other repositories of the same form.
+    ``block``: the weights are scaled in blocks this wide, and no GPU may get a part of one.
     """
 
     repository: Optional[str]
@@ -49,6 +50,7 @@ class Checkpoint:
     served_name: str
     mtp: bool = True
     mtp_weights: Optional[memory.WeightFormat] = None
+    block: Optional[int] = None
     alternatives: list[str] = field(default_factory=list)
     note: str = ""
 

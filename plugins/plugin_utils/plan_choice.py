@@ -131,6 +131,14 @@ class Choice:
         wish = self.known.profiles[self.intent.profile].context
         return min(wish or self.model.context_length, self.model.context_length)
 
+    def obtainable(self, version: str) -> bool:
+        """Whether this version can be had for the accelerator: an image, or on NVIDIA's also the package on PyPI.
+
+        Where only an image is known for AMD, no package of that version is known to be built for ROCm either.
+        """
+        plain_package = self.intent.runtime == "venv" and self.accelerator.vendor == "nvidia"
+        return plain_package or bool(self.images(version))
+
     def images(self, version: str) -> dict[str, cat.Image]:
         """Published images of an engine version that run on this accelerator, the model's own before the engine's."""
         wants = self.model.engines[self.engine.name]
@@ -179,7 +187,7 @@ class Choice:
         usual = [engine.default_version, wants.recommended]
         # A recipe that begins at a release was tried with that one rather than with the newest.
         for version in (*usual, *(oldest if self._recipe_since() else oldest[::-1])):
-            if cat.version_key(version) >= lowest and (self.intent.runtime == "venv" or self.images(version)):
+            if cat.version_key(version) >= lowest and self.obtainable(version):
                 return version
         return engine.default_version
 
@@ -218,6 +226,7 @@ def check(choice: Choice) -> None:
         )
     if intent.runtime not in RUNTIMES:
         choice.refuse(f"unknown runtime {intent.runtime!r}", f"set glm_runtime to {' or '.join(RUNTIMES)}")
+    _check_package(choice)
     if not 1 <= intent.listen_port <= 65535 - intent.replicas:
         choice.refuse(f"{intent.listen_port} is not a TCP port", "set glm_port to a number from 1 to 65535")
     if intent.served_model_name is not None and not _SERVED_NAME.fullmatch(intent.served_model_name):
@@ -230,6 +239,21 @@ def check(choice: Choice) -> None:
         if not path.startswith("/"):
             choice.refuse(f"{path!r} is not an absolute path on the host", f"set {variable} to one")
     _check_repository(choice)
+
+
+def _check_package(choice: Choice) -> None:
+    """On bare metal the package must exist for the accelerator's vendor."""
+    vendor, engine = choice.accelerator.vendor, choice.engine
+    if choice.intent.runtime != "venv" or vendor == "nvidia":
+        return
+    if not engine.package.index_urls.get(vendor):
+        choice.refuse(f"{engine.name} has no packages for {vendor.upper()} GPUs", "set glm_runtime to container")
+    if not choice.obtainable(choice.version):
+        known = [version for version in engine.versions if choice.obtainable(version)]
+        choice.refuse(
+            f"no package of {engine.name} {choice.version} for {vendor.upper()} GPUs is known",
+            f"leave glm_engine_version empty or set it to one of {', '.join(known)}, or set glm_runtime to container",
+        )
 
 
 def _check_repository(choice: Choice) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 from ansible_collections.glm.fleet.plugins.plugin_utils import catalog as cat
-from ansible_collections.glm.fleet.plugins.plugin_utils import flags, memory
+from ansible_collections.glm.fleet.plugins.plugin_utils import flags, memory, recipes
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan_choice import Choice
 
 
@@ -103,6 +103,15 @@ def parallel(choice: Choice, table: flags.Table, arguments: Mapping[str, Any]) -
         choice.refuse(
             f"{options.tensor} {tensor} with data parallelism {data} does not divide the {heads} attention heads",
             f"set {options.tensor} to a divisor of {heads}, and data-parallel attention to a divisor of that",
+        )
+    expert = _number(choice, table, arguments, options.expert_size, 1)
+    block = choice.checkpoint.block
+    if expert == 1 and recipes.splits_blocks(choice.model.config, tensor, block):
+        width = choice.model.config.moe_intermediate_size
+        choice.refuse(
+            f"{options.tensor} {tensor} leaves {width // tensor} columns of each expert to a GPU, and the weights are "
+            f"scaled in blocks of {block}",
+            f"set {options.tensor} to at most {width // (block or 1)} in glm_engine_args",
         )
     # vLLM's data-parallel ranks share one set of experts; SGLang's plain ones are whole copies.
     experts_over = tensor * data if options.data_attention is None else tensor

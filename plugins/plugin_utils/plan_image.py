@@ -60,20 +60,30 @@ def _refuse_unknown(choice: Choice) -> None:
     )
 
 
-def _build(choice: Choice, variant: str, base: str) -> Optional[dict[str, Any]]:
-    """What has to be added to the image before it can serve the model; None when it can as it comes."""
+def newer_packages(choice: Choice) -> list[str]:
+    """What a release needs beyond what it asks for itself to know the model, such as ``transformers==5.4.0``.
+
+    Raises PlanError when nothing is known that helps.
+    """
     below = choice.engine.versions[choice.version].transformers.below
-    own = variant in choice.model.engines[choice.engine.name].images.get(choice.version, {})
-    if own or below is None or cat.version_key(below) > cat.version_key(choice.model.min_transformers):
-        return None
+    if below is None or cat.version_key(below) > cat.version_key(choice.model.min_transformers):
+        return []
     fix = choice.engine.transformers_fix
     if fix is None or cat.version_key(fix) < cat.version_key(choice.model.min_transformers):
         choice.refuse(
-            f"its image holds transformers older than {below}, but {choice.model.name} needs "
+            f"it holds transformers older than {below}, but {choice.model.name} needs "
             f"{choice.model.min_transformers} or newer",
             f"set glm_engine_version to {choice.model.engines[choice.engine.name].recommended}",
         )
-    return {"base": base, "packages": [f"transformers=={fix}"]}
+    return [f"transformers=={fix}"]
+
+
+def _build(choice: Choice, variant: str, base: str) -> Optional[dict[str, Any]]:
+    """What has to be added to the image before it can serve the model; None when it can as it comes."""
+    if variant in choice.model.engines[choice.engine.name].images.get(choice.version, {}):
+        return None
+    packages = newer_packages(choice)
+    return {"base": base, "packages": packages} if packages else None
 
 
 def _min_driver(choice: Choice, variant: str) -> Optional[str]:

@@ -22,6 +22,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils import catalog as cat
 from ansible_collections.glm.fleet.plugins.plugin_utils import flags, issues, memory, plan_choice, plan_fit, recipes
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan_choice import Choice, Intent, PlanError
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan_image import image as _image
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan_image import newer_packages
 
 __all__ = ["CONTAINER_PORT", "SCHEMA", "Intent", "PlanError", "listen_address", "make", "make_all"]
 
@@ -405,6 +406,7 @@ def _runtime(choice: Choice) -> dict[str, Any]:
         "package": f"{package.name}=={choice.version}" if venv else None,
         "python": package.python if venv else None,
         "index_urls": package.index_urls.get(choice.accelerator.vendor, []) if venv else [],
+        "overrides": newer_packages(choice) if venv else [],
     }
 
 

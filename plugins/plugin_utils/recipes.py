@@ -92,7 +92,12 @@ def layouts(cell: Cell, recipe: Optional[cat.Recipe]) -> list[Layout]:
         tensor = recipe.tensor or recipe.count * recipe.nodes // recipe.data
         return [Layout(tensor, recipe.data, recipe.data_attention)]
     config, gpus = cell.model.config, cell.gpus
-    widths = [width for width in memory.valid_tensor_parallel(config, replicate_kv=True) if gpus % width == 0]
+    block = cell.checkpoint.block
+    widths = [
+        width
+        for width in memory.valid_tensor_parallel(config, replicate_kv=True)
+        if gpus % width == 0 and not splits_blocks(config, width, block)
+    ]
     if cell.nodes > 1:
         return [Layout(gpus)] if gpus in widths else []
     wide_first = [Layout(width, gpus // width) for width in sorted(widths, reverse=True)]
@@ -102,6 +107,11 @@ def layouts(cell: Cell, recipe: Optional[cat.Recipe]) -> list[Layout]:
         return wide_first[::-1]
     split = Layout(gpus, data_attention=gpus) if cell.engine == "sglang" and gpus in widths else Layout(1, gpus)
     return [split, *wide_first]
+
+
+def splits_blocks(config: memory.Config, width: int, block: Optional[int]) -> bool:
+    """Whether dividing each expert by ``width`` would cut through a block of scaled weights, which no engine loads."""
+    return block is not None and (config.moe_intermediate_size // width) % block != 0
 
 
 def compose(

@@ -1,0 +1,141 @@
+"""How GPUs are divided and engines run: replicas, hosts, bare metal, ROCm, layouts nobody published."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ansible_collections.glm.fleet.plugins.plugin_utils import catalog, planner
+
+CATALOG = catalog.load()
+
+
+def intent(model: str, accelerator: str, count: int = 8, **changes: Any) -> planner.Intent:
+    return planner.Intent(model, accelerator, count, **changes)
+
+
+def plan(model: str, accelerator: str, count: int = 8, **changes: Any) -> dict[str, Any]:
+    return planner.make(intent(model, accelerator, count, **changes), CATALOG)
+
+
+def option(made: dict[str, Any], name: str) -> str:
+    return str(made["command"][made["command"].index(name) + 1])
+
+
+def refusal(model: str, accelerator: str, count: int = 8, **changes: Any) -> str:
+    with pytest.raises(planner.PlanError) as refused:
+        plan(model, accelerator, count, **changes)
+    return str(refused.value)
+
+
+def test_two_replicas_share_a_host() -> None:
+    asked = intent("GLM-5", "B200", precision="nvfp4", engine="sglang", profile="throughput", replicas=2)
+    first, second = planner.make_all(asked, CATALOG)
+    assert first["devices"] == [f"nvidia.com/gpu={index}" for index in range(4)]
+    assert second["devices"] == [f"nvidia.com/gpu={index}" for index in range(4, 8)]
+    assert (first["listen"]["port"], second["listen"]["port"]) == (8000, 8001)
+    assert (first["replica"], second["replica"], second["accelerator"]["indices"]) == (0, 1, [4, 5, 6, 7])
+    assert {made["recipe"]["basis"] for made in (first, second)} == {"published"}
+    assert option(first, "--tp-size") == "4"
+    assert "cannot be shared evenly by 3 replicas" in refusal("GLM-5", "B200", precision="nvfp4", replicas=3)
+
+
+def test_one_replica_spans_two_hosts() -> None:
+    hosts = {"nodes": 2, "head_address": "fd00::1", "interface": "ens3"}
+    head = plan("GLM-5.1", "H100", engine="sglang", **hosts)
+    worker = plan("GLM-5.1", "H100", engine="sglang", node_rank=1, **hosts)
+    assert option(head, "--dist-init-addr") == "[fd00::1]:20000"
+    assert (option(head, "--node-rank"), option(worker, "--node-rank")) == ("0", "1")
+    assert head["parallel"]["tensor"] == 16 and head["runtime"]["network"] == "host"
+    assert head["env"]["NCCL_SOCKET_IFNAME"] == head["env"]["GLOO_SOCKET_IFNAME"] == "ens3"
+    assert any("only the first an API" in note for note in head["notes"])
+    vllm = [plan("GLM-5.1", "H100", engine="vllm", node_rank=rank, **hosts) for rank in (0, 1)]
+    assert ["--headless" in made["command"] for made in vllm] == [False, True]
+    assert option(vllm[1], "--master-addr") == "fd00::1"
+    assert "glm_nodes, which knows the hosts" in refusal(
+        "GLM-5.1", "H100", engine="vllm", engine_args={"nnodes": 4}, **hosts
+    )
+
+
+def test_blocks_of_weights_are_not_cut() -> None:
+    assert "do not hold the weights" in refusal("GLM-5.1", "H100", nodes=4, engine="sglang")
+    text = refusal("GLM-5.1", "H100", nodes=4, engine="sglang", engine_args={"tp-size": 32})
+    assert "does not divide" in text or "blocks of 128" in text
+    # Weights of GLM-4.x are scaled by channel: eight parts of 192 columns are published.
+    assert plan("GLM-4.6", "H200", engine="sglang")["parallel"]["tensor"] == 8
+
+
+def test_bare_metal_runs_the_package_from_host_paths() -> None:
+    made = plan("GLM-5.1", "H200", engine="sglang", runtime="venv", listen_address="10.0.0.5", listen_port=9000)
+    assert made["image"] is None and made["mounts"] == []
+    assert made["runtime"]["package"] == "sglang==0.5.10"
+    assert made["command"][:3] == ["/opt/glm/engines/sglang-0.5.10/bin/python", "-m", "sglang.launch_server"]
+    assert (option(made, "--host"), option(made, "--port")) == ("10.0.0.5", "9000")
+    assert option(made, "--config") == made["secret"]["container_path"] == "/run/glm-serve-0/engine.yaml"
+    assert made["env"]["HF_HOME"] == "/var/lib/glm/huggingface"
+    second = plan("GLM-4.5-Air", "H200", engine="vllm", runtime="venv", replicas=2, replica=1)
+    assert second["env"]["CUDA_VISIBLE_DEVICES"] == "4,5,6,7"
+
+
+def test_bare_metal_brings_a_transformers_that_knows_the_model() -> None:
+    assert plan("GLM-5", "H200", engine_version="0.16.0", runtime="venv")["runtime"]["overrides"] == [
+        "transformers==5.4.0"
+    ]
+    assert plan("GLM-5", "H200", runtime="venv")["runtime"]["overrides"] == []
+    assert plan("GLM-5", "H200", engine_version="0.16.0")["image"]["build"]["packages"] == ["transformers==5.4.0"]
+
+
+def test_bare_metal_on_amd_takes_only_what_is_built_for_it() -> None:
+    made = plan("GLM-5.1", "MI325X", engine="vllm", runtime="venv")
+    assert made["engine"]["version"] == "0.25.1"
+    assert made["runtime"]["index_urls"] == ["https://wheels.vllm.ai/rocm"]
+    assert "set glm_runtime to container" in refusal("GLM-5.1", "MI325X", engine="sglang", runtime="venv")
+    assert "no package of vllm 0.32.0 for AMD GPUs is known" in refusal(
+        "GLM-5.1", "MI325X", engine="vllm", engine_version="0.32.0", runtime="venv"
+    )
+
+
+def test_amd_containers_get_devices_and_groups() -> None:
+    made = plan("GLM-5.1", "MI300X", engine="sglang")
+    assert (made["devices"], made["device_nodes"]) == ([], ["/dev/kfd", "/dev/dri"])
+    assert made["device_groups"] == ["video", "render"]
+    assert made["image"]["reference"] == "lmsysorg/sglang:v0.5.10-rocm720-mi30x"
+    assert (made["image"]["cuda"], made["image"]["rocm"]) == (None, "7.2")
+    assert option(made, "--nsa-prefill-backend") == "tilelang", "0.5.10 knows the backends by their old name"
+    assert "--speculative-algorithm" not in made["command"]
+    newer = plan("GLM-5.1", "MI355X", engine="sglang")
+    assert newer["engine"]["version"] == "0.5.13.post1" and option(newer, "--dsa-prefill-backend") == "tilelang"
+    assert plan("GLM-4.7", "MI300X", precision="bf16")["env"]["SAFETENSORS_FAST_GPU"] == "1"
+
+
+def test_left_over_gpus_become_copies_behind_one_endpoint() -> None:
+    made = plan("GLM-4.7-Flash", "H100", precision="bf16")
+    assert made["parallel"] == {"tensor": 4, "pipeline": 1, "data": 2, "expert": 8}
+    assert made["recipe"]["basis"] == "derived"
+
+
+def test_throughput_divides_the_cache_of_sparse_models() -> None:
+    assert plan("GLM-5.1", "B200", profile="throughput")["parallel"]["data"] == 8
+    newer = plan("GLM-5.1", "B200", engine="sglang", engine_version="0.5.23", runtime="venv", profile="throughput")
+    assert option(newer, "--attn-dp-size") == "8" and "--enable-dp-attention" not in newer["command"]
+    assert newer["parallel"]["data"] == 8
+
+
+def test_a_derived_context_is_what_the_cache_holds() -> None:
+    made = plan("GLM-5.1", "MI325X", precision="bf16", engine="vllm")
+    context = int(option(made, "--max-model-len"))
+    assert context < 202_752 and context % 1024 == 0 and context <= made["memory"]["token_pool"]
+    assert any(f"{context:,} and not 202,752 tokens" in note for note in made["notes"])
+
+
+def test_weights_nobody_publishes_need_a_repository() -> None:
+    text = refusal("GLM-5.1", "H200", precision="int4")
+    assert "nobody publishes these weights" in text and "set glm_repository" in text
+    made = plan("GLM-5.1", "H200", precision="int4", repository="acme/GLM-5.1-AWQ")
+    assert made["model"]["repository"] == "acme/GLM-5.1-AWQ"
+    assert made["model"]["weights_bytes"] == pytest.approx(389.5e9, rel=1e-3)
+
+
+def test_a_renamed_accelerator_is_found() -> None:
+    assert plan("GLM-4.5-Air", "A100-80GB", precision="bf16")["accelerator"]["name"] == "A100"
