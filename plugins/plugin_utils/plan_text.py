@@ -23,17 +23,27 @@ _LABEL = 12
 
 
 def report(plans: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Lines that describe the plans of all hosts; hosts that differ only in their address share a block."""
+    """Lines that describe the plans of all hosts; what is served alike shares a block, whatever its place."""
     groups: dict[str, list[str]] = {}
     for host, plan in plans.items():
-        alike = {key: value for key, value in plan.items() if key != "listen"}
-        groups.setdefault(json.dumps(alike, sort_keys=True), []).append(host)
+        groups.setdefault(_sameness(plan), []).append(host)
     lines: list[str] = []
     for hosts in groups.values():
         lines += ["", *_block(plans[hosts[0]])] if lines else _block(plans[hosts[0]])
         where = [f"{host} {_endpoint(plans[host])}" for host in hosts]
         lines += _row("endpoint", "; ".join(where))
     return lines
+
+
+def _sameness(plan: Mapping[str, Any]) -> str:
+    """Equal for replicas of one host, hosts of one replica, and hosts that differ in their address only."""
+    shared = ("model", "engine", "profile", "recipe", "image", "runtime", "parallel", "memory", "contract", "replicas")
+    alike = {key: plan[key] for key in shared}
+    accelerator = {key: value for key, value in plan["accelerator"].items() if key != "indices"}
+    place = {plan["listen"]["address"], str(plan["listen"]["port"]), str(plan["node"]["rank"]), "--headless"}
+    words = [word for word in plan["command"] if word not in place and not word.endswith("/engine.yaml")]
+    env = {name: value for name, value in plan["env"].items() if not name.endswith("_VISIBLE_DEVICES")}
+    return json.dumps([alike, accelerator, words, env, plan["node"]["count"], plan["known_issues"]], sort_keys=True)
 
 
 def keep(path: Path, plans: Mapping[str, Mapping[str, Any]], write: bool = True) -> bool:
@@ -112,18 +122,15 @@ def _hardware(plan: Mapping[str, Any]) -> str:
     accelerator, node = plan["accelerator"], plan["node"]
     text = f"{accelerator['count']}x {accelerator['name']}"
     if plan["replicas"] > 1:
-        used = accelerator["indices"]
-        return f"GPUs {used[0]}-{used[-1]} of {text}" if len(used) > 1 else f"GPU {used[0]} of {text}"
+        return f"{text}, {plan['replicas']} replicas"
     return f"{node['count']} hosts of {text}" if node["count"] > 1 else text
 
 
 def _division(plan: Mapping[str, Any]) -> str:
     sizes = [f"{kind} {size}" for kind, size in plan["parallel"].items() if size > 1]
     text = ", ".join(sizes) + " parallel" if sizes else "one GPU"
-    if plan["node"]["count"] > 1:
-        text += f"; this is host {plan['node']['rank'] + 1} of {plan['node']['count']}"
     if plan["replicas"] > 1:
-        text += f"; replica {plan['replica'] + 1} of {plan['replicas']}"
+        text += f", {len(plan['accelerator']['indices'])} GPUs for each replica"
     return text
 
 
@@ -132,7 +139,8 @@ def _program(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
     runtime, image = plan["runtime"], plan["image"]
     if image is None:
         indexes = f" from {' '.join(runtime['index_urls'])} as well" if runtime["index_urls"] else ""
-        return [("package", f"{runtime['package']} in {runtime['path']} (Python {runtime['python']}){indexes}")]
+        added = f", with {' '.join(runtime['overrides'])}" if runtime["overrides"] else ""
+        return [("package", f"{runtime['package']} in {runtime['path']} (Python {runtime['python']}){indexes}{added}")]
     built_for = f"CUDA {image['cuda']}" if image["cuda"] else f"ROCm {image['rocm'] or '(release not named)'}"
     driver = f"driver {image['min_driver']} or newer" if image["min_driver"] else "no oldest driver is published"
     locked = "" if image["digest"] else "; not locked to a digest yet"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.glm.fleet.plugins.plugin_utils import catalog, planner
+from ansible_collections.glm.fleet.plugins.plugin_utils import catalog, plan_text, planner
 
 CATALOG = catalog.load()
 
@@ -139,3 +139,20 @@ def test_weights_nobody_publishes_need_a_repository() -> None:
 
 def test_a_renamed_accelerator_is_found() -> None:
     assert plan("GLM-4.5-Air", "A100-80GB", precision="bf16")["accelerator"]["name"] == "A100"
+
+
+def test_replicas_and_hosts_of_one_replica_are_printed_once() -> None:
+    replicas = planner.make_all(intent("GLM-5", "B200", precision="nvfp4", replicas=2), CATALOG)
+    text = "\n".join(plan_text.report({f"gpu#{made['replica']}": made for made in replicas}))
+    assert text.count("fits ") == 1
+    assert "8x B200, 2 replicas" in text and "gpu#1 http://127.0.0.1:8001/v1" in text
+    pair = {f"h{rank}": plan("GLM-5.1", "H100", nodes=2, node_rank=rank, head_address="10.0.0.1") for rank in (0, 1)}
+    text = " ".join("\n".join(plan_text.report(pair)).split())
+    assert text.count("fits ") == 1 and "h1 answers at the first host of its replica (10.0.0.1)" in text
+    assert "63.84 together" in text
+
+
+def test_hosts_that_are_served_differently_are_not_mixed() -> None:
+    fewer = plan("GLM-5.1", "B200", engine_args={"max-num-seqs": 8})
+    text = "\n".join(plan_text.report({"a": plan("GLM-5.1", "B200"), "b": fewer}))
+    assert text.count("fits ") == 2
