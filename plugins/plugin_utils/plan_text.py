@@ -40,7 +40,7 @@ def _sameness(plan: Mapping[str, Any]) -> str:
     shared = ("model", "engine", "profile", "recipe", "image", "runtime", "parallel", "memory", "contract", "replicas")
     alike = {key: plan[key] for key in shared}
     accelerator = {key: value for key, value in plan["accelerator"].items() if key != "indices"}
-    place = {plan["listen"]["address"], str(plan["listen"]["port"]), str(plan["node"]["rank"]), "--headless"}
+    place = {*map(str, plan["listen"].values()), str(plan["node"]["rank"]), "--headless"}
     words = [word for word in plan["command"] if word not in place and not word.endswith("/engine.yaml")]
     env = {name: value for name, value in plan["env"].items() if not name.endswith("_VISIBLE_DEVICES")}
     return json.dumps([alike, accelerator, words, env, plan["node"]["count"], plan["known_issues"]], sort_keys=True)
