@@ -9,17 +9,21 @@ container that does not see every GPU, and an image whose transformers does not 
 
 from __future__ import annotations
 
+import grp
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils._host_commands import run
 
 # Runs inside the container. cuInit is asked where libcuda is visible: nvidia-smi looks fine with a fabric that is down.
 SCRIPT = r"""
-import ctypes, json, subprocess, sys
+import ctypes, glob, json, os, subprocess, sys
 found = {"gpus": None, "nvidia_smi": "", "cuda": None, "transformers": None, "known": None, "import_error": None}
+# AMD: one render node for each GPU; /dev/kfd must open, which takes the host's numeric groups.
+found["render_nodes"] = len(glob.glob("/dev/dri/renderD*"))
+found["kfd"] = os.access("/dev/kfd", os.R_OK | os.W_OK)
 try:
     smi = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=120)
     lines = [line for line in smi.stdout.splitlines() if line.startswith("GPU ")]
@@ -59,13 +63,30 @@ class ProbeError(Exception):
     """The container could not be run, or did not print its answer."""
 
 
-def run_probe(reference: str, devices: list[str], model_type: str, timeout: float) -> dict[str, Any]:
-    """Run SCRIPT once in ``reference`` and return what it found. Raises ProbeError with docker's own words."""
+def device_arguments(plan: Mapping[str, Any]) -> list[str]:
+    """Arguments by which ``docker run`` gives a container the plan's devices. Raises ProbeError for a missing group."""
+    argv: list[str] = []
+    for device in (*plan["devices"], *plan.get("device_nodes", ())):
+        argv += ["--device", device]
+    for group in plan.get("device_groups", ()):
+        try:
+            # By number: the image may have another number for the name, or not know it.
+            argv += ["--group-add", str(grp.getgrnam(group).gr_gid)]
+        except KeyError:
+            raise ProbeError(f"the host has no group {group}, which owns the GPUs' device nodes") from None
+    for option in plan.get("security_options", ()):
+        argv += ["--security-opt", option]
+    return argv
+
+
+def run_probe(reference: str, devices: Sequence[str], model_type: str, timeout: float) -> dict[str, Any]:
+    """Run SCRIPT once in ``reference`` and return what it found. ``devices``: see device_arguments.
+
+    Raises ProbeError with docker's own words.
+    """
     name = "glm-probe-" + re.sub(r"[^0-9a-f]", "", reference.rpartition(":")[2])[:12]
     run(("docker", "rm", "--force", name), 60)
-    argv = ["docker", "run", "--rm", "--name", name, "--network", "none"]
-    for device in devices:
-        argv += ["--device", device]
+    argv = ["docker", "run", "--rm", "--name", name, "--network", "none", *devices]
     argv += ["--entrypoint", "python3", reference, "-c", SCRIPT, model_type]
     done = run(argv, timeout)
     for line in done.stdout.splitlines():
@@ -88,6 +109,12 @@ def judge(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
             f"expected {expected['gpus']} GPUs inside the container, found {found['gpus'] or 0} "
             f"(nvidia-smi -L: {found['nvidia_smi'].replace(chr(10), ' | ') or 'nothing'}); look at the CDI spec and "
             "the driver"
+        )
+    if expected["vendor"] == "amd" and (found["render_nodes"] != expected["gpus"] or not found["kfd"]):
+        problems.append(
+            f"expected {expected['gpus']} render nodes and a usable /dev/kfd inside the container, found "
+            f"{found['render_nodes']} and {'a usable' if found['kfd'] else 'no usable'} /dev/kfd; look at the driver "
+            "and at the groups of /dev/kfd and /dev/dri/renderD*"
         )
     cuda = found.get("cuda")
     if cuda and cuda["code"]:

@@ -249,8 +249,10 @@ class EngineImage:
         """Result of the probe, from the host's notes when nothing it depends on has changed since."""
         model = self.plan["model"]
         accelerator = self.plan["accelerator"]
+        # A replica that shares the host sees its own GPUs by name; AMD's device nodes are those of all.
+        named = accelerator.get("indices") if self.plan["devices"] else None
         expected = {
-            "gpus": accelerator["count"],
+            "gpus": len(named) if named else accelerator["count"],
             "vendor": accelerator.get("vendor", "nvidia"),
             "model_type": model["model_type"],
             "min_transformers": self.plan["image"].get("min_transformers"),
@@ -258,7 +260,7 @@ class EngineImage:
         facts = Gatherer().gather(["gpu", "cdi"])
         inputs = {
             "digest": self.digest,
-            "devices": self.plan["devices"],
+            "devices": [self.plan["devices"], self.plan.get("device_nodes"), self.plan.get("device_groups")],
             "driver": facts["driver"],
             "gpus": [gpu.get("uuid") for gpu in facts["gpus"]],
             "cdi": facts["cdi"]["specs"],
@@ -272,12 +274,13 @@ class EngineImage:
         if self.module.check_mode:
             return {"cached": False}
         try:
+            devices = probe.device_arguments(self.plan)
             found = probe.run_probe(
-                self.reference, self.plan["devices"], expected["model_type"], self.module.params["probe_timeout"]
+                self.reference, devices, expected["model_type"], self.module.params["probe_timeout"]
             )
         except probe.ProbeError as error:
             self.module.fail_json(
-                msg=f"image: expected {self.name} to run with {', '.join(self.plan['devices'])}, but {error}. Check "
+                msg=f"image: expected {self.name} to run with {', '.join(self.device_names())}, but {error}. Check "
                 "that `docker run --rm --device` works with that device on the host."
             )
         problems = probe.judge(found, expected)
@@ -288,6 +291,9 @@ class EngineImage:
         notes.parent.mkdir(parents=True, exist_ok=True)
         notes.write_text(json.dumps({"key": key, "found": found}, indent=2), "utf-8")
         return {**found, "cached": False}
+
+    def device_names(self) -> list:
+        return [*self.plan["devices"], *self.plan.get("device_nodes", ())]
 
     @staticmethod
     def read_notes(path: Path) -> dict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import hashlib
 import http.server
 import json
@@ -331,6 +332,47 @@ def test_probe_failures_are_not_remembered(
     result = run_module(engine_image.main, plan=plan(tmp_path), digest=DIGEST)
     assert result["failed"] and "docker run ended with 125" in result["msg"] and 'device driver "cdi"' in result["msg"]
     assert not (tmp_path / "data").exists()
+
+
+def test_a_replica_is_probed_with_its_own_gpus(
+    engine: DockerApi, run_module: Any, fake_command: Callable[..., Path], tmp_path: Path
+) -> None:
+    engine.images.update({f"vllm/vllm-openai@{DIGEST}": "sha256:1", "vllm/vllm-openai:v0.32.0": "sha256:1"})
+    four = {**GOOD, "gpus": 4, "cuda": {"code": 0, "gpus": 4}}
+    fake_command("docker", f"echo 'GLM-PROBE {json.dumps(four)}'")
+    shared = plan(tmp_path, devices=[f"nvidia.com/gpu={index}" for index in range(4, 8)])
+    shared["accelerator"]["indices"] = [4, 5, 6, 7]
+    result = run_module(engine_image.main, plan=shared, digest=DIGEST)
+    assert not result.get("failed"), result
+    assert result["probe"]["gpus"] == 4
+
+
+def test_amd_containers_get_nodes_numeric_groups_and_options() -> None:
+    own = grp.getgrgid(os.getgid())
+    made = {
+        "devices": [], "device_nodes": ["/dev/kfd", "/dev/dri"], "device_groups": [own.gr_name],
+        "security_options": ["seccomp=unconfined"],
+    }  # fmt: skip
+    assert probe.device_arguments(made) == [
+        "--device", "/dev/kfd", "--device", "/dev/dri", "--group-add", str(own.gr_gid),
+        "--security-opt", "seccomp=unconfined",
+    ]  # fmt: skip
+    with pytest.raises(probe.ProbeError, match="no group no-such-group"):
+        probe.device_arguments({**made, "device_groups": ["no-such-group"]})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({}, None),
+        ({"render_nodes": 7}, "expected 8 render nodes and a usable /dev/kfd inside the container, found 7"),
+        ({"kfd": False}, "found 8 and no usable /dev/kfd"),
+    ],
+)
+def test_judgement_of_amd_devices(change: dict[str, Any], message: str | None) -> None:
+    found = {**GOOD, "gpus": None, "cuda": None, "render_nodes": 8, "kfd": True, **change}
+    problems = probe.judge(found, {**EXPECTED, "vendor": "amd"})
+    assert (problems == []) if message is None else (len(problems) == 1 and message in problems[0])
 
 
 GOOD = {"gpus": 8, "nvidia_smi": "", "cuda": {"code": 0, "gpus": 8}, "transformers": "5.2.0", "known": True,
