@@ -14,56 +14,22 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ansible.errors import AnsibleConnectionFailure
-from ansible.plugins.action import ActionBase
-from ansible.utils.display import Display
-
 from ansible_collections.glm.fleet.plugins.modules.engine_venv import ARGUMENTS
 from ansible_collections.glm.fleet.plugins.plugin_utils import lockfile
+from ansible_collections.glm.fleet.plugins.plugin_utils.followed import Failed, FollowedAction
 
-display = Display()
-# Installing goes on without us; a connection that is away for this long is given up.
-CONNECTION_FAILURES = 10
-CONNECTION_WAIT_SECONDS = 15.0
-_INTERNAL = ("phase", "requirements")
 _REQUEST = "# Request: "
 
 
-class Failed(Exception):
-    """A phase failed on the host; carries the module's result."""
-
-    def __init__(self, result: dict[str, Any]) -> None:
-        super().__init__(result.get("msg", "the module gave no reason"))
-        self.result = result
-
-
-class ActionModule(ActionBase):
+class ActionModule(FollowedAction):
     """Resolve once per fleet, install on the host, watch, report."""
 
-    TRANSFERS_FILES = False
+    MODULE = "glm.fleet.engine_venv"
+    LABEL = "engine_venv"
+    ARGUMENTS = ARGUMENTS
+    INTERNAL = ("phase", "requirements")
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Entry point of the action."""
-        self._task_vars = task_vars or {}
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        given = sorted(set(_INTERNAL) & set(self._task.args))
-        if given:
-            return {**result, "failed": True, "msg": f"{given[0]} is set by the action plugin; leave it out"}
-        public = {name: spec for name, spec in ARGUMENTS.items() if name not in _INTERNAL}
-        _validation, self._args = self.validate_argument_spec(argument_spec=public)
-        self._host = str(self._task_vars.get("inventory_hostname", "host"))
-        try:
-            return {**result, **self._bring()}
-        except lockfile.LockFileError as exc:
-            return {**result, "failed": True, "msg": f"{self._host}: engine_venv: {exc}"}
-        except Failed as exc:
-            if exc.result.get("unreachable"):
-                return {**result, **exc.result}
-            kept = {name: exc.result[name] for name in ("exception", "module_stderr", "rc") if name in exc.result}
-            phase = exc.result.get("phase", "engine_venv")
-            return {**result, **kept, "failed": True, "phase": phase, "msg": f"{self._host}: engine_venv: {exc}"}
-
-    def _bring(self) -> dict[str, Any]:
+    def _outcome(self) -> dict[str, Any]:
         found = self._on_host("look")
         path = self._list_path(found["machine"])
         text, resolved = self._requirements(path)
@@ -128,41 +94,14 @@ class ActionModule(ActionBase):
             )
         return text
 
-    # The host ----------------------------------------------------------------------------------------------------
-
-    def _on_host(self, phase: str, **more: Any) -> dict[str, Any]:
-        arguments = {name: value for name, value in self._args.items() if value is not None}
-        outcome: dict[str, Any] = self._execute_module(
-            module_name="glm.fleet.engine_venv",
-            module_args={**arguments, "phase": phase, **more},
-            task_vars=self._task_vars,
-        )
-        if outcome.get("failed") or outcome.get("unreachable"):
-            raise Failed(outcome)
-        return outcome
-
     def _watch(self, text: str, begun: float) -> None:
         """Follow the installation to its end."""
-        failures = 0
         said = begun
         while True:
-            try:
-                outcome = self._on_host("status", requirements=text)
-                failures = 0
-            except (AnsibleConnectionFailure, Failed) as exc:
-                away = isinstance(exc, AnsibleConnectionFailure) or bool(exc.result.get("unreachable"))
-                failures += 1
-                if not away or failures >= CONNECTION_FAILURES:
-                    raise
-                self._say(f"no connection, installing goes on there; trying again ({exc})")
-                time.sleep(CONNECTION_WAIT_SECONDS)
-                continue
+            outcome = self._status(requirements=text)
             if not outcome["running"]:
                 return
             now = time.monotonic()
             if now - said >= self._args["progress_seconds"]:
                 said = now
                 self._say(f"installing for {now - begun:.0f} s: {outcome['last_line'][:120]}")
-
-    def _say(self, text: str) -> None:
-        display.display(f"{self._host}: engine_venv: {text}")

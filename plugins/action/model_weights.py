@@ -8,54 +8,25 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from ansible.plugins.action import ActionBase
-from ansible.utils.display import Display
-
 from ansible_collections.glm.fleet.plugins.module_utils._weights_store import human_bytes
 from ansible_collections.glm.fleet.plugins.modules.model_weights import ARGUMENTS
-from ansible_collections.glm.fleet.plugins.plugin_utils import lockfile, patience
-
-display = Display()
-_INTERNAL = ("phase", "commit", "manifest_sha256")
+from ansible_collections.glm.fleet.plugins.plugin_utils import lockfile
+from ansible_collections.glm.fleet.plugins.plugin_utils.followed import Failed, FollowedAction
 
 
-class Failed(Exception):
-    """A phase failed on the host; carries the module's result."""
-
-    def __init__(self, result: dict[str, Any]) -> None:
-        super().__init__(result.get("msg", "the module gave no reason"))
-        self.result = result
-
-
-class ActionModule(ActionBase):
+class ActionModule(FollowedAction):
     """Resolve once per fleet, start on the host, watch, report."""
 
-    TRANSFERS_FILES = False
+    MODULE = "glm.fleet.model_weights"
+    LABEL = "weights"
+    ARGUMENTS = ARGUMENTS
+    INTERNAL = ("phase", "commit", "manifest_sha256")
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Entry point of the action."""
-        self._task_vars = task_vars or {}
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        given = sorted(set(_INTERNAL) & set(self._task.args))
-        if given:
-            return {**result, "failed": True, "msg": f"{given[0]} is set by the action plugin; leave it out"}
-        public = {name: spec for name, spec in ARGUMENTS.items() if name not in _INTERNAL}
-        _validation, self._args = self.validate_argument_spec(argument_spec=public)
-        host = self._task_vars.get("inventory_hostname", "host")
-        try:
-            self._args["image"] = self._locked_image(self._args["image"])
-            entry, locked_now = self._locked_entry()
-            outcome = self._bring(entry) if entry else self._unlocked()
-        except lockfile.LockFileError as exc:
-            return {**result, "failed": True, "msg": f"{host}: weights: {exc}"}
-        except Failed as exc:
-            if exc.result.get("unreachable"):
-                return {**result, **exc.result}
-            kept = {name: exc.result[name] for name in ("exception", "module_stderr", "rc") if name in exc.result}
-            phase = exc.result.get("phase", "weights")
-            return {**result, **kept, "failed": True, "phase": phase, "msg": f"{host}: weights: {exc}"}
-        outcome["changed"] = bool(outcome["changed"] or locked_now)
-        return {**result, **outcome, "locked_now": locked_now}
+    def _outcome(self) -> dict[str, Any]:
+        self._args["image"] = self._locked_image(self._args["image"])
+        entry, locked_now = self._locked_entry()
+        outcome = self._bring(entry) if entry else self._unlocked()
+        return {**outcome, "changed": bool(outcome["changed"] or locked_now), "locked_now": locked_now}
 
     # The lock file -----------------------------------------------------------------------------------------------
 
@@ -102,18 +73,6 @@ class ActionModule(ActionBase):
 
     # The host ----------------------------------------------------------------------------------------------------
 
-    def _on_host(self, phase: str, **more: Any) -> dict[str, Any]:
-        return _checked(self._asked(phase, **more))
-
-    def _asked(self, phase: str, **more: Any) -> dict[str, Any]:
-        arguments = {name: value for name, value in self._args.items() if value is not None}
-        outcome: dict[str, Any] = self._execute_module(
-            module_name="glm.fleet.model_weights",
-            module_args={**arguments, "phase": phase, **more},
-            task_vars=self._task_vars,
-        )
-        return outcome
-
     def _bring(self, entry: lockfile.ModelEntry) -> dict[str, Any]:
         known = {"commit": entry["commit"], "manifest_sha256": entry.get("manifest_sha256")}
         started = self._on_host("start", **known)
@@ -121,7 +80,7 @@ class ActionModule(ActionBase):
         if started["progress"] != "running":
             return {**outcome, "msg": _sentence(started)}
         if started.get("reattached"):
-            self._say("weights: an earlier run's fetch still goes on, watching it")
+            self._say("an earlier run's fetch still goes on, watching it")
         status = self._watch(known)
         changed = self._args["state"] == "present" and (started["changed"] or status["fetched_bytes"] > 0)
         return {
@@ -137,25 +96,13 @@ class ActionModule(ActionBase):
         """Follow the fetch to its end and return its last status."""
         said = 0.0
         while True:
-            outcome = _checked(patience.ask(lambda: self._asked("status", **known), self._say_weights))
+            outcome = self._status(**known)
             status: dict[str, Any] = outcome["status"]
             if outcome["progress"] == "present":
                 return status
             if time.monotonic() - said >= self._args["progress_seconds"]:
                 said = time.monotonic()
                 self._say(progress_line(status))
-
-    def _say_weights(self, text: str) -> None:
-        self._say(f"weights: {text}")
-
-    def _say(self, text: str) -> None:
-        display.display(f"{self._task_vars.get('inventory_hostname', 'host')}: {text}")
-
-
-def _checked(outcome: dict[str, Any]) -> dict[str, Any]:
-    if outcome.get("failed") or outcome.get("unreachable"):
-        raise Failed(outcome)
-    return outcome
 
 
 _RETURNED = ("changed", "commit", "snapshot", "manifest_sha256", "total_bytes", "files", "missing_bytes")
@@ -177,13 +124,13 @@ def progress_line(status: dict[str, Any]) -> str:
     done, total, rate = status["done_bytes"], status["total_bytes"], status["rate"]
     last = status["events"][-1] if status["events"] else ""
     if status["phase"] in ("starting", "wait"):
-        return f"weights: {last or 'starting the client'}"
+        return last or "starting the client"
     share = f"{human_bytes(done)} of {human_bytes(total)}, {100 * done // max(1, total)} %"
     speed = f", {human_bytes(rate)}/s" if rate > 0 else ""
     left = f", about {_duration((total - done) / rate)} left" if rate > 0 and done < total else ""
     verb = "hashed" if status["phase"] == "verify" else "fetched"
     again = f" (attempt {status['attempt']})" if status["phase"] == "download" and status["attempt"] > 1 else ""
-    return f"weights: {verb} {share}{speed}{left}{again}"
+    return f"{verb} {share}{speed}{left}{again}"
 
 
 def _duration(seconds: float) -> str:

@@ -185,8 +185,6 @@ import fnmatch
 from collections.abc import Callable
 from typing import Any
 
-from ansible.errors import AnsibleParserError
-
 from ansible_collections.glm.fleet.plugins.module_utils import gmi_api
 from ansible_collections.glm.fleet.plugins.plugin_utils import gmi_hosts
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud_inventory import Account, CloudInventory
@@ -227,9 +225,7 @@ class InventoryModule(CloudInventory):
             account.base_url,
             organization=account.more["organization"] or None,
             pacer=gmi_api.Pacer(account.api_key, request_interval=self.get_option("request_interval")),
-            retries=self.get_option("retries"),
-            timeout=self.get_option("request_timeout"),
-            budget=self.get_option("total_timeout"),
+            **self.patience(),
         )
         containers = self._served(account, api.list_containers)
         nodes = self._served(account, api.list_baremetals)
@@ -268,9 +264,7 @@ class InventoryModule(CloudInventory):
 
     def _describer(self) -> Callable[[str, dict[str, Any]], dict[str, Any]]:
         precedence = self.sources("address", ("public", "private"))
-        prefix = self.get_option("hostvars_prefix")
-        if not f"{prefix}x".isidentifier():
-            raise AnsibleParserError(f"hostvars_prefix: expected the beginning of a variable name, found {prefix!r}")
+        prefix = self.prefix()
         mark = text_marker()
         pin = self.pinner(mark)
         users = {kind: mark(str(user)) for kind, user in self.get_option("ssh_users").items() if user}

@@ -177,8 +177,6 @@ keyed_groups:
 from collections.abc import Callable
 from typing import Any
 
-from ansible.errors import AnsibleParserError
-
 from ansible_collections.glm.fleet.plugins.module_utils import lambda_api
 from ansible_collections.glm.fleet.plugins.plugin_utils import cloud_hosts, lambda_hosts
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud_inventory import Account, CloudInventory
@@ -220,9 +218,7 @@ class InventoryModule(CloudInventory):
             account.api_key,
             account.base_url,
             pacer=lambda_api.Pacer(account.api_key, request_interval=self.get_option("request_interval")),
-            retries=self.get_option("retries"),
-            timeout=self.get_option("request_timeout"),
-            budget=self.get_option("total_timeout"),
+            **self.patience(),
         )
         return [lambda_hosts.kept(instance) for instance in api.list_instances()]
 
@@ -247,9 +243,7 @@ class InventoryModule(CloudInventory):
     def _describer(self) -> Callable[[str, dict[str, Any]], dict[str, Any]]:
         """Make the function that turns an instance into its host variables, with the options read once."""
         precedence = self.sources("address", ("public", "private"))
-        prefix = self.get_option("hostvars_prefix")
-        if not f"{prefix}x".isidentifier():
-            raise AnsibleParserError(f"hostvars_prefix: expected the beginning of a variable name, found {prefix!r}")
+        prefix = self.prefix()
         mark = text_marker()
         ssh_user = mark(self.text("ssh_user"))
         pin = self.pinner(mark)

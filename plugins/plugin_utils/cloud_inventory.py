@@ -84,6 +84,18 @@ class CloudInventory(BaseInventoryPlugin, Constructable, Cacheable):  # type: ig
         """Whether a host belongs to the group glm_fleet; an empty ``fleet`` means any."""
         raise NotImplementedError
 
+    def patience(self) -> dict[str, Any]:
+        """How often and how long a client asks: its arguments of these names."""
+        options = {"retries": "retries", "timeout": "request_timeout", "budget": "total_timeout"}
+        return {argument: self.get_option(option) for argument, option in options.items()}
+
+    def prefix(self) -> str:
+        """What variables begin with. Raises AnsibleParserError for what no variable can begin with."""
+        prefix: str = self.get_option("hostvars_prefix")
+        if not f"{prefix}x".isidentifier():
+            raise AnsibleParserError(f"hostvars_prefix: expected the beginning of a variable name, found {prefix!r}")
+        return prefix
+
     def verify_file(self, path: str) -> bool:
         """Whether the file is meant for this plugin, by its name; ``-vvv`` tells why not."""
         name = Path(path).name
