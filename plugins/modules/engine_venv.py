@@ -116,8 +116,10 @@ seconds:
   returned: when something was installed
 """
 
+import contextlib
 import hashlib
 import html
+import http.client
 import io
 import json
 import os
@@ -127,11 +129,11 @@ import shlex
 import time
 import urllib.error
 import urllib.parse
-import urllib.request
 import zipfile
 from pathlib import Path
 from typing import Any, Optional
 
+from ansible.module_utils import urls
 from ansible.module_utils.basic import AnsibleModule
 
 RUN_DIR = Path("/run/glm-venv")
@@ -340,11 +342,13 @@ class Venv:
 
 
 def _fetch(url: str) -> bytes:
-    request = urllib.request.Request(url, headers={"Accept": "text/html, */*", "User-Agent": "glm.fleet"})
     try:
-        with urllib.request.urlopen(request, timeout=FETCH_SECONDS) as answer:
+        answer = urls.open_url(
+            url, headers={"Accept": "text/html, */*"}, http_agent="glm.fleet", timeout=FETCH_SECONDS
+        )
+        with contextlib.closing(answer):
             return bytes(answer.read())
-    except (urllib.error.URLError, OSError, ValueError) as exc:
+    except (urllib.error.URLError, urls.ConnectionError, http.client.HTTPException, OSError, ValueError) as exc:
         raise VenvError(f"{url} cannot be fetched: {exc}. Check this host's way there, or set another index.") from exc
 
 
