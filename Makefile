@@ -10,7 +10,7 @@ COUNT ?= 2
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup rehearse rehearse-down rehearse-status test lint unit integration molecule benchmark sources clean
+.PHONY: help setup rehearse rehearse-down rehearse-status test lint unit integration molecule benchmark sources engine clean
 
 help:  ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
