@@ -34,6 +34,7 @@ class ActionModule(ActionBase):
                 f"{self._host()}, image: expected a serving plan in ansible_facts['glm_plan'], found none. Run the "
                 "role glm.fleet.plan first."
             )
+        self._refuse_incomplete(plan["image"])
         args["plan"] = plan
         args["mirrors"] = [*(args.get("mirrors") or []), *(self._variable("docker_registry_mirrors") or [])]
         digest, origin = self._digest(args, plan)
@@ -54,6 +55,17 @@ class ActionModule(ActionBase):
             ansible_facts={"glm_plan": {**plan, "image": image}},
         )
         return outcome
+
+    def _refuse_incomplete(self, image: dict[str, Any]) -> None:
+        """Stop before tens of gigabytes are pulled that could not serve the model."""
+        build = image.get("build")
+        if build:
+            raise AnsibleActionFail(
+                f"{self._host()}, image: expected an image that knows the model as it comes, found {build['base']}, "
+                f"which lacks {' '.join(build['packages'])}, and this role does not build images. Next: leave "
+                "glm_engine_version empty for a release that needs nothing, or set glm_runtime to venv, which installs "
+                "what is lacking."
+            )
 
     def _digest(self, args: dict[str, Any], plan: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
         """The digest and who named it; or None and the module's failure."""
