@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ import pytest
 
 from simulator.engines import parser_loader
 
-Figures = list[tuple[str, str, int, Counter[str], int]]
+# Engine, version, cells, refused, distinct lines accepted.
+Figures = list[tuple[str, str, int, int, int]]
 _FIGURES = pytest.StashKey[Figures]()
 Parse = Callable[[str, str, Sequence[str]], parser_loader.ParseResult]
 
@@ -39,6 +39,20 @@ def matrix_figures(request: pytest.FixtureRequest) -> Figures:
     return request.config.stash.setdefault(_FIGURES, [])
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand the figures of a worker process (pytest-xdist) to the one that prints them."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["matrix_figures"] = session.config.stash.get(_FIGURES, [])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take the figures of a worker process that is done."""
+    rows = getattr(node, "workeroutput", {}).get("matrix_figures", [])
+    node.config.stash.setdefault(_FIGURES, []).extend(tuple(row) for row in rows)
+
+
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Print how much of the matrix was planned, and how many command lines the engines' own parsers took."""
     rows = config.stash.get(_FIGURES, [])
@@ -48,9 +62,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     titles = ("engine", "cells", "planned", "refused", "distinct lines accepted")
     terminalreporter.write_line("{:<20} {:>7} {:>8} {:>8} {:>24}".format(*titles))
     for engine, version, cells, refused, lines in sorted(rows):
-        name, count = f"{engine} {version}", sum(refused.values())
-        terminalreporter.write_line(f"{name:<20} {cells:>7} {cells - count:>8} {count:>8} {lines:>24}")
-    totals = [sum(row[2] for row in rows), sum(sum(row[3].values()) for row in rows), sum(row[4] for row in rows)]
-    terminalreporter.write_line(
-        f"{'all':<20} {totals[0]:>7} {totals[0] - totals[1]:>8} {totals[1]:>8} {totals[2]:>24}"
-    )
+        name = f"{engine} {version}"
+        terminalreporter.write_line(f"{name:<20} {cells:>7} {cells - refused:>8} {refused:>8} {lines:>24}")
+    cells, refused, lines = (sum(row[column] for row in rows) for column in (2, 3, 4))
+    terminalreporter.write_line(f"{'all':<20} {cells:>7} {cells - refused:>8} {refused:>8} {lines:>24}")
