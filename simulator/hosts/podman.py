@@ -31,6 +31,8 @@ from simulator.support import RehearsalError, as_root, locked, run, write_atomic
 CAP_SYS_RESOURCE = 24
 _ENOUGH = {"nofile": 16000, "nproc": 32768}
 _HOLDER = "glm-rehearsal-namespace"
+# What a reboot empties on a machine whose /run and /dev/shm are in memory (podman's defaults for root).
+_RUNTIME_STATE = (Path("/run/libpod"), Path("/run/containers"), Path("/dev/shm/libpod_lock"))
 _HOLD = """
 umount -R /sys/fs/cgroup
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
@@ -148,12 +150,16 @@ class Podman:
     def _start_holder(self) -> int:
         self._directory.mkdir(parents=True, exist_ok=True)
         self._pid_file.unlink(missing_ok=True)
-        conmon = _running_conmon()
+        conmon = running_monitor(name="glm-rehearsal-")
         if conmon is not None:
             # Containers outlived the holder: only the namespace they were started from sees their mounts.
             enter = ["nsenter", f"--mount=/proc/{conmon}/ns/mnt", "--wd=/", "sh", "-c"]
             script = 'echo $$ > "$1"\nexec sleep infinity'
         else:
+            if running_monitor() is None:
+                # The mounts of containers that were killed went with their namespace. Without this, podman takes
+                # them for running and every command fails on a network namespace that is no longer one.
+                run([*as_root(), "rm", "-rf", *map(str, _RUNTIME_STATE)], timeout=30)
             enter = ["unshare", "--mount", "sh", "-ec"]
             script = _HOLD
         log = self._directory / "namespace.log"
@@ -168,14 +174,14 @@ class Podman:
         raise RehearsalError("the mount namespace for podman could not be made", log)
 
 
-def _running_conmon() -> int | None:
-    """A monitor of a running rehearsal host, found by its command line; None when there is none."""
-    for process in Path("/proc").iterdir():
+def running_monitor(*, name: str = "", proc: Path = Path("/proc")) -> int | None:
+    """The process id of a living conmon with an argument that starts with ``name``; None when there is none."""
+    for process in proc.iterdir():
         if not process.name.isdigit():
             continue
         with contextlib.suppress(OSError):
             argv = (process / "cmdline").read_bytes().split(b"\0")
-            if argv[0].endswith(b"conmon") and any(item.startswith(b"glm-rehearsal-") for item in argv):
+            if argv[0].endswith(b"conmon") and any(item.startswith(name.encode()) for item in argv):
                 return int(process.name)
     return None
 

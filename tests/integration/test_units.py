@@ -147,7 +147,9 @@ def test_units_of_every_recipe_are_valid(runtime: str, tmp_path: Path) -> None:
     ranks = Counter(made["node"]["rank"] for made in units.values() if made["node"]["count"] > 1)
     replicas_seen = Counter(made["replica"] for made in units.values() if made["replicas"] > 1)
     print(f"{runtime}: {len(units)} units, {dict(kinds)}, ranks {dict(ranks)}, replicas {dict(replicas_seen)}")
-    assert len(units) >= 60 and set(kinds) == set(itertools.product(("vllm", "sglang"), ("nvidia", "amd")))
+    all_kinds = set(itertools.product(("vllm", "sglang"), ("nvidia", "amd")))
+    # SGLang publishes no wheels for ROCm: the planner refuses that runtime.
+    assert len(units) >= 60 and set(kinds) == all_kinds - ({("sglang", "amd")} if runtime == "venv" else set())
     assert ranks[0] == ranks[1] > 0 and replicas_seen[1] > 0
     for engine in {made["runtime"]["path"] for made in units.values()} - {None}:
         for program in ("vllm", "python"):
