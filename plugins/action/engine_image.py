@@ -12,9 +12,27 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ansible_collections.glm.fleet.plugins.plugin_utils import lockfile, patience
+from ansible_collections.glm.fleet.plugins.plugin_utils import derived, lockfile, patience, plan_image
 
 display = Display()
+# Pushing an engine's layers to a registry that has none of them takes long, and the other hosts wait for it.
+WAIT_FOR_PUSH_SECONDS = 7200
+
+
+class _Failed(Exception):
+    """The module failed, or the host went away; carries the result."""
+
+    def __init__(self, result: dict[str, Any]) -> None:
+        super().__init__(result.get("msg"))
+        self.result = result
+
+
+def _answer(plan: dict[str, Any], image: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "digest": image["digest"],
+        "reference": image["reference"],
+        "ansible_facts": {"glm_plan": {**plan, "image": image}},
+    }
 
 
 class ActionModule(ActionBase):
@@ -27,6 +45,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
         self.task_vars = task_vars or {}
+        self._uname: str | None = None
         args = dict(self._task.args)
         plan = args.get("plan") or (self.task_vars.get("ansible_facts") or {}).get("glm_plan")
         if not isinstance(plan, dict) or not plan.get("image"):
@@ -34,70 +53,151 @@ class ActionModule(ActionBase):
                 f"{self._host()}, image: expected a serving plan in ansible_facts['glm_plan'], found none. Run the "
                 "role glm.fleet.plan first."
             )
-        self._refuse_incomplete(plan["image"])
-        args["plan"] = plan
         args["mirrors"] = [*(args.get("mirrors") or []), *(self._variable("docker_registry_mirrors") or [])]
+        try:
+            return self._derived(args, plan) if plan["image"].get("build") else self._published(args, plan)
+        except _Failed as failed:
+            return failed.result
+        except lockfile.LockFileError as error:
+            raise AnsibleActionFail(f"{self._host()}, image: {error}") from None
+
+    def _published(self, args: dict[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
+        """Bring the image as its makers published it."""
         digest, origin = self._digest(args, plan)
-        if digest is None:
-            return {**origin, "failed": True}
-        wanted = self._task.args.get("state", "probed")
-        outcome = {"changed": False}
-        if wanted != "resolved":
-            reference = f"{plan['image']['repository']}@{digest}"
-            outcome = self._follow({**args, "digest": digest, "state": wanted}, reference)
-            if outcome.get("failed"):
-                return outcome
+        wanted = args.get("state") or "probed"
+        outcome: dict[str, Any] = {"changed": False}
         image = {**plan["image"], "digest": digest, "reference": f"{plan['image']['repository']}@{digest}"}
-        outcome.update(
-            digest=digest,
-            reference=image["reference"],
-            resolved_by=origin["resolved_by"],
-            ansible_facts={"glm_plan": {**plan, "image": image}},
+        if wanted != "resolved":
+            outcome = self._follow({**args, "plan": plan, "digest": digest, "state": wanted}, image["reference"])
+        return {**outcome, **_answer(plan, image), "resolved_by": origin["resolved_by"]}
+
+    def _derived(self, args: dict[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
+        """Bring the published image, derive the plan's from it, and look at that one."""
+        wanted = args.get("state") or "probed"
+        repository, _colon, tag = plan["image"]["build"]["base"].rpartition(":")
+        base = {**plan["image"], "repository": repository, "tag": tag, "digest": None, "build": None}
+        brought = self._published(
+            {**args, "state": "resolved" if wanted == "resolved" else "present"}, {**plan, "image": base}
         )
-        return outcome
+        if wanted == "resolved" or (self._task.check_mode and brought["changed"]):
+            return {**brought, **_answer(plan, plan["image"])}
+        entry, changed = self._built(args, plan, brought["digest"])
+        if entry is None:
+            return {**brought, **_answer(plan, plan["image"]), "changed": True}
+        image = {**plan["image"], **plan_image.derived_image(entry)}
+        own = {**args, "plan": {**plan, "image": image}, "digest": image["digest"], "state": wanted}
+        outcome = self._follow(own, image["reference"])
+        changed = bool(brought["changed"] or changed or outcome["changed"])
+        return {**outcome, **_answer(plan, image), "changed": changed, "resolved_by": brought["resolved_by"]}
 
-    def _refuse_incomplete(self, image: dict[str, Any]) -> None:
-        """Stop before tens of gigabytes are pulled that could not serve the model."""
-        build = image.get("build")
-        if build:
+    def _built(
+        self, args: dict[str, Any], plan: dict[str, Any], base: str
+    ) -> tuple[lockfile.BuildEntry | None, bool]:
+        """The lock file's entry for the derived image and whether this call changed anything.
+
+        None in check mode while nothing is resolved. A common registry's image is built under the lock: one host
+        builds and pushes it, and all others wait, then pull.
+        """
+        path = args.get("lock_file") or self._variable("glm_lock_file")
+        if not path:
             raise AnsibleActionFail(
-                f"{self._host()}, image: expected an image that knows the model as it comes, found {build['base']}, "
-                f"which lacks {' '.join(build['packages'])}, and this role does not build images. Next: leave "
-                "glm_engine_version empty for a release that needs nothing, or set glm_runtime to venv, which installs "
-                "what is lacking."
+                f"{self._host()}, image: expected a lock file to keep the list of added packages in, found none. Next: "
+                "set glm_lock_file."
             )
+        build, registry = plan["image"]["build"], args.get("registry") or ""
+        key = lockfile.build_key(build["base"], build["packages"])
+        with lockfile.locked(path, timeout=WAIT_FOR_PUSH_SECONDS if registry else 900) as lock:
+            entry, resolved = self._resolved_build(args, plan, base, lock.data["builds"].get(key))
+            if entry is None:
+                return None, True
+            if registry and not entry.get("digest") and not self._task.check_mode:
+                entry = {**entry, "image": derived.name(registry, build["base"], base, entry["requirements"])}
+                entry["digest"] = self._build("push", args, plan, base, entry)["digest"]
+                resolved = True
+            if resolved and not self._task.check_mode:
+                lock.data["builds"][key] = entry
+                lock.save()
+        if entry.get("digest"):
+            return entry, resolved
+        return entry, bool(self._build("build", args, plan, base, entry)["changed"] or resolved)
 
-    def _digest(self, args: dict[str, Any], plan: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
-        """The digest and who named it; or None and the module's failure."""
+    def _resolved_build(
+        self, args: dict[str, Any], plan: dict[str, Any], base: str, entry: lockfile.BuildEntry | None
+    ) -> tuple[lockfile.BuildEntry | None, bool]:
+        """The entry with a list for this kind of machine, and whether that had to be made."""
+        build = plan["image"]["build"]
+        if entry is not None and entry["base"] != base:
+            raise AnsibleActionFail(
+                f"{self._host()}, image: expected {entry['image']} to be built from {build['base']} as the lock file "
+                f"has it ({base[:19]}…), found that its list was made for {entry['base'][:19]}…. Next: delete that "
+                "entry of the lock file's builds, and deploy again."
+            )
+        known = entry["requirements"] if entry else {}
+        if entry is not None and (entry.get("digest") or self._machine() in known):
+            return entry, False
+        if self._task.check_mode:
+            return None, True
+        display.display(f"{self._host()}: image: resolving {' '.join(build['packages'])} once for the fleet")
+        found = self._build("resolve", args, plan, base, None)
+        requirements = {**known, found["machine"]: found["requirements"]}
+        name = entry["image"] if entry else derived.name("", build["base"], base, requirements)
+        return {"image": name, "base": base, "requirements": requirements}, True
+
+    def _build(
+        self, phase: str, args: dict[str, Any], plan: dict[str, Any], base: str, entry: lockfile.BuildEntry | None
+    ) -> dict[str, Any]:
+        """One phase of engine_image_build on the host."""
+        build = plan["image"]["build"]
+        reference = f"{build['base'].rpartition(':')[0]}@{base}"
+        given: dict[str, Any] = {"phase": phase, "base": reference, "packages": build["packages"]}
+        given.update(index_url=args.get("index_url") or "", work_dir=f"{plan['paths']['data']}/build")
+        if entry is not None:
+            display.display(f"{self._host()}: image: {phase} of {entry['image']}")
+            given.update(
+                image=entry["image"],
+                requirements=entry["requirements"][self._machine()],
+                dockerfile=args.get("dockerfile") or "",
+            )
+        return self._checked(
+            self._execute_module(
+                module_name="glm.fleet.engine_image_build", module_args=given, task_vars=self.task_vars
+            )
+        )
+
+    def _machine(self) -> str:
+        if self._uname is None:
+            self._uname = self._low_level_execute_command("uname -m", sudoable=False)["stdout"].strip()
+        return self._uname
+
+    def _digest(self, args: dict[str, Any], plan: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """The digest and who named it. Raises _Failed and LockFileError."""
         if args.get("digest"):
-            return args["digest"], {"resolved_by": "task"}
+            return str(args["digest"]), {"resolved_by": "task"}
         if plan["image"].get("digest"):
-            return plan["image"]["digest"], {"resolved_by": "plan"}
+            return str(plan["image"]["digest"]), {"resolved_by": "plan"}
+        args = {**args, "plan": plan}
         path = args.get("lock_file") or self._variable("glm_lock_file")
         if not path:
             return self._resolve(args)
         key = lockfile.image_key(plan["image"]["repository"], plan["image"]["tag"])
-        try:
-            # The lock is kept while the registry is asked: one host asks, all others wait for its answer.
-            with lockfile.locked(path) as lock:
-                known = lock.data["images"].get(key)
-                if known:
-                    return known["digest"], {"resolved_by": "lock file"}
-                digest, origin = self._resolve(args)
-                if digest and not self._task.check_mode:
-                    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-                    lock.data["images"][key] = {"digest": digest, "resolved_at": now}
-                    lock.save()
-                return digest, origin
-        except lockfile.LockFileError as error:
-            raise AnsibleActionFail(f"{self._host()}, image: {error}") from None
+        # The lock is kept while the registry is asked: one host asks, all others wait for its answer.
+        with lockfile.locked(path) as lock:
+            known = lock.data["images"].get(key)
+            if known:
+                return known["digest"], {"resolved_by": "lock file"}
+            digest, origin = self._resolve(args)
+            if not self._task.check_mode:
+                now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+                lock.data["images"][key] = {"digest": digest, "resolved_at": now}
+                lock.save()
+            return digest, origin
 
-    def _resolve(self, args: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
-        result = self._module({**args, "state": "resolved"})
-        return (None if result.get("failed") else result["digest"]), result
+    def _resolve(self, args: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        result = self._checked(self._module({**args, "state": "resolved"}))
+        return str(result["digest"]), result
 
     def _follow(self, args: dict[str, Any], reference: str) -> dict[str, Any]:
-        result = self._module(args)
+        result = self._checked(self._module(args))
         while result.get("pulling"):
             state = result["pulling"]
             display.display(
@@ -105,19 +205,26 @@ class ActionModule(ActionBase):
                 f"layers, {(state['bytes'] or 0) / 1e9:.2f} GB in {state['seconds']} s"
             )
             # The pull is the docker daemon's: it goes on while the host cannot be reached.
-            result = patience.ask(lambda: self._module({**args, "follow": True}), self._say)
+            result = self._checked(patience.ask(lambda: self._module({**args, "follow": True}), self._say))
+        return result
+
+    def _checked(self, result: dict[str, Any]) -> dict[str, Any]:
+        if result.get("failed") and not result.get("unreachable"):
+            message = str(result.get("msg", "image: failed without a message"))
+            result["msg"] = message if message.startswith(f"{self._host()}, ") else f"{self._host()}, {message}"
+        if result.get("failed") or result.get("unreachable"):
+            raise _Failed(result)
         return result
 
     def _say(self, text: str) -> None:
         display.display(f"{self._host()}: image: {text}")
 
     def _module(self, args: dict[str, Any]) -> dict[str, Any]:
-        known = {key: value for key, value in args.items() if value is not None}
+        own = ("index_url", "registry", "dockerfile")
+        known = {key: value for key, value in args.items() if value is not None and key not in own}
         result: dict[str, Any] = self._execute_module(
             module_name="glm.fleet.engine_image", module_args=known, task_vars=self.task_vars
         )
-        if result.get("failed"):
-            result["msg"] = f"{self._host()}, {result.get('msg', 'image: failed without a message')}"
         return result
 
     def _variable(self, name: str) -> Any:

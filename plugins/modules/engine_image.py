@@ -12,6 +12,8 @@ description:
     it sees every GPU of the plan and knows the model.
   - The first host that needs a tag resolves it, through the registry mirrors of its Docker engine first, then at the
     registry. The digest is written to the lock file; later hosts and later runs obey it. Never written in check mode.
+  - An image that needs newer packages to know the model (C(image.build) of the plan) is derived from that one. What is
+    added is resolved once for the fleet, and the lock file keeps the exact versions with their hashes. See O(registry).
   - A pull goes on in the background on the host while the controller looks every O(poll) seconds and prints a line, so
     it survives a lost connection and continues with the next run.
   - Has an action plugin of the same name, which holds the lock file and follows the pull.
@@ -54,6 +56,24 @@ options:
     description: Seconds without any sign of life from the Docker engine after which a pull counts as stuck.
     type: int
     default: 900
+  index_url:
+    description:
+      - Package index to take packages from that an image lacks (C(image.build) of the plan). Empty means the one that
+        the image is configured with.
+    type: str
+    default: ""
+  registry:
+    description:
+      - Registry that images are pushed to which had to be built, such as C(registry.example.com/team). One host builds
+        and pushes, all others pull. Docker on the hosts must be logged in there. Empty means that each host builds its
+        own image, from the same locked base and packages.
+    type: str
+    default: ""
+  dockerfile:
+    description:
+      - Text of the Dockerfile of an image that has to be built. It starts from the build argument C(BASE); its context
+        holds C(requirements.txt) and the folder C(wheels). The role passes the collection's own.
+    type: str
   poll:
     description: Seconds between two looks at a pull, and between two lines of progress.
     type: int
@@ -146,6 +166,8 @@ class EngineImage:
         except (KeyError, TypeError):
             module.fail_json(msg="image: expected a plan with image.repository and image.tag; run the plan role first.")
         self.digest = module.params["digest"]
+        # Such an image is in no registry: it has a name, and an id of its own on each host.
+        self.built_here = bool(self.plan["image"].get("build")) and not self.digest
         self.engine = Engine()
 
     @property
@@ -154,12 +176,12 @@ class EngineImage:
 
     @property
     def reference(self) -> str:
-        return f"{self.repository}@{self.digest}"
+        return self.name if self.built_here else f"{self.repository}@{self.digest}"
 
     def run(self) -> None:
         if self.module.params["state"] == "resolved":
             self.resolve()
-        if not self.digest or not DIGEST.fullmatch(self.digest):
+        if not self.built_here and not DIGEST.fullmatch(self.digest or ""):
             self.module.fail_json(msg=f"image: expected a digest sha256:<64 hex digits>, found {self.digest!r}.")
         result = {"changed": False, "digest": self.digest, "reference": self.reference}
         try:
@@ -198,6 +220,11 @@ class EngineImage:
         image = self.engine.inspect_image(self.reference)
         if image is None and self.module.check_mode:
             return True
+        if self.built_here:
+            if image is None:
+                raise DockerError(f"expected the image {self.name}, which was built on this host, found none")
+            self.digest = image["Id"]
+            return False
         if image is None or self.module.params["follow"]:
             self.pull(result)
             image = self.engine.inspect_image(self.reference)
@@ -312,6 +339,9 @@ def main() -> None:
             "digest": {"type": "str"},
             "lock_file": {"type": "path"},
             "mirrors": {"type": "list", "elements": "str", "default": []},
+            "index_url": {"type": "str", "default": ""},
+            "registry": {"type": "str", "default": ""},
+            "dockerfile": {"type": "str"},
             "registry_timeout": {"type": "int", "default": 20},
             "stall_timeout": {"type": "int", "default": 900},
             "poll": {"type": "int", "default": 15},

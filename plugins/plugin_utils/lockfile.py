@@ -11,9 +11,13 @@ Shape of the data (``LockData``)::
 
     {"images": {"<repository>:<tag>": {"digest": "sha256:…", "resolved_at": "2026-11-20T12:00:00Z"}},
      "models": {"<repository>@<requested revision>": {"commit": "<40 hex digits>", "bytes": 756160000000,
-                                                      "files": 142, "manifest_sha256": "<64 hex digits>"}}}
+                                                      "files": 142, "manifest_sha256": "<64 hex digits>"}},
+     "builds": {"<repository>:<tag> + <package>==<version>": {
+         "image": "glm-fleet/<name>:<tag>-<checksum>", "base": "sha256:…", "digest": "sha256:…",
+         "requirements": {"x86_64": ["<package>==<version> --hash=sha256:…"]}}}}
 
-Only ``digest`` and ``commit`` are required in an entry; keys this version does not know are kept as they are.
+Only ``digest``, ``commit`` and ``image`` are required in an entry of the three; a build has a ``digest`` once it was
+pushed to a registry. Keys this version does not know are kept as they are.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NotRequired, TextIO, TypedDict, cast
 
@@ -49,11 +53,21 @@ class ModelEntry(TypedDict):
     manifest_sha256: NotRequired[str]
 
 
+class BuildEntry(TypedDict):
+    """One derived image: its name, the digest of its base, and what was added for each kind of machine."""
+
+    image: str
+    base: str
+    requirements: dict[str, list[str]]
+    digest: NotRequired[str]
+
+
 class LockData(TypedDict):
     """The whole lock file."""
 
     images: dict[str, ImageEntry]
     models: dict[str, ModelEntry]
+    builds: dict[str, BuildEntry]
 
 
 class LockFileError(Exception):
@@ -69,10 +83,12 @@ HEADER = """\
 
 _PATTERNS = {
     "digest": (re.compile(r"sha256:[0-9a-f]{64}"), "'sha256:' and 64 hexadecimal digits"),
+    "base": (re.compile(r"sha256:[0-9a-f]{64}"), "'sha256:' and 64 hexadecimal digits"),
+    "image": (re.compile(r"[^\s@]+:[^\s@:/]+"), "<repository>:<tag>"),
     "commit": (re.compile(r"[0-9a-f]{40}"), "40 hexadecimal digits (quote it if they are all decimal)"),
     "manifest_sha256": (re.compile(r"[0-9a-f]{64}"), "64 hexadecimal digits"),
 }
-_SECTIONS = {"images": "digest", "models": "commit"}
+_SECTIONS = {"images": "digest", "models": "commit", "builds": "image"}
 
 
 def model_key(repository: str, requested_revision: str) -> str:
@@ -85,6 +101,11 @@ def image_key(repository: str, tag: str) -> str:
     return f"{repository}:{tag}"
 
 
+def build_key(base: str, packages: Sequence[str]) -> str:
+    """The key of a derived image, for example ``vllm/vllm-openai:v0.18.1 + transformers==5.4.0``."""
+    return " + ".join([base, *packages])
+
+
 def read(path: Path | str) -> LockData:
     """Read the lock file at ``path``; a missing file is an empty one.
 
@@ -94,7 +115,7 @@ def read(path: Path | str) -> LockData:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        return {"images": {}, "models": {}}
+        return {"images": {}, "models": {}, "builds": {}}
     except (OSError, UnicodeDecodeError) as exc:
         raise LockFileError(f"{path}: the lock file cannot be read: {exc}") from exc
     return _parse(text, path)
@@ -178,7 +199,9 @@ def _acquire(handle: TextIO, path: Path, timeout: float) -> None:
 
 def _render(data: LockData) -> str:
     # Through JSON, because values from a play are subclasses of str that YAML's safe dumper refuses.
-    sections = {section: cast("dict[str, Any]", data)[section] for section in _SECTIONS}
+    known = cast("dict[str, Any]", data)
+    # Most fleets derive no image: their file has no empty section for it.
+    sections = {section: known[section] for section in _SECTIONS if section != "builds" or known[section]}
     plain = json.loads(json.dumps(sections, default=str))
     return HEADER + "---\n" + yaml.safe_dump(plain, sort_keys=True, default_flow_style=False, width=110)
 
@@ -206,13 +229,13 @@ def _parse(text: str, path: Path) -> LockData:
         raise _malformed(path, line, f"not valid YAML ({exc.problem})") from exc
     except yaml.YAMLError as exc:
         raise _malformed(path, 1, f"not valid YAML ({exc})") from exc
-    data: LockData = {"images": {}, "models": {}}
+    data: LockData = {"images": {}, "models": {}, "builds": {}}
     if root is None:
         return data
     sections = cast("dict[str, Any]", data)
     for name, node in _items(root, path, "the lock file"):
         if name not in _SECTIONS:
-            raise _malformed(path, node, f"unknown section {name!r} (known: images, models)")
+            raise _malformed(path, node, f"unknown section {name!r} (known: {', '.join(_SECTIONS)})")
         if _is_null(node):
             continue
         for key, entry in _items(node, path, f"section {name!r}"):

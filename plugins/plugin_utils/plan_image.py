@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Optional
 
 from ansible_collections.glm.fleet.plugins.plugin_utils import catalog as cat
+from ansible_collections.glm.fleet.plugins.plugin_utils import lockfile
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan_choice import Choice
 
 
@@ -31,7 +32,7 @@ def image(choice: Choice, lock: Mapping[str, Any]) -> dict[str, Any]:
     entry = (lock.get("images") or {}).get(f"{repository}:{tag}") or {}
     digest = entry.get("digest")
     built_for = choice.known.variants[variant]
-    return {
+    made = {
         "repository": repository,
         "tag": tag,
         "digest": digest,
@@ -43,6 +44,32 @@ def image(choice: Choice, lock: Mapping[str, Any]) -> dict[str, Any]:
         "min_transformers": choice.model.min_transformers,
         "build": build,
     }
+    return {**made, **_derived(build, lock)}
+
+
+def _derived(build: Optional[Mapping[str, Any]], lock: Mapping[str, Any]) -> dict[str, Any]:
+    """What stands instead of the base once the lock file names the image built from it."""
+    if build is None:
+        return {}
+    entry = (lock.get("builds") or {}).get(lockfile.build_key(build["base"], build["packages"]))
+    return derived_image(entry) if entry else {}
+
+
+def derived_image(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """``repository``, ``tag``, ``digest`` and ``reference`` of a plan for an entry of the lock file's builds.
+
+    Without a registry every host builds the image from the locked list, and it has a name but no common digest.
+    """
+    repository, _colon, tag = str(entry["image"]).rpartition(":")
+    digest = entry.get("digest")
+    reference = f"{repository}@{digest}" if digest else f"{repository}:{tag}"
+    return {"repository": repository, "tag": tag, "digest": digest, "reference": reference}
+
+
+def locked(image: Mapping[str, Any]) -> bool:
+    """Whether the ``image`` of a plan is the same on every host of the fleet."""
+    build = image.get("build")
+    return bool(image["digest"]) if not build else f"{image['repository']}:{image['tag']}" != build["base"]
 
 
 def _refuse_unknown(choice: Choice) -> None:

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.glm.fleet.plugins.plugin_utils import plan_image
+
 _WIDTH = 118
 _RECIPES = {
     "published": "published for exactly this cell; see the sources",
@@ -143,8 +145,9 @@ def _program(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
         return [("package", f"{runtime['package']} in {runtime['path']} (Python {runtime['python']}){indexes}{added}")]
     built_for = f"CUDA {image['cuda']}" if image["cuda"] else f"ROCm {image['rocm'] or '(release not named)'}"
     driver = f"driver {image['min_driver']} or newer" if image["min_driver"] else "no oldest driver is published"
-    locked = "" if image["digest"] else "; not locked to a digest yet"
-    build = f"; built once with {' '.join(image['build']['packages'])}" if image["build"] else ""
+    locked = "" if plan_image.locked(image) else "; not locked to a digest yet"
+    fix = image["build"]
+    build = f"; built from {fix['base']} with {' '.join(fix['packages'])}" if fix else ""
     return [
         ("image", f"{image['reference']}{build}{locked}"),
         ("needs", f"{built_for}, {driver}, transformers {image['min_transformers']} or newer in the image"),

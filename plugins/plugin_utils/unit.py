@@ -15,6 +15,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ansible_collections.glm.fleet.plugins.plugin_utils import plan_image
+
 DOCKER = "/usr/bin/docker"
 PYTHON = "/usr/bin/python3"
 GUARD = "/usr/local/lib/glm/serve_guard.py"
@@ -450,7 +452,7 @@ def _host_snapshot(plan: Mapping[str, Any]) -> str | None:
 def unlocked(plan: Mapping[str, Any]) -> list[str]:
     """What the lock file has not pinned yet, in words; empty when the plan may be served."""
     missing = []
-    if plan["runtime"]["kind"] == "container" and not plan["image"]["digest"]:
+    if plan["runtime"]["kind"] == "container" and not plan_image.locked(plan["image"]):
         missing.append(f"the digest of image {plan['image']['repository']}:{plan['image']['tag']}")
     if not plan["model"]["revision"]:
         missing.append(f"the commit of model {plan['model']['repository']}")

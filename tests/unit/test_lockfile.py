@@ -31,13 +31,13 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_missing_file_is_empty(path: Path) -> None:
-    assert lockfile.read(path) == {"images": {}, "models": {}}
+    assert lockfile.read(path) == {"images": {}, "models": {}, "builds": {}}
 
 
 @pytest.mark.parametrize("text", ["", "# only a comment\n", "---\nimages:\nmodels:\n", "images: {}\n"])
 def test_empty_files_are_empty(path: Path, text: str) -> None:
     path.write_text(text)
-    assert lockfile.read(path) == {"images": {}, "models": {}}
+    assert lockfile.read(path) == {"images": {}, "models": {}, "builds": {}}
 
 
 def test_round_trip_keeps_everything_and_sorts(path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.glm.fleet.plugins.plugin_utils import catalog, planner, unit
+from ansible_collections.glm.fleet.plugins.plugin_utils import catalog, plan_text, planner, unit
 
 CATALOG = catalog.load()
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -263,6 +263,24 @@ def test_an_image_with_old_transformers_gets_a_layer() -> None:
     known = dataclasses.replace(known, engines={**known.engines, "vllm": no_fix})
     with pytest.raises(planner.PlanError, match=r"older than 5.*needs 5\.2\.0.*set glm_engine_version to 0\.32"):
         planner.make(intent(model="GLM-5", engine_version="0.19.0"), known)
+
+
+@pytest.mark.parametrize("digest", [None, "sha256:" + "d" * 64])
+def test_a_derived_image_is_served_once_the_lock_file_names_it(digest: str | None) -> None:
+    base, where = "vllm/vllm-openai:v0.16.0", "registry.example.com:5000/glm-fleet/vllm-openai"
+    wanted = intent(model="GLM-5", engine_version="0.16.0")
+    before = planner.make(wanted, CATALOG, {"images": {base: {"digest": "sha256:" + "b" * 64}}})
+    assert before["image"]["build"] == {"base": base, "packages": ["transformers==5.4.0"]}
+    assert any("digest of image" in line for line in unit.unlocked(before)), "the base alone cannot serve"
+    entry = {"image": f"{where}:v0.16.0-0123", "base": "sha256:" + "b" * 64, "requirements": {"x86_64": []}}
+    if digest:
+        entry["digest"] = digest
+    made = planner.make(wanted, CATALOG, {"builds": {f"{base} + transformers==5.4.0": entry}})
+    assert made["image"]["reference"] == (f"{where}@{digest}" if digest else f"{where}:v0.16.0-0123")
+    assert made["image"]["digest"] == digest
+    assert not any("digest of image" in line for line in unit.unlocked(made))
+    text = "\n".join(plan_text.report({"h0": made}))
+    assert f"{made['image']['reference']}; built from {base} with transformers==5.4.0" in " ".join(text.split())
 
 
 def test_a_broken_combination_is_refused() -> None:

@@ -185,26 +185,3 @@ def test_a_verdict_survives_a_report_that_cannot_be_written(tmp_path: Path) -> N
     assert "h0, verify:" in output and "checks failed" in output
     assert f"the report cannot be written to {tmp_path / 'file' / 'h0.json'}" in output
     assert "set glm_state_dir" in output
-
-
-IMAGE = """
-- hosts: glm_fleet
-  gather_facts: false
-  vars:
-    glm_model: GLM-5
-    glm_engine_version: 0.16.0
-    glm_accelerator: B200
-    glm_accelerator_count: 8
-  roles:
-    - role: glm.fleet.plan
-    - role: glm.fleet.engine_image
-"""
-
-
-def test_an_image_that_lacks_something_is_refused_before_it_is_pulled(tmp_path: Path) -> None:
-    book = tmp_path / "image.yml"
-    book.write_text(IMAGE, encoding="utf-8")
-    code, output = run(tmp_path, str(book), {"h0": {"ansible_connection": "local"}})
-    assert code != 0
-    assert "h0, image: expected an image that knows the model as it comes, found vllm/vllm-openai:v0.16.0" in output
-    assert "lacks transformers==5.4.0" in output and "set glm_runtime to venv" in output
