@@ -211,6 +211,9 @@ class ActionModule(ActionBase):
     def _checked(self, result: dict[str, Any]) -> dict[str, Any]:
         if result.get("failed") and not result.get("unreachable"):
             message = str(result.get("msg", "image: failed without a message"))
+            if message.startswith("image: "):
+                # ansible-core 2.19 prints this copy of the module's message, without the host, instead of ours.
+                result.pop("exception", None)
             result["msg"] = message if message.startswith(f"{self._host()}, ") else f"{self._host()}, {message}"
         if result.get("failed") or result.get("unreachable"):
             raise _Failed(result)

@@ -79,6 +79,19 @@ def device_arguments(plan: Mapping[str, Any]) -> list[str]:
     return argv
 
 
+def expected_of(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``judge`` has to expect of an image that serves a plan."""
+    accelerator = plan["accelerator"]
+    # A replica that shares the host sees its own GPUs by name; AMD's device nodes are those of all.
+    named = accelerator.get("indices") if plan["devices"] else None
+    return {
+        "gpus": len(named) if named else accelerator["count"],
+        "vendor": accelerator.get("vendor", "nvidia"),
+        "model_type": plan["model"]["model_type"],
+        "min_transformers": plan["image"].get("min_transformers"),
+    }
+
+
 def run_probe(reference: str, devices: Sequence[str], model_type: str, timeout: float) -> dict[str, Any]:
     """Run SCRIPT once in ``reference`` and return what it found. ``devices``: see device_arguments.
 

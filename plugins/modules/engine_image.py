@@ -274,16 +274,7 @@ class EngineImage:
 
     def probed(self) -> dict:
         """Result of the probe, from the host's notes when nothing it depends on has changed since."""
-        model = self.plan["model"]
-        accelerator = self.plan["accelerator"]
-        # A replica that shares the host sees its own GPUs by name; AMD's device nodes are those of all.
-        named = accelerator.get("indices") if self.plan["devices"] else None
-        expected = {
-            "gpus": len(named) if named else accelerator["count"],
-            "vendor": accelerator.get("vendor", "nvidia"),
-            "model_type": model["model_type"],
-            "min_transformers": self.plan["image"].get("min_transformers"),
-        }
+        expected = probe.expected_of(self.plan)
         facts = Gatherer().gather(["gpu", "cdi"])
         inputs = {
             "digest": self.digest,

@@ -103,6 +103,7 @@ seconds:
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -149,6 +150,13 @@ def requirements_of(report: str) -> list:
     return sorted(found)
 
 
+def said(done: CommandResult) -> str:
+    """Why pip failed, without its five announcements of a retry."""
+    broken = re.search(r"connection broken by '(.*)': /", done.stderr)
+    errors = [line for line in done.stderr.splitlines() if "ERROR:" in line]
+    return " | ".join([*([broken.group(1)] if broken else []), *errors]) or done.evidence(900)
+
+
 def checksum(requirements: list) -> str:
     """What a built image is known by: its label."""
     return hashlib.sha256("\n".join(requirements).encode()).hexdigest()
@@ -170,7 +178,7 @@ class Build:
         if not done.ok or start < 0:
             raise BuildError(
                 f"expected pip in {self.params['base']} to resolve {' '.join(self.params['packages'])}, found: "
-                f"{done.evidence(900)}. Next: check the host's way to the package index (engine_image_index_url)"
+                f"{said(done)}. Next: check the host's way to the package index (engine_image_index_url)"
             )
         return {"changed": False, "requirements": requirements_of(done.stdout[start:])}
 
@@ -205,7 +213,7 @@ class Build:
         if not done.ok:
             raise BuildError(
                 f"expected to fetch the {len(self.params['requirements'])} packages that the lock file names, found: "
-                f"{done.evidence(900)}. Next: check the host's way to the package index (engine_image_index_url)"
+                f"{said(done)}. Next: check the host's way to the package index (engine_image_index_url)"
             )
 
     def push(self) -> dict:

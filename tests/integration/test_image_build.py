@@ -132,7 +132,8 @@ class Fleet:
             env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_INJECT_FACT_VARS": "false"},
         )  # fmt: skip
         print(done.stdout, done.stderr)
-        return done.stdout + done.stderr
+        # YAML wraps long messages.
+        return done.stdout + "\n" + " ".join(done.stdout.split()) + done.stderr
 
     def lock(self, name: str = "glm.lock.yml") -> dict[str, Any]:
         data: dict[str, Any] = yaml.safe_load((self.folder / name).read_text(encoding="utf-8"))
@@ -141,7 +142,8 @@ class Fleet:
 
 def build_base(fleet: Fleet) -> None:
     """The host's system with pip, an old transformers, and the mark that forbids installing into it."""
-    site = "/tmp/base/usr/lib/python3/dist-packages"
+    version = fleet.on("gpu-1", "python3", "-c", "import sys; print('%d.%d' % sys.version_info[:2])").strip()
+    site = f"/tmp/base/usr/local/lib/python{version}/dist-packages"
     fleet.on("gpu-1", "mkdir", "-p", site)
     fleet.on("gpu-1", "cp", "-r", "/srv/pip/pip", site)
     old = (transformers("4.57.6", "llama"), wheel("huggingface_hub", "0.36.0", {"huggingface_hub/__init__.py": ""}))
@@ -150,7 +152,7 @@ def build_base(fleet: Fleet) -> None:
     for _name, content in old:
         fleet.on("gpu-1", "python3", "-c", extract, stdin=base64.b64encode(content).decode())
     system = "usr/bin usr/lib/python3* usr/lib/*-linux-gnu usr/lib64 bin lib lib64"
-    pack = f"mkdir -p /tmp/base/tmp && tar -c -C / {system} -C /tmp/base usr tmp | docker import - base"
+    pack = f"mkdir -p /tmp/base/tmp && tar -c -C / {system} -C /tmp/base usr/local tmp | docker import - base"
     fleet.on("gpu-1", "sh", "-c", f"cd / && {pack}")
     name = f"{fleet.registry}/{BASE}"
     fleet.on("gpu-1", "sh", "-c", f"docker tag base {name} && docker push -q {name} && docker rmi base {name}")
@@ -177,7 +179,8 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         for host in HOSTS:
             data = {"instance-id": host, "local-hostname": host, "public-keys": [public]}
             seed = {"meta-data": json.dumps(data), "user-data": "#cloud-config\n{}\n"}
-            request = HostRequest(host, image, host, "manual", seed, declare("B200", 8, 192), mounts, docker=True)
+            board = declare("B200", 8, 192)
+            request = HostRequest(host, image, host, "manual", seed, board, docker=True, mounts=mounts)
             options = f"-i {key} -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
             entries[host] = {
                 "ansible_host": machines.create(request).ip,
@@ -199,6 +202,8 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         build_base(made)
         variables = {
             "glm_model": "GLM-5",
+            "glm_accelerator": "B200",
+            "glm_accelerator_count": 8,
             "glm_engine_version": "0.16.0",
             "engine_image_index_url": f"http://127.0.0.1:{INDEX_PORT}/simple",
             "docker_registry_mirrors": [f"http://{settings.registry}"],
@@ -213,12 +218,12 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 
 
 def recap(text: str) -> dict[str, dict[str, int]]:
-    rows = re.findall(r"^(gpu-\d) +: (.*)$", text, re.M)
+    rows = re.findall(r"^(gpu-\d) +: (.*)$", text, re.MULTILINE)
     return {host: {k: int(v) for k, v in re.findall(r"(\w+)=(\d+)", row)} for host, row in rows}
 
 
 def served(text: str) -> list[str]:
-    return re.findall(r"served from ([^\"\s]+)", text)
+    return re.findall(r"msg: ['\"]?served from ([^'\"\s]+)", text[: text.index("PLAY RECAP")])
 
 
 def test_check_mode_builds_and_writes_nothing(fleet: Fleet) -> None:
@@ -231,7 +236,7 @@ def test_check_mode_builds_and_writes_nothing(fleet: Fleet) -> None:
 def test_each_host_builds_one_image_from_one_locked_list(fleet: Fleet) -> None:
     text = fleet.deploy()
     assert [row["failed"] for row in recap(text).values()] == [0, 0], text
-    assert text.count("resolving transformers==5.4.0 once for the fleet") == 1
+    assert len(re.findall(r"^gpu-\d: image: resolving transformers==5.4.0 once for the fleet", text, re.M)) == 1
     entry = fleet.lock()["builds"][KEY]
     names = [line.split(" --hash=sha256:")[0] for line in entry["requirements"]["x86_64"]]
     assert names == ["huggingface_hub==1.2.0", "transformers==5.4.0"]
@@ -277,7 +282,7 @@ def test_with_a_registry_one_host_builds_and_pushes_and_the_other_pulls(fleet: F
     where = f"{fleet.registry}/team"
     text = fleet.deploy(lock="pushed.yml", glm_image_registry=where)
     assert [row["failed"] for row in recap(text).values()] == [0, 0], text
-    assert len(re.findall(r"image: push of", text)) == 1
+    assert len(re.findall(r"^gpu-\d: image: push of", text, re.M)) == 1
     entry = fleet.lock("pushed.yml")["builds"][KEY]
     reference = f"{where}/glm-fleet/vllm-openai@{entry['digest']}"
     assert served(text) == [reference] * 2
