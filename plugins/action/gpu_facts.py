@@ -20,6 +20,7 @@ PHASES = {
     "gpus": ("driver", "gpu", "fabric"),
     "cdi": ("cdi",),
     "docker": ("docker",),
+    "drivers": (),
 }
 
 

@@ -23,9 +23,12 @@ from typing import Any, Optional
 from ansible_collections.glm.fleet.plugins.module_utils import _host_gpu as gpu
 from ansible_collections.glm.fleet.plugins.module_utils._host_commands import run, which
 from ansible_collections.glm.fleet.plugins.module_utils._host_docker import docker_facts
+from ansible_collections.glm.fleet.plugins.module_utils._host_health import Health
 
 Errors = list[dict[str, str]]
 SUBSETS = ("system", "gpu", "cdi", "docker", "disks")
+# Asked for by name only: it reads the package database.
+EXTRA_SUBSETS = ("drivers",)
 FABRIC_POLL_SECONDS = 5.0
 _CAP_SYS_RESOURCE = 24
 
@@ -53,6 +56,7 @@ class Gatherer:
             "cdi": self.cdi,
             "docker": self.docker,
             "disks": self.disks,
+            "drivers": self.drivers,
         }
         facts: dict[str, Any] = {"epoch": time.time()}
         for name in parts:
@@ -155,6 +159,8 @@ class Gatherer:
         facts["driver"]["module_version"] = gpu.driver_of_proc(self._text("proc/driver/nvidia/version"))
         if which("nvidia-smi"):
             self._ask_smi(facts)
+        if not facts["gpus"] and _has(pci, "amd"):
+            self._ask_amd(facts)
         if not facts["gpus"] and pci["gpus"]:
             facts["gpus"] = [
                 {"index": index, "name": f"{entry['vendor']} {entry['device']}", **entry}
@@ -196,6 +202,31 @@ class Gatherer:
                 self.problem("gpu", f"GPU {entry['index']} ({entry['bus_id']}) does not answer: {entry['name']}")
         self._ask_smi_for_fabric(facts)
 
+    def _ask_amd(self, facts: dict[str, Any]) -> None:
+        """AMD's tools; rocm-smi is the older one, and the only one that Debian has."""
+        if not (self.root / "sys/module/amdgpu").is_dir():
+            self.problem("driver", "AMD GPUs on the PCI bus but the kernel module amdgpu is not loaded")
+            return
+        tools = (
+            (("amd-smi", "static", "--asic", "--bus", "--vram", "--driver", "--json"), gpu.parse_amd_smi),
+            (("rocm-smi", *gpu.ROCM_SMI_OPTIONS, "--json"), gpu.parse_rocm_smi),
+        )
+        for argv, parse in tools:
+            if which(argv[0]) is None:
+                continue
+            query = run(argv, self.timeout)
+            try:
+                facts["gpus"] = parse(query.stdout)
+            except (ValueError, AttributeError, TypeError) as error:
+                self.problem("driver", f"{argv[0]}: {error if query.ok else query.evidence()}")
+                continue
+            facts["gpu_source"] = argv[0]
+            facts["driver"]["version"] = next((found["driver_version"] for found in facts["gpus"]), None)
+            missing = sum(entry["vendor"] == "amd" for entry in facts["pci"]["gpus"]) - len(facts["gpus"])
+            if missing > 0:
+                self.problem("gpu", f"{missing} GPUs are on the PCI bus but {argv[0]} does not show them")
+            return
+
     def _ask_smi_for_fabric(self, facts: dict[str, Any]) -> None:
         deadline = time.monotonic() + self.fabric_wait
         while True:
@@ -222,6 +253,12 @@ class Gatherer:
             self.problem("cdi", problem)
         devices = sorted({device for spec in specs for device in spec["devices"]})
         return {"cdi": {"specs": specs, "devices": devices, "nvidia_ctk": which("nvidia-ctk")}}
+
+    def drivers(self) -> dict[str, Any]:
+        """What of a driver is installed, whether or not it works."""
+        vendors = {entry["vendor"] for entry in gpu.scan_pci(self.root)["gpus"]}
+        vendor = "amd" if vendors == {"amd"} else "nvidia"
+        return {"drivers": Health(vendor, self.root, self.timeout).installation()}
 
     def docker(self) -> dict[str, Any]:
         facts, problem = docker_facts(self.timeout)

@@ -7,8 +7,8 @@ This module util is PRIVATE to the collection. Pure parsing plus reads below a g
 docs/hosts.md can be a test.
 
 Sources: ``nvidia-smi --query-gpu`` and ``nvidia-smi -q -x`` (states of the fabric: nvidia-smi(1), "Fabric"),
-sysfs PCI attributes (Documentation/ABI/testing/sysfs-bus-pci), the CDI specification (cncf-tags/
-container-device-interface, SPEC.md).
+``amd-smi static --json`` (AMD SMI CLI tool), ``rocm-smi --json``, sysfs PCI attributes
+(Documentation/ABI/testing/sysfs-bus-pci), the CDI specification (cncf-tags/container-device-interface, SPEC.md).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any, Optional
 from xml.etree import ElementTree
 
 SMI_FIELDS = ("index", "name", "uuid", "pci.bus_id", "memory.used", "memory.total", "driver_version")
+ROCM_SMI_OPTIONS = ("--showproductname", "--showmeminfo", "vram", "--showbus", "--showdriverversion")
 PCI_VENDORS = {"0x10de": "nvidia", "0x1002": "amd"}
 # 0x0300 VGA, 0x0302 3D controller; AMD Instinct boards announce 0x1200, a processing accelerator.
 PCI_GPU_CLASSES = ("0x0300", "0x0302", "0x1200")
@@ -86,6 +87,60 @@ def parse_smi_xml(text: str) -> dict[str, Any]:
         "cuda_version": root.findtext("cuda_version"),
         "fabric": {"present": bool(states), "state": _overall(states), "states": states},
     }
+
+
+def parse_amd_smi(text: str) -> list[dict[str, Any]]:
+    """GPUs out of ``amd-smi static --asic --bus --vram --driver --json``, in the shape of parse_gpu_csv.
+
+    ROCm 6 prints a list, ROCm 7 the same list as ``gpu_data``. Raises ValueError for another document.
+    """
+    document = json.loads(text)
+    rows = document.get("gpu_data") if isinstance(document, dict) else document
+    if not isinstance(rows, list):
+        raise ValueError("not the JSON of amd-smi static")
+    return [
+        {
+            "index": row.get("gpu", index),
+            "name": (row.get("asic") or {}).get("market_name", "unknown"),
+            "uuid": (row.get("asic") or {}).get("asic_serial", ""),
+            "bus_id": (row.get("bus") or {}).get("bdf", ""),
+            "memory_used_mib": None,
+            # "MB" here are units of 2**20: a MI300X prints 196592, its 206141652992 bytes (rocm-smi) are as many.
+            "memory_total_mib": _integer(str(((row.get("vram") or {}).get("size") or {}).get("value", ""))),
+            "driver_version": (row.get("driver") or {}).get("version", ""),
+            "vendor": "amd",
+        }
+        for index, row in enumerate(rows)
+    ]
+
+
+def parse_rocm_smi(text: str) -> list[dict[str, Any]]:
+    """The same out of ``rocm-smi --showproductname --showmeminfo vram --showbus --showdriverversion --json``.
+
+    Raises ValueError for another document.
+    """
+    document = json.loads(text)
+    driver = (document.get("system") or {}).get("Driver version", "")
+    gpus = []
+    for key, card in document.items():
+        if not re.fullmatch(r"card\d+", key):
+            continue
+        total, used = card.get("VRAM Total Memory (B)", ""), card.get("VRAM Total Used Memory (B)", "")
+        gpus.append(
+            {
+                "index": int(key[len("card") :]),
+                "name": card.get("Card Series") or card.get("Card series") or "unknown",
+                "uuid": card.get("Unique ID", ""),
+                "bus_id": card.get("PCI Bus", "").lower(),
+                "memory_used_mib": int(used) // 2**20 if used.isdigit() else None,
+                "memory_total_mib": int(total) // 2**20 if total.isdigit() else None,
+                "driver_version": driver,
+                "vendor": "amd",
+            }
+        )
+    if not gpus:
+        raise ValueError("not the JSON of rocm-smi")
+    return sorted(gpus, key=lambda gpu: gpu["index"])
 
 
 def _overall(states: dict[str, dict[str, str]]) -> Optional[str]:

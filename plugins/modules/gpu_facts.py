@@ -16,10 +16,12 @@ description:
 author: glm.fleet contributors !UNKNOWN
 options:
   subset:
-    description: Which parts to gather.
+    description:
+      - Which parts to gather. V(drivers) is what of a driver is installed, working or not, and is gathered only when it
+        is named.
     type: list
     elements: str
-    choices: [system, gpu, cdi, docker, disks]
+    choices: [system, gpu, cdi, docker, disks, drivers]
     default: [system, gpu, cdi, docker, disks]
   paths:
     description: Paths whose mount and free space to report under C(disks). They need not exist yet.
@@ -96,7 +98,7 @@ ansible_facts:
               driver_version: 580.126.09
               vendor: nvidia
         gpu_source:
-          description: Who told of the GPUs - C(nvidia-smi), C(pci) or C(none).
+          description: Who told of the GPUs - C(nvidia-smi), C(amd-smi), C(rocm-smi), C(pci) or C(none).
           type: str
           returned: when gpu is in O(subset)
         driver:
@@ -130,6 +132,12 @@ ansible_facts:
           description: id, version, codename, pretty, family.
           type: dict
           returned: when system is in O(subset)
+        drivers:
+          description: >-
+            flavour of the loaded NVIDIA module, nouveau, dkms, kernels (whether each has the module), secure_boot,
+            units, packages (version and held).
+          type: dict
+          returned: when drivers is in O(subset)
         container:
           description: Kind of container the host itself is, or null for a real or virtual machine.
           type: str
@@ -156,13 +164,13 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.glm.fleet.plugins.module_utils._host_facts import SUBSETS, Gatherer
+from ansible_collections.glm.fleet.plugins.module_utils._host_facts import EXTRA_SUBSETS, SUBSETS, Gatherer
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "subset": {"type": "list", "elements": "str", "choices": list(SUBSETS), "default": list(SUBSETS)},
+            "subset": {"type": "list", "elements": "str", "choices": [*SUBSETS, *EXTRA_SUBSETS], "default": [*SUBSETS]},
             "paths": {"type": "list", "elements": "path", "default": ["/"]},
             "timeout": {"type": "int", "default": 60},
             "fabric_wait": {"type": "int", "default": 0},

@@ -27,6 +27,10 @@ options:
         version is lower, or when an installed one is.
     type: dict
     default: {}
+  hold:
+    description: Hold the packages, so that neither people nor unattended upgrades move them by accident.
+    type: bool
+    default: false
   refresh_after:
     description: Refresh apt's lists before an installation when they are older than this many seconds.
     type: int
@@ -63,6 +67,11 @@ EXAMPLES = r"""
 RETURN = r"""
 missing:
   description: Packages that were not installed before.
+  returned: always
+  type: list
+  elements: str
+held:
+  description: Packages that this call put on hold (or would, in check mode).
   returned: always
   type: list
   elements: str
@@ -132,12 +141,22 @@ class Installer:
         if missing and not self.module.check_mode:
             self.install(missing)
         after = before if self.module.check_mode else installed_versions(self.names)
+        held = self.hold() if self.module.params["hold"] else []
         self.module.exit_json(
-            changed=bool(missing),
+            changed=bool(missing or held),
             missing=missing,
+            held=held,
             versions=after,
             diff={"before": self.describe(before), "after": self.describe(after, missing)},
         )
+
+    def hold(self) -> list:
+        """Hold what is not held yet; the names of these."""
+        held = set(run(("apt-mark", "showhold")).stdout.split())
+        loose = [name for name in self.names if name not in held]
+        if loose and not self.module.check_mode:
+            self.checked(("apt-mark", "hold", *loose), f"holding {', '.join(loose)}")
+        return loose
 
     def describe(self, versions: dict, wanted: tuple = ()) -> str:
         rows = dict.fromkeys(wanted, "(not installed)")
@@ -190,6 +209,7 @@ def main() -> None:
         argument_spec={
             "names": {"type": "list", "elements": "str", "required": True},
             "minimum_versions": {"type": "dict", "default": {}},
+            "hold": {"type": "bool", "default": False},
             "refresh_after": {"type": "int", "default": 3600},
             "lock_timeout": {"type": "int", "default": 300},
             "timeout": {"type": "int", "default": 1200},

@@ -18,6 +18,8 @@ from ansible_collections.glm.fleet.plugins.module_utils._host_docker import MINI
 # nvidia-smi rounds, and ECC and firmware reservations differ by driver; the smallest step between two boards is 10 %.
 MEMORY_TOLERANCE = 0.03
 MAXIMUM_SKEW_SECONDS = 60.0
+# Who can tell the memory of a GPU; the PCI bus cannot.
+TOOLS = ("nvidia-smi", "amd-smi", "rocm-smi")
 # Where a spec goes that no file names yet: here it outlives a reboot.
 CDI_OUTPUT = "/etc/cdi/nvidia.yaml"
 
@@ -54,13 +56,14 @@ def gpu_findings(facts: Mapping[str, Any], plan: Mapping[str, Any]) -> list[Find
 
 def _count(facts: Mapping[str, Any], accelerator: Mapping[str, Any]) -> list[Finding]:
     gpus = [gpu for gpu in facts["gpus"] if gpu.get("vendor") == accelerator["vendor"]]
-    answering = [gpu for gpu in gpus if facts["gpu_source"] != "nvidia-smi" or gpu["memory_total_mib"] is not None]
+    answering = [gpu for gpu in gpus if facts["gpu_source"] not in TOOLS or gpu["memory_total_mib"] is not None]
     if len(answering) == accelerator["count"]:
         return []
     details = [error["message"] for error in facts["errors"] if error["phase"] == "gpu"]
     found = f"{len(answering)} ({'; '.join(details)})" if details else str(len(answering))
     next_step = (
-        "look for Xid errors (dmesg | grep -i xid) and give the host back to the provider if a GPU fell off the bus"
+        "look for errors in the kernel log (dmesg | grep -iE 'xid|amdgpu') and give the host back to the provider if a "
+        "GPU fell off the bus"
         if len(answering) < accelerator["count"]
         else "set glm_accelerator_count to what the host has, or take the right instance type"
     )
@@ -68,7 +71,7 @@ def _count(facts: Mapping[str, Any], accelerator: Mapping[str, Any]) -> list[Fin
 
 
 def _kind(facts: Mapping[str, Any], accelerator: Mapping[str, Any]) -> list[Finding]:
-    if facts["gpu_source"] != "nvidia-smi":
+    if facts["gpu_source"] not in TOOLS:
         return []
     wanted_mib = accelerator["memory_gib"] * 1024
     wrong: dict[str, list[str]] = {}

@@ -53,8 +53,8 @@ def test_seven_of_eight() -> None:
     facts = healthy()
     facts["gpus"].pop()
     assert problems(facts) == (
-        "gpu-3, gpu: expected 8 GPUs, found 7. Next: look for Xid errors (dmesg | grep -i xid) and give the host back "
-        "to the provider if a GPU fell off the bus."
+        "gpu-3, gpu: expected 8 GPUs, found 7. Next: look for errors in the kernel log (dmesg | grep -iE 'xid|amdgpu') "
+        "and give the host back to the provider if a GPU fell off the bus."
     )
 
 

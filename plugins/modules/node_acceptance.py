@@ -1,0 +1,168 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: node_acceptance
+short_description: Prove that a rented node is worth its price before anything is deployed on it
+version_added: 0.1.0
+description:
+  - Looks at everything that makes a GPU node fail later - missing or wrong GPUs, memory errors, row remapping, errors
+    in the kernel log, a fabric that is not up, a driver whose packages, module or fabric manager do not agree, kernels
+    without a module, slow disks and networks, containers that do not see every GPU - and returns one verdict, each
+    check with what was expected, what was found, and the remedy.
+  - Fails when the verdict does, unless O(fail) is off. The report is written first, so that a node can be given back
+    with evidence.
+  - Has an action plugin of the same name, which judges on the controller.
+author: glm.fleet contributors !UNKNOWN
+options:
+  plan:
+    description: The serving plan. The action plugin takes C(ansible_facts['glm_plan']) when this is not given.
+    type: dict
+  data_dir:
+    description: Folder whose disk is measured. It need not exist yet.
+    type: path
+    default: /var/lib/glm
+  measure_disk:
+    description: Write and read a file of 256 MiB in O(data_dir).
+    type: bool
+    default: true
+  network_url:
+    description: Address (http or https) to measure the network with. Nothing is measured without one.
+    type: str
+  network_seconds:
+    description: Longest time that the download may take.
+    type: float
+    default: 10
+  floors:
+    description: Lowest MB/s of C(disk_write), C(disk_read) and C(network).
+    type: dict
+    default: {disk_write: 500, disk_read: 500, network: 50}
+  report:
+    description: File on the controller that the verdict is written to, as JSON.
+    type: path
+  fail:
+    description: Fail when the verdict does.
+    type: bool
+    default: true
+  timeout:
+    description: Seconds that each command may take.
+    type: int
+    default: 60
+attributes:
+  check_mode:
+    support: full
+    description: Measures nothing that writes.
+  diff_mode:
+    support: none
+    description: It changes nothing.
+  action:
+    support: full
+    description: Runs on the controller around the module.
+"""
+
+EXAMPLES = r"""
+- name: Accept the node or say why not
+  glm.fleet.node_acceptance:
+    report: "reports/{{ inventory_hostname }}.acceptance.json"
+
+- name: Only look, on a node without disks to speak of
+  glm.fleet.node_acceptance:
+    measure_disk: false
+    fail: false
+"""
+
+RETURN = r"""
+verdict:
+  description: The verdict.
+  returned: always, from the action plugin
+  type: dict
+  contains:
+    host: {description: Name of the host., type: str, returned: always}
+    ok: {description: Whether no check failed., type: bool, returned: always}
+    checks:
+      description: check, ok (null where it does not apply), expected, found, next.
+      type: list
+      elements: dict
+      returned: always
+"""
+
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.glm.fleet.plugins.module_utils import _host_health as health
+from ansible_collections.glm.fleet.plugins.module_utils import _host_probe as probe
+from ansible_collections.glm.fleet.plugins.module_utils._host_docker import DockerError, Engine
+from ansible_collections.glm.fleet.plugins.module_utils._host_facts import Gatherer
+
+ARGUMENTS = {
+    "plan": {"type": "dict"},
+    "data_dir": {"type": "path", "default": "/var/lib/glm"},
+    "measure_disk": {"type": "bool", "default": True},
+    "network_url": {"type": "str"},
+    "network_seconds": {"type": "float", "default": 10},
+    "floors": {"type": "dict", "default": {"disk_write": 500, "disk_read": 500, "network": 50}},
+    "report": {"type": "path"},
+    "fail": {"type": "bool", "default": True},
+    "timeout": {"type": "int", "default": 60},
+}
+
+
+def existing(path: Path) -> Path:
+    """``path`` or the nearest folder above it that is there."""
+    while not path.is_dir():
+        path = path.parent
+    return path
+
+
+def measure(module: AnsibleModule) -> dict:
+    """What costs load: disk, network, a container. A measurement that failed is its error's text."""
+    params, measured = module.params, {}
+    if params["measure_disk"] and not module.check_mode:
+        try:
+            speed = health.disk_speed(existing(Path(params["data_dir"])))
+            measured.update(disk_write=speed["write_mb_s"], disk_read=speed["read_mb_s"])
+        except OSError as error:
+            measured["disk_write"] = f"{params['data_dir']}: {error}"
+    if params["network_url"]:
+        try:
+            measured["network"] = health.download_speed(params["network_url"], params["network_seconds"])
+        except OSError as error:
+            measured["network"] = f"{params['network_url']}: {error}"
+    if params["plan"]["runtime"]["kind"] == "container":
+        measured["container"] = inside(params["plan"], params["timeout"])
+    return measured
+
+
+def inside(plan: dict, timeout: float) -> object:
+    """What the engine's image sees with the plan's devices; None while the image is not on the host."""
+    reference = plan["image"]["reference"]
+    try:
+        if Engine().inspect_image(reference) is None:
+            return None
+        found = probe.run_probe(reference, probe.device_arguments(plan), plan["model"]["model_type"], timeout)
+    except DockerError:
+        return None
+    except probe.ProbeError as error:
+        return {"problem": str(error)}
+    return {"found": found, "problems": probe.judge(found, probe.expected_of(plan))}
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    params = module.params
+    if not params["plan"]:
+        module.fail_json(msg="acceptance: expected a serving plan, found none; run the role glm.fleet.plan first.")
+    url = params["network_url"]
+    if url and not url.startswith(("http://", "https://")):
+        module.fail_json(msg=f"acceptance: expected network_url to be http or https, found {url}.")
+    gatherer = Gatherer(Path("/"), params["timeout"], [params["data_dir"]])
+    facts = gatherer.gather(["system", "gpu", "cdi", "docker", "disks"])
+    sound = health.Health(params["plan"]["accelerator"]["vendor"], timeout=params["timeout"]).gather()
+    module.exit_json(changed=False, gathered={"facts": facts, "health": sound, "measured": measure(module)})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,336 @@
+"""node_acceptance: what each broken node is called, and that a sound one passes; evidence is what real tools print."""
+
+from __future__ import annotations
+
+import copy
+import http.server
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.glm.fleet.plugins.module_utils import _host_health as health
+from ansible_collections.glm.fleet.plugins.module_utils._host_facts import Gatherer
+from ansible_collections.glm.fleet.plugins.plugin_utils import acceptance, platforms
+from tests.unit.modules.test_gpu_facts import pci_device, smi
+
+Text = Callable[[str], str]
+PLAN: dict[str, Any] = {
+    "accelerator": {"name": "B200", "count": 8, "vendor": "nvidia", "memory_gib": 179.06},
+    "runtime": {"kind": "container"},
+    "image": {"min_driver": "580.65.06", "cuda": "13.0", "reference": "vllm/vllm-openai:v0.32.0"},
+    "devices": ["nvidia.com/gpu=all"],
+}
+FLOORS = {"disk_write": 500, "disk_read": 500, "network": 50}
+
+
+def sound() -> dict[str, Any]:
+    """What is gathered on a node with nothing wrong."""
+    gpus = [{"index": i, "name": "NVIDIA B200", "memory_total_mib": 183359, "vendor": "nvidia"} for i in range(8)]
+    spec = {"path": "/etc/cdi/nvidia.yaml", "kind": "nvidia.com/gpu", "driver_version": "580.126.09",
+            "devices": ["nvidia.com/gpu=all"]}  # fmt: skip
+    row = {"uncorrected": 0, "aggregate": 0, "remap_pending": False, "remap_failed": False, "threshold_exceeded": False}
+    return {
+        "facts": {
+            "gpus": gpus,
+            "gpu_source": "nvidia-smi",
+            "driver": {"version": "580.126.09"},
+            "fabric": {"present": True, "state": "Completed"},
+            "pci": {"nvswitches": 2, "gpus": [{"vendor": "nvidia", "device": "0x2901"}] * 8},
+            "cdi": {"devices": ["nvidia.com/gpu=all"], "specs": [spec], "nvidia_ctk": "/usr/bin/nvidia-ctk"},
+            "docker": {"running": True, "version": "28.5.1", "cdi": True},
+            "clock_skew_seconds": 0.0,
+            "container": None,
+            "errors": [],
+        },
+        "health": {
+            "memory_errors": [{"bus_id": f"{i}", **row} for i in range(8)],
+            "memory_errors_problem": None,
+            "xids": [],
+            "flavour": "open",
+            "dkms": [],
+            "kernels": {"6.8.0-60-generic": True},
+            "secure_boot": False,
+            "runtime": {"code": 0, "gpus": 8},
+            "iommu": {"groups": 40, "translating": False, "arguments": ["iommu=pt"]},
+            "acs_bridges": 0,
+            "peermem": True,
+            "rdma": True,
+            "units": {"nvidia-fabricmanager": "active", "nvidia-persistenced": "active", "docker": "active"},
+            "packages": {
+                "nvidia-fabricmanager": {"version": "580.126.09-1", "held": True},
+                "libnvidia-compute-580": {"version": "580.126.09-0ubuntu1", "held": True},
+            },
+        },
+        "measured": {"disk_write": 2100.0, "disk_read": 5200.0, "network": 900.0, "container": {"problems": []}},
+    }
+
+
+def judged(gathered: dict[str, Any], plan: dict[str, Any] = PLAN) -> dict[str, Any]:
+    return acceptance.verdict("gpu-3", gathered, plan, FLOORS)
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """A sound node with one thing different, by dotted path."""
+    gathered = copy.deepcopy(sound())
+    *parents, last = path.split(".")
+    at = gathered
+    for name in parents:
+        at = at[name]
+    at[last] = value
+    return gathered
+
+
+def test_a_sound_node_passes_every_check() -> None:
+    report = judged(sound())
+    assert report["ok"] and acceptance.failures(report) == ""
+    assert {check["ok"] for check in report["checks"]} == {True}
+    assert [check["check"] for check in report["checks"]] == [
+        *("gpu", "driver", "fabric", "clock", "docker", "cdi", "kernel module", "fabric manager", "memory errors"),
+        *("kernel log", "runtime", "next boot", "driver packages", "peer transfers", "GPU direct", "container"),
+        *("disk write", "disk read", "network"),
+    ]
+
+
+BROKEN = [
+    ("health.flavour", "proprietary", "kernel module", "the open kernel modules.* B200, found the proprietary ones"),
+    ("health.units", {"nvidia-fabricmanager": "absent"}, "fabric manager", "it runs, for 2 NVSwitches, found absent"),
+    ("health.units", {"nvidia-fabricmanager": "failed"}, "fabric manager", "nvlsm and the module ib_umad"),
+    ("health.runtime", {"code": 802, "gpus": 0}, "runtime", "error 802 .802 is a fabric that is not up"),
+    ("health.runtime", {"problem": "Segmentation fault"}, "runtime", "found Segmentation fault"),
+    ("health.runtime", {"code": 0, "gpus": 7}, "runtime", "with 8 GPUs, found 7 GPUs"),
+    (
+        "health.packages",
+        {"nvidia-fabricmanager": {"version": "580.105.08-1", "held": False}},
+        "fabric manager",
+        "exactly the driver's version, 580.126.09, found 580.105.08",
+    ),
+    (
+        "health.packages",
+        {"libnvidia-compute-580": {"version": "1:580.130.00-0ubuntu1", "held": False}},
+        "driver packages",
+        "packages of the loaded driver, 580.126.09, found 580.130.00. Next: reboot",
+    ),
+    ("health.kernels", {"6.8.0-60": True, "6.8.0-71": False}, "next boot", "found none for 6.8.0-71.*linux-headers"),
+    ("facts.fabric", {"present": True, "state": "In Progress"}, "fabric", "found In Progress"),
+    ("measured.disk_write", 80.0, "disk write", "expected 500 MB/s or more, found 80 MB/s. Next: .*NVMe"),
+    ("measured.disk_read", "/data: No space left", "disk read", "found /data: No space left"),
+    ("measured.network", 12.0, "network", "expected 50 MB/s or more, found 12 MB/s"),
+    ("measured.container", {"problem": "unresolvable CDI devices"}, "container", "unresolvable CDI devices"),
+    ("measured.container", {"problems": ["expected 8 GPUs inside, found 0"]}, "container", "found expected 8 GPUs"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "check", "words"), BROKEN, ids=[f"{b[2]}: {b[3][:30]}" for b in BROKEN])
+def test_a_broken_node_is_named_with_evidence_and_remedy(path: str, value: Any, check: str, words: str) -> None:
+    report = judged(changed(path, value))
+    assert not report["ok"]
+    bad = [entry for entry in report["checks"] if entry["ok"] is False]
+    assert [entry["check"] for entry in bad] == [check]
+    assert bad[0]["next"]
+    assert re.search(words, acceptance.failures(report)), acceptance.failures(report)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "check", "found"),
+    [
+        ("health.xids", None, "kernel log", "cannot be read"),
+        ("health.runtime", None, "runtime", "no CUDA library on the host"),
+        ("measured.container", None, "container", "not on the host yet"),
+        ("health.peermem", False, "GPU direct", "not loaded"),
+        ("health.iommu", {"groups": 9, "translating": True, "arguments": []}, "peer transfers", "translates DMA"),
+        ("health.acs_bridges", 4, "peer transfers", "4 bridges with ACS"),
+    ],
+)
+def test_what_cannot_be_told_or_is_only_a_doubt_fails_nobody(path: str, value: Any, check: str, found: str) -> None:
+    report = judged(changed(path, value))
+    assert report["ok"]
+    entry = next(entry for entry in report["checks"] if entry["check"] == check)
+    assert entry["ok"] is None and found in entry["found"]
+
+
+def test_a_host_without_nvswitches_needs_no_fabric_manager_and_a_failed_one_is_named() -> None:
+    """GH200 and PCIe boards: the service fails with NV_WARN_NOTHING_TO_DO there."""
+    gathered = changed("facts.fabric", {"present": False, "state": None})
+    gathered["facts"]["pci"] = {"nvswitches": 0, "gpus": [{"vendor": "nvidia", "device": "0x2342"}]}
+    gathered["health"]["units"] = {"nvidia-fabricmanager": "absent"}
+    assert judged(gathered)["ok"]
+    gathered["health"]["units"] = {"nvidia-fabricmanager": "failed"}
+    assert "expected none where there are no NVSwitches, found one that failed" in acceptance.failures(judged(gathered))
+
+
+@pytest.mark.parametrize(
+    ("fixture", "words", "remedy"),
+    [
+        ("b200_8", [], ""),
+        ("b200_8_ecc_errors", ["4 uncorrected errors since the driver", "a row remapping failed"], "give it back"),
+        ("b200_8_remap_pending", ["a row remapping is pending"], "reset its GPUs or reboot"),
+    ],
+)
+def test_memory_errors_of_nvidia(fixture_text: Text, fixture: str, words: list[str], remedy: str) -> None:
+    rows = health.parse_memory_errors(fixture_text(f"nvidia/{fixture}.xml"))
+    assert len(rows) == 8
+    report = judged(changed("health.memory_errors", rows))
+    text = acceptance.failures(report)
+    assert report["ok"] is not bool(words)
+    assert all(word in text for word in words) and remedy in text
+
+
+def test_memory_errors_of_amd(fixture_text: Text) -> None:
+    assert sum(row["uncorrected"] for row in health.parse_amd_ecc(fixture_text("amd/mi300x_8_ecc.json"))) == 0
+    rows = health.parse_amd_ecc(fixture_text("amd/mi300x_8_ecc_errors.json"))
+    assert [row["bus_id"] for row in rows if row["uncorrected"]] == ["gpu 3"]
+    assert "gpu 3: 2 uncorrected errors" in acceptance.failures(judged(changed("health.memory_errors", rows)))
+
+
+def test_xids_of_programs_are_told_from_those_of_boards(fixture_text: Text) -> None:
+    found = health.parse_xids(fixture_text("nvidia/dmesg_xids.txt").splitlines())
+    assert [(row["xid"], row["bus_id"], row["count"], row["application"]) for row in found] == [
+        (31, "0000:1b:00", 1, True),
+        (79, "0000:52:00", 2, False),
+    ]
+    text = acceptance.failures(judged(changed("health.xids", found)))
+    assert "found Xid 79 on 0000:52:00, 2 times" in text and "fallen off the bus" in text and "Xid 31" not in text
+    assert judged(changed("health.xids", found[:1]))["ok"], "a program that crashed is no broken board"
+
+
+def test_errors_of_amd_in_the_kernel_log(fixture_text: Text) -> None:
+    found = health.parse_xids(fixture_text("amd/dmesg_ras.txt").splitlines())
+    text = acceptance.failures(judged(changed("health.xids", found)))
+    assert "uncorrectable hardware errors on 0000:75:00.0" in text and "GPU reset begin" in text
+
+
+def test_dkms_of_both_formats() -> None:
+    text = "nvidia/580.105.08, 6.8.0-60-generic, x86_64: installed\nnvidia, 570.1, 6.8.0-71-generic, x86_64: built\n"
+    rows = health.parse_dkms(text + "amdgpu/6.14.14: added\n")
+    assert [(row["module"], row["version"], row["kernel"], row["state"]) for row in rows] == [
+        ("nvidia", "580.105.08", "6.8.0-60-generic", "installed"),
+        ("nvidia", "570.1", "6.8.0-71-generic", "built"),
+        ("amdgpu", "6.14.14", "", "added"),
+    ]
+
+
+def test_flavour_of_the_loaded_module(fixture_text: Text) -> None:
+    assert health.flavour_of_proc(fixture_text("nvidia/proc_version_open.txt")) == "open"
+    assert health.flavour_of_proc(fixture_text("nvidia/proc_version_proprietary.txt")) == "proprietary"
+    assert health.flavour_of_proc("") is None
+
+
+def test_bridges_that_redirect_are_counted(fixture_text: Text) -> None:
+    assert health.acs_bridges(fixture_text("nvidia/lspci_acs.txt")) == 1
+
+
+def test_a_kernel_without_its_module_is_found(tmp_path: Path) -> None:
+    (tmp_path / "boot").mkdir()
+    for kernel in ("6.8.0-60-generic", "6.8.0-71-generic"):
+        (tmp_path / "boot" / f"vmlinuz-{kernel}").touch()
+    modules = tmp_path / "lib/modules/6.8.0-60-generic/updates/dkms"
+    modules.mkdir(parents=True)
+    (modules / "nvidia.ko.zst").touch()
+    found = {kernel: health.built_for(tmp_path, kernel, "nvidia") for kernel in health.kernels(tmp_path)}
+    assert found == {"6.8.0-60-generic": True, "6.8.0-71-generic": False}
+
+
+def test_disk_speed_is_measured_and_leaves_nothing(tmp_path: Path) -> None:
+    speed = health.disk_speed(tmp_path, 8 * 2**20)
+    assert speed["write_mb_s"] > 0 and speed["read_mb_s"] > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def download() -> Iterator[str]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"x" * 4_000_000)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+
+
+def test_download_speed_is_measured(download: str) -> None:
+    assert health.download_speed(download, 5) > 0
+
+
+def test_cuda_is_asked_in_a_process_of_its_own() -> None:
+    """No machine that runs these tests has the library; a driver that answers is the device machine's test."""
+    assert health.initialise("amd", 30) is None
+
+
+@pytest.mark.parametrize("name", ["mi300x_8_static", "mi300x_8_static_rocm7"])
+def test_amd_smi_tells_of_eight_gpus(fake_command: Any, tmp_path: Path, fixture_text: Text, name: str) -> None:
+    (tmp_path / "static.json").write_text(fixture_text(f"amd/{name}.json"), "utf-8")
+    fake_command("amd-smi", f"cat {tmp_path}/static.json")
+    facts = amd_host(tmp_path)
+    assert facts["gpu_source"] == "amd-smi" and facts["errors"] == []
+    assert facts["driver"]["version"] == "6.14.14"
+    assert {(gpu["name"], gpu["memory_total_mib"], gpu["vendor"]) for gpu in facts["gpus"]} == {
+        ("AMD Instinct MI300X", 196592, "amd")
+    }
+    assert platforms.of_host(facts).name == "MI300X"
+
+
+def test_rocm_smi_is_asked_where_amd_smi_is_not_there(fake_command: Any, tmp_path: Path, fixture_text: Text) -> None:
+    (tmp_path / "rocm.json").write_text(fixture_text("amd/mi300x_8_rocm_smi.json"), "utf-8")
+    fake_command("rocm-smi", f"cat {tmp_path}/rocm.json")
+    facts = amd_host(tmp_path)
+    assert facts["gpu_source"] == "rocm-smi" and len(facts["gpus"]) == 8
+    assert {gpu["memory_total_mib"] for gpu in facts["gpus"]} == {206141652992 // 2**20}
+
+
+def test_seven_of_eight_amd_gpus_are_reported(fake_command: Any, tmp_path: Path, fixture_text: Text) -> None:
+    (tmp_path / "static.json").write_text(fixture_text("amd/mi300x_7_static.json"), "utf-8")
+    fake_command("amd-smi", f"cat {tmp_path}/static.json")
+    messages = [error["message"] for error in amd_host(tmp_path)["errors"]]
+    assert messages == ["1 GPUs are on the PCI bus but amd-smi does not show them"]
+
+
+def test_amd_gpus_without_their_module_are_reported(tmp_path: Path) -> None:
+    facts = amd_host(tmp_path, loaded=False)
+    assert facts["gpu_source"] == "pci"
+    assert "the kernel module amdgpu is not loaded" in facts["errors"][0]["message"]
+
+
+def amd_host(root: Path, loaded: bool = True) -> dict[str, Any]:
+    for slot in range(8):
+        pci_device(root, f"0000:{slot:02x}:00.0", "0x1002", "0x74a1", "0x120000", "amdgpu" if loaded else "")
+    if loaded:
+        (root / "sys/module/amdgpu").mkdir(parents=True)
+    return Gatherer(root).gather(["gpu"])
+
+
+def test_eight_h100(fake_command: Any, tmp_path: Path, fixture_text: Text) -> None:
+    smi(fake_command, tmp_path, fixture_text("nvidia/h100_8.csv"), fixture_text("nvidia/h100_8.xml"))
+    facts = Gatherer(tmp_path).gather(["gpu"])
+    assert {(gpu["name"], gpu["memory_total_mib"]) for gpu in facts["gpus"]} == {("NVIDIA H100 80GB HBM3", 81559)}
+
+
+def test_platforms_are_found_by_device_and_never_by_name() -> None:
+    def facts(*devices: str, vendor: str = "nvidia") -> dict[str, Any]:
+        return {"pci": {"gpus": [{"vendor": vendor, "device": device} for device in devices]}}
+
+    assert platforms.of_host(facts("0x2342")).name == "GH200"
+    assert platforms.of_host(facts("0x2335", "0x2335")).fabric == "fabricmanager"
+    assert (platforms.of_host(facts("0x2901")).modules, platforms.of_host(facts("0x2901")).fabric) == ("open", "nvlsm")
+    for wrong in (facts("0x2335", "0x2901"), facts("0x1234"), facts("0x74a1"), facts()):
+        with pytest.raises(platforms.PlatformError, match="Next: "):
+            platforms.of_host(wrong)
+
+
+def test_a_platform_table_with_one_device_twice_is_refused(tmp_path: Path) -> None:
+    row = {"vendor": "nvidia", "devices": ["2335"], "modules": "any", "fabric": "none", "min_branch": 550}
+    rows = [{"name": "a", **row}, {"name": "b", **row}]
+    (tmp_path / "platforms.yml").write_text(json.dumps({"platforms": rows}), "utf-8")
+    with pytest.raises(platforms.PlatformError, match="device 2335 is both a and b"):
+        platforms.load(tmp_path)
