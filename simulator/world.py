@@ -55,8 +55,11 @@ def up(settings: Settings, references: Sequence[str]) -> None:
     with locked(settings.state_dir / ".lock"):
         tag, layouts = build(settings, references)
         services = Services(settings)
+        machines = Machines(settings)
         with step("open the hosts' networks"):
-            Machines(settings).open_gateway(tag)
+            machines.open_gateway(tag)
+        for name in machines.start_stopped(["instance"]):
+            print(f"started {name}, which had stopped", file=sys.stderr)
         _start(services, registry.service(settings))
         for layout, reference in layouts:
             registry.push(settings, layout, reference)

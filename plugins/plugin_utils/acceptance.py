@@ -254,7 +254,7 @@ def _inside(gathered: Gathered, plan: Mapping[str, Any]) -> Check:
     seen = gathered["measured"].get("container")
     expected = f"{plan['accelerator']['count']} GPUs inside a container of the engine's image"
     if seen is None:
-        return _check("container", None, expected, "not asked: the image is not on the host yet")
+        return _check("container", None, expected, "not asked, or the image is not on the host yet")
     if "problem" in seen:
         return _check(
             "container", False, expected, seen["problem"], "docker run --rm --device with that image on the host"

@@ -65,6 +65,7 @@ def work(facts: Mapping[str, Any], wanted: Mapping[str, Any], host: str) -> Work
     packages = [
         *([] if adopt else [*wanted["driver_packages"][modules], *_headers(facts)]),
         *_fabric_packages(platform, str(driver)),
+        *_fabric_modules(facts, platform),
         *(TOOLKIT if wanted["toolkit"] else ()),
     ]
     return {
@@ -170,6 +171,13 @@ def _fabric_packages(platform: platforms.Platform, driver: str) -> list[str]:
         suffix = "" if branch >= _UNBRANCHED_FABRIC else f"-{branch}"
         return [f"nvidia-fabricmanager{suffix}", *(("nvlsm", "libnvsdm") if platform.fabric == "nvlsm" else ())]
     return ["nvidia-imex"] if platform.fabric == "imex" else []
+
+
+def _fabric_modules(facts: Mapping[str, Any], platform: platforms.Platform) -> list[str]:
+    """Ubuntu keeps ib_umad and mlx5_ib, which NVLink 5 needs, apart from its kernel."""
+    if platform.fabric != "nvlsm" or facts["container"] or facts["distribution"]["id"] != "ubuntu":
+        return []
+    return [f"linux-modules-extra-{facts['kernel']}"]
 
 
 def _fabric_services(platform: platforms.Platform) -> list[str]:

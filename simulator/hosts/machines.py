@@ -147,6 +147,13 @@ class Machines:
         """Reboot a host; addresses and disks stay. Returns when it has begun to boot."""
         self.podman.run("restart", "--time=20", self.container(name))
 
+    def start_stopped(self, kinds: Sequence[str]) -> list[str]:
+        """Boot the hosts that do not run, as after a power cut, and return their names; addresses and disks stay."""
+        names = [host.name for host in self.hosts(kinds) if host.state != "running"]
+        for name in names:
+            self.podman.run("start", self.container(name))
+        return names
+
     def destroy(self, name: str) -> None:
         """Remove a host, its volumes and its files; a name that does not exist is no error."""
         self._remove_container(name)

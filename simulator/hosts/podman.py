@@ -32,10 +32,12 @@ CAP_SYS_RESOURCE = 24
 _ENOUGH = {"nofile": 16000, "nproc": 32768}
 _HOLDER = "glm-rehearsal-namespace"
 # What a reboot empties on a machine whose /run and /dev/shm are in memory (podman's defaults for root).
-_RUNTIME_STATE = (Path("/run/libpod"), Path("/run/containers"), Path("/dev/shm/libpod_lock"))
+_RUNTIME_STATE = tuple(map(Path, ("/run/libpod", "/run/containers", "/run/runc", "/run/crun", "/dev/shm/libpod_lock")))
 _HOLD = """
 umount -R /sys/fs/cgroup
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
+# Those of containers that were killed; one with processes in it cannot be removed.
+find /sys/fs/cgroup/libpod_parent -mindepth 1 -depth -type d -exec rmdir {} + 2>/dev/null || true
 echo $$ > "$1"
 exec sleep infinity
 """

@@ -53,6 +53,12 @@ def test_hosts_can_be_removed_and_made_again_after_all_their_processes_were_kill
         dead = again.find("gpu-1")
         assert dead is not None
         assert dead.state != "running"
+        address = dead.ip
+        assert again.start_stopped(["manual"]) == ["gpu-1"]
+        assert again.start_stopped(["manual"]) == []
+        started = again.find("gpu-1")
+        assert started is not None
+        assert (started.state, started.ip) == ("running", address)
         again.destroy("gpu-1")
         assert again.create(request).state == "running"
         assert again.execute("gpu-1", "true") == ""

@@ -140,7 +140,7 @@ def test_a_broken_node_is_named_with_evidence_and_remedy(path: str, value: Any, 
     [
         ("health.xids", None, "kernel log", "cannot be read"),
         ("health.runtime", None, "runtime", "no CUDA library on the host"),
-        ("measured.container", None, "container", "not on the host yet"),
+        ("measured.container", None, "container", "the image is not on the host yet"),
         ("health.peermem", False, "GPU direct", "not loaded"),
         ("health.iommu", {"groups": 9, "translating": True, "arguments": []}, "peer transfers", "translates DMA"),
         ("health.acs_bridges", 4, "peer transfers", "4 bridges with ACS"),

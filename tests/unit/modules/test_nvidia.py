@@ -28,6 +28,7 @@ def facts(device: str = "0x2901", running: str | None = None) -> dict[str, Any]:
         "gpus": [{"index": index, "memory_used_mib": 0} for index in range(8)] if running else [],
         "driver": {"version": running, "module_version": running, "library_version": None},
         "kernel": "6.8.0-60-generic",
+        "distribution": {"id": "ubuntu", "version": "24.04"},
         "container": None,
         "errors": [],
         "drivers": {
@@ -49,7 +50,7 @@ def test_a_host_without_a_driver_gets_one_with_all_that_goes_with_it() -> None:
     assert made["problems"] == [] and not made["adopt"] and made["load"]
     assert made["packages"] == [
         "nvidia-open", "linux-headers-6.8.0-60-generic", "linux-headers-6.8.0-71-generic",
-        "nvidia-fabricmanager", "nvlsm", "libnvsdm", *nvidia.TOOLKIT,
+        "nvidia-fabricmanager", "nvlsm", "libnvsdm", "linux-modules-extra-6.8.0-60-generic", *nvidia.TOOLKIT,
     ]  # fmt: skip
     assert made["pins"][1]["version"] == "580.*" and made["pins"][0]["version"] == "1.18.1-*"
     assert made["modules"] == ["ib_umad"]
@@ -69,7 +70,11 @@ def test_a_driver_that_works_is_adopted_and_completed_in_its_own_version() -> No
         ("0x2342", [], ["nvidia-persistenced"]),
         ("0x2331", [], ["nvidia-persistenced"]),
         ("0x2330", ["nvidia-fabricmanager"], ["nvidia-persistenced", "nvidia-fabricmanager"]),
-        ("0x3182", ["nvidia-fabricmanager", "nvlsm", "libnvsdm"], ["nvidia-persistenced", "nvidia-fabricmanager"]),
+        (
+            "0x3182",
+            ["nvidia-fabricmanager", "nvlsm", "libnvsdm", "linux-modules-extra-6.8.0-60-generic"],
+            ["nvidia-persistenced", "nvidia-fabricmanager"],
+        ),
         ("0x2941", ["nvidia-imex"], ["nvidia-persistenced", "nvidia-imex"]),
     ],
 )
