@@ -309,7 +309,8 @@ class Health:
         """Installed packages of drivers and Docker: ``{name: {version, held}}``."""
         patterns = (
             *("nvidia-*", "libnvidia-*", "cuda-drivers*", "nvlsm", "libnvsdm*", "lambda-stack*", "docker*"),
-            *("containerd*", "amdgpu*", "amd-container*", "rocm*", "linux-headers-*", "linux-image-*"),
+            *("datacenter-gpu-manager*", "containerd*", "amdgpu*", "amd-container*", "rocm*"),
+            *("linux-headers-*", "linux-image-*"),
         )
         fields = "${Package} ${db:Status-Want} ${db:Status-Status} ${Version}\\n"
         shown = run(("dpkg-query", "--show", f"--showformat={fields}", *patterns), self.timeout)

@@ -249,6 +249,28 @@ def _rdma(gathered: Gathered, _plan: Mapping[str, Any]) -> Check:
     )  # fmt: skip
 
 
+def _dcgm(gathered: Gathered, _plan: Mapping[str, Any]) -> Check:
+    """Exporter and host engine speak one protocol per major version; DCGM 3 does not know drivers from 590 on."""
+    packages = gathered["health"]["packages"]
+    names = {name: upstream(entry["version"]) for name, entry in packages.items() if name.startswith(_DCGM)}
+    driver = gathered["facts"]["driver"]["version"] or "0"
+    if not names:
+        return _check("DCGM", None, "", "not installed")
+    majors = {version.partition(".")[0] for version in names.values()}
+    found = ", ".join(f"{name} {version}" for name, version in sorted(names.items()))
+    remedy = "install datacenter-gpu-manager and its exporter in one major version, 4 or newer"
+    if len(majors) > 1:
+        return _check("DCGM", False, "one major version", found, remedy)
+    if majors == {"3"} and int(driver.partition(".")[0]) >= _DCGM_4_FROM_BRANCH:
+        return _check("DCGM", False, f"DCGM 4 or newer for driver {driver}", found, remedy)
+    return _check("DCGM", True, "one major version", found)
+
+
+_DCGM = "datacenter-gpu-manager"
+# NVIDIA/dcgm-exporter issue 707: DCGM 3.3.5 with driver 590.
+_DCGM_4_FROM_BRANCH = 590
+
+
 def _inside(gathered: Gathered, plan: Mapping[str, Any]) -> Check:
     """What a container with the plan's devices sees."""
     seen = gathered["measured"].get("container")
@@ -265,7 +287,7 @@ def _inside(gathered: Gathered, plan: Mapping[str, Any]) -> Check:
 
 _CHECKS: tuple[Callable[[Gathered, Mapping[str, Any]], Check], ...] = (
     _module_flavour, _fabric_manager, _memory_errors, _kernel_log, _runtime, _modules_for_kernels, _pinned,
-    _peer_transfers, _rdma, _inside,
+    _peer_transfers, _rdma, _dcgm, _inside,
 )  # fmt: skip
 
 

@@ -100,3 +100,43 @@ def test_no_committed_file_names_a_path_of_the_machine_it_was_made_on() -> None:
         if own in text:
             offenders.append(str(path.relative_to(ROOT)))
     assert offenders == []
+
+
+def test_every_failure_of_a_host_names_tests_that_exist() -> None:
+    text = (ROOT / "docs/failures.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (F\d+) \|.*\| ([^|]*) \|$", text, re.MULTILINE)
+    assert [name for name, _tests in rows] == [f"F{number}" for number in range(1, 26)]
+    for name, tests in rows:
+        named = re.findall(r"`([^`:]+)::(\w+)`", tests)
+        assert named, name
+        for file, function in named:
+            source = (ROOT / "tests" / file).read_text(encoding="utf-8")
+            assert f"def {function}(" in source, f"{name}: {file}::{function}"
+
+
+def test_sources_of_packages_have_their_own_keys() -> None:
+    """A key for all sources outlives its repository, and breaks apt everywhere when it is rotated."""
+    sources = 0
+    for path in TASK_FILES:
+        for task in flat_tasks(load(path)):
+            assert not {"ansible.builtin.apt_key", "ansible.builtin.apt_repository"} & set(task), path
+            module = task.get("ansible.builtin.deb822_repository")
+            if module:
+                sources += 1
+                assert module.get("signed_by"), path
+    assert sources
+
+
+def test_reboots_are_permitted_and_wait_for_every_board() -> None:
+    reboots = 0
+    for path in TASK_FILES:
+        before: list[str] = []
+        for task in flat_tasks(load(path)):
+            module = task.get("ansible.builtin.reboot")
+            if module:
+                reboots += 1
+                assert "nvidia-smi -L" in module["test_command"] and "pci" in module["test_command"]
+                assert "reboot_timeout" in str(module["reboot_timeout"])
+                assert any("_reboot_allowed" in text for text in before), f"{path}: without permission"
+            before.append(str(task))
+    assert reboots

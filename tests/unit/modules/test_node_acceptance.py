@@ -64,6 +64,7 @@ def sound() -> dict[str, Any]:
             "packages": {
                 "nvidia-fabricmanager": {"version": "580.126.09-1", "held": True},
                 "libnvidia-compute-580": {"version": "580.126.09-0ubuntu1", "held": True},
+                "datacenter-gpu-manager": {"version": "1:4.4.1-1", "held": False},
             },
         },
         "measured": {"disk_write": 2100.0, "disk_read": 5200.0, "network": 900.0, "container": {"problems": []}},
@@ -91,8 +92,8 @@ def test_a_sound_node_passes_every_check() -> None:
     assert {check["ok"] for check in report["checks"]} == {True}
     assert [check["check"] for check in report["checks"]] == [
         *("gpu", "driver", "fabric", "clock", "docker", "cdi", "kernel module", "fabric manager", "memory errors"),
-        *("kernel log", "runtime", "next boot", "driver packages", "peer transfers", "GPU direct", "container"),
-        *("disk write", "disk read", "network"),
+        *("kernel log", "runtime", "next boot", "driver packages", "peer transfers", "GPU direct", "DCGM"),
+        *("container", "disk write", "disk read", "network"),
     ]
 
 
@@ -151,6 +152,25 @@ def test_what_cannot_be_told_or_is_only_a_doubt_fails_nobody(path: str, value: A
     assert report["ok"]
     entry = next(entry for entry in report["checks"] if entry["check"] == check)
     assert entry["ok"] is None and found in entry["found"]
+
+
+@pytest.mark.parametrize(
+    ("packages", "driver", "words"),
+    [
+        ({"": "3.3.5", "-exporter": "4.2.3"}, "580.126.09", "expected one major version, found datacenter-gpu-manager"),
+        ({"": "3.3.5"}, "590.44.01", "expected DCGM 4 or newer for driver 590.44.01, found datacenter-gpu-manager 3.3.5"),
+    ],
+)
+def test_dcgm_that_does_not_fit_is_named(packages: dict[str, str], driver: str, words: str) -> None:
+    gathered = sound()
+    gathered["facts"]["driver"]["version"] = driver
+    gathered["facts"]["cdi"]["specs"][0]["driver_version"] = driver
+    gathered["health"]["packages"] = {
+        f"datacenter-gpu-manager{suffix}": {"version": f"1:{version}-1", "held": False}
+        for suffix, version in packages.items()
+    }
+    text = acceptance.failures(judged(gathered))
+    assert text.count("expected") == 1 and words in text
 
 
 def test_a_host_without_nvswitches_needs_no_fabric_manager_and_a_failed_one_is_named() -> None:
