@@ -131,6 +131,7 @@ class Worker:
             "fingerprint": job.fingerprint,
             "started": time.time(),
             "total": len(job.runs),
+            "command": list(job.command),
             "runs": [dict(run) for run in job.runs],
             "outcomes": [],
             "now": {},

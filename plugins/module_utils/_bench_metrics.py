@@ -83,9 +83,7 @@ def _number(text: str) -> Optional[float]:
 
 def summary(samples: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     """One run's samples, oldest first, as one record; a figure that cannot be known is None."""
-    if not samples:
-        return {"samples": 0}
-    first, last = samples[0], samples[-1]
+    first, last = (samples[0], samples[-1]) if samples else ({}, {})
 
     def grown(name: str) -> Optional[float]:
         return last[name] - first[name] if name in first and name in last else None
@@ -128,10 +126,8 @@ def parse_smi(text: str) -> list[dict[str, Any]]:
 
 
 def gpu_summary(samples: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
-    """What the GPUs were and how they ran: clocks below the most show heat or a power limit."""
+    """What the GPUs were and how they ran: clocks below the most show heat or a power limit. None: not told."""
     rows = [gpu for sample in samples for gpu in sample]
-    if not rows:
-        return {"samples": 0}
 
     def values(key: str) -> list[float]:
         return [row[key] for row in rows if row.get(key) is not None]
@@ -143,7 +139,7 @@ def gpu_summary(samples: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any
     return {
         "samples": len(samples),
         "names": sorted({row["name"] for row in rows}),
-        "count": max(len(sample) for sample in samples),
+        "count": max((len(sample) for sample in samples), default=0),
         "drivers": sorted({row["driver"] for row in rows}),
         "sm_mhz_min": extreme("sm_mhz", min),
         "sm_mhz_max": extreme("sm_mhz", max),

@@ -65,6 +65,12 @@ options:
     type: list
     elements: dict
     default: []
+  strict:
+    description:
+      - Whether a run that is no measurement, or a failed check of O(quality), fails the task. Otherwise RV(ok) says so,
+        and M(glm.fleet.benchmark_report) fails with the reason after it made the report.
+    type: bool
+    default: true
   run_timeout:
     description: Seconds that one run of the client may take.
     type: int
@@ -168,6 +174,7 @@ ARGUMENTS = {
     "client_path": {"type": "str", "default": ""},
     "api_key": {"type": "str", "no_log": True},
     "quality": {"type": "list", "elements": "dict", "default": []},
+    "strict": {"type": "bool", "default": True},
     "run_timeout": {"type": "int", "default": 14400},
     "sample_seconds": {"type": "float", "default": 5.0},
     "poll": {"type": "int", "default": 15},

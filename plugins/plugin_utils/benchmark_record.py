@@ -36,7 +36,7 @@ def make(
 
     ``trouble`` says why it is no measurement; ``ok`` takes an answer to every question about quality, too.
     """
-    measured = [_run(run, outcome, workload, client) for run, outcome in zip(runs, state["outcomes"])]
+    measured = [_run(run, outcome, workload, state["command"]) for run, outcome in zip(runs, state["outcomes"])]
     trouble = _trouble(measured, runs, state)
     return {
         "schema": SCHEMA,
@@ -59,7 +59,7 @@ def make(
             "prices": list(plan.get("prices") or []),
         },
         "engine_says": dict(state.get("engine") or {}),
-        "client": asdict(client),
+        "client": {**asdict(client), "command": list(state["command"])},
         "points": _points(workload, measured),
         "runs": measured,
         "quality": [dict(check) for check in quality],
@@ -76,14 +76,14 @@ def _iso(seconds: float) -> str:
 
 
 def _run(
-    run: Mapping[str, Any], outcome: Mapping[str, Any], workload: cat.Workload, client: benchmark_runs.Client
+    run: Mapping[str, Any], outcome: Mapping[str, Any], workload: cat.Workload, command: Sequence[str]
 ) -> dict[str, Any]:
     point = cat.Point(run["prompts"], run["parallel"])
     problem = _problem(run, outcome, workload)
     result = outcome["result"]
     return {
         **{key: run[key] for key in ("name", "point", "repeat", "prompts", "parallel", "seed")},
-        "line": shlex.join([client.program, *run["argv"]]),
+        "line": shlex.join([*command, *run["argv"]]),
         "seconds": outcome["seconds"],
         "exit_status": outcome["exit_status"],
         "figures": asdict(bench.figures(result, point.users)) if problem is None else None,

@@ -198,3 +198,35 @@ def fingerprint(plan: Mapping[str, Any], workload: cat.Workload, repeats: int, w
     served = {key: plan[key] for key in ("model", "engine", "command", "image", "listen", "served_model_name")}
     text = json.dumps([served, asdict(workload), repeats, warmup], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def client_plan(known: cat.Catalog, plan: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The plan with the client's image in the place of the engine's, for the module that brings images to hosts.
+
+    vLLM's own image has the client. Else it is ``own``, or that of the catalogue's default vLLM for the host's vendor.
+
+    Raises RunError.
+    """
+    if plan["engine"]["name"] == "vllm" and not own:
+        return dict(plan)
+    if own:
+        if set(own) != {"repository", "tag"}:
+            raise RunError(f"expected benchmark_client_image to have repository and tag, found {sorted(own)}")
+        chosen = dict(own)
+    else:
+        chosen = _default_image(known, plan)
+    # It computes nothing, so that it need not know the model, nor fit the driver.
+    image = {**chosen, "digest": None, "build": None, "min_transformers": None, "reference": None}
+    disk = {**(plan.get("disk") or {}), "image_bytes": known.engines["vllm"].image_bytes}
+    return {**plan, "image": image, "disk": disk}
+
+
+def _default_image(known: cat.Catalog, plan: Mapping[str, Any]) -> dict[str, str]:
+    engine, vendor = known.engines["vllm"], plan["accelerator"]["vendor"]
+    for variant, image in engine.versions[engine.default_version].images.items():
+        if known.variants[variant].vendor == vendor:
+            return {"repository": image.repository or engine.image, "tag": image.tag}
+    raise RunError(
+        f"expected the catalogue to have an image of vLLM {engine.default_version} for {vendor}, found none. Next: set "
+        "benchmark_client_image"
+    )

@@ -193,9 +193,10 @@ def test_ranks_of_one_engine_are_summed_and_the_fullest_cache_counts() -> None:
 
 
 def test_an_engine_without_metrics_has_no_figures() -> None:
-    assert metrics.summary([]) == {"samples": 0}
-    found = metrics.summary([{}, {}])
-    assert found["kv_usage_max"] is None and found["acceptance_length"] is None
+    for samples in ([], [{}, {}]):
+        found = metrics.summary(samples)
+        assert set(found.values()) == {len(samples), None}
+    assert metrics.gpu_summary([])["sm_mhz_min"] is None
 
 
 def test_gpus_are_summed_up_with_the_lowest_clock() -> None:
