@@ -46,20 +46,22 @@ def over_users(curves: Sequence[Curve]) -> str:
     """Output over the number of users, with the point where each curve saturates."""
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes("Output over parallel requests", "parallel requests", "output tokens per second")
+        marked = 0
         for curve, colour in _coloured(curves):
             _line(axes, curve, colour, lambda row: row.users, lambda row: row.figures.generation)
-            point = next((row for row in curve.rows if row.users == curve.saturation), None)
-            if point:
-                axes.axvline(point.users, color=colour, linewidth=1, linestyle=":")
+            if curve.saturation:
+                axes.axvline(curve.saturation, color=colour, linewidth=1, linestyle=":")
+                # Above the axis, where no curve saturates, one below the other.
                 axes.annotate(
-                    f"saturated at {point.users}",
-                    (point.users, point.figures.generation),
-                    xytext=(6, 8 if curve.ours else -16),
+                    f"saturated at {curve.saturation}",
+                    (curve.saturation, 0),
+                    xytext=(6, 8 + 14 * marked),
                     textcoords="offset points",
                     color=colour,
                     fontsize=9,
                     fontweight="bold",
                 )
+                marked += 1
         _users_axis(axes, curves)
         axes.set_ylim(bottom=0)
         axes.margins(y=0.15)

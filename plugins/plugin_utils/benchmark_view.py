@@ -144,12 +144,14 @@ def _comparisons(
     refused: list[str] = []
     name = record["workload"]["name"]
     theirs = [row for row in known.published if row.workload == name]
+    meant = any(_same_point(published, point) for published in theirs for point in record["points"])
     before = [old for old in earlier if old["id"] != record["id"] and old["workload"]["name"] == name]
     before = [old for old in before if not old["trouble"]][-EARLIER:][::-1]
     for point in record["points"]:
         mine = benchmark_record.shape(record, point)
         for published in theirs:
-            if published.parallel == point["parallel"] or len(theirs) == 1:
+            # Where none is of our points (a workload made smaller), the first point says why nothing is compared.
+            if _same_point(published, point) or (not meant and point is record["points"][0]):
                 other = bench.published_shape(known.workloads[name], published)
                 row = _published_row(published, point["users"])
                 _compare(found, refused, mine, other, row, point)
@@ -159,6 +161,10 @@ def _comparisons(
                     row = _own_row(old, past, who=f"this fleet, {old['host']}")
                     _compare(found, refused, mine, benchmark_record.shape(old, past), row, point)
     return found, list(dict.fromkeys(refused))
+
+
+def _same_point(published: cat.Published, point: Mapping[str, Any]) -> bool:
+    return published.parallel == point["parallel"] and published.prompts in (None, point["prompts"])
 
 
 def _compare(
