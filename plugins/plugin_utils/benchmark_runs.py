@@ -203,7 +203,8 @@ def fingerprint(plan: Mapping[str, Any], workload: cat.Workload, repeats: int, w
 def client_plan(known: cat.Catalog, plan: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """The plan with the client's image in the place of the engine's, for the module that brings images to hosts.
 
-    vLLM's own image has the client. Else it is ``own``, or that of the catalogue's default vLLM for the host's vendor.
+    vLLM's own image has the client. Else it is ``own``, or the catalogue's for the host's vendor: the default
+    version's, or the newest there is.
 
     Raises RunError.
     """
@@ -223,10 +224,11 @@ def client_plan(known: cat.Catalog, plan: Mapping[str, Any], own: Mapping[str, A
 
 def _default_image(known: cat.Catalog, plan: Mapping[str, Any]) -> dict[str, str]:
     engine, vendor = known.engines["vllm"], plan["accelerator"]["vendor"]
-    for variant, image in engine.versions[engine.default_version].images.items():
-        if known.variants[variant].vendor == vendor:
-            return {"repository": image.repository or engine.image, "tag": image.tag}
+    newest_first = sorted(engine.versions, key=cat.version_key, reverse=True)
+    for version in [engine.default_version, *newest_first]:
+        for variant, image in engine.versions[version].images.items():
+            if known.variants[variant].vendor == vendor:
+                return {"repository": image.repository or engine.image, "tag": image.tag}
     raise RunError(
-        f"expected the catalogue to have an image of vLLM {engine.default_version} for {vendor}, found none. Next: set "
-        "benchmark_client_image"
+        f"expected the catalogue to have an image of vLLM for {vendor}, found none. Next: set benchmark_client_image"
     )
