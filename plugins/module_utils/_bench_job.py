@@ -24,12 +24,13 @@ from pathlib import Path
 from typing import Any, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils import _bench_metrics as metrics
-from ansible_collections.glm.fleet.plugins.module_utils._endpoint import Endpoint, NoAnswer, ask
+from ansible_collections.glm.fleet.plugins.module_utils._endpoint import Answer, Endpoint, NoAnswer, ask
 from ansible_collections.glm.fleet.plugins.module_utils._host_commands import run, search_path
 
 LOOK_SECONDS = 0.2
 # An engine that is too busy to tell of itself is not waited for.
 METRICS_SECONDS = 10.0
+SILENT = "the endpoint said nothing"
 # Per request, and by far the most of a result; the figures are computed from them already.
 _DETAILS = ("input_lens", "output_lens", "ttfts", "itls", "latencies", "start_times", "queue_times", "generated_texts")
 _DONE = re.compile(r"(\d+)/(\d+) \[")
@@ -39,8 +40,9 @@ _DONE = re.compile(r"(\d+)/(\d+) \[")
 class Job:
     """What to run. ``runs`` have ``name``, ``prompts`` and ``argv`` (after ``command``), which writes ``result``.
 
-    ``stop`` ends a client that outlives ``run_timeout``. ``fingerprint`` tells two jobs apart. ``environment`` is
-    added to the client's and is never written anywhere.
+    ``stop`` ends a client that outlives ``run_timeout``, or waits for an endpoint that said nothing for
+    ``silence_timeout`` seconds. ``fingerprint`` tells two jobs apart. ``environment`` is added to the client's and is
+    never written anywhere.
     """
 
     fingerprint: str
@@ -50,6 +52,7 @@ class Job:
     stop: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     run_timeout: float = 14400
+    silence_timeout: float = 300
     sample_seconds: float = 5
 
 
@@ -166,13 +169,20 @@ class Worker:
         return {"version": None, "source": None}
 
     def _get(self, path: str) -> Any:
+        answer = self._asked(path)
+        return answer.body if answer is not None and answer.status == 200 else None
+
+    def _answers(self) -> bool:
+        """Whether the endpoint says anything at all."""
+        return self._asked("/v1/models") is not None
+
+    def _asked(self, path: str) -> Optional[Answer]:
         endpoint = self.job.endpoint
         quick = replace(endpoint, timeout=min(endpoint.timeout, METRICS_SECONDS))
         try:
-            answer = ask(quick, "GET", path, key=endpoint.api_key)
+            return ask(quick, "GET", path, key=endpoint.api_key)
         except NoAnswer:
             return None
-        return answer.body if answer.status == 200 else None
 
     def _one(self, number: int, wanted: Mapping[str, Any]) -> dict[str, Any]:
         log, result = self.folder.path / f"run-{number}.log", self.folder.path / wanted["result"]
@@ -188,7 +198,7 @@ class Worker:
                 env={**os.environ, "PATH": search_path(), **self.job.environment},
                 start_new_session=True,
             )
-        overdue = self._watch(client, number, wanted, log, begun, samples, gpus)
+        stopped = self._watch(client, number, wanted, log, begun, samples, gpus)
         outcome: dict[str, Any] = {
             "name": wanted["name"],
             "seconds": round(time.monotonic() - begun, 1),
@@ -197,8 +207,8 @@ class Worker:
             "metrics": metrics.summary(samples),
             "gpus": metrics.gpu_summary(gpus),
         }
-        if overdue:
-            outcome["error"] = f"the client did not end within {self.job.run_timeout:g} s and was stopped"
+        if stopped:
+            outcome["error"] = stopped
         elif outcome["result"] is None:
             outcome["error"] = f"the client wrote no result (exit status {client.returncode})"
         if not complete(outcome, int(wanted["prompts"])):
@@ -214,8 +224,9 @@ class Worker:
         begun: float,
         samples: list[dict[str, float]],
         gpus: list[list[dict[str, Any]]],
-    ) -> bool:
-        """Sample until the client ends, and once more after; True when it had to be stopped."""
+    ) -> str:
+        """Sample until the client ends, and once more after; why it had to be stopped, or nothing."""
+        heard, done = begun, None
         while True:
             ended = _ended(client, 0 if not samples else self.job.sample_seconds)
             self._sample(samples, gpus)
@@ -231,10 +242,16 @@ class Worker:
             }
             self.save()
             if ended:
-                return False
+                return ""
+            # A killed server can leave a child that holds its port and says nothing; the client would wait for hours.
+            if self._answers() or self.state["now"]["done"] != done:
+                heard, done = time.monotonic(), self.state["now"]["done"]
+            if time.monotonic() - heard > self.job.silence_timeout:
+                self._stop(client)
+                return f"{SILENT} for {self.job.silence_timeout:g} s, so the client was stopped"
             if elapsed > self.job.run_timeout:
                 self._stop(client)
-                return True
+                return f"the client did not end within {self.job.run_timeout:g} s and was stopped"
 
     def _sample(self, samples: list[dict[str, float]], gpus: list[list[dict[str, Any]]]) -> None:
         text = self._get("/metrics")

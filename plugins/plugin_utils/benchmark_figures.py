@@ -47,7 +47,14 @@ _CAUSES: tuple[tuple[tuple[str, ...], str, str], ...] = (
         "send fewer requests at once, or raise the engine's limits (max-num-seqs, max-running-requests)",
     ),
     (
-        ("disconnected", "Connection reset", "payload is not completed", "TransferEncodingError", "Connection closed"),
+        (
+            "the endpoint said nothing",
+            "disconnected",
+            "Connection reset",
+            "payload is not completed",
+            "TransferEncodingError",
+            "Connection closed",
+        ),
         "the engine ended, or was killed, while it answered",
         "read the unit's journal (journalctl -u glm-serve-0), and the kernel's for its out-of-memory killer",
     ),

@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Optional
 
+from ansible_collections.glm.fleet.plugins.module_utils._bench_job import SILENT
 from ansible_collections.glm.fleet.plugins.plugin_utils import benchmark_figures as bench
 from ansible_collections.glm.fleet.plugins.plugin_utils import benchmark_runs, verdict
 from ansible_collections.glm.fleet.plugins.plugin_utils import catalog as cat
@@ -98,6 +99,9 @@ def _run(
 def _problem(
     run: Mapping[str, Any], outcome: Mapping[str, Any], workload: cat.Workload
 ) -> Optional[dict[str, str]]:
+    if outcome.get("error", "").startswith(SILENT):
+        meaning, remedy = bench.cause(outcome["error"])
+        return {"found": outcome["error"], "cause": meaning, "remedy": remedy}
     if outcome.get("error"):
         last = (outcome.get("log") or ["nothing"])[-1]
         remedy = "read the client's log below; with an image, see that the host has it"

@@ -31,7 +31,8 @@ WORKLOAD = catalog.Workload(
 
 
 def measure(
-    tmp_path: Path, port: int, environment: dict[str, str] | None = None, timeout: float = 60, **changes: Any
+    tmp_path: Path, port: int, environment: dict[str, str] | None = None, *, timeout: float = 60, silence: float = 60,
+    **changes: Any,
 ) -> dict[str, Any]:
     """The record of the workload against that port."""
     made = plan(**{"listen": {"address": "127.0.0.1", "port": port, "container_port": port}, **changes})
@@ -39,11 +40,12 @@ def measure(
     runs = benchmark_runs.runs(made, WORKLOAD, client, repeats=2, warmup=2, seed=7)
     job = Job(
         fingerprint="one",
-        endpoint=Endpoint("127.0.0.1", port, made["served_model_name"], KEY, timeout=5),
+        endpoint=Endpoint("127.0.0.1", port, made["served_model_name"], KEY, timeout=0.5),
         command=[client.program],
         runs=runs,
         environment={"OPENAI_API_KEY": KEY, **(environment or {})},
         run_timeout=timeout,
+        silence_timeout=silence,
         sample_seconds=0.05,
     )
     folder = Folder(tmp_path)
@@ -128,6 +130,14 @@ def test_an_engine_killed_while_it_answers(tmp_path: Path) -> None:
     assert "killed" in record["trouble"]["cause"] and "out-of-memory" in record["trouble"]["remedy"]
     text = benchmark_record.failure_text(record)
     assert "Cause: the engine ended, or was killed" in text and "Last lines of the client" in text
+
+
+def test_an_engine_whose_port_is_held_by_what_a_kill_left(tmp_path: Path) -> None:
+    with engine(Behaviour(freezes_after=3)) as (_behaviour, port):
+        record = measure(tmp_path, port, silence=1.0)
+    assert not record["ok"] and record["trouble"]["run"] == "4 prompts, 2 parallel, repeat 1 of 2"
+    assert record["trouble"]["found"] == "the endpoint said nothing for 1 s, so the client was stopped"
+    assert "killed" in record["trouble"]["cause"]
 
 
 def test_an_overloaded_engine(tmp_path: Path) -> None:

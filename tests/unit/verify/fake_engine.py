@@ -43,6 +43,7 @@ class Behaviour:
     misreads_long_prompts: bool = False
     # Under load: ends after so many chats, turns away what is more than so many at once, takes so long for each.
     dies_after: int | None = None
+    freezes_after: int | None = None
     capacity: int | None = None
     seconds: float = 0.0
     key: str = KEY
@@ -63,6 +64,9 @@ class Handler(BaseHTTPRequestHandler):
         return self.server.behaviour  # type: ignore[attr-defined]
 
     def do_GET(self) -> None:
+        if self.frozen():
+            self.behaviour.released.wait(30)
+            return
         if self.path == "/health":
             self.answer(200, None)
         elif self.path == "/version":
@@ -102,7 +106,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.behaviour.dies_after is not None and len(self.behaviour.requests) > self.behaviour.dies_after:
             self.close_connection = True
             return self.connection.shutdown(socket.SHUT_RDWR)
-        if self.behaviour.hang:
+        if self.behaviour.hang or self.frozen():
             self.behaviour.released.wait(30)
             return None
         if self.behaviour.chat_status != 200:
@@ -118,6 +122,10 @@ class Handler(BaseHTTPRequestHandler):
         self.behaviour.answered += 1
         usage = {"prompt_tokens": prompt_tokens, "completion_tokens": body.get("max_completion_tokens", 1)}
         return self.answer(200, {"choices": [{"message": message, "finish_reason": finish}], "usage": usage})
+
+    def frozen(self) -> bool:
+        """Whether nothing is answered any more, as by a port that a killed server's child still holds."""
+        return self.behaviour.freezes_after is not None and len(self.behaviour.requests) > self.behaviour.freezes_after
 
     def metrics(self) -> str:
         """What vLLM tells of itself, for as many requests as were answered."""
