@@ -47,6 +47,7 @@ setup(
         "PyYAML>=6.0",
         "requests>=2.31",
     ],
+    extras_require={"benchmark": ["matplotlib>=3.8"]},
     classifiers=[
         "Environment :: Console",
         "Intended Audience :: System Administrators",

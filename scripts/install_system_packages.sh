@@ -1,6 +1,7 @@
 #!/bin/sh
 # Install what rehearsals and integration tests need from the distribution: a container engine that boots systemd
-# hosts, tools that build their root file systems, and a local image registry. Debian and Ubuntu only.
+# hosts, tools that build their root file systems, a local image registry, and a browser that opens the benchmark's
+# report. Debian and Ubuntu only.
 #
 # Safe to repeat: when everything is present it changes nothing, asks for no password and needs no network.
 set -eu
@@ -9,8 +10,10 @@ set -eu
 # slirp4netns, passt-style helpers, fuse-overlayfs and uidmap are what rootless and bridged networks need.
 packages="
 ca-certificates
+chromium
 debian-archive-keyring
 docker-registry
+fonts-dejavu-core
 fuse-overlayfs
 iproute2
 iptables

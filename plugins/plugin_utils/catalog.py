@@ -474,6 +474,82 @@ class Price:
 
 
 @dataclass(frozen=True)
+class ManagedPrice:
+    """What a managed API asks, USD per million tokens: by direction, or ``blended`` for all alike."""
+
+    provider: str
+    model: str
+    source: str
+    input: Optional[float] = None
+    output: Optional[float] = None
+    blended: Optional[float] = None
+    date: Optional[datetime.date] = None
+
+
+@dataclass(frozen=True)
+class Point:
+    """One measurement of a workload: ``prompts`` requests, ``parallel`` at a time (None: all at once)."""
+
+    prompts: int
+    parallel: Optional[int] = None
+
+    @property
+    def users(self) -> int:
+        """How many requests are under way at once."""
+        return self.prompts if self.parallel is None else min(self.parallel, self.prompts)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What a benchmark sends: random tokens, every request alike. ``prefix_caching`` None: as the engine is served."""
+
+    name: str
+    text: str
+    interface: typing.Literal["chat", "completions"]
+    input_tokens: int
+    output_tokens: int
+    points: list[Point]
+    source: Source
+    request_rate: Optional[float] = None
+    prefix_caching: Optional[bool] = None
+    command: str = ""
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a benchmark is about: tokens per second and milliseconds; None is what was not published."""
+
+    generation: float
+    per_user: Optional[float] = None
+    total: Optional[float] = None
+    ttft_mean_ms: Optional[float] = None
+    ttft_p99_ms: Optional[float] = None
+    tpot_mean_ms: Optional[float] = None
+    tpot_p99_ms: Optional[float] = None
+    itl_mean_ms: Optional[float] = None
+    itl_p99_ms: Optional[float] = None
+
+
+@dataclass(frozen=True)
+class Published:
+    """A result that somebody else published for a point of a workload. ``prompts`` is None where it was not said."""
+
+    workload: str
+    prompts: Optional[int]
+    parallel: Optional[int]
+    model: str
+    precision: str
+    accelerator: Optional[str]
+    count: Optional[int]
+    engine: str
+    source: Source
+    figures: Figures
+    engine_version: str = ""
+    doubt: str = ""
+
+
+@dataclass(frozen=True)
 class Catalog:
     """Everything in ``catalog/``; flag tables are read by plugin_utils/flags.py when a plan needs one."""
 
@@ -487,6 +563,9 @@ class Catalog:
     recipes: list[Recipe]
     known_issues: list[KnownIssue]
     prices: list[Price]
+    managed: list[ManagedPrice]
+    workloads: dict[str, Workload]
+    published: list[Published]
 
 
 def version_key(text: str) -> Version:
@@ -520,9 +599,9 @@ def load(root: Path = ROOT) -> Catalog:
     """
     engines = _read(root / "engines.yml", {"variants", "engines"})
     recipes = _read(root / "recipes.yml", {"profiles", "layers", "recipes"})
-    entries = {
-        name: _read(root / f"{name}.yml", {name})[name] for name in ("models", "accelerators", "known_issues", "prices")
-    }
+    prices = _read(root / "prices.yml", {"prices", "managed"})
+    single = ("models", "accelerators", "known_issues", "workloads", "published")
+    entries = {name: _read(root / f"{name}.yml", {name})[name] for name in single}
     found = Catalog(
         root=root,
         models=_named(Model, entries["models"], "models.yml", "models"),
@@ -533,9 +612,29 @@ def load(root: Path = ROOT) -> Catalog:
         layers=_build(list[Layer], recipes["layers"], "recipes.yml: layers"),
         recipes=_build(list[Recipe], recipes["recipes"], "recipes.yml: recipes"),
         known_issues=_build(list[KnownIssue], entries["known_issues"], "known_issues.yml: known_issues"),
-        prices=_build(list[Price], entries["prices"], "prices.yml: prices"),
+        prices=_build(list[Price], prices["prices"], "prices.yml: prices"),
+        managed=_build(list[ManagedPrice], prices["managed"], "prices.yml: managed"),
+        workloads=workloads(entries["workloads"], "workloads.yml"),
+        published=_build(list[Published], entries["published"], "published.yml: published"),
     )
     _check_references(found)
+    return found
+
+
+def workloads(data: Any, file: str) -> dict[str, Workload]:
+    """Workloads by name, from the catalogue or from a variable that is called ``file`` in messages.
+
+    Raises CatalogError.
+    """
+    found = _named(Workload, data, file, "workloads")
+    for name, workload in found.items():
+        where = f"{file}: workloads.{name}"
+        sizes = [workload.input_tokens, workload.output_tokens]
+        sizes += [size for point in workload.points for size in (point.prompts, point.users)]
+        if not workload.points:
+            raise CatalogError(f"catalog/{where}.points: expected at least one, found none")
+        if min(sizes) < 1:
+            raise CatalogError(f"catalog/{where}: expected lengths and numbers of 1 or more, found {min(sizes)}")
     return found
 
 
@@ -678,6 +777,13 @@ def _check_references(found: Catalog) -> None:
         _known(recipe.accelerators, found.accelerators, where, "accelerator")
     for index, price in enumerate(found.prices):
         _known([price.accelerator], found.accelerators, f"prices.yml: prices[{index}]", "accelerator")
+    for index, managed in enumerate(found.managed):
+        where = f"prices.yml: managed[{index}]"
+        _known([managed.model], found.models, where, "model")
+        if (managed.blended is None) == (managed.input is None or managed.output is None):
+            raise CatalogError(f"catalog/{where}: expected either blended, or input and output")
+    for index, result in enumerate(found.published):
+        _check_published(found, result, f"published.yml: published[{index}]")
     for issue in found.known_issues:
         where = f"known_issues.yml: {issue.id}"
         _known(issue.models or (), found.models, where, "model")
@@ -689,6 +795,19 @@ def _check_references(found: Catalog) -> None:
         _known(issue.architectures or (), architectures, where, "architecture")
         if issue.status not in ("workaround", "broken"):
             raise CatalogError(f"catalog/{where}: status is {issue.status!r}; expected workaround or broken")
+
+
+def _check_published(found: Catalog, result: Published, where: str) -> None:
+    _known([result.workload], found.workloads, where, "workload")
+    _known([result.model], found.models, where, "model")
+    _known([result.precision], found.models[result.model].precisions, where, f"precision of {result.model}")
+    _known([result.accelerator] if result.accelerator else (), found.accelerators, where, "accelerator")
+    _known([result.engine], found.engines, where, "engine")
+    points = found.workloads[result.workload].points
+    if not any(point.parallel == result.parallel and result.prompts in (None, point.prompts) for point in points):
+        raise CatalogError(
+            f"catalog/{where}: {result.workload} has no point of {result.prompts} prompts, {result.parallel} parallel"
+        )
 
 
 def _known(names: typing.Iterable[str], known: Mapping[str, Any], where: str, kind: str) -> None:

@@ -153,6 +153,28 @@ def check_endpoints(reasoning_field: str) -> None:
         assert status == 200 and message["content"] and message[reasoning_field]
 
 
+def measured(engine: str) -> dict[str, dict[str, object]]:
+    """Records by host of the default workload, made smaller by the rehearsal's inventory."""
+    run = playbook("benchmark.yml", glm_engine=engine, benchmark_repeats=2, benchmark_sample_seconds=0.5)
+    assert run.code == 0
+    assert re.search(r"benchmark: 11 prompts, 1 parallel, repeat 2 of 2: [\d.,]+ tok/s out", run.output)
+    page = (STATE / "state/benchmarks/report.html").read_text(encoding="utf-8")
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in (STATE / "state/benchmarks").glob("2*.json")]
+    found = {record["host"]: record for record in records if record["plan"]["engine"]["name"] == engine}
+    assert set(found) == set(inventory()) and all(host in page for host in found)
+    assert all(record["ok"] and record["points"][0]["generation_spread"]["count"] == 2 for record in found.values())
+    assert all("@sha256:" in record["client"]["image"] for record in found.values())
+    return found
+
+
+def test_vllm_is_measured_with_its_own_client() -> None:
+    for record in measured("vllm").values():
+        assert record["client"]["image"] == record["plan"]["image"] and record["engine_says"]["version"] == "0.32.0"
+        metrics = record["points"][0]["metrics"]
+        assert metrics["acceptance_length"] > 1 and metrics["prefix_hit_rate"] < 0.1 and metrics["kv_pool_tokens"] > 0
+        assert record["points"][0]["gpus"]["count"] == 8
+
+
 def running_containers() -> dict[str, str]:
     return {h: on_host(h, "docker", "inspect", "--format", "{{.Id}}", "glm-serve-0").strip() for h in inventory()}
 
@@ -240,6 +262,12 @@ def test_sglang_ends_in_a_verified_endpoint_on_every_host() -> None:
     fleet = reports()
     assert len(fleet) == HOSTS and all(report["ok"] for report in fleet.values())
     check_endpoints("reasoning_content")
+
+
+def test_sglang_is_measured_with_vllm_s_client() -> None:
+    for record in measured("sglang").values():
+        assert record["client"]["image"].startswith("vllm/vllm-openai@sha256:")
+        assert record["plan"]["image"].startswith("lmsysorg/sglang@sha256:")
 
 
 def test_sglang_stops_cleanly_under_systemd() -> None:

@@ -52,8 +52,15 @@ def edit(copy: Path, file: str, old: str, new: str) -> None:
         ("known_issues.yml", "model_types: [glm_moe_dsa]\n", "model_types: [glm6]\n", r"unknown model type 'glm6'"),
         ("known_issues.yml", "architectures: [sm100, sm103]", "architectures: [sm10, sm103]",
          r"unknown architecture 'sm10'"),
-        ("prices.yml", "prices:", "price:", r"expected the top-level keys \['prices'\], found \['price'\]"),
+        ("prices.yml", "prices:", "price:", r"expected the top-level keys \['managed', 'prices'\]"),
         ("prices.yml", "prices:", "prices: [", r"prices\.yml: is not YAML"),
+        ("prices.yml", "blended: 0.74", "input: 0.74", r"managed\[2\]: expected either blended, or input and output"),
+        ("prices.yml", "model: GLM-5.1, blended", "model: GLM-9, blended", r"managed\[2\]: unknown model 'GLM-9'"),
+        ("workloads.yml", "interface: chat", "interface: talk", r"expected one of chat, completions, found 'talk'"),
+        ("workloads.yml", "input_tokens: 8192", "input_tokens: 0", r"glm51_agentic: expected lengths and numbers of 1"),
+        ("workloads.yml", "points: [{prompts: 512, parallel: 32}]", "points: []", r"points: expected at least one"),
+        ("published.yml", "parallel: 32", "parallel: 33", r"glm51_agentic has no point of 512 prompts, 33 parallel"),
+        ("published.yml", "workload: glm51_agentic", "workload: mine", r"published\[0\]: unknown workload 'mine'"),
     ],
 )  # fmt: skip
 def test_broken_files_are_refused(copy: Path, file: str, old: str, new: str, message: str) -> None:

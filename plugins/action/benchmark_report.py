@@ -1,0 +1,105 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Make the report of benchmarks. Documented in ``plugins/modules/benchmark_report.py``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+from ansible_collections.glm.fleet.plugins.plugin_utils import (
+    benchmark_chart,
+    benchmark_page,
+    benchmark_record,
+    benchmark_view,
+    catalog,
+    verdict,
+)
+
+display = Display()
+ARGUMENTS = {
+    "state_dir": {"type": "path", "required": True},
+    "hosts": {"type": "list", "elements": "str", "default": []},
+    "records": {"type": "list", "elements": "path", "default": []},
+    "title": {"type": "str", "default": "Benchmarks"},
+    "usd_per_hour": {"type": "float", "default": 0.0},
+}
+
+
+class ActionModule(ActionBase):
+    """Read records, write the page and the Markdown, say where they are."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result = super().run(tmp, task_vars)
+        _checked, args = self.validate_argument_spec(argument_spec=ARGUMENTS)
+        if self._task.check_mode:
+            return {**result, "changed": False, "skipped": True, "msg": "check mode: nothing was measured"}
+        if not benchmark_chart.available():
+            return {**result, **_failed("matplotlib to draw charts with, found none", "pip install matplotlib")}
+        known = catalog.load()
+        everything = benchmark_record.load(args["state_dir"])
+        chosen = _read(args["records"]) if args["records"] or args["hosts"] else _newest(everything)
+        missing = [host for host in args["hosts"] if host not in {record["host"] for record in chosen}]
+        if not chosen:
+            what = f"at least one measurement in {benchmark_record.folder(args['state_dir'])}"
+            return {**result, **_failed(f"{what}, found none", "read the errors above, or run benchmark.yml")}
+        sections = [benchmark_view.section(one, everything, known, args["usd_per_hour"]) for one in chosen]
+        page, markdown = benchmark_page.render(sections, args["title"])
+        folder = benchmark_record.folder(args["state_dir"])
+        try:
+            files = {"page": folder / "report.html", "markdown": folder / "report.md"}
+            verdict.write_text(files["page"], page)
+            verdict.write_text(files["markdown"], markdown)
+        except OSError as exc:
+            found = f"a folder that can be written, found {folder}: {exc.strerror or exc}"
+            return {**result, **_failed(found, "make room there or set glm_state_dir")}
+        for line in _lines(sections, files["page"]):
+            display.display(line)
+        reasons = [f"{one['host']}: {benchmark_record.failure_text(one)}" for one in chosen if not one["ok"]]
+        reasons += [f"{host}: nothing was measured, see its errors above" for host in missing]
+        if reasons:
+            text = "\n".join([f"every host measured and answering well, found {len(reasons)} that are not", *reasons])
+            result.update(_failed(text, f"see {files['page']}"))
+        names = {name: str(path) for name, path in files.items()}
+        return {**result, "changed": False, **names, "records": [record["id"] for record in chosen]}
+
+
+def _failed(expected: str, remedy: str) -> dict[str, Any]:
+    return {"failed": True, "msg": f"controller, benchmark report: expected {expected}.\n  Next: {remedy}."}
+
+
+def _read(paths: list[str]) -> list[dict[str, Any]]:
+    return [json.loads(Path(path).expanduser().read_text(encoding="utf-8")) for path in paths]
+
+
+def _newest(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The newest of each host, replica and workload."""
+    found = {(one["host"], one["plan"]["replica"], one["workload"]["name"]): one for one in records}
+    return list(found.values())
+
+
+def _lines(sections: list[benchmark_view.Section], page: Path) -> list[str]:
+    """The headline of each section for the terminal."""
+    lines = [""]
+    for section in sections:
+        record, best = section.record, section.best
+        head = f"{record['host']}  {record['workload']['name']}"
+        if best is None:
+            reason = record["trouble"]["cause"] if record["trouble"] else "no points"
+            lines.append(f"{head}  NOT A MEASUREMENT: {reason}")
+            continue
+        figures = best.figures
+        lines.append(
+            f"{head}  {figures.generation:,.1f} tok/s out, {figures.per_user or 0:,.1f} per user at {best.users} "
+            f"parallel, first token after {figures.ttft_mean_ms or 0:,.0f} ms"
+        )
+        lines += [f"  {row.ratio:.2f}x {row.who} ({row.where}) at {row.users} parallel" for row in section.compared]
+    return [*lines, "", f"Report: {page}"]

@@ -1,0 +1,117 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Controller side of ``glm.fleet.benchmark_run``: what to run, progress while a host measures, and the record of it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from ansible_collections.glm.fleet.plugins.modules.benchmark_run import ARGUMENTS
+from ansible_collections.glm.fleet.plugins.plugin_utils import benchmark_record, benchmark_runs, catalog, unit
+from ansible_collections.glm.fleet.plugins.plugin_utils.followed import Failed, FollowedAction
+
+
+class ActionModule(FollowedAction):
+    """Choose the client and its runs, start them on the host, watch, judge, keep."""
+
+    MODULE = "glm.fleet.benchmark_run"
+    LABEL = "benchmark"
+    ARGUMENTS = ARGUMENTS
+    INTERNAL = ("phase", "job")
+
+    def _outcome(self) -> dict[str, Any]:
+        plan = self._args["plan"]
+        if self._task.check_mode:
+            return {"changed": False, "skipped": True, "msg": "check mode: nothing was measured"}
+        if (plan.get("node") or {}).get("rank"):
+            msg = f"rank {plan['node']['rank']} has no endpoint of its own; the head {plan['node']['head_address']} has"
+            return {"changed": False, "skipped": True, "msg": msg}
+        self._prepare(plan)
+        started = self._on_host("start", job=self._job)
+        if started.get("reattached"):
+            self._say("an earlier run's measurement still goes on, watching it")
+        state = self._watch(started["state"])
+        return self._kept(plan, state)
+
+    def _prepare(self, plan: dict[str, Any]) -> None:
+        """Decide everything that can be decided without the host. Raises Failed."""
+        args = self._args
+        folder = args["folder"] or f"{plan['paths']['data']}/benchmarks/{plan['replica']}"
+        try:
+            self._workload = benchmark_runs.workload(
+                catalog.load(), args["workload"], args["workloads"], args["scale"]
+            )
+            self._client = benchmark_runs.client(plan, folder, args["client_image"], args["client_path"])
+            seed = int(time.time()) if args["seed"] is None else args["seed"]
+            self._runs = benchmark_runs.runs(
+                plan, self._workload, self._client, args["repeats"], args["warmup"], seed
+            )
+        except (benchmark_runs.RunError, catalog.CatalogError) as exc:
+            raise Failed({"msg": str(exc)}) from exc
+        self._job = {
+            "folder": folder,
+            "fingerprint": benchmark_runs.fingerprint(plan, self._workload, args["repeats"], args["warmup"]),
+            "address": unit.probe_address(plan["listen"]["address"]),
+            "port": plan["listen"]["port"],
+            "model": plan["served_model_name"],
+            "tokens": self._workload.input_tokens + self._workload.output_tokens,
+            "program": self._client.program,
+            "container": benchmark_runs.container(plan, self._client),
+            "runs": self._runs,
+        }
+
+    def _watch(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Follow the runs to their end and return the last state."""
+        spoken = 0
+        while True:
+            outcome = self._status(job=self._job)
+            state = outcome["state"]
+            for done in state["outcomes"][spoken:]:
+                self._say(done_line(done))
+            spoken = len(state["outcomes"])
+            if state["finished"]:
+                return state
+            if state["now"]:
+                self._say(progress_line(state))
+            time.sleep(self._args["poll"])
+
+    def _kept(self, plan: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
+        # A job that another call began has its own seeds; the host knows what it ran.
+        runs = state.get("runs") or self._runs
+        record = benchmark_record.make(
+            self._host(), plan, self._workload, self._client, runs, state, self._args["quality"]
+        )
+        try:
+            file = benchmark_record.keep(self._args["state_dir"], record)
+        except OSError as exc:
+            text = f"expected to keep the record in {self._args['state_dir']}, found {exc.strerror or exc}. Next: make"
+            raise Failed({"msg": f"{text} room there or set glm_state_dir to a folder that can be written."}) from exc
+        answer = {"changed": False, "ok": record["ok"], "record": record, "file": str(file)}
+        if record["ok"] or not self._args["strict"]:
+            return answer
+        head = f"{self._host()}: {self.LABEL}: "
+        return {**answer, "failed": True, "msg": f"{head}{benchmark_record.failure_text(record)}\n  Record: {file}"}
+
+
+def progress_line(state: dict[str, Any]) -> str:
+    """One line for people from the state of a job on its host."""
+    now = state["now"]
+    parts = [f"run {now['run']} of {state['total']} ({now['name']})"]
+    if now["done"] is not None:
+        parts.append(f"{now['done']} of {now['prompts']} done")
+    if now["running"] is not None:
+        parts.append(f"{now['running']:.0f} running, {now['waiting'] or 0:.0f} waiting")
+    if now["kv_usage"] is not None:
+        parts.append(f"KV cache {100 * now['kv_usage']:.0f} % full")
+    return ", ".join([*parts, f"{now['seconds']} s"])
+
+
+def done_line(outcome: dict[str, Any]) -> str:
+    """One line for people when a run ended."""
+    result = outcome["result"]
+    if not result or outcome.get("error") or result["failed"]:
+        return f"{outcome['name']}: no measurement, after {outcome['seconds']:.0f} s"
+    rate, ttft = result["output_throughput"], result["mean_ttft_ms"]
+    return f"{outcome['name']}: {rate:,.1f} tok/s out, first token after {ttft:,.0f} ms, {outcome['seconds']:.0f} s"

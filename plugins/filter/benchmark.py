@@ -1,0 +1,28 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Jinja filters for the role ``benchmark``: a thin door to plugin_utils/benchmark_runs.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+
+from ansible_collections.glm.fleet.plugins.plugin_utils import benchmark_runs, catalog
+
+
+def benchmark_client(plan: Mapping[str, Any], own: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The plan with the image of vLLM's client in the place of the engine's."""
+    try:
+        return benchmark_runs.client_plan(catalog.load(), plan, own or {})
+    except (benchmark_runs.RunError, catalog.CatalogError) as exc:
+        raise AnsibleFilterError(str(exc)) from exc
+
+
+class FilterModule:
+    """Filters of this file."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {"benchmark_client": benchmark_client}

@@ -1,0 +1,150 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What an engine and its GPUs say about themselves while they are measured.
+
+This module util is PRIVATE to the collection. Pure parsing and summing: ``/metrics`` of vLLM and SGLang (Prometheus'
+text format) becomes one small set of names, and the samples of a run become one summary.
+
+Sources: vllm/v1/metrics/loggers.py 0.32.0, sglang/srt/metrics/collector.py 0.5.10 (which needs ``--enable-metrics``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Optional
+
+_LINE = re.compile(r"^([A-Za-z_:][A-Za-z0-9_:]*)(?:\{(.*)\})?\s+(\S+)")
+_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+
+# Our name: names in the engines' metrics. Several ranks of an engine are summed, of a share the largest counts.
+_SUMMED: dict[str, tuple[str, ...]] = {
+    "running": ("vllm:num_requests_running", "sglang:num_running_reqs"),
+    "waiting": ("vllm:num_requests_waiting", "sglang:num_queue_reqs"),
+    "finished": ("vllm:request_success_total", "sglang:num_requests_total"),
+    "prompt_tokens": ("vllm:prompt_tokens_total", "sglang:prompt_tokens_total"),
+    "generation_tokens": ("vllm:generation_tokens_total", "sglang:generation_tokens_total"),
+    "prefix_queries": ("vllm:prefix_cache_queries_total", "sglang:prompt_tokens_total"),
+    "prefix_hits": ("vllm:prefix_cache_hits_total", "sglang:cached_tokens_total"),
+    "drafts": ("vllm:spec_decode_num_drafts_total",),
+    "draft_tokens": ("vllm:spec_decode_num_draft_tokens_total",),
+    "accepted_tokens": ("vllm:spec_decode_num_accepted_tokens_total",),
+    "preemptions": ("vllm:num_preemptions_total",),
+    "pool_tokens": ("sglang:max_total_num_tokens",),
+}
+_LARGEST: dict[str, tuple[str, ...]] = {
+    "kv_usage": ("vllm:kv_cache_usage_perc", "sglang:token_usage"),
+    "acceptance_length": ("sglang:spec_accept_length",),
+}
+SMI_FIELDS = ("name", "driver_version", "clocks.sm", "clocks.max.sm", "clocks.mem", "power.draw", "temperature.gpu")
+
+
+def parse(text: str) -> dict[str, float]:
+    """The metrics of one moment under our names; what the engine does not offer is absent."""
+    summed: dict[str, float] = {}
+    largest: dict[str, float] = {}
+    for line in text.splitlines():
+        match = _LINE.match(line)
+        if not match:
+            continue
+        name, labels, value = match.group(1), match.group(2) or "", _number(match.group(3))
+        if name == "vllm:cache_config_info":
+            _add(summed, "pool_tokens", _pool(dict(_LABEL.findall(labels))))
+        if value is None:
+            continue
+        for ours, theirs in _SUMMED.items():
+            if name in theirs:
+                _add(summed, ours, value)
+        for ours, theirs in _LARGEST.items():
+            if name in theirs:
+                largest[ours] = max(largest.get(ours, 0.0), value)
+    return {**summed, **largest}
+
+
+def _add(found: dict[str, float], name: str, value: Optional[float]) -> None:
+    if value is not None:
+        found[name] = found.get(name, 0.0) + value
+
+
+def _pool(labels: Mapping[str, str]) -> Optional[float]:
+    """Tokens that fit in a vLLM engine's KV cache."""
+    blocks, size = _number(labels.get("num_gpu_blocks", "")), _number(labels.get("block_size", ""))
+    return None if blocks is None or size is None else blocks * size
+
+
+def _number(text: str) -> Optional[float]:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if value == value else None
+
+
+def summary(samples: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """One run's samples, oldest first, as one record; a figure that cannot be known is None."""
+    first, last = (samples[0], samples[-1]) if samples else ({}, {})
+
+    def grown(name: str) -> Optional[float]:
+        return last[name] - first[name] if name in first and name in last else None
+
+    def peak(name: str) -> Optional[float]:
+        values = [sample[name] for sample in samples if name in sample]
+        return max(values) if values else None
+
+    drafts, drafted, accepted = grown("drafts"), grown("draft_tokens"), grown("accepted_tokens")
+    length = 1 + (accepted or 0) / drafts if drafts else peak("acceptance_length")
+    return {
+        "samples": len(samples),
+        "kv_usage_max": peak("kv_usage"),
+        "kv_pool_tokens": last.get("pool_tokens"),
+        "running_max": peak("running"),
+        "waiting_max": peak("waiting"),
+        "prefix_hit_rate": _share(grown("prefix_hits"), grown("prefix_queries")),
+        "acceptance_rate": _share(accepted, drafted),
+        "acceptance_length": length,
+        "preemptions": grown("preemptions"),
+        "generation_tokens": grown("generation_tokens"),
+    }
+
+
+def _share(part: Optional[float], whole: Optional[float]) -> Optional[float]:
+    return None if part is None or not whole else part / whole
+
+
+def parse_smi(text: str) -> list[dict[str, Any]]:
+    """GPUs out of ``nvidia-smi --query-gpu=… --format=csv,noheader,nounits`` with SMI_FIELDS; None is not told."""
+    gpus = []
+    for line in text.splitlines():
+        columns = [column.strip() for column in line.split(",")]
+        if len(columns) != len(SMI_FIELDS):
+            continue
+        name, driver, *numbers = columns
+        keys = ("sm_mhz", "sm_max_mhz", "memory_mhz", "watts", "celsius")
+        gpus.append({"name": name, "driver": driver, **dict(zip(keys, map(_number, numbers)))})
+    return gpus
+
+
+def gpu_summary(samples: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """What the GPUs were and how they ran: clocks below the most show heat or a power limit. None: not told."""
+    rows = [gpu for sample in samples for gpu in sample]
+
+    def values(key: str) -> list[float]:
+        return [row[key] for row in rows if row.get(key) is not None]
+
+    def extreme(key: str, which: Any) -> Optional[float]:
+        found = values(key)
+        return which(found) if found else None
+
+    return {
+        "samples": len(samples),
+        "names": sorted({row["name"] for row in rows}),
+        "count": max((len(sample) for sample in samples), default=0),
+        "drivers": sorted({row["driver"] for row in rows}),
+        "sm_mhz_min": extreme("sm_mhz", min),
+        "sm_mhz_max": extreme("sm_mhz", max),
+        "sm_mhz_limit": extreme("sm_max_mhz", max),
+        "memory_mhz": extreme("memory_mhz", max),
+        "watts_max": extreme("watts", max),
+        "celsius_max": extreme("celsius", max),
+    }

@@ -1,0 +1,309 @@
+#!/usr/bin/python
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Measure a served endpoint from its own host with the engine's benchmark client."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: benchmark_run
+short_description: Measure an endpoint with the engine's own client
+version_added: 0.1.0
+description:
+  - Runs C(vllm bench serve) against the endpoint of a serving plan - one run to warm up, then every point of a workload
+    as often as asked - and samples the engine's metrics and the GPUs meanwhile.
+  - The client's result decides and not its exit status, which is 0 also when every request failed. A run in which a
+    request failed, or an answer ended early, is no measurement and fails the task with the first error and its cause.
+  - The runs go on on the host without the controller, which looks every O(poll) seconds and prints a line. An
+    interrupted call finds them again.
+  - Has an action plugin of the same name, which knows the workloads, follows the runs and keeps the result on the
+    controller.
+options:
+  plan:
+    description: The serving plan of the replica to measure.
+    type: dict
+    required: true
+  workload:
+    description: Name of the workload, in the catalogue or in O(workloads).
+    type: str
+    required: true
+  workloads:
+    description: Workloads of one's own by name, in the form of C(catalog/workloads.yml).
+    type: dict
+    default: {}
+  scale:
+    description: Share of the workload's tokens, prompts and parallel requests to send. Less than 1 is a rehearsal.
+    type: float
+    default: 1.0
+  repeats:
+    description: How often each point is measured. The report shows how far repeats lie apart.
+    type: int
+    default: 1
+  warmup:
+    description: Most requests of the run that warms the engine up, whose figures count for nothing. V(0) leaves it out.
+    type: int
+    default: 32
+  seed:
+    description:
+      - Seed of the first run's prompts; each further run takes the next number, so that none finds the prompts of
+        another in the prefix cache. By default the time.
+    type: int
+  client_image:
+    description: Image with vLLM's client, for engines that have none of their own. It must be on the host.
+    type: str
+    default: ""
+  client_path:
+    description: A C(vllm) program on the host to measure with, in the place of a container.
+    type: str
+    default: ""
+  api_key:
+    description: The endpoint's key.
+    type: str
+  quality:
+    description: What M(glm.fleet.quality_check) found. It becomes part of the record; a failed check fails the task.
+    type: list
+    elements: dict
+    default: []
+  strict:
+    description:
+      - Whether a run that is no measurement, or a failed check of O(quality), fails the task. Otherwise RV(ok) says so,
+        and M(glm.fleet.benchmark_report) fails with the reason after it made the report.
+    type: bool
+    default: true
+  run_timeout:
+    description: Seconds that one run of the client may take.
+    type: int
+    default: 14400
+  sample_seconds:
+    description: Seconds between two looks at the engine's metrics and the GPUs.
+    type: float
+    default: 5.0
+  poll:
+    description: Seconds between two lines of progress.
+    type: int
+    default: 15
+  folder:
+    description:
+      - Folder on the host for the client's results and logs. By default one in C(benchmarks) in the plan's data folder.
+    type: path
+  state_dir:
+    description: Folder on the controller. The record goes to C(benchmarks) in it.
+    type: path
+    required: true
+  phase:
+    description: What part of the work to do. Set by the action plugin.
+    type: str
+    choices: [start, status]
+    default: start
+  job:
+    description: What to run. Set by the action plugin.
+    type: dict
+attributes:
+  check_mode:
+    support: full
+    description: Nothing is measured and the task is skipped.
+  diff_mode:
+    support: none
+    description: It changes nothing that has a diff.
+  action:
+    support: full
+    description: Runs on the controller around the module.
+author:
+  - glm.fleet contributors (@glm-fleet)
+"""
+
+EXAMPLES = r"""
+- name: Measure the endpoint as Lambda did
+  glm.fleet.benchmark_run:
+    plan: "{{ ansible_facts['glm_plan'] }}"
+    workload: glm51_agentic
+    repeats: 3
+    api_key: "{{ lookup('glm.fleet.api_key', '~/.local/state/glm-fleet/default/api_key') }}"
+    state_dir: ~/.local/state/glm-fleet/default
+
+- name: Measure a workload of one's own
+  glm.fleet.benchmark_run:
+    plan: "{{ ansible_facts['glm_plan'] }}"
+    workload: support_chat
+    workloads:
+      support_chat:
+        text: Short questions, short answers.
+        interface: chat
+        input_tokens: 600
+        output_tokens: 200
+        points:
+          - {prompts: 200, parallel: 20}
+        source: {who: our own traffic of October}
+    state_dir: ~/.local/state/glm-fleet/default
+"""
+
+RETURN = r"""
+ok:
+  description: Whether every run was a measurement.
+  type: bool
+  returned: always
+record:
+  description: What was measured, and all that it depends on. The file has the same.
+  type: dict
+  returned: when anything was measured
+file:
+  description: Where the record is on the controller.
+  type: str
+  returned: when anything was measured
+"""
+
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.glm.fleet.plugins.module_utils._bench_job import Folder, Job
+from ansible_collections.glm.fleet.plugins.module_utils._endpoint import Endpoint, NoAnswer, ask
+from ansible_collections.glm.fleet.plugins.module_utils._host_commands import run
+from ansible_collections.glm.fleet.plugins.module_utils._host_probe import ProbeError, device_arguments
+
+ARGUMENTS = {
+    "plan": {"type": "dict", "required": True},
+    "workload": {"type": "str", "required": True},
+    "workloads": {"type": "dict", "default": {}},
+    "scale": {"type": "float", "default": 1.0},
+    "repeats": {"type": "int", "default": 1},
+    "warmup": {"type": "int", "default": 32},
+    "seed": {"type": "int"},
+    "client_image": {"type": "str", "default": ""},
+    "client_path": {"type": "str", "default": ""},
+    "api_key": {"type": "str", "no_log": True},
+    "quality": {"type": "list", "elements": "dict", "default": []},
+    "strict": {"type": "bool", "default": True},
+    "run_timeout": {"type": "int", "default": 14400},
+    "sample_seconds": {"type": "float", "default": 5.0},
+    "poll": {"type": "int", "default": 15},
+    "folder": {"type": "path"},
+    "state_dir": {"type": "path", "required": True},
+    "phase": {"type": "str", "choices": ["start", "status"], "default": "start"},
+    "job": {"type": "dict"},
+}
+ANSWER_SECONDS = 120
+
+
+class Measurement:
+    """One call on the host: begin the job, or say how far it is."""
+
+    def __init__(self, module: AnsibleModule) -> None:
+        self.module = module
+        self.job = module.params["job"]
+        self.folder = Folder(Path(self.job["folder"]))
+        self.endpoint = Endpoint(
+            address=self.job["address"],
+            port=int(self.job["port"]),
+            model=self.job["model"],
+            api_key=module.params["api_key"],
+            timeout=ANSWER_SECONDS,
+        )
+
+    def run(self) -> None:
+        if self.module.params["phase"] == "start":
+            self.start()
+        state = self.folder.state()
+        running = self.folder.running()
+        if not running and not state.get("finished"):
+            self.module.fail_json(
+                msg="expected the measurement to go on on the host, found that its process ended without a word "
+                "(killed, or out of memory). Next: read the kernel's log there and run this again."
+            )
+        self.module.exit_json(changed=False, running=running, state=state)
+
+    def start(self) -> None:
+        state = self.folder.state()
+        if self.folder.running():
+            if state.get("fingerprint") != self.job["fingerprint"]:
+                self.module.fail_json(
+                    msg=f"expected no other measurement of this replica, found one that began {self.age(state)} ago "
+                    "and goes on. Next: wait for it; two at once measure each other."
+                )
+            self.module.exit_json(changed=False, running=True, reattached=True, state=state)
+        self.require_endpoint()
+        try:
+            job = self.made()
+        except ProbeError as error:
+            self.module.fail_json(msg=f"expected the plan's devices on the host, but {error}.")
+        if job.stop:
+            # A client whose job was killed may still be there, and go on measuring.
+            run(tuple(job.stop), 60)
+        self.folder.start(job)
+        self.module.exit_json(changed=False, running=True, reattached=False, state=self.folder.state())
+
+    @staticmethod
+    def age(state: dict) -> str:
+        return f"{max(0, round((state.get('updated', 0) - state.get('started', 0)) / 60))} min"
+
+    def require_endpoint(self) -> None:
+        """Refuse what cannot be measured before anything is: the client would only say so in its result."""
+        where = f"http://{self.endpoint.address}:{self.endpoint.port}"
+        try:
+            answer = ask(self.endpoint, "GET", "/v1/models", key=self.endpoint.api_key)
+        except NoAnswer as error:
+            self.module.fail_json(
+                msg=f"expected an endpoint at {where}, found none: {error}. Next: check the unit (systemctl status "
+                "glm-serve-0) and the address and port of the plan."
+            )
+        if answer.status in (401, 403):
+            self.module.fail_json(
+                msg=f"expected {where} to take the key, found {answer.short()}. Next: use the key it was started with "
+                "(glm_api_key_file)."
+            )
+        cards = (answer.body.get("data") or []) if isinstance(answer.body, dict) else []
+        names = [card.get("id") for card in cards]
+        if self.endpoint.model not in names:
+            found = ", ".join(map(str, names)) or answer.short()
+            self.module.fail_json(
+                msg=f"expected {where} to serve {self.endpoint.model}, found {found}. Next: compare "
+                "glm_served_model_name with what was deployed."
+            )
+        context = cards[names.index(self.endpoint.model)].get("max_model_len")
+        if context and context < self.job["tokens"]:
+            self.module.fail_json(
+                msg=f"expected a context of at least {self.job['tokens']} tokens for this workload, found {context}. "
+                "Next: serve with a longer one (glm_engine_args), or choose another glm_workload."
+            )
+
+    def made(self) -> Job:
+        container = self.job["container"]
+        command = [self.job["program"]] if not container else self.docker(container)
+        environment = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+        if self.endpoint.api_key:
+            environment["OPENAI_API_KEY"] = self.endpoint.api_key
+        return Job(
+            fingerprint=self.job["fingerprint"],
+            endpoint=self.endpoint,
+            command=command,
+            runs=self.job["runs"],
+            stop=["docker", "rm", "--force", container["name"]] if container else [],
+            environment=environment,
+            run_timeout=self.module.params["run_timeout"],
+            sample_seconds=self.module.params["sample_seconds"],
+        )
+
+    def docker(self, container: dict) -> list:
+        """The client in a container: on the host's network, where it reaches also an endpoint bound to loopback."""
+        argv = ["docker", "run", "--rm", "--init", "--name", container["name"], "--network", "host", "--pull=never"]
+        argv += ["--log-driver", "none", "--security-opt", "no-new-privileges"]
+        # It computes nothing, but vLLM looks for a device before it reads its arguments.
+        argv += device_arguments(self.module.params["plan"])
+        # Without values: docker takes them from its own environment, so no list of processes shows the key.
+        for name in ("HF_HUB_OFFLINE", "VLLM_NO_USAGE_STATS", "DO_NOT_TRACK", "OPENAI_API_KEY"):
+            argv += ["--env", name]
+        argv += ["--mount", f"type=bind,source={container['hf_home']},target={container['hf_target']},readonly"]
+        argv += ["--mount", f"type=bind,source={self.folder.path},target={container['results']}"]
+        return [*argv, "--entrypoint", self.job["program"], container["image"]]
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    if module.check_mode:
+        module.exit_json(changed=False, skipped=True, msg="check mode: nothing was measured")
+    Measurement(module).run()
+
+
+if __name__ == "__main__":
+    main()

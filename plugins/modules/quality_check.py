@@ -1,0 +1,148 @@
+#!/usr/bin/python
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Ask a served model questions whose answers show that nothing is broken between its weights and its API."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: quality_check
+short_description: A smoke test of what a served model can
+version_added: 0.1.0
+description:
+  - Asks an endpoint, on its host, with the author's sampling parameters for each kind of work, in each thinking mode,
+    for tool calls over several turns, and for a number hidden in a long prompt. Needs only Python's standard library.
+  - Finds broken templates, parsers, caches and kernels. It ranks no models.
+options:
+  plan:
+    description: The serving plan of the replica. Its contract has the parameters.
+    type: dict
+    required: true
+  checks:
+    description: What to ask.
+    type: list
+    elements: str
+    choices: [sampling, thinking_interleaved, thinking_preserved, thinking_off, tool_turns, needle]
+    default: [sampling, thinking_interleaved, thinking_preserved, thinking_off, tool_turns, needle]
+  address:
+    description: Address of the endpoint as seen from the host.
+    type: str
+    required: true
+  api_key:
+    description: The endpoint's key.
+    type: str
+  needle_tokens:
+    description: Tokens of the text in which the number is hidden; less in a shorter context.
+    type: int
+    default: 32000
+  timeout:
+    description: Seconds to wait for one answer.
+    type: int
+    default: 600
+  max_tokens:
+    description: Most tokens of one answer.
+    type: int
+    default: 4096
+  strict:
+    description: Whether a failed check fails the task. Otherwise RV(ok) says so.
+    type: bool
+    default: true
+attributes:
+  check_mode:
+    support: full
+    description: In check mode nothing is asked and the task is skipped.
+  diff_mode:
+    support: none
+    description: It changes nothing.
+author:
+  - glm.fleet contributors (@glm-fleet)
+"""
+
+EXAMPLES = r"""
+- name: Ask for everything that is quick
+  glm.fleet.quality_check:
+    plan: "{{ ansible_facts['glm_plan'] }}"
+    address: "{{ ansible_facts['glm_plan']['listen']['address'] }}"
+    checks: [sampling, thinking_off, tool_turns]
+    api_key: "{{ lookup('glm.fleet.api_key', '~/.local/state/glm-fleet/default/api_key') }}"
+"""
+
+RETURN = r"""
+ok:
+  description: Whether every check passed.
+  type: bool
+  returned: always
+checks:
+  description: One entry per check - C(name), C(ok), C(expected), C(found), C(remedy), C(seconds).
+  type: list
+  elements: dict
+  returned: always
+  sample:
+    - name: needle
+      ok: true
+      expected: a number hidden in a long prompt is found again
+      found: found in 31874 prompt tokens
+      remedy: ""
+      seconds: 3.1
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.glm.fleet.plugins.module_utils._endpoint import Endpoint
+from ansible_collections.glm.fleet.plugins.module_utils._quality import KINDS, Asked, run_quality
+
+
+def asked(params: dict) -> Asked:
+    """What the task wants to know, and of whom."""
+    plan = params["plan"]
+    contract = plan["contract"]
+    endpoint = Endpoint(
+        address=params["address"],
+        port=int(plan["listen"]["port"]),
+        model=plan["served_model_name"],
+        api_key=params["api_key"],
+        reasoning_field=contract["reasoning_field"],
+        thinking_on=contract["thinking_on"],
+        thinking_off=contract.get("thinking_off") or None,
+        timeout=params["timeout"],
+        max_tokens=params["max_tokens"],
+    )
+    return Asked(
+        endpoint=endpoint,
+        kinds=tuple(params["checks"]),
+        sampling=contract.get("sampling") or {},
+        thinking_preserved=contract.get("thinking_preserved"),
+        needle_tokens=params["needle_tokens"],
+    )
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "plan": {"type": "dict", "required": True},
+            "checks": {"type": "list", "elements": "str", "choices": list(KINDS), "default": list(KINDS)},
+            "address": {"type": "str", "required": True},
+            "api_key": {"type": "str", "no_log": True},
+            "needle_tokens": {"type": "int", "default": 32000, "no_log": False},
+            "timeout": {"type": "int", "default": 600},
+            "max_tokens": {"type": "int", "default": 4096, "no_log": False},
+            "strict": {"type": "bool", "default": True},
+        },
+        supports_check_mode=True,
+    )
+    if module.check_mode:
+        module.exit_json(changed=False, skipped=True, ok=False, checks=[], msg="check mode: nothing was asked")
+    checks = run_quality(asked(module.params))
+    failed = [check for check in checks if not check["ok"]]
+    if failed and module.params["strict"]:
+        text = "; ".join(
+            f"{check['name']}: expected {check['expected']}, found {check['found']}. Next: {check['remedy']}"
+            for check in failed
+        )
+        module.fail_json(msg=f"quality: {text}", changed=False, ok=False, checks=checks)
+    module.exit_json(changed=False, ok=not failed, checks=checks)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,218 @@
+"""Jobs on a host: a real client process, a real HTTP engine, and every way in which a run is no measurement."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.glm.fleet.plugins.module_utils import _bench_metrics as metrics
+from ansible_collections.glm.fleet.plugins.module_utils._bench_job import Folder, Job
+from ansible_collections.glm.fleet.plugins.module_utils._endpoint import Endpoint
+from ansible_collections.glm.fleet.plugins.plugin_utils import benchmark_record, benchmark_runs, catalog
+from tests.unit.serve.plans import plan
+from tests.unit.verify.fake_engine import KEY, MODEL, Behaviour, engine
+
+CLIENT = Path(__file__).parent / "toy_client.py"
+WORKLOAD = catalog.Workload(
+    name="small",
+    text="A small one.",
+    interface="chat",
+    input_tokens=64,
+    output_tokens=16,
+    points=[catalog.Point(4, 2), catalog.Point(12, 6)],
+    source=catalog.Source("a test"),
+)
+
+
+def measure(
+    tmp_path: Path, port: int, environment: dict[str, str] | None = None, *, timeout: float = 60, silence: float = 60,
+    **changes: Any,
+) -> dict[str, Any]:
+    """The record of the workload against that port."""
+    made = plan(**{"listen": {"address": "127.0.0.1", "port": port, "container_port": port}, **changes})
+    client = benchmark_runs.client(made, str(tmp_path), "", str(CLIENT))
+    runs = benchmark_runs.runs(made, WORKLOAD, client, repeats=2, warmup=2, seed=7)
+    job = Job(
+        fingerprint="one",
+        endpoint=Endpoint("127.0.0.1", port, made["served_model_name"], KEY, timeout=0.5),
+        command=[client.program],
+        runs=runs,
+        environment={"OPENAI_API_KEY": KEY, **(environment or {})},
+        run_timeout=timeout,
+        silence_timeout=silence,
+        sample_seconds=0.05,
+    )
+    folder = Folder(tmp_path)
+    assert folder.start(job)
+    state = finished(folder)
+    return benchmark_record.make("gpu-1", made, WORKLOAD, client, state["runs"], state)
+
+
+def finished(folder: Folder) -> dict[str, Any]:
+    """The last state of a job, waited for."""
+    deadline = time.monotonic() + 60
+    while folder.running():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert folder.state()["finished"]
+    return folder.state()
+
+
+def test_a_good_engine_is_measured(tmp_path: Path) -> None:
+    with engine(Behaviour(seconds=0.03)) as (behaviour, port):
+        record = measure(tmp_path, port)
+    assert record["ok"] and record["trouble"] is None
+    assert [run["name"] for run in record["runs"]] == [
+        "warm-up, 2 prompts",
+        "4 prompts, 2 parallel, repeat 1 of 2",
+        "4 prompts, 2 parallel, repeat 2 of 2",
+        "12 prompts, 6 parallel, repeat 1 of 2",
+        "12 prompts, 6 parallel, repeat 2 of 2",
+    ]
+    assert len(behaviour.requests) == 2 + 2 * 4 + 2 * 12
+    assert [run["seed"] for run in record["runs"]] == [7, 8, 9, 10, 11]
+    assert record["engine_says"] == {"version": "0.32.0", "source": "/version"}
+    small, large = record["points"]
+    assert (small["users"], large["users"]) == (2, 6)
+    assert small["generation_spread"]["count"] == 2 and small["generation_spread"]["relative"] is not None
+    assert large["figures"]["generation"] > small["figures"]["generation"] > 0
+    assert small["figures"]["per_user"] == pytest.approx(small["figures"]["generation"] / 2)
+
+
+def test_the_engine_s_own_metrics_are_kept(tmp_path: Path) -> None:
+    with engine(Behaviour(seconds=0.1)) as (_behaviour, port):
+        record = measure(tmp_path, port)
+    found = record["points"][-1]["metrics"]
+    assert found["samples"] > 2 and found["kv_pool_tokens"] == 16384
+    assert found["prefix_hit_rate"] == pytest.approx(0.05)
+    assert found["acceptance_rate"] == pytest.approx(0.7) and found["acceptance_length"] == pytest.approx(3.1)
+    assert 0 < found["running_max"] <= 6 and found["kv_usage_max"] == pytest.approx(found["running_max"] / 10)
+
+
+def test_neither_the_key_nor_what_belongs_to_one_request_is_kept(tmp_path: Path) -> None:
+    with engine() as (_behaviour, port):
+        record = measure(tmp_path, port)
+    assert KEY not in json.dumps(record)
+    assert all("itls" not in run["result"] for run in record["runs"])
+    assert not any(KEY.encode() in path.read_bytes() for path in tmp_path.iterdir())
+
+
+def test_a_wrong_name(tmp_path: Path) -> None:
+    with engine(Behaviour(knows_its_name=True)) as (_behaviour, port):
+        record = measure(tmp_path, port, served_model_name="glm-5.1-fp9")
+    assert not record["ok"] and record["runs"][0]["exit_status"] == 0
+    assert record["trouble"]["found"] == "0 of 2 requests completed, 2 failed; the first error: Not Found"
+    assert "does not serve that model name" in record["trouble"]["cause"]
+    assert len(record["runs"]) == 1, "what follows a run that failed is not run"
+
+
+def test_a_dead_port(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    record = measure(tmp_path, port)
+    assert not record["ok"] and record["runs"][0]["exit_status"] == 0
+    assert record["trouble"]["cause"] == "nothing listens at the endpoint's address"
+
+
+def test_an_engine_killed_while_it_answers(tmp_path: Path) -> None:
+    with engine(Behaviour(dies_after=5, seconds=0.02)) as (_behaviour, port):
+        record = measure(tmp_path, port)
+    assert not record["ok"] and record["trouble"]["run"] == "4 prompts, 2 parallel, repeat 1 of 2"
+    # Which of the two that are under way is cut off first is chance.
+    assert re.match(r"[23] of 4 requests completed, [12] failed; the first error: ", record["trouble"]["found"])
+    assert "killed" in record["trouble"]["cause"] and "out-of-memory" in record["trouble"]["remedy"]
+    text = benchmark_record.failure_text(record)
+    assert "Cause: the engine ended, or was killed" in text and "Last lines of the client" not in text
+
+
+def test_an_engine_whose_port_is_held_by_what_a_kill_left(tmp_path: Path) -> None:
+    with engine(Behaviour(freezes_after=3)) as (_behaviour, port):
+        record = measure(tmp_path, port, silence=1.0)
+    assert not record["ok"] and record["trouble"]["run"] == "4 prompts, 2 parallel, repeat 1 of 2"
+    assert record["trouble"]["found"] == "the endpoint said nothing for 1 s, so the client was stopped"
+    assert "killed" in record["trouble"]["cause"]
+
+
+def test_an_overloaded_engine(tmp_path: Path) -> None:
+    with engine(Behaviour(capacity=2, seconds=0.2)) as (_behaviour, port):
+        record = measure(tmp_path, port)
+    assert not record["ok"] and record["trouble"]["run"] == "12 prompts, 6 parallel, repeat 1 of 2"
+    assert "the first error: Service Unavailable" in record["trouble"]["found"]
+    assert "overloaded" in record["trouble"]["cause"] and "fewer requests at once" in record["trouble"]["remedy"]
+    assert [point["users"] for point in record["points"]] == [2], "points before it are kept"
+
+
+def test_a_client_that_breaks_is_told_from_an_engine_that_does(tmp_path: Path) -> None:
+    with engine() as (_behaviour, port):
+        record = measure(tmp_path, port, {"TOY_CLIENT_CRASHES": "1"})
+    assert record["trouble"]["cause"] == "the client failed"
+    assert "exit status 1" in record["trouble"]["found"] and "ImportError: no such thing" in record["trouble"]["found"]
+    assert "Last lines of the client:\n    ImportError: no such thing" in benchmark_record.failure_text(record)
+
+
+def test_a_client_that_never_ends_is_stopped(tmp_path: Path) -> None:
+    with engine(Behaviour(hang=True)) as (_behaviour, port):
+        record = measure(tmp_path, port, timeout=0.5)
+    assert not record["ok"] and "did not end within 0.5 s" in record["trouble"]["found"]
+
+
+def test_one_measurement_of_a_replica_at_a_time(tmp_path: Path) -> None:
+    with engine(Behaviour(seconds=0.2)) as (_behaviour, port):
+        run = {"name": "a", "prompts": 8, "result": "run-0.json", "argv": []}
+        job = Job("one", Endpoint("127.0.0.1", port, MODEL), ["sleep", "1"], [run])
+        folder = Folder(tmp_path)
+        assert folder.start(job) and folder.running()
+        assert not folder.start(job)
+        finished(folder)
+
+
+# --- metrics ---
+
+SGLANG = """# HELP sglang:token_usage The token usage
+sglang:num_running_reqs{model_name="glm",tp_rank="0"} 12.0
+sglang:num_queue_reqs{model_name="glm",tp_rank="0"} 3.0
+sglang:token_usage{model_name="glm"} 0.41
+sglang:spec_accept_length{model_name="glm"} 2.83
+sglang:prompt_tokens_total{model_name="glm"} 1000.0
+sglang:cached_tokens_total{model_name="glm"} 250.0
+sglang:max_total_num_tokens{model_name="glm"} 700000.0
+not a metric
+"""
+
+
+def test_sglang_s_metrics_become_the_same_names() -> None:
+    begin = dict.fromkeys(metrics.parse(SGLANG), 0.0)
+    found = metrics.summary([begin, metrics.parse(SGLANG)])
+    assert found["running_max"] == 12 and found["waiting_max"] == 3 and found["kv_usage_max"] == 0.41
+    assert found["prefix_hit_rate"] == 0.25 and found["acceptance_length"] == 2.83
+    assert found["kv_pool_tokens"] == 700000 and found["acceptance_rate"] is None
+
+
+def test_ranks_of_one_engine_are_summed_and_the_fullest_cache_counts() -> None:
+    text = "\n".join(
+        f'vllm:num_requests_running{{engine="{rank}"}} 4\nvllm:kv_cache_usage_perc{{engine="{rank}"}} 0.{rank + 5}'
+        for rank in range(2)
+    )
+    assert metrics.parse(text) == {"running": 8.0, "kv_usage": 0.6}
+
+
+def test_an_engine_without_metrics_has_no_figures() -> None:
+    for samples in ([], [{}, {}]):
+        found = metrics.summary(samples)
+        assert set(found.values()) == {len(samples), None}
+    assert metrics.gpu_summary([])["sm_mhz_min"] is None
+
+
+def test_gpus_are_summed_up_with_the_lowest_clock() -> None:
+    row = "NVIDIA B200, 580.65.06, {}, 1965, 3996, {}, 61"
+    samples = [metrics.parse_smi(row.format(1965, 700.5)), metrics.parse_smi(row.format(1410, "[N/A]"))]
+    found = metrics.gpu_summary(samples)
+    assert (found["sm_mhz_min"], found["sm_mhz_max"], found["sm_mhz_limit"]) == (1410, 1965, 1965)
+    assert found["names"] == ["NVIDIA B200"] and found["drivers"] == ["580.65.06"] and found["watts_max"] == 700.5

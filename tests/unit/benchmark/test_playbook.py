@@ -1,0 +1,124 @@
+"""The playbook from end to end on this machine: a real client process against a real HTTP engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.serve.plans import plan
+from tests.unit.verify.fake_engine import KEY, Behaviour, engine
+
+ROOT = Path(__file__).parents[3]
+CLIENT = Path(__file__).parent / "toy_client.py"
+WORKLOAD = {
+    "text": "A small one.",
+    "interface": "chat",
+    "input_tokens": 64,
+    "output_tokens": 16,
+    "points": [{"prompts": 4, "parallel": 2}],
+    "source": {"who": "a test"},
+}
+CONTRACT = {
+    **plan()["contract"],
+    "thinking_preserved": {"chat_template_kwargs": {"enable_thinking": True, "clear_thinking": False}},
+    "sampling": {"default": {"temperature": 1.0, "thinking": "on"}},
+}
+
+
+def play(folder: Path, port: int, *arguments: str, **variables: Any) -> subprocess.CompletedProcess[str]:
+    listen = {"address": "127.0.0.1", "port": port, "container_port": port}
+    made = plan(listen=listen, contract=CONTRACT, paths={**plan()["paths"], "data": str(folder / "data")})
+    given = {
+        "benchmark_plans": [made],
+        "benchmark_workload": "small",
+        "benchmark_workloads": {"small": WORKLOAD},
+        "benchmark_client_path": str(CLIENT),
+        "benchmark_api_key": KEY,
+        "benchmark_poll_seconds": 1,
+        "benchmark_sample_seconds": 0.2,
+        "glm_accelerator": "B200",
+        "glm_accelerator_count": 8,
+        "glm_state_dir": str(folder / "state"),
+        "glm_lock_file": str(folder / "glm.lock.yml"),
+        **variables,
+    }
+    (folder / "given.json").write_text(json.dumps(given), encoding="utf-8")
+    local = f"ansible_connection=local ansible_become=false ansible_python_interpreter={sys.executable}"
+    (folder / "hosts").write_text(f"[glm_fleet]\ngpu-1 {local}\n", encoding="utf-8")
+    playbook = Path(sys.executable).with_name("ansible-playbook")
+    return subprocess.run(
+        [str(playbook), "-i", "hosts", "-e", "@given.json", str(ROOT / "benchmark.yml"), *arguments],
+        cwd=folder, capture_output=True, text=True, timeout=300, check=False,
+        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1",
+             "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".collections"), "ANSIBLE_INJECT_FACT_VARS": "false"},
+    )  # fmt: skip
+
+
+def kept(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text(encoding="utf-8")) for path in (folder / "state/benchmarks").glob("2*.json")]
+
+
+def test_a_good_endpoint_ends_in_a_report(tmp_path: Path) -> None:
+    with engine(Behaviour(seconds=1.5)) as (_behaviour, port):
+        done = play(tmp_path, port)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (record,) = kept(tmp_path)
+    assert record["ok"] and len(record["points"]) == 1 and len(record["quality"]) == 7
+    page = (tmp_path / "state/benchmarks/report.html").read_text(encoding="utf-8")
+    markdown = (tmp_path / "state/benchmarks/report.md").read_text(encoding="utf-8")
+    assert "small on gpu-1" in page and "## small on gpu-1: measured" in markdown
+    assert KEY not in done.stdout + page + markdown + json.dumps(record)
+    assert re.search(r"gpu-1: benchmark: run \d of 2 \(.*\), .*\d running, 0 waiting", done.stdout), done.stdout
+    assert re.search(r"gpu-1: benchmark: 4 prompts, 2 parallel: [\d.]+ tok/s out", done.stdout)
+
+
+def test_check_mode_measures_nothing(tmp_path: Path) -> None:
+    with engine() as (behaviour, port):
+        done = play(tmp_path, port, "--check")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert behaviour.requests == [] and not (tmp_path / "state").exists()
+
+
+def test_a_wrong_name_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    with engine(Behaviour(model="glm-4.7")) as (_behaviour, port):
+        done = play(tmp_path, port, benchmark_quality=[])
+    assert done.returncode == 2
+    assert "to serve glm-5.1-fp8, found glm-4.7. Next: compare glm_served_model_name" in done.stdout
+
+
+def test_a_dead_port_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    done = play(tmp_path, port, benchmark_quality=[])
+    assert done.returncode == 2
+    assert f"gpu-1: benchmark: expected an endpoint at http://127.0.0.1:{port}, found none" in done.stdout
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_an_engine_that_dies_fails_the_run_after_the_report(tmp_path: Path, strict: bool) -> None:
+    with engine(Behaviour(dies_after=3)) as (_behaviour, port):
+        strictly = {"benchmark_strict": True} if strict else {}
+        done = play(tmp_path, port, benchmark_quality=[], benchmark_warmup=0, **strictly)
+    assert done.returncode == 2 and "the engine ended, or was killed, while it answered" in done.stdout
+    (record,) = kept(tmp_path)
+    assert not record["ok"]
+    page = tmp_path / "state/benchmarks/report.html"
+    assert page.exists() != strict
+    assert strict or "not a measurement" in page.read_text(encoding="utf-8")
+
+
+def test_a_wrong_answer_fails_the_run_and_keeps_the_figures(tmp_path: Path) -> None:
+    with engine(Behaviour(misreads_long_prompts=True)) as (_behaviour, port):
+        done = play(tmp_path, port)
+    assert done.returncode == 2 and "quality, needle: expected a number hidden in a long prompt" in done.stdout
+    (record,) = kept(tmp_path)
+    assert not record["ok"] and record["trouble"] is None and record["points"]

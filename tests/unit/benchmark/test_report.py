@@ -1,0 +1,199 @@
+"""What a report says, and what it looks like in a real browser."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from ansible_collections.glm.fleet.plugins.plugin_utils import benchmark_page, benchmark_record, benchmark_view
+from tests.unit.benchmark.records import KNOWN, QUALITY, record
+
+CHROMIUM = shutil.which("chromium")
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+]
+KILLED = {
+    "completed": 250,
+    "failed": 6,
+    "errors": ["Traceback…\naiohttp.client_exceptions.ServerDisconnectedError: Server disconnected"],
+}
+
+
+def section(made: dict[str, Any], *earlier: dict[str, Any], price: float = 0.0) -> benchmark_view.Section:
+    return benchmark_view.section(made, earlier, KNOWN, price)
+
+
+def rendered(*sections: benchmark_view.Section) -> tuple[str, str]:
+    return benchmark_page.render(sections, "Fleet <blue>")
+
+
+# --- what it says ---
+
+
+def test_published_results_and_earlier_runs_stand_beside_ours() -> None:
+    older = record(started=1794000000.0, faster=0.5)
+    found = section(record(), older)
+    assert [row.where for row in found.compared] == [
+        "8x B200, GLM-5.1 fp8, sglang 0.5.10",
+        "8x B200, GLM-5.1 fp8, vllm 0.19.0",
+        "8x B200, GLM-5.1 fp8, vllm 0.32.0",
+    ]
+    assert found.compared[2].who == "this fleet, gpu-1" and found.compared[2].ratio == pytest.approx(2.0)
+    assert found.compared[0].ratio == pytest.approx(found.rows[0].figures.generation / 1345.44)
+
+
+def test_the_reference_rows_are_those_of_the_sources() -> None:
+    rows = benchmark_view.reference(KNOWN, "concurrency_sweep")
+    assert [(row.users, row.figures.generation) for row in rows][::4] == [(1, 54), (64, 1456), (1024, 1944)]
+    (burst,) = benchmark_view.reference(KNOWN, "glm4x_prompt_heavy")
+    assert burst.users == 16 and burst.figures.per_user == pytest.approx(651.58 / 16)
+
+
+def test_what_is_of_another_workload_is_refused_with_the_reason() -> None:
+    scaled = record(started=1794000000.0)
+    scaled["workload"]["input_tokens"] = 512
+    found = section(record(), scaled)
+    assert len(found.compared) == 2
+    assert found.refused == [
+        "this fleet, gpu-1 (8x B200, GLM-5.1 fp8, vllm 0.32.0) of 2026-11-06T21:20:00Z: not the same workload: "
+        "input tokens 8192 and 512"
+    ]
+    assert "input tokens 8192 and 512" in rendered(found)[1]
+
+
+def test_a_burst_with_the_prefix_cache_on_is_not_compared() -> None:
+    assert "prefix caching True and False" in section(record("glm4x_prompt_heavy")).refused[0]
+    off = [*record()["plan"]["command"], "--no-enable-prefix-caching"]
+    found = section(record("glm4x_prompt_heavy", command=off))
+    assert found.refused == [] and [row.users for row in found.compared] == [16]
+
+
+def test_earlier_runs_that_were_no_measurement_are_left_out() -> None:
+    assert len(section(record(), record(started=1794000000.0, broken=KILLED)).compared) == 2
+
+
+def test_a_sweep_saturates_and_is_drawn_beside_the_published_one() -> None:
+    found = section(record("concurrency_sweep"))
+    assert [(curve.saturation, curve.ours) for curve in found.curves] == [(128, True), (128, False)]
+    page, markdown = rendered(found)
+    assert page.count("<svg") == 3 and page.count("saturated at 128") == 2
+    assert "Saturated at 128 parallel requests" in markdown
+
+
+def test_costs_are_the_catalogue_s_or_one_s_own() -> None:
+    made = record()
+    rate = made["points"][0]["figures"]["generation"]
+    (listed,) = section(made).costs
+    assert listed.usd_per_hour == 53.52 and listed.per_million_output == pytest.approx(53.52 / rate / 3600 * 1e6)
+    (own,) = section(made, price=20.0).costs
+    assert (own.provider, own.usd_per_hour) == ("own price", 20.0)
+    assert own.per_million_total == pytest.approx(own.per_million_output / 5)
+    assert [even.managed for even in section(made).evens] == ["Z.ai", "DeepInfra", "Wafer"]
+
+
+def test_a_run_that_is_no_measurement_has_its_cause_and_no_price() -> None:
+    made = record("glm5_coding", broken=KILLED)
+    found = section(made)
+    assert not made["ok"] and found.best is None and found.costs == [] and found.evens == []
+    page, markdown = rendered(found)
+    for text in (page, markdown):
+        assert "the engine ended, or was killed, while it answered" in text and "250 of 256 requests" in text
+    assert "NOT A MEASUREMENT" in markdown
+
+
+def test_all_that_the_figures_depend_on_is_told() -> None:
+    page, markdown = rendered(section(record()))
+    for fact in (
+        "0123456789abcdef0123456789abcdef01234567",
+        "sha256:" + "ab" * 32,
+        "580.65.06",
+        "1,710 to 1,965 MHz of 1,965",
+        "8x NVIDIA B200",
+        "vllm 0.32.0; it says 0.32.0",
+        "--max-concurrency 32",
+        "--seed 1002",
+        "--speculative-config.method mtp",
+        "docker run --rm --env OPENAI_API_KEY",
+    ):
+        assert fact in page and fact in markdown, fact
+
+
+def test_text_from_outside_is_text_in_the_page() -> None:
+    quality = [{**QUALITY[0], "ok": False, "found": "<script>alert(1)</script> a|b"}]
+    page, markdown = rendered(section(record(quality=quality)))
+    assert "<script>" not in page and "&lt;script&gt;" in page and "Fleet &lt;blue&gt;" in page
+    assert "a\\|b" in markdown and "quality failed" in page
+
+
+def test_the_page_asks_nothing_of_a_network() -> None:
+    page, _markdown = rendered(section(record()), section(record("concurrency_sweep")))
+    loading = re.findall(r"<(?:script|link|img|iframe|object|embed)\b[^>]*>", page)
+    assert loading == [] and "@import" not in page
+    assert all(not target.startswith("http") for target in re.findall(r"url\(([^)]*)\)", page))
+    assert len(page) < 400_000
+
+
+def test_the_same_records_give_the_same_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark_page.verdict, "now", lambda: "2026-11-21T00:00:00Z")
+    made = record("concurrency_sweep")
+    assert rendered(section(made)) == rendered(section(made))
+
+
+def test_records_are_kept_and_read_again(tmp_path: Path) -> None:
+    older, newer = record(started=1794000000.0), record()
+    for made in (newer, older):
+        benchmark_record.keep(str(tmp_path), made)
+    (tmp_path / "benchmarks/other.json").write_text("{}", encoding="utf-8")
+    assert benchmark_record.load(str(tmp_path)) == [older, newer]
+
+
+# --- what it looks like ---
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (scripts/install_system_packages.sh)")
+def test_the_page_in_a_browser(tmp_path: Path) -> None:
+    broken = section(record("glm5_coding", broken=KILLED))
+    page, _markdown = rendered(section(record()), section(record("concurrency_sweep")), broken)
+    # What the page measures of itself once it is laid out; the page has no script of its own.
+    probe = """<script>addEventListener("load", () => {
+      const wide = [...document.querySelectorAll("svg, .tiles, h1, p")].filter(
+        e => !e.closest(".wide") && e.getBoundingClientRect().right > innerWidth + 1).length;
+      const flat = [...document.querySelectorAll("main > section > figure > svg")].filter(
+        e => e.getBoundingClientRect().height < 60).length;
+      const scroll = document.documentElement.scrollWidth > innerWidth + 1;
+      const charts = document.querySelectorAll("figure svg").length;
+      document.body.dataset.found = `wide ${wide}, flat ${flat}, scroll ${scroll}, charts ${charts}`;
+    });</script></body>"""
+    file = tmp_path / "report.html"
+    file.write_text(page.replace("</body>", probe), encoding="utf-8")
+    network = ["--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={tmp_path / 'profile'}"]
+    for size in ("1200,900", "500,900"):
+        shown = browse([*network, f"--window-size={size}", "--dump-dom", file.as_uri()])
+        assert re.findall(r'data-found="([^"]*)"', shown) == ["wide 0, flat 0, scroll false, charts 5"], size
+    picture = tmp_path / "page.png"
+    browse([*network, "--window-size=1200,3000", f"--screenshot={picture}", file.as_uri()])
+    image = Image.open(picture).convert("RGB")
+    colours = {colour: count for count, colour in image.getcolors(maxcolors=1 << 20)}
+    assert image.size == (1200, 3000)
+    assert colours[(255, 255, 255)] < 0.97 * 1200 * 3000, "an empty page"
+    assert colours.get((0, 114, 178), 0) > 500, "our bar and our curve are drawn in our colour"
+
+
+def browse(arguments: list[str]) -> str:
+    done = subprocess.run([str(CHROMIUM), *FLAGS, *arguments], capture_output=True, text=True, timeout=90, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
