@@ -167,9 +167,9 @@ import time
 from collections import Counter
 from typing import Any, Callable, Dict, List, NoReturn, Optional
 
-from ansible.module_utils.basic import AnsibleModule, env_fallback, missing_required_lib
+from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.glm.fleet.plugins.module_utils import lambda_api
+from ansible_collections.glm.fleet.plugins.module_utils import _lambda_module, lambda_api
 
 FLEET_TAG = "glm-fleet"
 TAG_KEY = re.compile(r"[a-z][a-z0-9:-]{1,54}")
@@ -179,13 +179,6 @@ RECONCILE_LOOKS = 4
 RATE_LIMIT_TRIES = 3
 
 ARGUMENTS = {
-    "api_key": {"type": "str", "no_log": True, "fallback": (env_fallback, list(lambda_api.KEY_ENVIRONMENT))},
-    "api_key_file": {"type": "path", "no_log": False},
-    "base_url": {"type": "str", "default": lambda_api.DEFAULT_BASE_URL, "fallback": (env_fallback, ["LAMBDA_API_URL"])},
-    "request_timeout": {"type": "float", "default": 30},
-    "total_timeout": {"type": "float", "default": 300},
-    "retries": {"type": "int", "default": 5},
-    "request_interval": {"type": "float", "default": 1},
     "launch_interval": {"type": "float", "default": 12},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "fleet": {"type": "str", "default": "default"},
@@ -494,48 +487,21 @@ def bill(members: Optional[List[lambda_api.Instance]]) -> str:
     return f"Left running, at {price_of(members):.2f} USD per hour: {names}."
 
 
-def connect(module: AnsibleModule) -> lambda_api.LambdaApi:
-    """The client for the account that the options describe."""
-    params = module.params
-    key = params["api_key"]
-    try:
-        if not key and params["api_key_file"]:
-            key = lambda_api.read_api_key(params["api_key_file"])
-            module.no_log_values.add(key)
-        if not key:
-            module.fail_json(
-                msg=f"fleet {params['fleet']}, connect: no API key. Set the environment variable LAMBDA_API_KEY, or "
-                f"api_key or api_key_file; keys are made at {lambda_api.API_KEY_PAGE}"
-            )
-        pacer = lambda_api.Pacer(
-            key, request_interval=params["request_interval"], launch_interval=params["launch_interval"]
-        )
-        return lambda_api.LambdaApi(
-            key,
-            params["base_url"],
-            pacer=pacer,
-            retries=params["retries"],
-            timeout=params["request_timeout"],
-            budget=params["total_timeout"],
-        )
-    except (lambda_api.LambdaError, ValueError) as error:
-        module.fail_json(msg=f"fleet {params['fleet']}, connect: {error}")
-        raise AssertionError("fail_json returned") from error
-
-
-def main() -> None:
-    """Run the module."""
-    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
-    if lambda_api.REQUESTS_IMPORT_ERROR is not None:
-        module.fail_json(msg=missing_required_lib("requests"), exception=str(lambda_api.REQUESTS_IMPORT_ERROR))
+def act(module: AnsibleModule, api: lambda_api.LambdaApi) -> None:
+    """Reach the wanted state."""
     if module.params["count"] < 0:
         module.fail_json(msg=f"count: expected 0 or more, found {module.params['count']}")
-    fleet = Fleet(module, connect(module))
+    fleet = Fleet(module, api)
     action: Callable[[], None] = fleet.present if module.params["state"] == "present" else fleet.absent
     try:
         action()
     except lambda_api.LambdaError as error:
         fleet.fail(module.params["state"], str(error), "correct the cause and run again; nothing is launched twice.")
+
+
+def main() -> None:
+    """Run the module."""
+    _lambda_module.run(lambda params: f"fleet {params['fleet']}", ARGUMENTS, act)
 
 
 if __name__ == "__main__":

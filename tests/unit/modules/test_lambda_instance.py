@@ -372,14 +372,3 @@ def test_a_real_run_with_a_wrong_key_says_so(cloud: Launching, tmp_path: Path) -
     result = ansible(cloud, {}, api_key_file=str(tmp_path / "key"), base_url=cloud.cloud.url)
     assert "global/invalid-api-key" in result["msg"]
     assert "another-key-0123456789" not in json.dumps(result)
-
-
-def test_options_are_documented_as_they_are() -> None:
-    command = [str(Path(sys.executable).parent / "ansible-doc"), "--json", "glm.fleet.lambda_instance"]
-    output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    documented = json.loads(output)["glm.fleet.lambda_instance"]["doc"]["options"]
-    assert set(documented) == set(lambda_instance.ARGUMENTS)
-    for name, spec in lambda_instance.ARGUMENTS.items():
-        assert documented[name].get("default") == spec.get("default"), name
-        assert documented[name]["type"] == spec["type"], name
-        assert documented[name].get("elements") == spec.get("elements"), name
