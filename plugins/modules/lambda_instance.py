@@ -761,11 +761,11 @@ class Fleet:
         """Give back what this run launched and a run elsewhere keeps another for."""
         for twin, keeper in self.losing_twins().items():
             if twin in self.own:
-                self.give_back_twin(twin, keeper)
+                self.give_back_own(twin, keeper)
 
-    def give_back_twin(self, twin: str, keeper: str) -> None:
-        item = next(item for item in self.known if item["id"] == twin)
-        self.give_back(self.entry(item, f"another run launched {keeper} under the same name"))
+    def give_back_own(self, own: str, other: str) -> None:
+        item = next(item for item in self.known if item["id"] == own)
+        self.give_back(self.entry(item, f"another run launched {other} under the same name"))
 
     def outlast_twins(self, looks: int) -> None:
         """Let a run elsewhere give back its twins; when it has ended without having seen ours, give ours back."""
@@ -774,7 +774,7 @@ class Fleet:
             return
         for twin, keeper in self.losing_twins().items():
             if keeper in self.own:
-                self.give_back_twin(keeper, twin)
+                self.give_back_own(keeper, twin)
                 # That run may have done the same at this moment; then both have to be launched again.
                 self.replacements_left += 1
 

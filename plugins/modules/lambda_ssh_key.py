@@ -220,7 +220,6 @@ class SshKey:
             path.unlink()
             left = " A key may be registered whose private half nobody has." if error.outcome_unknown else ""
             self.fail("generate", f"{error}{left}", "run with state absent, then again.")
-            raise
 
     def absent(self) -> None:
         """Remove every key of this name."""
