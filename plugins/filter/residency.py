@@ -18,9 +18,14 @@ def outside_countries(
     return residency.outside(((host, hostvars[host]) for host in hosts), allowed)
 
 
+def regions_outside(regions: Iterable[str], allowed: Iterable[str]) -> list[str]:
+    """See regions_outside.yml."""
+    return residency.outside(((region, {"lambda_region": region}) for region in regions), allowed)
+
+
 class FilterModule:
     """What ansible asks for."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """The filters by name."""
-        return {"outside_countries": outside_countries}
+        return {"outside_countries": outside_countries, "regions_outside": regions_outside}

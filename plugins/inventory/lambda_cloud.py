@@ -100,8 +100,9 @@ options:
     description:
       - Groups made without templates, which is tens of times faster than O(keyed_groups).
       - C(region), C(type), C(accelerator), C(status) give C(lambda_region_<region>) and so on; C(tag) gives
-        C(lambda_tag_<key>_<value>); C(account) gives C(lambda_account_<name>) for each of O(accounts); C(no_address)
-        gives C(lambda_no_address); C(all) gives C(lambda); C(fleet) gives C(glm_fleet).
+        C(lambda_tag_<key>_<value>), but not for C(glm-launched), the time of the launch; C(account) gives
+        C(lambda_account_<name>) for each of O(accounts); C(no_address) gives C(lambda_no_address); C(all) gives
+        C(lambda); C(fleet) gives C(glm_fleet).
     type: list
     elements: str
     choices: [all, region, type, accelerator, status, tag, account, no_address, fleet]
@@ -178,11 +179,10 @@ from collections.abc import Callable
 from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils import lambda_api
+from ansible_collections.glm.fleet.plugins.module_utils._lambda_fleet import FLEET_TAG, LAUNCHED_TAG
 from ansible_collections.glm.fleet.plugins.plugin_utils import cloud_hosts, lambda_hosts
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud_inventory import Account, CloudInventory
 from ansible_collections.glm.fleet.plugins.plugin_utils.unsafe import text_marker
-
-FLEET_TAG = "glm-fleet"
 
 MORE_HOSTVARS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "hostname": lambda instance: cloud_hosts.text(instance.get("hostname")),
@@ -205,6 +205,7 @@ class InventoryModule(CloudInventory):
     BASE_URL = lambda_api.DEFAULT_BASE_URL
     NAME_SOURCES = ("name", "hostname", "id", "ip", "private_ip")
     TAGS = True
+    UNGROUPED_TAGS = frozenset({LAUNCHED_TAG})
     GROUPS = {
         "region": "region",
         "type": "instance_type",

@@ -164,6 +164,13 @@ class Pacer:
             slots[kind] = slot + interval
         return slot - now
 
+    def began_late(self, kind: str) -> None:
+        """Count the interval of ``kind`` from now, because its slot was used later than it began."""
+        interval = self._intervals[kind]
+        if interval > 0:
+            with self._shared_slots() as slots:
+                slots[kind] = max(slots.get(kind, 0.0), time.time() + interval)
+
     @contextlib.contextmanager
     def _shared_slots(self) -> Iterator[Dict[str, float]]:
         try:
@@ -287,6 +294,9 @@ class CloudClient:
                 raise CloudError(f"{what}: other requests with this key are queued for longer than {self._budget:g} s.")
             if wait > 0:
                 self._sleep(wait)
+        # A launch that has its turn still waits for a request's: the next launch keeps its distance from that.
+        for kind in pace[:-1]:
+            self._pacer.began_late(kind)
         timeout = max(0.1, min(self._timeout, deadline - time.monotonic()))
         try:
             response = self._session.request(method, url, json=body, timeout=timeout, allow_redirects=False)

@@ -11,6 +11,7 @@ A launch is never repeated here: the API has no client token, so only the caller
 from __future__ import annotations
 
 import time
+import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, TypedDict, cast
@@ -110,8 +111,11 @@ class CapacityError(ApiError):
     """No capacity for this instance type in this region at this moment."""
 
 
+DUPLICATE = "global/duplicate"
 AUTH_CODES = frozenset({"global/invalid-api-key", "global/account-inactive", "global/forbidden"})
 CAPACITY_CODE = "instance-operations/launch/insufficient-capacity"
+FILE_SYSTEM_IN_USE = "filesystems/filesystem-in-use"
+RULESET_IN_USE = "firewall-rulesets/firewall-ruleset-in-use"
 
 
 class Pacer(_cloud_api.Pacer):
@@ -170,6 +174,63 @@ class LambdaApi(_cloud_api.CloudClient):
             raise BadAnswer(f"GET {self._url('/instance-types')}: expected a mapping, found {found}.")
         return cast(Dict[str, Dict[str, Any]], data)
 
+    def list_images(self) -> List[Dict[str, Any]]:
+        """The images, one row for each region that has them."""
+        return self._rows("/images", "id")
+
+    def list_regions(self) -> List[Dict[str, Any]]:
+        """The regions: ``name`` and ``description``."""
+        return self._rows("/regions", "name")
+
+    def list_ssh_keys(self) -> List[Dict[str, Any]]:
+        """The account's ssh keys: ``id``, ``name`` and ``public_key``."""
+        return self._rows("/ssh-keys", "id", "name")
+
+    def add_ssh_key(self, name: str, public_key: Optional[str] = None) -> Dict[str, Any]:
+        """Register a public key, or let the API make a pair: then the answer, and no later one, has ``private_key``."""
+        body = {"name": name} if public_key is None else {"name": name, "public_key": public_key}
+        return self._made("/ssh-keys", body)
+
+    def delete_ssh_key(self, key_id: str) -> None:
+        """Forget a key; instances that were launched with it keep it."""
+        self._change(f"/ssh-keys/{_quoted(key_id)}", None, method="DELETE")
+
+    def list_file_systems(self) -> List[Dict[str, Any]]:
+        """The account's file systems, of all regions."""
+        # The only path with a hyphen: POST and DELETE know /filesystems only.
+        return self._rows("/file-systems", "id", "name")
+
+    def create_file_system(self, name: str, region: str) -> Dict[str, Any]:
+        """Make a file system; it can be attached in its own region only."""
+        return self._made("/filesystems", {"name": name, "region": region})
+
+    def delete_file_system(self, file_system_id: str) -> None:
+        """Delete a file system with all it holds; refused with ``FILE_SYSTEM_IN_USE`` while an instance has it."""
+        self._change(f"/filesystems/{_quoted(file_system_id)}", None, method="DELETE")
+
+    def list_firewall_rulesets(self) -> List[Dict[str, Any]]:
+        """The rulesets of the regions, without the one of the account."""
+        return self._rows("/firewall-rulesets", "id", "name")
+
+    def get_global_firewall_ruleset(self) -> Dict[str, Any]:
+        """The rules that hold for every instance of the account."""
+        data = self._read("/firewall-rulesets/global")
+        if not isinstance(data, dict) or not isinstance(data.get("rules"), list):
+            raise BadAnswer(f"GET {self._url('/firewall-rulesets/global')}: expected a ruleset with rules.")
+        return data
+
+    def create_firewall_ruleset(self, name: str, region: str, rules: List[Dict[str, Any]]) -> Dict[str, Any]:
+        """Make a ruleset that instances of ``region`` can be launched with."""
+        return self._made("/firewall-rulesets", {"name": name, "region": region, "rules": rules})
+
+    def change_firewall_ruleset(self, ruleset_id: str, rules: List[Dict[str, Any]]) -> Dict[str, Any]:
+        """Replace all rules of a ruleset; ``global`` is the one of the account."""
+        return self._made(f"/firewall-rulesets/{_quoted(ruleset_id)}", {"rules": rules}, method="PATCH")
+
+    def delete_firewall_ruleset(self, ruleset_id: str) -> None:
+        """Delete a ruleset; refused with ``RULESET_IN_USE`` while an instance has it."""
+        self._change(f"/firewall-rulesets/{_quoted(ruleset_id)}", None, method="DELETE")
+
     def launch(self, request: Dict[str, Any]) -> List[str]:
         """Ask once for one instance and return the ids of what was launched.
 
@@ -182,13 +243,34 @@ class LambdaApi(_cloud_api.CloudClient):
             raise BadAnswer(f"POST {self.base_url}/api/v1/instance-operations/launch: the answer names no instance.")
         return cast(List[str], ids)
 
+    def restart(self, instance_ids: List[str]) -> None:
+        """Restart the instances, all or none; a conflict (409) when one of them cannot restart now."""
+        self._change("/instance-operations/restart", {"instance_ids": instance_ids})
+
     def terminate(self, instance_ids: List[str]) -> List[Instance]:
         """Terminate the instances; the API returns them with status ``terminating``."""
-        data = self._change("/instance-operations/terminate", {"instance_ids": instance_ids}, pace=("request",))
+        data = self._change("/instance-operations/terminate", {"instance_ids": instance_ids})
         found = data.get("terminated_instances") if isinstance(data, dict) else None
         if not isinstance(found, list):
             raise BadAnswer(f"POST {self.base_url}/api/v1/instance-operations/terminate: the answer names no instance.")
         return cast(List[Instance], found)
+
+    def _rows(self, path: str, *keys: str) -> List[Dict[str, Any]]:
+        """A list whose entries have text under each of ``keys``; whatever else they hold may be new or missing."""
+        data = self._read(path)
+        if not isinstance(data, list):
+            raise BadAnswer(f"GET {self._url(path)}: expected a list, found {_cloud_api.kind_of(data)}.")
+        for position, row in enumerate(data):
+            if not isinstance(row, dict) or not all(isinstance(row.get(key), str) and row[key] for key in keys):
+                expected = " and ".join(keys)
+                raise BadAnswer(f"GET {self._url(path)}: entry {position} of {len(data)} has no usable {expected}.")
+        return data
+
+    def _made(self, path: str, body: Dict[str, Any], method: str = "POST") -> Dict[str, Any]:
+        data = self._change(path, body, method=method)
+        if not isinstance(data, dict) or not isinstance(data.get("id"), str):
+            raise BadAnswer(f"{method} {self._url(path)}: the answer does not describe what was made.")
+        return data
 
     def _content(self, what: str, response: requests.Response, answer: Any) -> Any:
         if not isinstance(answer, dict) or "data" not in answer:
@@ -219,8 +301,19 @@ def tags_of(instance: Mapping[str, object]) -> Dict[str, str]:
     return {str(tag["key"]): str(tag.get("value") or "") for tag in usable}
 
 
+def region_of(thing: Mapping[str, object]) -> Optional[str]:
+    """The name of the region that an instance, image, file system or ruleset is in, if it says."""
+    region = thing.get("region")
+    name = region.get("name") if isinstance(region, dict) else None
+    return name if isinstance(name, str) else None
+
+
 def price_usd_per_hour(instance: Mapping[str, object]) -> Optional[float]:
     """Price of the whole instance in USD per hour (the API gives cents), or ``None`` when it is not given."""
     kind = instance.get("instance_type")
     cents = kind.get("price_cents_per_hour") if isinstance(kind, dict) else None
     return cents / 100 if isinstance(cents, (int, float)) else None
+
+
+def _quoted(identifier: str) -> str:
+    return urllib.parse.quote(identifier, safe="")

@@ -59,6 +59,8 @@ class CloudInventory(BaseInventoryPlugin, Constructable, Cacheable):  # type: ig
     ACCOUNT_OPTIONS: ClassVar[tuple[str, ...]] = ()
     NAME_SOURCES: ClassVar[tuple[str, ...]]
     TAGS: ClassVar[bool]
+    # Tags whose values are as many as the machines; groups of one help nobody.
+    UNGROUPED_TAGS: ClassVar[frozenset[str]] = frozenset()
     # Kind of a built-in group -> the host variable (without prefix) whose values it groups by.
     GROUPS: ClassVar[dict[str, str]]
 
@@ -335,7 +337,11 @@ class CloudInventory(BaseInventoryPlugin, Constructable, Cacheable):  # type: ig
             memberships = [f"{kind}_{variables[name]}" for kind, name in by_variable if variables.get(name)]
             tags = variables.get(tags_name) or {}
             if "tag" in kinds:
-                memberships.extend(f"tag_{key}_{value}" if value else f"tag_{key}" for key, value in tags.items())
+                memberships.extend(
+                    f"tag_{key}_{value}" if value else f"tag_{key}"
+                    for key, value in tags.items()
+                    if key not in self.UNGROUPED_TAGS
+                )
             if "no_address" in kinds and "ansible_host" not in variables:
                 memberships.append("no_address")
             for membership in memberships:

@@ -30,6 +30,7 @@ BEFORE = {
 AFTER = {
     "truncated": "the request takes effect; its answer ends at half its Content-Length",
     "answer-lost": "the request takes effect; the connection closes without an answer",
+    "late-error": "the request takes effect; its answer is the API error code, with status and message when given",
     "slow": "the request takes effect at once; its answer comes after seconds",
 }
 HISTORY = 10_000
@@ -78,8 +79,7 @@ class Fault:
             headers = {} if self.retry_after is None else {"Retry-After": self.retry_after}
             return ApiError("global/too-many-requests", "Too many requests.", headers=headers).response()
         if self.kind == "error":
-            status = self.status if self.status is not None else STATUS_OF.get(self.code, 500)
-            return ApiError(self.code, self.message, status=status).response()
+            return self.error()
         if self.kind == "unavailable":
             return ApiError("provider/internal-unavailable", "The provider is unavailable.").response()
         if self.kind == "capacity-lost":
@@ -94,8 +94,15 @@ class Fault:
             return Response(0, b"", delivery="dropped")
         return Response(0, b"", delivery="hung", wait_seconds=self.seconds)
 
+    def error(self) -> Response:
+        """The API error that the fault describes."""
+        status = self.status if self.status is not None else STATUS_OF.get(self.code, 500)
+        return ApiError(self.code, self.message, status=status).response()
+
     def after_effect(self, response: Response) -> Response:
         """What becomes of the true answer of a request that took effect."""
+        if self.kind == "late-error":
+            return self.error()
         if self.kind == "truncated":
             response.delivery = "truncated"
         elif self.kind == "answer-lost":

@@ -94,6 +94,8 @@ class FakeCloud:
             return error(401, "global/invalid-api-key", "API key was invalid, expired, or deleted.")
         if (request.method, request.path) == ("GET", "/api/v1/instances"):
             return data(self.instances)
+        if (request.method, request.path) == ("GET", "/api/v1/instance-types"):
+            return data({kind["name"]: {"instance_type": kind} for kind in (B200, GH200)})
         return error(404, "global/not-found")
 
     def respond(self, request: Request) -> Answer:

@@ -52,7 +52,7 @@ def run(simulator: Handle, folder: Path, **options: Any) -> dict[str, Any]:
     }  # fmt: skip
     fleet = lambda_instance.Fleet(Module(params, False), client(simulator, folder))
     with pytest.raises(Ended) as ended:
-        fleet.present() if params["state"] == "present" else fleet.absent()
+        getattr(fleet, params["state"])()
     return ended.value.result
 
 
@@ -68,7 +68,7 @@ def test_launch_list_and_terminate_within_the_limits(simulator: Handle, tmp_path
     assert all(item["ip"] for item in result["instances"])
     assert run(simulator, tmp_path, count=4)["changed"] is False
     listed = client(simulator, tmp_path).list_instances()
-    assert lambda_api.tags_of(listed[0]) == {"glm-fleet": "default", "role": "serve"}
+    assert {"glm-fleet": "default", "role": "serve"}.items() <= lambda_api.tags_of(listed[0]).items()
     assert run(simulator, tmp_path, state="absent")["terminated"] == result["launched"]
     assert alive(simulator) == []
     pacing = simulator.state()["pacing"]

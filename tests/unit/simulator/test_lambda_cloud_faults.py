@@ -86,6 +86,13 @@ def test_lost_answer_after_a_launch_that_succeeded(client: Client) -> None:
     assert [row["name"] for row in client.data("GET", "/instances")] == ["ambiguous"]
 
 
+def test_a_late_error_after_a_launch_that_succeeded(client: Client) -> None:
+    client.handle.fault("late-error", method="POST", path="/launch$")
+    status, code, _message = client.error("POST", LAUNCH, client.launch_body(name="ambiguous"))
+    assert (status, code) == (500, "global/internal-error")
+    assert [row["name"] for row in client.data("GET", "/instances")] == ["ambiguous"]
+
+
 def test_reset_before_a_launch_leaves_nothing(client: Client) -> None:
     client.handle.fault("reset", method="POST", path="/launch$")
     with pytest.raises(requests.exceptions.ConnectionError):
@@ -177,6 +184,7 @@ def test_every_kind_of_fault_is_exercised_here() -> None:
         "hang",
         "truncated",
         "answer-lost",
+        "late-error",
         "slow",
     }
     assert exercised == set(BEFORE) | set(AFTER)

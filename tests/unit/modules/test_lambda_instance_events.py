@@ -1,0 +1,468 @@
+"""lambda_instance and what can happen to a fleet while it is launched, against the API simulator over HTTP."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ansible_collections.glm.fleet.plugins.module_utils import _lambda_fleet, lambda_api
+from ansible_collections.glm.fleet.plugins.modules import lambda_instance
+from simulator.lambda_cloud import instances
+from simulator.lambda_cloud.backend import FakeBackend, HostState, LaunchSpec
+from simulator.lambda_cloud.config import Config, Settings
+from simulator.lambda_cloud.server import Handle, running
+from simulator.lambda_cloud.types import InstanceRecord
+from tests.unit.modules.test_lambda_instance import Ended, Module
+
+KIND, OTHER_KIND = "gpu_8x_b200_sxm6", "gpu_8x_h100_sxm5"
+PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1cy1mcW0pdhL2lKq1zK0Zp0cB1b5vTq3o9mQGg0lq1"
+TAGS = {"glm-fleet": "default"}
+
+
+class Fates(FakeBackend):
+    """Hosts that end as ``fates`` says, one for each launch in order; those without a fate boot well."""
+
+    def __init__(self, *fates: str, public_pool: str = "192.0.2.0/24") -> None:
+        super().__init__(polls_to_address=1, polls_to_ready=1, public_pool=public_pool)
+        self.fates = list(fates)
+        self.fate_of: dict[str, str] = {}
+        self.handle: Handle | None = None
+
+    def launch(self, instance: LaunchSpec) -> None:
+        super().launch(instance)
+        if self.fates:
+            self.fate_of[instance.id] = self.fates.pop(0)
+
+    def poll(self, instance_id: str) -> HostState:
+        fate = self.fate_of.get(instance_id, "well")
+        if fate == "booting":
+            return HostState("booting")
+        if fate == "unhealthy":
+            return HostState("failed", detail="told by the test")
+        if fate in ("preempted", "terminated") and self.handle is not None:
+            instances.adjust(self.handle.world, instance_id, {"status": fate})
+        return super().poll(instance_id)
+
+
+@contextlib.contextmanager
+def cloud_with(*fates: str, **more: Any) -> Iterator[Handle]:
+    backend = Fates(*fates, **more)
+    with running(Config(port=0), backend) as (_url, handle):
+        backend.handle = handle
+        handle.control(
+            "PUT", "/capacity", {name: {"us-east-1": None, "us-west-1": None} for name in (KIND, OTHER_KIND)}
+        )
+        api_of(handle).add_ssh_key("deploy", PUBLIC_KEY)
+        handle.control("DELETE", "/counters")
+        yield handle
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+@pytest.fixture
+def cloud() -> Iterator[Handle]:
+    with cloud_with() as handle:
+        yield handle
+
+
+def api_of(cloud: Handle, **options: Any) -> lambda_api.LambdaApi:
+    pacer = lambda_api.Pacer(cloud.api_key, 0, 0)
+    return lambda_api.LambdaApi(cloud.api_key, cloud.base_url, pacer, sleep=lambda _seconds: None, **options)
+
+
+def run(
+    cloud: Handle, check_mode: bool = False, api: lambda_api.LambdaApi | None = None, **options: Any
+) -> dict[str, Any]:
+    params = {
+        **{name: spec.get("default") for name, spec in lambda_instance.ARGUMENTS.items()},
+        "region": ["us-east-1", "us-west-1"], "instance_type": [KIND], "ssh_key_names": ["deploy"],
+        "wait_interval": 0.005, "wait_timeout": 5, "launch_interval": 0, **options,
+    }  # fmt: skip
+    module = Module(params, check_mode)
+    with pytest.raises(Ended) as ended:
+        lambda_instance.act(module, api or api_of(cloud, retries=1))
+    return {**ended.value.result, "warned": module.warnings}
+
+
+def alive(cloud: Handle) -> list[str]:
+    """Names of what is there to stay, whatever the API's answers say of it."""
+    return sorted(item["name"] or "" for item in cloud.state()["instances"] if item["status"] in lambda_api.ALIVE)
+
+
+def launches(cloud: Handle) -> int:
+    return int(cloud.state()["pacing"]["counts"].get("launchInstance", 0))
+
+
+# What a launch can answer.
+
+
+def test_a_launch_that_failed_after_all_was_made_is_found_not_repeated(cloud: Handle) -> None:
+    cloud.fault("late-error", path="launch$", code="global/internal-error", status=500)
+    result = run(cloud, count=2)
+    assert not result["failed"], result["msg"]
+    assert alive(cloud) == result["launched"] == ["glm-default-1", "glm-default-2"]
+    assert launches(cloud) == 2
+
+
+@pytest.mark.parametrize("retry_after", ["0", None])
+def test_a_launch_refused_as_too_fast_is_asked_again_with_or_without_a_time(
+    cloud: Handle, retry_after: str | None
+) -> None:
+    cloud.fault("rate-limited", path="launch$", times=2, **({"retry_after": retry_after} if retry_after else {}))
+    assert run(cloud)["launched"] == ["glm-default-1"]
+    assert launches(cloud) == 3
+
+
+def test_capacity_lost_after_the_listing_moves_on_and_any_other_refusal_does_not(cloud: Handle) -> None:
+    cloud.fault("capacity-lost", path="launch$", times=2)
+    assert run(cloud, instance_type=[KIND, OTHER_KIND])["instances"][0]["instance_type"] == OTHER_KIND
+    cloud.fault("error", path="launch$", code="global/quota-exceeded", status=400)
+    result = run(cloud, count=2, instance_type=[KIND, OTHER_KIND])
+    assert result["failed"] and "global/quota-exceeded" in result["msg"]
+    assert "Left running, at 31.92 USD per hour: glm-default-1" in result["msg"]
+
+
+def test_a_key_that_expires_while_launching_leaves_a_failure_with_names(cloud: Handle) -> None:
+    cloud.fault("error", path="", code="global/invalid-api-key", status=401, times=999, after=3)
+    result = run(cloud, count=3)
+    assert result["failed"] and "global/invalid-api-key" in result["msg"]
+    assert alive(cloud) == ["glm-default-1"]
+    assert "could not be asked" in result["msg"] and "glm-default-1" in result["msg"]
+
+
+# What becomes of an instance.
+
+
+@pytest.mark.parametrize("fate", ["booting", "unhealthy", "preempted", "terminated"])
+def test_an_instance_that_does_not_come_up_is_named_or_replaced(fate: str, tmp_path: Path) -> None:
+    with cloud_with("well", fate) as cloud:
+        result = run(cloud, count=2, wait_timeout=0.2)
+        assert result["failed"] and "glm-default-2" in result["msg"] and fate in result["msg"]
+    with cloud_with("well", fate) as cloud:
+        result = run(cloud, count=2, wait_timeout=0.2, replacements=1, evidence_dir=str(tmp_path / "evidence"))
+        assert not result["failed"], result["msg"]
+        assert alive(cloud) == ["glm-default-1", "glm-default-3"] == result["launched"]
+        assert [entry["instance"]["name"] for entry in result["replaced"]] == ["glm-default-2"]
+        kept = json.loads(Path(result["replaced"][0]["evidence"]).read_text("utf-8"))
+        assert kept["instance"]["id"] == result["replaced"][0]["instance"]["id"]
+        assert kept["reason"] and "jupyter" not in json.dumps(kept)
+
+
+def test_no_more_are_replaced_than_allowed() -> None:
+    with cloud_with("unhealthy", "unhealthy", "unhealthy") as cloud:
+        result = run(cloud, replacements=2)
+        assert result["failed"] and len(result["replaced"]) == 2
+        assert alive(cloud) == ["glm-default-3"] and "glm-default-3 (unhealthy)" in result["msg"]
+        assert launches(cloud) == 3
+
+
+def test_a_node_that_failed_acceptance_is_replaced_once_with_the_evidence(cloud: Handle, tmp_path: Path) -> None:
+    first = run(cloud, count=2)["instances"][0]
+    replace = [{"id": first["id"], "reason": "7 of 8 GPUs"}]
+    planned = run(cloud, check_mode=True, count=2, replace=replace)
+    assert planned["changed"] and planned["launched"] == ["glm-default-3"] and alive(cloud)[0] == "glm-default-1"
+    assert planned["launch_price_usd_per_hour"] == 53.52 and planned["price_usd_per_hour"] == 53.52
+    result = run(cloud, count=2, replace=replace, evidence_dir=str(tmp_path / "evidence"))
+    assert result["launched"] == ["glm-default-3"] and alive(cloud) == ["glm-default-2", "glm-default-3"]
+    evidence = tmp_path / "evidence" / f"glm-default-1-{first['id'][:8]}.json"
+    assert json.loads(evidence.read_text("utf-8"))["reason"] == "7 of 8 GPUs"
+    again = run(cloud, count=2, replace=replace)
+    assert not again["changed"] and again["replaced"] == []
+
+
+def test_a_node_is_replaced_without_waiting_too(cloud: Handle) -> None:
+    first = run(cloud)["instances"][0]
+    result = run(cloud, replace=[{"id": first["id"], "reason": "x"}], wait=False)
+    assert result["launched"] == ["glm-default-2"] == alive(cloud)
+
+
+def test_without_a_place_for_the_evidence_nothing_is_given_back(cloud: Handle, tmp_path: Path) -> None:
+    first = run(cloud)["instances"][0]
+    (tmp_path / "file").write_text("", "utf-8")
+    result = run(cloud, replace=[{"id": first["id"], "reason": "x"}], evidence_dir=str(tmp_path / "file" / "folder"))
+    assert result["failed"] and "cannot be written" in result["msg"]
+    assert alive(cloud) == ["glm-default-1"]
+
+
+def test_a_member_that_ends_meanwhile_is_missed(cloud: Handle) -> None:
+    with cloud_with("well", "well", "booting") as cloud:
+        run(cloud, count=2)
+        backend = cloud.backend
+        assert isinstance(backend, Fates)
+        first = next(iter(cloud.world.state.instances))
+        timer = threading.Timer(0.3, lambda: backend.fate_of.update({first: "preempted"}))
+        second = threading.Timer(0.5, lambda: backend.fate_of.clear() or backend.fate_of.update({first: "preempted"}))
+        timer.start(), second.start()
+        result = run(cloud, count=3, wait_timeout=5)
+        timer.join(), second.join()
+        assert result["failed"] and "expected 3 instances, found 2" in result["msg"]
+        assert "glm-default-1" in result["msg"] and "is preempted" in result["msg"]
+
+
+# Counting.
+
+
+def test_names_that_are_not_unique_are_counted_each_and_not_used_again(cloud: Handle) -> None:
+    cloud.seed(count=2, name="glm-default-1", tags=TAGS)
+    result = run(cloud, count=3)
+    assert result["launched"] == ["glm-default-2"] and len(alive(cloud)) == 3
+    assert not run(cloud, count=3)["changed"]
+
+
+def test_roles_are_counted_apart(cloud: Handle) -> None:
+    assert run(cloud, count=1, role="serve")["launched"] == ["glm-default-serve-1"]
+    assert run(cloud, count=2, role="draft")["launched"] == ["glm-default-draft-1", "glm-default-draft-2"]
+    assert not run(cloud, count=3)["changed"], "without a role all of them count"
+    assert run(cloud, role="draft", state="absent")["terminated"] == ["glm-default-draft-1", "glm-default-draft-2"]
+    assert alive(cloud) == ["glm-default-serve-1"]
+
+
+def test_surplus_is_kept_unless_it_shall_go_unhealthy_first_then_the_highest_number(cloud: Handle) -> None:
+    cloud.seed(count=11, name="glm-default-{n}", tags=TAGS)
+    ids = {item["name"]: item["id"] for item in cloud.state()["instances"]}
+    cloud.adjust(ids["glm-default-4"], status="unhealthy")
+    kept = run(cloud, count=9)
+    assert not kept["changed"] and kept["surplus"] == ["glm-default-9", "glm-default-10"]
+    planned = run(cloud, check_mode=True, count=9, surplus="terminate")
+    assert planned["terminated"] == ["glm-default-4", "glm-default-10"] and len(alive(cloud)) == 11
+    result = run(cloud, count=9, surplus="terminate")
+    assert result["terminated"] == planned["terminated"] and len(alive(cloud)) == 9
+    assert not run(cloud, count=9, surplus="terminate")["changed"]
+
+
+def test_only_the_named_are_terminated(cloud: Handle) -> None:
+    ids = [item["id"] for item in run(cloud, count=3)["instances"]]
+    result = run(cloud, state="absent", only=["glm-default-1", ids[2], "somebody-else"])
+    assert result["terminated"] == ["glm-default-1", "glm-default-3"]
+    assert alive(cloud) == ["glm-default-2"] and result["price_usd_per_hour"] == 53.52
+
+
+def test_restart(cloud: Handle) -> None:
+    run(cloud, count=2)
+    # A restart takes a while.
+    cloud.settings(active_lag_seconds=0.2)
+    planned = run(cloud, check_mode=True, state="restarted", only=["glm-default-2"])
+    assert planned["restarted"] == ["glm-default-2"] and launches(cloud) == 2
+    result = run(cloud, state="restarted", only=["glm-default-2"])
+    assert result["changed"] and [item["status"] for item in result["instances"]] == ["active"]
+    cloud.fault("late-error", path="restart$", status=500)
+    assert run(cloud, state="restarted")["restarted"] == ["glm-default-1", "glm-default-2"]
+    assert cloud.state()["pacing"]["counts"]["restartInstance"] == 2
+    cloud.fault("error", path="restart$", status=500)
+    failed = run(cloud, state="restarted")
+    assert failed["failed"] and "global/internal-error" in failed["msg"] and "glm-default-1" in failed["msg"]
+    cloud.adjust(result["instances"][0]["id"], status="booting")
+    refused = run(cloud, state="restarted")
+    assert refused["failed"] and "found glm-default-2 (vm-has-not-launched); none was restarted" in refused["msg"]
+
+
+# Where instances go and what they have.
+
+
+def test_a_region_without_the_file_system_or_the_rules_is_not_tried(cloud: Handle) -> None:
+    api = api_of(cloud)
+    wants = {"file_system_names": ["weights"], "firewall_rulesets": ["office"]}
+    refused = run(cloud, **wants)
+    assert refused["failed"] and launches(cloud) == 0
+    assert "us-east-1 has no file system weights and no firewall ruleset office" in refused["msg"]
+    api.create_file_system("weights", "us-west-1")
+    ruleset = api.create_firewall_ruleset("office", "us-west-1", [])
+    result = run(cloud, **wants)
+    assert result["instances"][0]["region"] == "us-west-1"
+    assert "us-east-1 has no file system weights" in result["warned"][0]
+    listed = api.list_instances()[0]
+    assert listed["file_system_names"] == ["weights"] and listed["firewall_rulesets"] == [{"id": ruleset["id"]}]
+
+
+@pytest.mark.parametrize(
+    ("limit", "kinds", "ok"),
+    [(120, [KIND], True), (107.04, [KIND], True), (107.03, [KIND], False), (100, [OTHER_KIND, KIND], False),
+     (100, ["gpu_16x_unheard_of"], False)],
+)  # fmt: skip
+def test_a_launch_that_could_cost_too_much_is_refused_before_it(
+    cloud: Handle, limit: float, kinds: list[str], ok: bool
+) -> None:
+    run(cloud, role="other")
+    result = run(cloud, count=1, role="serve", max_hourly_usd=limit, instance_type=kinds)
+    assert result["failed"] is (not ok)
+    if not ok:
+        assert "max_hourly_usd" in result["msg"] and launches(cloud) == 1
+        assert "Left running" in result["msg"] or "Nothing of this fleet" in result["msg"]
+
+
+def test_cost_is_counted_from_the_launch_and_not_for_strangers(cloud: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    cloud.seed(name="mine", tags=TAGS)
+    run(cloud, count=2)
+    later = _lambda_fleet.time.time() + 1800
+    monkeypatch.setattr(_lambda_fleet.time, "time", lambda: later)
+    result = run(cloud, count=2)
+    assert result["price_usd_per_hour"] == 107.04
+    assert result["cost_usd_so_far"] == pytest.approx(26.76, abs=0.1)
+    assert [item["cost_usd"] is None for item in result["instances"]] == [False, True]
+
+
+@pytest.mark.parametrize("status", ["contactable", "hibernating"])
+def test_a_status_type_and_region_nobody_knows_count_and_crash_nothing(cloud: Handle, status: str) -> None:
+    strange = {"status": status, "region": {"name": "moon-1"}, "instance_type": None, "actions": [], "ip": None}
+    cloud.seed(name="strange", tags=TAGS, overrides=strange)
+    result = run(cloud, count=1, wait_timeout=0.05)
+    assert result["failed"] and f"strange ({result['instances'][0]['id']}) is {status}" in result["msg"]
+    assert launches(cloud) == 0
+    assert run(cloud, count=1, wait=False)["instances"][0]["region"] == "moon-1"
+    assert run(cloud, state="restarted", check_mode=True)["restarted"] == ["strange"]
+
+
+def test_waiting_for_ssh_takes_an_answer_not_an_address() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, cloud_with(public_pool="127.0.0.0/24") as cloud:
+        port = server.getsockname()[1]
+
+        def greet() -> None:
+            connection, _peer = server.accept()
+            connection.sendall(b"SSH-2.0-test\r\n")
+            connection.close()
+
+        late = threading.Timer(0.3, greet)
+        late.start()
+        result = run(cloud, wait_for="ssh", ssh_port=port, wait_timeout=20)
+        late.join()
+        assert not result["failed"], result["msg"]
+    with cloud_with(public_pool="127.0.0.0/24") as cloud:
+        result = run(cloud, wait_for="ssh", ssh_port=port, wait_timeout=0.1)
+        assert result["failed"] and "ssh that answers" in result["msg"] and "glm-default-1" in result["msg"]
+
+
+# Runs side by side, and the pace.
+
+
+def side_by_side(cloud: Handle, number: int, **options: Any) -> list[dict[str, Any]]:
+    results: list[dict[str, Any]] = []
+    threads = [threading.Thread(target=lambda: results.append(run(cloud, **options))) for _ in range(number)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+def test_two_runs_of_one_user_launch_once(cloud: Handle) -> None:
+    results = side_by_side(cloud, 2, count=4)
+    assert [result["failed"] for result in results] == [False, False]
+    assert alive(cloud) == [f"glm-default-{number}" for number in (1, 2, 3, 4)]
+    assert launches(cloud) == 4
+    assert sorted(result["changed"] for result in results) == [False, True]
+
+
+def test_two_runs_on_two_machines_end_with_the_wanted_number(cloud: Handle, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Two machines share neither the lock nor the pace.
+    monkeypatch.setattr(_lambda_fleet, "only_run", lambda *_arguments: contextlib.nullcontext(True))
+    results = side_by_side(cloud, 2, count=3)
+    assert [result["msg"] for result in results if result["failed"]] == []
+    assert alive(cloud) == ["glm-default-1", "glm-default-2", "glm-default-3"]
+    given_back = [entry["instance"]["id"] for result in results for entry in result["replaced"]]
+    assert launches(cloud) - len(given_back) == 3
+    assert sorted(key for result in results for key in result["launched_ids"]) == sorted(
+        item["id"] for item in cloud.state()["instances"] if item["status"] in lambda_api.ALIVE
+    )
+
+
+def test_a_run_that_cannot_wait_for_another_says_so(cloud: Handle) -> None:
+    with _lambda_fleet.only_run(cloud.base_url, "default", 1) as alone:
+        assert alone
+        result = run(cloud, wait_timeout=0.3)
+    assert result["failed"] and "another run for this fleet has been launching" in result["msg"]
+    assert launches(cloud) == 0
+    assert not run(cloud)["failed"]
+
+
+def test_sixteen_nodes_keep_to_the_rate_limit(tmp_path: Path) -> None:
+    # The limits of the API, shortened alike on both sides.
+    request, launch = 0.1, 0.6
+    limits = Settings(rate_limit=True, request_interval=request, launch_interval=launch, retry_after=False)
+    with running(Config(port=0, settings=limits), Fates()) as (_url, cloud):
+        cloud.control("PUT", "/capacity", {KIND: {"us-east-1": None}})
+        pacer = lambda_api.Pacer(cloud.api_key, request, launch, tmp_path / "pace")
+        api = lambda_api.LambdaApi(cloud.api_key, cloud.base_url, pacer)
+        api.add_ssh_key("deploy", PUBLIC_KEY)
+        result = run(cloud, api=api, count=16, region=["us-east-1"], launch_interval=launch)
+        assert not result["failed"], result["msg"]
+        assert len(result["launched"]) == 16 and len(alive(cloud)) == 16
+        pacing = cloud.state()["pacing"]
+        assert (pacing["too_fast"], pacing["too_fast_launches"]) == (0, 0), pacing
+        assert pacing["counts"]["launchInstance"] == 16
+
+
+# Whatever happens.
+
+LAUNCH_EVENTS: dict[str, Callable[[Handle, int], Any]] = {
+    "capacity lost": lambda cloud, after: cloud.fault("capacity-lost", path="launch$", after=after),
+    "too fast": lambda cloud, after: cloud.fault("rate-limited", path="launch$", after=after),
+    "too fast, try now": lambda cloud, after: cloud.fault("rate-limited", path="launch$", after=after, retry_after="0"),
+    "answer lost": lambda cloud, after: cloud.fault("answer-lost", path="launch$", after=after),
+    "half an answer": lambda cloud, after: cloud.fault("truncated", path="launch$", after=after),
+    "500 after the launch": lambda cloud, after: cloud.fault("late-error", path="launch$", after=after),
+    "500 without a launch": lambda cloud, after: cloud.fault("error", path="launch$", after=after),
+    "refused": lambda cloud, after: cloud.fault("error", code="global/quota-exceeded", path="launch$", after=after),
+    "reset": lambda cloud, after: cloud.fault("reset", path="launch$", after=after),
+    "listing fails once": lambda cloud, after: cloud.fault("unavailable", path="/instances$", after=after),
+    "listing fails": lambda cloud, after: cloud.fault("unavailable", path="/instances$", after=after, times=4),
+    "terminating fails": lambda cloud, after: cloud.fault("error", path="terminate$"),
+    "terminating fails but does": lambda cloud, after: cloud.fault("late-error", path="terminate$"),
+    "key expires": lambda cloud, after: cloud.fault(
+        "error", code="global/invalid-api-key", status=401, times=9999, after=after * 3
+    ),
+    "duplicate name": lambda cloud, after: cloud.seed(name="glm-default-1", tags=TAGS),
+    "preempted before": lambda cloud, after: cloud.seed(name="glm-default-2", tags=TAGS, status="preempted"),
+    "another fleet": lambda cloud, after: cloud.seed(name="glm-other-1", tags={"glm-fleet": "other"}),
+    "tags are dropped": lambda cloud, after: cloud.settings(drop_tags=True),
+}  # fmt: skip
+FATES = ("well", "booting", "unhealthy", "preempted", "terminated")
+
+
+@settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    fates=st.lists(st.sampled_from(FATES), max_size=5),
+    events=st.lists(st.tuples(st.sampled_from(sorted(LAUNCH_EVENTS)), st.integers(0, 3)), max_size=4),
+    count=st.integers(1, 3),
+    replacements=st.integers(0, 2),
+)
+def test_a_run_ends_with_exactly_the_wanted_number_or_names_every_instance_it_left(
+    fates: list[str], events: list[tuple[str, int]], count: int, replacements: int
+) -> None:
+    with cloud_with(*fates) as cloud:
+        for name, after in events:
+            LAUNCH_EVENTS[name](cloud, after)
+        before = {record.id for record in there(cloud)}
+        result = run(cloud, count=count, replacements=replacements, wait_timeout=0.15, wait_interval=0.005)
+        left = there(cloud)
+        if result["failed"]:
+            assert " Next: " in result["msg"]
+            if "What is running could not be asked" in result["msg"]:
+                # The key was refused before the run saw anything: it launched nothing and says where to look.
+                assert {record.id for record in left} == before
+            else:
+                assert [record.name for record in left if str(record.name) not in result["msg"]] == [], result["msg"]
+        else:
+            assert len(left) == max(count, len(before))
+            assert len(result["instances"]) == len(left)
+            assert all(record.ip for record in left)
+
+
+def there(cloud: Handle) -> list[InstanceRecord]:
+    """What is there to stay of the fleet, tag or no tag, without asking the API, which may be about to fail."""
+    return [
+        record
+        for record in cloud.world.state.instances.values()
+        if record.status in lambda_api.ALIVE and not (record.name or "").startswith("glm-other")
+    ]

@@ -1,0 +1,228 @@
+"""launch, scale, terminate and a deploy that fails, as their users run them, against the API simulator."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from simulator.lambda_cloud.config import Config
+from simulator.lambda_cloud.server import Handle, running
+
+ROOT = Path(__file__).parents[3]
+KIND = "gpu_8x_b200_sxm6"
+TAGS = {"glm-fleet": "default"}
+PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1cy1mcW0pdhL2lKq1zK0Zp0cB1b5vTq3o9mQGg0lq1"
+
+
+class Fleet:
+    """A simulated account, an inventory of it, and playbooks run on that."""
+
+    def __init__(self, cloud: Handle, folder: Path) -> None:
+        self.cloud = cloud
+        self.folder = folder
+        self.inventory = folder / "fleet.lambda.yml"
+        self.inventory.write_text("plugin: glm.fleet.lambda_cloud\n", "utf-8")
+        # The pace cannot be kept over processes here, which spares the tests the waits between them.
+        (folder / ".cache").mkdir()
+        (folder / ".cache" / "glm-fleet").write_text("", "utf-8")
+
+    def run(self, playbook: str, *arguments: str, **variables: Any) -> tuple[int, str]:
+        """Exit status and output (white space folded)."""
+        given = {
+            "lambda_api_url": self.cloud.base_url, "lambda_api_key": self.cloud.api_key,
+            "glm_launch_regions": ["us-east-1", "us-west-1"], "glm_launch_ssh_keys": ["deploy"],
+            "glm_launch_interval": 0, "glm_state_dir": str(self.folder / "state"), **variables,
+        }  # fmt: skip
+        variable_file = self.folder / "variables.json"
+        variable_file.write_text(json.dumps(given), "utf-8")
+        settings = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("LAMBDA")},
+            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "COLUMNS": "400",
+            "HOME": str(self.folder), "LAMBDA_API_KEY": self.cloud.api_key, "LAMBDA_API_URL": self.cloud.base_url,
+        }  # fmt: skip
+        done = subprocess.run(
+            ["ansible-playbook", playbook, "-i", str(self.inventory), "-e", f"@{variable_file}", *arguments],
+            cwd=ROOT, env=settings, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        return done.returncode, " ".join((done.stdout + done.stderr).split())
+
+    def alive(self) -> list[str]:
+        found = self.cloud.state()["instances"]
+        return sorted(item["name"] for item in found if item["status"] in ("booting", "active", "unhealthy"))
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    with running(Config(port=0)) as (_url, cloud):
+        cloud.control("PUT", "/capacity", {KIND: {"us-east-1": None, "us-west-1": None}})
+        made = Fleet(cloud, tmp_path)
+        code, output = made.run(str(key_book(tmp_path)))
+        assert code == 0, output
+        yield made
+
+
+def key_book(folder: Path) -> Path:
+    book = folder / "key.yml"
+    book.write_text(
+        f"""
+- hosts: localhost
+  gather_facts: false
+  module_defaults:
+    group/glm.fleet.lambda:
+      api_key: "{{{{ lambda_api_key }}}}"
+      base_url: "{{{{ lambda_api_url }}}}"
+  tasks:
+    - glm.fleet.lambda_ssh_key:
+        name: deploy
+        public_key: {PUBLIC_KEY}
+""",
+        "utf-8",
+    )
+    return book
+
+
+def test_launch_attaches_opens_and_counts_as_asked_and_nothing_more(fleet: Fleet) -> None:
+    rules = [{"protocol": "tcp", "ports": [22], "source": "203.0.113.0/24", "description": "ssh"}]
+    asked = {
+        "glm_launch": True, "glm_launch_count": 2, "glm_launch_file_systems": ["weights"],
+        "glm_launch_make_file_systems": True, "glm_launch_firewall_rules": rules, "glm_max_hourly_usd": 110,
+    }  # fmt: skip
+    code, output = fleet.run("launch.yml", "--check", **asked)
+    assert code == 0 and fleet.alive() == [], output
+    assert "2 more would be launched, for at most 107.04 USD per hour" in output
+    code, output = fleet.run("launch.yml", **asked)
+    assert code == 0, output
+    assert "fleet default: 2 instance(s) at 107.04 USD per hour, 0." in output
+    assert "ORPHANS" not in output
+    launched = list(fleet.cloud.world.state.instances.values())
+    assert {item.image_family for item in launched} == {"gpu-base-24-04"}
+    assert [item.file_systems[0]["name"] for item in launched] == ["weights", "weights"]
+    rulesets = fleet.cloud.world.state.rulesets
+    assert {tuple(item.firewall_rulesets) for item in launched} <= {(key,) for key in rulesets}
+    assert {ruleset.region for ruleset in rulesets.values()} == {"us-east-1", "us-west-1"}
+    assert all(len(ruleset.rules) == 1 for ruleset in rulesets.values())
+    code, output = fleet.run("launch.yml", **asked)
+    assert code == 0 and "changed=0" in output, output
+    code, output = fleet.run("launch.yml", **{**asked, "glm_launch_count": 3})
+    assert code != 0 and "could make it 160.56" in output and len(fleet.alive()) == 2
+
+
+def test_a_new_host_whose_gpus_are_no_good_is_replaced_and_remembered(fleet: Fleet, tmp_path: Path) -> None:
+    # The hosts are this machine, which has no GPUs; the plan wants eight B200.
+    book = tmp_path / "replace.yml"
+    book.write_text(
+        f"""
+- import_playbook: {ROOT}/playbooks/launch.yml
+- hosts: glm_fleet
+  gather_facts: false
+  roles: [glm.fleet.plan]
+- import_playbook: {ROOT}/playbooks/replace_unsound.yml
+""",
+        "utf-8",
+    )
+    here = {"ansible_connection": "local", "ansible_become": False, "ansible_python_interpreter": sys.executable}
+    asked = {"glm_launch": True, "glm_launch_count": 2, "glm_launch_replacements": 1, **here}
+    code, output = fleet.run(str(book), **asked)
+    assert code == 0, output
+    assert fleet.alive() == ["glm-default-2", "glm-default-3"]
+    kept = list((tmp_path / "state" / "evidence").glob("glm-default-1-*.json"))
+    assert len(kept) == 1
+    entry = json.loads(kept[0].read_text("utf-8"))
+    assert entry["reason"].startswith("glm-default-1, ") and "GPU" in entry["reason"]
+
+
+def test_launch_says_what_it_needs_and_does_nothing_unasked(fleet: Fleet) -> None:
+    code, output = fleet.run("launch.yml", glm_launch_regions=[])
+    assert code == 0, output
+    code, output = fleet.run("launch.yml", glm_launch=True, glm_launch_regions=[])
+    assert code != 0 and "expected glm_launch_regions" in output
+    code, output = fleet.run(
+        "launch.yml", glm_launch=True, glm_launch_regions=["asia-south-1", "us-east-1"], glm_allowed_countries=["US"]
+    )
+    assert code != 0 and "found asia-south-1 (country unknown). Next: leave these out" in output
+    assert fleet.alive() == []
+
+
+def test_scale_goes_up_freely_and_down_only_with_a_word(fleet: Fleet) -> None:
+    code, output = fleet.run("scale.yml")
+    assert code != 0 and "-e glm_launch_count=<number>" in output
+    code, output = fleet.run("scale.yml", glm_launch_count=3)
+    assert code == 0 and len(fleet.alive()) == 3, output
+    code, output = fleet.run("scale.yml", glm_launch_count=1, glm_launch_regions=[])
+    assert code != 0 and len(fleet.alive()) == 3
+    assert "this would terminate glm-default-2, glm-default-3, beyond the 1 that are wanted" in output
+    code, output = fleet.run("scale.yml", glm_launch_count=1, glm_confirm=True)
+    assert code == 0 and fleet.alive() == ["glm-default-1"], output
+    assert "fleet default: 1 instance(s) at 53.52 USD per hour" in output
+
+
+def test_orphans_surplus_and_other_fleets_are_told(fleet: Fleet) -> None:
+    fleet.cloud.seed(count=2, name="glm-default-{n}", tags=TAGS)
+    fleet.cloud.seed(name="far", tags=TAGS, region="us-west-1")
+    fleet.cloud.seed(name="theirs", tags={"glm-fleet": "theirs"})
+    fleet.inventory.write_text("plugin: glm.fleet.lambda_cloud\nregions: [us-east-1]\n", "utf-8")
+    code, output = fleet.run("launch.yml", glm_launch=True, glm_launch_count=2)
+    assert code == 0, output
+    assert "beyond the wanted number: glm-default-1 (-e glm_launch_count, or scale)" in output
+    assert "ORPHANS, tagged as this fleet but not in its inventory: far" in output
+    assert "other fleets of the account: theirs: 1" in output
+
+
+def test_terminate_lists_prices_and_needs_a_word(fleet: Fleet) -> None:
+    fleet.cloud.seed(count=2, name="glm-default-{n}", tags=TAGS)
+    fleet.cloud.seed(name="strange", tags=TAGS, overrides={"instance_type": {"name": "npu_1x_new"}})
+    fleet.cloud.seed(name="theirs", tags={"glm-fleet": "theirs"})
+    code, output = fleet.run("terminate.yml")
+    assert code != 0 and len(fleet.alive()) == 4
+    for words in (
+        "would terminate 3 instance(s): glm-default-0 (gpu_8x_b200_sxm6 in us-east-1, 53.52 USD per hour)",
+        "strange (npu_1x_new in us-east-1, price unknown)",
+        "together 107.04 USD per hour",
+        "run again with -e glm_confirm=yes",
+    ):
+        assert words in output, output
+    code, output = fleet.run("terminate.yml", "--check")
+    assert code == 0 and len(fleet.alive()) == 4, output
+    code, output = fleet.run("terminate.yml", "-e", "glm_confirm=yes", glm_terminate_only=["strange"])
+    assert code == 0 and fleet.alive() == ["glm-default-0", "glm-default-1", "theirs"], output
+    code, output = fleet.run("terminate.yml", "-e", "glm_confirm=yes")
+    assert code == 0 and fleet.alive() == ["theirs"], output
+
+
+def test_a_deploy_that_fails_gives_back_what_it_launched_if_it_shall(fleet: Fleet) -> None:
+    fleet.cloud.seed(name="glm-default-7", tags=TAGS)
+    failing = {"glm_launch": True, "glm_launch_count": 2, "glm_model": "GLM-9"}
+    code, output = fleet.run("deploy.yml", **failing)
+    assert code != 0 and fleet.alive() == ["glm-default-1", "glm-default-7"], output
+    assert "giving back" not in output
+    code, output = fleet.run("deploy.yml", **{**failing, "glm_launch_count": 3}, glm_terminate_on_failure=True)
+    assert code != 0 and "giving back what was launched and never served: glm-default-2" in output, output
+    assert fleet.alive() == ["glm-default-1", "glm-default-7"], "what was there before stays"
+
+
+def test_a_launch_that_fails_halfway_gives_back_its_half(fleet: Fleet) -> None:
+    fleet.cloud.fault("error", code="global/quota-exceeded", path="launch$", after=1)
+    code, output = fleet.run("deploy.yml", glm_launch=True, glm_launch_count=2, glm_terminate_on_failure=True)
+    assert code != 0 and "global/quota-exceeded" in output
+    assert "giving back" in output and fleet.alive() == []
+
+
+def test_what_cannot_be_given_back_is_named(fleet: Fleet) -> None:
+    fleet.cloud.fault("error", code="global/internal-error", path="terminate$", times=9)
+    code, output = fleet.run("deploy.yml", glm_launch=True, glm_model="GLM-9", glm_terminate_on_failure=True)
+    assert code != 0 and "glm-default-1 may go on costing money" in output
+    assert fleet.alive() == ["glm-default-1"]
+
+
+def test_giving_back_needs_its_callback(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANSIBLE_CALLBACKS_ENABLED", "glm.fleet.fleet_summary")
+    code, output = fleet.run("deploy.yml", glm_launch=True, glm_terminate_on_failure=True)
+    assert code != 0 and "add it to callbacks_enabled in ansible.cfg" in output
+    assert fleet.alive() == []
