@@ -11,6 +11,7 @@ Sources: vllm/v1/metrics/loggers.py 0.32.0, sglang/srt/metrics/collector.py 0.5.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
@@ -78,7 +79,7 @@ def _number(text: str) -> Optional[float]:
         value = float(text)
     except ValueError:
         return None
-    return value if value == value else None
+    return None if math.isnan(value) else value
 
 
 def summary(samples: Sequence[Mapping[str, float]]) -> dict[str, Any]:

@@ -17,11 +17,12 @@ import os
 import re
 import sys
 import time
-import urllib.request
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Optional
 from xml.etree import ElementTree
+
+from ansible.module_utils.urls import open_url
 
 from ansible_collections.glm.fleet.plugins.module_utils._host_commands import run, which
 
@@ -224,11 +225,10 @@ def disk_speed(folder: Path, size: int = _DISK_BYTES) -> dict[str, float]:
 
 def download_speed(url: str, seconds: float) -> float:
     """MB/s of a download, measured for at most ``seconds``. Raises OSError."""
-    request = urllib.request.Request(url, headers={"User-Agent": "glm.fleet node_acceptance"})
     begun = time.monotonic()
     received = 0
-    # A fixed scheme check belongs to the caller: file: would measure the disk.
-    with urllib.request.urlopen(request, timeout=seconds) as answer:
+    # The caller has checked the scheme: file: would measure the disk.
+    with open_url(url, http_agent="glm.fleet node_acceptance", timeout=seconds) as answer:
         while time.monotonic() - begun < seconds:
             part = answer.read(_BLOCK)
             if not part:

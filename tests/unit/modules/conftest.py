@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils import _internal
 from ansible.module_utils.testing import patch_module_args
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -37,8 +38,12 @@ def fake_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..
 
 
 @pytest.fixture
-def run_module(capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
+def run_module(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., dict[str, Any]]:
     """``run_module(main, check=False, **options)`` returns what the module would send back."""
+    # Once a test of a plugin has run in this process, modules would print their warnings as the controller does.
+    monkeypatch.setattr(_internal, "is_controller", False)
 
     def run(main: Callable[[], None], check: bool = False, **options: Any) -> dict[str, Any]:
         with patch_module_args({**options, "_ansible_check_mode": check}), pytest.raises(SystemExit):
