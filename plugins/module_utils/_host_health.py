@@ -224,7 +224,7 @@ def disk_speed(folder: Path, size: int = _DISK_BYTES) -> dict[str, float]:
 
 
 def download_speed(url: str, seconds: float) -> float:
-    """MB/s of a download, measured for at most ``seconds``. Raises OSError."""
+    """MB/s of a download, measured for at most ``seconds``. Raises OSError and urls.ConnectionError."""
     begun = time.monotonic()
     received = 0
     # The caller has checked the scheme: file: would measure the disk.

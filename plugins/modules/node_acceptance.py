@@ -95,6 +95,7 @@ verdict:
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.urls import ConnectionError as UrlError
 
 from ansible_collections.glm.fleet.plugins.module_utils import _host_health as health
 from ansible_collections.glm.fleet.plugins.module_utils import _host_probe as probe
@@ -134,7 +135,7 @@ def measure(module: AnsibleModule) -> dict:
     if params["network_url"]:
         try:
             measured["network"] = health.download_speed(params["network_url"], params["network_seconds"])
-        except OSError as error:
+        except (OSError, UrlError) as error:
             measured["network"] = f"{params['network_url']}: {error}"
     if params["container"] and params["plan"]["runtime"]["kind"] == "container":
         measured["container"] = inside(params["plan"], params["timeout"])
