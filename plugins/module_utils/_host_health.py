@@ -56,7 +56,7 @@ count = ctypes.c_int(0)
 code = hip.hipInit(0) or hip.hipGetDeviceCount(ctypes.byref(count))
 print(json.dumps({"code": code, "gpus": count.value}))
 """
-_DISK_BYTES = 256 * 2**20
+DISK_BYTES = 256 * 2**20
 _BLOCK = 4 * 2**20
 
 
@@ -196,7 +196,7 @@ def initialise(vendor: str, timeout: float) -> Optional[dict[str, Any]]:
     return {"problem": done.evidence()}
 
 
-def disk_speed(folder: Path, size: int = _DISK_BYTES) -> dict[str, float]:
+def disk_speed(folder: Path, size: int = DISK_BYTES) -> dict[str, float]:
     """Write ``size`` bytes to a file in ``folder`` with direct I/O where it can, read them back: MB/s each.
 
     Raises OSError. The file is removed, also when it fails.

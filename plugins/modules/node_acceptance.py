@@ -12,8 +12,8 @@ description:
     in the kernel log, a fabric that is not up, a driver whose packages, module or fabric manager do not agree, kernels
     without a module, slow disks and networks, containers that do not see every GPU - and returns one verdict, each
     check with what was expected, what was found, and the remedy.
-  - Fails when the verdict does, unless O(fail) is off. The report is written first, so that a node can be given back
-    with evidence.
+  - Fails when the verdict does, unless O(fail) is off or in check mode. The report is written first, so that a node can
+    be given back with evidence.
   - Has an action plugin of the same name, which judges on the controller.
 author: glm.fleet contributors !UNKNOWN
 options:
@@ -57,7 +57,7 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Measures nothing that writes.
+    description: Measures nothing that writes, and warns where a run would fail, since a host may not be prepared yet.
   diff_mode:
     support: none
     description: It changes nothing.
@@ -92,6 +92,7 @@ verdict:
       returned: always
 """
 
+import shutil
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
@@ -123,15 +124,22 @@ def existing(path: Path) -> Path:
     return path
 
 
+def disk(folder: Path) -> dict:
+    """Speed of the disk under ``folder``; nothing when it has no room: whoever fills it says so with its arithmetic."""
+    if shutil.disk_usage(folder).free < 4 * health.DISK_BYTES:
+        return {}
+    try:
+        speed = health.disk_speed(folder)
+    except OSError as error:
+        return {"disk_write": f"{folder}: {error}"}
+    return {"disk_write": speed["write_mb_s"], "disk_read": speed["read_mb_s"]}
+
+
 def measure(module: AnsibleModule) -> dict:
     """What costs load: disk, network, a container. A measurement that failed is its error's text."""
     params, measured = module.params, {}
     if params["measure_disk"] and not module.check_mode:
-        try:
-            speed = health.disk_speed(existing(Path(params["data_dir"])))
-            measured.update(disk_write=speed["write_mb_s"], disk_read=speed["read_mb_s"])
-        except OSError as error:
-            measured["disk_write"] = f"{params['data_dir']}: {error}"
+        measured.update(disk(existing(Path(params["data_dir"]))))
     if params["network_url"]:
         try:
             measured["network"] = health.download_speed(params["network_url"], params["network_seconds"])

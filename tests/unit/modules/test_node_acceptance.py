@@ -5,7 +5,11 @@ from __future__ import annotations
 import copy
 import http.server
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,9 +19,11 @@ import pytest
 
 from ansible_collections.glm.fleet.plugins.module_utils import _host_health as health
 from ansible_collections.glm.fleet.plugins.module_utils._host_facts import Gatherer
+from ansible_collections.glm.fleet.plugins.modules import node_acceptance
 from ansible_collections.glm.fleet.plugins.plugin_utils import acceptance, platforms
 from tests.unit.modules.test_gpu_facts import pci_device, smi
 
+ROOT = Path(__file__).parents[3]
 Text = Callable[[str], str]
 PLAN: dict[str, Any] = {
     "accelerator": {"name": "B200", "count": 8, "vendor": "nvidia", "memory_gib": 179.06},
@@ -259,6 +265,42 @@ def test_disk_speed_is_measured_and_leaves_nothing(tmp_path: Path) -> None:
     speed = health.disk_speed(tmp_path, 8 * 2**20)
     assert speed["write_mb_s"] > 0 and speed["read_mb_s"] > 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_without_room_is_left_to_whoever_fills_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert node_acceptance.disk(tmp_path)["disk_write"] > 0
+    usage = shutil.disk_usage(tmp_path)._replace(free=2**20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    assert node_acceptance.disk(tmp_path) == {}
+
+
+BOOK = """
+- hosts: all
+  gather_facts: false
+  tasks:
+    - glm.fleet.node_acceptance:
+        plan: "{{ plan }}"
+        measure_disk: false
+        report: report.json
+"""
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_a_host_that_is_not_ready_fails_a_run_and_warns_in_check_mode(tmp_path: Path, check: bool) -> None:
+    """This machine has no GPUs: the whole way from the module to the verdict, as a playbook goes it."""
+    (tmp_path / "book.yml").write_text(BOOK, "utf-8")
+    (tmp_path / "vars.json").write_text(json.dumps({"plan": {**PLAN, "devices": []}}), "utf-8")
+    python = f"ansible_python_interpreter={sys.executable}"
+    command = ["ansible-playbook", "-i", "h0,", "-c", "local", "book.yml", "-e", "@vars.json", "-e", python]
+    done = subprocess.run(
+        [*command, *(["--check"] if check else [])], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".collections"), "ANSIBLE_NOCOLOR": "1"},
+    )  # fmt: skip
+    text = " ".join((done.stdout + done.stderr).split())
+    assert (done.returncode == 0) is check, text
+    assert "h0, gpu: expected 8 GPUs, found 0" in text
+    assert ("A run without --check would refuse that" in text) is check
+    assert (tmp_path / "report.json").exists() is not check
 
 
 @pytest.fixture
