@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from ansible_collections.glm.fleet.plugins.modules.benchmark_run import ARGUMENTS
-from ansible_collections.glm.fleet.plugins.plugin_utils import benchmark_record, benchmark_runs, catalog, unit
+from ansible_collections.glm.fleet.plugins.plugin_utils import benchmark_record, benchmark_runs, catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.followed import Failed, FollowedAction
 
 
@@ -38,27 +38,34 @@ class ActionModule(FollowedAction):
     def _prepare(self, plan: dict[str, Any]) -> None:
         """Decide everything that can be decided without the host. Raises Failed."""
         args = self._args
-        folder = args["folder"] or f"{plan['paths']['data']}/benchmarks/{plan['replica']}"
+        host, tokenizer = args["client_host"], args["tokenizer"] or ""
+        # On a host of its own a client may have measured others.
+        place = f"{self._host()}-{plan['replica']}" if host else str(plan["replica"])
+        folder = args["folder"] or f"{plan['paths']['data']}/benchmarks/{place}"
+        reached_at = str(self._task_vars.get("ansible_host") or self._host())
         try:
             self._workload = benchmark_runs.workload(
                 catalog.load(), args["workload"], args["workloads"], args["scale"]
             )
-            self._client = benchmark_runs.client(plan, folder, args["client_image"], args["client_path"])
+            self._client = benchmark_runs.client(
+                plan, folder, args["client_image"], args["client_path"], host, tokenizer
+            )
+            address = benchmark_runs.endpoint_address(plan, args["address"], host, reached_at)
             seed = int(time.time()) if args["seed"] is None else args["seed"]
             self._runs = benchmark_runs.runs(
-                plan, self._workload, self._client, args["repeats"], args["warmup"], seed
+                plan, self._workload, self._client, address, args["repeats"], args["warmup"], seed
             )
         except (benchmark_runs.RunError, catalog.CatalogError) as exc:
             raise Failed({"msg": str(exc)}) from exc
         self._job = {
             "folder": folder,
             "fingerprint": benchmark_runs.fingerprint(plan, self._workload, args["repeats"], args["warmup"]),
-            "address": unit.probe_address(plan["listen"]["address"]),
+            "address": address,
             "port": plan["listen"]["port"],
             "model": plan["served_model_name"],
             "tokens": self._workload.input_tokens + self._workload.output_tokens,
             "program": self._client.program,
-            "container": benchmark_runs.container(plan, self._client),
+            "container": benchmark_runs.container(plan, self._client, self._host(), tokenizer),
             "runs": self._runs,
         }
 
@@ -81,7 +88,7 @@ class ActionModule(FollowedAction):
         # A job that another call began has its own seeds; the host knows what it ran.
         runs = state.get("runs") or self._runs
         record = benchmark_record.make(
-            self._host(), plan, self._workload, self._client, runs, state, self._args["quality"]
+            self._host(), plan, self._workload, self._client, runs, state, self._args["quality"], self._args["gpus"]
         )
         try:
             file = benchmark_record.keep(self._args["state_dir"], record)

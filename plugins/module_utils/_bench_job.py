@@ -42,7 +42,7 @@ class Job:
 
     ``stop`` ends a client that outlives ``run_timeout``, or waits for an endpoint that said nothing for
     ``silence_timeout`` seconds. ``fingerprint`` tells two jobs apart. ``environment`` is added to the client's and is
-    never written anywhere.
+    never written anywhere. ``gpus``: whether the GPUs of this machine are the ones that serve, and are looked at.
     """
 
     fingerprint: str
@@ -54,6 +54,7 @@ class Job:
     run_timeout: float = 14400
     silence_timeout: float = 300
     sample_seconds: float = 5
+    gpus: bool = True
 
 
 class Folder:
@@ -260,6 +261,8 @@ class Worker:
         # An engine without metrics is sampled as well: progress is told by its beats.
         if found or not samples:
             samples.append(found)
+        if not self.job.gpus:
+            return
         smi = run(
             ("nvidia-smi", f"--query-gpu={','.join(metrics.SMI_FIELDS)}", "--format=csv,noheader,nounits"), 20
         )

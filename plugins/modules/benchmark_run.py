@@ -57,6 +57,25 @@ options:
     description: A C(vllm) program on the host to measure with, in the place of a container.
     type: str
     default: ""
+  client_host:
+    description:
+      - Name of the host that the task is delegated to, where the client does not run on the host that serves. Its GPUs
+        are not looked at, and the endpoint is reached at O(address).
+    type: str
+    default: ""
+  address:
+    description:
+      - Where the client reaches the endpoint. By default the plan's own address, and with O(client_host) the one that
+        Ansible reaches the host at, if the plan listens on all of them.
+    type: str
+    default: ""
+  tokenizer:
+    description: Folder with the model's tokenizer where the client runs. By default the snapshot of the weights.
+    type: path
+  gpus:
+    description: The GPUs that serve, as C(gpu_facts) describes them, for the record of a client that cannot see them.
+    type: dict
+    default: {}
   api_key:
     description: The endpoint's key.
     type: str
@@ -136,6 +155,17 @@ EXAMPLES = r"""
           - {prompts: 200, parallel: 20}
         source: {who: our own traffic of October}
     state_dir: ~/.local/state/glm-fleet/default
+
+- name: Measure from another host, so that the client takes nothing from the engine
+  glm.fleet.benchmark_run:
+    plan: "{{ ansible_facts['glm_plan'] }}"
+    workload: concurrency_sweep
+    client_host: bench-1
+    client_path: /opt/bench/bin/vllm
+    tokenizer: /var/lib/glm/benchmarks/tokenizer
+    gpus: "{{ ansible_facts['gpu_facts'] }}"
+    state_dir: ~/.local/state/glm-fleet/default
+  delegate_to: bench-1
 """
 
 RETURN = r"""
@@ -172,6 +202,10 @@ ARGUMENTS = {
     "seed": {"type": "int"},
     "client_image": {"type": "str", "default": ""},
     "client_path": {"type": "str", "default": ""},
+    "client_host": {"type": "str", "default": ""},
+    "address": {"type": "str", "default": ""},
+    "tokenizer": {"type": "path"},
+    "gpus": {"type": "dict", "default": {}},
     "api_key": {"type": "str", "no_log": True},
     "quality": {"type": "list", "elements": "dict", "default": []},
     "strict": {"type": "bool", "default": True},
@@ -282,18 +316,20 @@ class Measurement:
             environment=environment,
             run_timeout=self.module.params["run_timeout"],
             sample_seconds=self.module.params["sample_seconds"],
+            gpus=not self.module.params["client_host"],
         )
 
     def docker(self, container: dict) -> list:
         """The client in a container: on the host's network, where it reaches also an endpoint bound to loopback."""
         argv = ["docker", "run", "--rm", "--init", "--name", container["name"], "--network", "host", "--pull=never"]
         argv += ["--log-driver", "none", "--security-opt", "no-new-privileges"]
-        # It computes nothing, but vLLM looks for a device before it reads its arguments.
-        argv += device_arguments(self.module.params["plan"])
+        if not self.module.params["client_host"]:
+            # It computes nothing, but older releases of vLLM look for a device before they read their arguments.
+            argv += device_arguments(self.module.params["plan"])
         # Without values: docker takes them from its own environment, so no list of processes shows the key.
         for name in ("HF_HUB_OFFLINE", "VLLM_NO_USAGE_STATS", "DO_NOT_TRACK", "OPENAI_API_KEY"):
             argv += ["--env", name]
-        argv += ["--mount", f"type=bind,source={container['hf_home']},target={container['hf_target']},readonly"]
+        argv += ["--mount", f"type=bind,source={container['source']},target={container['target']},readonly"]
         argv += ["--mount", f"type=bind,source={self.folder.path},target={container['results']}"]
         return [*argv, "--entrypoint", self.job["program"], container["image"]]
 

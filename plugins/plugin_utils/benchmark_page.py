@@ -93,7 +93,7 @@ def _facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Image", plan["image"] if plan["runtime"] == "container" else "none, on the host itself"),
         ("Image digest", plan["image_digest"] or "none"),
         ("Prefix cache", "on" if plan["prefix_caching"] else "off"),
-        ("Client", f"{client['program']}, {client['image'] or 'on the host itself'}"),
+        ("Client", _client(client)),
         ("GPUs", f"{gpus.get('count', 0)}x {', '.join(gpus.get('names', [])) or 'not told'}"),
         ("Driver", ", ".join(gpus.get("drivers", [])) or "not told"),
         ("SM clock", clocks + limit if gpus.get("sm_mhz_max") else "not told"),
@@ -102,6 +102,11 @@ def _facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     if plan.get("planned_token_pool"):
         found.insert(6, ("KV pool, planned", f"{plan['planned_token_pool']:,} tokens"))
     return found
+
+
+def _client(client: Mapping[str, Any]) -> str:
+    where = client.get("host") or "the host itself"
+    return f"{client['program']}, {client['image'] or 'without a container'}, on {where}"
 
 
 def _comment(text: str, _style: str) -> str:

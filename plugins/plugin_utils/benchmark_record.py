@@ -32,12 +32,15 @@ def make(
     runs: Sequence[Mapping[str, Any]],
     state: Mapping[str, Any],
     quality: Sequence[Mapping[str, Any]] = (),
+    served_on: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The record of a job that ended, from what was planned, what the host kept of it, and what it was asked before.
 
+    ``served_on`` are the facts of the GPUs that serve, for a client on another host, which cannot look at them.
     ``trouble`` says why it is no measurement; ``ok`` takes an answer to every question about quality, too.
     """
-    measured = [_run(run, outcome, workload, state["command"]) for run, outcome in zip(runs, state["outcomes"])]
+    seen = [_told(outcome, served_on or {}) for outcome in state["outcomes"]]
+    measured = [_run(run, outcome, workload, state["command"]) for run, outcome in zip(runs, seen)]
     trouble = _trouble(measured, runs, state)
     return {
         "schema": SCHEMA,
@@ -65,6 +68,16 @@ def make(
         "runs": measured,
         "quality": [dict(check) for check in quality],
     }
+
+
+def _told(outcome: Mapping[str, Any], served_on: Mapping[str, Any]) -> dict[str, Any]:
+    """An outcome with kind, number and driver of GPUs that were described and could not be looked at meanwhile."""
+    gpus = outcome["gpus"]
+    described = [gpu["name"] for gpu in served_on.get("gpus") or []]
+    if gpus["samples"] or not described:
+        return dict(outcome)
+    drivers = [version for version in [(served_on.get("driver") or {}).get("version")] if version]
+    return {**outcome, "gpus": {**gpus, "names": sorted(set(described)), "count": len(described), "drivers": drivers}}
 
 
 def _identifier(host: str, plan: Mapping[str, Any], workload: cat.Workload, started: float) -> str:

@@ -10,8 +10,10 @@ first in the engine's prefix cache and measure that.
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Optional
@@ -20,6 +22,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils import catalog as cat
 from ansible_collections.glm.fleet.plugins.plugin_utils import unit
 
 RESULTS = "/results"
+TOKENIZER = "/tokenizer"
 _INTERFACES = {"chat": ("openai-chat", "/v1/chat/completions"), "completions": ("openai", "/v1/completions")}
 # Arguments by which an engine is told to keep no prefix cache.
 _NO_PREFIX_CACHE = {"vllm": ("--no-enable-prefix-caching",), "sglang": ("--disable-radix-cache",)}
@@ -33,13 +36,15 @@ class RunError(ValueError):
 class Client:
     """The program that measures. ``image`` is None where it is started on the host itself.
 
-    ``tokenizer`` is the model's snapshot as the program sees it, ``results`` the folder it writes to.
+    ``tokenizer`` is the model's snapshot as the program sees it, ``results`` the folder it writes to, ``host`` the
+    machine it runs on where that is not the one that serves.
     """
 
     program: str
     image: Optional[str]
     tokenizer: str
     results: str
+    host: str = ""
 
 
 def workload(known: cat.Catalog, name: str, own: Mapping[str, Any], scale: float = 1.0) -> cat.Workload:
@@ -78,19 +83,27 @@ def _scaled(workload: cat.Workload, scale: float) -> cat.Workload:
     )
 
 
-def client(plan: Mapping[str, Any], folder: str, image: str, program: str) -> Client:
+def client(
+    plan: Mapping[str, Any], folder: str, image: str, program: str, host: str = "", tokenizer: str = ""
+) -> Client:
     """What measures this replica: a program of the user's, else the engine's own client, else the client image.
 
-    vLLM's client measures both engines: the sources did so, and figures of two clients are not comparable.
+    vLLM's client measures both engines: the sources did so, and figures of two clients are not comparable. ``host`` is
+    another machine than the one that serves; ``tokenizer`` a folder there in the place of the weights' snapshot.
 
     Raises RunError.
     """
-    host_snapshot = _snapshot(plan, plan["paths"]["hf_home"])
+    known = tokenizer or _snapshot(plan, plan["paths"]["hf_home"])
     kind, engine = plan["runtime"]["kind"], plan["engine"]["name"]
     if program:
-        return Client(program, None, host_snapshot, folder)
+        return Client(program, None, known, folder, host)
+    if kind == "venv" and host:
+        raise RunError(
+            f"expected a program that measures on {host}: bare metal has no image of the client. Next: set "
+            "benchmark_client_path to the vllm program of an environment there"
+        )
     if kind == "venv" and engine == "vllm":
-        return Client(f"{plan['runtime']['path']}/bin/vllm", None, host_snapshot, folder)
+        return Client(f"{plan['runtime']['path']}/bin/vllm", None, known, folder)
     if kind == "venv":
         raise RunError(
             f"expected a program that measures: {engine} without containers has none of vLLM's. Next: set "
@@ -99,21 +112,51 @@ def client(plan: Mapping[str, Any], folder: str, image: str, program: str) -> Cl
     chosen = plan["image"]["reference"] if engine == "vllm" else image
     if not chosen:
         raise RunError(f"expected benchmark_client_image to name an image of vLLM to measure {engine} with, found none")
-    mount = next(mount for mount in plan["mounts"] if mount["source"] == plan["paths"]["hf_home"])
-    return Client("vllm", chosen, _snapshot(plan, mount["target"]), RESULTS)
+    if tokenizer:
+        return Client("vllm", chosen, TOKENIZER, RESULTS, host)
+    return Client("vllm", chosen, _snapshot(plan, _weights_mount(plan)["target"]), RESULTS, host)
 
 
-def container(plan: Mapping[str, Any], client: Client) -> Optional[dict[str, str]]:
-    """What the client's container needs of the host; None where the client runs without one."""
+def _weights_mount(plan: Mapping[str, Any]) -> Mapping[str, str]:
+    found: Mapping[str, str] = next(
+        mount for mount in plan["mounts"] if mount["source"] == plan["paths"]["hf_home"]
+    )
+    return found
+
+
+def endpoint_address(plan: Mapping[str, Any], own: str, host: str, reached_at: str) -> str:
+    """Where the client reaches the endpoint of a plan: on the host that serves, or from ``host``.
+
+    ``own`` is the user's word; ``reached_at`` is where Ansible reaches the serving host, taken for an endpoint that
+    listens on all addresses.
+
+    Raises RunError for an endpoint that another machine cannot reach.
+    """
+    listens = ipaddress.ip_address(plan["listen"]["address"])
+    if own:
+        return own
+    if not host:
+        return unit.probe_address(plan["listen"]["address"])
+    if listens.is_loopback:
+        raise RunError(
+            f"expected an endpoint that {host} can reach, found one bound to {listens}. Next: deploy with glm_bind set "
+            "to the private address, or leave benchmark_client_host empty"
+        )
+    return reached_at if listens.is_unspecified else str(listens)
+
+
+def container(plan: Mapping[str, Any], client: Client, served_by: str, tokenizer: str = "") -> Optional[dict[str, str]]:
+    """What the client's container needs of its host; None where the client runs without one."""
     if client.image is None:
         return None
-    hf_home = plan["paths"]["hf_home"]
-    mount = next(mount for mount in plan["mounts"] if mount["source"] == hf_home)
+    # On a host of its own a client may measure several others, one after the other.
+    owner = f"{re.sub('[^A-Za-z0-9_.-]', '-', served_by)}-" if client.host else ""
+    mount = {"source": tokenizer, "target": TOKENIZER} if tokenizer else _weights_mount(plan)
     return {
-        "name": f"glm-benchmark-{int(plan['replica'])}",
+        "name": f"glm-benchmark-{owner}{int(plan['replica'])}",
         "image": client.image,
-        "hf_home": hf_home,
-        "hf_target": mount["target"],
+        "source": mount["source"],
+        "target": mount["target"],
         "results": client.results,
     }
 
@@ -127,13 +170,19 @@ def _snapshot(plan: Mapping[str, Any], hf_home: str) -> str:
 
 
 def runs(
-    plan: Mapping[str, Any], workload: cat.Workload, client: Client, repeats: int, warmup: int, seed: int
+    plan: Mapping[str, Any],
+    workload: cat.Workload,
+    client: Client,
+    address: str,
+    repeats: int,
+    warmup: int,
+    seed: int,
 ) -> list[dict[str, Any]]:
     """The client's runs in order: one that warms the engine up, then every point ``repeats`` times.
 
     Each is ``{name, point, repeat, prompts, parallel, seed, result, argv}``; ``point`` is None for the warm-up.
     """
-    url = f"http://{unit.url_host(unit.probe_address(plan['listen']['address']))}:{int(plan['listen']['port'])}"
+    url = f"http://{_url_host(address)}:{int(plan['listen']['port'])}"
     planned: list[tuple[Optional[int], int, cat.Point]] = []
     if warmup:
         users = min(warmup, max(point.users for point in workload.points))
@@ -155,6 +204,11 @@ def runs(
             }
         )
     return made
+
+
+def _url_host(address: str) -> str:
+    """An address or a name as it stands in URLs."""
+    return f"[{address}]" if ":" in address else address
 
 
 def _name(number: Optional[int], repeat: int, point: cat.Point, repeats: int) -> str:

@@ -129,8 +129,8 @@ def _hardware(plan: Mapping[str, Any]) -> str:
 
 
 def _division(plan: Mapping[str, Any]) -> str:
-    sizes = [f"{kind} {size}" for kind, size in plan["parallel"].items() if size > 1]
-    text = ", ".join(sizes) + " parallel" if sizes else "one GPU"
+    sizes = [f"{kind} parallel {size}" for kind, size in plan["parallel"].items() if size > 1]
+    text = ", ".join(sizes) if sizes else "one GPU"
     if plan["replicas"] > 1:
         text += f", {len(plan['accelerator']['indices'])} GPUs for each replica"
     return text

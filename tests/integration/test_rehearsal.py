@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -24,6 +25,16 @@ pytestmark = [pytest.mark.podman, pytest.mark.engine]
 ROOT = Path(__file__).parents[2]
 STATE = ROOT / ".rehearsal"
 HOSTS = 2
+# A queue so short that a burst overflows it.
+NARROW = {"max-queued-requests": 2}
+BURST = {
+    "text": "Many at once.",
+    "interface": "chat",
+    "input_tokens": 64,
+    "output_tokens": 32,
+    "points": [{"prompts": 64, "parallel": 64}],
+    "source": {"who": "a test"},
+}
 
 
 @dataclass
@@ -153,9 +164,9 @@ def check_endpoints(reasoning_field: str) -> None:
         assert status == 200 and message["content"] and message[reasoning_field]
 
 
-def measured(engine: str) -> dict[str, dict[str, object]]:
+def measured(engine: str, **variables: object) -> dict[str, dict[str, Any]]:
     """Records by host of the default workload, made smaller by the rehearsal's inventory."""
-    run = playbook("benchmark.yml", glm_engine=engine, benchmark_repeats=2, benchmark_sample_seconds=0.5)
+    run = playbook("benchmark.yml", glm_engine=engine, benchmark_repeats=2, benchmark_sample_seconds=0.5, **variables)
     assert run.code == 0
     assert re.search(r"benchmark: 11 prompts, 1 parallel, repeat 2 of 2: [\d.,]+ tok/s out", run.output)
     page = (STATE / "state/benchmarks/report.html").read_text(encoding="utf-8")
@@ -173,6 +184,32 @@ def test_vllm_is_measured_with_its_own_client() -> None:
         metrics = record["points"][0]["metrics"]
         assert metrics["acceptance_length"] > 1 and metrics["prefix_hit_rate"] < 0.1 and metrics["kv_pool_tokens"] > 0
         assert record["points"][0]["gpus"]["count"] == 8
+
+
+def test_one_host_measures_the_other() -> None:
+    served, client = list(inventory())
+    run = playbook("benchmark.yml", "--limit", f"{served},localhost", glm_engine="vllm", benchmark_client_host=client)
+    assert run.code == 0
+    record = newest_record()
+    assert record["host"] == served and record["client"]["host"] == client and record["ok"]
+    assert f"glm-benchmark-{served}-0" in record["client"]["command"]
+    assert record["points"][0]["gpus"]["samples"] == 0 and record["points"][0]["gpus"]["count"] == 8
+    assert record["points"][0]["metrics"]["kv_pool_tokens"] > 0
+
+
+def newest_record() -> dict[str, Any]:
+    newest = max((STATE / "state/benchmarks").glob("2*.json"), key=lambda path: path.name)
+    return json.loads(newest.read_text(encoding="utf-8"))
+
+
+def test_a_wrong_model_name_is_refused_before_it_is_measured() -> None:
+    run = playbook("benchmark.yml", glm_engine="vllm", glm_served_model_name="glm-9", benchmark_quality=[])
+    refused(run, "to serve glm-9, found glm-5.1-fp8", "compare glm_served_model_name with what was deployed")
+
+
+def test_a_port_where_nothing_listens_is_refused_before_it_is_measured() -> None:
+    run = playbook("benchmark.yml", glm_engine="vllm", glm_port=8123, benchmark_quality=[])
+    refused(run, ":8123, found none", "check the unit")
 
 
 def running_containers() -> dict[str, str]:
@@ -256,8 +293,43 @@ def test_an_engine_that_exits_shows_its_last_lines_and_spares_the_other_host() -
     assert running_containers()[other] == before
 
 
+def burst(workload: dict[str, Any]) -> dict[str, Any]:
+    """Variables that measure a workload of one's own as it is, and nothing else."""
+    return {
+        "glm_workload": "burst",
+        "benchmark_workloads": {"burst": workload},
+        "benchmark_scale": 1.0,
+        "benchmark_warmup": 0,
+        "benchmark_quality": [],
+        "benchmark_poll_seconds": 1,
+    }
+
+
+def test_an_engine_that_is_killed_while_it_is_measured_fails_the_measurement() -> None:
+    host = next(iter(inventory()))
+    before = running_containers()[host]
+    long = {**BURST, "points": [{"prompts": 64, "parallel": 4}], "output_tokens": 256}
+    variables = json.dumps({"glm_engine": "vllm", **burst(long)})
+    seen = ""
+    with subprocess.Popen(
+        ["ansible-playbook", "benchmark.yml", "-i", "rehearsal", "--limit", f"{host},localhost", "-e", variables],
+        cwd=ROOT, env={**os.environ, "ANSIBLE_NOCOLOR": "1"}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True,
+    ) as going:  # fmt: skip
+        assert going.stdout
+        for line in going.stdout:
+            seen += line
+            if re.search(r"run 1 of 1 .*, [1-9]\d* of 64 done", line):
+                on_host(host, "docker", "kill", "--signal", "KILL", before)
+                break
+        seen += going.stdout.read()
+    print(seen)
+    refused(Run(going.returncode, seen, 0), "the engine ended, or was killed, while it answered")
+    assert not newest_record()["ok"]
+
+
 def test_sglang_ends_in_a_verified_endpoint_on_every_host() -> None:
-    run = playbook("deploy_glm51.yml", glm_engine="sglang", glm_launch_count=HOSTS)
+    run = playbook("deploy_glm51.yml", glm_engine="sglang", glm_engine_args=NARROW, glm_launch_count=HOSTS)
     assert run.code == 0
     fleet = reports()
     assert len(fleet) == HOSTS and all(report["ok"] for report in fleet.values())
@@ -265,9 +337,19 @@ def test_sglang_ends_in_a_verified_endpoint_on_every_host() -> None:
 
 
 def test_sglang_is_measured_with_vllm_s_client() -> None:
-    for record in measured("sglang").values():
+    for record in measured("sglang", glm_engine_args=NARROW).values():
+        assert record["points"][0]["metrics"]["kv_pool_tokens"] > 0
         assert record["client"]["image"].startswith("vllm/vllm-openai@sha256:")
         assert record["plan"]["image"].startswith("lmsysorg/sglang@sha256:")
+
+
+def test_an_endpoint_that_turns_requests_away_is_overloaded() -> None:
+    host = next(iter(inventory()))
+    run = playbook(
+        "benchmark.yml", "--limit", f"{host},localhost", glm_engine="sglang", glm_engine_args=NARROW, **burst(BURST)
+    )
+    refused(run, "the endpoint is overloaded: it turned requests away", "max-running-requests")
+    assert not newest_record()["ok"]
 
 
 def test_sglang_stops_cleanly_under_systemd() -> None:

@@ -54,6 +54,7 @@ def result(workload: catalog.Workload, prompts: int, rate: dict[str, float], sha
 def record(
     name: str = "glm51_agentic", host: str = "gpu-1", repeats: int = 2, started: float = 1795000000.0,
     faster: float = 1.0,
+    gpus: dict[str, Any] | None = None, served_on: dict[str, Any] | None = None,
     broken: dict[str, Any] | None = None, quality: list[dict[str, Any]] | None = None, **changes: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """A record of that workload; ``broken`` is laid over the last run's result."""
@@ -61,7 +62,7 @@ def record(
     made = plan(**{"prices": prices, "memory": {"token_pool": 1_240_000}, **changes})
     workload = KNOWN.workloads[name]
     client = benchmark_runs.client(made, "/var/lib/glm/benchmarks/0", "", "")
-    runs = benchmark_runs.runs(made, workload, client, repeats, 32, 1000)
+    runs = benchmark_runs.runs(made, workload, client, "127.0.0.1", repeats, 32, 1000)
     outcomes = []
     for run in runs:
         rate = rates(workload)[run["point"] or 0]
@@ -87,7 +88,7 @@ def record(
                 "exit_status": 0,
                 "result": answer,
                 "metrics": metrics,
-                "gpus": GPUS,
+                "gpus": GPUS if gpus is None else gpus,
             }
         )
     if broken:
@@ -96,4 +97,4 @@ def record(
     state = {"outcomes": outcomes, "started": started, "updated": started + 1900, "engine": {"version": "0.32.0"}}
     state["command"] = ["docker", "run", "--rm", "--env", "OPENAI_API_KEY", "--entrypoint", "vllm", str(client.image)]
     asked = QUALITY if quality is None else quality
-    return benchmark_record.make(host, made, workload, client, runs, state, asked)
+    return benchmark_record.make(host, made, workload, client, runs, state, asked, served_on)

@@ -37,7 +37,7 @@ def measure(
     """The record of the workload against that port."""
     made = plan(**{"listen": {"address": "127.0.0.1", "port": port, "container_port": port}, **changes})
     client = benchmark_runs.client(made, str(tmp_path), "", str(CLIENT))
-    runs = benchmark_runs.runs(made, WORKLOAD, client, repeats=2, warmup=2, seed=7)
+    runs = benchmark_runs.runs(made, WORKLOAD, client, "127.0.0.1", repeats=2, warmup=2, seed=7)
     job = Job(
         fingerprint="one",
         endpoint=Endpoint("127.0.0.1", port, made["served_model_name"], KEY, timeout=0.5),

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.serve.plans import plan
+from tests.unit.serve.plans import REVISION, plan
 from tests.unit.verify.fake_engine import KEY, Behaviour, engine
 
 ROOT = Path(__file__).parents[3]
@@ -52,7 +52,8 @@ def play(folder: Path, port: int, *arguments: str, **variables: Any) -> subproce
     }
     (folder / "given.json").write_text(json.dumps(given), encoding="utf-8")
     local = f"ansible_connection=local ansible_become=false ansible_python_interpreter={sys.executable}"
-    (folder / "hosts").write_text(f"[glm_fleet]\ngpu-1 {local}\n", encoding="utf-8")
+    hosts = f"[glm_fleet]\ngpu-1 {local}\n[clients]\nbench-1 {local}\n"
+    (folder / "hosts").write_text(hosts, encoding="utf-8")
     playbook = Path(sys.executable).with_name("ansible-playbook")
     return subprocess.run(
         [str(playbook), "-i", "hosts", "-e", "@given.json", str(ROOT / "benchmark.yml"), *arguments],
@@ -78,6 +79,32 @@ def test_a_good_endpoint_ends_in_a_report(tmp_path: Path) -> None:
     assert KEY not in done.stdout + page + markdown + json.dumps(record)
     assert re.search(r"gpu-1: benchmark: run \d of 2 \(.*\), .*\d running, 0 waiting", done.stdout), done.stdout
     assert re.search(r"gpu-1: benchmark: 4 prompts, 2 parallel: [\d.]+ tok/s out", done.stdout)
+
+
+def test_another_host_measures_with_the_model_s_tokenizer(tmp_path: Path) -> None:
+    snapshot = tmp_path / "hf" / "hub" / "models--zai-org--GLM-5.1-FP8" / "snapshots" / REVISION
+    snapshot.mkdir(parents=True)
+    (snapshot / "tokenizer.json").write_text("{}", encoding="utf-8")
+    paths = {**plan()["paths"], "data": str(tmp_path / "data"), "hf_home": str(tmp_path / "hf")}
+    with engine(Behaviour(seconds=0.5)) as (_behaviour, port):
+        listen = {"address": "0.0.0.0", "port": port, "container_port": port}
+        elsewhere = {"benchmark_client_host": "bench-1", "benchmark_endpoint_address": "127.0.0.1"}
+        made = plan(listen=listen, contract=CONTRACT, paths=paths)
+        done = play(tmp_path, port, benchmark_plans=[made], benchmark_quality=[], **elsewhere)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (record,) = kept(tmp_path)
+    folder = Path(record["client"]["tokenizer"])
+    assert record["host"] == "gpu-1" and record["client"]["host"] == "bench-1"
+    assert folder.parent.parent == tmp_path / "data/benchmarks" and (folder / "tokenizer.json").is_file()
+    assert record["runs"][0]["gpus"]["samples"] == 0
+    assert "on bench-1" in (tmp_path / "state/benchmarks/report.md").read_text(encoding="utf-8")
+
+
+def test_a_host_that_is_not_in_the_inventory_cannot_measure(tmp_path: Path) -> None:
+    done = play(tmp_path, 1, benchmark_client_host="bench-9", benchmark_quality=[])
+    assert done.returncode == 2
+    told = " ".join(done.stdout.split())
+    assert "expected benchmark_client_host to be a host of the inventory, found bench-9" in told
 
 
 def test_check_mode_measures_nothing(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from ansible_collections.glm.fleet.plugins.module_utils import _bench_metrics
 from ansible_collections.glm.fleet.plugins.plugin_utils import benchmark_page, benchmark_record, benchmark_view
 from tests.unit.benchmark.records import KNOWN, QUALITY, record
 
@@ -42,6 +43,20 @@ def rendered(*sections: benchmark_view.Section) -> tuple[str, str]:
 
 
 # --- what it says ---
+
+
+def test_gpus_that_a_client_elsewhere_cannot_see_are_told_as_they_were_described() -> None:
+    served_on = {"gpus": [{"name": "NVIDIA B200"}] * 8, "driver": {"version": "580.95.05"}}
+    unseen = _bench_metrics.gpu_summary([])
+    made = record(gpus=unseen, served_on=served_on)
+    facts = {key: made["runs"][-1]["gpus"][key] for key in ("count", "names", "drivers", "samples", "sm_mhz_max")}
+    assert facts == {
+        "count": 8, "names": ["NVIDIA B200"], "drivers": ["580.95.05"], "samples": 0, "sm_mhz_max": None,
+    }  # fmt: skip
+    html, _markdown = rendered(section(made))
+    assert "8x NVIDIA B200" in html and "580.95.05" in html
+    # What was looked at while it ran wins.
+    assert record(served_on=served_on)["runs"][-1]["gpus"] == record()["runs"][-1]["gpus"]
 
 
 def test_published_results_and_earlier_runs_stand_beside_ours() -> None:

@@ -26,7 +26,8 @@ OWN = {
 def runs(name: str, repeats: int = 1, warmup: int = 32, **changes: Any) -> list[dict[str, Any]]:
     made = plan(**changes)
     workload = KNOWN.workloads[name]
-    return bench.runs(made, workload, bench.client(made, FOLDER, "", ""), repeats, warmup, 100)
+    address = bench.endpoint_address(made, "", "", "203.0.113.5")
+    return bench.runs(made, workload, bench.client(made, FOLDER, "", ""), address, repeats, warmup, 100)
 
 
 def option(run: dict[str, Any], name: str) -> str | None:
@@ -89,11 +90,11 @@ def test_the_endpoint_is_asked_where_the_host_reaches_it(address: str, url: str)
 def test_vllm_is_measured_by_its_own_image() -> None:
     client = bench.client(plan(), FOLDER, "other", "")
     assert client == bench.Client("vllm", plan()["image"]["reference"], SNAPSHOT, "/results")
-    assert bench.container(plan(), client) == {
+    assert bench.container(plan(), client, "gpu-1") == {
         "name": "glm-benchmark-0",
         "image": plan()["image"]["reference"],
-        "hf_home": "/var/lib/glm/huggingface",
-        "hf_target": "/root/.cache/huggingface",
+        "source": "/var/lib/glm/huggingface",
+        "target": "/root/.cache/huggingface",
         "results": "/results",
     }
 
@@ -108,10 +109,42 @@ def test_without_containers_the_environment_s_program_measures() -> None:
     venv = {**plan()["runtime"], "kind": "venv", "path": "/opt/glm/engines/vllm-0.32.0"}
     client = bench.client(plan(runtime=venv), FOLDER, "", "")
     assert client == bench.Client("/opt/glm/engines/vllm-0.32.0/bin/vllm", None, HOST_SNAPSHOT, FOLDER)
-    assert bench.container(plan(), client) is None
+    assert bench.container(plan(), client, "gpu-1") is None
     with pytest.raises(bench.RunError, match="set benchmark_client_path"):
         bench.client(plan("sglang", runtime=venv), FOLDER, "", "")
     assert bench.client(plan("sglang", runtime=venv), FOLDER, "", "/opt/b/vllm").program == "/opt/b/vllm"
+
+
+def test_another_host_measures_with_the_tokenizer_that_was_brought_there() -> None:
+    client = bench.client(plan(), FOLDER, "", "", "bench-1", "/var/lib/glm/tok")
+    assert client == bench.Client("vllm", plan()["image"]["reference"], "/tokenizer", "/results", "bench-1")
+    container = bench.container(plan(), client, "gpu 1.example", "/var/lib/glm/tok")
+    assert container and container["name"] == "glm-benchmark-gpu-1.example-0"
+    assert (container["source"], container["target"]) == ("/var/lib/glm/tok", "/tokenizer")
+    venv = {**plan()["runtime"], "kind": "venv", "path": "/opt/glm/engines/vllm-0.32.0"}
+    with pytest.raises(bench.RunError, match="measures on bench-1: bare metal has no image"):
+        bench.client(plan(runtime=venv), FOLDER, "", "", "bench-1", "/var/lib/glm/tok")
+
+
+@pytest.mark.parametrize(
+    ("listens", "own", "reached"),
+    [
+        ("10.0.0.5", "", "10.0.0.5"),
+        ("0.0.0.0", "", "gpu-1.example"),
+        ("::", "", "gpu-1.example"),
+        ("127.0.0.1", "192.0.2.7", "192.0.2.7"),
+    ],
+)
+def test_another_host_asks_where_it_reaches_the_endpoint(listens: str, own: str, reached: str) -> None:
+    made = plan(listen={"address": listens, "port": 8000, "container_port": 8000})
+    assert bench.endpoint_address(made, own, "bench-1", "gpu-1.example") == reached
+
+
+@pytest.mark.parametrize("loopback", ["127.0.0.1", "::1"])
+def test_an_endpoint_on_loopback_is_not_measured_from_elsewhere(loopback: str) -> None:
+    made = plan(listen={"address": loopback, "port": 8000, "container_port": 8000})
+    with pytest.raises(bench.RunError, match=f"that bench-1 can reach, found one bound to {loopback}. Next: deploy"):
+        bench.endpoint_address(made, "", "bench-1", "gpu-1.example")
 
 
 def test_a_plan_without_a_commit_cannot_be_measured() -> None:
