@@ -18,6 +18,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -57,7 +58,8 @@ _KEPT_WORDS = {
         "admin_api_key api_key chat_template chunked_prefill_size completion_template decode_log_interval "
         "disable_radix_cache enable_cache_report enable_metrics enable_metrics_for_all_schedulers "
         "enable_request_time_stats_logging fastapi_root_path file_storage_path hf_chat_template_name host log_level "
-        "log_level_http log_requests log_requests_format log_requests_level log_requests_target model_path port "
+        "log_level_http log_requests log_requests_format log_requests_level log_requests_target max_queued_requests "
+        "model_path port "
         "preferred_sampling_params random_seed reasoning_parser revision sampling_defaults schedule_policy "
         "served_model_name ssl_ca_certs ssl_certfile ssl_keyfile ssl_keyfile_password stream_interval "
         "tokenizer_path tool_call_parser trust_remote_code watchdog_timeout weight_version"
@@ -107,6 +109,8 @@ class Launch:
     environ: dict[str, str] = field(default_factory=dict)
     dropped: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    waits: bool = False
+    """A rank without an endpoint: nothing is served, the process is only there."""
     secrets: dict[str, str] = field(default_factory=dict)
 
 
@@ -200,6 +204,15 @@ def scale_sglang(options: Mapping[str, Any], defaults: Mapping[str, Any], enviro
     launch.environ = {"SGLANG_USE_CPU_ENGINE": "1"}
     _scale_environment(launch, environ)
     return launch
+
+
+def scale_hosts(launch: Launch, options: Mapping[str, Any]) -> None:
+    """Of several hosts the first serves alone: what the ranks of an engine say to each other needs GPUs."""
+    rank, hosts = int(options.get("node_rank") or 0), int(options.get("nnodes") or 1)
+    if hosts > 1:
+        part = "only waits and opens no port" if rank else "serves alone, the others only wait"
+        launch.notes.append(f"rank {rank} of {hosts} hosts -> {part}")
+        launch.waits = rank > 0
 
 
 def _scale_length(launch: Launch, asked: dict[str, Any], name: str, option: str) -> None:
@@ -335,11 +348,17 @@ def prepare(engine: str, argv: Sequence[str], environ: Mapping[str, str]) -> tup
         0,
         f"the command is valid for {_NAMES[engine]} {version}; {TREES[engine]} serves a tiny stand-in model on the CPU",
     )
+    scale_hosts(launch, options)
     return tree, launch
 
 
 def start(engine: str, tree: Path, launch: Launch, environ: Mapping[str, str]) -> NoReturn:
     """Turn this process into the engine."""
+    if launch.waits:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        say(launch.notes)
+        while True:
+            signal.pause()
     argv = list(launch.argv)
     if launch.secrets:
         argv = ["--config", str(_secret_file(launch.secrets)), *argv]

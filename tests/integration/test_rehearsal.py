@@ -328,6 +328,18 @@ def test_an_engine_that_is_killed_while_it_is_measured_fails_the_measurement() -
     assert not newest_record()["ok"]
 
 
+def test_two_hosts_become_one_replica() -> None:
+    run = playbook("deploy_glm51.yml", glm_engine="vllm", glm_nodes=2, glm_launch_count=HOSTS)
+    assert run.code == 0
+    head, worker = list(inventory())
+    assert re.search(rf"^{head} +http://\S+:8000/v1 .* ok +9/9 ", run.output, re.M)
+    assert re.search(rf"^{worker} .* worker +0/0 ", run.output, re.M)
+    for rank, host in enumerate((head, worker)):
+        assert f"--node-rank {rank}" in on_host(host, "systemctl", "cat", "glm-serve-0.service")
+        assert f"rank {rank} of 2 hosts" in on_host(host, "journalctl", "-u", "glm-serve-0", "-o", "cat")
+    assert ":8000" in on_host(head, "ss", "-ltn") and ":8000" not in on_host(worker, "ss", "-ltn")
+
+
 def test_sglang_ends_in_a_verified_endpoint_on_every_host() -> None:
     run = playbook("deploy_glm51.yml", glm_engine="sglang", glm_engine_args=NARROW, glm_launch_count=HOSTS)
     assert run.code == 0

