@@ -266,8 +266,9 @@ class Worker:
         smi = run(
             ("nvidia-smi", f"--query-gpu={','.join(metrics.SMI_FIELDS)}", "--format=csv,noheader,nounits"), 20
         )
-        if smi.ok:
-            gpus.append(metrics.parse_smi(smi.stdout))
+        looked = metrics.parse_smi(smi.stdout) if smi.ok else metrics.read_amdgpu()
+        if looked:
+            gpus.append(looked)
 
     def _stop(self, client: subprocess.Popen[bytes]) -> None:
         if self.job.stop:

@@ -3,17 +3,20 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What an engine and its GPUs say about themselves while they are measured.
 
-This module util is PRIVATE to the collection. Pure parsing and summing: ``/metrics`` of vLLM and SGLang (Prometheus'
-text format) becomes one small set of names, and the samples of a run become one summary.
+This module util is PRIVATE to the collection. ``/metrics`` of vLLM and SGLang (Prometheus' text format) becomes one
+small set of names, and the samples of a run become one summary.
 
-Sources: vllm/v1/metrics/loggers.py 0.32.0, sglang/srt/metrics/collector.py 0.5.10 (which needs ``--enable-metrics``).
+Sources: vllm/v1/metrics/loggers.py 0.32.0, sglang/srt/metrics/collector.py 0.5.10 (which needs ``--enable-metrics``);
+of AMD's GPUs the kernel's "GPU Power/Thermal Controls and Monitoring" (hwmon and pp_dpm_sclk of amdgpu), whose files
+do not change with the release of ROCm as the output of its tools does.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Optional
 
 _LINE = re.compile(r"^([A-Za-z_:][A-Za-z0-9_:]*)(?:\{(.*)\})?\s+(\S+)")
@@ -124,6 +127,51 @@ def parse_smi(text: str) -> list[dict[str, Any]]:
         keys = ("sm_mhz", "sm_max_mhz", "memory_mhz", "watts", "celsius")
         gpus.append({"name": name, "driver": driver, **dict(zip(keys, map(_number, numbers)))})
     return gpus
+
+
+def read_amdgpu(root: Path = Path("/sys")) -> list[dict[str, Any]]:
+    """AMD's GPUs in the shape of parse_smi, out of sysfs (``root``); empty where there are none."""
+    driver = _text(root / "module/amdgpu/version") or "of the kernel"
+    gpus = []
+    for card in sorted(root.glob("class/drm/card*/device")):
+        sensors = next(iter(sorted(card.glob("hwmon/hwmon*"))), None)
+        if sensors is None or _text(card / "vendor") != "0x1002":
+            continue
+        gpus.append(
+            {
+                "name": _text(card / "product_name") or f"AMD {_text(card / 'device')}",
+                "driver": driver,
+                "sm_mhz": _scaled(sensors / "freq1_input", 1e6),
+                "sm_max_mhz": _top_clock(_text(card / "pp_dpm_sclk")),
+                "memory_mhz": _scaled(sensors / "freq2_input", 1e6),
+                "watts": _first(_scaled(sensors / name, 1e6) for name in ("power1_input", "power1_average")),
+                # The junction, where it has one: that is what clocks are lowered for.
+                "celsius": _first(_scaled(sensors / f"temp{n}_input", 1e3) for n in (2, 1)),
+            }
+        )
+    return gpus
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8", "replace").strip()
+    except OSError:
+        return ""
+
+
+def _scaled(path: Path, unit: float) -> Optional[float]:
+    value = _number(_text(path))
+    return None if value is None else value / unit
+
+
+def _first(values: Iterable[Optional[float]]) -> Optional[float]:
+    return next((value for value in values if value is not None), None)
+
+
+def _top_clock(levels: str) -> Optional[float]:
+    """MHz of the highest level in ``pp_dpm_sclk`` (``1: 2100Mhz *``)."""
+    found = [float(mhz) for mhz in re.findall(r":\s*(\d+)\s*Mhz", levels, re.IGNORECASE)]
+    return max(found) if found else None
 
 
 def gpu_summary(samples: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:

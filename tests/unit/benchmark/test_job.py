@@ -216,3 +216,31 @@ def test_gpus_are_summed_up_with_the_lowest_clock() -> None:
     found = metrics.gpu_summary(samples)
     assert (found["sm_mhz_min"], found["sm_mhz_max"], found["sm_mhz_limit"]) == (1410, 1965, 1965)
     assert found["names"] == ["NVIDIA B200"] and found["drivers"] == ["580.65.06"] and found["watts_max"] == 700.5
+
+
+def test_gpus_of_amd_are_read_from_the_kernel(tmp_path: Path) -> None:
+    def card(name: str, files: dict[str, str]) -> None:
+        for path, text in files.items():
+            file = tmp_path / "class/drm" / name / "device" / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(f"{text}\n", encoding="utf-8")
+
+    sensors = {"freq1_input": "2100000000", "freq2_input": "1300000000", "power1_input": "712000000"}
+    mi300x = {
+        "vendor": "0x1002",
+        "device": "0x74a1",
+        "pp_dpm_sclk": "0: 132Mhz\n1: 2100Mhz *",
+        **{f"hwmon/hwmon4/{name}": value for name, value in {**sensors, "temp2_input": "64000"}.items()},
+    }
+    card("card1", mi300x)
+    card("card2", {**mi300x, "product_name": "AMD Instinct MI300X", "hwmon/hwmon4/power1_input": "none"})
+    card("card0", {"vendor": "0x1a03", "hwmon/hwmon0/temp1_input": "40000"})
+    (tmp_path / "module/amdgpu").mkdir(parents=True)
+    (tmp_path / "module/amdgpu/version").write_text("6.14.14\n", encoding="utf-8")
+    first, second = metrics.read_amdgpu(tmp_path)
+    assert first == {
+        "name": "AMD 0x74a1", "driver": "6.14.14", "sm_mhz": 2100.0, "sm_max_mhz": 2100.0, "memory_mhz": 1300.0,
+        "watts": 712.0, "celsius": 64.0,
+    }  # fmt: skip
+    assert (second["name"], second["watts"]) == ("AMD Instinct MI300X", None)
+    assert metrics.read_amdgpu(tmp_path / "nowhere") == []
