@@ -25,6 +25,10 @@ pytestmark = [pytest.mark.podman, pytest.mark.engine]
 ROOT = Path(__file__).parents[2]
 STATE = ROOT / ".rehearsal"
 HOSTS = 2
+# Each takes half a minute or more for an engine; the others differ in their numbers only.
+WORKLOADS = ["concurrency_sweep", "glm4x_balanced"]
+if os.environ.get("GLM_EVERY_WORKLOAD"):
+    WORKLOADS += ["glm5_coding", "glm4x_prompt_heavy", "glm4x_decode_heavy"]
 # A queue so short that a burst overflows it.
 NARROW = {"max-queued-requests": 2}
 BURST = {
@@ -184,6 +188,23 @@ def test_vllm_is_measured_with_its_own_client() -> None:
         metrics = record["points"][0]["metrics"]
         assert metrics["acceptance_length"] > 1 and metrics["prefix_hit_rate"] < 0.1 and metrics["kv_pool_tokens"] > 0
         assert record["points"][0]["gpus"]["count"] == 8
+
+
+def every_workload(engine: str, **variables: object) -> None:
+    """Workloads of each interface and pace on one host, so small that only their shape is left."""
+    host = next(iter(inventory()))
+    for name in WORKLOADS:
+        run = playbook(
+            "benchmark.yml", "--limit", f"{host},localhost", glm_engine=engine, glm_workload=name, benchmark_warmup=0,
+            benchmark_scale=0.002, benchmark_quality=[], **variables,
+        )  # fmt: skip
+        assert run.code == 0, name
+        record = newest_record()
+        assert record["ok"] and record["workload"]["name"] == name and record["points"]
+
+
+def test_every_workload_of_vllm() -> None:
+    every_workload("vllm")
 
 
 def test_one_host_measures_the_other() -> None:
@@ -353,6 +374,10 @@ def test_sglang_is_measured_with_vllm_s_client() -> None:
         assert record["points"][0]["metrics"]["kv_pool_tokens"] > 0
         assert record["client"]["image"].startswith("vllm/vllm-openai@sha256:")
         assert record["plan"]["image"].startswith("lmsysorg/sglang@sha256:")
+
+
+def test_every_workload_of_sglang() -> None:
+    every_workload("sglang", glm_engine_args=NARROW)
 
 
 def test_an_endpoint_that_turns_requests_away_is_overloaded() -> None:
