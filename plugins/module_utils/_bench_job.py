@@ -5,14 +5,12 @@
 
 This module util is PRIVATE to the collection.
 
-A detached child holds a lock on ``<folder>/lock`` while it lives and writes ``state.json``; whoever looks later, from
-another ssh session, sees how far it is. The client's result is read, never its exit status: that is 0 also when every
+The client's result is read, never its exit status: that is 0 also when every
 request failed.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -25,6 +23,7 @@ from typing import Any, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils import _bench_metrics as metrics
 from ansible_collections.glm.fleet.plugins.module_utils._endpoint import Answer, Endpoint, NoAnswer, ask
+from ansible_collections.glm.fleet.plugins.module_utils._host_background import Background
 from ansible_collections.glm.fleet.plugins.module_utils._host_commands import run, search_path
 
 LOOK_SECONDS = 0.2
@@ -57,72 +56,23 @@ class Job:
     gpus: bool = True
 
 
-class Folder:
+class Folder(Background):
     """The place of a replica's benchmarks on the host; at most one runs, whoever asks."""
 
     def __init__(self, path: Path) -> None:
+        super().__init__(path / "lock", path / "state.json")
         self.path = path
 
-    def running(self) -> bool:
-        """Whether a child holds the lock."""
-        try:
-            with (self.path / "lock").open("rb") as handle:
-                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False
-        except BlockingIOError:
-            return True
-        return False
-
-    def state(self) -> dict[str, Any]:
-        """The last state that the child wrote; empty when there is none."""
-        try:
-            data: dict[str, Any] = json.loads((self.path / "state.json").read_text("utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return data
-
-    def write(self, state: Mapping[str, Any]) -> None:
-        temporary = self.path / "state.new"
-        temporary.write_text(json.dumps(state), "utf-8")
-        temporary.replace(self.path / "state.json")
-
-    def start(self, job: Job) -> bool:
+    def begin(self, job: Job) -> bool:
         """Begin the job in a detached process, with the last one's files removed; False when one runs already."""
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with (self.path / "lock").open("ab") as lock:
-            try:
-                # Taken here and inherited: there is no moment in which nobody holds it.
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return False
-            for old in (*self.path.glob("*.json"), *self.path.glob("*.log")):
-                old.unlink()
-            worker = Worker(job, self)
-            worker.save()
-            child = os.fork()
-            if child == 0:
-                _detach_and_run(worker)
-            os.waitpid(child, 0)
-        return True
+        worker = Worker(job, self)
+        return self.start(lambda: self._clear(worker), worker.work)
 
-
-def _detach_and_run(worker: Worker) -> None:
-    try:
-        os.setsid()
-        if os.fork() > 0:
-            os._exit(0)
-        # An open pipe to the ssh session would keep the session, and the task, alive.
-        null = os.open(os.devnull, os.O_RDWR)
-        for descriptor in (0, 1, 2):
-            os.dup2(null, descriptor)
-        os.chdir("/")
-        try:
-            worker.run()
-        except Exception as error:
-            worker.finish(f"{type(error).__name__}: {error}")
-    finally:
-        os._exit(0)
+    def _clear(self, worker: Worker) -> None:
+        for old in (*self.path.glob("*.json"), *self.path.glob("*.log")):
+            old.unlink()
+        worker.save()
 
 
 class Worker:
@@ -150,6 +100,13 @@ class Worker:
     def finish(self, error: Optional[str] = None) -> None:
         self.state.update(finished=True, error=error, now={})
         self.save()
+
+    def work(self) -> None:
+        """The whole job, to a last word in any case."""
+        try:
+            self.run()
+        except Exception as error:
+            self.finish(f"{type(error).__name__}: {error}")
 
     def run(self) -> None:
         """All runs in order, until one is no measurement: what follows would cost money and prove nothing."""

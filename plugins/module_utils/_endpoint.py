@@ -13,7 +13,7 @@ import http.client
 import json
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
@@ -281,14 +281,20 @@ def _planned(conversation: Conversation) -> list[tuple[str, str, Callable[[], st
 
 
 def run_checks(endpoint: Endpoint, clock: Callable[[], float] = time.monotonic) -> list[dict[str, Any]]:
-    """All checks as ``{name, ok, expected, found, remedy, seconds}``.
+    """All checks of an endpoint, as ``tried`` gives them."""
+    return _believe_the_chat(tried(_planned(Conversation(endpoint)), endpoint.api_key, clock))
+
+
+def tried(
+    checks: Iterable[tuple[str, str, Callable[[], str]]], key: Optional[str], clock: Callable[[], float]
+) -> list[dict[str, Any]]:
+    """Checks of ``(name, expected, check)`` as ``{name, ok, expected, found, remedy, seconds}``, without the key.
 
     After one generation went unanswered the remaining ones are not tried: each would cost its whole timeout.
     """
-    conversation = Conversation(endpoint)
     results: list[dict[str, Any]] = []
     silent: Optional[str] = None
-    for name, expected, check in _planned(conversation):
+    for name, expected, check in checks:
         begun = clock()
         found, remedy, ok = "", "", False
         try:
@@ -305,12 +311,12 @@ def run_checks(endpoint: Endpoint, clock: Callable[[], float] = time.monotonic) 
                 "name": name,
                 "ok": ok,
                 "expected": expected,
-                "found": found.replace(endpoint.api_key, "********") if endpoint.api_key else found,
+                "found": found.replace(key, "********") if key else found,
                 "remedy": remedy,
                 "seconds": round(clock() - begun, 2),
             }
         )
-    return _believe_the_chat(results)
+    return results
 
 
 def _believe_the_chat(results: list[dict[str, Any]]) -> list[dict[str, Any]]:

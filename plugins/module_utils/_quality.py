@@ -20,8 +20,8 @@ from ansible_collections.glm.fleet.plugins.module_utils._endpoint import (
     CheckError,
     Conversation,
     Endpoint,
-    NoAnswer,
     ask,
+    tried,
 )
 
 KINDS = ("sampling", "thinking_interleaved", "thinking_preserved", "thinking_off", "tool_turns", "needle")
@@ -211,23 +211,5 @@ _EXPECTED = {
 
 
 def run_quality(asked: Asked, clock: Callable[[], float] = time.monotonic) -> list[dict[str, Any]]:
-    """All checks as ``{name, ok, expected, found, remedy, seconds}``; after one without an answer none is tried."""
-    quality = Quality(asked)
-    key = asked.endpoint.api_key
-    results: list[dict[str, Any]] = []
-    silent: Optional[str] = None
-    for name, expected, check in _planned(quality):
-        begun = clock()
-        found, remedy, ok = "", "", False
-        try:
-            if silent:
-                raise CheckError(f"not tried: {silent} got no answer", f"see {silent}")
-            found, ok = check(), True
-        except CheckError as exc:
-            found, remedy = exc.found, exc.remedy
-        except NoAnswer as exc:
-            found, remedy, silent = str(exc), "is the unit active? Read its journal", name
-        found = found.replace(key, "********") if key else found
-        result = {"name": name, "ok": ok, "expected": expected, "found": found, "remedy": remedy}
-        results.append({**result, "seconds": round(clock() - begun, 2)})
-    return results
+    """All checks of quality, as ``tried`` gives them."""
+    return tried(_planned(Quality(asked)), asked.endpoint.api_key, clock)

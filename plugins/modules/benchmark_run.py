@@ -264,7 +264,7 @@ class Measurement:
         if job.stop:
             # A client whose job was killed may still be there, and go on measuring.
             run(tuple(job.stop), 60)
-        self.folder.start(job)
+        self.folder.begin(job)
         self.module.exit_json(changed=False, running=True, reattached=False, state=self.folder.state())
 
     @staticmethod

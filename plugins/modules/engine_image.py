@@ -241,12 +241,12 @@ class EngineImage:
         job = PullJob(self.repository, self.digest)
         if not self.module.params["follow"] and not job.running():
             self.require_space()
-            job.start(self.module.params["stall_timeout"])
+            job.begin(self.module.params["stall_timeout"])
         deadline = time.monotonic() + self.module.params["poll"]
         while job.running() and time.monotonic() < deadline:
             time.sleep(LOOK_SECONDS)
         running = job.running()
-        state = job.status()
+        state = job.state()
         summary = {key: state.get(key) for key in ("layers", "layers_done", "bytes")}
         summary["seconds"] = round(time.time() - state.get("started", time.time()))
         if running:

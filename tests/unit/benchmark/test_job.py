@@ -49,7 +49,7 @@ def measure(
         sample_seconds=0.05,
     )
     folder = Folder(tmp_path)
-    assert folder.start(job)
+    assert folder.begin(job)
     state = finished(folder)
     return benchmark_record.make("gpu-1", made, WORKLOAD, client, state["runs"], state)
 
@@ -168,8 +168,8 @@ def test_one_measurement_of_a_replica_at_a_time(tmp_path: Path) -> None:
         run = {"name": "a", "prompts": 8, "result": "run-0.json", "argv": []}
         job = Job("one", Endpoint("127.0.0.1", port, MODEL), ["sleep", "1"], [run])
         folder = Folder(tmp_path)
-        assert folder.start(job) and folder.running()
-        assert not folder.start(job)
+        assert folder.begin(job) and folder.running()
+        assert not folder.begin(job)
         finished(folder)
 
 

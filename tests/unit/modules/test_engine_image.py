@@ -265,13 +265,13 @@ def test_pull_goes_on_in_the_background_and_is_followed(engine: DockerApi, tmp_p
 def test_only_one_pull_of_an_image_runs(engine: DockerApi, tmp_path: Path) -> None:
     engine.delay = 0.2
     job = pull.PullJob("vllm/vllm-openai", DIGEST, tmp_path / "run", str(engine.server_address))
-    job.start(10)
-    began = job.status()["started"]
+    job.begin(10)
+    began = job.state()["started"]
     other = pull.PullJob("vllm/vllm-openai", DIGEST, tmp_path / "run", str(engine.server_address))
     assert other.running()
-    other.start(10)
+    other.begin(10)
     wait_for(lambda: not job.running())
-    assert job.status()["finished"] and began <= job.status()["started"] < began + 1
+    assert job.state()["finished"] and began <= job.state()["started"] < began + 1
 
 
 def test_a_pull_that_fails_says_why(engine: DockerApi, tmp_path: Path, run_module: Any) -> None:
@@ -284,7 +284,7 @@ def test_a_pull_that_died_is_noticed(engine: DockerApi, tmp_path: Path, run_modu
     job = pull.PullJob("vllm/vllm-openai", DIGEST, tmp_path / "run", str(engine.server_address))
     job.lock_file.parent.mkdir()
     job.lock_file.touch()
-    job._write(pull.Progress().data())
+    job.write(pull.Progress().data())
     result = run_module(engine_image.main, plan=plan(tmp_path), state="present", digest=DIGEST, follow=True)
     assert result["failed"] and "ended without a word" in result["msg"]
 
