@@ -13,9 +13,11 @@ import grp
 import json
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils._host_commands import run
+from ansible_collections.glm.fleet.plugins.module_utils._host_gpu import read_cdi
 
 # Runs inside the container. cuInit is asked where libcuda is visible: nvidia-smi looks fine with a fabric that is down.
 SCRIPT = r"""
@@ -61,6 +63,13 @@ CUDA_CODES = {
 
 class ProbeError(Exception):
     """The container could not be run, or did not print its answer."""
+
+
+def has_devices(plan: Mapping[str, Any], root: Path = Path("/")) -> bool:
+    """Whether this machine, which need not be the plan's, has devices of the plan's names."""
+    known = {device for spec in read_cdi(root)[0] for device in spec["devices"]}
+    nodes = [root / str(node).lstrip("/") for node in plan.get("device_nodes", ())]
+    return known.issuperset(plan["devices"]) and all(node.exists() for node in nodes)
 
 
 def device_arguments(plan: Mapping[str, Any]) -> list[str]:

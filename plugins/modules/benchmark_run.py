@@ -190,7 +190,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.glm.fleet.plugins.module_utils._bench_job import Folder, Job
 from ansible_collections.glm.fleet.plugins.module_utils._endpoint import Endpoint, NoAnswer, ask
 from ansible_collections.glm.fleet.plugins.module_utils._host_commands import run
-from ansible_collections.glm.fleet.plugins.module_utils._host_probe import ProbeError, device_arguments
+from ansible_collections.glm.fleet.plugins.module_utils._host_probe import ProbeError, device_arguments, has_devices
 
 ARGUMENTS = {
     "plan": {"type": "dict", "required": True},
@@ -323,9 +323,10 @@ class Measurement:
         """The client in a container: on the host's network, where it reaches also an endpoint bound to loopback."""
         argv = ["docker", "run", "--rm", "--init", "--name", container["name"], "--network", "host", "--pull=never"]
         argv += ["--log-driver", "none", "--security-opt", "no-new-privileges"]
-        if not self.module.params["client_host"]:
-            # It computes nothing, but older releases of vLLM look for a device before they read their arguments.
-            argv += device_arguments(self.module.params["plan"])
+        # It computes nothing, but vLLM looks for a device first; without one it takes the CPU.
+        plan = self.module.params["plan"]
+        if not self.module.params["client_host"] or has_devices(plan):
+            argv += device_arguments(plan)
         # Without values: docker takes them from its own environment, so no list of processes shows the key.
         for name in ("HF_HUB_OFFLINE", "VLLM_NO_USAGE_STATS", "DO_NOT_TRACK", "OPENAI_API_KEY"):
             argv += ["--env", name]

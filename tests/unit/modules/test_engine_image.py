@@ -347,6 +347,17 @@ def test_a_replica_is_probed_with_its_own_gpus(
     assert result["probe"]["gpus"] == 4
 
 
+def test_another_machine_has_the_devices_or_not(tmp_path: Path) -> None:
+    made = {"devices": ["nvidia.com/gpu=all"]}
+    assert not probe.has_devices(made, tmp_path)
+    (tmp_path / "etc/cdi").mkdir(parents=True)
+    spec = {"cdiVersion": "0.6.0", "kind": "nvidia.com/gpu", "devices": [{"name": "all"}]}
+    (tmp_path / "etc/cdi/nvidia.json").write_text(json.dumps(spec), encoding="utf-8")
+    assert probe.has_devices(made, tmp_path)
+    assert not probe.has_devices({"devices": ["nvidia.com/gpu=7"]}, tmp_path)
+    assert not probe.has_devices({"devices": [], "device_nodes": ["/dev/kfd"]}, tmp_path)
+
+
 def test_amd_containers_get_nodes_numeric_groups_and_options() -> None:
     own = grp.getgrgid(os.getgid())
     made = {
