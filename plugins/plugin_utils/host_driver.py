@@ -9,10 +9,38 @@ Pure. Problems are clauses ("expected …, found …. Next: …") that the calle
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
+
+from ansible_collections.glm.fleet.plugins.plugin_utils import platforms
 
 # What the driver itself and its daemons keep on an idle board.
 _IDLE_MIB = 2048
+
+
+# How a vendor is written, and the role that brings its driver.
+_VENDORS = {"amd": ("AMD", "rocm"), "nvidia": ("NVIDIA", "nvidia")}
+
+
+class Work(TypedDict):
+    """What has to be done on a host of any vendor. ``adopt``: the driver that is there stays. ``load``: one is new."""
+
+    platform: str
+    adopt: bool
+    driver: str
+    problems: list[str]
+    packages: list[str]
+    load: bool
+
+
+def platform_of(facts: Mapping[str, Any], vendor: str) -> platforms.Platform:
+    """The platform of a host whose boards are the vendor's. Raises PlatformError."""
+    platform = platforms.of_host(facts)
+    if platform.vendor != vendor:
+        raise platforms.PlatformError(
+            f"expected {_VENDORS[vendor][0]} boards, found {platform.name}. Next: use the role "
+            f"glm.fleet.{_VENDORS[platform.vendor][1]}"
+        )
+    return platform
 
 
 def secure_boot(facts: Mapping[str, Any], ready: bool, variable: str) -> list[str]:

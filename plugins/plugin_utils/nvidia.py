@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import Any
 
 from ansible_collections.glm.fleet.plugins.plugin_utils import host_driver, platforms
 from ansible_collections.glm.fleet.plugins.plugin_utils.acceptance import upstream
@@ -25,18 +25,12 @@ TOOLKIT = (
 )
 
 
-class Work(TypedDict):
+class Work(host_driver.Work):
     """What has to be done. ``pins``: package patterns and the version apt shall take them in."""
 
-    platform: str
-    adopt: bool
-    driver: str
-    problems: list[str]
-    packages: list[str]
     pins: list[dict[str, str]]
     modules: list[str]
     services: list[str]
-    load: bool
 
 
 def work(facts: Mapping[str, Any], wanted: Mapping[str, Any], host: str) -> Work:
@@ -46,13 +40,9 @@ def work(facts: Mapping[str, Any], wanted: Mapping[str, Any], host: str) -> Work
     change_driver, toolkit_version, toolkit, secure_boot_ready, driver_packages}``, the role's variables.
     """
     try:
-        platform = platforms.of_host(facts)
+        platform = host_driver.platform_of(facts, "nvidia")
     except platforms.PlatformError as error:
         return _nothing(f"{host}, nvidia: {error}.")
-    if platform.vendor != "nvidia":
-        return _nothing(
-            f"{host}, nvidia: expected NVIDIA boards, found {platform.name}. Next: use the role glm.fleet.rocm."
-        )
     running = facts["driver"]["version"]
     target = str(wanted["version"] or wanted["branch"])
     adopt = bool(running) and not (wanted["change_driver"] and not _is(running, target))

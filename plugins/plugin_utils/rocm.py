@@ -10,7 +10,7 @@ data (``catalog/rocm.yml``).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Optional, TypedDict
+from typing import Any, Optional
 
 from ansible_collections.glm.fleet.plugins.plugin_utils import host_driver, platforms, rocm_matrix
 
@@ -25,18 +25,12 @@ _REPOSITORY = "https://repo.radeon.com"
 _KEY = f"{_REPOSITORY}/rocm/rocm.gpg.key"
 
 
-class Work(TypedDict):
+class Work(host_driver.Work):
     """What has to be done. ``upgrade``: installed packages to bring to the wanted release. ``origins``: by package."""
 
-    platform: str
-    adopt: bool
-    driver: str
-    problems: list[str]
-    packages: list[str]
     upgrade: list[str]
     origins: dict[str, str]
     repositories: list[dict[str, Any]]
-    load: bool
     answers: bool
     unbuilt: list[str]
     groups: list[str]
@@ -47,18 +41,14 @@ class Work(TypedDict):
 def work(facts: Mapping[str, Any], wanted: Mapping[str, Any], host: str) -> Work:
     """The work on a host.
 
-    ``facts``: gpu_facts with the subsets system, gpu, cdi, docker and drivers. ``wanted``: ``{driver, rocm, image_rocm,
+    ``facts``: gpu_facts with the subsets system, gpu, cdi and drivers. ``wanted``: ``{driver, rocm, image_rocm,
     change_driver, unlisted_allowed, secure_boot_ready, driver_packages, tool_packages, toolkit, users, origin}``, the
     role's variables.
     """
-    made = _nothing()
     try:
-        platform = platforms.of_host(facts)
+        platform = host_driver.platform_of(facts, "amd")
     except platforms.PlatformError as error:
-        return {**made, "problems": [f"{host}, rocm: {error}."]}
-    if platform.vendor != "amd":
-        text = f"expected AMD boards, found {platform.name}. Next: use the role glm.fleet.nvidia"
-        return {**made, "problems": [f"{host}, rocm: {text}."]}
+        return _nothing(f"{host}, rocm: {error}.")
     running, target = _running(facts), str(wanted["driver"])
     adopt = bool(running) and not (wanted["change_driver"] and not _is(running, target))
     pending = _pending(facts)
@@ -85,17 +75,18 @@ def work(facts: Mapping[str, Any], wanted: Mapping[str, Any], host: str) -> Work
         "repositories": _repositories(facts, wanted, adopt=adopt),
         "load": load,
         "answers": facts["driver"]["module_version"] is not None and bool(running) and not pending,
-        "unbuilt": [kernel for kernel, there in facts["drivers"]["kernels"].items() if not there],
+        "unbuilt": [kernel for kernel, built in facts["drivers"]["kernels"].items() if not built],
         "groups": [name for name, entry in facts["drivers"]["groups"].items() if entry is None],
         "grants": _grants(facts, wanted["users"]),
         "cdi": bool(wanted["toolkit"]) and _needs_cdi(facts),
     }
 
 
-def _nothing() -> Work:
+def _nothing(problem: str) -> Work:
     return {
-        "platform": "", "adopt": True, "driver": "", "problems": [], "packages": [], "upgrade": [], "origins": {},
-        "repositories": [], "load": False, "answers": False, "unbuilt": [], "groups": [], "grants": [], "cdi": False,
+        "platform": "", "adopt": True, "driver": "", "problems": [problem], "packages": [], "upgrade": [],
+        "origins": {}, "repositories": [], "load": False, "answers": False, "unbuilt": [], "groups": [], "grants": [],
+        "cdi": False,
     }  # fmt: skip
 
 
