@@ -45,6 +45,12 @@ def work(facts: Mapping[str, Any], wanted: Mapping[str, Any], host: str) -> Work
     change_driver, unlisted_allowed, secure_boot_ready, driver_packages, tool_packages, toolkit, users, origin}``, the
     role's variables.
     """
+    # Ansible asks for the role's defaults, which name the repositories, before the role has described the host.
+    lacking = sorted({"distribution", "pci", "cdi", "drivers"} - set(facts))
+    if lacking:
+        return _nothing(
+            f"{host}, rocm: expected a described host, found no {', '.join(lacking)}. Next: gather gpu_facts."
+        )
     try:
         platform = host_driver.platform_of(facts, "amd")
     except platforms.PlatformError as error:

@@ -204,6 +204,13 @@ def test_boards_of_others_are_refused_by_name() -> None:
     assert "found none" in refusal(gathered)
 
 
+def test_a_host_that_is_not_described_yet_has_no_work() -> None:
+    """The defaults are asked for before the role describes the host, after others described a part of it."""
+    made = work({"pci": {"gpus": []}, "errors": []})
+    assert made["packages"] == made["repositories"] == []
+    assert "found no cdi, distribution, drivers" in made["problems"][0]
+
+
 def test_accounts_get_the_groups_that_they_lack() -> None:
     gathered = facts(module="6.16.13")
     assert work(gathered, users=["ubuntu"])["grants"] == []
