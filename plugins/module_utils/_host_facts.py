@@ -221,7 +221,9 @@ class Gatherer:
             try:
                 facts["gpus"] = parse(query.stdout)
             except (ValueError, AttributeError, TypeError) as error:
-                self.problem("driver", f"{argv[0]}: {error if query.ok else query.evidence()}")
+                # rocm-smi says what it lacks, prints nothing, and ends well.
+                said = query.evidence() if not query.ok or not query.stdout.strip().startswith(("{", "[")) else ""
+                self.problem("driver", f"{argv[0]}: {said or error}")
                 continue
             facts["gpu_source"] = argv[0]
             self._add_used_memory(facts["gpus"])

@@ -351,6 +351,14 @@ def test_rocm_smi_is_asked_where_amd_smi_is_not_there(fake_command: Any, tmp_pat
     assert {gpu["memory_total_mib"] for gpu in facts["gpus"]} == {206141652992 // 2**20}
 
 
+def test_what_a_tool_of_amd_says_instead_of_an_answer_is_the_error(fake_command: Any, tmp_path: Path) -> None:
+    fake_command("rocm-smi", "echo 'ERROR:root:Driver not initialized (amdgpu not found in modules)' >&2")
+    said = {"phase": "driver", "message": "rocm-smi: ERROR:root:Driver not initialized (amdgpu not found in modules)"}
+    assert amd_host(tmp_path)["errors"] == [said]
+    fake_command("rocm-smi", "echo '{}'")
+    assert Gatherer(tmp_path).gather(["gpu"])["errors"][0]["message"] == "rocm-smi: not the JSON of rocm-smi"
+
+
 def test_seven_of_eight_amd_gpus_are_reported(fake_command: Any, tmp_path: Path, fixture_text: Text) -> None:
     (tmp_path / "static.json").write_text(fixture_text("amd/mi300x_7_static.json"), "utf-8")
     fake_command("amd-smi", f"cat {tmp_path}/static.json")
