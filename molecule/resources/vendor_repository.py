@@ -2,7 +2,7 @@
 
 Runs on a test host. The packages hold stand-ins: what is tested is which of them a role takes, in which version. The
 list comes as JSON on standard input: [{name, version, depends, files: {path: text}}]; files below a bin folder are
-executable.
+executable. A second argument is the origin that the Release file names.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def main() -> None:
     (folder / "pool").mkdir(parents=True)
     for package in json.load(sys.stdin):
         build(package, folder)
-    for name, argv in (("Packages", ["packages", "pool"]), ("Release", ["release", "."])):
+    origin = ["-o", f"APT::FTPArchive::Release::Origin={sys.argv[2]}"] if len(sys.argv) > 2 else []
+    for name, argv in (("Packages", ["packages", "pool"]), ("Release", [*origin, "release", "."])):
         made = subprocess.run(["apt-ftparchive", *argv], cwd=folder, check=True, capture_output=True)
         (folder / name).write_bytes(made.stdout)
     home = folder / "gnupg"

@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Optional
 
-# Tools of a driver or of sbin are often missing from the PATH of a non-login ssh session.
-EXTRA_PATH = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/bin", "/bin")
+# Tools of a driver or of sbin are often missing from the PATH of a non-login ssh session; those of ROCm are in none.
+EXTRA_PATH = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/bin", "/bin", "/opt/rocm/bin")
 
 
 @dataclass(frozen=True)

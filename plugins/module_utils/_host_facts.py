@@ -204,7 +204,10 @@ class Gatherer:
 
     def _ask_amd(self, facts: dict[str, Any]) -> None:
         """AMD's tools; rocm-smi is the older one, and the only one that Debian has."""
-        if not (self.root / "sys/module/amdgpu").is_dir():
+        module = self.root / "sys/module/amdgpu"
+        # AMD's own module has a version, the kernel's has none.
+        facts["driver"]["module_version"] = self._text("sys/module/amdgpu/version") or None
+        if not module.is_dir():
             self.problem("driver", "AMD GPUs on the PCI bus but the kernel module amdgpu is not loaded")
             return
         tools = (
@@ -218,14 +221,24 @@ class Gatherer:
             try:
                 facts["gpus"] = parse(query.stdout)
             except (ValueError, AttributeError, TypeError) as error:
-                self.problem("driver", f"{argv[0]}: {error if query.ok else query.evidence()}")
+                # rocm-smi says what it lacks, prints nothing, and ends well.
+                said = query.evidence() if not query.ok or not query.stdout.strip().startswith(("{", "[")) else ""
+                self.problem("driver", f"{argv[0]}: {said or error}")
                 continue
             facts["gpu_source"] = argv[0]
+            self._add_used_memory(facts["gpus"])
             facts["driver"]["version"] = next((found["driver_version"] for found in facts["gpus"]), None)
             missing = sum(entry["vendor"] == "amd" for entry in facts["pci"]["gpus"]) - len(facts["gpus"])
             if missing > 0:
                 self.problem("gpu", f"{missing} GPUs are on the PCI bus but {argv[0]} does not show them")
             return
+
+    def _add_used_memory(self, gpus: list[dict[str, Any]]) -> None:
+        """``amd-smi static`` leaves it out; the driver tells it (gpu/amdgpu/driver-misc.rst in the kernel)."""
+        for entry in gpus:
+            used = self._text(f"sys/bus/pci/devices/{entry['bus_id']}/mem_info_vram_used")
+            if entry["memory_used_mib"] is None and used.isdigit():
+                entry["memory_used_mib"] = int(used) // 2**20
 
     def _ask_smi_for_fabric(self, facts: dict[str, Any]) -> None:
         deadline = time.monotonic() + self.fabric_wait
@@ -252,7 +265,8 @@ class Gatherer:
         for problem in problems:
             self.problem("cdi", problem)
         devices = sorted({device for spec in specs for device in spec["devices"]})
-        return {"cdi": {"specs": specs, "devices": devices, "nvidia_ctk": which("nvidia-ctk")}}
+        tools = {"nvidia_ctk": which("nvidia-ctk"), "amd_ctk": which("amd-ctk")}
+        return {"cdi": {"specs": specs, "devices": devices, **tools}}
 
     def drivers(self) -> dict[str, Any]:
         """What of a driver is installed, whether or not it works."""

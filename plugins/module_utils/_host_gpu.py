@@ -14,6 +14,7 @@ Sources: ``nvidia-smi --query-gpu`` and ``nvidia-smi -q -x`` (states of the fabr
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -192,9 +193,10 @@ def scan_pci(root: Path) -> dict[str, Any]:
 
 
 def read_cdi(root: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """CDI specs below ``root``: ``([{path, kind, devices, driver_version}], [what could not be read])``.
+    """CDI specs below ``root``: ``([{path, kind, devices, driver_version, lost}], [what could not be read])``.
 
-    The last folder's come last: of two folders that name a device, Docker takes the later one's.
+    ``lost`` are device nodes that the host has no more, or has with other numbers or of another group. The last
+    folder's specs come last: of two folders that name a device, Docker takes the later one's.
     """
     specs = []
     problems = []
@@ -203,7 +205,8 @@ def read_cdi(root: Path) -> tuple[list[dict[str, Any]], list[str]]:
             if path.suffix not in (".json", ".yaml"):  # Docker reads no others
                 continue
             try:
-                specs.append({"path": f"/{directory}/{path.name}", **parse_cdi(path.read_text("utf-8", "replace"))})
+                text = path.read_text("utf-8", "replace")
+                specs.append({"path": f"/{directory}/{path.name}", **parse_cdi(text), "lost": lost_nodes(text, root)})
             except (OSError, ValueError) as error:
                 problems.append(f"/{directory}/{path.name}: {error}")
     return specs, problems
@@ -230,6 +233,32 @@ def parse_cdi(text: str) -> dict[str, Any]:
         "devices": [f"{kind}={name}" for name in names],
         "driver_version": versions[0][0] if versions else None,
     }
+
+
+def lost_nodes(text: str, root: Path) -> list[str]:
+    """Device nodes of a JSON spec that do not lie below ``root`` as the spec has them.
+
+    amd-ctk writes numbers, owner and group of each node (ROCm/container-toolkit, internal/cdi/cdi.go); another
+    driver, partitioning or udev rule changes them. Nodes without numbers, and YAML, are not judged.
+    """
+    if not text.lstrip().startswith("{"):
+        return []
+    nodes = [
+        node
+        for device in json.loads(text).get("devices") or []
+        for node in (device.get("containerEdits") or {}).get("deviceNodes") or []
+    ]
+    judged = {str(node.get("hostPath") or node["path"]): node for node in nodes if node.get("major") and "path" in node}
+    return sorted(path for path, node in judged.items() if not _is_node(root / path.lstrip("/"), node))
+
+
+def _is_node(path: Path, node: dict[str, Any]) -> bool:
+    try:
+        status = path.stat()
+    except OSError:
+        return False
+    numbers = (os.major(status.st_rdev), os.minor(status.st_rdev), status.st_gid)
+    return numbers == (node["major"], node.get("minor", 0), node.get("gid", status.st_gid))
 
 
 def _parse_cdi_yaml(text: str) -> tuple[str, list[str]]:

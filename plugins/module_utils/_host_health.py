@@ -56,6 +56,8 @@ count = ctypes.c_int(0)
 code = hip.hipInit(0) or hip.hipGetDeviceCount(ctypes.byref(count))
 print(json.dumps({"code": code, "gpus": count.value}))
 """
+# rocm.docs.amd.com, "Configuring permissions for GPU access".
+DEVICE_GROUPS = ("render", "video")
 DISK_BYTES = 256 * 2**20
 _BLOCK = 4 * 2**20
 
@@ -263,14 +265,16 @@ class Health:
     def installation(self) -> dict[str, Any]:
         """What of a driver is installed, and for which kernels."""
         units = ("nvidia-fabricmanager", "nvidia-persistenced", "nvidia-imex", "docker")
+        dkms = parse_dkms(run(("dkms", "status"), self.timeout).stdout) if which("dkms") else []
         return {
             "flavour": flavour_of_proc(_text(self.root / "proc/driver/nvidia/version")),
             "nouveau": (self.root / "sys/module/nouveau").is_dir(),
-            "dkms": parse_dkms(run(("dkms", "status"), self.timeout).stdout) if which("dkms") else [],
-            "kernels": self._kernels(),
+            "dkms": dkms,
+            "kernels": self._kernels(dkms),
             "secure_boot": self._secure_boot(),
             "units": {name: self._unit(name) for name in units},
             "packages": self._packages(),
+            **(self._access() if self.vendor == "amd" else {}),
         }
 
     def _memory(self) -> tuple[list[dict[str, Any]], Optional[str]]:
@@ -292,7 +296,11 @@ class Health:
                 return parse_xids(done.stdout.splitlines())
         return None
 
-    def _kernels(self) -> dict[str, bool]:
+    def _kernels(self, dkms: list[dict[str, str]]) -> dict[str, bool]:
+        if self.vendor == "amd" and any(row["module"] == "amdgpu" for row in dkms):
+            # Every kernel has an amdgpu of its own: what counts is whether AMD's was built over it.
+            built = {row["kernel"] for row in dkms if row["module"] == "amdgpu" and row["state"] == "installed"}
+            return {kernel: kernel in built for kernel in kernels(self.root)}
         module = "nvidia" if self.vendor == "nvidia" else "amdgpu"
         return {kernel: built_for(self.root, kernel, module) for kernel in kernels(self.root)}
 
@@ -305,11 +313,28 @@ class Health:
         load, _newline, active = shown.stdout.strip().partition("\n")
         return active.strip() if load == "loaded" else "absent"
 
+    def _access(self) -> dict[str, Any]:
+        """Who may open the device nodes of ROCm: ``{nodes, groups, users}``.
+
+        ``nodes``: ``{path: {group, gid, mode}}``, ``group`` None for a gid without a name. ``groups``: by name.
+        """
+        groups = accounts(self.root)
+        names = {entry["gid"]: name for name, entry in groups.items()}
+        found = {}
+        for path in [self.root / "dev/kfd", *sorted((self.root / "dev/dri").glob("renderD*"))]:
+            if path.exists():
+                status = path.stat()
+                mode = f"{status.st_mode & 0o777:04o}"
+                node = f"/{path.relative_to(self.root)}"
+                found[node] = {"group": names.get(status.st_gid), "gid": status.st_gid, "mode": mode}
+        users = [line.partition(":")[0] for line in _text(self.root / "etc/passwd").splitlines() if ":" in line]
+        return {"nodes": found, "groups": {name: groups.get(name) for name in DEVICE_GROUPS}, "users": users}
+
     def _packages(self) -> dict[str, dict[str, Any]]:
         """Installed packages of drivers and Docker: ``{name: {version, held}}``."""
         patterns = (
             *("nvidia-*", "libnvidia-*", "cuda-drivers*", "nvlsm", "libnvsdm*", "lambda-stack*", "docker*"),
-            *("datacenter-gpu-manager*", "containerd*", "amdgpu*", "amd-container*", "rocm*"),
+            *("datacenter-gpu-manager*", "containerd*", "amdgpu*", "amd-container*", "amd-smi*", "rocm*"),
             *("linux-headers-*", "linux-image-*"),
         )
         fields = "${Package} ${db:Status-Want} ${db:Status-Status} ${Version}\\n"
@@ -320,6 +345,16 @@ class Health:
             for row in rows
             if len(row) == 4 and row[2] == "installed"
         }
+
+
+def accounts(root: Path) -> dict[str, dict[str, Any]]:
+    """Groups of the host itself: ``{name: {gid, members}}`` (group(5))."""
+    rows = (line.split(":") for line in _text(root / "etc/group").splitlines())
+    return {
+        row[0]: {"gid": int(row[2]), "members": [name for name in row[3].split(",") if name]}
+        for row in rows
+        if len(row) == 4 and row[2].isdigit()
+    }
 
 
 def _text(path: Path) -> str:

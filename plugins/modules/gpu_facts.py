@@ -102,7 +102,9 @@ ansible_facts:
           type: str
           returned: when gpu is in O(subset)
         driver:
-          description: version, module_version (loaded in the kernel), library_version (if it refuses), cuda_version.
+          description: >-
+            version, module_version (loaded in the kernel; of AMD's own module only), library_version (if it refuses),
+            cuda_version.
           type: dict
           returned: when gpu is in O(subset)
         fabric:
@@ -114,7 +116,9 @@ ansible_facts:
           type: dict
           returned: when gpu is in O(subset)
         cdi:
-          description: specs (path, kind, devices, driver_version), devices, nvidia_ctk (path of the tool or null).
+          description: >-
+            specs (path, kind, devices, driver_version, lost - device nodes that are not as the spec has them), devices,
+            nvidia_ctk and amd_ctk (paths of the tools or null).
           type: dict
           returned: when cdi is in O(subset)
         docker:
@@ -135,7 +139,8 @@ ansible_facts:
         drivers:
           description: >-
             flavour of the loaded NVIDIA module, nouveau, dkms, kernels (whether each has the module), secure_boot,
-            units, packages (version and held).
+            units, packages (version and held); on AMD hosts also nodes (device nodes with group and mode), groups and
+            users.
           type: dict
           returned: when drivers is in O(subset)
         container:

@@ -9,7 +9,7 @@ short_description: Install the packages that are missing, and nothing else
 version_added: 0.1.0
 description:
   - Compares the wanted packages with what dpkg has and installs only what is missing, in one call; a host that has them
-    all is left in one quick look, without touching apt's lists or locks. Never upgrades a package.
+    all is left in one quick look, without touching apt's lists or locks. Upgrades no package but those in O(upgrade).
   - Waits for the locks of apt and dpkg, and tells needrestart to restart no service, so that a container engine under
     load is not restarted by an unrelated package.
   - Works in check mode on a fresh host, which M(ansible.builtin.apt) does only where python3-apt is there.
@@ -25,6 +25,19 @@ options:
     description:
       - Lowest version of a package, as dpkg compares versions. Refused before anything is installed when the archive's
         version is lower, or when an installed one is.
+    type: dict
+    default: {}
+  upgrade:
+    description:
+      - Packages among O(names) to bring to the version that apt prefers, also to a lower one, if they are installed in
+        another. A hold of theirs gives way.
+    type: list
+    elements: str
+    default: []
+  origins:
+    description:
+      - Origin (of the Release file) that a package has to come from. Refused before anything is installed when apt
+        would take it from elsewhere, and when it is installed from elsewhere.
     type: dict
     default: {}
   hold:
@@ -66,7 +79,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 missing:
-  description: Packages that were not installed before.
+  description: Packages that were not installed before, or were to be brought to another version.
   returned: always
   type: list
   elements: str
@@ -93,6 +106,7 @@ from typing import NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.glm.fleet.plugins.module_utils._host_apt import parse_origins, parse_policies, strangers
 from ansible_collections.glm.fleet.plugins.module_utils._host_commands import run, which
 
 LISTS = Path("/var/lib/apt/lists")
@@ -135,9 +149,10 @@ class Installer:
                 f"{', '.join(self.names)}."
             )
         before = installed_versions(self.names)
-        missing = [name for name in self.names if name not in before]
+        missing = [name for name in self.names if name not in before] + self.outdated(before)
         for name, version in before.items():
             self.require_minimum(name, version, "installed")
+        self.require_origins({name: version for name, version in before.items() if name not in missing})
         if missing and not self.module.check_mode:
             self.install(missing)
         after = before if self.module.check_mode else installed_versions(self.names)
@@ -149,6 +164,29 @@ class Installer:
             versions=after,
             diff={"before": self.describe(before), "after": self.describe(after, missing)},
         )
+
+    def outdated(self, before: dict) -> list:
+        """Installed packages that shall be brought to another version."""
+        names = [name for name in self.module.params["upgrade"] if name in before and name in self.names]
+        if not names:
+            return []
+        policies = parse_policies(run(("apt-cache", "policy", *names)).stdout)
+        return [name for name in names if policies[name]["candidate"] not in ("", before[name])]
+
+    def require_origins(self, versions: dict) -> None:
+        """Refuse versions that come from another origin than they have to."""
+        wanted = {name: origin for name, origin in self.module.params["origins"].items() if name in versions}
+        if not wanted:
+            return
+        policies = parse_policies(run(("apt-cache", "policy", *wanted)).stdout)
+        origins = parse_origins(run(("apt-cache", "policy")).stdout)
+        for name, origin in wanted.items():
+            sources = strangers(policies[name], origins, origin, versions[name]) if name in policies else []
+            if sources:
+                self.fail(
+                    f"expected {name} from {origin}, found {versions[name]} of {origins[sources[0]] or sources[0]}. "
+                    f"Nothing was changed. Next: remove that package, or look at apt-cache policy {name}."
+                )
 
     def hold(self) -> list:
         """Hold what is not held yet; the names of these."""
@@ -175,6 +213,7 @@ class Installer:
         lock = ("-o", f"DPkg::Lock::Timeout={self.module.params['lock_timeout']}")
         if lists_age() > self.module.params["refresh_after"]:
             self.checked(("apt-get", *lock, "update"), "refreshing apt's lists")
+        candidates = {}
         for name in missing:
             version = candidate(name)
             if not version:
@@ -183,11 +222,18 @@ class Installer:
                     "the host, or take it out of the list of packages."
                 )
             self.require_minimum(name, version, "in the archive")
+            candidates[name] = version
+        self.require_origins(candidates)
         keep = ("-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold")
         self.checked(
-            ("apt-get", *lock, *keep, "--yes", "--no-install-recommends", "--no-upgrade", "install", *missing),
+            ("apt-get", *lock, *keep, "--yes", "--no-install-recommends", *self.permissions(), "install", *missing),
             f"installing {', '.join(missing)}",
         )
+
+    def permissions(self) -> tuple:
+        if not self.module.params["upgrade"]:
+            return ("--no-upgrade",)
+        return ("--allow-downgrades", "--allow-change-held-packages")
 
     def checked(self, argv: tuple, what: str) -> None:
         done = run(argv, self.module.params["timeout"], ENVIRONMENT)
@@ -209,6 +255,8 @@ def main() -> None:
         argument_spec={
             "names": {"type": "list", "elements": "str", "required": True},
             "minimum_versions": {"type": "dict", "default": {}},
+            "upgrade": {"type": "list", "elements": "str", "default": []},
+            "origins": {"type": "dict", "default": {}},
             "hold": {"type": "bool", "default": False},
             "refresh_after": {"type": "int", "default": 3600},
             "lock_timeout": {"type": "int", "default": 300},

@@ -652,6 +652,13 @@ def _read(path: Path, keys: set[str]) -> dict[str, Any]:
     return data
 
 
+def record(kind: type[T], path: Path) -> T:
+    """A catalogue file of its own as one record: its top-level keys are the fields of ``kind``. Raises CatalogError."""
+    hints = typing.get_type_hints(kind)
+    data = _read(path, set(hints))
+    return kind(**{key: _build(hints[key], value, f"{path.name}: {key}") for key, value in data.items()})
+
+
 def _named(kind: type[T], data: Any, file: str, section: str) -> dict[str, T]:
     if not isinstance(data, dict):
         raise CatalogError(f"catalog/{file}: {section}: expected a mapping, found {_type_name(data)}")

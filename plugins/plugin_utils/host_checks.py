@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 from typing import Any, TypedDict
 
 from ansible_collections.glm.fleet.plugins.module_utils._host_docker import MINIMUM_MAJOR
+from ansible_collections.glm.fleet.plugins.plugin_utils import rocm_matrix
 
 # nvidia-smi rounds, and ECC and firmware reservations differ by driver; the smallest step between two boards is 10 %.
 MEMORY_TOLERANCE = 0.03
@@ -96,6 +97,8 @@ def _kind(facts: Mapping[str, Any], accelerator: Mapping[str, Any]) -> list[Find
 
 
 def _driver_age(facts: Mapping[str, Any], plan: Mapping[str, Any]) -> list[Finding]:
+    if plan["accelerator"]["vendor"] == "amd":
+        return _amd_driver_age(facts, plan)
     minimum = (plan.get("image") or {}).get("min_driver")
     version = (facts.get("driver") or {}).get("version")
     if not minimum or not version or _numbers(version) >= _numbers(minimum):
@@ -107,6 +110,22 @@ def _driver_age(facts: Mapping[str, Any], plan: Mapping[str, Any]) -> list[Findi
             f"driver {minimum} or newer, which CUDA {image.get('cuda')} in {image.get('reference')} needs",
             version,
             "choose an image variant for an older CUDA (glm_image_variant), or upgrade the host's driver",
+        )
+    ]
+
+
+def _amd_driver_age(facts: Mapping[str, Any], plan: Mapping[str, Any]) -> list[Finding]:
+    """AMD publishes no oldest driver for a ROCm but a table of what goes together."""
+    image = plan.get("image") or {}
+    old = rocm_matrix.too_old(facts.get("driver") or {}, image.get("rocm"), plan["accelerator"]["name"])
+    if old is None:
+        return []
+    return [
+        _finding(
+            "driver",
+            f"driver {old[0]} or newer, which ROCm {image['rocm']} in {image.get('reference')} needs",
+            old[1],
+            "choose an image variant for an older ROCm (glm_image_variant), or upgrade the host's driver",
         )
     ]
 

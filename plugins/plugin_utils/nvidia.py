@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import Any
 
-from ansible_collections.glm.fleet.plugins.plugin_utils import platforms
+from ansible_collections.glm.fleet.plugins.plugin_utils import host_driver, platforms
 from ansible_collections.glm.fleet.plugins.plugin_utils.acceptance import upstream
 
 # From this branch on the fabric manager's package has no branch in its name (package lists of NVIDIA's repository).
@@ -25,18 +25,12 @@ TOOLKIT = (
 )
 
 
-class Work(TypedDict):
+class Work(host_driver.Work):
     """What has to be done. ``pins``: package patterns and the version apt shall take them in."""
 
-    platform: str
-    adopt: bool
-    driver: str
-    problems: list[str]
-    packages: list[str]
     pins: list[dict[str, str]]
     modules: list[str]
     services: list[str]
-    load: bool
 
 
 def work(facts: Mapping[str, Any], wanted: Mapping[str, Any], host: str) -> Work:
@@ -46,13 +40,9 @@ def work(facts: Mapping[str, Any], wanted: Mapping[str, Any], host: str) -> Work
     change_driver, toolkit_version, toolkit, secure_boot_ready, driver_packages}``, the role's variables.
     """
     try:
-        platform = platforms.of_host(facts)
+        platform = host_driver.platform_of(facts, "nvidia")
     except platforms.PlatformError as error:
         return _nothing(f"{host}, nvidia: {error}.")
-    if platform.vendor != "nvidia":
-        return _nothing(
-            f"{host}, nvidia: expected NVIDIA boards, found {platform.name}. Next: use the role glm.fleet.rocm."
-        )
     running = facts["driver"]["version"]
     target = str(wanted["version"] or wanted["branch"])
     adopt = bool(running) and not (wanted["change_driver"] and not _is(running, target))
@@ -63,7 +53,7 @@ def work(facts: Mapping[str, Any], wanted: Mapping[str, Any], host: str) -> Work
         for text in _problems(facts, wanted, platform, str(driver), adopt=adopt, modules=modules)
     ]
     packages = [
-        *([] if adopt else [*wanted["driver_packages"][modules], *_headers(facts)]),
+        *([] if adopt else [*wanted["driver_packages"][modules], *host_driver.headers(facts)]),
         *_fabric_packages(platform, str(driver)),
         *_fabric_modules(facts, platform),
         *(TOOLKIT if wanted["toolkit"] else ()),
@@ -133,36 +123,14 @@ def _change_problems(
     drivers, found = facts["drivers"], []
     if platform.modules == "open" and modules != "open":
         found.append(f"expected nvidia_modules open or auto for {platform.name}, found {modules}. Next: correct it")
-    if drivers["secure_boot"] and not wanted["secure_boot_ready"]:
-        found.append(
-            "expected Secure Boot to be off, found it on: the kernel refuses modules that were built here. Next: "
-            "enrol DKMS's key (mokutil --import /var/lib/dkms/mok.pub, then reboot) and set nvidia_secure_boot_ready, "
-            "or turn Secure Boot off"
-        )
+    found += host_driver.secure_boot(facts, wanted["secure_boot_ready"], "nvidia_secure_boot_ready")
     stack = sorted(name for name in drivers["packages"] if name.startswith("lambda-stack"))
     if stack:
         found.append(
             f"expected a host whose driver is ours to change, found {stack[0]}, which brings its own. Next: leave "
             "nvidia_change_driver off, or launch the image family gpu-base"
         )
-    used = [str(gpu["index"]) for gpu in facts["gpus"] if (gpu.get("memory_used_mib") or 0) > _IDLE_MIB]
-    if used:
-        found.append(
-            f"expected idle GPUs, found memory in use on {', '.join(used)}. Next: drain the host and stop what serves, "
-            "then run again"
-        )
-    return found
-
-
-# What the driver itself and the persistence daemon keep on an idle board.
-_IDLE_MIB = 2048
-
-
-def _headers(facts: Mapping[str, Any]) -> list[str]:
-    """DKMS builds for each kernel that could boot. A container's kernel is another machine's."""
-    if facts["container"]:
-        return []
-    return [f"linux-headers-{kernel}" for kernel in facts["drivers"]["kernels"]] or [f"linux-headers-{facts['kernel']}"]
+    return found + host_driver.in_use(facts)
 
 
 def _fabric_packages(platform: platforms.Platform, driver: str) -> list[str]:
@@ -195,17 +163,11 @@ def _pins(driver: str, toolkit: str) -> list[dict[str, str]]:
 
 def unproven(facts: Mapping[str, Any], done: Mapping[str, Any], host: str) -> list[str]:
     """What is still wrong on a host after the work ``done``; ``facts`` gathered afresh."""
-    problems = [
-        f"{host}, {error['phase']}: {error['message']}." for error in facts["errors"] if error["phase"] == "driver"
-    ]
+    problems = [f"{host}, driver: {message}." for message in host_driver.broken(facts)]
     drivers = facts["drivers"]
     lacking = [kernel for kernel, there in drivers["kernels"].items() if not there]
     if lacking and any(drivers["kernels"].values()):
-        problems.append(
-            f"{host}, nvidia: expected the module for every kernel that could boot, found none for "
-            f"{', '.join(lacking)}. Next: apt install linux-headers-{lacking[0]} && dkms autoinstall -k "
-            f"{lacking[0]}, or remove that kernel."
-        )
+        problems.append(f"{host}, nvidia: {host_driver.unbuilt(lacking)}.")
     running = facts["driver"]["version"]
     managers = {
         upstream(entry["version"])

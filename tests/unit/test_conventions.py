@@ -128,15 +128,22 @@ def test_sources_of_packages_have_their_own_keys() -> None:
 
 
 def test_reboots_are_permitted_and_wait_for_every_board() -> None:
-    reboots = 0
+    """A reboot stands behind its permission; who asks for one says how every board of the PCI bus is counted."""
+    reboots, callers = 0, 0
     for path in TASK_FILES:
         before: list[str] = []
         for task in flat_tasks(load(path)):
             module = task.get("ansible.builtin.reboot")
             if module:
                 reboots += 1
-                assert "nvidia-smi -L" in module["test_command"] and "pci" in module["test_command"]
+                assert module["test_command"] == "{{ driver_up }}"
                 assert "reboot_timeout" in str(module["reboot_timeout"])
                 assert any("_reboot_allowed" in text for text in before), f"{path}: without permission"
+            role = task.get("ansible.builtin.include_role") or {}
+            if (role.get("name"), role.get("tasks_from")) == ("glm.fleet.driver", "load"):
+                callers += 1
+                given = task["vars"]
+                assert "-eq {{ ansible_facts['gpu_facts']['pci']['gpus'] | length }}" in given["driver_up"], path
+                assert "_reboot_allowed" in given["driver_reboot_allowed"], path
             before.append(str(task))
-    assert reboots
+    assert reboots == 1 and callers == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -117,6 +118,21 @@ def test_no_driver_falls_back_to_the_pci_bus(tmp_path: Path, monkeypatch: pytest
     assert facts["pci"]["nvswitches"] == 1
     assert facts["errors"][0]["phase"] == "driver"
     assert "no driver is installed" in facts["errors"][0]["message"]
+
+
+def test_device_nodes_of_a_cdi_spec_that_are_not_as_it_has_them(tmp_path: Path) -> None:
+    null = Path("/dev/null").stat()
+    real = {"path": "/dev/null", "major": os.major(null.st_rdev), "minor": os.minor(null.st_rdev), "gid": null.st_gid}
+    nodes = [real, {**real, "path": "/dev/dri/renderD129"}, {"path": "/dev/without-numbers"}]
+    text = json.dumps({"kind": "amd.com/gpu", "devices": [{"name": "all", "containerEdits": {"deviceNodes": nodes}}]})
+    assert gpu.lost_nodes(text, Path("/")) == ["/dev/dri/renderD129"]
+    assert gpu.lost_nodes(text.replace('"gid": 0', '"gid": 4242'), Path("/")) == ["/dev/dri/renderD129", "/dev/null"]
+    assert gpu.lost_nodes(text, tmp_path) == ["/dev/dri/renderD129", "/dev/null"]
+    assert gpu.lost_nodes("kind: nvidia.com/gpu\n", tmp_path) == []
+    (tmp_path / "etc/cdi").mkdir(parents=True)
+    (tmp_path / "etc/cdi/amd.json").write_text(text, "utf-8")
+    facts = host_facts.Gatherer(tmp_path).gather(["cdi"])
+    assert facts["cdi"]["specs"][0]["lost"] == ["/dev/dri/renderD129", "/dev/null"]
 
 
 def test_amd_accelerators_are_found_on_the_bus(tmp_path: Path) -> None:

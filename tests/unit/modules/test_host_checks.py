@@ -223,3 +223,29 @@ def test_docker_that_does_not_answer_and_docker_without_cdi() -> None:
     assert "found docker info: Cannot connect to the Docker daemon" in problems(facts)
     facts["docker"] = {"running": True, "version": "20.10.24", "cdi": False}
     assert "expected Docker 25 or newer with features.cdi on, found Docker 20.10.24 without CDI" in problems(facts)
+
+
+@pytest.mark.parametrize(
+    ("module", "rocm", "found"),
+    [
+        ("6.16.13", "7.2", ""),
+        (None, "7.2", ""),
+        ("6.12.12", None, ""),
+        ("6.12.12", "7.2", "found 6.4 (amdgpu 6.12.12)"),
+    ],
+)
+def test_an_amd_driver_too_old_for_the_rocm_of_the_image(module: str | None, rocm: str | None, found: str) -> None:
+    facts = healthy()
+    row = {"name": "AMD Instinct MI355X", "memory_total_mib": 294896, "vendor": "amd"}
+    facts["gpus"] = [{"index": index, **row} for index in range(8)]
+    facts.update(gpu_source="amd-smi", driver={"version": module or "6.8.0-60-generic", "module_version": module})
+    facts["fabric"] = {"present": False, "state": None}
+    facts["pci"]["nvswitches"] = 0
+    plan = {
+        "accelerator": {"name": "MI355X", "count": 8, "vendor": "amd", "memory_gib": 287.98},
+        "image": {"min_driver": None, "cuda": None, "rocm": rocm, "reference": "vllm/vllm-openai-rocm:v0.25.1"},
+    }
+    text = problems(facts, "gpu", plan=plan)
+    assert (found in text) if found else text == ""
+    if found:
+        assert text.startswith("gpu-3, driver: expected driver 30.10 or newer, which ROCm 7.2 in vllm/vllm-openai-rocm")

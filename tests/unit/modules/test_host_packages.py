@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.glm.fleet.plugins.module_utils import _host_facts as host_facts
+from ansible_collections.glm.fleet.plugins.module_utils._host_apt import parse_origins, parse_policies, strangers
 from ansible_collections.glm.fleet.plugins.modules import host_packages, host_settled
 
 
@@ -148,3 +150,99 @@ def test_cloud_init_error_stops_unless_accepted(
     assert result["failed"] and "cloud-init ended with an error: apt-get failed" in result["msg"]
     accepted = run_module(host_settled.main, accept_cloud_init_errors=True)
     assert not accepted.get("failed")
+
+
+# rocminfo on Debian 13 with AMD's sources and the preference of the role rocm; amdgpu-dkms is an older release.
+POLICY_OF_PACKAGES = """rocminfo:
+  Installed: {installed}
+  Candidate: {candidate}
+  Version table:
+     6.1.2-1 500
+        500 http://deb.debian.org/debian trixie/main amd64 Packages
+     1.0.0.70204-93~24.04 600
+        600 https://repo.radeon.com/rocm/apt/7.2.4 noble/main amd64 Packages
+amdgpu-dkms:
+  Installed: 1:6.14.14.30100100-2212064.24.04
+  Candidate: 1:6.16.13.30300400-2341068.24.04
+  Version table:
+     1:6.16.13.30300400-2341068.24.04 1001
+        600 https://repo.radeon.com/amdgpu/30.30.4/ubuntu noble/main amd64 Packages
+ *** 1:6.14.14.30100100-2212064.24.04 100
+        100 /var/lib/dpkg/status
+"""
+POLICY_OF_SOURCES = """Package files:
+ 100 /var/lib/dpkg/status
+     release a=now
+ 600 https://repo.radeon.com/rocm/apt/7.2.4 noble/main amd64 Packages
+     release v=7.2.4,o=repo.radeon.com,a=noble,n=noble,l=repo.radeon.com,c=main,b=amd64
+     origin repo.radeon.com
+ 600 https://repo.radeon.com/amdgpu/30.30.4/ubuntu noble/main amd64 Packages
+     release o=repo.radeon.com,a=noble,n=noble,l=repo.radeon.com,c=main,b=amd64
+     origin repo.radeon.com
+ 500 http://deb.debian.org/debian trixie/main amd64 Packages
+     release v=13.2,o=Debian,a=stable,n=trixie,l=Debian,c=main,b=amd64
+     origin deb.debian.org
+Pinned packages:
+"""
+AMD = {"rocminfo": "repo.radeon.com", "amdgpu-dkms": "repo.radeon.com"}
+
+
+def vendor_sources(tmp_path: Path, fake_command: Any, installed: str = "(none)", candidate: str = "") -> None:
+    policy = POLICY_OF_PACKAGES.format(installed=installed, candidate=candidate or installed)
+    for section in re.split(r"^(?=\S)", policy, flags=re.MULTILINE)[1:]:
+        (tmp_path / f"{section.partition(':')[0]}.policy").write_text(section, "utf-8")
+    (tmp_path / "sources").write_text(POLICY_OF_SOURCES, "utf-8")
+    print_them = 'shift; [ $# -gt 0 ] || cat sources; for name in "$@"; do cat "$name.policy"; done'
+    fake_command("apt-cache", f"cd {tmp_path}; {print_them}")
+
+
+def test_what_apt_would_take_and_from_whom() -> None:
+    policies = parse_policies(POLICY_OF_PACKAGES.format(installed="(none)", candidate="1.0.0.70204-93~24.04"))
+    assert policies["rocminfo"]["installed"] == "" and policies["rocminfo"]["candidate"] == "1.0.0.70204-93~24.04"
+    assert policies["amdgpu-dkms"]["sources"]["1:6.14.14.30100100-2212064.24.04"] == ["/var/lib/dpkg/status"]
+    origins = parse_origins(POLICY_OF_SOURCES)
+    assert origins["http://deb.debian.org/debian trixie/main amd64 Packages"] == "Debian" and len(origins) == 3
+    assert strangers(policies["rocminfo"], origins, "repo.radeon.com", "1.0.0.70204-93~24.04") == []
+    assert strangers(policies["rocminfo"], origins, "repo.radeon.com", "6.1.2-1") == [
+        "http://deb.debian.org/debian trixie/main amd64 Packages"
+    ]
+    # A release that the vendor has taken out of its repository comes from nobody any more.
+    assert strangers(policies["rocminfo"], origins, "repo.radeon.com", "1.0.0.70203-90~24.04") == []
+
+
+def test_a_candidate_of_another_origin_is_refused_before_anything_is_installed(
+    apt: Path, run_module: Any, fake_command: Any, tmp_path: Path
+) -> None:
+    vendor_sources(tmp_path, fake_command, candidate="6.1.2-1")
+    result = run_module(host_packages.main, names=["rocminfo"], origins=AMD)
+    assert result["failed"] and "expected rocminfo from repo.radeon.com, found 6.1.2-1 of Debian" in result["msg"]
+    assert not apt.exists()
+    vendor_sources(tmp_path, fake_command, candidate="1.0.0.70204-93~24.04")
+    assert not run_module(host_packages.main, names=["rocminfo"], origins=AMD).get("failed")
+    assert "install rocminfo" in apt.read_text("utf-8")
+
+
+def test_an_installed_package_of_another_origin_is_refused(
+    apt: Path, run_module: Any, fake_command: Any, tmp_path: Path
+) -> None:
+    vendor_sources(tmp_path, fake_command, installed="6.1.2-1")
+    with (tmp_path / "installed").open("a", encoding="utf-8") as installed:
+        installed.write("rocminfo installed 6.1.2-1\n")
+    assert not run_module(host_packages.main, names=["rocminfo"]).get("failed"), "nobody asked where it comes from"
+    for check in (True, False):
+        result = run_module(host_packages.main, check=check, names=["rocminfo"], origins=AMD)
+        assert "expected rocminfo from repo.radeon.com, found 6.1.2-1 of Debian" in result["msg"]
+
+
+def test_only_the_named_packages_are_brought_to_another_version(
+    apt: Path, run_module: Any, fake_command: Any, tmp_path: Path
+) -> None:
+    vendor_sources(tmp_path, fake_command)
+    with (tmp_path / "installed").open("a", encoding="utf-8") as installed:
+        installed.write("amdgpu-dkms installed 1:6.14.14.30100100-2212064.24.04\n")
+    names = ["amdgpu-dkms", "curl"]
+    assert not run_module(host_packages.main, names=names)["changed"]
+    result = run_module(host_packages.main, names=names, upgrade=["amdgpu-dkms"], origins=AMD)
+    assert (result["changed"], result["missing"]) == (True, ["amdgpu-dkms"])
+    call = next(line for line in apt.read_text("utf-8").splitlines() if " install " in line)
+    assert "--allow-downgrades --allow-change-held-packages install amdgpu-dkms" in call and "curl" not in call

@@ -351,6 +351,14 @@ def test_rocm_smi_is_asked_where_amd_smi_is_not_there(fake_command: Any, tmp_pat
     assert {gpu["memory_total_mib"] for gpu in facts["gpus"]} == {206141652992 // 2**20}
 
 
+def test_what_a_tool_of_amd_says_instead_of_an_answer_is_the_error(fake_command: Any, tmp_path: Path) -> None:
+    fake_command("rocm-smi", "echo 'ERROR:root:Driver not initialized (amdgpu not found in modules)' >&2")
+    said = {"phase": "driver", "message": "rocm-smi: ERROR:root:Driver not initialized (amdgpu not found in modules)"}
+    assert amd_host(tmp_path)["errors"] == [said]
+    fake_command("rocm-smi", "echo '{}'")
+    assert Gatherer(tmp_path).gather(["gpu"])["errors"][0]["message"] == "rocm-smi: not the JSON of rocm-smi"
+
+
 def test_seven_of_eight_amd_gpus_are_reported(fake_command: Any, tmp_path: Path, fixture_text: Text) -> None:
     (tmp_path / "static.json").write_text(fixture_text("amd/mi300x_7_static.json"), "utf-8")
     fake_command("amd-smi", f"cat {tmp_path}/static.json")
@@ -362,6 +370,57 @@ def test_amd_gpus_without_their_module_are_reported(tmp_path: Path) -> None:
     facts = amd_host(tmp_path, loaded=False)
     assert facts["gpu_source"] == "pci"
     assert "the kernel module amdgpu is not loaded" in facts["errors"][0]["message"]
+
+
+def test_amds_own_module_is_told_from_the_kernels_and_memory_in_use_is_added(
+    fake_command: Any, tmp_path: Path, fixture_text: Text
+) -> None:
+    (tmp_path / "static.json").write_text(fixture_text("amd/mi300x_8_static_rocm7.json"), "utf-8")
+    fake_command("amd-smi", f"cat {tmp_path}/static.json")
+    assert amd_host(tmp_path)["driver"]["module_version"] is None
+    (tmp_path / "sys/module/amdgpu/version").write_text("6.14.14\n", "utf-8")
+    bus_id = Gatherer(tmp_path).gather(["gpu"])["gpus"][3]["bus_id"]
+    board = tmp_path / "sys/bus/pci/devices" / bus_id
+    board.mkdir(exist_ok=True)
+    (board / "mem_info_vram_used").write_text(f"{300 * 2**30}\n", "utf-8")
+    facts = Gatherer(tmp_path).gather(["gpu"])
+    assert facts["driver"]["module_version"] == "6.14.14"
+    assert [gpu["memory_used_mib"] for gpu in facts["gpus"]][2:5] == [None, 300 * 1024, None]
+
+
+def test_only_what_dkms_built_counts_where_amds_driver_is_installed(fake_command: Any, tmp_path: Path) -> None:
+    for kernel in ("6.8.0-60-generic", "6.8.0-71-generic"):
+        (tmp_path / "boot").mkdir(exist_ok=True)
+        (tmp_path / "boot" / f"vmlinuz-{kernel}").touch()
+        own = tmp_path / "lib/modules" / kernel / "kernel/drivers/gpu/drm/amd/amdgpu"
+        own.mkdir(parents=True)
+        (own / "amdgpu.ko.zst").touch()
+    installation = health.Health("amd", tmp_path).installation
+    fake_command("dkms", "true")
+    assert installation()["kernels"] == {"6.8.0-60-generic": True, "6.8.0-71-generic": True}
+    built = "amdgpu/6.14.14-2226257.24.04, 6.8.0-60-generic, x86_64: installed (Original modules exist)"
+    fake_command("dkms", f"echo '{built}'")
+    assert installation()["kernels"] == {"6.8.0-60-generic": True, "6.8.0-71-generic": False}
+    fake_command("dkms", "echo 'amdgpu/6.14.14-2226257.24.04: added'")
+    assert not any(installation()["kernels"].values())
+
+
+def test_who_may_open_the_boards_of_amd(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    mine = os.getgid()
+    (tmp_path / "etc/group").write_text(f"video:x:44:ubuntu,alice\nrender:x:{mine}:\nbroken\n", "utf-8")
+    (tmp_path / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\nubuntu:x:1000:1000::/:/bin/sh\n", "utf-8")
+    (tmp_path / "dev/dri").mkdir(parents=True)
+    for name in ("kfd", "dri/renderD128", "dri/card0"):
+        (tmp_path / "dev" / name).touch()
+        (tmp_path / "dev" / name).chmod(0o660)
+    found = health.Health("amd", tmp_path).installation()
+    node = {"group": "render", "gid": mine, "mode": "0660"}
+    assert found["nodes"] == {"/dev/kfd": node, "/dev/dri/renderD128": node}
+    assert found["groups"]["render"] == {"gid": mine, "members": []}
+    assert found["groups"]["video"] == {"gid": 44, "members": ["ubuntu", "alice"]}
+    assert found["users"] == ["root", "ubuntu"]
+    assert "nodes" not in health.Health("nvidia", tmp_path).installation()
 
 
 def amd_host(root: Path, loaded: bool = True) -> dict[str, Any]:
