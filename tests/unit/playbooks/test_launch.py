@@ -114,6 +114,62 @@ def test_launch_attaches_opens_and_counts_as_asked_and_nothing_more(fleet: Fleet
     assert code != 0 and "could make it 160.56" in output and len(fleet.alive()) == 2
 
 
+def changes(fleet: Fleet) -> list[str]:
+    """The operations that a run sent and that were no mere questions; the fixture made the ssh key."""
+    counts = fleet.cloud.state()["pacing"]["counts"]
+    return sorted(name for name in counts if not name.startswith(("list", "get")) and name != "addSSHKey")
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_made(fleet: Fleet) -> None:
+    asked = {
+        "glm_launch": True, "glm_launch_instance_types": ["gpu_8x_h100_sxm5", "cpu_4x_general", "npu_1x_new"],
+        "glm_launch_file_systems": ["weights"], "glm_launch_make_file_systems": True,
+        "glm_launch_firewall_rules": [{"protocol": "tcp", "ports": [22], "source": "203.0.113.0/24"}],
+    }  # fmt: skip
+    code, output = fleet.run("deploy.yml", **asked)
+    assert code != 0 and changes(fleet) == [] == fleet.alive(), output
+    for words in (
+        "controller, plan: expected an instance type that the model fits on, found none; nothing was launched",
+        "gpu_8x_h100_sxm5: GLM-5.1 fp8 on 8x H100", "98.3 GiB", "71.7 GiB",
+        "cpu_4x_general: it has no accelerators", "npu_1x_new: the account is not offered this type",
+    ):  # fmt: skip
+        assert words in output, output
+    code, output = fleet.run("deploy.yml", **{**asked, "glm_launch_instance_types": [KIND]}, glm_max_hourly_usd=50)
+    assert code != 0 and "expected at most 50.00 USD per hour" in output and changes(fleet) == [], output
+    code, output = fleet.run("deploy.yml", "--check", glm_launch=True, glm_model="GLM-9")
+    assert code != 0 and "GLM-9" in output and "Next:" in output and changes(fleet) == [], output
+
+
+def test_types_that_do_not_fit_are_left_out_with_the_reason(fleet: Fleet) -> None:
+    fleet.cloud.control("PUT", "/capacity", {kind: {"us-east-1": None} for kind in (KIND, "gpu_8x_h100_sxm5")})
+    types = ["gpu_8x_h100_sxm5", KIND]
+    code, output = fleet.run("launch.yml", glm_launch=True, glm_launch_instance_types=types)
+    assert code == 0, output
+    assert "Not launched, because the model does not fit there: gpu_8x_h100_sxm5: GLM-5.1" in output
+    assert [item.instance_type for item in fleet.cloud.world.state.instances.values()] == [KIND]
+    # What is there is counted, whatever would fit.
+    code, output = fleet.run("launch.yml", glm_launch=True, glm_launch_instance_types=["gpu_8x_h100_sxm5"])
+    assert code == 0 and "changed=0" in output, output
+    asked = {"glm_launch": True, "glm_launch_count": 2, "glm_launch_instance_types": ["gpu_8x_h100_sxm5"]}
+    code, output = fleet.run("launch.yml", **asked)
+    assert code != 0 and len(fleet.alive()) == 1, output
+    code, output = fleet.run("launch.yml", **asked, glm_launch_unplanned=True)
+    assert code == 0 and len(fleet.alive()) == 2, output
+
+
+def test_types_are_planned_with_the_variables_their_hosts_will_have(fleet: Fleet) -> None:
+    fleet.cloud.control("PUT", "/capacity", {"gpu_8x_h100_sxm5": {"us-east-1": None}})
+    group = fleet.folder / "group_vars" / "glm_fleet.yml"
+    group.parent.mkdir()
+    asked = {"glm_launch": True, "glm_launch_instance_types": ["gpu_8x_h100_sxm5"]}
+    group.write_text("glm_model: '{{ team_model }}'\nteam_model: GLM-4.5-Air\nglm_bind: private\n", "utf-8")
+    code, output = fleet.run("launch.yml", **asked)
+    assert code == 0 and fleet.alive() == ["glm-default-1"], output
+    group.write_text("glm_nodes: 2\n", "utf-8")
+    code, output = fleet.run("launch.yml", **asked, glm_launch_count=3)
+    assert code != 0 and "set glm_launch_count to a multiple of 2" in output and len(fleet.alive()) == 1, output
+
+
 def test_a_new_host_whose_gpus_are_no_good_is_replaced_and_remembered(fleet: Fleet, tmp_path: Path) -> None:
     # The hosts are this machine, which has no GPUs; the plan wants eight B200.
     book = tmp_path / "replace.yml"
@@ -198,13 +254,22 @@ def test_terminate_lists_prices_and_needs_a_word(fleet: Fleet) -> None:
 
 def test_a_deploy_that_fails_gives_back_what_it_launched_if_it_shall(fleet: Fleet) -> None:
     fleet.cloud.seed(name="glm-default-7", tags=TAGS)
-    failing = {"glm_launch": True, "glm_launch_count": 2, "glm_model": "GLM-9"}
+    failing = {"glm_launch": True, "glm_launch_count": 2, "glm_hosts": "somebody_else"}
     code, output = fleet.run("deploy.yml", **failing)
     assert code != 0 and fleet.alive() == ["glm-default-1", "glm-default-7"], output
     assert "giving back" not in output
     code, output = fleet.run("deploy.yml", **{**failing, "glm_launch_count": 3}, glm_terminate_on_failure=True)
     assert code != 0 and "giving back what was launched and never served: glm-default-2" in output, output
     assert fleet.alive() == ["glm-default-1", "glm-default-7"], "what was there before stays"
+
+
+def test_a_plan_refused_for_the_launched_host_alone_gives_it_back(fleet: Fleet) -> None:
+    variables = fleet.folder / "host_vars" / "glm-default-1.yml"
+    variables.parent.mkdir()
+    variables.write_text("glm_replicas: 3\n", "utf-8")
+    code, output = fleet.run("deploy.yml", glm_launch=True, glm_terminate_on_failure=True)
+    assert code != 0 and "8 GPUs cannot be shared evenly by 3 replicas" in output, output
+    assert "giving back" in output and fleet.alive() == [], output
 
 
 def test_a_launch_that_fails_halfway_gives_back_its_half(fleet: Fleet) -> None:
@@ -216,7 +281,7 @@ def test_a_launch_that_fails_halfway_gives_back_its_half(fleet: Fleet) -> None:
 
 def test_what_cannot_be_given_back_is_named(fleet: Fleet) -> None:
     fleet.cloud.fault("error", code="global/internal-error", path="terminate$", times=9)
-    code, output = fleet.run("deploy.yml", glm_launch=True, glm_model="GLM-9", glm_terminate_on_failure=True)
+    code, output = fleet.run("deploy.yml", glm_launch=True, glm_hosts="somebody_else", glm_terminate_on_failure=True)
     assert code != 0 and "glm-default-1 may go on costing money" in output
     assert fleet.alive() == ["glm-default-1"]
 
