@@ -79,6 +79,9 @@ options:
         description: What was found; kept as evidence.
         type: str
         required: true
+      evidence:
+        description: What else to keep, such as the verdict of M(glm.fleet.node_acceptance).
+        type: dict
   replacements:
     description:
       - How many instances launched by this run may be given back and launched again because they did not come up; they
@@ -329,7 +332,11 @@ ARGUMENTS = {
         "type": "list",
         "elements": "dict",
         "default": [],
-        "options": {"id": {"type": "str", "required": True}, "reason": {"type": "str", "required": True}},
+        "options": {
+            "id": {"type": "str", "required": True},
+            "reason": {"type": "str", "required": True},
+            "evidence": {"type": "dict"},
+        },
     },
     "replacements": {"type": "int", "default": 0},
     "evidence_dir": {"type": "path"},
@@ -790,7 +797,8 @@ class Fleet:
         """Keep the evidence, then terminate the instance unless it is going away already."""
         instance = entry["instance"]
         if self.params["evidence_dir"]:
-            entry["evidence"] = self.keep_evidence(entry)
+            found = next((item.get("evidence") for item in self.params["replace"] if item["id"] == instance["id"]), None)
+            entry["evidence"] = self.keep_evidence({**entry, "found": found} if found else entry)
         self.replaced.append(entry)
         if instance["status"] not in lambda_api.GONE:
             self.terminate([instance["id"]])

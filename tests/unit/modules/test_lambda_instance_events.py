@@ -170,14 +170,17 @@ def test_no_more_are_replaced_than_allowed() -> None:
 
 def test_a_node_that_failed_acceptance_is_replaced_once_with_the_evidence(cloud: Handle, tmp_path: Path) -> None:
     first = run(cloud, count=2)["instances"][0]
-    replace = [{"id": first["id"], "reason": "7 of 8 GPUs"}]
+    replace = [{"id": first["id"], "reason": "7 of 8 GPUs", "evidence": {"checks": [{"check": "gpu", "ok": False}]}}]
+    dear = run(cloud, count=2, replace=replace, max_hourly_usd=100)
+    assert dear["failed"] and "max_hourly_usd" in dear["msg"] and len(alive(cloud)) == 2, "nothing is given back in vain"
     planned = run(cloud, check_mode=True, count=2, replace=replace)
     assert planned["changed"] and planned["launched"] == ["glm-default-3"] and alive(cloud)[0] == "glm-default-1"
     assert planned["launch_price_usd_per_hour"] == 53.52 and planned["price_usd_per_hour"] == 53.52
     result = run(cloud, count=2, replace=replace, evidence_dir=str(tmp_path / "evidence"))
     assert result["launched"] == ["glm-default-3"] and alive(cloud) == ["glm-default-2", "glm-default-3"]
     evidence = tmp_path / "evidence" / f"glm-default-1-{first['id'][:8]}.json"
-    assert json.loads(evidence.read_text("utf-8"))["reason"] == "7 of 8 GPUs"
+    kept = json.loads(evidence.read_text("utf-8"))
+    assert kept["reason"] == "7 of 8 GPUs" and kept["found"] == replace[0]["evidence"]
     again = run(cloud, count=2, replace=replace)
     assert not again["changed"] and again["replaced"] == []
 

@@ -170,28 +170,50 @@ def test_types_are_planned_with_the_variables_their_hosts_will_have(fleet: Fleet
     assert code != 0 and "set glm_launch_count to a multiple of 2" in output and len(fleet.alive()) == 1, output
 
 
-def test_a_new_host_whose_gpus_are_no_good_is_replaced_and_remembered(fleet: Fleet, tmp_path: Path) -> None:
-    # The hosts are this machine, which has no GPUs; the plan wants eight B200.
-    book = tmp_path / "replace.yml"
+def replacing(fleet: Fleet, **asked: Any) -> tuple[int, str]:
+    """A run of what deploy does with new hosts. They are this machine, which has no GPUs; the plan wants eight B200."""
+    book = fleet.folder / "replace.yml"
     book.write_text(
         f"""
 - import_playbook: {ROOT}/playbooks/launch.yml
+- import_playbook: {ROOT}/playbooks/replace_unsound.yml
 - hosts: glm_fleet
   gather_facts: false
-  roles: [glm.fleet.plan]
-- import_playbook: {ROOT}/playbooks/replace_unsound.yml
+  tasks:
+    - ansible.builtin.debug:
+        msg: "{{{{ inventory_hostname }}}} goes on"
 """,
         "utf-8",
     )
     here = {"ansible_connection": "local", "ansible_become": False, "ansible_python_interpreter": sys.executable}
-    asked = {"glm_launch": True, "glm_launch_count": 2, "glm_launch_replacements": 1, **here}
-    code, output = fleet.run(str(book), **asked)
+    return fleet.run(str(book), glm_launch=True, **asked, **here)
+
+
+def test_a_new_host_that_fails_acceptance_is_replaced_and_the_verdict_kept(fleet: Fleet) -> None:
+    fleet.cloud.seed(name="glm-default-7", tags=TAGS)
+    code, output = replacing(fleet, glm_launch_count=3, glm_launch_replacements=1)
     assert code == 0, output
-    assert fleet.alive() == ["glm-default-2", "glm-default-3"]
-    kept = list((tmp_path / "state" / "evidence").glob("glm-default-1-*.json"))
-    assert len(kept) == 1
+    # Two fail, one may be replaced, and its replacement fails, too; what was there before is not looked at.
+    assert fleet.alive() == ["glm-default-2", "glm-default-3", "glm-default-7"]
+    assert "glm-default-2 goes on" in output and "glm-default-3 goes on" in output and "glm-default-7 goes on" in output
+    kept = list((fleet.folder / "state" / "evidence").glob("*.json"))
+    assert [path.name.rpartition("-")[0] for path in kept] == ["glm-default-1"]
     entry = json.loads(kept[0].read_text("utf-8"))
-    assert entry["reason"].startswith("glm-default-1, ") and "GPU" in entry["reason"]
+    assert entry["reason"].startswith("glm-default-1, ") and "Next:" in entry["reason"]
+    failed = {check["check"] for check in entry["found"]["checks"] if check["ok"] is False}
+    assert failed & {"driver", "gpu"} and not failed & {"docker", "cdi", "container"}
+    assert entry["found"]["ok"] is False and entry["found"]["host"] == "glm-default-1"
+
+
+def test_replacements_of_replacements_end_at_the_number_allowed(fleet: Fleet) -> None:
+    code, output = replacing(fleet, glm_launch_count=1, glm_launch_replacements=2)
+    # The third instance gets the name of the first, and is looked at all the same.
+    assert code == 0 and fleet.alive() == ["glm-default-1"], output
+    assert len(list((fleet.folder / "state" / "evidence").glob("*.json"))) == 2
+    assert output.count("gpu: expected 8 GPUs, found 0") >= 3
+    code, output = replacing(fleet, glm_launch_count=1, glm_launch_replacements=2)
+    assert code == 0 and "changed=0" in output, "only what a run launches itself is replaced"
+    assert fleet.cloud.state()["pacing"]["counts"]["launchInstance"] == 3
 
 
 def test_launch_says_what_it_needs_and_does_nothing_unasked(fleet: Fleet) -> None:
