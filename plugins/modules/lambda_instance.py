@@ -47,6 +47,11 @@ options:
       - Value of the tag C(glm-role), for a fleet whose instances do different things. Only instances with it are
         counted, restarted or terminated, and new ones get it. Without it, all instances of the fleet are meant.
     type: str
+  run:
+    description:
+      - With O(state=present), value of the tag C(glm-run) of what is launched. With O(state=restarted) and
+        O(state=absent), only the instances that have it are meant.
+    type: str
   count:
     description: How many instances the fleet should have. Booting, active and unhealthy ones count.
     type: int
@@ -145,7 +150,7 @@ options:
   tags:
     description:
       - More tags for new instances. Keys begin with a lower case letter and go on with lower case letters, digits,
-        C(-) and C(:). The module itself sets C(glm-fleet), C(glm-role) and C(glm-launched), the time of the launch.
+        C(-) and C(:). The module itself sets C(glm-fleet), C(glm-role), C(glm-run) and C(glm-launched), the time of the launch.
     type: dict
     default: {}
   wait:
@@ -325,6 +330,7 @@ ARGUMENTS = {
     "state": {"type": "str", "choices": ["present", "restarted", "absent"], "default": "present"},
     "fleet": {"type": "str", "default": "default"},
     "role": {"type": "str"},
+    "run": {"type": "str"},
     "count": {"type": "int", "default": 1},
     "only": {"type": "list", "elements": "str", "default": []},
     "surplus": {"type": "str", "choices": ["keep", "terminate"], "default": "keep"},
@@ -713,6 +719,8 @@ class Fleet:
         tags[_lambda_fleet.LAUNCHED_TAG] = _lambda_fleet.stamp(time.time())
         if self.role:
             tags[_lambda_fleet.ROLE_TAG] = self.role
+        if self.params["run"]:
+            tags[_lambda_fleet.RUN_TAG] = self.params["run"]
         request: Dict[str, Any] = {
             "region_name": region,
             "instance_type_name": kind,
@@ -929,9 +937,14 @@ class Fleet:
     # Restarting and terminating.
 
     def chosen(self) -> List[lambda_api.Instance]:
-        """The members that the option ``only`` means."""
-        only = set(self.params["only"])
-        return [item for item in self.members() if not only or {item["id"], item.get("name")} & only]
+        """The members that the options ``only`` and ``run`` mean."""
+        only, run = set(self.params["only"]), self.params["run"]
+        return [
+            item
+            for item in self.members()
+            if (not only or {item["id"], item.get("name")} & only)
+            and run in (None, lambda_api.tags_of(item).get(_lambda_fleet.RUN_TAG))
+        ]
 
     def restarted(self) -> None:
         """Restart the chosen members, all or none, and wait until they are active again."""

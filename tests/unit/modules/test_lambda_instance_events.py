@@ -408,6 +408,7 @@ def test_sixteen_nodes_keep_to_the_rate_limit(tmp_path: Path) -> None:
 
 # Whatever happens.
 
+STRANGE = {"region": {"name": "moon-1"}, "instance_type": {"name": "npu_1x_new"}, "actions": {"sing": {}}}
 LAUNCH_EVENTS: dict[str, Callable[[Handle, int], Any]] = {
     "capacity lost": lambda cloud, after: cloud.fault("capacity-lost", path="launch$", after=after),
     "too fast": lambda cloud, after: cloud.fault("rate-limited", path="launch$", after=after),
@@ -429,6 +430,12 @@ LAUNCH_EVENTS: dict[str, Callable[[Handle, int], Any]] = {
     "preempted before": lambda cloud, after: cloud.seed(name="glm-default-2", tags=TAGS, status="preempted"),
     "another fleet": lambda cloud, after: cloud.seed(name="glm-other-1", tags={"glm-fleet": "other"}),
     "tags are dropped": lambda cloud, after: cloud.settings(drop_tags=True),
+    "a status, type and region nobody knows": lambda cloud, after: cloud.seed(
+        name="strange", tags=TAGS, overrides={**STRANGE, "status": "hibernating"}
+    ),
+    "a name and tags that are missing": lambda cloud, after: cloud.seed(
+        name=None, overrides={"name": None, "tags": None, "ip": None, "actions": None}
+    ),
 }  # fmt: skip
 FATES = ("well", "booting", "unhealthy", "preempted", "terminated")
 
@@ -462,10 +469,39 @@ def test_a_run_ends_with_exactly_the_wanted_number_or_names_every_instance_it_le
             assert all(record.ip for record in left)
 
 
+# What strikes either run; a key that expires or tags that are dropped end both in the ways shown above.
+SHARED_EVENTS = sorted(set(LAUNCH_EVENTS) - {"key expires", "tags are dropped", "listing fails"})
+
+
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    fates=st.lists(st.sampled_from(FATES), max_size=4),
+    events=st.lists(st.tuples(st.sampled_from(SHARED_EVENTS), st.integers(0, 3)), max_size=3),
+    count=st.integers(1, 3),
+    replacements=st.integers(0, 2),
+)
+def test_two_runs_at_once_never_launch_twice_whatever_happens(
+    fates: list[str], events: list[tuple[str, int]], count: int, replacements: int
+) -> None:
+    with cloud_with(*fates) as cloud:
+        for name, after in events:
+            LAUNCH_EVENTS[name](cloud, after)
+        before = {record.id for record in there(cloud)}
+        options = {"count": count, "replacements": replacements, "wait_timeout": 0.3, "wait_interval": 0.005}
+        results = side_by_side(cloud, 2, **options)
+        left = there(cloud)
+        assert len(left) <= max(count, len(before))
+        if not any(result["failed"] for result in results):
+            assert len(left) == max(count, len(before))
+        told = " ".join(result["msg"] for result in results if result["failed"])
+        if all(result["failed"] for result in results):
+            assert [record.name for record in left if str(record.name) not in told] == [], told
+
+
 def there(cloud: Handle) -> list[InstanceRecord]:
     """What is there to stay of the fleet, tag or no tag, without asking the API, which may be about to fail."""
     return [
         record
         for record in cloud.world.state.instances.values()
-        if record.status in lambda_api.ALIVE and not (record.name or "").startswith("glm-other")
+        if record.status in lambda_api.ALIVE and record.name and not record.name.startswith("glm-other")
     ]

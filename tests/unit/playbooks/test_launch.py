@@ -33,23 +33,32 @@ class Fleet:
         (folder / ".cache").mkdir()
         (folder / ".cache" / "glm-fleet").write_text("", "utf-8")
 
-    def run(self, playbook: str, *arguments: str, **variables: Any) -> tuple[int, str]:
-        """Exit status and output (white space folded)."""
-        given = {
+    root = ROOT
+
+    def variables(self, **variables: Any) -> dict[str, Any]:
+        return {
             "lambda_api_url": self.cloud.base_url, "lambda_api_key": self.cloud.api_key,
             "glm_launch_regions": ["us-east-1", "us-west-1"], "glm_launch_ssh_keys": ["deploy"],
             "glm_launch_interval": 0, "glm_state_dir": str(self.folder / "state"), **variables,
         }  # fmt: skip
-        variable_file = self.folder / "variables.json"
-        variable_file.write_text(json.dumps(given), "utf-8")
-        settings = {
+
+    def environment(self) -> dict[str, str]:
+        return {
             **{name: value for name, value in os.environ.items() if not name.startswith("LAMBDA")},
             "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "COLUMNS": "400",
             "HOME": str(self.folder), "LAMBDA_API_KEY": self.cloud.api_key, "LAMBDA_API_URL": self.cloud.base_url,
         }  # fmt: skip
+
+    def command(self, playbook: str, given: dict[str, Any], *arguments: str) -> list[str]:
+        variable_file = self.folder / "variables.json"
+        variable_file.write_text(json.dumps(given), "utf-8")
+        return ["ansible-playbook", playbook, "-i", str(self.inventory), "-e", f"@{variable_file}", *arguments]
+
+    def run(self, playbook: str, *arguments: str, **variables: Any) -> tuple[int, str]:
+        """Exit status and output (white space folded)."""
         done = subprocess.run(
-            ["ansible-playbook", playbook, "-i", str(self.inventory), "-e", f"@{variable_file}", *arguments],
-            cwd=ROOT, env=settings, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+            self.command(playbook, self.variables(**variables), *arguments), cwd=ROOT, env=self.environment(),
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
         )  # fmt: skip
         return done.returncode, " ".join((done.stdout + done.stderr).split())
 
@@ -251,6 +260,23 @@ def test_orphans_surplus_and_other_fleets_are_told(fleet: Fleet) -> None:
     assert "beyond the wanted number: glm-default-1 (-e glm_launch_count, or scale)" in output
     assert "ORPHANS, tagged as this fleet but not in its inventory: far" in output
     assert "other fleets of the account: theirs: 1" in output
+
+
+@pytest.mark.parametrize("status", ["hibernating", "contactable"])
+def test_values_that_nobody_knows_yet_stop_no_playbook(fleet: Fleet, status: str) -> None:
+    strange = {"status": status, "region": {"name": "moon-1"}, "instance_type": {"name": "npu_1x_new", "specs": "?"},
+               "actions": ["?"], "file_system_names": None, "tags": [{"key": "glm-fleet", "value": "default"}, 7]}  # fmt: skip
+    fleet.cloud.seed(name="strange", tags=TAGS, overrides=strange)
+    fleet.cloud.seed(name="nameless", overrides={"name": None, "tags": None, "region": None, "status": None})
+    fleet.inventory.write_text("plugin: glm.fleet.lambda_cloud\nstatuses: []\n", "utf-8")
+    code, output = fleet.run("launch.yml", glm_launch=True, glm_launch_count=2)
+    assert code == 0 and "2 instance(s) at 53.52 USD per hour" in output, output
+    code, output = fleet.run("scale.yml", "--check", glm_launch_count=1)
+    assert code == 0, output
+    code, output = fleet.run("deploy.yml", glm_hosts="strange")
+    assert code != 0 and "strange, plan: expected the host's accelerators, found none" in output, output
+    code, output = fleet.run("terminate.yml", "-e", "glm_confirm=yes")
+    assert code == 0 and "strange (npu_1x_new in moon-1, price unknown)" in output, output
 
 
 def test_terminate_lists_prices_and_needs_a_word(fleet: Fleet) -> None:
