@@ -14,9 +14,9 @@ author: glm.fleet contributors (!UNKNOWN)
 description:
   - With C(glm_terminate_on_failure=true), a deploy that launched instances and fails runs C(terminate.yml) at its end
     for those of them that were not verified, with the inventory and the extra vars of the deploy itself.
-  - Ansible ends a run in which a whole batch failed at once, so no later play could do this. A run that is interrupted or
-    killed gets no end at all; a second process, started with it, then does the same and writes what it did to
-    C(<glm_state_dir>/give_back.log).
+  - Ansible ends a run in which a whole batch failed at once, so no later play could do this. A run that is
+    interrupted or killed gets no end at all; a second process, started with it, then does the same and writes what it
+    did to C(<glm_state_dir>/give_back.log).
   - Instances that were there before the run are never touched, nor are those of a run in check mode.
 requirements:
   - Enabled with C(callbacks_enabled = glm.fleet.fleet_give_back) in C(ansible.cfg); the one of a checkout does. A
@@ -90,8 +90,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         # Through the display, which keeps the order of lines and writes the log.
         if not give_back.end(_command(armed["fleet"]), wanted, self._display.display):
             self._display.error(
-                f"fleet {armed['fleet']}, give back: {TERMINATE.name} failed, see above; {names} may go on costing money. "
-                f"Next: terminate them with {TERMINATE.name}, or in the console."
+                f"fleet {armed['fleet']}, give back: {TERMINATE.name} failed, see above; {names} may go on costing "
+                f"money. Next: terminate them with {TERMINATE.name}, or in the console."
             )
 
     def _arm(self, armed: Any) -> None:

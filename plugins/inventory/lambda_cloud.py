@@ -100,7 +100,8 @@ options:
     description:
       - Groups made without templates, which is tens of times faster than O(keyed_groups).
       - C(region), C(type), C(accelerator), C(status) give C(lambda_region_<region>) and so on; C(tag) gives
-        C(lambda_tag_<key>_<value>), but not for C(glm-launched) and C(glm-run), when and by which run it was launched; C(account) gives
+        C(lambda_tag_<key>_<value>), but not for
+        C(glm-launched) and C(glm-run), when and by which run it was launched; C(account) gives
         C(lambda_account_<name>) for each of O(accounts); C(no_address) gives C(lambda_no_address); C(all) gives
         C(lambda); C(fleet) gives C(glm_fleet).
     type: list

@@ -150,7 +150,8 @@ options:
   tags:
     description:
       - More tags for new instances. Keys begin with a lower case letter and go on with lower case letters, digits,
-        C(-) and C(:). The module itself sets C(glm-fleet), C(glm-role), C(glm-run) and C(glm-launched), the time of the launch.
+        C(-) and C(:). The module itself sets C(glm-fleet), C(glm-role), C(glm-run) and C(glm-launched), the time of the
+        launch.
     type: dict
     default: {}
   wait:
@@ -576,7 +577,21 @@ class Fleet:
                 "use 2 to 55 lower case letters, digits, - and :, beginning with a letter, and not "
                 f"{', '.join(_lambda_fleet.OWN_TAGS)}.",
             )
+        if not self.regions:
+            self.require_ssh_keys()
         self.regions = self.usable_regions()
+
+    def require_ssh_keys(self) -> None:
+        """Fail for a key that the account does not have: a run in check mode would not find out otherwise."""
+        known = {row["name"] for row in self.api.list_ssh_keys()}
+        absent = [name for name in self.params["ssh_key_names"] if name not in known]
+        if absent:
+            self.fail(
+                "launch",
+                f"expected ssh keys of the account, found none named {', '.join(absent)}; it has "
+                f"{', '.join(sorted(known)) or 'none'}.",
+                "register the key with lambda_ssh_key, or name another in ssh_key_names.",
+            )
 
     def usable_regions(self) -> Dict[str, List[str]]:
         """The regions that have all wanted file systems and firewall rulesets, with the ids of the latter."""
@@ -805,8 +820,8 @@ class Fleet:
         """Keep the evidence, then terminate the instance unless it is going away already."""
         instance = entry["instance"]
         if self.params["evidence_dir"]:
-            found = next((item.get("evidence") for item in self.params["replace"] if item["id"] == instance["id"]), None)
-            entry["evidence"] = self.keep_evidence({**entry, "found": found} if found else entry)
+            told = [item.get("evidence") for item in self.params["replace"] if item["id"] == instance["id"]]
+            entry["evidence"] = self.keep_evidence({**entry, "found": told[0]} if told and told[0] else entry)
         self.replaced.append(entry)
         if instance["status"] not in lambda_api.GONE:
             self.terminate([instance["id"]])

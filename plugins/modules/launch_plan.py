@@ -11,8 +11,8 @@ module: launch_plan
 short_description: Say which instance types the fleet's model fits on before one is launched
 version_added: 0.1.0
 description:
-  - Makes the serving plan that M(glm.fleet.serving_plan) would make on an instance of each type, with the variables that
-    such an instance would have in the inventory, and says which types it can be made for and why not for the others.
+  - Makes the serving plan that M(glm.fleet.serving_plan) would make on an instance of each type, with the variables
+    that such an instance would have in the inventory, and says which types it can be made for and why not for others.
   - Never fails for a type that does not fit. Whether that matters depends on whether anything has to be launched.
   - Runs on the controller, needs no connection and no network, changes nothing and works in check mode.
   - To be called from the role P(glm.fleet.plan#role), whose defaults it reads.
@@ -36,17 +36,14 @@ options:
     type: str
     default: glm_fleet
 extends_documentation_fragment:
-  - ansible.builtin.action_common_attributes
+  - glm.fleet.attributes
 attributes:
   check_mode:
-    description: Can run in check_mode and return changed status prediction without modifying target.
     support: full
   diff_mode:
-    description: Will return details on what has changed when in diff mode.
-    support: none
-  platform:
-    description: Runs on the controller.
-    platforms: posix
+    support: N/A
+    description: Changes nothing.
+  idempotent:
     support: full
 author:
   - glm.fleet contributors (@glm-fleet)

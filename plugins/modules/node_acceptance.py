@@ -45,8 +45,8 @@ options:
     default: {disk_write: 200, disk_read: 200, network: 50}
   leave_out:
     description:
-      - Names of checks that are not judged, because what they look at is brought later or does not matter here. They are
-        in the verdict, as left out.
+      - Names of checks that are not judged, because what they look at is brought later or does not matter here. They
+        are in the verdict, as left out.
     type: list
     elements: str
     default: []

@@ -3,10 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Give back what a run launched in vain, also when the run itself is gone.
 
-A run that is interrupted or killed gets no chance to clean up, and what it launched goes on costing money. So a second
-process, the guard, holds the other end of a pipe: the run writes what it launched and what serves, one JSON object a line
-(``State``), and at its end ``{"done": true}``. When the pipe ends without that, the run and all its workers are gone, and
-the guard gives back in its place. Executed as a script the file is the guard; it needs the standard library only.
+A run that is interrupted or killed gets no chance to clean up, and what it launched goes on costing money. So a
+second process, the guard, holds the other end of a pipe: the run writes what it launched and what serves, one JSON
+object a line (``State``), the last one with ``done``. When the pipe ends without that, the run and all its workers are
+gone, and the guard gives back in its place. Executed as a script the file is the guard; it needs the standard library
+only.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Guard:
     """The guard, seen from the run."""
 
     def __init__(self, command: Sequence[str], run: str, log: Path) -> None:
-        """Start it. ``command``: terminate.yml with all but what to end. Raises OSError when it or its log cannot be."""
+        """Start it. ``command``: terminate.yml with all but what to end. Raises OSError when that is not possible."""
         log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with log.open("a", encoding="utf-8") as output:
             self._process = subprocess.Popen(
@@ -65,10 +66,11 @@ class Guard:
 
     def tell(self, state: State) -> None:
         """Let it know; a guard that is gone is no reason to stop a run."""
-        assert self._process.stdin is not None
+        stream = self._process.stdin
         with contextlib.suppress(OSError):
-            self._process.stdin.write(json.dumps(asdict(state)) + "\n")
-            self._process.stdin.flush()
+            if stream:
+                stream.write(json.dumps(asdict(state)) + "\n")
+                stream.flush()
 
 
 def end(command: Sequence[str], wanted: dict[str, Any], show: Callable[[str], None]) -> bool:

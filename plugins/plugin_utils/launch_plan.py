@@ -101,6 +101,6 @@ def judge(
 def _require_whole_replicas(count: int, nodes: int) -> None:
     if nodes > 1 and count % nodes:
         raise planner.PlanError(
-            f"glm_nodes {nodes} puts {nodes} hosts together, but {count} are asked for. Next: set glm_launch_count to a "
-            f"multiple of {nodes}."
+            f"glm_nodes {nodes} puts {nodes} hosts together, but {count} are asked for. Next: set glm_launch_count to "
+            f"a multiple of {nodes}."
         )

@@ -1,4 +1,4 @@
-"""What the documentation says can be rendered and run: every plugin by ansible-doc, the examples of the inventory pages."""
+"""The documentation can be rendered and run: every plugin by ansible-doc, the examples of the inventory pages."""
 
 from __future__ import annotations
 
@@ -60,8 +60,9 @@ class Newcomer:
         (home / ".lambda" / "serving.key").write_text(f"{lambda_key}\n", "utf-8")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("LAMBDA", "GMI", "ANSIBLE"))}
         self.environment = {
-            **kept, "HOME": str(home), "LAMBDA_API_URL": lambda_url, "LAMBDA_API_KEY": lambda_key, "GMI_API_URL": gmi_url,
-            "GMI_API_KEY": GMI_KEY, "LAMBDA_API_KEY_RESEARCH": lambda_key, "COLUMNS": "400", "ANSIBLE_NOCOLOR": "1",
+            **kept, "HOME": str(home), "LAMBDA_API_URL": lambda_url, "LAMBDA_API_KEY": lambda_key,
+            "LAMBDA_API_KEY_RESEARCH": lambda_key, "GMI_API_URL": gmi_url, "GMI_API_KEY": GMI_KEY, "COLUMNS": "400",
+            "ANSIBLE_NOCOLOR": "1",
         }  # fmt: skip
 
     def run(self, *command: str) -> tuple[int, str]:

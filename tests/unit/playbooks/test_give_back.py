@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.glm.fleet.plugins.plugin_utils import give_back
-from tests.unit.playbooks.test_launch import TAGS, Fleet, fleet  # noqa: F401  (a fixture)
+from tests.unit.playbooks.fleet import ROOT, TAGS, Fleet
 
 
 def state(**values: Any) -> str:
@@ -56,12 +56,12 @@ def test_a_guard_that_is_gone_stops_nobody(tmp_path: Path) -> None:
 class Deploy:
     """A deploy that runs beside the test."""
 
-    def __init__(self, fleet: Fleet, **asked: Any) -> None:
-        given = fleet.variables(glm_launch=True, glm_terminate_on_failure=True, **asked)
-        self.output = fleet.folder / "output"
+    def __init__(self, account: Fleet, **asked: Any) -> None:
+        given = account.variables(glm_launch=True, glm_terminate_on_failure=True, **asked)
+        self.output = account.folder / "output"
         with self.output.open("w", encoding="utf-8") as stream:
             self.process = subprocess.Popen(
-                fleet.command("deploy.yml", given), cwd=fleet.root, env=fleet.environment(), stdin=subprocess.DEVNULL,
+                account.command("deploy.yml", given), cwd=ROOT, env=account.environment(), stdin=subprocess.DEVNULL,
                 stdout=stream, stderr=stream, start_new_session=True,
             )  # fmt: skip
 
@@ -86,7 +86,7 @@ def killed() -> Iterator[list[Deploy]]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_run_that_dies_while_it_launches_leaves_nothing(
-    fleet: Fleet,  # noqa: F811
+    fleet: Fleet,
     killed: list[Deploy],
     number: int,
 ) -> None:
@@ -102,7 +102,7 @@ def test_a_run_that_dies_while_it_launches_leaves_nothing(
 
 
 def test_a_run_that_is_interrupted_after_the_launch_leaves_nothing(
-    fleet: Fleet,  # noqa: F811
+    fleet: Fleet,
     killed: list[Deploy],
 ) -> None:
     deploy = Deploy(fleet)
@@ -114,7 +114,7 @@ def test_a_run_that_is_interrupted_after_the_launch_leaves_nothing(
     deploy.wait_for("giving back", lambda: fleet.alive() == [])
 
 
-def test_a_host_that_cannot_be_reached_is_given_back(fleet: Fleet) -> None:  # noqa: F811
+def test_a_host_that_cannot_be_reached_is_given_back(fleet: Fleet) -> None:
     book = fleet.folder / "dark.yml"
     book.write_text(
         f"""
@@ -124,7 +124,7 @@ def test_a_host_that_cannot_be_reached_is_given_back(fleet: Fleet) -> None:  # n
     - ansible.builtin.set_fact:
         __launch_run: r1
         __deploy_give_back: {{fleet: default, run: r1, log: {fleet.folder}/log}}
-- import_playbook: {fleet.root}/playbooks/launch.yml
+- import_playbook: {ROOT}/playbooks/launch.yml
 - hosts: glm_fleet
   gather_facts: false
   tasks:

@@ -3,98 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from simulator.lambda_cloud.config import Config
-from simulator.lambda_cloud.server import Handle, running
-
-ROOT = Path(__file__).parents[3]
-KIND = "gpu_8x_b200_sxm6"
-TAGS = {"glm-fleet": "default"}
-PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1cy1mcW0pdhL2lKq1zK0Zp0cB1b5vTq3o9mQGg0lq1"
-
-
-class Fleet:
-    """A simulated account, an inventory of it, and playbooks run on that."""
-
-    def __init__(self, cloud: Handle, folder: Path) -> None:
-        self.cloud = cloud
-        self.folder = folder
-        self.inventory = folder / "fleet.lambda.yml"
-        self.inventory.write_text("plugin: glm.fleet.lambda_cloud\n", "utf-8")
-        # The pace cannot be kept over processes here, which spares the tests the waits between them.
-        (folder / ".cache").mkdir()
-        (folder / ".cache" / "glm-fleet").write_text("", "utf-8")
-
-    root = ROOT
-
-    def variables(self, **variables: Any) -> dict[str, Any]:
-        return {
-            "lambda_api_url": self.cloud.base_url, "lambda_api_key": self.cloud.api_key,
-            "glm_launch_regions": ["us-east-1", "us-west-1"], "glm_launch_ssh_keys": ["deploy"],
-            "glm_launch_interval": 0, "glm_state_dir": str(self.folder / "state"), **variables,
-        }  # fmt: skip
-
-    def environment(self) -> dict[str, str]:
-        return {
-            **{name: value for name, value in os.environ.items() if not name.startswith("LAMBDA")},
-            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "COLUMNS": "400",
-            "HOME": str(self.folder), "LAMBDA_API_KEY": self.cloud.api_key, "LAMBDA_API_URL": self.cloud.base_url,
-        }  # fmt: skip
-
-    def command(self, playbook: str, given: dict[str, Any], *arguments: str) -> list[str]:
-        variable_file = self.folder / "variables.json"
-        variable_file.write_text(json.dumps(given), "utf-8")
-        return ["ansible-playbook", playbook, "-i", str(self.inventory), "-e", f"@{variable_file}", *arguments]
-
-    def run(self, playbook: str, *arguments: str, **variables: Any) -> tuple[int, str]:
-        """Exit status and output (white space folded)."""
-        done = subprocess.run(
-            self.command(playbook, self.variables(**variables), *arguments), cwd=ROOT, env=self.environment(),
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        return done.returncode, " ".join((done.stdout + done.stderr).split())
-
-    def alive(self) -> list[str]:
-        found = self.cloud.state()["instances"]
-        return sorted(item["name"] for item in found if item["status"] in ("booting", "active", "unhealthy"))
-
-
-@pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    with running(Config(port=0)) as (_url, cloud):
-        cloud.control("PUT", "/capacity", {KIND: {"us-east-1": None, "us-west-1": None}})
-        made = Fleet(cloud, tmp_path)
-        code, output = made.run(str(key_book(tmp_path)))
-        assert code == 0, output
-        yield made
-
-
-def key_book(folder: Path) -> Path:
-    book = folder / "key.yml"
-    book.write_text(
-        f"""
-- hosts: localhost
-  gather_facts: false
-  module_defaults:
-    group/glm.fleet.lambda:
-      api_key: "{{{{ lambda_api_key }}}}"
-      base_url: "{{{{ lambda_api_url }}}}"
-  tasks:
-    - glm.fleet.lambda_ssh_key:
-        name: deploy
-        public_key: {PUBLIC_KEY}
-""",
-        "utf-8",
-    )
-    return book
+from tests.unit.playbooks.fleet import KIND, ROOT, TAGS, Fleet
 
 
 def test_launch_attaches_opens_and_counts_as_asked_and_nothing_more(fleet: Fleet) -> None:
@@ -226,8 +140,8 @@ def test_replacements_of_replacements_end_at_the_number_allowed(fleet: Fleet) ->
 
 
 def test_launch_says_what_it_needs_and_does_nothing_unasked(fleet: Fleet) -> None:
-    code, output = fleet.run("launch.yml", glm_launch_regions=[])
-    assert code == 0, output
+    code, output = fleet.run("launch.yml", glm_launch_regions=[], glm_launch_count=2)
+    assert code == 0 and "nothing is launched: glm_launch_count is 2, but glm_launch is not true" in output, output
     code, output = fleet.run("launch.yml", glm_launch=True, glm_launch_regions=[])
     assert code != 0 and "expected glm_launch_regions" in output
     code, output = fleet.run(
@@ -264,8 +178,10 @@ def test_orphans_surplus_and_other_fleets_are_told(fleet: Fleet) -> None:
 
 @pytest.mark.parametrize("status", ["hibernating", "contactable"])
 def test_values_that_nobody_knows_yet_stop_no_playbook(fleet: Fleet, status: str) -> None:
-    strange = {"status": status, "region": {"name": "moon-1"}, "instance_type": {"name": "npu_1x_new", "specs": "?"},
-               "actions": ["?"], "file_system_names": None, "tags": [{"key": "glm-fleet", "value": "default"}, 7]}  # fmt: skip
+    strange = {
+        "status": status, "region": {"name": "moon-1"}, "instance_type": {"name": "npu_1x_new", "specs": "?"},
+        "actions": ["?"], "file_system_names": None, "tags": [{"key": "glm-fleet", "value": "default"}, 7],
+    }  # fmt: skip
     fleet.cloud.seed(name="strange", tags=TAGS, overrides=strange)
     fleet.cloud.seed(name="nameless", overrides={"name": None, "tags": None, "region": None, "status": None})
     fleet.inventory.write_text("plugin: glm.fleet.lambda_cloud\nstatuses: []\n", "utf-8")
