@@ -400,9 +400,11 @@ def test_a_run_that_cannot_wait_for_another_says_so(cloud: Handle) -> None:
 
 
 def test_sixteen_nodes_keep_to_the_rate_limit(tmp_path: Path) -> None:
-    # The limits of the API, shortened alike on both sides.
-    request, launch = 0.1, 0.6
-    limits = Settings(rate_limit=True, request_interval=request, launch_interval=launch, retry_after=False)
+    # The limits of the API, shortened alike on both sides; how long a busy machine may hold up a request is not.
+    request, launch = 0.2, 0.7
+    limits = Settings(
+        rate_limit=True, request_interval=request, launch_interval=launch, rate_tolerance=0.5, retry_after=False
+    )
     with running(Config(port=0, settings=limits), Fates()) as (_url, cloud):
         cloud.control("PUT", "/capacity", {KIND: {"us-east-1": None}})
         pacer = lambda_api.Pacer(cloud.api_key, request, launch, tmp_path / "pace")
@@ -413,7 +415,7 @@ def test_sixteen_nodes_keep_to_the_rate_limit(tmp_path: Path) -> None:
         assert len(result["launched"]) == 16 and len(alive(cloud)) == 16
         pacing = cloud.state()["pacing"]
         assert (pacing["too_fast"], pacing["too_fast_launches"]) == (0, 0), pacing
-        assert pacing["counts"]["launchInstance"] == 16
+        assert pacing["counts"]["launchInstance"] == 16 and pacing["smallest_launch_gap_seconds"] > 0.5
 
 
 # Whatever happens.
