@@ -41,7 +41,9 @@ def test_ansible_doc_renders_everything_there_is(kind: str) -> None:
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "WARNING" not in done.stderr and "ERROR" not in done.stderr, done.stderr
+    # ansible-core 2.21 warns of a collection of its own.
+    told = [line for line in done.stderr.splitlines() if "_protomatter" not in line]
+    assert not [line for line in told if "WARNING" in line or "ERROR" in line], done.stderr
     title = "> ROLE: *{}*" if kind == "role" else f"> {kind.upper()} {{}}"
     assert [name for name in wanted if title.format(name) not in done.stdout] == []
 
