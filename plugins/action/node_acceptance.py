@@ -40,7 +40,7 @@ class ActionModule(ActionBase):
             return {**result, **answer}
         gathered = answer["gathered"]
         gathered["facts"]["clock_skew_seconds"] = skew(gathered["facts"]["epoch"], before, after)
-        report = acceptance.verdict(host, gathered, plan, args["floors"])
+        report = acceptance.verdict(host, gathered, plan, args["floors"], args["leave_out"])
         result.update(changed=False, verdict=report)
         if args["report"] and not self._task.check_mode:
             path = Path(str(args["report"])).expanduser()

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ansible.plugins.action import ActionBase
@@ -15,6 +16,36 @@ _NO_ACCELERATOR = (
     "expected the host's accelerators, found none. Next: set glm_accelerator and glm_accelerator_count (for example "
     "B200 and 8), or use an inventory that knows them."
 )
+
+
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "model": {"type": "str", "required": True},
+    "precision": {"type": "str", "default": "fp8"},
+    "engine": {"type": "str"},
+    "engine_version": {"type": "str"},
+    "image_variant": {"type": "str"},
+    "profile": {"type": "str", "default": "agentic"},
+    "accelerator": {"type": "str"},
+    "accelerator_count": {"type": "int"},
+    "engine_args": {"type": "dict", "default": {}},
+    "served_model_name": {"type": "str"},
+    "bind": {"type": "str", "default": "loopback"},
+    "private_address": {"type": "str"},
+    "port": {"type": "int", "default": 8000},
+    "data_dir": {"type": "str", "default": "/var/lib/glm"},
+    "config_dir": {"type": "str", "default": "/etc/glm"},
+    "engine_dir": {"type": "str", "default": "/opt/glm/engines"},
+    "revision": {"type": "str", "default": "main"},
+    "repository": {"type": "str"},
+    "model_config": {"type": "path"},
+    "runtime": {"type": "str", "default": "container"},
+    "replicas": {"type": "int", "default": 1},
+    "nodes": {"type": "int", "default": 1},
+    "fleet_hosts": {"type": "list", "elements": "str", "default": []},
+    "interface": {"type": "str"},
+    "driver_version": {"type": "str"},
+    "lock_file": {"type": "path"},
+}
 
 
 def _preload() -> None:
@@ -42,54 +73,27 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
-        _checked, args = self.validate_argument_spec(
-            argument_spec={
-                "model": {"type": "str", "required": True},
-                "precision": {"type": "str", "default": "fp8"},
-                "engine": {"type": "str"},
-                "engine_version": {"type": "str"},
-                "image_variant": {"type": "str"},
-                "profile": {"type": "str", "default": "agentic"},
-                "accelerator": {"type": "str"},
-                "accelerator_count": {"type": "int"},
-                "engine_args": {"type": "dict", "default": {}},
-                "served_model_name": {"type": "str"},
-                "bind": {"type": "str", "default": "loopback"},
-                "private_address": {"type": "str"},
-                "port": {"type": "int", "default": 8000},
-                "data_dir": {"type": "str", "default": "/var/lib/glm"},
-                "config_dir": {"type": "str", "default": "/etc/glm"},
-                "engine_dir": {"type": "str", "default": "/opt/glm/engines"},
-                "revision": {"type": "str", "default": "main"},
-                "repository": {"type": "str"},
-                "model_config": {"type": "path"},
-                "runtime": {"type": "str", "default": "container"},
-                "replicas": {"type": "int", "default": 1},
-                "nodes": {"type": "int", "default": 1},
-                "fleet_hosts": {"type": "list", "elements": "str", "default": []},
-                "interface": {"type": "str"},
-                "driver_version": {"type": "str"},
-                "lock_file": {"type": "path"},
-            }
-        )
+        _checked, args = self.validate_argument_spec(argument_spec=ARGUMENTS)
         # An empty variable means "not set": role defaults cannot leave an argument out.
         given = {key: value for key, value in args.items() if value not in (None, "")}
         host = (task_vars or {}).get("inventory_hostname", "controller")
         try:
             given.update(_node_of(host, given, task_vars or {}))
-            plans = self._plans(given)
+            plans = plans_of(given)
         except (planner.PlanError, catalog.CatalogError, lockfile.LockFileError) as exc:
             return {**result, "failed": True, "msg": f"{host}, plan: {exc}"}
         return {**result, "changed": False, "ansible_facts": {"glm_plan": plans[0], "glm_plans": plans}}
 
-    @staticmethod
-    def _plans(args: dict[str, Any]) -> list[dict[str, Any]]:
-        if "accelerator" not in args or "accelerator_count" not in args:
-            raise planner.PlanError(_NO_ACCELERATOR)
-        lock_file = args.pop("lock_file", None)
-        address = planner.listen_address(args.pop("bind"), args.pop("private_address", None))
-        intent = planner.Intent(listen_address=address, listen_port=args.pop("port"), **args)
-        return planner.make_all(intent, catalog.load(), lockfile.read(lock_file) if lock_file else None)
+
+def plans_of(given: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The plans of a host's replicas for arguments of ARGUMENTS that are set. Raises PlanError, CatalogError."""
+    args = dict(given)
+    if "accelerator" not in args or "accelerator_count" not in args:
+        raise planner.PlanError(_NO_ACCELERATOR)
+    lock_file = args.pop("lock_file", None)
+    address = planner.listen_address(args.pop("bind"), args.pop("private_address", None))
+    intent = planner.Intent(listen_address=address, listen_port=args.pop("port"), **args)
+    return planner.make_all(intent, catalog.load(), lockfile.read(lock_file) if lock_file else None)
 
 
 def _node_of(host: str, args: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:

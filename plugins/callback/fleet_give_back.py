@@ -14,16 +14,15 @@ author: glm.fleet contributors (!UNKNOWN)
 description:
   - With C(glm_terminate_on_failure=true), a deploy that launched instances and fails runs C(terminate.yml) at its end
     for those of them that were not verified, with the inventory and the extra vars of the deploy itself.
-  - Ansible ends a run in which a whole batch failed at once, so no later play could do this.
-  - Instances that were there before the run are never touched, nor are those of a run in check mode. A run that is
-    interrupted gives back nothing.
+  - Ansible ends a run in which a whole batch failed at once, so no later play could do this. A run that is
+    interrupted or killed gets no end at all; a second process, started with it, then does the same and writes what it
+    did to C(<glm_state_dir>/give_back.log).
+  - Instances that were there before the run are never touched, nor are those of a run in check mode.
 requirements:
   - Enabled with C(callbacks_enabled = glm.fleet.fleet_give_back) in C(ansible.cfg); the one of a checkout does. A
     deploy with C(glm_terminate_on_failure) refuses to begin without it.
 """
 
-import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -31,8 +30,11 @@ from typing import Any
 from ansible import context
 from ansible.plugins.callback import CallbackBase
 
+from ansible_collections.glm.fleet.plugins.plugin_utils import give_back
+
 TERMINATE = Path(__file__).resolve().parents[2] / "playbooks" / "terminate.yml"
-# A deploy announces with this fact, whose value is the fleet's name, that it wants to be cleaned up after.
+# A deploy announces with this fact that it wants to be cleaned up after: the fleet, the run (a tag of what it launches)
+# and the file for what happens when nobody looks any more.
 ARMED = "__deploy_give_back"
 # Options of ansible-playbook that decide which account is asked, and with which key.
 CARRIED = (("inventory", "-i"), ("extra_vars", "-e"), ("vault_ids", "--vault-id"))
@@ -48,17 +50,24 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._fleet: str | None = None
-        self._launched: dict[str, str] = {}
-        self._served: set[str] = set()
+        self._armed: dict[str, str] | None = None
+        self._guard: give_back.Guard | None = None
+        self._state = give_back.State()
+
+    def v2_runner_on_start(self, host: Any, task: Any) -> None:
+        """From here on instances may exist of which nobody has told."""
+        if self._armed and str(task.action).endswith("lambda_instance") and not task.check_mode:
+            self._state.unsettled = True
+            self._tell()
 
     def v2_runner_on_ok(self, result: Any) -> None:
         """The deploy announces itself, instances are launched, a host is verified."""
         values = _values(result)
-        self._fleet = (values.get("ansible_facts") or {}).get(ARMED, self._fleet)
+        self._arm((values.get("ansible_facts") or {}).get(ARMED))
         self._note_launches(result)
         if _action(result).endswith("endpoint_check") and not values.get("skipped"):
-            self._served.add(str(_host(result).vars.get("lambda_id")))
+            self._state.served.append(str(_host(result).vars.get("lambda_id")))
+            self._tell()
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         """A launch that failed may have made some of its instances."""
@@ -67,44 +76,64 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
     def v2_playbook_on_stats(self, stats: Any) -> None:
         """The run is over: give back what it launched in vain."""
         failed = any(stats.failures.values()) or any(stats.dark.values())
-        if self._fleet is None or not failed or context.CLIARGS.get("check"):
+        if self._armed and failed:
+            self._give_back(self._armed)
+        self._state.done = True
+        self._tell()
+
+    def _give_back(self, armed: dict[str, str]) -> None:
+        wanted = self._state.wanted(armed["run"])
+        if wanted is None:
             return
-        vain = {key: name for key, name in self._launched.items() if key not in self._served}
-        if not vain:
-            return
-        names = ", ".join(sorted(vain.values()))
+        names = self._state.names()
         self._display.display(f"\nglm_terminate_on_failure: giving back what was launched and never served: {names}")
         # Through the display, which keeps the order of lines and writes the log.
-        done = subprocess.run(
-            _command(self._fleet, sorted(vain)), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-        )
-        self._display.display(done.stdout + done.stderr)
-        if done.returncode != 0:
+        if not give_back.end(_command(armed["fleet"]), wanted, self._display.display):
             self._display.error(
-                f"fleet {self._fleet}, give back: {TERMINATE.name} failed, see above; {names} may go on costing money. "
-                f"Next: terminate them with {TERMINATE.name}, or in the console."
+                f"fleet {armed['fleet']}, give back: {TERMINATE.name} failed, see above; {names} may go on costing "
+                f"money. Next: terminate them with {TERMINATE.name}, or in the console."
             )
+
+    def _arm(self, armed: Any) -> None:
+        if not isinstance(armed, dict) or self._armed or context.CLIARGS.get("check"):
+            return
+        self._armed = {key: str(value) for key, value in armed.items()}
+        try:
+            log = Path(self._armed["log"]).expanduser()
+            self._guard = give_back.Guard(_command(self._armed["fleet"]), self._armed["run"], log)
+        except OSError as error:
+            self._display.warning(
+                f"fleet {self._armed['fleet']}, give back: no process can be started that gives back when this one is "
+                f"killed: {error}. When the run fails in the ordinary way, all is given back."
+            )
+
+    def _tell(self) -> None:
+        if self._guard:
+            self._guard.tell(self._state)
 
     def _note_launches(self, result: Any) -> None:
         values = _values(result)
-        if not _action(result).endswith("lambda_instance"):
+        # A module that crashed tells nothing; then what the run's tag marks is given back.
+        if not _action(result).endswith("lambda_instance") or "launched_ids" not in values:
             return
         names = {item.get("id"): item.get("name") for item in values.get("instances") or []}
-        for identifier in values.get("launched_ids") or []:
-            self._launched[identifier] = names.get(identifier) or identifier
+        for identifier in values["launched_ids"]:
+            self._state.launched[str(identifier)] = str(names.get(identifier) or identifier)
         for entry in values.get("replaced") or []:
-            self._launched.pop(entry["instance"]["id"], None)
+            self._state.launched.pop(entry["instance"]["id"], None)
+        self._state.unsettled = False
+        self._tell()
 
 
-def _command(fleet: str, ids: list[str]) -> list[str]:
+def _command(fleet: str) -> list[str]:
+    """terminate.yml for this fleet, without asking, as the deploy was called."""
     command = [sys.executable, "-m", "ansible", "playbook", str(TERMINATE)]
     for option, flag in CARRIED:
         for value in context.CLIARGS.get(option) or ():
             command += [flag, value]
     for file in context.CLIARGS.get("vault_password_files") or ():
         command += ["--vault-password-file", file]
-    own = {"glm_fleet_name": fleet, "glm_terminate_only": ids, "glm_confirm": True}
-    return [*command, "-e", json.dumps(own)]
+    return [*command, "-e", f"glm_fleet_name={fleet}", "-e", "glm_confirm=yes"]
 
 
 def _action(result: Any) -> str:

@@ -100,7 +100,8 @@ options:
     description:
       - Groups made without templates, which is tens of times faster than O(keyed_groups).
       - C(region), C(type), C(accelerator), C(status) give C(lambda_region_<region>) and so on; C(tag) gives
-        C(lambda_tag_<key>_<value>), but not for C(glm-launched), the time of the launch; C(account) gives
+        C(lambda_tag_<key>_<value>), but not for
+        C(glm-launched) and C(glm-run), when and by which run it was launched; C(account) gives
         C(lambda_account_<name>) for each of O(accounts); C(no_address) gives C(lambda_no_address); C(all) gives
         C(lambda); C(fleet) gives C(glm_fleet).
     type: list
@@ -179,7 +180,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils import lambda_api
-from ansible_collections.glm.fleet.plugins.module_utils._lambda_fleet import FLEET_TAG, LAUNCHED_TAG
+from ansible_collections.glm.fleet.plugins.module_utils._lambda_fleet import FLEET_TAG, LAUNCHED_TAG, RUN_TAG
 from ansible_collections.glm.fleet.plugins.plugin_utils import cloud_hosts, lambda_hosts
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud_inventory import Account, CloudInventory
 from ansible_collections.glm.fleet.plugins.plugin_utils.unsafe import text_marker
@@ -205,7 +206,7 @@ class InventoryModule(CloudInventory):
     BASE_URL = lambda_api.DEFAULT_BASE_URL
     NAME_SOURCES = ("name", "hostname", "id", "ip", "private_ip")
     TAGS = True
-    UNGROUPED_TAGS = frozenset({LAUNCHED_TAG})
+    UNGROUPED_TAGS = frozenset({LAUNCHED_TAG, RUN_TAG})
     GROUPS = {
         "region": "region",
         "type": "instance_type",

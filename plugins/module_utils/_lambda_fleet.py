@@ -28,7 +28,9 @@ FLEET_TAG = "glm-fleet"
 ROLE_TAG = "glm-role"
 # The API does not tell when an instance was launched, so the launch itself writes it down.
 LAUNCHED_TAG = "glm-launched"
-OWN_TAGS = (FLEET_TAG, ROLE_TAG, LAUNCHED_TAG)
+# Which run launched it, so that all of a run can be found even when its answers were lost.
+RUN_TAG = "glm-run"
+OWN_TAGS = (FLEET_TAG, ROLE_TAG, LAUNCHED_TAG, RUN_TAG)
 _LAUNCHED_FORMAT = "%Y%m%dT%H%M%SZ"
 
 

@@ -47,6 +47,11 @@ options:
       - Value of the tag C(glm-role), for a fleet whose instances do different things. Only instances with it are
         counted, restarted or terminated, and new ones get it. Without it, all instances of the fleet are meant.
     type: str
+  run:
+    description:
+      - With O(state=present), value of the tag C(glm-run) of what is launched. With O(state=restarted) and
+        O(state=absent), only the instances that have it are meant.
+    type: str
   count:
     description: How many instances the fleet should have. Booting, active and unhealthy ones count.
     type: int
@@ -79,6 +84,9 @@ options:
         description: What was found; kept as evidence.
         type: str
         required: true
+      evidence:
+        description: What else to keep, such as the verdict of M(glm.fleet.node_acceptance).
+        type: dict
   replacements:
     description:
       - How many instances launched by this run may be given back and launched again because they did not come up; they
@@ -142,7 +150,8 @@ options:
   tags:
     description:
       - More tags for new instances. Keys begin with a lower case letter and go on with lower case letters, digits,
-        C(-) and C(:). The module itself sets C(glm-fleet), C(glm-role) and C(glm-launched), the time of the launch.
+        C(-) and C(:). The module itself sets C(glm-fleet), C(glm-role), C(glm-run) and C(glm-launched), the time of the
+        launch.
     type: dict
     default: {}
   wait:
@@ -322,6 +331,7 @@ ARGUMENTS = {
     "state": {"type": "str", "choices": ["present", "restarted", "absent"], "default": "present"},
     "fleet": {"type": "str", "default": "default"},
     "role": {"type": "str"},
+    "run": {"type": "str"},
     "count": {"type": "int", "default": 1},
     "only": {"type": "list", "elements": "str", "default": []},
     "surplus": {"type": "str", "choices": ["keep", "terminate"], "default": "keep"},
@@ -329,7 +339,11 @@ ARGUMENTS = {
         "type": "list",
         "elements": "dict",
         "default": [],
-        "options": {"id": {"type": "str", "required": True}, "reason": {"type": "str", "required": True}},
+        "options": {
+            "id": {"type": "str", "required": True},
+            "reason": {"type": "str", "required": True},
+            "evidence": {"type": "dict"},
+        },
     },
     "replacements": {"type": "int", "default": 0},
     "evidence_dir": {"type": "path"},
@@ -563,7 +577,21 @@ class Fleet:
                 "use 2 to 55 lower case letters, digits, - and :, beginning with a letter, and not "
                 f"{', '.join(_lambda_fleet.OWN_TAGS)}.",
             )
+        if not self.regions:
+            self.require_ssh_keys()
         self.regions = self.usable_regions()
+
+    def require_ssh_keys(self) -> None:
+        """Fail for a key that the account does not have: a run in check mode would not find out otherwise."""
+        known = {row["name"] for row in self.api.list_ssh_keys()}
+        absent = [name for name in self.params["ssh_key_names"] if name not in known]
+        if absent:
+            self.fail(
+                "launch",
+                f"expected ssh keys of the account, found none named {', '.join(absent)}; it has "
+                f"{', '.join(sorted(known)) or 'none'}.",
+                "register the key with lambda_ssh_key, or name another in ssh_key_names.",
+            )
 
     def usable_regions(self) -> Dict[str, List[str]]:
         """The regions that have all wanted file systems and firewall rulesets, with the ids of the latter."""
@@ -706,6 +734,8 @@ class Fleet:
         tags[_lambda_fleet.LAUNCHED_TAG] = _lambda_fleet.stamp(time.time())
         if self.role:
             tags[_lambda_fleet.ROLE_TAG] = self.role
+        if self.params["run"]:
+            tags[_lambda_fleet.RUN_TAG] = self.params["run"]
         request: Dict[str, Any] = {
             "region_name": region,
             "instance_type_name": kind,
@@ -790,7 +820,8 @@ class Fleet:
         """Keep the evidence, then terminate the instance unless it is going away already."""
         instance = entry["instance"]
         if self.params["evidence_dir"]:
-            entry["evidence"] = self.keep_evidence(entry)
+            told = [item.get("evidence") for item in self.params["replace"] if item["id"] == instance["id"]]
+            entry["evidence"] = self.keep_evidence({**entry, "found": told[0]} if told and told[0] else entry)
         self.replaced.append(entry)
         if instance["status"] not in lambda_api.GONE:
             self.terminate([instance["id"]])
@@ -921,9 +952,14 @@ class Fleet:
     # Restarting and terminating.
 
     def chosen(self) -> List[lambda_api.Instance]:
-        """The members that the option ``only`` means."""
-        only = set(self.params["only"])
-        return [item for item in self.members() if not only or {item["id"], item.get("name")} & only]
+        """The members that the options ``only`` and ``run`` mean."""
+        only, run = set(self.params["only"]), self.params["run"]
+        return [
+            item
+            for item in self.members()
+            if (not only or {item["id"], item.get("name")} & only)
+            and run in (None, lambda_api.tags_of(item).get(_lambda_fleet.RUN_TAG))
+        ]
 
     def restarted(self) -> None:
         """Restart the chosen members, all or none, and wait until they are active again."""

@@ -43,6 +43,17 @@ options:
     description: Lowest MB/s of C(disk_write), C(disk_read) and C(network).
     type: dict
     default: {disk_write: 200, disk_read: 200, network: 50}
+  leave_out:
+    description:
+      - Names of checks that are not judged, because what they look at is brought later or does not matter here. They
+        are in the verdict, as left out.
+    type: list
+    elements: str
+    default: []
+  fabric_wait:
+    description: Seconds to wait for an NVLink fabric that is still in progress, as it is for a while after a boot.
+    type: int
+    default: 0
   report:
     description: File on the controller that the verdict is written to, as JSON.
     type: path
@@ -70,6 +81,12 @@ EXAMPLES = r"""
 - name: Accept the node or say why not
   glm.fleet.node_acceptance:
     report: "reports/{{ inventory_hostname }}.acceptance.json"
+
+- name: Judge a new node before Docker is set up on it
+  glm.fleet.node_acceptance:
+    leave_out: [docker, cdi]
+    container: false
+    fabric_wait: 300
 
 - name: Only look, on a node without disks to speak of
   glm.fleet.node_acceptance:
@@ -111,6 +128,8 @@ ARGUMENTS = {
     "network_seconds": {"type": "float", "default": 10},
     "container": {"type": "bool", "default": True},
     "floors": {"type": "dict", "default": {"disk_write": 200, "disk_read": 200, "network": 50}},
+    "leave_out": {"type": "list", "elements": "str", "default": []},
+    "fabric_wait": {"type": "int", "default": 0},
     "report": {"type": "path"},
     "fail": {"type": "bool", "default": True},
     "timeout": {"type": "int", "default": 60},
@@ -172,7 +191,7 @@ def main() -> None:
     url = params["network_url"]
     if url and not url.startswith(("http://", "https://")):
         module.fail_json(msg=f"acceptance: expected network_url to be http or https, found {url}.")
-    gatherer = Gatherer(Path("/"), params["timeout"], [params["data_dir"]])
+    gatherer = Gatherer(Path("/"), params["timeout"], [params["data_dir"]], params["fabric_wait"])
     facts = gatherer.gather(["system", "gpu", "cdi", "docker", "disks"])
     sound = health.Health(params["plan"]["accelerator"]["vendor"], timeout=params["timeout"]).gather()
     module.exit_json(changed=False, gathered={"facts": facts, "health": sound, "measured": measure(module)})

@@ -23,6 +23,7 @@ from typing import Any, ClassVar, NamedTuple, Optional
 
 from ansible import constants
 from ansible.errors import AnsibleParserError
+from ansible.inventory.host import Host
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 
 from ansible_collections.glm.fleet.plugins.module_utils import _cloud_api
@@ -353,20 +354,37 @@ class CloudInventory(BaseInventoryPlugin, Constructable, Cacheable):  # type: ig
         return groups
 
     def _add_hosts(self, names: list[str], described: list[dict[str, Any]]) -> None:
-        add_host = self.inventory.add_host
+        """Add the hosts with their variables.
+
+        ``InventoryData.add_host`` and ``set_variable`` copy and check each value anew, which costs seconds for
+        thousands of hosts. Here the prefix of the names was checked and the values are fresh and marked; and what
+        ``add_host`` notes about where a host comes from is the same for all of one file, so the first host's is taken
+        for the others.
+        """
         hosts = self.inventory.hosts
+        origin: Optional[dict[str, Any]] = None
         for name, variables in zip(names, described):
-            add_host(name)
-            # ``set_variable`` copies and re-checks each value, which costs seconds for thousands of hosts; these names
-            # are valid (the prefix was checked) and the values fresh and marked.
-            hosts[name].vars.update(variables)
+            host = hosts.get(name)
+            if host is None and origin is None:
+                self.inventory.add_host(name)
+                host = hosts[name]
+                origin = dict(host.vars)
+            elif host is None:
+                host = hosts[name] = Host(name)
+                host.vars.update(origin)
+            host.vars.update(variables)
 
     def _add_groups(self, names: list[str], groups: dict[str, list[int]]) -> None:
-        add_child = self.inventory.add_child
-        for group, members in groups.items():
-            added = self.inventory.add_group(group)
-            for position in dict.fromkeys(members):
-                add_child(added, names[position])
+        """Add the groups with their members; the first through the inventory, which then forgets the lists it keeps."""
+        hosts = self.inventory.hosts
+        for name, members in groups.items():
+            added = self.inventory.add_group(name)
+            distinct = list(dict.fromkeys(members))
+            for position in distinct[:1]:
+                self.inventory.add_child(added, names[position])
+            add_host = self.inventory.groups[added].add_host
+            for position in distinct[1:]:
+                add_host(hosts[names[position]])
 
     def _construct(self, names: list[str], described: list[dict[str, Any]]) -> None:
         compose, groups, keyed_groups, strict = (

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils.lambda_api import tags_of
@@ -100,25 +101,33 @@ class Selection:
     exclude_name_patterns: Sequence[str] = ()
     exclude_tags: Mapping[str, Optional[str]] = field(default_factory=dict)
 
+    @cached_property
+    def _by_name(self) -> list[tuple[Callable[[Mapping[str, Any]], str], Sequence[str], Sequence[str]]]:
+        """The conditions on names that there are: how to get the name, and the patterns."""
+        conditions = (
+            (lambda instance: _name_in(instance, "region"), self.regions, self.exclude_regions),
+            (lambda instance: _name_in(instance, "instance_type"), self.instance_types, self.exclude_instance_types),
+            (lambda instance: text(instance.get("name")) or "", self.name_patterns, self.exclude_name_patterns),
+        )
+        return [condition for condition in conditions if condition[1] or condition[2]]
+
     def accepts(self, instance: Mapping[str, Any]) -> bool:
         """Whether the instance passes every condition."""
         if self.statuses and instance.get("status") not in self.statuses:
             return False
-        region = text(mapping(instance.get("region")).get("name")) or ""
-        kind = text(mapping(instance.get("instance_type")).get("name")) or ""
-        name = text(instance.get("name")) or ""
-        if not (
-            allowed(region, self.regions, self.exclude_regions)
-            and allowed(kind, self.instance_types, self.exclude_instance_types)
-            and allowed(name, self.name_patterns, self.exclude_name_patterns)
-        ):
-            return False
+        for name, wanted, unwanted in self._by_name:
+            if not allowed(name(instance), wanted, unwanted):
+                return False
         if not self.tags and not self.exclude_tags:
             return True
         tags = tags_of(instance)
         return all(_tag_is(tags, key, value) for key, value in self.tags.items()) and not any(
             _tag_is(tags, key, value) for key, value in self.exclude_tags.items()
         )
+
+
+def _name_in(instance: Mapping[str, Any], field_name: str) -> str:
+    return text(mapping(instance.get(field_name)).get("name")) or ""
 
 
 def _tag_is(tags: Mapping[str, str], key: str, value: Optional[str]) -> bool:

@@ -55,16 +55,18 @@ def text_marker() -> Callable[[Any], Any]:
     def mark(value: Any) -> Any:
         kind = type(value)
         if kind is str:
-            try:
-                return known[value]
-            except KeyError:
-                marked = known[value] = _mark_plain(value) if is_plain_text(value) else _mark_other(value)
-                return marked
+            # Most are new, and an exception for each would take as long as the mark itself.
+            marked = known.get(value)
+            if marked is None:
+                marked = known[value] = _mark_plain(value) if _PLAIN_TEXT(value) else _mark_other(value)
+            return marked
+        if value is None:
+            return None
         if kind is dict:
             return {_key(key): mark(item) for key, item in value.items()}
         if kind is list:
             return [mark(item) for item in value]
-        if value is None or isinstance(value, (bool, int, float)):
+        if isinstance(value, (bool, int, float)):
             return value
         raise TypeError(f"expected a value as JSON has them, found {kind.__name__}")
 

@@ -96,6 +96,8 @@ class FakeCloud:
             return data(self.instances)
         if (request.method, request.path) == ("GET", "/api/v1/instance-types"):
             return data({kind["name"]: {"instance_type": kind} for kind in (B200, GH200)})
+        if (request.method, request.path) == ("GET", "/api/v1/ssh-keys"):
+            return data([{"id": "0" * 32, "name": "deploy", "public_key": "ssh-ed25519 AAAA"}])
         return error(404, "global/not-found")
 
     def respond(self, request: Request) -> Answer:

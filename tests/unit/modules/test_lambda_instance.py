@@ -277,7 +277,7 @@ def test_an_instance_that_dies_while_booting_ends_the_wait(cloud: Launching) -> 
 
     def handle(request: Request) -> Answer:
         looks.append(request.path)
-        if len(looks) > 3:
+        if len(looks) > 4:
             cloud.cloud.instances[0]["status"] = "terminated"
         return cloud.handle(request)
 
@@ -364,8 +364,9 @@ def test_a_real_run_takes_key_and_address_from_the_environment_and_shows_neither
     environment = {"LAMBDA_API_KEY": KEY, "LAMBDALABS_API_KEY": "wrong", "LAMBDA_API_URL": cloud.cloud.url}
     cloud.cloud.instances = [make_instance(1)]
     result = ansible(
-        cloud, environment, "-vvv", count=2, region=["r"], instance_type=["t"], ssh_key_names=["k"], wait_interval=0.1
-    )
+        cloud, environment, "-vvv", count=2, region=["r"], instance_type=["t"], ssh_key_names=["deploy"],
+        wait_interval=0.1,
+    )  # fmt: skip
     assert result["changed"] is True
     assert result["launched"] == ["glm-default-1"]
     assert KEY not in json.dumps(result) and JUPYTER_TOKEN not in json.dumps(result)

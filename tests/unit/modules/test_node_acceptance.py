@@ -160,6 +160,15 @@ def test_what_cannot_be_told_or_is_only_a_doubt_fails_nobody(path: str, value: A
     assert entry["ok"] is None and found in entry["found"]
 
 
+def test_checks_that_are_left_out_fail_nobody_and_still_tell_what_was_found() -> None:
+    gathered = changed("facts.docker", {"running": False, "version": None, "cdi": False})
+    assert "docker" in acceptance.failures(acceptance.verdict("h0", gathered, PLAN, FLOORS))
+    report = acceptance.verdict("h0", gathered, PLAN, FLOORS, ["docker", "no such check"])
+    assert report["ok"], acceptance.failures(report)
+    entry = next(entry for entry in report["checks"] if entry["check"] == "docker")
+    assert entry["ok"] is None and entry["found"].startswith("left out; found ")
+
+
 @pytest.mark.parametrize(
     ("packages", "driver", "words"),
     [

@@ -3,89 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from simulator.lambda_cloud.config import Config
-from simulator.lambda_cloud.server import Handle, running
-
-ROOT = Path(__file__).parents[3]
-KIND = "gpu_8x_b200_sxm6"
-TAGS = {"glm-fleet": "default"}
-PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1cy1mcW0pdhL2lKq1zK0Zp0cB1b5vTq3o9mQGg0lq1"
-
-
-class Fleet:
-    """A simulated account, an inventory of it, and playbooks run on that."""
-
-    def __init__(self, cloud: Handle, folder: Path) -> None:
-        self.cloud = cloud
-        self.folder = folder
-        self.inventory = folder / "fleet.lambda.yml"
-        self.inventory.write_text("plugin: glm.fleet.lambda_cloud\n", "utf-8")
-        # The pace cannot be kept over processes here, which spares the tests the waits between them.
-        (folder / ".cache").mkdir()
-        (folder / ".cache" / "glm-fleet").write_text("", "utf-8")
-
-    def run(self, playbook: str, *arguments: str, **variables: Any) -> tuple[int, str]:
-        """Exit status and output (white space folded)."""
-        given = {
-            "lambda_api_url": self.cloud.base_url, "lambda_api_key": self.cloud.api_key,
-            "glm_launch_regions": ["us-east-1", "us-west-1"], "glm_launch_ssh_keys": ["deploy"],
-            "glm_launch_interval": 0, "glm_state_dir": str(self.folder / "state"), **variables,
-        }  # fmt: skip
-        variable_file = self.folder / "variables.json"
-        variable_file.write_text(json.dumps(given), "utf-8")
-        settings = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("LAMBDA")},
-            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "COLUMNS": "400",
-            "HOME": str(self.folder), "LAMBDA_API_KEY": self.cloud.api_key, "LAMBDA_API_URL": self.cloud.base_url,
-        }  # fmt: skip
-        done = subprocess.run(
-            ["ansible-playbook", playbook, "-i", str(self.inventory), "-e", f"@{variable_file}", *arguments],
-            cwd=ROOT, env=settings, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        return done.returncode, " ".join((done.stdout + done.stderr).split())
-
-    def alive(self) -> list[str]:
-        found = self.cloud.state()["instances"]
-        return sorted(item["name"] for item in found if item["status"] in ("booting", "active", "unhealthy"))
-
-
-@pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    with running(Config(port=0)) as (_url, cloud):
-        cloud.control("PUT", "/capacity", {KIND: {"us-east-1": None, "us-west-1": None}})
-        made = Fleet(cloud, tmp_path)
-        code, output = made.run(str(key_book(tmp_path)))
-        assert code == 0, output
-        yield made
-
-
-def key_book(folder: Path) -> Path:
-    book = folder / "key.yml"
-    book.write_text(
-        f"""
-- hosts: localhost
-  gather_facts: false
-  module_defaults:
-    group/glm.fleet.lambda:
-      api_key: "{{{{ lambda_api_key }}}}"
-      base_url: "{{{{ lambda_api_url }}}}"
-  tasks:
-    - glm.fleet.lambda_ssh_key:
-        name: deploy
-        public_key: {PUBLIC_KEY}
-""",
-        "utf-8",
-    )
-    return book
+from tests.unit.playbooks.fleet import KIND, ROOT, TAGS, Fleet
 
 
 def test_launch_attaches_opens_and_counts_as_asked_and_nothing_more(fleet: Fleet) -> None:
@@ -114,33 +37,111 @@ def test_launch_attaches_opens_and_counts_as_asked_and_nothing_more(fleet: Fleet
     assert code != 0 and "could make it 160.56" in output and len(fleet.alive()) == 2
 
 
-def test_a_new_host_whose_gpus_are_no_good_is_replaced_and_remembered(fleet: Fleet, tmp_path: Path) -> None:
-    # The hosts are this machine, which has no GPUs; the plan wants eight B200.
-    book = tmp_path / "replace.yml"
+def changes(fleet: Fleet) -> list[str]:
+    """The operations that a run sent and that were no mere questions; the fixture made the ssh key."""
+    counts = fleet.cloud.state()["pacing"]["counts"]
+    return sorted(name for name in counts if not name.startswith(("list", "get")) and name != "addSSHKey")
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_made(fleet: Fleet) -> None:
+    asked = {
+        "glm_launch": True, "glm_launch_instance_types": ["gpu_8x_h100_sxm5", "cpu_4x_general", "npu_1x_new"],
+        "glm_launch_file_systems": ["weights"], "glm_launch_make_file_systems": True,
+        "glm_launch_firewall_rules": [{"protocol": "tcp", "ports": [22], "source": "203.0.113.0/24"}],
+    }  # fmt: skip
+    code, output = fleet.run("deploy.yml", **asked)
+    assert code != 0 and changes(fleet) == [] == fleet.alive(), output
+    for words in (
+        "controller, plan: expected an instance type that the model fits on, found none; nothing was launched",
+        "gpu_8x_h100_sxm5: GLM-5.1 fp8 on 8x H100", "98.3 GiB", "71.7 GiB",
+        "cpu_4x_general: it has no accelerators", "npu_1x_new: the account is not offered this type",
+    ):  # fmt: skip
+        assert words in output, output
+    code, output = fleet.run("deploy.yml", **{**asked, "glm_launch_instance_types": [KIND]}, glm_max_hourly_usd=50)
+    assert code != 0 and "expected at most 50.00 USD per hour" in output and changes(fleet) == [], output
+    code, output = fleet.run("deploy.yml", "--check", glm_launch=True, glm_model="GLM-9")
+    assert code != 0 and "GLM-9" in output and "Next:" in output and changes(fleet) == [], output
+
+
+def test_types_that_do_not_fit_are_left_out_with_the_reason(fleet: Fleet) -> None:
+    fleet.cloud.control("PUT", "/capacity", {kind: {"us-east-1": None} for kind in (KIND, "gpu_8x_h100_sxm5")})
+    types = ["gpu_8x_h100_sxm5", KIND]
+    code, output = fleet.run("launch.yml", glm_launch=True, glm_launch_instance_types=types)
+    assert code == 0, output
+    assert "Not launched, because the model does not fit there: gpu_8x_h100_sxm5: GLM-5.1" in output
+    assert [item.instance_type for item in fleet.cloud.world.state.instances.values()] == [KIND]
+    # What is there is counted, whatever would fit.
+    code, output = fleet.run("launch.yml", glm_launch=True, glm_launch_instance_types=["gpu_8x_h100_sxm5"])
+    assert code == 0 and "changed=0" in output, output
+    asked = {"glm_launch": True, "glm_launch_count": 2, "glm_launch_instance_types": ["gpu_8x_h100_sxm5"]}
+    code, output = fleet.run("launch.yml", **asked)
+    assert code != 0 and len(fleet.alive()) == 1, output
+    code, output = fleet.run("launch.yml", **asked, glm_launch_unplanned=True)
+    assert code == 0 and len(fleet.alive()) == 2, output
+
+
+def test_types_are_planned_with_the_variables_their_hosts_will_have(fleet: Fleet) -> None:
+    fleet.cloud.control("PUT", "/capacity", {"gpu_8x_h100_sxm5": {"us-east-1": None}})
+    group = fleet.folder / "group_vars" / "glm_fleet.yml"
+    group.parent.mkdir()
+    asked = {"glm_launch": True, "glm_launch_instance_types": ["gpu_8x_h100_sxm5"]}
+    group.write_text("glm_model: '{{ team_model }}'\nteam_model: GLM-4.5-Air\nglm_bind: private\n", "utf-8")
+    code, output = fleet.run("launch.yml", **asked)
+    assert code == 0 and fleet.alive() == ["glm-default-1"], output
+    group.write_text("glm_nodes: 2\n", "utf-8")
+    code, output = fleet.run("launch.yml", **asked, glm_launch_count=3)
+    assert code != 0 and "set glm_launch_count to a multiple of 2" in output and len(fleet.alive()) == 1, output
+
+
+def replacing(fleet: Fleet, **asked: Any) -> tuple[int, str]:
+    """A run of what deploy does with new hosts. They are this machine, which has no GPUs; the plan wants eight B200."""
+    book = fleet.folder / "replace.yml"
     book.write_text(
         f"""
 - import_playbook: {ROOT}/playbooks/launch.yml
+- import_playbook: {ROOT}/playbooks/replace_unsound.yml
 - hosts: glm_fleet
   gather_facts: false
-  roles: [glm.fleet.plan]
-- import_playbook: {ROOT}/playbooks/replace_unsound.yml
+  tasks:
+    - ansible.builtin.debug:
+        msg: "{{{{ inventory_hostname }}}} goes on"
 """,
         "utf-8",
     )
     here = {"ansible_connection": "local", "ansible_become": False, "ansible_python_interpreter": sys.executable}
-    asked = {"glm_launch": True, "glm_launch_count": 2, "glm_launch_replacements": 1, **here}
-    code, output = fleet.run(str(book), **asked)
+    return fleet.run(str(book), glm_launch=True, **asked, **here)
+
+
+def test_a_new_host_that_fails_acceptance_is_replaced_and_the_verdict_kept(fleet: Fleet) -> None:
+    fleet.cloud.seed(name="glm-default-7", tags=TAGS)
+    code, output = replacing(fleet, glm_launch_count=3, glm_launch_replacements=1)
     assert code == 0, output
-    assert fleet.alive() == ["glm-default-2", "glm-default-3"]
-    kept = list((tmp_path / "state" / "evidence").glob("glm-default-1-*.json"))
-    assert len(kept) == 1
+    # Two fail, one may be replaced, and its replacement fails, too; what was there before is not looked at.
+    assert fleet.alive() == ["glm-default-2", "glm-default-3", "glm-default-7"]
+    assert "glm-default-2 goes on" in output and "glm-default-3 goes on" in output and "glm-default-7 goes on" in output
+    kept = list((fleet.folder / "state" / "evidence").glob("*.json"))
+    assert [path.name.rpartition("-")[0] for path in kept] == ["glm-default-1"]
     entry = json.loads(kept[0].read_text("utf-8"))
-    assert entry["reason"].startswith("glm-default-1, ") and "GPU" in entry["reason"]
+    assert entry["reason"].startswith("glm-default-1, ") and "Next:" in entry["reason"]
+    failed = {check["check"] for check in entry["found"]["checks"] if check["ok"] is False}
+    assert failed & {"driver", "gpu"} and not failed & {"docker", "cdi", "container"}
+    assert entry["found"]["ok"] is False and entry["found"]["host"] == "glm-default-1"
+
+
+def test_replacements_of_replacements_end_at_the_number_allowed(fleet: Fleet) -> None:
+    code, output = replacing(fleet, glm_launch_count=1, glm_launch_replacements=2)
+    # The third instance gets the name of the first, and is looked at all the same.
+    assert code == 0 and fleet.alive() == ["glm-default-1"], output
+    assert len(list((fleet.folder / "state" / "evidence").glob("*.json"))) == 2
+    assert output.count("gpu: expected 8 GPUs, found 0") >= 3
+    code, output = replacing(fleet, glm_launch_count=1, glm_launch_replacements=2)
+    assert code == 0 and "changed=0" in output, "only what a run launches itself is replaced"
+    assert fleet.cloud.state()["pacing"]["counts"]["launchInstance"] == 3
 
 
 def test_launch_says_what_it_needs_and_does_nothing_unasked(fleet: Fleet) -> None:
-    code, output = fleet.run("launch.yml", glm_launch_regions=[])
-    assert code == 0, output
+    code, output = fleet.run("launch.yml", glm_launch_regions=[], glm_launch_count=2)
+    assert code == 0 and "nothing is launched: glm_launch_count is 2, but glm_launch is not true" in output, output
     code, output = fleet.run("launch.yml", glm_launch=True, glm_launch_regions=[])
     assert code != 0 and "expected glm_launch_regions" in output
     code, output = fleet.run(
@@ -175,6 +176,25 @@ def test_orphans_surplus_and_other_fleets_are_told(fleet: Fleet) -> None:
     assert "other fleets of the account: theirs: 1" in output
 
 
+@pytest.mark.parametrize("status", ["hibernating", "contactable"])
+def test_values_that_nobody_knows_yet_stop_no_playbook(fleet: Fleet, status: str) -> None:
+    strange = {
+        "status": status, "region": {"name": "moon-1"}, "instance_type": {"name": "npu_1x_new", "specs": "?"},
+        "actions": ["?"], "file_system_names": None, "tags": [{"key": "glm-fleet", "value": "default"}, 7],
+    }  # fmt: skip
+    fleet.cloud.seed(name="strange", tags=TAGS, overrides=strange)
+    fleet.cloud.seed(name="nameless", overrides={"name": None, "tags": None, "region": None, "status": None})
+    fleet.inventory.write_text("plugin: glm.fleet.lambda_cloud\nstatuses: []\n", "utf-8")
+    code, output = fleet.run("launch.yml", glm_launch=True, glm_launch_count=2)
+    assert code == 0 and "2 instance(s) at 53.52 USD per hour" in output, output
+    code, output = fleet.run("scale.yml", "--check", glm_launch_count=1)
+    assert code == 0, output
+    code, output = fleet.run("deploy.yml", glm_hosts="strange")
+    assert code != 0 and "strange, plan: expected the host's accelerators, found none" in output, output
+    code, output = fleet.run("terminate.yml", "-e", "glm_confirm=yes")
+    assert code == 0 and "strange (npu_1x_new in moon-1, price unknown)" in output, output
+
+
 def test_terminate_lists_prices_and_needs_a_word(fleet: Fleet) -> None:
     fleet.cloud.seed(count=2, name="glm-default-{n}", tags=TAGS)
     fleet.cloud.seed(name="strange", tags=TAGS, overrides={"instance_type": {"name": "npu_1x_new"}})
@@ -198,13 +218,22 @@ def test_terminate_lists_prices_and_needs_a_word(fleet: Fleet) -> None:
 
 def test_a_deploy_that_fails_gives_back_what_it_launched_if_it_shall(fleet: Fleet) -> None:
     fleet.cloud.seed(name="glm-default-7", tags=TAGS)
-    failing = {"glm_launch": True, "glm_launch_count": 2, "glm_model": "GLM-9"}
+    failing = {"glm_launch": True, "glm_launch_count": 2, "glm_hosts": "somebody_else"}
     code, output = fleet.run("deploy.yml", **failing)
     assert code != 0 and fleet.alive() == ["glm-default-1", "glm-default-7"], output
     assert "giving back" not in output
     code, output = fleet.run("deploy.yml", **{**failing, "glm_launch_count": 3}, glm_terminate_on_failure=True)
     assert code != 0 and "giving back what was launched and never served: glm-default-2" in output, output
     assert fleet.alive() == ["glm-default-1", "glm-default-7"], "what was there before stays"
+
+
+def test_a_plan_refused_for_the_launched_host_alone_gives_it_back(fleet: Fleet) -> None:
+    variables = fleet.folder / "host_vars" / "glm-default-1.yml"
+    variables.parent.mkdir()
+    variables.write_text("glm_replicas: 3\n", "utf-8")
+    code, output = fleet.run("deploy.yml", glm_launch=True, glm_terminate_on_failure=True)
+    assert code != 0 and "8 GPUs cannot be shared evenly by 3 replicas" in output, output
+    assert "giving back" in output and fleet.alive() == [], output
 
 
 def test_a_launch_that_fails_halfway_gives_back_its_half(fleet: Fleet) -> None:
@@ -216,7 +245,7 @@ def test_a_launch_that_fails_halfway_gives_back_its_half(fleet: Fleet) -> None:
 
 def test_what_cannot_be_given_back_is_named(fleet: Fleet) -> None:
     fleet.cloud.fault("error", code="global/internal-error", path="terminate$", times=9)
-    code, output = fleet.run("deploy.yml", glm_launch=True, glm_model="GLM-9", glm_terminate_on_failure=True)
+    code, output = fleet.run("deploy.yml", glm_launch=True, glm_hosts="somebody_else", glm_terminate_on_failure=True)
     assert code != 0 and "glm-default-1 may go on costing money" in output
     assert fleet.alive() == ["glm-default-1"]
 

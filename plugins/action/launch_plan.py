@@ -1,0 +1,87 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Plan instance types before one is launched. Documented in ``plugins/modules/launch_plan.py``."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from ansible.errors import AnsibleError
+from ansible.inventory.group import Group, to_safe_group_name
+from ansible.inventory.host import Host
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.plugins.action import ActionBase
+from ansible.template import Templar
+
+from ansible_collections.glm.fleet.plugins.action import serving_plan
+from ansible_collections.glm.fleet.plugins.plugin_utils import catalog, launch_plan, planner
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """No connection, nothing changed. Never fails for a type that does not fit: the caller knows whether it matters."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        _checked, args = self.validate_argument_spec(
+            argument_spec={
+                "instance_types": {"type": "list", "elements": "str", "required": True},
+                "offered": {"type": "list", "elements": "dict", "required": True},
+                "count": {"type": "int", "default": 1},
+                "group": {"type": "str", "default": "glm_fleet"},
+            }
+        )
+        try:
+            verdict = launch_plan.judge(
+                args["instance_types"],
+                args["offered"],
+                args["count"],
+                lambda instance: self._intent(instance, args["group"]),
+                serving_plan.plans_of,
+            )
+        except catalog.CatalogError as error:
+            return {**result, "failed": True, "msg": f"controller, plan: {error}"}
+        return {**result, "changed": False, **dataclasses.asdict(verdict)}
+
+    def _intent(self, instance: dict[str, Any], group: str) -> dict[str, Any]:
+        """What would be asked of serving_plan on this instance. Raises PlanError for a value of the wrong kind."""
+        templar = Templar(loader=self._loader, variables=self._variables(instance, group))
+        values = {option: _value(templar, name) for option, name in launch_plan.INTENT.items()}
+        given = {option: value for option, value in values.items() if value not in (None, "")}
+        checked = ArgumentSpecValidator(serving_plan.ARGUMENTS).validate(given)
+        if checked.error_messages:
+            raise planner.PlanError(f"{'; '.join(checked.error_messages)}. Next: correct that variable.")
+        unused = ("fleet_hosts", "lock_file")
+        parameters = checked.validated_parameters
+        return {key: value for key, value in parameters.items() if value not in (None, "") and key not in unused}
+
+    def _variables(self, instance: dict[str, Any], group: str) -> dict[str, Any]:
+        """The variables that this instance would have in the inventory, those of its groups included.
+
+        No host has them yet, and localhost is in none of these groups, so a host is made up that nobody else sees.
+        """
+        manager = self._task.get_variable_manager()
+        inventory = manager._inventory
+        host = Host("instance-to-be")
+        kinds = (f"type_{instance['lambda_instance_type']}", f"accelerator_{instance['lambda_accelerator']}")
+        names = ["all", "lambda", group, *(to_safe_group_name(f"lambda_{kind}") for kind in kinds)]
+        for name in names:
+            host.add_group(inventory.groups.get(name) or Group(name))
+        host.vars = {**host.vars, **instance}
+        role = self._task._role
+        defaults = role.get_default_vars() if role else {}
+        variables: dict[str, Any] = {**defaults, **manager.get_vars(host=host, include_hostvars=False)}
+        return variables
+
+
+def _value(templar: Any, name: str) -> Any:
+    """The value of a variable, or None when it can only be told on a host (it reads facts, say)."""
+    try:
+        return templar.template(templar.available_variables.get(name))
+    except AnsibleError:
+        return None

@@ -1,0 +1,62 @@
+"""Instance types are planned before they are launched as their hosts will be planned afterwards."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ansible_collections.glm.fleet.plugins.action import serving_plan
+from ansible_collections.glm.fleet.plugins.plugin_utils import launch_plan
+
+ROOT = Path(__file__).parents[3]
+B200 = {"name": "gpu_8x_b200_sxm6", "gpu_description": "B200 (180 GB SXM6)", "gpus": 8}
+H100 = {"name": "gpu_8x_h100_sxm5", "gpu_description": "H100 (80 GB SXM5)", "gpus": 8}
+
+
+def intent(instance: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {
+        "model": "GLM-5.1", "bind": "loopback", "port": 8000, "accelerator": instance["lambda_accelerator"],
+        "accelerator_count": instance["lambda_accelerator_count"], **more,
+    }  # fmt: skip
+
+
+def test_every_option_of_a_plan_is_asked_for_by_the_variable_that_the_role_gives_it() -> None:
+    task = yaml.safe_load((ROOT / "roles/plan/tasks/make.yml").read_text("utf-8"))[0]["glm.fleet.serving_plan"]
+    plain = {option: re.fullmatch(r"\{\{ (glm_\w+) \}\}", value) for option, value in task.items()}
+    variables = {option: match[1] for option, match in plain.items() if match and option != "lock_file"}
+    assert variables == launch_plan.INTENT
+
+
+def test_types_that_fit_keep_their_order_and_the_others_their_arithmetic() -> None:
+    wanted = [H100["name"], B200["name"], "gpu_8x_unheard_of", B200["name"]]
+    verdict = launch_plan.judge(wanted, [B200, H100], 1, intent, serving_plan.plans_of)
+    assert verdict.fitting == [B200["name"]] and "GiB" in verdict.plans[B200["name"]]
+    assert [entry["instance_type"] for entry in verdict.dropped] == [H100["name"], "gpu_8x_unheard_of"]
+    assert "98.3 GiB" in verdict.dropped[0]["reason"] and "not offered" in verdict.dropped[1]["reason"]
+
+
+def test_a_replica_over_two_hosts_needs_two() -> None:
+    def over_two(instance: dict[str, Any]) -> dict[str, Any]:
+        return intent(instance, nodes=2)
+
+    assert launch_plan.judge([H100["name"]], [H100], 2, over_two, serving_plan.plans_of).fitting == [H100["name"]]
+    odd = launch_plan.judge([H100["name"]], [H100], 3, over_two, serving_plan.plans_of)
+    assert odd.fitting == [] and "a multiple of 2" in odd.dropped[0]["reason"]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"name": "x", "gpu_description": None, "gpus": None},
+        {"name": "x", "gpu_description": "NPU9 (1 TB)", "gpus": "many"},
+        {"name": "x", "gpu_description": 7, "gpus": 0},
+        {"name": "gpu_8x_npu9", "gpu_description": "NPU9 (999 GB)", "gpus": 8},
+    ],
+)
+def test_types_nobody_knows_are_left_out_not_a_crash(row: dict[str, Any]) -> None:
+    verdict = launch_plan.judge([row["name"]], [row], 1, intent, serving_plan.plans_of)
+    assert verdict.fitting == [] and "Next:" in verdict.dropped[0]["reason"]

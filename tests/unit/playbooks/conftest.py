@@ -1,0 +1,22 @@
+"""The account that launching playbooks run on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from simulator.lambda_cloud.config import Config
+from simulator.lambda_cloud.server import running
+from tests.unit.playbooks.fleet import KIND, Fleet, key_book
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    with running(Config(port=0)) as (_url, cloud):
+        cloud.control("PUT", "/capacity", {KIND: {"us-east-1": None, "us-west-1": None}})
+        made = Fleet(cloud, tmp_path)
+        code, output = made.run(str(key_book(tmp_path)))
+        assert code == 0, output
+        yield made
