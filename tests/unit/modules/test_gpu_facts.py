@@ -119,6 +119,14 @@ def test_no_driver_falls_back_to_the_pci_bus(tmp_path: Path, monkeypatch: pytest
     assert "no driver is installed" in facts["errors"][0]["message"]
 
 
+def test_nouveau_on_the_boards_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_facts, "which", lambda name: None)
+    pci_device(tmp_path, "0000:1b:00.0", "0x10de", "0x2335", "0x030200", "nouveau")
+    errors = host_facts.Gatherer(tmp_path).gather(["gpu"])["errors"]
+    assert errors[0]["phase"] == "driver" and "nouveau drives 1 boards" in errors[0]["message"]
+    assert "gpu_base_reboot_allowed" in errors[0]["message"]
+
+
 def test_amd_accelerators_are_found_on_the_bus(tmp_path: Path) -> None:
     pci_device(tmp_path, "0000:05:00.0", "0x1002", "0x74a1", "0x120000", "amdgpu")
     found = gpu.scan_pci(tmp_path)
