@@ -2,8 +2,8 @@
 
 Runs on a test host. The packages hold stand-ins: what is tested is which of them a role takes, in which version. The
 list comes as JSON on standard input: [{name, version, depends, files: {path: text}, unpack, postinst}]; files below a
-bin folder are executable. ``unpack`` names packages of the distribution whose files the package carries, ``postinst`` is
-its script.
+bin folder are executable. ``unpack`` names packages of the distribution whose files the package carries, ``postinst``
+is its script.
 """
 
 from __future__ import annotations

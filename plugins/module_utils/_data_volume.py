@@ -183,9 +183,25 @@ def read_tree() -> list[Node]:
     try:
         if not done.ok:
             raise ValueError(done.evidence())
-        return parse_lsblk(done.stdout)
+        nodes = parse_lsblk(done.stdout)
     except ValueError as error:
         raise Refusal(f"expected lsblk to list the disks, found: {error}. Next: run lsblk on the host.") from error
+    return [_probed(node, {}) for node in nodes]
+
+
+def _probed(node: Node, known: dict[str, dict[str, str]]) -> Node:
+    """``node`` with what libblkid reads from the device where lsblk, which asks udev, knows nothing."""
+    path = str(node["path"])
+    told = node.get("fstype") or node.get("pttype") or int(node.get("size") or 0) == 0
+    if not told and path not in known:
+        shown = run(("blkid", "--probe", "--output", "export", path)).stdout
+        known[path] = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+    found = known.get(path, {})
+    names = {"fstype": "TYPE", "label": "LABEL", "uuid": "UUID", "pttype": "PTTYPE"}
+    probed = {**node, **{name: found[tag] for name, tag in names.items() if tag in found}}
+    if node.get("children"):
+        probed["children"] = [_probed(child, known) for child in node["children"]]
+    return probed
 
 
 def transports(root: Path = Path("/")) -> dict[str, str]:

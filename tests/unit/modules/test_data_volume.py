@@ -235,11 +235,29 @@ def test_a_disk_that_holds_anything_is_never_formatted(host: Host, volume: Any, 
 
 
 @needs_mkfs
-def test_a_signature_that_lsblk_missed_still_saves_the_disk(host: Host, volume: Any, monkeypatch: Any) -> None:
+@pytest.mark.parametrize("label", ["precious", "glm-data"])
+def test_what_lsblk_does_not_know_is_read_from_the_disk(
+    host: Host, volume: Any, monkeypatch: Any, label: str
+) -> None:
+    """lsblk asks udev, which does not run everywhere."""
     disk = host.add("nvme1n1")
-    subprocess.run(["mkfs.ext4", "-q", str(disk)], check=True)
+    subprocess.run(["mkfs.ext4", "-q", "-L", label, str(disk)], check=True)
     monkeypatch.setattr(host, "look", lambda: None)
     (host.folder / "lsblk.json").write_text(json.dumps({"blockdevices": host.disks}))
+    result = volume()
+    if label == "glm-data":
+        assert result["action"] == "mounted"
+    else:
+        assert result["failed"] and f"{disk}: the signature of ext4 named precious" in result["msg"]
+
+
+@needs_mkfs
+def test_a_signature_that_both_missed_still_saves_the_disk(
+    host: Host, volume: Any, fake_command: Callable[..., Path]
+) -> None:
+    disk = host.add("nvme1n1")
+    subprocess.run(["mkfs.ext4", "-q", str(disk)], check=True)
+    fake_command("blkid", "exit 2")
     result = volume()
     assert result["failed"] and f"expected {disk} to be empty, found the signature of ext4 at" in result["msg"]
 

@@ -64,8 +64,10 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]
         {
             "name": name,
             "ansible.builtin.copy": {
-                "content": "{{ shown | to_json }}", "dest": f"{folder}/{name}.json", "mode": "0600",
-            },  # fmt: skip
+                "content": "{{ shown | to_json }}",
+                "dest": f"{folder}/{name}.json",
+                "mode": "0600",
+            },
             "vars": {
                 "ansible_facts": {"gpu_facts": {**FACTS, **case.get("facts", {})}},
                 "shown": SHOWN,
