@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from role_variables import show
 
-ROOT = Path(__file__).parents[3]
-ROLE = ROOT / "roles/gpu_base"
+ROLE = Path(__file__).parents[3] / "roles/gpu_base"
 BOARD = {"vendor": "nvidia", "device": "0x2901", "bus_id": "0000:1b:00.0", "driver": "nvidia"}
 FACTS: dict[str, Any] = {
     "container": None,
@@ -58,38 +54,14 @@ SHOWN = {
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """What the role's variables and templates come to for each case, out of one run of one play."""
-    folder = tmp_path_factory.mktemp("gpu_base")
-    (folder / "templates").symlink_to(ROLE / "templates")
-    tasks = [
-        {
-            "name": name,
-            "ansible.builtin.copy": {
-                "content": "{{ shown | to_json }}",
-                "dest": f"{folder}/{name}.json",
-                "mode": "0600",
-            },
-            "vars": {
-                "ansible_facts": {"gpu_facts": {**FACTS, **case.get("facts", {})}},
-                "shown": SHOWN,
-                **{key: value for key, value in case.items() if key != "facts"},
-            },
+    cases = {
+        name: {
+            "ansible_facts": {"gpu_facts": {**FACTS, **case.get("facts", {})}},
+            **{key: value for key, value in case.items() if key != "facts"},
         }
         for name, case in CASES.items()
-    ]
-    play = {
-        "hosts": "localhost",
-        "connection": "local",
-        "gather_facts": False,
-        "vars": {"ansible_python_interpreter": sys.executable},
-        "vars_files": [str(ROLE / "defaults/main.yml"), str(ROLE / "vars/main.yml")],
-        "tasks": tasks,
     }
-    (folder / "play.yml").write_text(json.dumps([play]), "utf-8")
-    environment = {**os.environ, "ANSIBLE_INJECT_FACT_VARS": "false", "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
-    command = ["ansible-playbook", "-i", "localhost,", str(folder / "play.yml")]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return {name: json.loads((folder / f"{name}.json").read_text("utf-8")) for name in CASES}
+    return show(tmp_path_factory.mktemp("gpu_base"), "gpu_base", cases, SHOWN)
 
 
 @pytest.mark.parametrize(
