@@ -31,14 +31,19 @@ _VERSIONED = {
 
 
 class Work(TypedDict):
-    """What has to be done. ``source``: where the host's Docker is from, ``other`` for neither; ``pins``: package and
-    version that apt shall take it in; ``install``: whether the package step has anything to do."""
+    """What has to be done.
+
+    ``source``: where the host's Docker is from, ``other`` for neither. ``install``: whether the package step has
+    anything to do. ``holds``: packages to hold once they are there, also those that come as dependencies. ``pins``:
+    packages and the version that apt shall take them in.
+    """
 
     source: str
     install: bool
     replace: bool
     packages: list[str]
     removes: list[str]
+    holds: list[str]
     minimum_versions: dict[str, str]
     pins: list[dict[str, str]]
     problems: list[str]
@@ -66,6 +71,7 @@ def work(facts: Mapping[str, Any], wanted: Mapping[str, Any], host: str) -> Work
         "replace": replace,
         "packages": packages,
         "removes": [name for name in _FAMILIES[other] if name in installed],
+        "holds": [*_FAMILIES[source]] if wanted["hold"] else [],
         "minimum_versions": _minimum(packages, str(wanted["minimum"])),
         "pins": _pins_of(source, version),
         "problems": problems,
@@ -96,6 +102,7 @@ def _adopted(installed: Mapping[str, Any], there: str, *, hold: bool) -> Work:
         "replace": False,
         "packages": ours,
         "removes": [],
+        "holds": ours if hold else [],
         "minimum_versions": {},
         "pins": [{"packages": name, "version": str(installed[name]["version"])} for name in ours] if hold else [],
         "problems": [],

@@ -42,6 +42,8 @@ def test_a_bare_host_gets_the_packages_of_its_source() -> None:
     plain = work(facts())
     assert plain["packages"] == ["docker.io", "docker-cli", "iptables"] and plain["install"] and not plain["problems"]
     assert plain["minimum_versions"] == {"docker.io": "25"} and plain["pins"] == []
+    assert {"docker.io", "containerd", "runc"} <= {*plain["holds"]} and "iptables" not in plain["holds"]
+    assert work(facts(), hold=False)["holds"] == []
     ce = work(facts(), source="docker_ce", version="28")
     assert ce["packages"] == ["docker-ce", "docker-ce-cli", "containerd.io", "docker-buildx-plugin"]
     assert ce["minimum_versions"] == {"docker-ce": "5:25"}
@@ -67,7 +69,8 @@ def test_a_docker_of_nobodys_packages_is_left_alone() -> None:
     found = facts()
     found["docker"].update(installed=True, running=True)
     assert work(found, source="docker_ce", replace=True) == {
-        "source": "other", "install": False, "replace": False, "packages": [], "removes": [], "minimum_versions": {},
+        "source": "other", "install": False, "replace": False, "packages": [], "removes": [], "holds": [],
+        "minimum_versions": {},
         "pins": [], "problems": [],
     }  # fmt: skip
 
