@@ -1,8 +1,9 @@
 """Build a signed apt repository of small packages, with the names and versions of a vendor's, in the folder given.
 
 Runs on a test host. The packages hold stand-ins: what is tested is which of them a role takes, in which version. The
-list comes as JSON on standard input: [{name, version, depends, files: {path: text}}]; files below a bin folder are
-executable. A second argument is the origin that the Release file names.
+list comes as JSON on standard input: [{name, version, depends, files: {path: text}, unpack, postinst}]; files below a
+bin folder are executable. ``unpack`` names packages of the distribution whose files the package carries, ``postinst``
+is its script. A second argument is the origin that the Release file names.
 """
 
 from __future__ import annotations
@@ -27,6 +28,14 @@ def build(package: dict, folder: Path) -> None:
     if package.get("depends"):
         lines.insert(3, f"Depends: {package['depends']}")
     control.write_text("\n".join([*lines, ""]), encoding="utf-8")
+    for name in package.get("unpack", []):
+        subprocess.run(["apt-get", "download", name], cwd=folder, check=True)
+        for deb in folder.glob(f"{name}_*.deb"):
+            subprocess.run(["dpkg-deb", "--extract", str(deb), str(tree)], check=True)
+            deb.unlink()
+    if package.get("postinst"):
+        (tree / "DEBIAN/postinst").write_text(package["postinst"], encoding="utf-8")
+        (tree / "DEBIAN/postinst").chmod(0o755)
     for name, text in package.get("files", {}).items():
         path = tree / name.lstrip("/")
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -22,10 +22,13 @@ from typing import Any, Optional
 from urllib.parse import quote
 
 from ansible_collections.glm.fleet.plugins.module_utils._host_commands import run, which
+from ansible_collections.glm.fleet.plugins.module_utils._host_dpkg import installed_packages
 
 SOCKET = "/var/run/docker.sock"
 # docker run --device vendor.com/class=name; older engines refuse the option.
 MINIMUM_MAJOR = 25
+# Docker as the distributions and as Docker itself package it, and what each brings or splits off.
+PACKAGES = ("docker*", "containerd*", "runc", "moby-*")
 RELOADABLE = frozenset(
     {
         "debug",
@@ -63,6 +66,7 @@ def docker_facts(timeout: float = 30) -> tuple[dict[str, Any], Optional[str]]:
         "log_driver": None,
         "image_store": None,
         "containers": [],
+        "packages": installed_packages(PACKAGES, timeout),
     }
     if which("docker") is None:
         return facts, "dockerd is installed but the docker client is not" if facts["installed"] else None

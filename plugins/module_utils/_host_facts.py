@@ -157,6 +157,13 @@ class Gatherer:
             "fabric": {"present": False, "state": None, "states": {}},
         }
         facts["driver"]["module_version"] = gpu.driver_of_proc(self._text("proc/driver/nvidia/version"))
+        nouveau = sum(entry["driver"] == "nouveau" for entry in pci["gpus"])
+        if nouveau:
+            self.problem(
+                "driver",
+                f"nouveau drives {nouveau} boards, so NVIDIA's driver cannot; a reboot after nouveau was switched off "
+                "(gpu_base_reboot_allowed) frees them",
+            )
         if which("nvidia-smi"):
             self._ask_smi(facts)
         if not facts["gpus"] and _has(pci, "amd"):

@@ -25,6 +25,7 @@ from xml.etree import ElementTree
 from ansible.module_utils.urls import open_url
 
 from ansible_collections.glm.fleet.plugins.module_utils._host_commands import run, which
+from ansible_collections.glm.fleet.plugins.module_utils._host_dpkg import installed_packages
 
 # docs.nvidia.com/deploy/xid-errors: these name the program that used the GPU, not the board.
 APPLICATION_XIDS = frozenset({13, 31, 32, 43, 45, 68, 69, 109})
@@ -337,14 +338,7 @@ class Health:
             *("datacenter-gpu-manager*", "containerd*", "amdgpu*", "amd-container*", "amd-smi*", "rocm*"),
             *("linux-headers-*", "linux-image-*"),
         )
-        fields = "${Package} ${db:Status-Want} ${db:Status-Status} ${Version}\\n"
-        shown = run(("dpkg-query", "--show", f"--showformat={fields}", *patterns), self.timeout)
-        rows = (line.split() for line in shown.stdout.splitlines())
-        return {
-            row[0]: {"version": row[3], "held": row[1] == "hold"}
-            for row in rows
-            if len(row) == 4 and row[2] == "installed"
-        }
+        return installed_packages(patterns, self.timeout)
 
 
 def accounts(root: Path) -> dict[str, dict[str, Any]]:

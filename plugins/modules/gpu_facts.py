@@ -124,7 +124,7 @@ ansible_facts:
         docker:
           description: >-
             installed, running, version, root_dir, cdi, mirrors, live_restore, log_driver, image_store, containers
-            (names of the running ones).
+            (names of the running ones), packages (version and held).
           type: dict
           returned: when docker is in O(subset)
         disks:

@@ -17,10 +17,18 @@ description:
 author: glm.fleet contributors !UNKNOWN
 options:
   names:
-    description: Packages that shall be there, in any version that satisfies O(minimum_versions).
+    description:
+      - Packages that shall be there, in any version that satisfies O(minimum_versions).
+      - Alternatives are written as dpkg writes them, V(chrony | ntpsec). Any of them will do; the first is installed
+        where there is none.
     type: list
     elements: str
     required: true
+  removes:
+    description: Packages that an installation of others shall replace, in the same call of apt. Removed only then.
+    type: list
+    elements: str
+    default: []
   minimum_versions:
     description:
       - Lowest version of a package, as dpkg compares versions. Refused before anything is installed when the archive's
@@ -44,6 +52,18 @@ options:
     description: Hold the packages, so that neither people nor unattended upgrades move them by accident.
     type: bool
     default: false
+  hold_installed:
+    description: Shell patterns of further packages to hold, those of them that are installed.
+    type: list
+    elements: str
+    default: []
+  hold_for:
+    description:
+      - Shell patterns of packages that are the reason for O(hold_installed). Nothing is held where none is installed.
+      - Empty holds always.
+    type: list
+    elements: str
+    default: []
   refresh_after:
     description: Refresh apt's lists before an installation when they are older than this many seconds.
     type: int
@@ -75,6 +95,12 @@ EXAMPLES = r"""
     names: [docker.io, docker-cli]
     minimum_versions:
       docker.io: "25"
+
+- name: Have a time daemon, and keep the kernel under a driver's module
+  glm.fleet.host_packages:
+    names: [systemd-timesyncd | chrony | ntpsec]
+    hold_installed: [linux-image-*, linux-headers-*]
+    hold_for: [nvidia*-dkms*, amdgpu-dkms]
 """
 
 RETURN = r"""
@@ -115,9 +141,17 @@ ENVIRONMENT = {"DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_SUSPEND": "1", 
 
 def installed_versions(names: list) -> dict:
     """Version of each installed package among ``names``."""
+    if not names:
+        return {}
     shown = run(("dpkg-query", "--show", "--showformat", r"${Package} ${db:Status-Status} ${Version}\n", *names))
     rows = (line.split() for line in shown.stdout.splitlines())
     return {row[0]: row[2] for row in rows if len(row) == 3 and row[1] == "installed"}
+
+
+def resolve(name: str, installed: dict) -> str:
+    """The package that stands for ``a | b``: the first that is installed, else the first."""
+    choices = [choice.strip() for choice in name.split("|")]
+    return next((choice for choice in choices if choice in installed), choices[0])
 
 
 def candidate(name: str) -> str:
@@ -139,7 +173,9 @@ def lists_age() -> float:
 class Installer:
     def __init__(self, module: AnsibleModule) -> None:
         self.module = module
-        self.names = list(dict.fromkeys(module.params["names"]))
+        choices = [choice.strip() for name in module.params["names"] for choice in name.split("|")]
+        self.before = installed_versions(choices) if which("dpkg-query") else {}
+        self.names = list(dict.fromkeys(resolve(name, self.before) for name in module.params["names"]))
         self.minimum = module.params["minimum_versions"]
 
     def run(self) -> None:
@@ -148,7 +184,7 @@ class Installer:
                 "expected a distribution with apt (Debian, Ubuntu), found none. Next: install these yourself: "
                 f"{', '.join(self.names)}."
             )
-        before = installed_versions(self.names)
+        before = {name: version for name, version in self.before.items() if name in self.names}
         missing = [name for name in self.names if name not in before] + self.outdated(before)
         for name, version in before.items():
             self.require_minimum(name, version, "installed")
@@ -156,7 +192,7 @@ class Installer:
         if missing and not self.module.check_mode:
             self.install(missing)
         after = before if self.module.check_mode else installed_versions(self.names)
-        held = self.hold() if self.module.params["hold"] else []
+        held = self.hold()
         self.module.exit_json(
             changed=bool(missing or held),
             missing=missing,
@@ -167,11 +203,8 @@ class Installer:
 
     def outdated(self, before: dict) -> list:
         """Installed packages that shall be brought to another version."""
-        names = [name for name in self.module.params["upgrade"] if name in before and name in self.names]
-        if not names:
-            return []
-        policies = parse_policies(run(("apt-cache", "policy", *names)).stdout)
-        return [name for name in names if policies[name]["candidate"] not in ("", before[name])]
+        names = [name for name in self.module.params["upgrade"] if name in before]
+        return [name for name in names if candidate(name) not in ("", before[name])]
 
     def require_origins(self, versions: dict) -> None:
         """Refuse versions that come from another origin than they have to."""
@@ -189,9 +222,14 @@ class Installer:
                 )
 
     def hold(self) -> list:
-        """Hold what is not held yet; the names of these."""
-        held = set(run(("apt-mark", "showhold")).stdout.split())
-        loose = [name for name in self.names if name not in held]
+        """Hold what is to be held and is not yet; the names of these."""
+        wanted = {*self.names} if self.module.params["hold"] else set()
+        reasons = self.module.params["hold_for"]
+        if self.module.params["hold_installed"] and (not reasons or installed_versions(reasons)):
+            wanted |= {*installed_versions(self.module.params["hold_installed"])}
+        if not wanted:
+            return []
+        loose = sorted(wanted - {*run(("apt-mark", "showhold")).stdout.split()})
         if loose and not self.module.check_mode:
             self.checked(("apt-mark", "hold", *loose), f"holding {', '.join(loose)}")
         return loose
@@ -225,15 +263,16 @@ class Installer:
             candidates[name] = version
         self.require_origins(candidates)
         keep = ("-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold")
+        # apt takes "name-" for a package to remove.
+        names = [*missing, *(f"{name}-" for name in installed_versions(self.module.params["removes"]))]
         self.checked(
-            ("apt-get", *lock, *keep, "--yes", "--no-install-recommends", *self.permissions(), "install", *missing),
+            ("apt-get", *lock, *keep, "--yes", "--no-install-recommends", *self.permissions(), "install", *names),
             f"installing {', '.join(missing)}",
         )
 
     def permissions(self) -> tuple:
-        if not self.module.params["upgrade"]:
-            return ("--no-upgrade",)
-        return ("--allow-downgrades", "--allow-change-held-packages")
+        moves = self.module.params["upgrade"] or self.module.params["removes"]
+        return ("--allow-downgrades", "--allow-change-held-packages") if moves else ("--no-upgrade",)
 
     def checked(self, argv: tuple, what: str) -> None:
         done = run(argv, self.module.params["timeout"], ENVIRONMENT)
@@ -255,9 +294,12 @@ def main() -> None:
         argument_spec={
             "names": {"type": "list", "elements": "str", "required": True},
             "minimum_versions": {"type": "dict", "default": {}},
+            "removes": {"type": "list", "elements": "str", "default": []},
             "upgrade": {"type": "list", "elements": "str", "default": []},
             "origins": {"type": "dict", "default": {}},
             "hold": {"type": "bool", "default": False},
+            "hold_installed": {"type": "list", "elements": "str", "default": []},
+            "hold_for": {"type": "list", "elements": "str", "default": []},
             "refresh_after": {"type": "int", "default": 3600},
             "lock_timeout": {"type": "int", "default": 300},
             "timeout": {"type": "int", "default": 1200},

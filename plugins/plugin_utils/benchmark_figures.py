@@ -47,7 +47,7 @@ _CAUSES: tuple[tuple[tuple[str, ...], str, str], ...] = (
         "send fewer requests at once, or raise the engine's limits (max-num-seqs, max-running-requests)",
     ),
     (
-        # After status 200 SGLang 0.5.10 says in the stream that its queue is full; the client tells only this (measured).
+        # SGLang 0.5.10 says in a stream of status 200 that its queue is full; the client tells only this (measured).
         ("Never received a valid chunk",),
         "the endpoint took requests and gave no token, as an overloaded SGLang does whose queue is full",
         "send fewer requests at once, or raise max-queued-requests; else read the unit's journal "

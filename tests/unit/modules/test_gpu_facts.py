@@ -135,6 +135,14 @@ def test_device_nodes_of_a_cdi_spec_that_are_not_as_it_has_them(tmp_path: Path) 
     assert facts["cdi"]["specs"][0]["lost"] == ["/dev/dri/renderD129", "/dev/null"]
 
 
+def test_nouveau_on_the_boards_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_facts, "which", lambda name: None)
+    pci_device(tmp_path, "0000:1b:00.0", "0x10de", "0x2335", "0x030200", "nouveau")
+    errors = host_facts.Gatherer(tmp_path).gather(["gpu"])["errors"]
+    assert errors[0]["phase"] == "driver" and "nouveau drives 1 boards" in errors[0]["message"]
+    assert "gpu_base_reboot_allowed" in errors[0]["message"]
+
+
 def test_amd_accelerators_are_found_on_the_bus(tmp_path: Path) -> None:
     pci_device(tmp_path, "0000:05:00.0", "0x1002", "0x74a1", "0x120000", "amdgpu")
     found = gpu.scan_pci(tmp_path)

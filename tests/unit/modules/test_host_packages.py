@@ -84,6 +84,49 @@ def test_refusals(apt: Path, run_module: Any, names: list[str], minimum: dict[st
     assert result["failed"] and message in result["msg"]
 
 
+def test_of_alternatives_the_one_that_is_there_will_do(apt: Path, run_module: Any) -> None:
+    there = run_module(host_packages.main, names=["pciutils | curl"])
+    assert (there["changed"], list(there["versions"])) == (False, ["curl"])
+    result = run_module(host_packages.main, names=["pciutils | no-such"])
+    assert (result["missing"], list(result["versions"])) == (["pciutils"], ["pciutils"])
+
+
+def test_versions_are_moved_only_when_asked(apt: Path, run_module: Any) -> None:
+    with (apt.parent / "installed").open("a") as installed:
+        installed.write("docker.io installed 26.1.5\n")
+    assert run_module(host_packages.main, names=["docker.io"])["changed"] is False
+    moved = run_module(host_packages.main, names=["docker.io"], removes=["curl", "not-there"], upgrade=["docker.io"])
+    assert moved["missing"] == ["docker.io"]
+    assert "--allow-downgrades --allow-change-held-packages install docker.io curl-" in apt.read_text("utf-8")
+
+
+@pytest.mark.parametrize("driver", [True, False])
+def test_the_kernel_is_held_under_a_drivers_module(
+    apt: Path, run_module: Any, fake_command: Callable[..., Path], tmp_path: Path, driver: bool
+) -> None:
+    holds = tmp_path / "holds"
+    holds.write_text("linux-headers-6.8\n")
+    marks = fake_command(
+        "apt-mark", f'case $1 in showhold) cat {holds};; hold) shift; for name; do echo $name >> {holds}; done;; esac'
+    )
+    rows = "linux-image-6.8 installed 6.8.0-45\nlinux-headers-6.8 installed 6.8.0-45\nlinux-image-old config-files 1\n"
+    dkms = "nvidia-dkms-580 installed 580.105.08\n" if driver else ""
+    (apt.parent / "rows").write_text(rows)
+    (apt.parent / "dkms").write_text(dkms)
+    (apt.parent / "bin/dpkg-query").write_text(
+        f'#!/bin/sh\ncase "$*" in *linux-image*) cat {tmp_path}/rows;; *nvidia*) cat {tmp_path}/dkms;; '
+        f"*) cat {tmp_path}/installed;; esac\n"
+    )
+    kernel = ["linux-image-*", "linux-headers-*"]
+    options = {"names": ["curl"], "hold_installed": kernel, "hold_for": ["*nvidia*-dkms*"]}
+    expected = ["linux-image-6.8"] if driver else []
+    check = run_module(host_packages.main, check=True, **options)
+    assert check["held"] == expected and (not driver or "hold linux" not in marks.read_text())
+    first = run_module(host_packages.main, **options)
+    again = run_module(host_packages.main, **options)
+    assert (first["changed"], first["held"]) == (driver, expected) and again["changed"] is False
+
+
 @pytest.fixture
 def held_lock(tmp_path: Path) -> Any:
     path = tmp_path / "lock"

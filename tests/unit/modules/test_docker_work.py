@@ -1,0 +1,106 @@
+"""Which packages of Docker a host gets: adopted where it works, never swapped under containers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ansible_collections.glm.fleet.plugins.plugin_utils import docker
+
+ROOT = Path(__file__).parents[3]
+TABLES = yaml.safe_load((ROOT / "roles/docker/vars/main.yml").read_text("utf-8"))
+WANTED = {
+    "source": "distribution", "version": "", "replace": False, "hold": True, "packages": [],
+    "distribution_packages": TABLES["_docker_distribution_packages"], "minimum": TABLES["_docker_minimum_version"],
+}  # fmt: skip
+CE = {"docker-ce": "5:28.5.1-1~ubuntu.24.04~noble", "docker-ce-cli": "5:28.5.1-1~ubuntu.24.04~noble",
+      "containerd.io": "1.7.28-1~ubuntu.24.04~noble"}  # fmt: skip
+DEBIAN = {"docker.io": "26.1.5+dfsg1-9+b9", "docker-cli": "26.1.5+dfsg1-9+b9", "containerd": "1.7.24~ds1-6+b4",
+          "runc": "1.1.15+ds1-2+b4"}  # fmt: skip
+
+
+def facts(packages: dict[str, str] | None = None, held: bool = False, **of_docker: Any) -> dict[str, Any]:
+    packages = packages or {}
+    return {
+        "distribution": {"id": "debian", "version": "13"},
+        "docker": {
+            "installed": bool(packages), "running": bool(packages), "containers": [],
+            "packages": {name: {"version": version, "held": held} for name, version in packages.items()},
+            **of_docker,
+        },
+    }  # fmt: skip
+
+
+def work(found: dict[str, Any], **wanted: Any) -> docker.Work:
+    return docker.work(found, {**WANTED, **wanted}, "gpu-1")
+
+
+def test_a_bare_host_gets_the_packages_of_its_source() -> None:
+    plain = work(facts())
+    assert plain["packages"] == ["docker.io", "docker-cli", "iptables"] and plain["install"] and not plain["problems"]
+    assert plain["minimum_versions"] == {"docker.io": "25"} and plain["pins"] == []
+    assert {"docker.io", "containerd", "runc"} <= {*plain["holds"]} and "iptables" not in plain["holds"]
+    assert work(facts(), hold=False)["holds"] == []
+    ce = work(facts(), source="docker_ce", version="28")
+    assert ce["packages"] == ["docker-ce", "docker-ce-cli", "containerd.io", "docker-buildx-plugin"]
+    assert ce["minimum_versions"] == {"docker-ce": "5:25"}
+    assert ce["pins"] == [{"packages": "docker-ce docker-ce-cli docker-ce-rootless-extras", "version": "5:28.*"}]
+    exact = work(facts(), source="docker_ce", version="28.5.1")["pins"][0]
+    assert exact["version"] == "5:28.5.1[-+~]*"
+    assert work(facts(), packages=["moby-engine"])["packages"] == ["moby-engine"]
+
+
+@pytest.mark.parametrize(("packages", "source"), [(CE, "docker_ce"), (DEBIAN, "distribution")])
+@pytest.mark.parametrize("wanted", ["docker_ce", "distribution"])
+def test_a_docker_that_works_is_adopted_and_kept_where_it_is(packages: Any, source: str, wanted: str) -> None:
+    first = work(facts(packages, containers=["glm-serve-0"]), source=wanted, version="29")
+    assert first["source"] == source and first["install"] and first["problems"] == []
+    assert sorted(first["packages"]) == sorted(packages) and first["removes"] == []
+    assert {pin["packages"]: pin["version"] for pin in first["pins"]} == packages
+    again = work(facts(packages, held=True), source=wanted)
+    assert not again["install"] and again["pins"] == first["pins"]
+    assert work(facts(packages), hold=False)["install"] is False and work(facts(packages), hold=False)["pins"] == []
+
+
+def test_a_docker_of_nobodys_packages_is_left_alone() -> None:
+    found = facts()
+    found["docker"].update(installed=True, running=True)
+    assert work(found, source="docker_ce", replace=True) == {
+        "source": "other", "install": False, "replace": False, "packages": [], "removes": [], "holds": [],
+        "minimum_versions": {},
+        "pins": [], "problems": [],
+    }  # fmt: skip
+
+
+def test_a_swap_is_asked_for_and_never_made_under_containers() -> None:
+    swap = work(facts(DEBIAN), source="docker_ce", replace=True)
+    assert swap["install"] and swap["replace"] and swap["problems"] == []
+    assert sorted(swap["removes"]) == sorted(DEBIAN)
+    serving = facts(DEBIAN, containers=["glm-serve-0"])
+    refused = work(serving, source="docker_ce", version="28", replace=True)["problems"]
+    assert len(refused) == 1 and refused[0].startswith("gpu-1, docker: expected no running containers, as Docker shall")
+    assert "docker_ce 28" in refused[0] and "glm-serve-0" in refused[0] and "Nothing was changed" in refused[0]
+    silent = work(facts(DEBIAN, running=False), source="docker_ce", replace=True)["problems"]
+    assert "expected a Docker that answers before it is replaced" in silent[0]
+
+
+@pytest.mark.parametrize(
+    ("version", "replaced"), [("", False), ("28", False), ("28.5.1", False), ("28.5", False), ("29", True), ("2", True)]
+)
+def test_another_version_is_another_docker(version: str, replaced: bool) -> None:
+    assert work(facts(CE, held=True), source="docker_ce", version=version, replace=True)["replace"] is replaced
+
+
+def test_versions_as_packages_write_them() -> None:
+    assert docker.is_version("26.1.5+dfsg1-9+b9", "26.1.5") and docker.is_version("28.2.2-0ubuntu1~24.04.1", "28")
+    assert not docker.is_version("28.5.10-1", "28.5.1")
+
+
+def test_an_unknown_release_is_refused_by_name() -> None:
+    found = facts()
+    found["distribution"] = {"id": "debian", "version": "11"}
+    assert "found debian-11 without Docker" in work(found)["problems"][0]
+    assert work(found, source="docker_ce")["problems"] == []
