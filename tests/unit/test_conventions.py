@@ -137,7 +137,8 @@ def test_reboots_are_permitted_and_wait_for_every_board() -> None:
             if module:
                 reboots += 1
                 up = " ".join(module["test_command"].split())
-                assert up == "{{ driver_up }}" or re.search(r"-eq \{\{ .*\['pci'\]\['gpus'\] .*\| length \}\}$", up), path
+                counted = re.search(r"-eq \{\{ .*\['pci'\]\['gpus'\] .*\| length \}\}$", up)
+                assert up == "{{ driver_up }}" or counted, path
                 assert "reboot_timeout" in str(module["reboot_timeout"])
                 assert any("_reboot_allowed" in text for text in before), f"{path}: without permission"
             role = task.get("ansible.builtin.include_role") or {}
