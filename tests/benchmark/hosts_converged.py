@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -93,6 +94,8 @@ def measure(inventory: Path, runs: int) -> dict[str, list[Run]]:
     for _round in range(runs):
         for name in VARIANTS:
             found[name].append(play(inventory, books[name]))
+        # A run that is ended early has said what it measured.
+        print("round: " + ", ".join(f"{name} {done[-1].seconds:.1f} s" for name, done in found.items()), flush=True)
     return found
 
 
@@ -112,6 +115,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--limit-tasks", type=int)
     arguments = parser.parse_args()
+    # Whoever ends the benchmark gets the hosts removed too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
     with tempfile.TemporaryDirectory(prefix="glm-benchmark-") as name:
         os.environ["GLM_REHEARSAL_DIR"] = str(Path(name) / "rehearsal")
         try:
