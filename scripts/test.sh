@@ -84,8 +84,8 @@ for stage in $stages; do
         check "collection builds and installs; wheel installs" scripts/package_check.sh
         ;;
     unit)
-        suite "unit, ansible-core $(core_version "$venv/bin/python")" "$venv/bin/python" -n 2 tests/unit
-        [ -z "$next_python" ] || suite "unit, ansible-core $(core_version "$next_python")" "$next_python" -n 2 tests/unit
+        suite "unit, ansible-core $(core_version "$venv/bin/python")" "$venv/bin/python" -n 2 --dist worksteal tests/unit
+        [ -z "$next_python" ] || suite "unit, ansible-core $(core_version "$next_python")" "$next_python" -n 2 --dist worksteal tests/unit
         ;;
     engines)
         suite "engine command lines" "$venv/bin/python" -n 2 tests/engines

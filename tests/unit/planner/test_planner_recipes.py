@@ -22,8 +22,9 @@ RECIPES: list[dict[str, Any]] = json.loads(
 )
 CELLS = [(index, recipe, gpu) for index, recipe in enumerate(RECIPES) for gpu in recipe["accelerators"]]
 
-# What the plan says where the recipe leaves it to the engine: the plan's arithmetic and its profile fix it.
-FIXED = {"--max-model-len", "--max-num-seqs", "--gpu-memory-utilization", "--mem-fraction-static"}
+# What the plan says where the recipe leaves it to the engine: the plan's arithmetic and its profile fix it, and every
+# engine tells of itself.
+FIXED = {"--max-model-len", "--max-num-seqs", "--gpu-memory-utilization", "--mem-fraction-static", "--enable-metrics"}
 # What the plan says about itself and its hosts.
 OWN = {"--served-model-name", "--host", "--port", "--model-path", "--config", "--dist-init-addr"}
 
