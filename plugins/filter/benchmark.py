@@ -21,8 +21,16 @@ def benchmark_client(plan: Mapping[str, Any], own: Mapping[str, Any] | None = No
         raise AnsibleFilterError(str(exc)) from exc
 
 
+def benchmark_snapshot(plan: Mapping[str, Any]) -> str:
+    """Where the weights, and with them the tokenizer, lie on the host that serves."""
+    try:
+        return benchmark_runs.snapshot(plan, plan["paths"]["hf_home"])
+    except benchmark_runs.RunError as exc:
+        raise AnsibleFilterError(str(exc)) from exc
+
+
 class FilterModule:
     """Filters of this file."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"benchmark_client": benchmark_client}
+        return {"benchmark_client": benchmark_client, "benchmark_snapshot": benchmark_snapshot}

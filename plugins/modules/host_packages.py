@@ -125,8 +125,8 @@ phase:
   sample: packages
 """
 
-import re
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn
 
@@ -134,6 +134,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.glm.fleet.plugins.module_utils._host_apt import parse_origins, parse_policies, strangers
 from ansible_collections.glm.fleet.plugins.module_utils._host_commands import run, which
+from ansible_collections.glm.fleet.plugins.module_utils._host_dpkg import installed_packages
 
 LISTS = Path("/var/lib/apt/lists")
 ENVIRONMENT = {"DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_SUSPEND": "1", "APT_LISTCHANGES_FRONTEND": "none"}
@@ -141,11 +142,9 @@ ENVIRONMENT = {"DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_SUSPEND": "1", 
 
 def installed_versions(names: list) -> dict:
     """Version of each installed package among ``names``."""
-    if not names:
-        return {}
-    shown = run(("dpkg-query", "--show", "--showformat", r"${Package} ${db:Status-Status} ${Version}\n", *names))
-    rows = (line.split() for line in shown.stdout.splitlines())
-    return {row[0]: row[2] for row in rows if len(row) == 3 and row[1] == "installed"}
+    # Without a pattern dpkg tells of all packages.
+    found = installed_packages(tuple(names)) if names else {}
+    return {name: row["version"] for name, row in found.items()}
 
 
 def resolve(name: str, installed: dict) -> str:
@@ -154,10 +153,10 @@ def resolve(name: str, installed: dict) -> str:
     return next((choice for choice in choices if choice in installed), choices[0])
 
 
-def candidate(name: str) -> str:
-    """Version that apt would install, empty when it knows none."""
-    match = re.search(r"Candidate: (\S+)", run(("apt-cache", "policy", name)).stdout)
-    return match.group(1) if match and match.group(1) != "(none)" else ""
+def policies(names: Iterable[str]) -> dict:
+    """What apt knows of each package, by name; a package that it never heard of is absent."""
+    wanted = tuple(names)
+    return parse_policies(run(("apt-cache", "policy", *wanted)).stdout) if wanted else {}
 
 
 def is_lower(version: str, minimum: str) -> bool:
@@ -203,18 +202,18 @@ class Installer:
 
     def outdated(self, before: dict) -> list:
         """Installed packages that shall be brought to another version."""
-        names = [name for name in self.module.params["upgrade"] if name in before]
-        return [name for name in names if candidate(name) not in ("", before[name])]
+        known = policies(name for name in self.module.params["upgrade"] if name in before)
+        return [name for name, policy in known.items() if policy["candidate"] not in ("", before[name])]
 
     def require_origins(self, versions: dict) -> None:
         """Refuse versions that come from another origin than they have to."""
         wanted = {name: origin for name, origin in self.module.params["origins"].items() if name in versions}
         if not wanted:
             return
-        policies = parse_policies(run(("apt-cache", "policy", *wanted)).stdout)
+        known = policies(wanted)
         origins = parse_origins(run(("apt-cache", "policy")).stdout)
         for name, origin in wanted.items():
-            sources = strangers(policies[name], origins, origin, versions[name]) if name in policies else []
+            sources = strangers(known[name], origins, origin, versions[name]) if name in known else []
             if sources:
                 self.fail(
                     f"expected {name} from {origin}, found {versions[name]} of {origins[sources[0]] or sources[0]}. "
@@ -251,16 +250,15 @@ class Installer:
         lock = ("-o", f"DPkg::Lock::Timeout={self.module.params['lock_timeout']}")
         if lists_age() > self.module.params["refresh_after"]:
             self.checked(("apt-get", *lock, "update"), "refreshing apt's lists")
-        candidates = {}
-        for name in missing:
-            version = candidate(name)
+        known = policies(missing)
+        candidates = {name: known[name]["candidate"] if name in known else "" for name in missing}
+        for name, version in candidates.items():
             if not version:
                 self.fail(
                     f"expected apt to know {name}, found no source of this host that has it. Next: check /etc/apt on "
                     "the host, or take it out of the list of packages."
                 )
             self.require_minimum(name, version, "in the archive")
-            candidates[name] = version
         self.require_origins(candidates)
         keep = ("-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold")
         # apt takes "name-" for a package to remove.

@@ -93,7 +93,7 @@ def client(
 
     Raises RunError.
     """
-    known = tokenizer or _snapshot(plan, plan["paths"]["hf_home"])
+    known = tokenizer or snapshot(plan, plan["paths"]["hf_home"])
     kind, engine = plan["runtime"]["kind"], plan["engine"]["name"]
     if program:
         return Client(program, None, known, folder, host)
@@ -114,7 +114,7 @@ def client(
         raise RunError(f"expected benchmark_client_image to name an image of vLLM to measure {engine} with, found none")
     if tokenizer:
         return Client("vllm", chosen, TOKENIZER, RESULTS, host)
-    return Client("vllm", chosen, _snapshot(plan, _weights_mount(plan)["target"]), RESULTS, host)
+    return Client("vllm", chosen, snapshot(plan, _weights_mount(plan)["target"]), RESULTS, host)
 
 
 def _weights_mount(plan: Mapping[str, Any]) -> Mapping[str, str]:
@@ -161,12 +161,15 @@ def container(plan: Mapping[str, Any], client: Client, served_by: str, tokenizer
     }
 
 
-def _snapshot(plan: Mapping[str, Any], hf_home: str) -> str:
-    """The folder of the model's files: the client needs the tokenizer in it."""
-    model = plan["model"]
-    if not model["revision"]:
+def snapshot(plan: Mapping[str, Any], hf_home: str) -> str:
+    """The folder of the model's files: the client needs the tokenizer in it.
+
+    Raises RunError.
+    """
+    found = unit.snapshot_in(hf_home, plan)
+    if found is None:
         raise RunError("expected the lock file to know the model's commit, found none. Next: deploy first")
-    return f"{hf_home}/hub/models--{model['repository'].replace('/', '--')}/snapshots/{model['revision']}"
+    return found
 
 
 def runs(

@@ -208,7 +208,7 @@ def _replica(plan: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> di
     start = int(plan["timeouts"]["start_seconds"])
     stop = int(plan["timeouts"]["stop_seconds"])
     daemons = list(_VENDOR_DAEMONS[plan["accelerator"]["vendor"]])
-    snapshot = _host_snapshot(plan)
+    snapshot = snapshot_in(plan["paths"]["hf_home"], plan)
     return {
         "name": name,
         "unit": f"{name}.service",
@@ -440,13 +440,13 @@ def _ready(plan: Mapping[str, Any], files: Mapping[str, str]) -> list[str]:
     return argv
 
 
-def _host_snapshot(plan: Mapping[str, Any]) -> str | None:
-    """Where the locked snapshot lies on the host; None while the revision is not known."""
+def snapshot_in(hf_home: str, plan: Mapping[str, Any]) -> str | None:
+    """Where the locked snapshot lies below an HF_HOME; None while the revision is not known."""
     revision = plan["model"]["revision"]
     if not revision:
         return None
     folder = "models--" + plan["model"]["repository"].replace("/", "--")
-    return f"{plan['paths']['hf_home']}/hub/{folder}/snapshots/{revision}"
+    return f"{hf_home}/hub/{folder}/snapshots/{revision}"
 
 
 def unlocked(plan: Mapping[str, Any]) -> list[str]:

@@ -100,6 +100,13 @@ def test_another_host_measures_with_the_model_s_tokenizer(tmp_path: Path) -> Non
     assert "on bench-1" in (tmp_path / "state/benchmarks/report.md").read_text(encoding="utf-8")
 
 
+def test_another_host_cannot_measure_what_was_never_deployed(tmp_path: Path) -> None:
+    made = plan(contract=CONTRACT, model={**plan()["model"], "revision": None})
+    done = play(tmp_path, 1, benchmark_plans=[made], benchmark_client_host="bench-1", benchmark_quality=[])
+    assert done.returncode == 2 and "Next: deploy first" in done.stdout
+    assert not (tmp_path / "state/benchmarks/tokenizers").exists()
+
+
 def test_a_host_that_is_not_in_the_inventory_cannot_measure(tmp_path: Path) -> None:
     done = play(tmp_path, 1, benchmark_client_host="bench-9", benchmark_quality=[])
     assert done.returncode == 2

@@ -23,17 +23,18 @@ from ansible_collections.glm.fleet.plugins.modules import host_packages, host_se
 def apt(tmp_path: Path, fake_command: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     """A host with curl; its archive has docker.io 20.10 and pciutils. apt-get's calls are in apt-get.calls."""
     installed = tmp_path / "installed"
-    installed.write_text("curl installed 8.5.0-2\nhalf unpacked 1\n", "utf-8")
-    fake_command("dpkg-query", f'shift 3; for name in "$@"; do grep "^$name " {installed}; done; exit 1')
+    installed.write_text("curl install installed 8.5.0-2\nhalf install unpacked 1\n", "utf-8")
+    fake_command("dpkg-query", f'shift 2; for name in "$@"; do grep "^$name " {installed}; done; exit 1')
     fake_command(
         "apt-cache",
-        'case "$2" in docker.io) echo "  Candidate: 20.10.24";; pciutils) echo "  Candidate: 1:3.13";; '
-        'half) echo "  Candidate: 1";; *) echo "  Candidate: (none)";; esac',
+        'shift; for name; do case "$name" in docker.io) version=20.10.24;; pciutils) version=1:3.13;; '
+        'half) version=1;; *) continue;; esac; '
+        'printf "%s:\\n  Installed: (none)\\n  Candidate: %s\\n" "$name" "$version"; done',
     )
     fake_command("dpkg", 'test "$2" = "$(printf "%s\\n%s\\n" "$2" "$4" | sort -V | head -1)" && test "$2" != "$4"')
     fake_command(
         "apt-get",
-        f'case "$*" in *install*pciutils*) echo "pciutils installed 1:3.13" >> {installed};; *half*) '
+        f'case "$*" in *install*pciutils*) echo "pciutils install installed 1:3.13" >> {installed};; *half*) '
         'echo "E: dpkg was interrupted" >&2; exit 100;; esac; '
         f'echo "$NEEDRESTART_SUSPEND" > {tmp_path}/needrestart',
     )
@@ -93,7 +94,7 @@ def test_of_alternatives_the_one_that_is_there_will_do(apt: Path, run_module: An
 
 def test_versions_are_moved_only_when_asked(apt: Path, run_module: Any) -> None:
     with (apt.parent / "installed").open("a") as installed:
-        installed.write("docker.io installed 26.1.5\n")
+        installed.write("docker.io install installed 26.1.5\n")
     assert run_module(host_packages.main, names=["docker.io"])["changed"] is False
     moved = run_module(host_packages.main, names=["docker.io"], removes=["curl", "not-there"], upgrade=["docker.io"])
     assert moved["missing"] == ["docker.io"]
@@ -109,8 +110,11 @@ def test_the_kernel_is_held_under_a_drivers_module(
     marks = fake_command(
         "apt-mark", f'case $1 in showhold) cat {holds};; hold) shift; for name; do echo $name >> {holds}; done;; esac'
     )
-    rows = "linux-image-6.8 installed 6.8.0-45\nlinux-headers-6.8 installed 6.8.0-45\nlinux-image-old config-files 1\n"
-    dkms = "nvidia-dkms-580 installed 580.105.08\n" if driver else ""
+    rows = (
+        "linux-image-6.8 install installed 6.8.0-45\nlinux-headers-6.8 hold installed 6.8.0-45\n"
+        "linux-image-old deinstall config-files 1\n"
+    )
+    dkms = "nvidia-dkms-580 install installed 580.105.08\n" if driver else ""
     (apt.parent / "rows").write_text(rows)
     (apt.parent / "dkms").write_text(dkms)
     (apt.parent / "bin/dpkg-query").write_text(
@@ -270,7 +274,7 @@ def test_an_installed_package_of_another_origin_is_refused(
 ) -> None:
     vendor_sources(tmp_path, fake_command, installed="6.1.2-1")
     with (tmp_path / "installed").open("a", encoding="utf-8") as installed:
-        installed.write("rocminfo installed 6.1.2-1\n")
+        installed.write("rocminfo install installed 6.1.2-1\n")
     assert not run_module(host_packages.main, names=["rocminfo"]).get("failed"), "nobody asked where it comes from"
     for check in (True, False):
         result = run_module(host_packages.main, check=check, names=["rocminfo"], origins=AMD)
@@ -282,7 +286,7 @@ def test_only_the_named_packages_are_brought_to_another_version(
 ) -> None:
     vendor_sources(tmp_path, fake_command)
     with (tmp_path / "installed").open("a", encoding="utf-8") as installed:
-        installed.write("amdgpu-dkms installed 1:6.14.14.30100100-2212064.24.04\n")
+        installed.write("amdgpu-dkms install installed 1:6.14.14.30100100-2212064.24.04\n")
     names = ["amdgpu-dkms", "curl"]
     assert not run_module(host_packages.main, names=names)["changed"]
     result = run_module(host_packages.main, names=names, upgrade=["amdgpu-dkms"], origins=AMD)

@@ -467,14 +467,20 @@ def whatever_happens(examples: int, events: Iterable[str]) -> Callable[[Callable
     return lambda test: quiet(anything(test))
 
 
+@contextlib.contextmanager
+def struck_cloud(fates: list[str], events: list[tuple[str, int]]) -> Iterator[tuple[Handle, set[str]]]:
+    """A cloud in which that happens, and the ids that are there before anybody runs."""
+    with cloud_with(*fates) as cloud:
+        for name, after in events:
+            LAUNCH_EVENTS[name](cloud, after)
+        yield cloud, {record.id for record in there(cloud)}
+
+
 @whatever_happens(80, LAUNCH_EVENTS)
 def test_a_run_ends_with_exactly_the_wanted_number_or_names_every_instance_it_left(
     fates: list[str], events: list[tuple[str, int]], count: int, replacements: int
 ) -> None:
-    with cloud_with(*fates) as cloud:
-        for name, after in events:
-            LAUNCH_EVENTS[name](cloud, after)
-        before = {record.id for record in there(cloud)}
+    with struck_cloud(fates, events) as (cloud, before):
         result = run(cloud, count=count, replacements=replacements, wait_timeout=0.15, wait_interval=0.005)
         left = there(cloud)
         if result["failed"]:
@@ -498,10 +504,7 @@ SHARED_EVENTS = set(LAUNCH_EVENTS) - {"key expires", "tags are dropped", "listin
 def test_two_runs_at_once_never_launch_twice_whatever_happens(
     fates: list[str], events: list[tuple[str, int]], count: int, replacements: int
 ) -> None:
-    with cloud_with(*fates) as cloud:
-        for name, after in events:
-            LAUNCH_EVENTS[name](cloud, after)
-        before = {record.id for record in there(cloud)}
+    with struck_cloud(fates, events) as (cloud, before):
         options = {"count": count, "replacements": replacements, "wait_timeout": 0.3, "wait_interval": 0.005}
         results = side_by_side(cloud, 2, **options)
         left = there(cloud)
