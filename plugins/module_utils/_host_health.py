@@ -6,8 +6,8 @@
 This module util is PRIVATE to the collection. Parsing is pure; gathering never fails because something is broken.
 
 Sources: ``nvidia-smi -q -x`` (nvidia-smi(1): ECC Errors, Remapped Rows), docs.nvidia.com/deploy/xid-errors (format and
-meaning of Xids), ``amd-smi metric --ecc --json`` (AMD SMI CLI tool), dkms(8) ``status``, mokutil(1), cuda.h
-(cuInit, cuDeviceGetCount), hip_runtime_api.h (hipInit, hipGetDeviceCount), sysfs-kernel-iommu_groups.
+meaning of Xids), ``amd-smi metric --ecc --json`` (AMD SMI CLI tool), dkms(8) ``status``, mokutil(1),
+sysfs-kernel-iommu_groups.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from xml.etree import ElementTree
 
 from ansible.module_utils.urls import open_url
 
+from ansible_collections.glm.fleet.plugins.module_utils import _host_runtime as runtime
 from ansible_collections.glm.fleet.plugins.module_utils._host_commands import run, which
 from ansible_collections.glm.fleet.plugins.module_utils._host_dpkg import installed_packages
 
@@ -34,29 +35,6 @@ _AMD_FATAL = re.compile(
     r"amdgpu (?P<bus>[0-9a-f:.]+):.*?(?P<text>uncorrectable hardware errors?|GPU reset begin|ring \S+ timeout)"
 )
 _DKMS = re.compile(r"^(?P<module>[^,/]+)[,/] ?(?P<version>[^,:]+)(?:, (?P<kernel>[^,:]+), [^:]+)?: (?P<state>\w+)")
-# One call each in a process of its own: a driver that hangs must not hang the module.
-_CUDA = """
-import ctypes, json
-cuda = ctypes.CDLL("libcuda.so.1")
-count = ctypes.c_int(0)
-code = cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count))
-print(json.dumps({"code": code, "gpus": count.value}))
-"""
-_HIP = """
-import ctypes, glob, json
-names = ["libamdhip64.so", *sorted(glob.glob("/opt/rocm*/lib/libamdhip64.so*"))]
-for name in names:
-    try:
-        hip = ctypes.CDLL(name)
-        break
-    except OSError:
-        continue
-else:
-    raise SystemExit("no libamdhip64")
-count = ctypes.c_int(0)
-code = hip.hipInit(0) or hip.hipGetDeviceCount(ctypes.byref(count))
-print(json.dumps({"code": code, "gpus": count.value}))
-"""
 # rocm.docs.amd.com, "Configuring permissions for GPU access".
 DEVICE_GROUPS = ("render", "video")
 DISK_BYTES = 256 * 2**20
@@ -188,15 +166,8 @@ def acs_bridges(text: str) -> int:
 
 
 def initialise(vendor: str, timeout: float) -> Optional[dict[str, Any]]:
-    """``{code, gpus}`` as CUDA or HIP answers, ``{problem}`` if it does not, None where its library is not there."""
-    script = _CUDA if vendor == "nvidia" else _HIP
-    done = run((sys.executable, "-c", script), timeout)
-    if done.ok:
-        answer: dict[str, Any] = json.loads(done.stdout)
-        return answer
-    if any(words in done.stderr for words in ("cannot open shared object", "no libamdhip64")):
-        return None
-    return {"problem": done.evidence()}
+    """What CUDA or HIP answers on the host: see _host_runtime.read_answer."""
+    return runtime.read_answer(run((sys.executable, "-c", runtime.SCRIPT, runtime.KINDS[vendor]), timeout))
 
 
 def disk_speed(folder: Path, size: int = DISK_BYTES) -> dict[str, float]:
@@ -256,7 +227,8 @@ class Health:
             "memory_errors": memory,
             "memory_errors_problem": problem,
             "xids": self._xids(),
-            "runtime": initialise(self.vendor, self.timeout),
+            # Eight boards without persistence, one after the other.
+            "runtime": initialise(self.vendor, 3 * self.timeout),
             "iommu": iommu(self.root),
             "acs_bridges": acs_bridges(run(("lspci", "-vvv"), self.timeout).stdout) if which("lspci") else None,
             "peermem": (self.root / "sys/module/nvidia_peermem").is_dir(),

@@ -16,13 +16,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
+from ansible_collections.glm.fleet.plugins.module_utils import _host_runtime as runtime
 from ansible_collections.glm.fleet.plugins.module_utils._host_commands import run
 from ansible_collections.glm.fleet.plugins.module_utils._host_gpu import read_cdi
 
-# Runs inside the container. cuInit is asked where libcuda is visible: nvidia-smi looks fine with a fabric that is down.
+# Runs inside the container, with the model's type, the script of _host_runtime and its kind as arguments.
 SCRIPT = r"""
-import ctypes, glob, json, os, subprocess, sys
-found = {"gpus": None, "nvidia_smi": "", "cuda": None, "transformers": None, "known": None, "import_error": None}
+import glob, json, os, subprocess, sys
+found = {"gpus": None, "nvidia_smi": "", "runtime": None, "transformers": None, "known": None, "import_error": None}
 # AMD: one render node for each GPU; /dev/kfd must open, which takes the host's numeric groups.
 found["render_nodes"] = len(glob.glob("/dev/dri/renderD*"))
 found["kfd"] = os.access("/dev/kfd", os.R_OK | os.W_OK)
@@ -34,12 +35,13 @@ try:
 except Exception as error:
     found["nvidia_smi"] = str(error)
 try:
-    cuda = ctypes.CDLL("libcuda.so.1")
-    count = ctypes.c_int(0)
-    code = cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count))
-    found["cuda"] = {"code": code, "gpus": count.value}
-except OSError:
-    pass
+    asked = subprocess.run([sys.executable, "-c", *sys.argv[2:]], capture_output=True, text=True, timeout=240)
+    if asked.returncode:
+        found["runtime"] = {"problem": f"ended with {asked.returncode}: {asked.stderr.strip()[-600:]}"}
+    else:
+        found["runtime"] = json.loads(asked.stdout.splitlines()[-1])
+except Exception as error:
+    found["runtime"] = {"problem": str(error)[-600:]}
 try:
     import transformers
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
@@ -49,16 +51,6 @@ except Exception as error:
     found["import_error"] = f"{type(error).__name__}: {error}"[-600:]
 print("GLM-PROBE " + json.dumps(found))
 """
-# cuda.h, CUresult
-CUDA_CODES = {
-    3: "CUDA cannot initialise: the driver or the device nodes are not usable in the container",
-    100: "CUDA sees no device",
-    101: "CUDA refuses the device",
-    802: "CUDA error 802, system not yet initialised: the NVSwitch fabric is not up (fabric manager missing, of "
-    "another version than the driver, or still in progress)",
-    803: "CUDA error 803: the driver on the host is older than the image needs",
-    804: "CUDA error 804: forward compatibility is not possible on this hardware; the host's driver is too old",
-}
 
 
 class ProbeError(Exception):
@@ -101,15 +93,20 @@ def expected_of(plan: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def run_probe(reference: str, devices: Sequence[str], model_type: str, timeout: float) -> dict[str, Any]:
-    """Run SCRIPT once in ``reference`` and return what it found. ``devices``: see device_arguments.
+def run_probe(
+    reference: str, devices: Sequence[str], expected: Mapping[str, Any], timeout: float
+) -> dict[str, Any]:
+    """Run SCRIPT once in ``reference`` and return what it found.
+
+    ``devices``: see device_arguments. ``expected``: see expected_of. ``timeout``: seconds.
 
     Raises ProbeError with docker's own words.
     """
     name = "glm-probe-" + re.sub(r"[^0-9a-f]", "", reference.rpartition(":")[2])[:12]
     run(("docker", "rm", "--force", name), 60)
     argv = ["docker", "run", "--rm", "--name", name, "--network", "none", *devices]
-    argv += ["--entrypoint", "python3", reference, "-c", SCRIPT, model_type]
+    argv += ["--entrypoint", "python3", reference, "-c", SCRIPT, expected["model_type"]]
+    argv += [runtime.SCRIPT, runtime.KINDS[expected["vendor"]]]
     done = run(argv, timeout)
     for line in done.stdout.splitlines():
         if line.startswith("GLM-PROBE "):
@@ -138,9 +135,9 @@ def judge(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
             f"{found['render_nodes']} and {'a usable' if found['kfd'] else 'no usable'} /dev/kfd; look at the driver "
             "and at the groups of /dev/kfd and /dev/dri/renderD*"
         )
-    cuda = found.get("cuda")
-    if cuda and cuda["code"]:
-        problems.append(CUDA_CODES.get(cuda["code"], f"CUDA does not initialise: error {cuda['code']}"))
+    # Without its devices it cannot: one cause, one sentence.
+    if not problems:
+        problems += runtime.problems(found["runtime"], expected["vendor"], expected["gpus"])
     if found["import_error"]:
         problems.append(f"transformers cannot be imported in the image: {found['import_error']}")
     elif not found["known"]:

@@ -148,6 +148,7 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.glm.fleet.plugins.module_utils import _host_probe as probe
+from ansible_collections.glm.fleet.plugins.module_utils import _host_runtime as runtime
 from ansible_collections.glm.fleet.plugins.module_utils._host_docker import DockerError, Engine, docker_facts
 from ansible_collections.glm.fleet.plugins.module_utils._host_facts import Gatherer
 from ansible_collections.glm.fleet.plugins.module_utils._host_pull import PullJob
@@ -283,6 +284,7 @@ class EngineImage:
             "gpus": [gpu.get("uuid") for gpu in facts["gpus"]],
             "cdi": facts["cdi"]["specs"],
             "expected": expected,
+            "scripts": [probe.SCRIPT, runtime.SCRIPT],
         }
         key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
         notes = Path(self.plan["paths"]["data"]) / "state" / f"probe-{self.digest.partition(':')[2][:12]}.json"
@@ -293,9 +295,7 @@ class EngineImage:
             return {"cached": False}
         try:
             devices = probe.device_arguments(self.plan)
-            found = probe.run_probe(
-                self.reference, devices, expected["model_type"], self.module.params["probe_timeout"]
-            )
+            found = probe.run_probe(self.reference, devices, expected, self.module.params["probe_timeout"])
         except probe.ProbeError as error:
             self.module.fail_json(
                 msg=f"image: expected {self.name} to run with {', '.join(self.device_names())}, but {error}. Check "

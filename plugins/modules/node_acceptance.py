@@ -62,9 +62,13 @@ options:
     type: bool
     default: true
   timeout:
-    description: Seconds that each command may take.
+    description: Seconds that each command may take; to initialise CUDA or HIP on every GPU may take three times that.
     type: int
     default: 60
+  probe_timeout:
+    description: Seconds that the container may take, whose image may lie on a slow disk.
+    type: int
+    default: 600
 attributes:
   check_mode:
     support: full
@@ -133,6 +137,7 @@ ARGUMENTS = {
     "report": {"type": "path"},
     "fail": {"type": "bool", "default": True},
     "timeout": {"type": "int", "default": 60},
+    "probe_timeout": {"type": "int", "default": 600},
 }
 
 
@@ -165,7 +170,7 @@ def measure(module: AnsibleModule) -> dict:
         except (OSError, UrlError) as error:
             measured["network"] = f"{params['network_url']}: {error}"
     if params["container"] and params["plan"]["runtime"]["kind"] == "container":
-        measured["container"] = inside(params["plan"], params["timeout"])
+        measured["container"] = inside(params["plan"], params["probe_timeout"])
     return measured
 
 
@@ -175,12 +180,13 @@ def inside(plan: dict, timeout: float) -> object:
     try:
         if Engine().inspect_image(reference) is None:
             return None
-        found = probe.run_probe(reference, probe.device_arguments(plan), plan["model"]["model_type"], timeout)
+        expected = probe.expected_of(plan)
+        found = probe.run_probe(reference, probe.device_arguments(plan), expected, timeout)
     except DockerError:
         return None
     except probe.ProbeError as error:
         return {"problem": str(error)}
-    return {"found": found, "problems": probe.judge(found, probe.expected_of(plan))}
+    return {"found": found, "problems": probe.judge(found, expected)}
 
 
 def main() -> None:

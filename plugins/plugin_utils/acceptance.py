@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypedDict
 
+from ansible_collections.glm.fleet.plugins.module_utils import _host_runtime as runtime
 from ansible_collections.glm.fleet.plugins.plugin_utils import host_checks, platforms
 
 
@@ -153,22 +154,16 @@ def _xid(entry: Mapping[str, Any]) -> str:
 
 
 def _runtime(gathered: Gathered, plan: Mapping[str, Any]) -> Check:
-    """CUDA or HIP on the host; nvidia-smi looks fine with a fabric that is down."""
-    answer, count = gathered["health"]["runtime"], plan["accelerator"]["count"]
-    kind = "CUDA" if plan["accelerator"]["vendor"] == "nvidia" else "HIP"
-    expected = f"{kind} to initialise with {count} GPUs"
+    """CUDA or HIP on the host, on every GPU; nvidia-smi looks fine with a fabric that is down."""
+    answer, count, vendor = gathered["health"]["runtime"], plan["accelerator"]["count"], plan["accelerator"]["vendor"]
+    expected = f"{runtime.name(vendor)} to initialise on {count} GPUs"
     if answer is None:
-        return _check("runtime", None, expected, f"no {kind} library on the host; the image is asked instead")
-    if "problem" in answer:
-        return _check(
-            "runtime", False, expected, answer["problem"], "reboot the node; if that does not help, " + SEND_BACK
-        )
-    if answer["code"]:
-        hint = "802 is a fabric that is not up, 803 and 804 a driver too old" if kind == "CUDA" else "look at dmesg"
-        return _check(
-            "runtime", False, expected, f"error {answer['code']} ({hint})", "bring fabric and driver up first"
-        )
-    return _check("runtime", answer["gpus"] == count, expected, f"{answer['gpus']} GPUs", SEND_BACK)
+        return _check("runtime", None, expected, f"no {runtime.name(vendor)} library; the image is asked instead")
+    wrong = runtime.problems(answer, vendor, count)
+    if not wrong:
+        return _check("runtime", True, expected, runtime.tried(answer))
+    remedy = f"bring driver and fabric up, or reboot the node; if that does not help, {SEND_BACK}"
+    return _check("runtime", False, expected, wrong[0], remedy)
 
 
 def _fabric_manager(gathered: Gathered, _plan: Mapping[str, Any]) -> Check:

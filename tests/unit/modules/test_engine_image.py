@@ -338,7 +338,7 @@ def test_a_replica_is_probed_with_its_own_gpus(
     engine: DockerApi, run_module: Any, fake_command: Callable[..., Path], tmp_path: Path
 ) -> None:
     engine.images.update({f"vllm/vllm-openai@{DIGEST}": "sha256:1", "vllm/vllm-openai:v0.32.0": "sha256:1"})
-    four = {**GOOD, "gpus": 4, "cuda": {"code": 0, "gpus": 4}}
+    four = {**GOOD, "gpus": 4, "runtime": {"code": 0, "gpus": 4, "devices": [0] * 4}}
     fake_command("docker", f"echo 'GLM-PROBE {json.dumps(four)}'")
     shared = plan(tmp_path, devices=[f"nvidia.com/gpu={index}" for index in range(4, 8)])
     shared["accelerator"]["indices"] = [4, 5, 6, 7]
@@ -378,16 +378,19 @@ def test_amd_containers_get_nodes_numeric_groups_and_options() -> None:
         ({}, None),
         ({"render_nodes": 7}, "expected 8 render nodes and a usable /dev/kfd inside the container, found 7"),
         ({"kfd": False}, "found 8 and no usable /dev/kfd"),
+        ({"runtime": {"code": 0, "gpus": 8, "devices": [0] * 8}}, None),
+        ({"runtime": {"code": 100, "gpus": 0, "devices": []}}, "HIP sees no device"),
+        ({"runtime": {"code": 0, "gpus": 8, "devices": [0] * 7 + [719]}}, "does not initialise on GPU 7 (error 719)"),
     ],
 )
 def test_judgement_of_amd_devices(change: dict[str, Any], message: str | None) -> None:
-    found = {**GOOD, "gpus": None, "cuda": None, "render_nodes": 8, "kfd": True, **change}
+    found = {**GOOD, "gpus": None, "runtime": None, "render_nodes": 8, "kfd": True, **change}
     problems = probe.judge(found, {**EXPECTED, "vendor": "amd"})
     assert (problems == []) if message is None else (len(problems) == 1 and message in problems[0])
 
 
-GOOD = {"gpus": 8, "nvidia_smi": "", "cuda": {"code": 0, "gpus": 8}, "transformers": "5.2.0", "known": True,
-        "import_error": None}  # fmt: skip
+GOOD = {"gpus": 8, "nvidia_smi": "", "runtime": {"code": 0, "gpus": 8, "devices": [0] * 8},
+        "transformers": "5.2.0", "known": True, "import_error": None}  # fmt: skip
 EXPECTED = {"gpus": 8, "vendor": "nvidia", "model_type": "glm_moe_dsa", "min_transformers": "5.2.0"}
 
 
@@ -397,8 +400,11 @@ EXPECTED = {"gpus": 8, "vendor": "nvidia", "model_type": "glm_moe_dsa", "min_tra
         ({}, None),
         ({"gpus": 7, "nvidia_smi": "GPU 0: …"}, "expected 8 GPUs inside the container, found 7"),
         ({"gpus": None, "nvidia_smi": "No such file or directory: 'nvidia-smi'"}, "found 0 (nvidia-smi -L: No such"),
-        ({"cuda": {"code": 802, "gpus": 0}}, "CUDA error 802, system not yet initialised"),
-        ({"cuda": {"code": 46, "gpus": 0}}, "CUDA does not initialise: error 46"),
+        ({"runtime": None}, None),
+        ({"runtime": {"code": 0, "gpus": 8, "devices": [0, 46, None, 0, 0, 0, 0, 0]}}, None),
+        ({"runtime": {"code": 802, "gpus": 0, "devices": []}}, "CUDA error 802, system not yet initialised"),
+        ({"runtime": {"code": 46, "gpus": 0, "devices": []}}, "CUDA does not initialise: error 46"),
+        ({"runtime": {"problem": "timed out"}}, "CUDA does not answer: timed out"),
         ({"known": False, "transformers": "4.57.1"}, "4.57.1 in the image does not know model_type glm_moe_dsa"),
         ({"transformers": "5.1.9"}, "expected transformers 5.2.0 or newer in the image, found 5.1.9"),
         ({"import_error": "ImportError: libtorch"}, "cannot be imported in the image: ImportError: libtorch"),
@@ -412,10 +418,16 @@ def test_judgement_of_a_probe(change: dict[str, Any], message: str | None) -> No
 def test_the_probes_script_runs_in_a_plain_python(fake_command: Callable[..., Path]) -> None:
     fake_command("nvidia-smi", 'printf "GPU 0: NVIDIA B200 (UUID: a)\\nGPU 1: NVIDIA B200 (UUID: b)\\n"')
     argv = [sys.executable, "-c", probe.SCRIPT, "glm_moe_dsa"]
-    done = subprocess.run(argv, capture_output=True, text=True, check=True)
-    found = json.loads(done.stdout.partition("GLM-PROBE ")[2])
-    assert found["gpus"] == 2
-    assert found["known"] is True or "transformers" in found["import_error"]
+
+    def found(*asked: str) -> dict[str, Any]:
+        done = subprocess.run([*argv, *asked], capture_output=True, text=True, check=True)
+        answer: dict[str, Any] = json.loads(done.stdout.partition("GLM-PROBE ")[2])
+        return answer
+
+    answer = found("print('noise'); print('{\"code\": 0}')", "cuda")
+    assert answer["gpus"] == 2 and answer["runtime"] == {"code": 0}
+    assert answer["known"] is True or "transformers" in answer["import_error"]
+    assert "ended with -11" in found("import os; os.kill(os.getpid(), 11)", "cuda")["runtime"]["problem"]
 
 
 def test_versions_compare_by_number() -> None:

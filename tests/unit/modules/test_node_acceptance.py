@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ def sound() -> dict[str, Any]:
             "dkms": [],
             "kernels": {"6.8.0-60-generic": True},
             "secure_boot": False,
-            "runtime": {"code": 0, "gpus": 8},
+            "runtime": {"code": 0, "gpus": 8, "devices": [0] * 8},
             "iommu": {"groups": 40, "translating": False, "arguments": ["iommu=pt"]},
             "acs_bridges": 0,
             "peermem": True,
@@ -107,9 +108,15 @@ BROKEN = [
     ("health.flavour", "proprietary", "kernel module", "the open kernel modules.* B200, found the proprietary ones"),
     ("health.units", {"nvidia-fabricmanager": "absent"}, "fabric manager", "it runs, for 2 NVSwitches, found absent"),
     ("health.units", {"nvidia-fabricmanager": "failed"}, "fabric manager", "nvlsm and the module ib_umad"),
-    ("health.runtime", {"code": 802, "gpus": 0}, "runtime", "error 802 .802 is a fabric that is not up"),
-    ("health.runtime", {"problem": "Segmentation fault"}, "runtime", "found Segmentation fault"),
-    ("health.runtime", {"code": 0, "gpus": 7}, "runtime", "with 8 GPUs, found 7 GPUs"),
+    ("health.runtime", {"code": 802, "gpus": 0, "devices": []}, "runtime", "error 802, system not yet initialised"),
+    ("health.runtime", {"problem": "its process ended with -11"}, "runtime", "CUDA does not answer: .* with -11"),
+    ("health.runtime", {"code": 0, "gpus": 7, "devices": [0] * 7}, "runtime", "on 8 GPUs, found CUDA sees 7 GPUs"),
+    (
+        "health.runtime",
+        {"code": 0, "gpus": 8, "devices": [0, 0, 0, 0, 0, 999, 0, None]},
+        "runtime",
+        "found CUDA does not initialise on GPU 5 .error 999.",
+    ),
     (
         "health.packages",
         {"nvidia-fabricmanager": {"version": "580.105.08-1", "held": False}},
@@ -146,7 +153,7 @@ def test_a_broken_node_is_named_with_evidence_and_remedy(path: str, value: Any, 
     ("path", "value", "check", "found"),
     [
         ("health.xids", None, "kernel log", "cannot be read"),
-        ("health.runtime", None, "runtime", "no CUDA library on the host"),
+        ("health.runtime", None, "runtime", "no CUDA library; the image is asked"),
         ("measured.container", None, "container", "the image is not on the host yet"),
         ("health.peermem", False, "GPU direct", "not loaded"),
         ("health.iommu", {"groups": 9, "translating": True, "arguments": []}, "peer transfers", "translates DMA"),
@@ -334,9 +341,20 @@ def test_download_speed_is_measured(download: str) -> None:
     assert health.download_speed(download, 5) > 0
 
 
-def test_cuda_is_asked_in_a_process_of_its_own() -> None:
-    """No machine that runs these tests has the library; a driver that answers is the device machine's test."""
-    assert health.initialise("amd", 30) is None
+def test_the_image_gets_the_time_that_its_disk_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[float] = []
+
+    def run_probe(reference: str, devices: Any, expected: Any, timeout: float) -> dict[str, Any]:
+        given.append(timeout)
+        raise node_acceptance.probe.ProbeError("docker run ended with 125")
+
+    monkeypatch.setattr(node_acceptance.probe, "run_probe", run_probe)
+    monkeypatch.setattr(node_acceptance.Engine, "inspect_image", lambda self, reference: {"Id": "sha256:1"})
+    plan = {**PLAN, "model": {"model_type": "glm_moe_dsa"}}
+    params = {"measure_disk": False, "network_url": None, "container": True, "plan": plan, "timeout": 60}
+    module: Any = types.SimpleNamespace(params={**params, "probe_timeout": 600}, check_mode=False)
+    assert node_acceptance.measure(module)["container"] == {"problem": "docker run ended with 125"}
+    assert given == [600]
 
 
 @pytest.mark.parametrize("name", ["mi300x_8_static", "mi300x_8_static_rocm7"])
