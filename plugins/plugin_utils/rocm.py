@@ -26,7 +26,10 @@ _KEY = f"{_REPOSITORY}/rocm/rocm.gpg.key"
 
 
 class Work(host_driver.Work):
-    """What has to be done. ``upgrade``: installed packages to bring to the wanted release. ``origins``: by package."""
+    """What has to be done. ``upgrade``: installed packages to bring to the wanted release. ``origins``: by package.
+
+    ``toolkit``: what the version of the container toolkit has to begin with.
+    """
 
     upgrade: list[str]
     origins: dict[str, str]
@@ -36,14 +39,15 @@ class Work(host_driver.Work):
     groups: list[str]
     grants: list[dict[str, str]]
     cdi: bool
+    toolkit: str
 
 
 def work(facts: Mapping[str, Any], wanted: Mapping[str, Any], host: str) -> Work:
     """The work on a host.
 
     ``facts``: gpu_facts with the subsets system, gpu, cdi and drivers. ``wanted``: ``{driver, rocm, image_rocm,
-    change_driver, unlisted_allowed, secure_boot_ready, driver_packages, tool_packages, toolkit, users, origin}``, the
-    role's variables.
+    change_driver, unlisted_allowed, secure_boot_ready, driver_packages, tool_packages, toolkit, toolkit_version, users,
+    origin}``, the role's variables.
     """
     # Ansible asks for the role's defaults, which name the repositories, before the role has described the host.
     lacking = sorted({"distribution", "pci", "cdi", "drivers"} - set(facts))
@@ -76,7 +80,11 @@ def work(facts: Mapping[str, Any], wanted: Mapping[str, Any], host: str) -> Work
         "driver": str(running) if adopt else target,
         "problems": [f"{host}, rocm: {text}." for text in problems],
         "packages": packages,
-        "upgrade": [] if adopt or there else [name for name in wanted["driver_packages"] if name in installed],
+        "upgrade": [
+            *([] if adopt or there else [name for name in wanted["driver_packages"] if name in installed]),
+            *([TOOLKIT] if _other_toolkit(facts, wanted) else []),
+        ],
+        "toolkit": _wanted_toolkit(wanted),
         "origins": {name: wanted["origin"] for name in packages if name in vendors},
         "repositories": _repositories(facts, wanted, adopt=adopt),
         "load": load,
@@ -92,8 +100,19 @@ def _nothing(problem: str) -> Work:
     return {
         "platform": "", "adopt": True, "driver": "", "problems": [problem], "packages": [], "upgrade": [],
         "origins": {}, "repositories": [], "load": False, "answers": False, "unbuilt": [], "groups": [], "grants": [],
-        "cdi": False,
+        "cdi": False, "toolkit": "",
     }  # fmt: skip
+
+
+def _wanted_toolkit(wanted: Mapping[str, Any]) -> str:
+    """The version that the toolkit has to begin with, as apt's pins have it; empty for any."""
+    return str(wanted["toolkit_version"]) if wanted["toolkit"] else ""
+
+
+def _other_toolkit(facts: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """The version of an installed toolkit that is not the wanted one; empty when there is nothing to move."""
+    version = str(facts["drivers"]["packages"].get(TOOLKIT, {}).get("version", ""))
+    return "" if version.startswith(_wanted_toolkit(wanted)) else version
 
 
 def _running(facts: Mapping[str, Any]) -> Optional[str]:
@@ -275,6 +294,12 @@ def unproven(facts: Mapping[str, Any], done: Mapping[str, Any], host: str) -> li
             f"{'; '.join(closed)}. "
             "Next: udevadm trigger --subsystem-match=drm --subsystem-match=kfd, or look for another rule in "
             "/etc/udev/rules.d."
+        )
+    toolkit = str(facts["drivers"]["packages"].get(TOOLKIT, {}).get("version", ""))
+    if not toolkit.startswith(done["toolkit"]):
+        problems.append(
+            f"{host}, rocm: expected {TOOLKIT} {done['toolkit']} (rocm_toolkit_version), found {toolkit or 'none'}. "
+            "Next: set rocm_toolkit_version to one that AMD's repository has (apt-cache policy on the host), or to ''."
         )
     stale = [spec for spec in facts["cdi"]["specs"] if spec["kind"] == CDI_KIND and spec["lost"]]
     if stale:

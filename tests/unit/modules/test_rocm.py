@@ -19,6 +19,7 @@ WANTED: dict[str, Any] = {
     "driver_packages": ["amdgpu-dkms", "amdgpu-dkms-firmware"],
     "tool_packages": ["amd-smi-lib"],
     "toolkit": True,
+    "toolkit_version": "",
     "users": [],
     "origin": "repo.radeon.com",
 }
@@ -124,6 +125,19 @@ def test_a_change_replaces_the_packages_and_not_under_what_serves() -> None:
         gathered["gpus"][index]["memory_used_mib"] = 150000
     assert work(gathered)["problems"] == []
     assert "found memory in use on 2, 3" in refusal(gathered, change_driver=True)
+
+
+def test_a_toolkit_of_another_version_is_moved_and_looked_at() -> None:
+    gathered = facts(module="6.14.14")
+    gathered["drivers"]["packages"]["amd-container-toolkit"] = {"version": "1.2.0-1", "held": True}
+    assert work(gathered)["upgrade"] == work(gathered, toolkit_version="1.2.0")["upgrade"] == []
+    assert work(gathered, toolkit_version="1.3.0", toolkit=False)["upgrade"] == []
+    made = work(gathered, toolkit_version="1.3.0")
+    assert made["adopt"] and made["upgrade"] == ["amd-container-toolkit"]
+    problem = rocm.unproven(gathered, made, "gpu-3")
+    assert len(problem) == 1 and "expected amd-container-toolkit 1.3.0" in problem[0] and "found 1.2.0-1" in problem[0]
+    gathered["drivers"]["packages"]["amd-container-toolkit"]["version"] = "1.3.0-1"
+    assert rocm.unproven(gathered, made, "gpu-3") == []
 
 
 def test_a_driver_that_was_installed_and_not_loaded_is_loaded_by_the_next_run() -> None:
