@@ -151,5 +151,6 @@ def problems(answer: Optional[Mapping[str, Any]], vendor: str, count: int) -> li
 def tried(answer: Mapping[str, Any]) -> str:
     """How much of the answer was proven."""
     done = sum(code == 0 for code in answer["devices"])
-    left = f", {len(answer['devices']) - done} in use and left alone" if done < len(answer["devices"]) else ""
-    return f"{answer['gpus']} GPUs, initialised on {done}{left}"
+    left = len(answer["devices"]) - done
+    text = f"initialised on {done} of {answer['gpus']} GPUs"
+    return f"{text}; {left} may be in use and were left alone" if left else text

@@ -57,7 +57,7 @@ def test_each_idle_gpu_is_given_a_context(library: Library, fake_command: Callab
     answer = health.initialise("nvidia", 60)
     assert answer == {"code": 0, "gpus": 4, "devices": [0, 0, None, 0]}
     assert runtime.problems(answer, "nvidia", 4) == []
-    assert runtime.tried(answer) == "4 GPUs, initialised on 3, 1 in use and left alone"
+    assert runtime.tried(answer) == "initialised on 3 of 4 GPUs; 1 may be in use and were left alone"
 
 
 def test_a_gpu_without_a_context_is_named(library: Library, fake_command: Callable[..., Path]) -> None:
