@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import shlex
 import socket
 from collections.abc import Collection, Iterator, Mapping
@@ -65,6 +66,7 @@ def docker_facts(timeout: float = 30) -> tuple[dict[str, Any], Optional[str]]:
         "live_restore": None,
         "log_driver": None,
         "image_store": None,
+        "images": 0,
         "containers": [],
         "packages": installed_packages(PACKAGES, timeout),
     }
@@ -87,6 +89,7 @@ def docker_facts(timeout: float = 30) -> tuple[dict[str, Any], Optional[str]]:
         live_restore=data.get("LiveRestoreEnabled"),
         log_driver=data.get("LoggingDriver"),
         image_store="containerd" if _has_containerd_store(data) else data.get("Driver"),
+        images=int(data.get("Images") or 0),
     )
     names = run(("docker", "ps", "--format", "{{.Names}}"), timeout)
     facts["containers"] = sorted(names.stdout.split())
@@ -153,7 +156,8 @@ def put_back(keys: Collection[str], before: Mapping[str, Any], after: Mapping[st
 def not_in_effect(wanted: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
     """Keys of daemon.json that the running engine demonstrably does not follow (it was never told to)."""
     keys = []
-    if (wanted.get("features") or {}).get("cdi") and not facts["cdi"]:
+    cdi_off = (wanted.get("features") or {}).get("cdi") and not facts["cdi"]
+    if cdi_off or (_own_store(wanted) and facts["image_store"] == "containerd"):
         keys.append("features")
     running = {mirror.rstrip("/") for mirror in facts["mirrors"]}
     if {mirror.rstrip("/") for mirror in wanted.get("registry-mirrors") or []} - running:
@@ -170,12 +174,37 @@ def not_in_effect(wanted: Mapping[str, Any], facts: Mapping[str, Any]) -> list[s
 def needs_restart(keys: list[str], facts: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """Those of ``keys`` that a reload does not bring into effect.
 
-    ``features`` that only switch on CDI in an engine that has CDI on anyway (Docker 28.3 and newer) need nothing.
+    ``features`` that only say what the engine does anyway need nothing: CDI (on since Docker 28.3), and no containerd
+    image store.
     """
     left = [key for key in keys if key not in RELOADABLE]
-    if "features" in left and facts["cdi"] and set(wanted.get("features") or {}) <= {"cdi"}:
+    same = {"cdi"} if facts["cdi"] else set()
+    if _own_store(wanted) and facts["image_store"] != "containerd":
+        same.add("containerd-snapshotter")
+    if "features" in left and set(wanted.get("features") or {}) <= same:
         left.remove("features")
     return left
+
+
+def _own_store(wanted: Mapping[str, Any]) -> bool:
+    """Whether images are to lie in Docker's data-root and not in containerd's folder."""
+    return (wanted.get("features") or {}).get("containerd-snapshotter") is False
+
+
+def image_folder(facts: Mapping[str, Any], root: Path = Path("/")) -> Path:
+    """Where images are unpacked: Docker's data-root, or containerd's root (containerd-config.toml(5)).
+
+    Docker 29 and newer keep images with containerd on hosts that never had an older one; data-root does not move those
+    (docs.docker.com/engine/storage/containerd).
+    """
+    if facts["image_store"] != "containerd":
+        return Path(facts["root_dir"] or "/var/lib/docker")
+    try:
+        text = (root / "etc/containerd/config.toml").read_text("utf-8", "replace")
+    except OSError:
+        text = ""
+    named = re.search(r"""^root\s*=\s*["']([^"']+)["']""", text, re.MULTILINE)
+    return Path(named[1] if named else "/var/lib/containerd")
 
 
 def unit_flags(show: str, environment: Mapping[str, str]) -> list[str]:

@@ -15,6 +15,7 @@ import os
 import platform
 import re
 import struct
+import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -31,6 +32,20 @@ SUBSETS = ("system", "gpu", "cdi", "docker", "disks")
 EXTRA_SUBSETS = ("drivers",)
 FABRIC_POLL_SECONDS = 5.0
 _CAP_SYS_RESOURCE = 24
+# In a process of its own: whoever asks a network file system that has gone waits for ever, or gets ESTALE.
+_SPACE = """
+import json, os, sys
+path = os.path.abspath(sys.argv[1])
+while True:
+    try:
+        os.stat(path)
+        break
+    except (FileNotFoundError, NotADirectoryError):
+        path = os.path.dirname(path)
+status = os.statvfs(path)
+size, free = status.f_blocks * status.f_frsize, status.f_bavail * status.f_frsize
+print(json.dumps({"real": os.path.realpath(path), "size_bytes": size, "free_bytes": free}))
+"""
 
 
 class Gatherer:
@@ -221,6 +236,7 @@ class Gatherer:
             (("amd-smi", "static", "--asic", "--bus", "--vram", "--driver", "--json"), gpu.parse_amd_smi),
             (("rocm-smi", *gpu.ROCM_SMI_OPTIONS, "--json"), gpu.parse_rocm_smi),
         )
+        complaints = []
         for argv, parse in tools:
             if which(argv[0]) is None:
                 continue
@@ -230,7 +246,7 @@ class Gatherer:
             except (ValueError, AttributeError, TypeError) as error:
                 # rocm-smi says what it lacks, prints nothing, and ends well.
                 said = query.evidence() if not query.ok or not query.stdout.strip().startswith(("{", "[")) else ""
-                self.problem("driver", f"{argv[0]}: {said or error}")
+                complaints.append(f"{argv[0]}: {said or error}")
                 continue
             facts["gpu_source"] = argv[0]
             self._add_used_memory(facts["gpus"])
@@ -239,6 +255,9 @@ class Gatherer:
             if missing > 0:
                 self.problem("gpu", f"{missing} GPUs are on the PCI bus but {argv[0]} does not show them")
             return
+        # One tool that is broken says nothing of the driver while another describes the boards.
+        for complaint in complaints:
+            self.problem("driver", complaint)
 
     def _add_used_memory(self, gpus: list[dict[str, Any]]) -> None:
         """``amd-smi static`` leaves it out; the driver tells it (gpu/amdgpu/driver-misc.rst in the kernel)."""
@@ -288,25 +307,20 @@ class Gatherer:
         return {"docker": facts}
 
     def disks(self) -> dict[str, Any]:
-        """The mount that holds each asked path, or will hold it once it is made, and its free bytes."""
+        """The mount that holds each asked path, or will hold it once it is made, and its free bytes.
+
+        A path whose file system does not answer is left out, and named in ``errors``.
+        """
         mounts = self._mounts()
         disks = []
         for path in self.paths:
-            existing = Path(path)
-            while not existing.exists() and existing != existing.parent:
-                existing = existing.parent
-            status = os.statvfs(existing)
-            mount = _mount_of(str(existing.resolve()), mounts)
-            disks.append(
-                {
-                    "path": path,
-                    "mount": mount[1],
-                    "device": mount[0],
-                    "filesystem": mount[2],
-                    "size_bytes": status.f_blocks * status.f_frsize,
-                    "free_bytes": status.f_bavail * status.f_frsize,
-                }
-            )
+            asked = run((sys.executable, "-I", "-S", "-c", _SPACE, path), self.timeout)
+            if not asked.ok:
+                self.problem("disk", f"{path}: {asked.evidence()}")
+                continue
+            space = json.loads(asked.stdout)
+            device, mount, filesystem = _mount_of(space.pop("real"), mounts)
+            disks.append({"path": path, "mount": mount, "device": device, "filesystem": filesystem, **space})
         return {"disks": disks}
 
     def _mounts(self) -> list[tuple[str, str, str]]:

@@ -31,6 +31,8 @@ from ansible_collections.glm.fleet.plugins.module_utils._host_dpkg import instal
 # docs.nvidia.com/deploy/xid-errors: these name the program that used the GPU, not the board.
 APPLICATION_XIDS = frozenset({13, 31, 32, 43, 45, 68, 69, 109})
 _XID = re.compile(r"NVRM: Xid \(PCI:(?P<bus>[0-9a-fA-F:.]+)\): (?P<xid>\d+)(?P<rest>.*)")
+# NVSwitches; links that went down for good. Non-fatal ones are retried by the hardware (Fabric Manager User Guide).
+_SXID = re.compile(r"SXid \(PCI:(?P<bus>[0-9a-fA-F:.]+)\): (?P<sxid>\d+), Fatal")
 _AMD_FATAL = re.compile(
     r"amdgpu (?P<bus>[0-9a-f:.]+):.*?(?P<text>uncorrectable hardware errors?|GPU reset begin|ring \S+ timeout)"
 )
@@ -103,16 +105,21 @@ def _number(value: Any) -> Optional[int]:
 def parse_xids(lines: Iterable[str]) -> list[dict[str, Any]]:
     """Errors that the drivers wrote to the kernel log: ``[{xid, bus_id, count, application, line}]``, one per kind.
 
-    ``line`` is the last of them. AMD's driver has no numbers: its ``xid`` is the text.
+    ``line`` is the last of them. AMD's driver has no numbers: its ``xid`` is the text. NVSwitches have numbers of their
+    own: theirs is a text too.
     """
     found: dict[tuple[str, str], dict[str, Any]] = {}
     entry: dict[str, Any]
     for line in lines:
         match = _XID.search(line)
+        switch = _SXID.search(line)
         amd = None if match else _AMD_FATAL.search(line)
         if match:
             number, bus = match["xid"], match["bus"]
             entry = {"xid": int(number), "application": int(number) in APPLICATION_XIDS}
+        elif switch:
+            number, bus = f"fatal SXid {switch['sxid']}", switch["bus"]
+            entry = {"xid": number, "application": False}
         elif amd:
             number, bus = amd["text"], amd["bus"]
             entry = {"xid": number, "application": False}

@@ -204,6 +204,14 @@ class Daemon:
         if not self.facts["running"]:
             return "started"
         restart = docker.needs_restart(keys, self.facts, config)
+        if "data-root" in restart and self.facts["containers"]:
+            self.fail(
+                "expected no running containers, as dockerd would forget them with its data-root, and they would keep "
+                f"their GPUs; found these: {', '.join(self.facts['containers'])}. Nothing was changed, and a permitted "
+                "restart does not help. Next: drain this host and stop them.",
+                keys=keys,
+                containers=self.facts["containers"],
+            )
         if restart and self.restart_refused():
             self.fail(
                 f"expected no running containers, as dockerd has to be restarted for {', '.join(restart)} to take "

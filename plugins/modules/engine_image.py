@@ -149,7 +149,12 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.glm.fleet.plugins.module_utils import _host_probe as probe
 from ansible_collections.glm.fleet.plugins.module_utils import _host_runtime as runtime
-from ansible_collections.glm.fleet.plugins.module_utils._host_docker import DockerError, Engine, docker_facts
+from ansible_collections.glm.fleet.plugins.module_utils._host_docker import (
+    DockerError,
+    Engine,
+    docker_facts,
+    image_folder,
+)
 from ansible_collections.glm.fleet.plugins.module_utils._host_facts import Gatherer
 from ansible_collections.glm.fleet.plugins.module_utils._host_pull import PullJob
 from ansible_collections.glm.fleet.plugins.module_utils._host_registry import DIGEST, RegistryError, resolve
@@ -265,7 +270,7 @@ class EngineImage:
         """Refuse before the pull: Docker finds out only after downloading, with "no space left on device"."""
         needed = (self.plan.get("disk") or {}).get("image_bytes") or 0
         facts, _problem = docker_facts()
-        root = Path(facts["root_dir"] or "/var/lib/docker")
+        root = image_folder(facts)
         free = shutil.disk_usage(root if root.exists() else "/").free
         if free < needed:
             self.module.fail_json(

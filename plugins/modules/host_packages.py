@@ -133,10 +133,12 @@ from typing import NoReturn
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.glm.fleet.plugins.module_utils._host_apt import parse_origins, parse_policies, strangers
-from ansible_collections.glm.fleet.plugins.module_utils._host_commands import run, which
+from ansible_collections.glm.fleet.plugins.module_utils._host_commands import CommandResult, run, which
 from ansible_collections.glm.fleet.plugins.module_utils._host_dpkg import installed_packages
 
 LISTS = Path("/var/lib/apt/lists")
+LOCKED = ("Could not get lock", "Unable to lock")
+LOCK_POLL_SECONDS = 2
 ENVIRONMENT = {"DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_SUSPEND": "1", "APT_LISTCHANGES_FRONTEND": "none"}
 
 
@@ -272,8 +274,17 @@ class Installer:
         moves = self.module.params["upgrade"] or self.module.params["removes"]
         return ("--allow-downgrades", "--allow-change-held-packages") if moves else ("--no-upgrade",)
 
+    def patient(self, argv: tuple) -> CommandResult:
+        """Run apt; wait as long as another apt has the lock of its lists, which DPkg::Lock::Timeout does not cover."""
+        deadline = time.monotonic() + self.module.params["lock_timeout"]
+        while True:
+            done = run(argv, self.module.params["timeout"], ENVIRONMENT)
+            if done.ok or not any(words in done.stderr for words in LOCKED) or time.monotonic() >= deadline:
+                return done
+            time.sleep(LOCK_POLL_SECONDS)
+
     def checked(self, argv: tuple, what: str) -> None:
-        done = run(argv, self.module.params["timeout"], ENVIRONMENT)
+        done = self.patient(argv)
         if not done.ok:
             self.fail(
                 f"expected apt to work, found that {what} failed with {done.rc}: {done.evidence(1200)}. Next: mend apt "

@@ -159,10 +159,16 @@ def disk(folder: Path) -> dict:
     return {"disk_write": speed["write_mb_s"], "disk_read": speed["read_mb_s"]}
 
 
-def measure(module: AnsibleModule) -> dict:
-    """What costs load: disk, network, a container. A measurement that failed is its error's text."""
+def measure(module: AnsibleModule, errors: list) -> dict:
+    """What costs load: disk, network, a container. A measurement that failed is its error's text.
+
+    ``errors`` of the facts: a disk that did not answer there is not waited for again.
+    """
     params, measured = module.params, {}
-    if params["measure_disk"] and not module.check_mode:
+    stuck = [error["message"] for error in errors if error["phase"] == "disk"]
+    if stuck:
+        measured["disk_write"] = stuck[0]
+    elif params["measure_disk"] and not module.check_mode:
         measured.update(disk(existing(Path(params["data_dir"]))))
     if params["network_url"]:
         try:
@@ -200,7 +206,8 @@ def main() -> None:
     gatherer = Gatherer(Path("/"), params["timeout"], [params["data_dir"]], params["fabric_wait"])
     facts = gatherer.gather(["system", "gpu", "cdi", "docker", "disks"])
     sound = health.Health(params["plan"]["accelerator"]["vendor"], timeout=params["timeout"]).gather()
-    module.exit_json(changed=False, gathered={"facts": facts, "health": sound, "measured": measure(module)})
+    measured = measure(module, facts["errors"])
+    module.exit_json(changed=False, gathered={"facts": facts, "health": sound, "measured": measured})
 
 
 if __name__ == "__main__":

@@ -67,6 +67,19 @@ def flat_tasks(tasks: list[dict]) -> list[dict]:
     return found
 
 
+def test_tasks_that_are_always_included_are_always_run() -> None:
+    """Tags of an include are not those of its tasks: with --tags nvidia they would be skipped in silence."""
+    plays = [play for path in PLAY_FILES for play in load(path) if "hosts" in play]
+    includes = [task for play in plays for part in ("pre_tasks", "tasks") for task in flat_tasks(play.get(part, []))]
+    always = [
+        ROOT / "playbooks" / task["ansible.builtin.include_tasks"]
+        for task in includes
+        if "always" in task.get("tags", []) and "ansible.builtin.include_tasks" in task
+    ]
+    assert always
+    assert [task["name"] for path in always for task in load(path) if task.get("tags") != ["always"]] == []
+
+
 @pytest.mark.parametrize("path", [*TASK_FILES, *PLAY_FILES], ids=lambda p: str(p.relative_to(ROOT)))
 def test_tasks_keep_the_rules(path: Path) -> None:
     for task in flat_tasks(load(path)):

@@ -16,7 +16,9 @@ CDI = {"features": {"cdi": True}}
 DEFAULTS = {"live-restore": True, "log-driver": "json-file", "log-opts": {"max-size": "100m"}}
 FACTS = {
     "cdi": True, "mirrors": [], "live_restore": True, "log_driver": "json-file", "root_dir": "/var/lib/docker",
+    "image_store": "overlay2",
 }  # fmt: skip
+OWN_STORE = {"features": {"cdi": True, "containerd-snapshotter": False}}
 
 
 def test_merge_keeps_what_is_there_and_adds_what_serving_needs() -> None:
@@ -53,11 +55,25 @@ def test_user_settings_win_over_the_file() -> None:
         (["features"], False, CDI, ["features"]),
         (["features"], True, CDI, []),
         (["features"], True, {"features": {"cdi": True, "containerd-snapshotter": True}}, ["features"]),
+        (["features"], True, OWN_STORE, []),
+        (["features"], False, OWN_STORE, ["features"]),
         (["data-root", "log-opts"], True, {}, ["data-root", "log-opts"]),
     ],
 )
 def test_which_keys_need_a_restart(keys: list[str], cdi: bool, wanted: dict[str, Any], restart: list[str]) -> None:
     assert docker.needs_restart(keys, {**FACTS, "cdi": cdi}, wanted) == restart
+
+
+def test_images_with_containerd_are_not_where_data_root_says(tmp_path: Path) -> None:
+    facts = {**FACTS, "image_store": "containerd"}
+    assert docker.not_in_effect(OWN_STORE, facts) == ["features"]
+    assert docker.needs_restart(["features"], facts, OWN_STORE) == ["features"]
+    assert docker.not_in_effect(OWN_STORE, FACTS) == docker.not_in_effect(CDI, facts) == []
+    assert docker.image_folder(FACTS, tmp_path) == Path("/var/lib/docker")
+    assert docker.image_folder(facts, tmp_path) == Path("/var/lib/containerd")
+    (tmp_path / "etc/containerd").mkdir(parents=True)
+    (tmp_path / "etc/containerd/config.toml").write_text('version = 3\n#root = "/no"\nroot = "/mnt/images"\n', "utf-8")
+    assert docker.image_folder(facts, tmp_path) == Path("/mnt/images")
 
 
 def test_engine_that_does_not_follow_its_file_is_noticed() -> None:
@@ -176,6 +192,14 @@ def test_a_restart_under_a_container_is_refused_before_anything_changes(host: Ho
     assert "docker_restart_allowed: true" in result["msg"]
     assert host.config.read_text("utf-8") == '{"debug": false}' and host.verbs() == []
     assert configure(restart_allowed=True)["action"] == "restarted"
+
+
+def test_the_place_of_containers_is_not_changed_under_them(host: Host, configure: Any) -> None:
+    host.set(containers="glm-serve-0\n", cdi=True)
+    result = configure(settings={**CDI, "data-root": "/data/docker"}, restart_allowed=True)
+    assert result["failed"] and "would forget them with its data-root" in result["msg"]
+    assert "found these: glm-serve-0" in result["msg"]
+    assert not host.config.exists() and host.verbs() == []
 
 
 def test_defaults_that_need_a_restart_wait_for_one_and_everything_else_goes_on(host: Host, configure: Any) -> None:

@@ -302,6 +302,16 @@ def test_no_room_for_the_image(engine: DockerApi, tmp_path: Path, run_module: An
     assert result["failed"] and "expected 1000000000.0 GB free" in result["msg"] and "docker_data_root" in result["msg"]
 
 
+def test_room_is_looked_for_where_containerd_keeps_images(
+    engine: DockerApi, tmp_path: Path, run_module: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = {"root_dir": str(tmp_path), "image_store": "containerd"}
+    monkeypatch.setattr(engine_image, "docker_facts", lambda: (facts, None))
+    huge = plan(tmp_path, disk={"image_bytes": 10**18})
+    result = run_module(engine_image.main, plan=huge, state="present", digest=DIGEST)
+    assert result["failed"] and "in /var/lib/containerd, found" in result["msg"]
+
+
 def test_check_mode_pulls_nothing(engine: DockerApi, tmp_path: Path, run_module: Any) -> None:
     result = run_module(engine_image.main, check=True, plan=plan(tmp_path), digest=DIGEST)
     assert result["changed"] and engine.images == {} and not (tmp_path / "run").exists()

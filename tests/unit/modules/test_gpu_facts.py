@@ -299,3 +299,32 @@ def test_merging_keeps_other_parts_and_forgets_mended_errors() -> None:
     known = {"gpus": [1], "cdi": {"a": 1}, "errors": [of_cdi, of_gpu]}
     fresh = {"cdi": {"a": 2}, "errors": []}
     assert merge(known, fresh) == {"gpus": [1], "cdi": {"a": 2}, "errors": [of_gpu]}
+
+
+def test_a_file_system_that_does_not_answer_is_named_and_the_others_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = str(tmp_path / "gone")
+    stale = "import sys, time\nif sys.argv[1].endswith('gone'): time.sleep(60)\n"
+    monkeypatch.setattr(host_facts, "_SPACE", stale + host_facts._SPACE)
+    facts = host_facts.Gatherer(paths=[gone, str(tmp_path)], timeout=1).gather(["disks"])
+    assert [disk["path"] for disk in facts["disks"]] == [str(tmp_path)]
+    assert facts["errors"] == [{"phase": "disk", "message": f"{gone}: no answer within 1 s"}]
+    monkeypatch.setattr(host_facts, "_SPACE", "raise OSError(116, 'Stale file handle')")
+    errors = host_facts.Gatherer(paths=[gone]).gather(["disks"])["errors"]
+    assert "Stale file handle" in errors[0]["message"]
+
+
+def test_a_broken_tool_says_nothing_while_the_other_describes_the_boards(
+    fake_command: Any, tmp_path: Path, fixture_text: Text
+) -> None:
+    (tmp_path / "rocm.json").write_text(fixture_text("amd/mi300x_8_rocm_smi.json"), "utf-8")
+    fake_command("amd-smi", "echo \"No module named 'amdsmi'\" >&2; exit 1")
+    (tmp_path / "sys/module/amdgpu").mkdir(parents=True)
+    for index in range(8):
+        pci_device(tmp_path, f"0000:{index:02x}:00.0", "0x1002", "0x74a1", "0x120000")
+    errors = host_facts.Gatherer(tmp_path).gather(["gpu"])["errors"]
+    assert [error["phase"] for error in errors] == ["driver"] and "amd-smi: No module" in errors[0]["message"]
+    fake_command("rocm-smi", f"cat {tmp_path}/rocm.json")
+    facts = host_facts.Gatherer(tmp_path).gather(["gpu"])
+    assert (facts["gpu_source"], len(facts["gpus"]), facts["errors"]) == ("rocm-smi", 8, [])

@@ -85,6 +85,27 @@ def test_refusals(apt: Path, run_module: Any, names: list[str], minimum: dict[st
     assert result["failed"] and message in result["msg"]
 
 
+def test_another_apt_that_reads_its_lists_is_waited_for(
+    apt: Path, run_module: Any, fake_command: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DPkg::Lock::Timeout is for dpkg's locks only."""
+    monkeypatch.setattr(host_packages, "LOCK_POLL_SECONDS", 0.05)
+    taken = apt.parent / "taken"
+    said = "E: Could not get lock /var/lib/apt/lists/lock. It is held by process 4711 (apt-get)"
+    calls = fake_command(
+        "apt-get",
+        f'if [ -e {taken} ]; then rm {taken}; echo "{said}" >&2; exit 100; fi\n'
+        f'case "$*" in *install*) echo "pciutils install installed 1:3.13" >> {apt.parent}/installed;; esac',
+    )
+    taken.touch()
+    assert not run_module(host_packages.main, names=["pciutils"], refresh_after=-1).get("failed")
+    assert [line.split()[2] for line in calls.read_text("utf-8").splitlines()][:2] == ["update", "update"]
+    (apt.parent / "installed").write_text("", "utf-8")
+    taken.touch()
+    refused = run_module(host_packages.main, names=["pciutils"], refresh_after=-1, lock_timeout=0)
+    assert refused["failed"] and "held by process 4711" in refused["msg"]
+
+
 def test_of_alternatives_the_one_that_is_there_will_do(apt: Path, run_module: Any) -> None:
     there = run_module(host_packages.main, names=["pciutils | curl"])
     assert (there["changed"], list(there["versions"])) == (False, ["curl"])

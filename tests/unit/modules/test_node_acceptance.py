@@ -234,8 +234,10 @@ def test_xids_of_programs_are_told_from_those_of_boards(fixture_text: Text) -> N
     assert [(row["xid"], row["bus_id"], row["count"], row["application"]) for row in found] == [
         (31, "0000:1b:00", 1, True),
         (79, "0000:52:00", 2, False),
+        ("fatal SXid 20034", "0000:86:00.0", 1, False),
     ]
     text = acceptance.failures(judged(changed("health.xids", found)))
+    assert "fatal SXid 20034 on 0000:86:00.0, 1 times" in text and "20009" not in text
     assert "found Xid 79 on 0000:52:00, 2 times" in text and "fallen off the bus" in text and "Xid 31" not in text
     assert judged(changed("health.xids", found[:1]))["ok"], "a program that crashed is no broken board"
 
@@ -353,7 +355,7 @@ def test_the_image_gets_the_time_that_its_disk_needs(monkeypatch: pytest.MonkeyP
     plan = {**PLAN, "model": {"model_type": "glm_moe_dsa"}}
     params = {"measure_disk": False, "network_url": None, "container": True, "plan": plan, "timeout": 60}
     module: Any = types.SimpleNamespace(params={**params, "probe_timeout": 600}, check_mode=False)
-    assert node_acceptance.measure(module)["container"] == {"problem": "docker run ended with 125"}
+    assert node_acceptance.measure(module, [])["container"] == {"problem": "docker run ended with 125"}
     assert given == [600]
 
 
