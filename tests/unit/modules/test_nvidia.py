@@ -17,15 +17,15 @@ WANTED: dict[str, Any] = {
     "toolkit": True,
     "toolkit_version": "1.18.1",
     "secure_boot_ready": False,
-    "driver_packages": {"open": ["nvidia-open"], "proprietary": ["cuda-drivers"]},
+    "driver_packages": {"open": ["nvidia-open", "nvidia-persistenced"], "proprietary": ["cuda-drivers"]},
 }
 
 
-def facts(device: str = "0x2901", running: str | None = None) -> dict[str, Any]:
+def facts(device: str = "0x2901", running: str | None = None, boards: int = 8, switches: int = 2) -> dict[str, Any]:
     """A B200 host with two kernels, without a driver unless ``running`` names one."""
     return {
-        "pci": {"gpus": [{"vendor": "nvidia", "device": device}] * 8, "nvswitches": 2},
-        "gpus": [{"index": index, "memory_used_mib": 0} for index in range(8)] if running else [],
+        "pci": {"gpus": [{"vendor": "nvidia", "device": device}] * boards, "nvswitches": switches},
+        "gpus": [{"index": index, "memory_used_mib": 0} for index in range(boards)] if running else [],
         "driver": {"version": running, "module_version": running, "library_version": None},
         "kernel": "6.8.0-60-generic",
         "distribution": {"id": "ubuntu", "version": "24.04"},
@@ -41,6 +41,12 @@ def facts(device: str = "0x2901", running: str | None = None) -> dict[str, Any]:
     }
 
 
+def install(gathered: dict[str, Any], version: str, *names: str) -> dict[str, Any]:
+    """The host with packages of that version."""
+    gathered["drivers"]["packages"].update({name: {"version": f"{version}-1", "held": False} for name in names})
+    return gathered
+
+
 def work(gathered: dict[str, Any], **wanted: Any) -> nvidia.Work:
     return nvidia.work(gathered, {**WANTED, **wanted}, "gpu-3")
 
@@ -49,9 +55,11 @@ def test_a_host_without_a_driver_gets_one_with_all_that_goes_with_it() -> None:
     made = work(facts())
     assert made["problems"] == [] and not made["adopt"] and made["load"]
     assert made["packages"] == [
-        "nvidia-open", "linux-headers-6.8.0-60-generic", "linux-headers-6.8.0-71-generic",
-        "nvidia-fabricmanager", "nvlsm", "libnvsdm", "linux-modules-extra-6.8.0-60-generic", *nvidia.TOOLKIT,
+        "nvidia-open", "nvidia-persistenced", "nvidia-fabricmanager", "nvlsm", "libnvsdm",
+        "linux-headers-6.8.0-60-generic", "linux-headers-6.8.0-71-generic", "linux-modules-extra-6.8.0-60-generic",
+        *nvidia.TOOLKIT,
     ]  # fmt: skip
+    assert made["sources"]
     assert made["pins"][1]["version"] == "580.*" and made["pins"][0]["version"] == "1.18.1-*"
     assert made["modules"] == ["ib_umad"]
     assert made["services"] == ["nvidia-persistenced", "nvidia-fabricmanager"]
@@ -64,23 +72,78 @@ def test_a_driver_that_works_is_adopted_and_completed_in_its_own_version() -> No
     assert made["pins"][1]["version"] == "570.195.03-*"
 
 
+NVLINK_5 = ["nvidia-fabricmanager", "nvlsm", "libnvsdm", "linux-modules-extra-6.8.0-60-generic"]
+
+
 @pytest.mark.parametrize(
-    ("device", "packages", "services"),
+    ("device", "boards", "switches", "packages", "daemons"),
     [
-        ("0x2342", [], ["nvidia-persistenced"]),
-        ("0x2331", [], ["nvidia-persistenced"]),
-        ("0x2330", ["nvidia-fabricmanager"], ["nvidia-persistenced", "nvidia-fabricmanager"]),
-        (
-            "0x3182",
-            ["nvidia-fabricmanager", "nvlsm", "libnvsdm", "linux-modules-extra-6.8.0-60-generic"],
-            ["nvidia-persistenced", "nvidia-fabricmanager"],
-        ),
-        ("0x2941", ["nvidia-imex"], ["nvidia-persistenced", "nvidia-imex"]),
+        ("0x2342", 1, 0, [], []),
+        ("0x2331", 8, 0, [], []),
+        ("0x2330", 8, 4, ["nvidia-fabricmanager"], ["nvidia-fabricmanager"]),
+        # Shares of a board without its switches: the fabric manager would fail with nothing to do.
+        ("0x2330", 1, 0, [], []),
+        ("0x2335", 8, 0, [], []),
+        # The switches of NVLink 5 are not on the PCI bus.
+        ("0x2901", 8, 0, NVLINK_5, ["nvidia-fabricmanager"]),
+        ("0x3182", 8, 0, NVLINK_5, ["nvidia-fabricmanager"]),
+        ("0x2901", 1, 0, [], []),
+        ("0x2941", 4, 0, ["nvidia-imex"], ["nvidia-imex"]),
     ],
 )
-def test_the_fabric_is_the_boards_and_not_the_names(device: str, packages: list[str], services: list[str]) -> None:
-    made = work(facts(device, "580.105.08"), toolkit=False)
-    assert (made["packages"], made["services"]) == (packages, services)
+def test_the_fabric_is_the_boards_and_not_the_names(
+    device: str, boards: int, switches: int, packages: list[str], daemons: list[str]
+) -> None:
+    made = work(facts(device, "580.105.08", boards, switches), toolkit=False)
+    assert (made["packages"], made["services"]) == (packages, ["nvidia-persistenced", *daemons])
+    assert bool(made["modules"]) == (len(packages) == len(NVLINK_5))
+
+
+@pytest.mark.parametrize(
+    ("device", "running", "there", "packages"),
+    [
+        ("0x2901", "580.95.05", ["nvidia-fabricmanager-580", "libnvsdm-580", "nvlsm"],
+         ["nvidia-fabricmanager-580", "nvlsm", "libnvsdm-580"]),
+        ("0x2901", "580.95.05", ["libnvsdm-580"], ["nvidia-fabricmanager", "nvlsm", "libnvsdm-580"]),
+        ("0x2901", "570.195.03", [], ["nvidia-fabricmanager-570", "nvlsm", "libnvsdm-570"]),
+        ("0x2330", "570.195.03", ["nvidia-fabricmanager"], ["nvidia-fabricmanager"]),
+        ("0x2941", "570.195.03", [], ["nvidia-imex-570"]),
+        ("0x2941", "580.95.05", ["nvidia-imex-580", "nvidia-imex-tools"], ["nvidia-imex-580"]),
+    ],
+)  # fmt: skip
+def test_the_fabric_has_the_names_that_the_host_and_the_branch_have(
+    device: str, running: str, there: list[str], packages: list[str]
+) -> None:
+    gathered = install(facts(device, running), running, *there)
+    gathered["distribution"]["id"] = "debian"
+    made = work(gathered, toolkit=False)
+    assert made["packages"] == packages and made["problems"] == []
+    assert made["sources"] == (not {*packages} <= {*there})
+
+
+def test_the_distributions_packages_alone_need_no_sources_of_the_vendor() -> None:
+    gathered = install(facts(running="580.95.05"), "580.95.05", "nvidia-fabricmanager-580", "libnvsdm-580", "nvlsm")
+    install(gathered, "1.18.1", *nvidia.TOOLKIT)
+    made = work(gathered)
+    assert "linux-modules-extra-6.8.0-60-generic" in made["packages"] and not made["sources"]
+
+
+@pytest.mark.parametrize("release", ["22.04", "24.04", "26.04"])
+def test_kernels_from_2510_on_have_their_modules_in_one_package(release: str) -> None:
+    gathered = facts(running="580.95.05")
+    gathered["distribution"]["version"] = release
+    asked = "linux-modules-extra-6.8.0-60-generic" in work(gathered)["packages"]
+    assert asked == (release != "26.04")
+
+
+def test_only_daemons_that_are_there_or_come_are_run() -> None:
+    gathered = facts("0x2331", "580.95.05", switches=0)
+    gathered["drivers"]["units"]["nvidia-persistenced"] = "absent"
+    assert work(gathered)["services"] == []
+    bare = facts("0x2331", switches=0)
+    bare["drivers"]["units"]["nvidia-persistenced"] = "absent"
+    assert work(bare)["services"] == ["nvidia-persistenced"]
+    assert work(bare, modules="proprietary")["services"] == []
 
 
 def refusal(gathered: dict[str, Any], **wanted: Any) -> str:
@@ -114,6 +177,16 @@ def test_a_driver_too_old_for_the_board_is_refused_by_both_names() -> None:
     assert "found 550.90.07 running. Next: set nvidia_change_driver" in refusal(facts(running="550.90.07"))
 
 
+def test_a_fabric_manager_of_another_version_is_refused_before_anything_is_started() -> None:
+    gathered = install(facts("0x2330", "580.105.08"), "580.95.05", "nvidia-fabricmanager-580")
+    text = "expected nvidia-fabricmanager-580 in exactly the driver's version 580.105.08, found 580.95.05"
+    assert text in refusal(gathered)
+    assert "nvidia-fabricmanager-570, libnvsdm in" in refusal(
+        install(install(facts(running="580.105.08"), "570.195.03", "nvidia-fabricmanager-570"), "580.95.05", "libnvsdm")
+    )
+    assert work(gathered, version="580.95.05", change_driver=True)["problems"] == []
+
+
 def test_a_driver_upgraded_under_its_module_asks_for_a_reboot() -> None:
     gathered = facts()
     gathered["driver"].update(module_version="580.95.05", library_version="580.105")
@@ -133,9 +206,11 @@ def test_a_driver_is_not_changed_under_what_serves() -> None:
 
 
 def test_lambda_stack_is_adopted_and_never_mixed() -> None:
-    gathered = facts("0x2335", "570.195.03")
-    gathered["drivers"]["packages"]["lambda-stack-cuda"] = {"version": "0.1.15", "held": False}
-    assert work(gathered)["problems"] == []
+    gathered = install(facts("0x2335", "570.195.03"), "570.195.03", "nvidia-fabricmanager-570")
+    install(gathered, "0.1.15", "lambda-stack-cuda")
+    made = work(gathered)
+    assert made["problems"] == [] and made["packages"] == ["nvidia-fabricmanager-570", *nvidia.TOOLKIT]
+    assert not made["sources"], "what is lacking comes from the image's own sources, or not at all"
     assert "found lambda-stack-cuda, which brings its own" in refusal(gathered, change_driver=True)
 
 
