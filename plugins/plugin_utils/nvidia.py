@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ansible_collections.glm.fleet.plugins.module_utils._host_facts import FABRIC_MODULES
 from ansible_collections.glm.fleet.plugins.plugin_utils import host_driver, platforms
 from ansible_collections.glm.fleet.plugins.plugin_utils.acceptance import upstream
 
@@ -39,11 +40,14 @@ TOOLKIT = (
 
 class Work(host_driver.Work):
     """What has to be done. ``pins``: package patterns and the version apt shall take them in. ``sources``:
-    whether the vendor's apt sources are needed. ``modules``: for each boot."""
+    whether the vendor's apt sources are needed. ``modules``: for each boot; ``unloaded``: those of them to
+    load now. ``waits``: whether the fabric only needs time."""
 
     pins: list[dict[str, str]]
     sources: bool
     modules: list[str]
+    unloaded: list[str]
+    waits: bool
     services: list[str]
 
 
@@ -65,8 +69,11 @@ def work(facts: Mapping[str, Any], wanted: Mapping[str, Any], host: str) -> Work
     flavour = "open" if wanted["modules"] == "auto" else str(wanted["modules"])
     problems = _problems(facts, wanted, platform, driver, adopt=adopt, modules=flavour)
     fabric = _fabric(facts, platform)
+    modules = list(FABRIC_MODULES) if fabric == "nvlsm" else []
+    unloaded = _unloaded(facts, modules)
     driven = [*([] if adopt else wanted["driver_packages"][flavour]), *_fabric_packages(fabric, driver, installed)]
     toolkit = list(TOOLKIT) if wanted["toolkit"] else []
+    services = _services(facts, fabric, driven)
     return {
         "platform": platform.name,
         "adopt": adopt,
@@ -75,13 +82,15 @@ def work(facts: Mapping[str, Any], wanted: Mapping[str, Any], host: str) -> Work
         "packages": [
             *driven,
             *([] if adopt else host_driver.headers(facts)),
-            *(host_driver.modules_extra(facts) if fabric == "nvlsm" else []),
+            *(host_driver.modules_extra(facts) if unloaded else []),
             *toolkit,
         ],
         "pins": _pins(driver, str(wanted["toolkit_version"])),
         "sources": not _stacks(installed) and not {*driven, *toolkit} <= {*installed},
-        "modules": ["ib_umad"] if fabric == "nvlsm" else [],
-        "services": _services(facts, fabric, driven),
+        "modules": modules,
+        "unloaded": unloaded,
+        "waits": _state(facts) == "In Progress" and not unloaded and not _asleep(facts, services),
+        "services": services,
         "load": not adopt,
     }
 
@@ -89,7 +98,7 @@ def work(facts: Mapping[str, Any], wanted: Mapping[str, Any], host: str) -> Work
 def _nothing(problem: str) -> Work:
     return {
         "platform": "", "adopt": True, "driver": "", "problems": [problem], "packages": [], "pins": [],
-        "sources": False, "modules": [], "services": [], "load": False,
+        "sources": False, "modules": [], "unloaded": [], "waits": False, "services": [], "load": False,
     }  # fmt: skip
 
 
@@ -196,6 +205,17 @@ def _misfits(installed: Packages, driver: str) -> list[str]:
     ]
 
 
+def _unloaded(facts: Mapping[str, Any], modules: list[str]) -> list[str]:
+    """Modules to load now. A fabric that is up needs none, and the kernel of a container is another machine's."""
+    if facts["container"] or _state(facts) == "Completed":
+        return []
+    return [name for name in modules if not facts["drivers"]["modules"].get(name)]
+
+
+def _state(facts: Mapping[str, Any]) -> Any:
+    return facts["fabric"]["state"]
+
+
 def _services(facts: Mapping[str, Any], fabric: str, packages: list[str]) -> list[str]:
     """Daemons that have to run: those of the fabric, and the one that comes with most drivers where it is there."""
     daemons = {"none": [], "imex": ["nvidia-imex"]}.get(fabric, ["nvidia-fabricmanager"])
@@ -229,5 +249,10 @@ def unproven(facts: Mapping[str, Any], done: Mapping[str, Any], host: str) -> li
         found.append(
             f"expected {', '.join(asleep)} to run, found {', '.join(str(drivers['units'][name]) for name in asleep)}. "
             f"Next: systemctl status {asleep[0]}"
+        )
+    elif facts["fabric"]["present"] and _state(facts) != "Completed":
+        found.append(
+            f"expected the NVLink fabric Completed on every GPU, found {_state(facts)}. Next: journalctl -u "
+            "nvidia-fabricmanager on the host"
         )
     return problems + [f"{host}, nvidia: {text}." for text in found]

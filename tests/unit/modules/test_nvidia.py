@@ -31,11 +31,13 @@ def facts(device: str = "0x2901", running: str | None = None, boards: int = 8, s
         "distribution": {"id": "ubuntu", "version": "24.04"},
         "container": None,
         "errors": [],
+        "fabric": {"present": False, "state": None, "states": {}},
         "drivers": {
             "flavour": "open" if running else None,
             "secure_boot": False,
             "kernels": {"6.8.0-60-generic": True, "6.8.0-71-generic": True},
             "packages": {},
+            "modules": {"mlx5_ib": False, "ib_umad": False},
             "units": {"nvidia-persistenced": "active", "nvidia-fabricmanager": "active"},
         },
     }
@@ -61,7 +63,7 @@ def test_a_host_without_a_driver_gets_one_with_all_that_goes_with_it() -> None:
     ]  # fmt: skip
     assert made["sources"]
     assert made["pins"][1]["version"] == "580.*" and made["pins"][0]["version"] == "1.18.1-*"
-    assert made["modules"] == ["ib_umad"]
+    assert made["modules"] == made["unloaded"] == ["mlx5_ib", "ib_umad"]
     assert made["services"] == ["nvidia-persistenced", "nvidia-fabricmanager"]
 
 
@@ -134,6 +136,33 @@ def test_kernels_from_2510_on_have_their_modules_in_one_package(release: str) ->
     gathered["distribution"]["version"] = release
     asked = "linux-modules-extra-6.8.0-60-generic" in work(gathered)["packages"]
     assert asked == (release != "26.04")
+
+
+def test_modules_of_the_fabric_are_loaded_now_where_they_are_needed() -> None:
+    gathered = facts(running="580.95.05")
+    gathered["fabric"] = {"present": True, "state": "In Progress", "states": {}}
+    made = work(gathered)
+    assert made["unloaded"] == ["mlx5_ib", "ib_umad"] and not made["waits"]
+    gathered["drivers"]["modules"]["mlx5_ib"] = True
+    made = work(gathered)
+    assert made["unloaded"] == ["ib_umad"] and "linux-modules-extra-6.8.0-60-generic" in made["packages"]
+    gathered["drivers"]["modules"]["ib_umad"] = True
+    made = work(gathered)
+    assert made["unloaded"] == [] and made["waits"], "all is there: the fabric only needs time"
+    assert "linux-modules-extra-6.8.0-60-generic" not in made["packages"], "this kernel has them"
+    gathered["drivers"]["units"]["nvidia-fabricmanager"] = "inactive"
+    assert not work(gathered)["waits"], "it is started first"
+
+
+def test_modules_are_left_alone_where_the_fabric_is_up_or_the_kernel_is_anothers() -> None:
+    up = facts(running="580.95.05")
+    up["fabric"] = {"present": True, "state": "Completed", "states": {}}
+    made = work(up)
+    assert made["unloaded"] == [] and made["modules"] == ["mlx5_ib", "ib_umad"], "a module may be part of the kernel"
+    inside = facts(running="580.95.05")
+    inside["container"] = "podman"
+    assert work(inside)["unloaded"] == []
+    assert work(facts("0x2330", "580.95.05"))["modules"] == []
 
 
 def test_only_daemons_that_are_there_or_come_are_run() -> None:
@@ -240,6 +269,9 @@ def test_what_does_not_fit_together_afterwards_is_named() -> None:
     asleep = copy.deepcopy(good)
     asleep["drivers"]["units"]["nvidia-fabricmanager"] = "failed"
     assert "expected nvidia-fabricmanager to run, found failed" in unproven(asleep)
+    stuck = copy.deepcopy(good)
+    stuck["fabric"] = {"present": True, "state": "In Progress", "states": {}}
+    assert "expected the NVLink fabric Completed on every GPU, found In Progress" in unproven(stuck)
     broken = copy.deepcopy(good)
     broken["errors"] = [{"phase": "driver", "message": "nvidia-smi ended with 9"}]
     assert "gpu-3, driver: nvidia-smi ended with 9" in unproven(broken)
