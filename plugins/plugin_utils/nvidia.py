@@ -55,7 +55,8 @@ def work(facts: Mapping[str, Any], wanted: Mapping[str, Any], host: str) -> Work
     """The work on a host.
 
     ``facts``: gpu_facts with the subsets system, gpu, cdi, docker and drivers. ``wanted``: ``{branch, version, modules,
-    change_driver, toolkit_version, toolkit, secure_boot_ready, driver_packages}``, the role's variables.
+    change_driver, toolkit_version, toolkit, secure_boot_ready, driver_packages, image_driver, image_cuda}``, the role's
+    variables.
     """
     try:
         platform = host_driver.platform_of(facts, "nvidia")
@@ -131,6 +132,7 @@ def _problems(
             f"expected driver {platform.min_branch} or newer, the first that knows {platform.name}, found {driver}"
             + (" running. Next: set nvidia_change_driver" if adopt else ". Next: set nvidia_driver_branch")
         )
+    found += _too_old_for_image(driver, wanted, adopt=adopt)
     if not adopt:
         return found + _change_problems(facts, wanted, platform, modules)
     flavour = drivers["flavour"]
@@ -140,6 +142,23 @@ def _problems(
             "Next: set nvidia_change_driver"
         )
     return found + _misfits(drivers["packages"], driver)
+
+
+def _too_old_for_image(driver: str, wanted: Mapping[str, Any], *, adopt: bool) -> list[str]:
+    """``driver``: a version, or a branch, whose newest version is installed."""
+    minimum = str(wanted["image_driver"])
+    oldest, found = _numbers(minimum), _numbers(driver)
+    if found >= oldest[: len(found)]:
+        return []
+    remedy = "set nvidia_change_driver" if adopt else "set nvidia_driver_branch or nvidia_driver_version"
+    return [
+        f"expected driver {minimum} or newer, which CUDA {wanted['image_cuda']} of the image needs, found {driver}"
+        f"{' running' if adopt else ''}. Next: {remedy}, or choose an image for an older CUDA (glm_image_variant)"
+    ]
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(part) for part in re.findall(r"\d+", version)]
 
 
 def _change_problems(

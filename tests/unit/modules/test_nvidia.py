@@ -17,6 +17,8 @@ WANTED: dict[str, Any] = {
     "toolkit": True,
     "toolkit_version": "1.18.1",
     "secure_boot_ready": False,
+    "image_driver": "",
+    "image_cuda": "",
     "driver_packages": {"open": ["nvidia-open", "nvidia-persistenced"], "proprietary": ["cuda-drivers"]},
 }
 
@@ -204,6 +206,26 @@ def test_a_driver_too_old_for_the_board_is_refused_by_both_names() -> None:
         facts("0x3182"), branch="570"
     )
     assert "found 550.90.07 running. Next: set nvidia_change_driver" in refusal(facts(running="550.90.07"))
+
+
+CUDA_13 = {"image_driver": "580.65.06", "image_cuda": "13.0"}
+
+
+def test_a_driver_too_old_for_the_cuda_of_the_image_is_refused_by_both_names() -> None:
+    text = refusal(facts("0x2335", "570.195.03"), **CUDA_13)
+    assert (
+        "expected driver 580.65.06 or newer, which CUDA 13.0 of the image needs, found 570.195.03 running. "
+        "Next: set nvidia_change_driver, or choose an image for an older CUDA (glm_image_variant)." in text
+    )
+    for wanted in ({"branch": "570"}, {"version": "580.40.01"}):
+        text = refusal(facts("0x2335"), **CUDA_13, **wanted)
+        assert "which CUDA 13.0 of the image needs, found 5" in text and "Next: set nvidia_driver_branch" in text
+
+
+@pytest.mark.parametrize("running", [None, "580.65.06", "580.105.08", "590.44.01"])
+def test_a_driver_that_knows_the_cuda_of_the_image_is_taken(running: str | None) -> None:
+    assert work(facts("0x2335", running), **CUDA_13)["problems"] == []
+    assert work(facts("0x2335", "570.195.03"), change_driver=True, **CUDA_13)["problems"] == []
 
 
 def test_a_fabric_manager_of_another_version_is_refused_before_anything_is_started() -> None:
