@@ -39,16 +39,20 @@ TOOLKIT = (
 
 
 class Work(host_driver.Work):
-    """What has to be done. ``pins``: package patterns and the version apt shall take them in. ``sources``:
-    whether the vendor's apt sources are needed. ``modules``: for each boot; ``unloaded``: those of them to
-    load now. ``waits``: whether the fabric only needs time."""
+    """What has to be done. ``pins``: package patterns and the version apt shall take them in. ``upgrade``: installed
+    packages to bring to the wanted version. ``removes``: those that others take the place of. ``sources``: whether the
+    vendor's apt sources are needed. ``modules``: for each boot; ``unloaded``: those of them to load now. ``waits``:
+    whether the fabric only needs time. ``toolkit``: version of the container toolkit, empty for any."""
 
     pins: list[dict[str, str]]
+    upgrade: list[str]
+    removes: list[str]
     sources: bool
     modules: list[str]
     unloaded: list[str]
     waits: bool
     services: list[str]
+    toolkit: str
 
 
 def work(facts: Mapping[str, Any], wanted: Mapping[str, Any], host: str) -> Work:
@@ -74,6 +78,11 @@ def work(facts: Mapping[str, Any], wanted: Mapping[str, Any], host: str) -> Work
     unloaded = _unloaded(facts, modules)
     driven = [*([] if adopt else wanted["driver_packages"][flavour]), *_fabric_packages(fabric, driver, installed)]
     toolkit = list(TOOLKIT) if wanted["toolkit"] else []
+    toolkit_version = str(wanted["toolkit_version"])
+    upgrade = [
+        *([] if adopt else _other_versions(driven, installed, driver)),
+        *_outdated_toolkit(toolkit, installed, toolkit_version),
+    ]
     services = _services(facts, fabric, driven)
     return {
         "platform": platform.name,
@@ -86,20 +95,24 @@ def work(facts: Mapping[str, Any], wanted: Mapping[str, Any], host: str) -> Work
             *(host_driver.modules_extra(facts) if unloaded else []),
             *toolkit,
         ],
-        "pins": _pins(driver, str(wanted["toolkit_version"])),
-        "sources": not _stacks(installed) and not {*driven, *toolkit} <= {*installed},
+        "pins": _pins(driver, toolkit_version),
+        "upgrade": upgrade,
+        "removes": [] if adopt else [name for name in _exact(installed) if name not in driven],
+        "sources": not _stacks(installed) and (bool(upgrade) or not {*driven, *toolkit} <= {*installed}),
         "modules": modules,
         "unloaded": unloaded,
         "waits": _state(facts) == "In Progress" and not unloaded and not _asleep(facts, services),
         "services": services,
+        "toolkit": toolkit_version,
         "load": not adopt,
     }
 
 
 def _nothing(problem: str) -> Work:
     return {
-        "platform": "", "adopt": True, "driver": "", "problems": [problem], "packages": [], "pins": [],
-        "sources": False, "modules": [], "unloaded": [], "waits": False, "services": [], "load": False,
+        "platform": "", "adopt": True, "driver": "", "problems": [problem], "packages": [], "pins": [], "upgrade": [],
+        "removes": [], "sources": False, "modules": [], "unloaded": [], "waits": False, "services": [], "toolkit": "",
+        "load": False,
     }  # fmt: skip
 
 
@@ -246,6 +259,23 @@ def _asleep(facts: Mapping[str, Any], services: list[str]) -> list[str]:
     return [name for name in services if facts["drivers"]["units"].get(name) not in ("active", None)]
 
 
+def _other_versions(packages: list[str], installed: Packages, driver: str) -> list[str]:
+    """Installed packages that have to follow the driver."""
+    return [
+        name
+        for name in packages
+        if name in installed and name != "nvlsm" and not _is(upstream(installed[name]["version"]), driver)
+    ]
+
+
+def _outdated_toolkit(toolkit: list[str], installed: Packages, version: str) -> list[str]:
+    """The installed packages of the toolkit when they have to move. All four go together."""
+    kinds = {upstream(installed[name]["version"]) if name in installed else None for name in toolkit}
+    if len(kinds) < 2 and (not version or kinds <= {version, None}):
+        return []
+    return [name for name in toolkit if name in installed]
+
+
 def _pins(driver: str, toolkit: str) -> list[dict[str, str]]:
     """The fabric manager refuses a driver of any other version, so one line decides both."""
     version = f"{driver}-*" if re.fullmatch(r"\d+\.\d+(\.\d+)?", driver) else f"{driver}.*"
@@ -263,6 +293,7 @@ def unproven(facts: Mapping[str, Any], done: Mapping[str, Any], host: str) -> li
     found = [host_driver.unbuilt(lacking)] if lacking and any(drivers["kernels"].values()) else []
     running = facts["driver"]["version"]
     found += _misfits(drivers["packages"], running) if running else []
+    found += _toolkit_problems(drivers["packages"], done)
     asleep = _asleep(facts, done["services"])
     if asleep:
         found.append(
@@ -275,3 +306,18 @@ def unproven(facts: Mapping[str, Any], done: Mapping[str, Any], host: str) -> li
             "nvidia-fabricmanager on the host"
         )
     return problems + [f"{host}, nvidia: {text}." for text in found]
+
+
+def _toolkit_problems(installed: Packages, done: Mapping[str, Any]) -> list[str]:
+    """Its four packages need each other in one version."""
+    versions = {
+        name: upstream(installed[name]["version"]) for name in TOOLKIT if name in installed and name in done["packages"]
+    }
+    kinds, wanted = {*versions.values()}, done["toolkit"]
+    if len(kinds) < 2 and (not wanted or kinds <= {wanted}):
+        return []
+    found = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return [
+        f"expected the container toolkit's packages in one version{', ' + wanted if wanted else ''}, found {found}. "
+        f"Next: apt-cache policy {TOOLKIT[0]} on the host shows which versions its sources have"
+    ]

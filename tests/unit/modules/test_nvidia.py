@@ -272,6 +272,35 @@ def test_unknown_boards_and_amd_boards_are_refused_by_name() -> None:
     assert "found MI300X. Next: use the role glm.fleet.rocm" in refusal(amd)
 
 
+def test_the_toolkit_is_brought_to_the_wanted_version_in_one_piece() -> None:
+    old = install(facts("0x2331", "580.105.08", switches=0), "1.17.8", *nvidia.TOOLKIT)
+    made = work(old, toolkit_version="1.18.1")
+    assert made["upgrade"] == [*nvidia.TOOLKIT] and made["sources"]
+    for version in ("", "1.17.8"):
+        made = work(old, toolkit_version=version)
+        assert made["upgrade"] == [] and not made["sources"]
+    assert work(old, toolkit=False)["upgrade"] == []
+    part = install(facts("0x2331", "580.105.08", switches=0), "1.17.8", "nvidia-container-toolkit-base")
+    # The newest of the others would not go with an old one.
+    assert work(part, toolkit_version="")["upgrade"] == ["nvidia-container-toolkit-base"]
+    assert work(facts(), toolkit_version="")["upgrade"] == []
+
+
+def test_a_changed_driver_takes_what_goes_with_it_along() -> None:
+    gathered = install(facts(running="570.195.03"), "570.195.03", "nvidia-open", "nvidia-fabricmanager-570", "libnvsdm")
+    install(gathered, "2025.10.11", "nvlsm")
+    install(gathered, "1.18.1", *nvidia.TOOLKIT)
+    made = work(gathered, change_driver=True)
+    assert made["problems"] == [] and made["sources"]
+    assert made["upgrade"] == ["nvidia-open", "libnvsdm"]
+    assert made["removes"] == ["nvidia-fabricmanager-570"] and "nvidia-fabricmanager" in made["packages"]
+    kept = work(gathered)
+    assert kept["upgrade"] == kept["removes"] == []
+    within = install(facts(running="580.95.05"), "580.95.05", "nvidia-open", "nvidia-fabricmanager-580", "libnvsdm")
+    made = work(within, change_driver=True, version="580.105.08", toolkit=False)
+    assert made["upgrade"] == ["nvidia-open", "nvidia-fabricmanager-580", "libnvsdm"] and made["removes"] == []
+
+
 def unproven(gathered: dict[str, Any]) -> str:
     return " ".join(nvidia.unproven(gathered, work(facts(running="580.105.08")), "gpu-3"))
 
@@ -291,6 +320,14 @@ def test_what_does_not_fit_together_afterwards_is_named() -> None:
     asleep = copy.deepcopy(good)
     asleep["drivers"]["units"]["nvidia-fabricmanager"] = "failed"
     assert "expected nvidia-fabricmanager to run, found failed" in unproven(asleep)
+    mixed = install(copy.deepcopy(good), "1.18.1", *nvidia.TOOLKIT)
+    assert unproven(mixed) == ""
+    install(mixed, "1.17.8", "libnvidia-container1")
+    text = unproven(mixed)
+    assert "expected the container toolkit's packages in one version, 1.18.1, found" in text
+    assert "libnvidia-container1 1.17.8" in text
+    old = install(copy.deepcopy(good), "1.17.8", *nvidia.TOOLKIT)
+    assert "in one version, 1.18.1, found nvidia-container-toolkit 1.17.8" in unproven(old)
     stuck = copy.deepcopy(good)
     stuck["fabric"] = {"present": True, "state": "In Progress", "states": {}}
     assert "expected the NVLink fabric Completed on every GPU, found In Progress" in unproven(stuck)
