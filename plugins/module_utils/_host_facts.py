@@ -31,6 +31,8 @@ SUBSETS = ("system", "gpu", "cdi", "docker", "disks")
 # Asked for by name only: it reads the package database.
 EXTRA_SUBSETS = ("drivers",)
 FABRIC_POLL_SECONDS = 5.0
+# The fabric manager reaches the switches of NVLink 5 through these; without them the fabric stays In Progress.
+FABRIC_MODULES = ("mlx5_ib", "ib_umad")
 _CAP_SYS_RESOURCE = 24
 # In a process of its own: whoever asks a network file system that has gone waits for ever, or gets ESTALE.
 _SPACE = """
@@ -298,7 +300,8 @@ class Gatherer:
         """What of a driver is installed, whether or not it works."""
         vendors = {entry["vendor"] for entry in gpu.scan_pci(self.root)["gpus"]}
         vendor = "amd" if vendors == {"amd"} else "nvidia"
-        return {"drivers": Health(vendor, self.root, self.timeout).installation()}
+        loaded = {name: (self.root / "sys/module" / name).is_dir() for name in FABRIC_MODULES}
+        return {"drivers": {**Health(vendor, self.root, self.timeout).installation(), "modules": loaded}}
 
     def docker(self) -> dict[str, Any]:
         facts, problem = docker_facts(self.timeout)

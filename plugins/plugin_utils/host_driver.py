@@ -15,7 +15,8 @@ from ansible_collections.glm.fleet.plugins.plugin_utils import platforms
 
 # What the driver itself and its daemons keep on an idle board.
 _IDLE_MIB = 2048
-
+# Ubuntu's kernels since 25.10 have in one package what older ones keep apart.
+_MODULES_EXTRA = ("22.04", "24.04")
 
 # How a vendor is written, and the role that brings its driver.
 _VENDORS = {"amd": ("AMD", "rocm"), "nvidia": ("NVIDIA", "nvidia")}
@@ -70,6 +71,17 @@ def headers(facts: Mapping[str, Any]) -> list[str]:
     if facts["container"]:
         return []
     return [f"linux-headers-{kernel}" for kernel in facts["drivers"]["kernels"]] or [f"linux-headers-{facts['kernel']}"]
+
+
+def modules_extra(facts: Mapping[str, Any]) -> list[str]:
+    """Ubuntu keeps apart from its kernel what amdgpu builds upon, and the modules that NVLink 5 needs.
+
+    instinct.docs.amd.com, "Prerequisites"; NVIDIA/gpu-operator issue 2781.
+    """
+    distribution = facts["distribution"]
+    if facts["container"] or distribution["id"] != "ubuntu" or distribution["version"] not in _MODULES_EXTRA:
+        return []
+    return [f"linux-modules-extra-{facts['kernel']}"]
 
 
 def broken(facts: Mapping[str, Any]) -> list[str]:

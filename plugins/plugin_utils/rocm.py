@@ -19,8 +19,6 @@ CDI_KIND = "amd.com/gpu"
 CDI_OUTPUT = "/etc/cdi/amd.json"
 # Of these, the module has to be AMD's only where AMD publishes one.
 _ARCHITECTURE = "x86_64"
-# Ubuntu's kernels since 25.10 have in one package what older ones keep apart.
-_MODULES_EXTRA = ("22.04", "24.04")
 _REPOSITORY = "https://repo.radeon.com"
 _KEY = f"{_REPOSITORY}/rocm/rocm.gpg.key"
 
@@ -225,16 +223,8 @@ def _packages(facts: Mapping[str, Any], wanted: Mapping[str, Any], *, adopt: boo
         driver = [name for name in wanted["driver_packages"] if name in installed]
         names = [*driver, *([name for name in tools if name in installed] if answered else tools)]
     else:
-        names = [*wanted["driver_packages"], *host_driver.headers(facts), *_modules_extra(facts), *tools]
+        names = [*wanted["driver_packages"], *host_driver.headers(facts), *host_driver.modules_extra(facts), *tools]
     return [*names, *([TOOLKIT] if wanted["toolkit"] else [])]
-
-
-def _modules_extra(facts: Mapping[str, Any]) -> list[str]:
-    """Ubuntu keeps what amdgpu builds upon apart from its kernel (instinct.docs.amd.com, "Prerequisites")."""
-    distribution = facts["distribution"]
-    if facts["container"] or distribution["id"] != "ubuntu" or distribution["version"] not in _MODULES_EXTRA:
-        return []
-    return [f"linux-modules-extra-{facts['kernel']}"]
 
 
 def _repositories(facts: Mapping[str, Any], wanted: Mapping[str, Any], *, adopt: bool) -> list[dict[str, Any]]:

@@ -328,3 +328,9 @@ def test_a_broken_tool_says_nothing_while_the_other_describes_the_boards(
     fake_command("rocm-smi", f"cat {tmp_path}/rocm.json")
     facts = host_facts.Gatherer(tmp_path).gather(["gpu"])
     assert (facts["gpu_source"], len(facts["gpus"]), facts["errors"]) == ("rocm-smi", 8, [])
+
+
+def test_modules_of_the_fabric_are_told(tmp_path: Path) -> None:
+    (tmp_path / "sys/module/ib_umad").mkdir(parents=True)
+    facts = host_facts.Gatherer(tmp_path).gather(["drivers"])
+    assert facts["drivers"]["modules"] == {"mlx5_ib": False, "ib_umad": True}

@@ -17,28 +17,38 @@ WANTED: dict[str, Any] = {
     "toolkit": True,
     "toolkit_version": "1.18.1",
     "secure_boot_ready": False,
-    "driver_packages": {"open": ["nvidia-open"], "proprietary": ["cuda-drivers"]},
+    "image_driver": "",
+    "image_cuda": "",
+    "driver_packages": {"open": ["nvidia-open", "nvidia-persistenced"], "proprietary": ["cuda-drivers"]},
 }
 
 
-def facts(device: str = "0x2901", running: str | None = None) -> dict[str, Any]:
+def facts(device: str = "0x2901", running: str | None = None, boards: int = 8, switches: int = 2) -> dict[str, Any]:
     """A B200 host with two kernels, without a driver unless ``running`` names one."""
     return {
-        "pci": {"gpus": [{"vendor": "nvidia", "device": device}] * 8, "nvswitches": 2},
-        "gpus": [{"index": index, "memory_used_mib": 0} for index in range(8)] if running else [],
+        "pci": {"gpus": [{"vendor": "nvidia", "device": device}] * boards, "nvswitches": switches},
+        "gpus": [{"index": index, "memory_used_mib": 0} for index in range(boards)] if running else [],
         "driver": {"version": running, "module_version": running, "library_version": None},
         "kernel": "6.8.0-60-generic",
         "distribution": {"id": "ubuntu", "version": "24.04"},
         "container": None,
         "errors": [],
+        "fabric": {"present": False, "state": None, "states": {}},
         "drivers": {
             "flavour": "open" if running else None,
             "secure_boot": False,
             "kernels": {"6.8.0-60-generic": True, "6.8.0-71-generic": True},
             "packages": {},
+            "modules": {"mlx5_ib": False, "ib_umad": False},
             "units": {"nvidia-persistenced": "active", "nvidia-fabricmanager": "active"},
         },
     }
+
+
+def install(gathered: dict[str, Any], version: str, *names: str) -> dict[str, Any]:
+    """The host with packages of that version."""
+    gathered["drivers"]["packages"].update({name: {"version": f"{version}-1", "held": False} for name in names})
+    return gathered
 
 
 def work(gathered: dict[str, Any], **wanted: Any) -> nvidia.Work:
@@ -49,11 +59,13 @@ def test_a_host_without_a_driver_gets_one_with_all_that_goes_with_it() -> None:
     made = work(facts())
     assert made["problems"] == [] and not made["adopt"] and made["load"]
     assert made["packages"] == [
-        "nvidia-open", "linux-headers-6.8.0-60-generic", "linux-headers-6.8.0-71-generic",
-        "nvidia-fabricmanager", "nvlsm", "libnvsdm", "linux-modules-extra-6.8.0-60-generic", *nvidia.TOOLKIT,
+        "nvidia-open", "nvidia-persistenced", "nvidia-fabricmanager", "nvlsm", "libnvsdm",
+        "linux-headers-6.8.0-60-generic", "linux-headers-6.8.0-71-generic", "linux-modules-extra-6.8.0-60-generic",
+        *nvidia.TOOLKIT,
     ]  # fmt: skip
+    assert made["sources"]
     assert made["pins"][1]["version"] == "580.*" and made["pins"][0]["version"] == "1.18.1-*"
-    assert made["modules"] == ["ib_umad"]
+    assert made["modules"] == made["unloaded"] == ["mlx5_ib", "ib_umad"]
     assert made["services"] == ["nvidia-persistenced", "nvidia-fabricmanager"]
 
 
@@ -64,23 +76,105 @@ def test_a_driver_that_works_is_adopted_and_completed_in_its_own_version() -> No
     assert made["pins"][1]["version"] == "570.195.03-*"
 
 
+NVLINK_5 = ["nvidia-fabricmanager", "nvlsm", "libnvsdm", "linux-modules-extra-6.8.0-60-generic"]
+
+
 @pytest.mark.parametrize(
-    ("device", "packages", "services"),
+    ("device", "boards", "switches", "packages", "daemons"),
     [
-        ("0x2342", [], ["nvidia-persistenced"]),
-        ("0x2331", [], ["nvidia-persistenced"]),
-        ("0x2330", ["nvidia-fabricmanager"], ["nvidia-persistenced", "nvidia-fabricmanager"]),
-        (
-            "0x3182",
-            ["nvidia-fabricmanager", "nvlsm", "libnvsdm", "linux-modules-extra-6.8.0-60-generic"],
-            ["nvidia-persistenced", "nvidia-fabricmanager"],
-        ),
-        ("0x2941", ["nvidia-imex"], ["nvidia-persistenced", "nvidia-imex"]),
+        ("0x2342", 1, 0, [], []),
+        ("0x2331", 8, 0, [], []),
+        ("0x2330", 8, 4, ["nvidia-fabricmanager"], ["nvidia-fabricmanager"]),
+        # Shares of a board without its switches: the fabric manager would fail with nothing to do.
+        ("0x2330", 1, 0, [], []),
+        ("0x2335", 8, 0, [], []),
+        # The switches of NVLink 5 are not on the PCI bus.
+        ("0x2901", 8, 0, NVLINK_5, ["nvidia-fabricmanager"]),
+        ("0x3182", 8, 0, NVLINK_5, ["nvidia-fabricmanager"]),
+        ("0x2901", 1, 0, [], []),
+        ("0x2941", 4, 0, ["nvidia-imex"], ["nvidia-imex"]),
     ],
 )
-def test_the_fabric_is_the_boards_and_not_the_names(device: str, packages: list[str], services: list[str]) -> None:
-    made = work(facts(device, "580.105.08"), toolkit=False)
-    assert (made["packages"], made["services"]) == (packages, services)
+def test_the_fabric_is_the_boards_and_not_the_names(
+    device: str, boards: int, switches: int, packages: list[str], daemons: list[str]
+) -> None:
+    made = work(facts(device, "580.105.08", boards, switches), toolkit=False)
+    assert (made["packages"], made["services"]) == (packages, ["nvidia-persistenced", *daemons])
+    assert bool(made["modules"]) == (len(packages) == len(NVLINK_5))
+
+
+@pytest.mark.parametrize(
+    ("device", "running", "there", "packages"),
+    [
+        ("0x2901", "580.95.05", ["nvidia-fabricmanager-580", "libnvsdm-580", "nvlsm"],
+         ["nvidia-fabricmanager-580", "nvlsm", "libnvsdm-580"]),
+        ("0x2901", "580.95.05", ["libnvsdm-580"], ["nvidia-fabricmanager", "nvlsm", "libnvsdm-580"]),
+        ("0x2901", "570.195.03", [], ["nvidia-fabricmanager-570", "nvlsm", "libnvsdm-570"]),
+        ("0x2330", "570.195.03", ["nvidia-fabricmanager"], ["nvidia-fabricmanager"]),
+        ("0x2941", "570.195.03", [], ["nvidia-imex-570"]),
+        ("0x2941", "580.95.05", ["nvidia-imex-580", "nvidia-imex-tools"], ["nvidia-imex-580"]),
+    ],
+)  # fmt: skip
+def test_the_fabric_has_the_names_that_the_host_and_the_branch_have(
+    device: str, running: str, there: list[str], packages: list[str]
+) -> None:
+    gathered = install(facts(device, running), running, *there)
+    gathered["distribution"]["id"] = "debian"
+    made = work(gathered, toolkit=False)
+    assert made["packages"] == packages and made["problems"] == []
+    assert made["sources"] == (not {*packages} <= {*there})
+
+
+def test_the_distributions_packages_alone_need_no_sources_of_the_vendor() -> None:
+    gathered = install(facts(running="580.95.05"), "580.95.05", "nvidia-fabricmanager-580", "libnvsdm-580", "nvlsm")
+    install(gathered, "1.18.1", *nvidia.TOOLKIT)
+    made = work(gathered)
+    assert "linux-modules-extra-6.8.0-60-generic" in made["packages"] and not made["sources"]
+
+
+@pytest.mark.parametrize("release", ["22.04", "24.04", "26.04"])
+def test_kernels_from_2510_on_have_their_modules_in_one_package(release: str) -> None:
+    gathered = facts(running="580.95.05")
+    gathered["distribution"]["version"] = release
+    asked = "linux-modules-extra-6.8.0-60-generic" in work(gathered)["packages"]
+    assert asked == (release != "26.04")
+
+
+def test_modules_of_the_fabric_are_loaded_now_where_they_are_needed() -> None:
+    gathered = facts(running="580.95.05")
+    gathered["fabric"] = {"present": True, "state": "In Progress", "states": {}}
+    made = work(gathered)
+    assert made["unloaded"] == ["mlx5_ib", "ib_umad"] and not made["waits"]
+    gathered["drivers"]["modules"]["mlx5_ib"] = True
+    made = work(gathered)
+    assert made["unloaded"] == ["ib_umad"] and "linux-modules-extra-6.8.0-60-generic" in made["packages"]
+    gathered["drivers"]["modules"]["ib_umad"] = True
+    made = work(gathered)
+    assert made["unloaded"] == [] and made["waits"], "all is there: the fabric only needs time"
+    assert "linux-modules-extra-6.8.0-60-generic" not in made["packages"], "this kernel has them"
+    gathered["drivers"]["units"]["nvidia-fabricmanager"] = "inactive"
+    assert not work(gathered)["waits"], "it is started first"
+
+
+def test_modules_are_left_alone_where_the_fabric_is_up_or_the_kernel_is_anothers() -> None:
+    up = facts(running="580.95.05")
+    up["fabric"] = {"present": True, "state": "Completed", "states": {}}
+    made = work(up)
+    assert made["unloaded"] == [] and made["modules"] == ["mlx5_ib", "ib_umad"], "a module may be part of the kernel"
+    inside = facts(running="580.95.05")
+    inside["container"] = "podman"
+    assert work(inside)["unloaded"] == []
+    assert work(facts("0x2330", "580.95.05"))["modules"] == []
+
+
+def test_only_daemons_that_are_there_or_come_are_run() -> None:
+    gathered = facts("0x2331", "580.95.05", switches=0)
+    gathered["drivers"]["units"]["nvidia-persistenced"] = "absent"
+    assert work(gathered)["services"] == []
+    bare = facts("0x2331", switches=0)
+    bare["drivers"]["units"]["nvidia-persistenced"] = "absent"
+    assert work(bare)["services"] == ["nvidia-persistenced"]
+    assert work(bare, modules="proprietary")["services"] == []
 
 
 def refusal(gathered: dict[str, Any], **wanted: Any) -> str:
@@ -114,6 +208,36 @@ def test_a_driver_too_old_for_the_board_is_refused_by_both_names() -> None:
     assert "found 550.90.07 running. Next: set nvidia_change_driver" in refusal(facts(running="550.90.07"))
 
 
+CUDA_13 = {"image_driver": "580.65.06", "image_cuda": "13.0"}
+
+
+def test_a_driver_too_old_for_the_cuda_of_the_image_is_refused_by_both_names() -> None:
+    text = refusal(facts("0x2335", "570.195.03"), **CUDA_13)
+    assert (
+        "expected driver 580.65.06 or newer, which CUDA 13.0 of the image needs, found 570.195.03 running. "
+        "Next: set nvidia_change_driver, or choose an image for an older CUDA (glm_image_variant)." in text
+    )
+    for wanted in ({"branch": "570"}, {"version": "580.40.01"}):
+        text = refusal(facts("0x2335"), **CUDA_13, **wanted)
+        assert "which CUDA 13.0 of the image needs, found 5" in text and "Next: set nvidia_driver_branch" in text
+
+
+@pytest.mark.parametrize("running", [None, "580.65.06", "580.105.08", "590.44.01"])
+def test_a_driver_that_knows_the_cuda_of_the_image_is_taken(running: str | None) -> None:
+    assert work(facts("0x2335", running), **CUDA_13)["problems"] == []
+    assert work(facts("0x2335", "570.195.03"), change_driver=True, **CUDA_13)["problems"] == []
+
+
+def test_a_fabric_manager_of_another_version_is_refused_before_anything_is_started() -> None:
+    gathered = install(facts("0x2330", "580.105.08"), "580.95.05", "nvidia-fabricmanager-580")
+    text = "expected nvidia-fabricmanager-580 in exactly the driver's version 580.105.08, found 580.95.05"
+    assert text in refusal(gathered)
+    assert "nvidia-fabricmanager-570, libnvsdm in" in refusal(
+        install(install(facts(running="580.105.08"), "570.195.03", "nvidia-fabricmanager-570"), "580.95.05", "libnvsdm")
+    )
+    assert work(gathered, version="580.95.05", change_driver=True)["problems"] == []
+
+
 def test_a_driver_upgraded_under_its_module_asks_for_a_reboot() -> None:
     gathered = facts()
     gathered["driver"].update(module_version="580.95.05", library_version="580.105")
@@ -133,9 +257,11 @@ def test_a_driver_is_not_changed_under_what_serves() -> None:
 
 
 def test_lambda_stack_is_adopted_and_never_mixed() -> None:
-    gathered = facts("0x2335", "570.195.03")
-    gathered["drivers"]["packages"]["lambda-stack-cuda"] = {"version": "0.1.15", "held": False}
-    assert work(gathered)["problems"] == []
+    gathered = install(facts("0x2335", "570.195.03"), "570.195.03", "nvidia-fabricmanager-570")
+    install(gathered, "0.1.15", "lambda-stack-cuda")
+    made = work(gathered)
+    assert made["problems"] == [] and made["packages"] == ["nvidia-fabricmanager-570", *nvidia.TOOLKIT]
+    assert not made["sources"], "what is lacking comes from the image's own sources, or not at all"
     assert "found lambda-stack-cuda, which brings its own" in refusal(gathered, change_driver=True)
 
 
@@ -144,6 +270,35 @@ def test_unknown_boards_and_amd_boards_are_refused_by_name() -> None:
     amd = facts()
     amd["pci"]["gpus"] = [{"vendor": "amd", "device": "0x74a1"}] * 8
     assert "found MI300X. Next: use the role glm.fleet.rocm" in refusal(amd)
+
+
+def test_the_toolkit_is_brought_to_the_wanted_version_in_one_piece() -> None:
+    old = install(facts("0x2331", "580.105.08", switches=0), "1.17.8", *nvidia.TOOLKIT)
+    made = work(old, toolkit_version="1.18.1")
+    assert made["upgrade"] == [*nvidia.TOOLKIT] and made["sources"]
+    for version in ("", "1.17.8"):
+        made = work(old, toolkit_version=version)
+        assert made["upgrade"] == [] and not made["sources"]
+    assert work(old, toolkit=False)["upgrade"] == []
+    part = install(facts("0x2331", "580.105.08", switches=0), "1.17.8", "nvidia-container-toolkit-base")
+    # The newest of the others would not go with an old one.
+    assert work(part, toolkit_version="")["upgrade"] == ["nvidia-container-toolkit-base"]
+    assert work(facts(), toolkit_version="")["upgrade"] == []
+
+
+def test_a_changed_driver_takes_what_goes_with_it_along() -> None:
+    gathered = install(facts(running="570.195.03"), "570.195.03", "nvidia-open", "nvidia-fabricmanager-570", "libnvsdm")
+    install(gathered, "2025.10.11", "nvlsm")
+    install(gathered, "1.18.1", *nvidia.TOOLKIT)
+    made = work(gathered, change_driver=True)
+    assert made["problems"] == [] and made["sources"]
+    assert made["upgrade"] == ["nvidia-open", "libnvsdm"]
+    assert made["removes"] == ["nvidia-fabricmanager-570"] and "nvidia-fabricmanager" in made["packages"]
+    kept = work(gathered)
+    assert kept["upgrade"] == kept["removes"] == []
+    within = install(facts(running="580.95.05"), "580.95.05", "nvidia-open", "nvidia-fabricmanager-580", "libnvsdm")
+    made = work(within, change_driver=True, version="580.105.08", toolkit=False)
+    assert made["upgrade"] == ["nvidia-open", "nvidia-fabricmanager-580", "libnvsdm"] and made["removes"] == []
 
 
 def unproven(gathered: dict[str, Any]) -> str:
@@ -165,6 +320,17 @@ def test_what_does_not_fit_together_afterwards_is_named() -> None:
     asleep = copy.deepcopy(good)
     asleep["drivers"]["units"]["nvidia-fabricmanager"] = "failed"
     assert "expected nvidia-fabricmanager to run, found failed" in unproven(asleep)
+    mixed = install(copy.deepcopy(good), "1.18.1", *nvidia.TOOLKIT)
+    assert unproven(mixed) == ""
+    install(mixed, "1.17.8", "libnvidia-container1")
+    text = unproven(mixed)
+    assert "expected the container toolkit's packages in one version, 1.18.1, found" in text
+    assert "libnvidia-container1 1.17.8" in text
+    old = install(copy.deepcopy(good), "1.17.8", *nvidia.TOOLKIT)
+    assert "in one version, 1.18.1, found nvidia-container-toolkit 1.17.8" in unproven(old)
+    stuck = copy.deepcopy(good)
+    stuck["fabric"] = {"present": True, "state": "In Progress", "states": {}}
+    assert "expected the NVLink fabric Completed on every GPU, found In Progress" in unproven(stuck)
     broken = copy.deepcopy(good)
     broken["errors"] = [{"phase": "driver", "message": "nvidia-smi ended with 9"}]
     assert "gpu-3, driver: nvidia-smi ended with 9" in unproven(broken)

@@ -1,0 +1,12 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Controller side of host_sources: its messages name the host."""
+
+from __future__ import annotations
+
+from ansible_collections.glm.fleet.plugins.plugin_utils.host_named import HostNamedAction
+
+
+class ActionModule(HostNamedAction):
+    """Documented in ``plugins/modules/host_sources.py``."""

@@ -1,0 +1,117 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: host_sources
+short_description: Tell which apt sources a host has already under another name
+version_added: 0.1.0
+description:
+  - Compares sources that shall be added with C(/etc/apt/sources.list) and the C(.list) and C(.sources) files of
+    C(/etc/apt/sources.list.d). apt reads no source at all once two of them name one address and suite with different
+    keys, so what a provider's image brought has to be known before a source is added.
+  - Sources that are switched off do not count, nor does what an earlier run added under the same name.
+  - Fails where the host's source lacks a component that is wanted, as neither using it nor adding another would do.
+author: glm.fleet contributors !UNKNOWN
+options:
+  sources:
+    description:
+      - The sources, as M(ansible.builtin.deb822_repository) takes them - C(name), C(uris), C(suites) (V(/) when left
+        out) and C(components). Other keys are not looked at.
+    type: list
+    elements: dict
+    required: true
+attributes:
+  check_mode:
+    support: full
+    description: It only reads.
+  diff_mode:
+    support: none
+    description: It changes nothing.
+"""
+
+EXAMPLES = r"""
+- name: Look whether the image has Docker's source
+  glm.fleet.host_sources:
+    sources:
+      - name: glm-docker
+        uris: https://download.docker.com/linux/ubuntu
+        suites: noble
+        components: [stable]
+"""
+
+RETURN = r"""
+adopted:
+  description: What the host has already.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: Name of the wanted source.
+      type: str
+      returned: success
+    file:
+      description: File that has it.
+      type: str
+      returned: success
+    signed_by:
+      description: The key that it is checked with; empty where any key that the host trusts will do.
+      type: str
+      returned: success
+phase:
+  description: What failed.
+  returned: failure
+  type: str
+  sample: packages
+"""
+
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.glm.fleet.plugins.module_utils._host_apt import parse_deb822, parse_list, twins
+from ansible_collections.glm.fleet.plugins.module_utils._host_commands import run
+
+FOLDER = Path("/etc/apt")
+
+
+def present() -> list:
+    """Every source of the host that is switched on."""
+    parts = sorted((FOLDER / "sources.list.d").glob("*"))
+    found = []
+    for path in [FOLDER / "sources.list", *parts]:
+        parse = {".list": parse_list, ".sources": parse_deb822}.get(path.suffix)
+        if parse and path.is_file():
+            found += parse(path.read_text("utf-8", "replace"), str(path))
+    return found
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={"sources": {"type": "list", "elements": "dict", "required": True}}, supports_check_mode=True
+    )
+    wanted = module.params["sources"]
+    names = {source["name"] for source in wanted}
+    others = [source for source in present() if source["name"] not in names]
+    architecture = run(("dpkg", "--print-architecture")).stdout.strip()
+    adopted = []
+    for source in wanted:
+        there = twins(source, others, architecture)
+        if not there:
+            continue
+        lacking = {*(source.get("components") or [])} - {name for twin in there for name in twin["components"]}
+        if lacking:
+            module.fail_json(
+                msg=f"packages: expected {source['uris']} with the component {', '.join(sorted(lacking))}, found it "
+                f"without in {there[0]['file']}, beside which apt takes no other. Nothing was changed. Next: add the "
+                "component to that file, or remove the file, and run again.",
+                phase="packages",
+            )
+        adopted.append({"name": source["name"], "file": there[0]["file"], "signed_by": there[0]["signed_by"]})
+    module.exit_json(changed=False, adopted=adopted)
+
+
+if __name__ == "__main__":
+    main()
