@@ -55,6 +55,10 @@ CASES: dict[str, dict[str, Any]] = {
     "nouveau without permission": nouveau(gpu_base_reboot_allowed=False),
     "reboot asked for": {"facts": {"reboot_required": True}, "gpu_base_reboot_allowed": True},
     "busy": {"facts": {"gpus": [{"index": 3, "memory_used_mib": 90000}]}},
+    "driver announced": {"__nvidia_packages": {"missing": ["nvidia-open", "nvidia-container-toolkit-base"]}},
+    "AMD's driver announced": {"__rocm_packages": {"missing": ["amdgpu-dkms", "amd-container-toolkit"]}},
+    "toolkit announced": {"__nvidia_packages": {"missing": ["libnvidia-container1"]}},
+    "driver's role skipped": {"__nvidia_packages": {"changed": False, "skipped": True}},
     "volume": {"gpu_base_data_volume": "create", "gpu_base_data_filesystem": "xfs"},
     "settings": {
         "gpu_base_huge_pages": 16384,
@@ -65,6 +69,7 @@ CASES: dict[str, dict[str, Any]] = {
 SHOWN = {
     "steps": "{{ __gpu_base_steps }}",
     "busy": "{{ __gpu_base_busy | map(attribute='index') }}",
+    "announced": "{{ __gpu_base_announced }}",
     "unbuilt": "{{ __gpu_base_unbuilt }}",
     "up": REBOOT["test_command"],
     "packages": "{{ __gpu_base_time_packages + __gpu_base_volume_packages }}",
@@ -153,6 +158,22 @@ def test_a_host_is_up_once_the_driver_of_either_vendor_has_every_board(
     assert up(nvidia, amd or None)
     assert not up(nvidia + 1, amd)
     assert not amd or not (up(nvidia, amd - 1) or up(nvidia, None))
+
+
+@pytest.mark.parametrize(
+    ("case", "announced"),
+    [
+        ("converged", []),
+        ("driver announced", ["nvidia-open"]),
+        ("AMD's driver announced", ["amdgpu-dkms"]),
+        ("toolkit announced", []),
+        ("driver's role skipped", []),
+    ],
+)
+def test_only_a_driver_that_its_role_announced_excuses_a_host_in_check_mode(
+    shown: Any, case: str, announced: list[str]
+) -> None:
+    assert shown[case]["announced"] == announced
 
 
 def test_what_a_volume_needs_is_installed_only_for_a_volume(shown: Any) -> None:
