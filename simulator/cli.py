@@ -13,12 +13,15 @@ from pathlib import Path
 
 from simulator import world
 from simulator.hosts.accelerators import declare
+from simulator.hosts.adapted import is_reference
 from simulator.hosts.images import RECIPES
 from simulator.hosts.machines import Machines
 from simulator.hosts.manual import ManualHost, create
 from simulator.hosts.podman import require_podman
 from simulator.settings import ENGINE_IMAGES, Settings
 from simulator.support import RehearsalError
+
+_HOST_IMAGES = f"one of {', '.join(sorted(RECIPES))}, or an image with its tag, such as ubuntu:24.04"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -37,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     single = verbs.add_parser("hosts", help="single hosts, for tests of roles")
     hosts = single.add_subparsers(dest="action", required=True)
     new = hosts.add_parser("create", help="boot a host, wait for ssh, print {name, ip, private_ip}")
-    new.add_argument("--image", required=True, choices=sorted(RECIPES))
+    new.add_argument("--image", required=True, type=_host_image, metavar="NAME", help=_HOST_IMAGES)
     new.add_argument("--name", required=True)
     new.add_argument("--ssh-key", type=Path, required=True, metavar="FILE", help="public key file for user ubuntu")
     new.add_argument("--accelerators", metavar="NAME:COUNT:GB", help="declare accelerators, e.g. B200:8:180 (gpu-base)")
@@ -47,6 +50,12 @@ def parser() -> argparse.ArgumentParser:
     gone.add_argument("--all", action="store_true", help="all hosts that `hosts create` made from this checkout")
     hosts.add_parser("list", help="print all hosts of this rehearsal as JSON")
     return result
+
+
+def _host_image(text: str) -> str:
+    if text not in RECIPES and not is_reference(text):
+        raise argparse.ArgumentTypeError(f"found {text}, expected {_HOST_IMAGES}")
+    return text
 
 
 def _add_engines(verb: argparse.ArgumentParser) -> None:

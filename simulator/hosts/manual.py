@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 
 from simulator.hosts.accelerators import Declaration
+from simulator.hosts.adapted import ensure_adapted_image, is_reference
 from simulator.hosts.images import ensure_image, find_recipe
 from simulator.hosts.machines import Host, HostRequest, Machines
 from simulator.hosts.podman import Podman
@@ -20,7 +21,10 @@ _NAME = re.compile(r"^[a-z0-9][a-z0-9-]{0,62}$")
 
 @dataclass(frozen=True)
 class ManualHost:
-    """What to boot; ``public_key`` is the line of an OpenSSH public key file, let in as user ubuntu."""
+    """What to boot; ``public_key`` is the line of an OpenSSH public key file, let in as user ubuntu.
+
+    ``image`` is one of ours, or somebody else's with its tag, of which a bare host is made.
+    """
 
     name: str
     image: str
@@ -39,16 +43,17 @@ def create(settings: Settings, wanted: ManualHost, timeout: float = 120) -> dict
         raise RehearsalError(f"host name {wanted.name!r}: expected lower case letters, digits and '-', at most 63")
     if not re.match(r"^(ssh-|ecdsa-|sk-)\S+ \S+", wanted.public_key):
         raise RehearsalError("--ssh-key: the file holds no OpenSSH public key; give the .pub file")
-    recipe = find_recipe(wanted.image)
-    cloud_init = "cloud-init" in recipe.packages
+    foreign = is_reference(wanted.image)
+    cloud_init = not foreign and "cloud-init" in find_recipe(wanted.image).packages
     if not cloud_init and (wanted.user_data or wanted.accelerators):
         raise RehearsalError(f"image {wanted.image} has no cloud-init and no accelerators; use gpu-base")
     podman = Podman(settings)
     machines = Machines(settings, podman)
+    ensure = ensure_adapted_image if foreign else ensure_image
     host = machines.create(
         HostRequest(
             name=wanted.name,
-            image=ensure_image(settings, podman, wanted.image),
+            image=ensure(settings, podman, wanted.image),
             hostname=wanted.name,
             kind="manual",
             seed=_seed(wanted) if cloud_init else {},

@@ -17,15 +17,17 @@ from typing import Any
 import pytest
 
 from simulator import registry
+from simulator.hosts import adapted
 from simulator.hosts.accelerators import declare
 from simulator.hosts.backend import IMAGE, PodmanBackend
 from simulator.hosts.images import ensure_image
 from simulator.hosts.machines import Machines
+from simulator.hosts.manual import ManualHost, create
 from simulator.hosts.podman import Podman
 from simulator.lambda_cloud.backend import AcceleratorSpec, CapacityError, FileSystemMount, InstanceTypeSpec, LaunchSpec
 from simulator.services import Services
 from simulator.settings import CHECKOUT, Settings
-from simulator.support import RehearsalError, run
+from simulator.support import RehearsalError, as_root, run
 from tests.integration.oci import write_tiny_image
 
 pytestmark = pytest.mark.podman
@@ -239,6 +241,41 @@ def test_the_command_line_makes_and_removes_hosts_for_role_tests(rehearsal: Rehe
     run([*command, "destroy", image])
     assert rehearsal.machines.find(image) is None
     run([*command, "destroy", image])
+
+
+def stand_in(folder: Path, podman: Podman, reference: str) -> None:
+    """An image as registries have them: apt but no systemd, daemons kept from being started, a user in the way."""
+    root = folder / "root.tar"
+    policy = folder / "policy-rc.d"
+    policy.write_text("#!/bin/sh\nexit 101\n")
+    policy.chmod(0o755)
+    hooks = (f"copy-in {policy} /usr/sbin", 'chroot "$1" useradd --create-home --shell /bin/false ubuntu')
+    options = ("--variant=apt", "--include=passwd", *(f"--customize-hook={hook}" for hook in hooks))
+    run([*as_root(), "mmdebstrap", *options, "trixie", str(root)], timeout=300)
+    podman.run("import", '--change=ENTRYPOINT ["/bin/false"]', str(root), reference)
+
+
+def test_a_bare_host_is_made_of_an_image_of_somebody_else(rehearsal: Rehearsal, tmp_path: Path) -> None:
+    reference = "glm-rehearsal-test/somebody:1"
+    key = rehearsal.key.with_suffix(".pub").read_text("utf-8")
+    stand_in(tmp_path, rehearsal.podman, reference)
+    tag = ""
+    try:
+        tag = adapted.ensure_adapted_image(rehearsal.settings, rehearsal.podman, reference)
+        hosts = [create(rehearsal.settings, ManualHost(name, reference, key)) for name in ("other-1", "other-2")]
+        until(lambda: "running" in rehearsal.ssh(hosts[0]["ip"], "systemctl is-system-running || true"), 30)
+        assert rehearsal.ssh(hosts[0]["ip"], "sudo id -un; echo ~; ls /usr/sbin/policy-rc.d || true").split() == [
+            "root",
+            "/home/ubuntu",
+        ]
+        own = "cat /etc/machine-id /etc/ssh/ssh_host_ed25519_key.pub"
+        first, second = (rehearsal.ssh(host["ip"], own).split() for host in hosts)
+        assert first[0] != second[0] and first[2] != second[2]
+        assert adapted.ensure_adapted_image(rehearsal.settings, rehearsal.podman, reference) == tag
+    finally:
+        for name in ("other-1", "other-2"):
+            rehearsal.machines.destroy(name)
+        rehearsal.podman.run("rmi", "--force", reference, *([tag] if tag else []))
 
 
 def test_an_unbuilt_image_says_what_to_run(rehearsal: Rehearsal, monkeypatch: pytest.MonkeyPatch) -> None:

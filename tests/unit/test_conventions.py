@@ -141,7 +141,8 @@ def test_sources_of_packages_have_their_own_keys() -> None:
 
 
 def test_reboots_are_permitted_and_wait_for_every_board() -> None:
-    """A reboot stands behind its permission; who asks for one says how every board of the PCI bus is counted."""
+    """A reboot stands behind its permission and a look at the modules of all kernels. Who asks for one says how every
+    board of the PCI bus is counted, of either vendor where it may be either."""
     reboots, callers = 0, 0
     for path in TASK_FILES:
         before: list[str] = []
@@ -150,8 +151,12 @@ def test_reboots_are_permitted_and_wait_for_every_board() -> None:
             if module:
                 reboots += 1
                 up = " ".join(module["test_command"].split())
-                counted = re.search(r"-eq \{\{ .*\['pci'\]\['gpus'\] .*\| length \}\}$", up)
-                assert up == "{{ driver_up }}" or counted, path
+                counted = [
+                    re.search(rf"{boards}.*\| wc -l\) -[eg][qe] \{{\{{ __\w+_{vendor}_boards \}}\}}", up)
+                    for vendor, boards in (("nvidia", "nvidia-smi -L"), ("amd", "/sys/bus/pci/drivers/amdgpu/"))
+                ]
+                assert up == "{{ driver_up }}" or all(counted), path
+                assert any(re.search(r"assert.*_unbuilt \| length == 0", text) for text in before), path
                 assert "reboot_timeout" in str(module["reboot_timeout"])
                 assert any("_reboot_allowed" in text for text in before), f"{path}: without permission"
             role = task.get("ansible.builtin.include_role") or {}

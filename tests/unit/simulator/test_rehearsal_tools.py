@@ -12,9 +12,10 @@ import threading
 from pathlib import Path
 
 import pytest
+import yaml
 
 from simulator import cli, registry
-from simulator.hosts import images
+from simulator.hosts import adapted, images
 from simulator.hosts.accelerators import declare
 from simulator.hosts.manual import ManualHost, create
 from simulator.hosts.podman import Machine, containers_conf
@@ -95,6 +96,101 @@ def test_an_edited_recipe_is_another_image_and_an_unchanged_one_is_not() -> None
     assert images.image_tag(changed) != tag
     with pytest.raises(RehearsalError, match="bare-bookworm, bare-trixie, gpu-base"):
         images.find_recipe("gpu-bass")
+
+
+@pytest.mark.parametrize(
+    ("name", "reference"),
+    [
+        ("ubuntu:24.04", True),
+        ("mirror.example.com:5000/library/ubuntu:24.04", True),
+        ("ubuntu@sha256:" + "0" * 64, True),
+        ("bare-trixie", False),
+        ("ubuntu", False),
+        ("--privileged:1", False),
+    ],
+)
+def test_an_image_with_its_tag_is_told_from_a_recipe(name: str, reference: bool) -> None:
+    assert adapted.is_reference(name) is reference
+
+
+def test_an_image_of_somebody_else_gets_what_our_bare_hosts_have() -> None:
+    reference = "mirror.example.com:5000/ubuntu:24.04"
+    recipe = adapted.adapted_recipe(reference)
+    assert (recipe.name, recipe.suite) == ("mirror-example-com-5000-ubuntu-24-04", reference)
+    ours = images.find_recipe("bare-trixie")
+    assert (recipe.packages, recipe.overlays, recipe.masked_units) == (ours.packages, ours.overlays, ours.masked_units)
+    arguments = adapted.run_arguments(recipe, "build", "/overlay.tar")
+    assert arguments[arguments.index(recipe.suite) + 1 :][:2] == ["/bin/sh", "-ec"]
+    assert "--volume=/overlay.tar:/run/glm-rehearsal-overlay.tar:ro" in arguments
+    script = adapted.adapting_script(recipe).splitlines()
+    [install] = [line for line in script if line.startswith("apt-get install")]
+    assert {"systemd-sysv", "openssh-server", "python3", "python3-apt", "sudo", "iproute2"} <= set(install.split())
+    # The image's own user of that name makes way, and no key or id is shared by hosts.
+    assert script.index(next(line for line in script if "userdel" in line)) < script.index(recipe.commands[0])
+    assert script[-2:] == ["rm -f /etc/ssh/ssh_host_* /var/lib/dbus/machine-id", ": > /etc/machine-id"]
+
+
+class Store:
+    """podman with the images ``there``; answers what this test asks and keeps what was asked."""
+
+    def __init__(self, *there: str, registry: bool = True) -> None:
+        self.there = {*there}
+        self.registry = registry
+        self.asked: list[tuple[str, ...]] = []
+
+    def run(self, *argv: str, timeout: float | None = None) -> str:
+        self.asked.append(argv)
+        verb, last = argv[0], argv[-1]
+        if verb == "image":
+            if last not in self.there:
+                raise RehearsalError("no such image")
+            return f"id-of-{last}\n"
+        if verb == "pull":
+            if not self.registry:
+                raise RehearsalError("no route to the registry")
+            self.there.add(last)
+        if verb == "commit":
+            self.there.add(last)
+        if verb == "images":
+            return "\n".join(name for name in self.there if last == f"reference={name}")
+        return ""
+
+    def verbs(self) -> list[str]:
+        return [argv[0] for argv in self.asked if argv[0] in ("pull", "run", "commit")]
+
+
+def test_an_image_is_pulled_and_adapted_once(tmp_path: Path) -> None:
+    store = Store()
+    tag = adapted.ensure_adapted_image(settings(tmp_path), store, "ubuntu:24.04")  # type: ignore[arg-type]
+    assert tag.startswith("localhost/glm-rehearsal/ubuntu-24-04:")
+    assert store.verbs() == ["pull", "run", "commit"] and store.asked[-1][0] == "rm"
+    store.asked.clear()
+    assert adapted.ensure_adapted_image(settings(tmp_path), store, "ubuntu:24.04") == tag  # type: ignore[arg-type]
+    assert store.verbs() == []
+
+
+def test_an_image_of_the_local_store_is_not_pulled_and_a_missing_one_is_explained(tmp_path: Path) -> None:
+    store = Store("ubuntu:24.04", registry=False)
+    adapted.ensure_adapted_image(settings(tmp_path), store, "ubuntu:24.04")  # type: ignore[arg-type]
+    assert store.verbs() == ["run", "commit"]
+    with pytest.raises(RehearsalError, match=r"no route to the registry\nNext: .*pull it with podman first"):
+        adapted.ensure_adapted_image(settings(tmp_path), store, "ubuntu:26.04")  # type: ignore[arg-type]
+
+
+def test_the_command_line_refuses_an_image_that_is_neither_recipe_nor_reference(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["hosts", "create", "--image", "ubuntu", "--name", "a", "--ssh-key", "key.pub"])
+    assert "expected one of bare-bookworm, bare-trixie, gpu-base, or an image" in capsys.readouterr().err
+
+
+def test_the_bare_hosts_of_every_scenario_can_be_of_another_image() -> None:
+    """All but the one that is there for Debian 12's own Docker."""
+    files = sorted((Path(__file__).parents[3] / "molecule").glob("*/molecule.yml"))
+    platforms = [platform for path in files for platform in yaml.safe_load(path.read_text("utf-8"))["platforms"]]
+    fixed = {row["name"] for row in platforms if not row["image"].startswith("${GLM_MOLECULE_IMAGE:-bare-")}
+    assert fixed == {"docker-bookworm", "docker-provider", "nvidia-provider"}
 
 
 def test_declarations_know_real_products_and_fall_back_to_the_advertised_memory() -> None:
