@@ -169,7 +169,7 @@ def _runtime(gathered: Gathered, plan: Mapping[str, Any]) -> Check:
 def _fabric_manager(gathered: Gathered, _plan: Mapping[str, Any]) -> Check:
     """Its version has to be the driver's, and a host without NVSwitches has no use for it."""
     state = gathered["health"]["units"].get("nvidia-fabricmanager", "absent")
-    switches, driver = gathered["facts"]["pci"]["nvswitches"], gathered["facts"]["driver"]["version"]
+    driver, switches = gathered["facts"]["driver"]["version"], _switches(gathered["facts"])
     packages = gathered["health"]["packages"]
     versions = [entry["version"] for name, entry in packages.items() if name.startswith("nvidia-fabricmanager")]
     installed = versions[0] if versions else None
@@ -180,11 +180,23 @@ def _fabric_manager(gathered: Gathered, _plan: Mapping[str, Any]) -> Check:
         )  # fmt: skip
     if switches and state != "active":
         remedy = "systemctl status nvidia-fabricmanager; on B200 and B300 also nvlsm and the module ib_umad"
-        return _check("fabric manager", False, f"it runs, for {switches} NVSwitches", state, remedy)
+        return _check("fabric manager", False, f"one that runs, for {switches}", state, remedy)
     if not switches and state == "failed":
-        remedy = "remove nvidia-fabricmanager, or on NVLink 5 install nvlsm and load ib_umad"
+        remedy = "remove nvidia-fabricmanager"
         return _check("fabric manager", False, "none where there are no NVSwitches", "one that failed", remedy)
-    return _check("fabric manager", True if switches else None, "", f"{state}, {switches} NVSwitches")
+    return _check("fabric manager", True if switches else None, "", f"{state}, {switches or 'no NVSwitches'}")
+
+
+def _switches(facts: Mapping[str, Any]) -> str:
+    """The switches that the fabric manager is for, in words; empty where there are none."""
+    count = facts["pci"]["nvswitches"]
+    try:
+        fabric = platforms.fabric_of(facts, platforms.of_host(facts))
+    except platforms.PlatformError:
+        fabric = "none"
+    if count:
+        return f"{count} NVSwitches"
+    return f"the NVLink 5 switches of {len(facts['pci']['gpus'])} boards" if fabric == "nvlsm" else ""
 
 
 def _modules_for_kernels(gathered: Gathered, _plan: Mapping[str, Any]) -> Check:

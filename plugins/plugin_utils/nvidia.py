@@ -73,7 +73,7 @@ def work(facts: Mapping[str, Any], wanted: Mapping[str, Any], host: str) -> Work
     driver = str(running if adopt else target)
     flavour = "open" if wanted["modules"] == "auto" else str(wanted["modules"])
     problems = _problems(facts, wanted, platform, driver, adopt=adopt, modules=flavour)
-    fabric = _fabric(facts, platform)
+    fabric = platforms.fabric_of(facts, platform)
     modules = list(FABRIC_MODULES) if fabric == "nvlsm" else []
     unloaded = _unloaded(facts, modules)
     driven = [*([] if adopt else wanted["driver_packages"][flavour]), *_fabric_packages(fabric, driver, installed)]
@@ -194,15 +194,6 @@ def _change_problems(
 def _stacks(installed: Packages) -> list[str]:
     """Packages of an image that brings a stack of its own, beside which no other vendor's sources belong."""
     return sorted(name for name in installed if name.startswith("lambda-stack"))
-
-
-def _fabric(facts: Mapping[str, Any], platform: platforms.Platform) -> str:
-    """What brings NVLink up on this host. A share of a board's GPUs comes without its switches.
-
-    The switches of NVLink 5 are not on the PCI bus: there more than one board tells.
-    """
-    needed = {"fabricmanager": facts["pci"]["nvswitches"] > 0, "nvlsm": len(facts["pci"]["gpus"]) > 1}
-    return platform.fabric if needed.get(platform.fabric, True) else "none"
 
 
 def _fabric_packages(fabric: str, driver: str, installed: Packages) -> list[str]:

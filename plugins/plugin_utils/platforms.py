@@ -59,6 +59,15 @@ def _row(entry: Mapping[str, Any]) -> Platform:
     return Platform(**{**entry, "devices": tuple(entry["devices"])})
 
 
+def fabric_of(facts: Mapping[str, Any], platform: Platform) -> str:
+    """What brings NVLink up on this host. A share of a board's GPUs comes without its switches.
+
+    The switches of NVLink 5 are not on the PCI bus: there more than one board tells.
+    """
+    needed = {"fabricmanager": facts["pci"]["nvswitches"] > 0, "nvlsm": len(facts["pci"]["gpus"]) > 1}
+    return platform.fabric if needed.get(platform.fabric, True) else "none"
+
+
 def of_host(facts: Mapping[str, Any], known: tuple[Platform, ...] | None = None) -> Platform:
     """The platform of a host by ``gpu_facts.pci``. Raises PlatformError when it has none, two, or an unknown one."""
     known = load() if known is None else known

@@ -32,6 +32,8 @@ PLAN: dict[str, Any] = {
     "image": {"min_driver": "580.65.06", "cuda": "13.0", "reference": "vllm/vllm-openai:v0.32.0"},
     "devices": ["nvidia.com/gpu=all"],
 }
+B200 = {"vendor": "nvidia", "device": "0x2901"}
+H100 = {"vendor": "nvidia", "device": "0x2330"}
 FLOORS = {"disk_write": 500, "disk_read": 500, "network": 50}
 
 
@@ -47,7 +49,7 @@ def sound() -> dict[str, Any]:
             "gpu_source": "nvidia-smi",
             "driver": {"version": "580.126.09"},
             "fabric": {"present": True, "state": "Completed"},
-            "pci": {"nvswitches": 2, "gpus": [{"vendor": "nvidia", "device": "0x2901"}] * 8},
+            "pci": {"nvswitches": 0, "gpus": [{"vendor": "nvidia", "device": "0x2901"}] * 8},
             "cdi": {"devices": ["nvidia.com/gpu=all"], "specs": [spec], "nvidia_ctk": "/usr/bin/nvidia-ctk"},
             "docker": {"running": True, "version": "28.5.1", "cdi": True},
             "clock_skew_seconds": 0.0,
@@ -106,7 +108,12 @@ def test_a_sound_node_passes_every_check() -> None:
 
 BROKEN = [
     ("health.flavour", "proprietary", "kernel module", "the open kernel modules.* B200, found the proprietary ones"),
-    ("health.units", {"nvidia-fabricmanager": "absent"}, "fabric manager", "it runs, for 2 NVSwitches, found absent"),
+    (
+        "health.units",
+        {"nvidia-fabricmanager": "absent"},
+        "fabric manager",
+        "one that runs, for the NVLink 5 switches of 8 boards, found absent",
+    ),
     ("health.units", {"nvidia-fabricmanager": "failed"}, "fabric manager", "nvlsm and the module ib_umad"),
     ("health.runtime", {"code": 802, "gpus": 0, "devices": []}, "runtime", "error 802, system not yet initialised"),
     ("health.runtime", {"problem": "its process ended with -11"}, "runtime", "CUDA does not answer: .* with -11"),
@@ -201,6 +208,11 @@ def test_a_host_without_nvswitches_needs_no_fabric_manager_and_a_failed_one_is_n
     gathered["facts"]["pci"] = {"nvswitches": 0, "gpus": [{"vendor": "nvidia", "device": "0x2342"}]}
     gathered["health"]["units"] = {"nvidia-fabricmanager": "absent"}
     assert judged(gathered)["ok"]
+    for pci in ({"nvswitches": 0, "gpus": [B200]}, {"nvswitches": 0, "gpus": [H100] * 2}):
+        assert judged({**gathered, "facts": {**gathered["facts"], "pci": pci}})["ok"], "a share without its switches"
+    four = {"nvswitches": 4, "gpus": [H100] * 8}
+    text = acceptance.failures(judged({**gathered, "facts": {**gathered["facts"], "pci": four}}))
+    assert "fabric manager: expected one that runs, for 4 NVSwitches, found absent" in text
     gathered["health"]["units"] = {"nvidia-fabricmanager": "failed"}
     assert "expected none where there are no NVSwitches, found one that failed" in acceptance.failures(judged(gathered))
 
