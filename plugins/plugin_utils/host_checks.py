@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from typing import Any, TypedDict
 
 from ansible_collections.glm.fleet.plugins.module_utils._host_docker import MINIMUM_MAJOR
-from ansible_collections.glm.fleet.plugins.plugin_utils import rocm_matrix
+from ansible_collections.glm.fleet.plugins.plugin_utils import platforms, rocm_matrix
 
 # nvidia-smi rounds, and ECC and firmware reservations differ by driver; the smallest step between two boards is 10 %.
 MEMORY_TOLERANCE = 0.03
@@ -136,7 +136,7 @@ def _fabric(facts: Mapping[str, Any]) -> list[Finding]:
     problems = [error["message"] for error in facts["errors"] if error["phase"] == "fabric"]
     if fabric["present"] and fabric["state"] == "Completed":
         return []
-    if not fabric["present"] and not switches:
+    if not fabric["present"] and (not switches or not platforms.tells_fabric(facts)):
         return []
     found = fabric["state"] or "; ".join(problems) or f"none, though the host has {switches} NVSwitches"
     return [

@@ -14,6 +14,8 @@ from typing import Any
 import yaml
 
 CATALOG = Path(__file__).resolve().parents[2] / "catalog"
+# The first driver branch for Hopper; the table's boards of older branches are older.
+_HOPPER = 525
 MODULES = ("any", "open")
 FABRICS = ("none", "fabricmanager", "nvlsm", "imex")
 
@@ -66,6 +68,14 @@ def fabric_of(facts: Mapping[str, Any], platform: Platform) -> str:
     """
     needed = {"fabricmanager": facts["pci"]["nvswitches"] > 0, "nvlsm": len(facts["pci"]["gpus"]) > 1}
     return platform.fabric if needed.get(platform.fabric, True) else "none"
+
+
+def tells_fabric(facts: Mapping[str, Any]) -> bool:
+    """Whether the boards report the state of their fabric: from Hopper on; nvidia-smi has N/A for an A100."""
+    try:
+        return of_host(facts).min_branch >= _HOPPER
+    except PlatformError:
+        return True
 
 
 def of_host(facts: Mapping[str, Any], known: tuple[Platform, ...] | None = None) -> Platform:

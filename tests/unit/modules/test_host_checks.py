@@ -26,7 +26,7 @@ def healthy() -> dict[str, Any]:
         "gpu_source": "nvidia-smi",
         "driver": {"version": "580.126.09"},
         "fabric": {"present": True, "state": "Completed"},
-        "pci": {"nvswitches": 2},
+        "pci": {"nvswitches": 2, "gpus": []},
         "cdi": {
             "devices": ["nvidia.com/gpu=0", "nvidia.com/gpu=all"],
             "specs": [
@@ -130,6 +130,14 @@ def test_nvswitches_without_a_fabric() -> None:
     facts = healthy()
     facts["fabric"] = {"present": False, "state": None}
     assert "found none, though the host has 2 NVSwitches" in problems(facts)
+
+
+@pytest.mark.parametrize(("device", "refused"), [("0x20b2", False), ("0x2330", True)])
+def test_an_a100_does_not_tell_of_its_fabric(device: str, refused: bool) -> None:
+    facts = healthy()
+    facts["fabric"] = {"present": False, "state": None}
+    facts["pci"] = {"nvswitches": 6, "gpus": [{"vendor": "nvidia", "device": device}] * 8}
+    assert ("found none, though the host has 6 NVSwitches" in problems(facts)) is refused
 
 
 def test_no_fabric_is_right_where_there_are_no_switches() -> None:
