@@ -5,43 +5,45 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 stages=${1:-all}
-[ "$stages" != all ] || stages="lint unit engines integration molecule"
+# The last two wait for hosts most of the time, so they wait side by side.
+[ "$stages" != all ] || stages="lint unit engines hosts"
 
 root=$PWD
 out=$root/tests/output
 venv=$root/.venv
 next_venv=$root/.venv-next
-passed=0
-failed=0
-table=()
+table=$out/table
 export PATH="$venv/bin:$PATH" ANSIBLE_CONFIG="$root/ansible.cfg" PYTHONDONTWRITEBYTECODE=1
 rm -rf "$out"
 mkdir -p "$out"
+touch "$table"
 
+# A file, because stages may run side by side.
 note() { # name, passed, failed, seconds
-    passed=$((passed + $2))
-    failed=$((failed + $3))
-    table+=("$(printf '%-44s %5d passed %4d failed %6d s' "$1" "$2" "$3" "$4")")
+    printf '%-44s %5d passed %4d failed %6d s\n' "$1" "$2" "$3" "$4" >>"$table"
 }
+
+file_name() { echo "$1" | tr -c 'a-zA-Z0-9\n' '_'; }
 
 # One check that passes or fails as a whole; what it prints is shown only when it fails.
 check() { # name, command...
-    local name=$1 start=$SECONDS
+    local name=$1 start=$SECONDS log
+    log=$out/$(file_name "$1").log
     shift
-    if "$@" >"$out/check.log" 2>&1; then
+    if "$@" >"$log" 2>&1; then
         note "$name" 1 0 $((SECONDS - start))
         echo "ok      $name ($((SECONDS - start)) s)"
     else
         note "$name" 0 1 $((SECONDS - start))
         echo "FAILED  $name: $*"
-        sed 's/^/        /' "$out/check.log"
+        sed 's/^/        /' "$log"
     fi
 }
 
 suite() { # name, python, pytest arguments...
     local name=$1 python=$2 start=$SECONDS report status
     shift 2
-    report=$out/$(echo "$name" | tr -c 'a-zA-Z0-9\n' '_').xml
+    report=$out/$(file_name "$name").xml
     echo "== $name"
     PATH="$(dirname "$python"):$PATH" "$python" -m pytest -q --junitxml="$report" "$@"
     status=$?
@@ -69,12 +71,13 @@ prepare_next() {
     esac
 }
 
-if [[ " $stages " =~ \ (unit|molecule)\  ]]; then
+if [[ " $stages " =~ \ (unit|molecule|hosts)\  ]]; then
     prepare_next
 fi
 
-for stage in $stages; do
-    case $stage in
+run_stage() {
+    local python scenario script name beside
+    case $1 in
     lint)
         check "ruff" ruff check .
         check "mypy: plugin_utils, module_utils, simulator" scripts/mypy.sh
@@ -89,6 +92,15 @@ for stage in $stages; do
         ;;
     engines)
         suite "engine command lines" "$venv/bin/python" -n 2 tests/engines
+        ;;
+    hosts)
+        scripts/install_system_packages.sh
+        run_stage molecule >"$out/molecule.log" 2>&1 &
+        beside=$!
+        run_stage integration
+        echo "== molecule, which ran beside it"
+        wait "$beside"
+        cat "$out/molecule.log"
         ;;
     integration)
         scripts/install_system_packages.sh
@@ -107,18 +119,20 @@ for stage in $stages; do
     benchmark)
         for script in tests/benchmark/*.py; do
             check "$script" "$venv/bin/python" "$script"
-            cat "$out/check.log"
+            cat "$out/$(file_name "$script").log"
         done
         ;;
     *)
-        echo "unknown stage: $stage" >&2
+        echo "unknown stage: $1" >&2
         exit 2
         ;;
     esac
-done
+}
+
+for stage in $stages; do run_stage "$stage"; done
 
 echo
-printf '%s\n' "${table[@]}"
+cat "$table"
 echo
-echo "$passed passed, $failed failed"
-[ "$failed" -eq 0 ]
+awk '{for (i = 2; i <= NF; i++) {if ($i == "passed") passed += $(i - 1); if ($i == "failed") failed += $(i - 1)}}
+     END {print passed + 0 " passed, " failed + 0 " failed"; exit failed > 0}' "$table"
