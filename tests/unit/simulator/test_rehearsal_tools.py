@@ -248,7 +248,7 @@ def test_another_program_on_the_port_is_not_taken_for_the_service(tmp_path: Path
     other = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         while not _listens(port):
-            pass
+            assert other.poll() is None, "somebody else took the port in between"
         with pytest.raises(RehearsalError, match="SOME_PORT"):
             Services(settings(tmp_path)).start(service(tmp_path, port, SERVER))
     finally:
