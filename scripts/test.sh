@@ -80,6 +80,7 @@ run_stage() {
     case $1 in
     lint)
         check "ruff" ruff check .
+        check "ruff format" ruff format --check .
         check "mypy: plugin_utils, module_utils, simulator" scripts/mypy.sh
         check "yamllint" scripts/yamllint.sh
         check "ansible-lint, profile production" ansible-lint --offline --strict -q

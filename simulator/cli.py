@@ -145,5 +145,3 @@ def _destroy(settings: Settings, names: list[str], everything: bool) -> None:
     for name in names:
         machines.destroy(name)
     machines.remove_all([])
-
-

@@ -219,5 +219,3 @@ def _write_variables(settings: Settings) -> None:
     # JSON scalars are YAML scalars.
     text = "".join(f"{key}: {json.dumps(value)}\n" for key, value in values.items())
     write_atomically(settings.state_dir / "vars.yml", "# Written by `python -m simulator up`.\n" + text)
-
-

@@ -675,10 +675,7 @@ def golden_file(entry: Entry) -> Path:
 def golden_files() -> dict[Path, str]:
     """Each golden file and the text it should have."""
     return {
-        golden_file(entry): golden(entry)
-        for source in sources()
-        for entry in source.entries
-        if entry.kind != "other"
+        golden_file(entry): golden(entry) for source in sources() for entry in source.entries if entry.kind != "other"
     }
 
 

@@ -196,8 +196,10 @@ def _ours(entry: commands.Entry, made: Mapping[str, Any]) -> list[str]:
             f"= {memory['full_length_requests']:.1f} requests of full length."
         )
         line = commands.our_line(made)
-        start = [*shlex.split(line.items["program"]), *line.arguments] if made["runtime"]["kind"] == "venv" else (
-            made["command"]
+        start = (
+            [*shlex.split(line.items["program"]), *line.arguments]
+            if made["runtime"]["kind"] == "venv"
+            else (made["command"])
         )
         return [_runs(made), "", *_code(commands.wrapped(start)), f"{fit} {whole}", ""]
     if entry.kind == "container":
@@ -223,9 +225,7 @@ def _runs(made: Mapping[str, Any]) -> str:
 def _differences(entry: commands.Entry, made: Mapping[str, Any]) -> list[str]:
     own = commands.own_reasons(entry)
     computed = commands.differences(entry, made)
-    rows = [
-        _row([item for item in computed if item.what in reason.what], reason) for reason in entry.differences
-    ]
+    rows = [_row([item for item in computed if item.what in reason.what], reason) for reason in entry.differences]
     shared = [item for item in computed if item.what not in own]
     lines = [*_table(["what", "source", "ours", "why"], rows), ""] if rows else []
     if shared:

@@ -44,9 +44,7 @@ class ActionModule(FollowedAction):
         folder = args["folder"] or f"{plan['paths']['data']}/benchmarks/{place}"
         reached_at = str(self._task_vars.get("ansible_host") or self._host())
         try:
-            self._workload = benchmark_runs.workload(
-                catalog.load(), args["workload"], args["workloads"], args["scale"]
-            )
+            self._workload = benchmark_runs.workload(catalog.load(), args["workload"], args["workloads"], args["scale"])
             self._client = benchmark_runs.client(
                 plan, folder, args["client_image"], args["client_path"], host, tokenizer
             )

@@ -30,9 +30,7 @@ class ActionModule(ActionBase):
             report = verdict.worker_report(host, own["plan"])
             answer = {"changed": False, "ok": True, "checks": report["checks"], "report": report}
             return {**result, **answer, **self._keep(own["report"], report)}
-        answer = self._execute_module(
-            module_name="glm.fleet.endpoint_check", module_args=args, task_vars=variables
-        )
+        answer = self._execute_module(module_name="glm.fleet.endpoint_check", module_args=args, task_vars=variables)
         if "checks" not in answer or answer.get("skipped"):
             return {**result, **answer}
         address, port = str(args.get("address", "127.0.0.1")), int(args.get("port", 8000))

@@ -90,9 +90,7 @@ class ActionModule(ActionBase):
         changed = bool(brought["changed"] or changed or outcome["changed"])
         return {**outcome, **_answer(plan, image), "changed": changed, "resolved_by": brought["resolved_by"]}
 
-    def _built(
-        self, args: dict[str, Any], plan: dict[str, Any], base: str
-    ) -> tuple[lockfile.BuildEntry | None, bool]:
+    def _built(self, args: dict[str, Any], plan: dict[str, Any], base: str) -> tuple[lockfile.BuildEntry | None, bool]:
         """The lock file's entry for the derived image and whether this call changed anything.
 
         None in check mode while nothing is resolved. A common registry's image is built under the lock: one host

@@ -48,9 +48,7 @@ class ActionModule(ActionBase):
                 f"controller, ssh: expected the Python package paramiko, but {PARAMIKO_ERROR}. Install it where "
                 "ansible runs: pip install paramiko."
             )
-        arguments = [
-            word for name in ARGUMENT_VARIABLES for word in shlex.split(str(self._variable(name) or ""))
-        ]
+        arguments = [word for name in ARGUMENT_VARIABLES for word in shlex.split(str(self._variable(name) or ""))]
         options = host_keys.read_options(arguments)
         known_hosts = args["known_hosts_file"] or options.known_hosts_file
         alias = args["alias"] or options.alias

@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Which hosts serve at the same time when several of them form one replica; each filter has a YAML file of its name."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence

@@ -220,9 +220,7 @@ class Worker:
             samples.append(found)
         if not self.job.gpus:
             return
-        smi = run(
-            ("nvidia-smi", f"--query-gpu={','.join(metrics.SMI_FIELDS)}", "--format=csv,noheader,nounits"), 20
-        )
+        smi = run(("nvidia-smi", f"--query-gpu={','.join(metrics.SMI_FIELDS)}", "--format=csv,noheader,nounits"), 20)
         looked = metrics.parse_smi(smi.stdout) if smi.ok else metrics.read_amdgpu()
         if looked:
             gpus.append(looked)
@@ -237,9 +235,7 @@ class Worker:
 def complete(outcome: Mapping[str, Any], prompts: int) -> bool:
     """Whether every request of a run was answered."""
     result = outcome.get("result")
-    return bool(
-        result and not outcome.get("error") and result.get("completed") == prompts and not result.get("failed")
-    )
+    return bool(result and not outcome.get("error") and result.get("completed") == prompts and not result.get("failed"))
 
 
 def _ended(client: subprocess.Popen[bytes], seconds: float) -> bool:

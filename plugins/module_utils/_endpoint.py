@@ -207,9 +207,7 @@ class Conversation:
         return "refused"
 
     def _say(self, prompt: str, extra: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-        answer = ask(
-            self.endpoint, "POST", "/v1/chat/completions", self._body(prompt, extra), self.endpoint.api_key
-        )
+        answer = ask(self.endpoint, "POST", "/v1/chat/completions", self._body(prompt, extra), self.endpoint.api_key)
         if answer.status != 200:
             raise CheckError(answer.short(), "the engine is up but cannot answer: read the unit's journal")
         try:
@@ -232,9 +230,7 @@ class Conversation:
     def _expect_no_markup(message: Mapping[str, Any]) -> None:
         found = [tag for tag in _MARKUP if tag in _text(message, "content")]
         if found:
-            raise CheckError(
-                f"{found[0]} stands in message.content", "start the engine with --reasoning-parser glm45"
-            )
+            raise CheckError(f"{found[0]} stands in message.content", "start the engine with --reasoning-parser glm45")
 
 
 def _text(message: Mapping[str, Any], key: str) -> str:

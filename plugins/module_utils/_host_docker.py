@@ -97,9 +97,7 @@ def docker_facts(timeout: float = 30) -> tuple[dict[str, Any], Optional[str]]:
 
 
 def _has_containerd_store(info: Mapping[str, Any]) -> bool:
-    return any(
-        "containerd.snapshotter" in str(pair[1]) for pair in info.get("DriverStatus") or [] if len(pair) == 2
-    )
+    return any("containerd.snapshotter" in str(pair[1]) for pair in info.get("DriverStatus") or [] if len(pair) == 2)
 
 
 def major(version: Optional[str]) -> int:
@@ -108,9 +106,7 @@ def major(version: Optional[str]) -> int:
     return int(digits) if digits.isdigit() else 0
 
 
-def merge(
-    current: Mapping[str, Any], settings: Mapping[str, Any], defaults: Mapping[str, Any]
-) -> dict[str, Any]:
+def merge(current: Mapping[str, Any], settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """daemon.json as it should be: ``settings`` win over ``current``, ``defaults`` only fill what nobody set.
 
     Mappings merge key by key. Lists are the wanted entries first, then the ones already there. Default ``log-opts``

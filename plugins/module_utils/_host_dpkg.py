@@ -16,7 +16,5 @@ def installed_packages(patterns: tuple[str, ...], timeout: float = 30) -> dict[s
     shown = run(("dpkg-query", "--show", f"--showformat={fields}", *patterns), timeout)
     rows = (line.split() for line in shown.stdout.splitlines())
     return {
-        row[0]: {"version": row[3], "held": row[1] == "hold"}
-        for row in rows
-        if len(row) == 4 and row[2] == "installed"
+        row[0]: {"version": row[3], "held": row[1] == "hold"} for row in rows if len(row) == 4 and row[2] == "installed"
     }

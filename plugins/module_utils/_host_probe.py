@@ -93,9 +93,7 @@ def expected_of(plan: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def run_probe(
-    reference: str, devices: Sequence[str], expected: Mapping[str, Any], timeout: float
-) -> dict[str, Any]:
+def run_probe(reference: str, devices: Sequence[str], expected: Mapping[str, Any], timeout: float) -> dict[str, Any]:
     """Run SCRIPT once in ``reference`` and return what it found.
 
     ``devices``: see device_arguments. ``expected``: see expected_of. ``timeout``: seconds.

@@ -145,9 +145,7 @@ class Quality(Conversation):
                 "the chat template loses tool results, or the weights are not the right ones",
             )
 
-    def _turn(
-        self, messages: list[dict[str, Any]], extra: Mapping[str, Any]
-    ) -> tuple[dict[str, Any], str, int]:
+    def _turn(self, messages: list[dict[str, Any]], extra: Mapping[str, Any]) -> tuple[dict[str, Any], str, int]:
         """The model's message, why it ended, and how many tokens the prompt had."""
         body = {**self._body("", {}), "messages": messages, **extra}
         answer = ask(self.endpoint, "POST", "/v1/chat/completions", body, self.endpoint.api_key)

@@ -106,9 +106,7 @@ class Supervisor:
         self.job = Job(**read_json(folder / "job.json"))
         self.manifest = Manifest.from_json(self.job.manifest)
         self.store = Store(folder.parent.parent, self.manifest.repository)
-        self.status = Status(
-            total_bytes=self.manifest.total_bytes, files=len(self.manifest.files), started=time.time()
-        )
+        self.status = Status(total_bytes=self.manifest.total_bytes, files=len(self.manifest.files), started=time.time())
         self._samples: collections.deque[tuple[float, int]] = collections.deque()
 
     def run(self) -> int:

@@ -308,9 +308,7 @@ class EngineImage:
             )
         problems = probe.judge(found, expected)
         if problems:
-            self.module.fail_json(
-                msg=f"image: {self.name} cannot serve this plan: {'; '.join(problems)}.", probe=found
-            )
+            self.module.fail_json(msg=f"image: {self.name} cannot serve this plan: {'; '.join(problems)}.", probe=found)
         notes.parent.mkdir(parents=True, exist_ok=True)
         notes.write_text(json.dumps({"key": key, "found": found}, indent=2), "utf-8")
         return {**found, "cached": False}

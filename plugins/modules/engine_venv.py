@@ -270,7 +270,7 @@ class Venv:
         lines = [
             f"exec >>{shlex.quote(str(self.log))} 2>&1",
             "set -eux",
-            f"keep=--clear; [ \"$(cat {wanted} || true)\" != {shlex.quote(content)} ] || keep=--allow-existing",
+            f'keep=--clear; [ "$(cat {wanted} || true)" != {shlex.quote(content)} ] || keep=--allow-existing',
             f"{shlex.join(venv)} $keep {new}",
             f"printf '%s\\n' {shlex.quote(content)} >{wanted}",
             f"{shlex.join(sync)} {new}/bin/python {shlex.quote(str(requirements))}",
@@ -343,9 +343,7 @@ class Venv:
 
 def _fetch(url: str) -> bytes:
     try:
-        answer = urls.open_url(
-            url, headers={"Accept": "text/html, */*"}, http_agent="glm.fleet", timeout=FETCH_SECONDS
-        )
+        answer = urls.open_url(url, headers={"Accept": "text/html, */*"}, http_agent="glm.fleet", timeout=FETCH_SECONDS)
         with contextlib.closing(answer):
             return bytes(answer.read())
     except (urllib.error.URLError, urls.ConnectionError, http.client.HTTPException, OSError, ValueError) as exc:

@@ -109,9 +109,7 @@ def _run(
     }
 
 
-def _problem(
-    run: Mapping[str, Any], outcome: Mapping[str, Any], workload: cat.Workload
-) -> Optional[dict[str, str]]:
+def _problem(run: Mapping[str, Any], outcome: Mapping[str, Any], workload: cat.Workload) -> Optional[dict[str, str]]:
     if outcome.get("error", "").startswith(SILENT):
         meaning, remedy = bench.cause(outcome["error"])
         return {"found": outcome["error"], "cause": meaning, "remedy": remedy}

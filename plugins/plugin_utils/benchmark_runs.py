@@ -118,9 +118,7 @@ def client(
 
 
 def _weights_mount(plan: Mapping[str, Any]) -> Mapping[str, str]:
-    found: Mapping[str, str] = next(
-        mount for mount in plan["mounts"] if mount["source"] == plan["paths"]["hf_home"]
-    )
+    found: Mapping[str, str] = next(mount for mount in plan["mounts"] if mount["source"] == plan["paths"]["hf_home"])
     return found
 
 

@@ -245,9 +245,7 @@ def _cost(price: Mapping[str, Any], best: Row) -> Cost:
     )
 
 
-def _evens(
-    record: Mapping[str, Any], best: Row, prices: Sequence[Mapping[str, Any]], known: cat.Catalog
-) -> list[Even]:
+def _evens(record: Mapping[str, Any], best: Row, prices: Sequence[Mapping[str, Any]], known: cat.Catalog) -> list[Even]:
     model, workload = record["plan"]["model"]["name"], record["workload"]
     found = []
     for price in prices:
@@ -261,9 +259,7 @@ def _evens(
                     best.figures.generation,
                 )
                 when = f", {managed.date}" if managed.date else ""
-                found.append(
-                    Even(price["provider"], managed.provider, _asks(managed), f"{managed.source}{when}", even)
-                )
+                found.append(Even(price["provider"], managed.provider, _asks(managed), f"{managed.source}{when}", even))
     return found
 
 

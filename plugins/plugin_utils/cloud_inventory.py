@@ -278,9 +278,7 @@ class CloudInventory(BaseInventoryPlugin, Constructable, Cacheable):  # type: ig
 
     def _names(self, instances: list[dict[str, Any]], ids: list[str], groups: dict[str, list[int]]) -> list[str]:
         precedence = self.sources("hostnames", self.NAME_SOURCES)
-        wanted = [
-            (self._preferred_name(instance, precedence), identity) for instance, identity in zip(instances, ids)
-        ]
+        wanted = [(self._preferred_name(instance, precedence), identity) for instance, identity in zip(instances, ids)]
         taken = {"all", "ungrouped", *constants.LOCALHOST, *self.inventory.groups, *groups}
         names, clashing = cloud_hosts.unique_names(wanted, taken)
         if clashing:

@@ -127,9 +127,7 @@ def load(engine: str, version: str, root: Path = catalog.ROOT / "flags") -> Tabl
             deprecated=row.get("deprecated", False),
         )
         options.update(dict.fromkeys(option.names, option))
-    return Table(
-        engine, version, options, tuple(data["tool_parsers"]), tuple(data["reasoning_parsers"]), root
-    )
+    return Table(engine, version, options, tuple(data["tool_parsers"]), tuple(data["reasoning_parsers"]), root)
 
 
 def spelled(name: str) -> str:

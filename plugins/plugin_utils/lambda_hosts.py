@@ -82,7 +82,7 @@ def hardware_of(instance_type: Mapping[str, Any]) -> Hardware:
 
 
 def _accelerator_name(description: str) -> str:
-    """"NVIDIA RTX A6000" -> "A6000", "Tesla V100" -> "V100", "RTX 6000" -> "RTX6000"."""
+    """ "NVIDIA RTX A6000" -> "A6000", "Tesla V100" -> "V100", "RTX 6000" -> "RTX6000"."""
     name = "".join(_VENDOR_WORDS.sub(" ", description).split())
     return re.sub(r"^RTX(?=A\d)", "", name)
 

@@ -141,9 +141,7 @@ def tensors(config: Config, mtp: bool = True) -> list[Tensor]:
         found.append(Tensor(1, 3 * c.hidden_size, layers, sharded=False, quantised=False, mtp=True))
         if c.mtp_embeddings:
             found.append(
-                Tensor(
-                    c.vocab_size, c.hidden_size, 2 * layers, sharded=True, quantised=False, mtp=True, duplicate=True
-                )
+                Tensor(c.vocab_size, c.hidden_size, 2 * layers, sharded=True, quantised=False, mtp=True, duplicate=True)
             )
     return found
 
@@ -203,9 +201,7 @@ def weights_per_gpu(
         return attention if tensor.attention else dense
 
     return sum(
-        tensor.size(weights, mtp_weights) / divisor(tensor)
-        for tensor in tensors(config, mtp)
-        if not tensor.duplicate
+        tensor.size(weights, mtp_weights) / divisor(tensor) for tensor in tensors(config, mtp) if not tensor.duplicate
     )
 
 

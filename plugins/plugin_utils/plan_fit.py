@@ -218,9 +218,7 @@ def _arithmetic(
     absorbed = memory.absorbed_per_gpu(config, divided.attention, mtp)
     stored_gib, absorbed_gib = (size / divided.pipeline / memory.GIB for size in (stored, absorbed))
     weights = stored_gib + absorbed_gib
-    kv_bytes = math.ceil(
-        memory.kv_bytes_per_token(config, kv_format, divided.attention, mtp) / divided.pipeline
-    )
+    kv_bytes = math.ceil(memory.kv_bytes_per_token(config, kv_format, divided.attention, mtp) / divided.pipeline)
     static, outside = fraction * hbm, (1 - fraction) * hbm
     pool = static - engine.overhead_inside_gib - weights
     per_rank = memory.token_pool(pool * memory.GIB, kv_bytes)

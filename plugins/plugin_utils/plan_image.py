@@ -75,9 +75,7 @@ def locked(image: Mapping[str, Any]) -> bool:
 def _refuse_unknown(choice: Choice) -> None:
     engine, wants = choice.engine, choice.model.engines[choice.engine.name]
     lowest = cat.version_key(wants.min_version)
-    usable = [
-        version for version in engine.versions if cat.version_key(version) >= lowest and choice.images(version)
-    ]
+    usable = [version for version in engine.versions if cat.version_key(version) >= lowest and choice.images(version)]
     if not usable:
         choice.refuse(f"no published image of {engine.name} for {choice.accelerator.name} is known")
     best = wants.recommended if wants.recommended in usable else usable[-1]

@@ -114,9 +114,7 @@ def splits_blocks(config: memory.Config, width: int, block: Optional[int]) -> bo
     return block is not None and (config.moe_intermediate_size // width) % block != 0
 
 
-def compose(
-    known: cat.Catalog, cell: Cell, recipe: Optional[cat.Recipe], layout: Layout, context: int
-) -> Composed:
+def compose(known: cat.Catalog, cell: Cell, recipe: Optional[cat.Recipe], layout: Layout, context: int) -> Composed:
     """Merge every layer that matches, then ``recipe``. ``context`` (tokens) fills ``$context``."""
     fills = _fills(cell, layout, context)
     matching = [layer for layer in known.layers if _matches(layer, cell)]

@@ -7,6 +7,7 @@ Nothing here decides an engine flag; the plan does. What is decided here is how 
 itself, is run under systemd, and how text survives systemd's quoting (systemd.service(5), "COMMAND LINES") and docker's
 ``--env-file`` (which has none).
 """
+
 from __future__ import annotations
 
 import ipaddress

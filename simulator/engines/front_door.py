@@ -154,9 +154,7 @@ def check_names(options: Mapping[str, Any], known: Mapping[str, Sequence[str]]) 
 
 def changed(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """Options that differ from the engine version's defaults."""
-    return {
-        name: value for name, value in options.items() if name not in _IGNORED and value != defaults.get(name)
-    }
+    return {name: value for name, value in options.items() if name not in _IGNORED and value != defaults.get(name)}
 
 
 def scale_vllm(options: Mapping[str, Any], defaults: Mapping[str, Any], environ: Mapping[str, str]) -> Launch:

@@ -78,9 +78,7 @@ class LoaderError(RuntimeError):
 # --- public calls: each runs the parser in a process of its own, because the stand-ins replace real modules --------
 
 
-def parse(
-    engine: str, version: str, source: Path, argv: Sequence[str], python: Path | None = None
-) -> ParseResult:
+def parse(engine: str, version: str, source: Path, argv: Sequence[str], python: Path | None = None) -> ParseResult:
     """Parse ``argv`` (what follows ``vllm serve`` or ``sglang serve``) with the parser in ``source``."""
     answer = _child("parse", engine, version, source, argv, python)
     return ParseResult(**answer)
@@ -187,9 +185,7 @@ def _child(
     for line in done.stdout.splitlines():
         if line.startswith(_RESULT_MARK):
             return json.loads(line[len(_RESULT_MARK) :])
-    raise LoaderError(
-        f"{engine} {version}: the parser could not be loaded from {source}: {_last_line(done.stderr)}"
-    )
+    raise LoaderError(f"{engine} {version}: the parser could not be loaded from {source}: {_last_line(done.stderr)}")
 
 
 def _last_line(text: str) -> str:
@@ -549,8 +545,7 @@ def _declare_vllm_platform() -> None:
         "is_fully_connected": True,
     }
     methods = {
-        name: classmethod(lambda _cls, *_args, _answer=answer, **_kwargs: _answer)
-        for name, answer in answers.items()
+        name: classmethod(lambda _cls, *_args, _answer=answer, **_kwargs: _answer) for name, answer in answers.items()
     }
     cuda = importlib.import_module("vllm.platforms.cuda")
     current.__class__ = type("DeclaredPlatform", (cuda.CudaPlatformBase,), methods)

@@ -183,9 +183,7 @@ def _successors(vocabulary: Vocabulary) -> dict[int, int]:
         (*TOOL_CALL, "<|observation|>"),
     )
     return {
-        vocabulary.id(token): vocabulary.id(following)
-        for chain in chains
-        for token, following in zip(chain, chain[1:])
+        vocabulary.id(token): vocabulary.id(following) for chain in chains for token, following in zip(chain, chain[1:])
     }
 
 
@@ -361,9 +359,7 @@ def _write_weights(out_dir: Path, vocabulary: Vocabulary) -> None:
         name = f"model-{number:05d}-of-{SHARDS:05d}.safetensors"
         total += _write_shard(out_dir / name, tensors)
         weight_map.update(dict.fromkeys(tensors, name))
-    _write_json(
-        out_dir / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": weight_map}
-    )
+    _write_json(out_dir / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": weight_map})
 
 
 def _config(vocabulary: Vocabulary) -> dict[str, object]:

@@ -165,5 +165,3 @@ def running(world: World | None = None) -> Iterator[Handle]:
         server.shutdown()
         server.server_close()
         thread.join()
-
-

@@ -81,7 +81,7 @@ def ensure_adapted_image(settings: Settings, podman: Podman, reference: str) -> 
         try:
             with step(f"make a host image of {reference}"):
                 podman.run(*run_arguments(recipe, container, str(overlay)), timeout=1200)
-                changes = ("--change=CMD [\"/sbin/init\"]", "--change=ENTRYPOINT []")
+                changes = ('--change=CMD ["/sbin/init"]', "--change=ENTRYPOINT []")
                 podman.run("commit", "--quiet", *changes, container, tag)
         finally:
             podman.run(*remove)

@@ -137,7 +137,7 @@ def ensure_image(settings: Settings, podman: Podman, name: str) -> str:
             with step(f"build the {name} host image with mmdebstrap"):
                 _build(recipe, archive)
         with step(f"import the {name} host image"):
-            podman.run("import", "--change=CMD [\"/sbin/init\"]", str(archive), tag)
+            podman.run("import", '--change=CMD ["/sbin/init"]', str(archive), tag)
     return tag
 
 

@@ -200,5 +200,3 @@ def require_podman() -> None:
             raise RehearsalError(
                 "rehearsal hosts need root for their networks: run `sudo -v` first, or start the rehearsal as root"
             ) from error
-
-

@@ -203,9 +203,7 @@ class _HubHandler(_Handler):
     def send_response(self, code: int, message: str | None = None) -> None:
         # Logged when the answer begins, so that a test sees a download while it goes on.
         wanted, authenticated = self.headers.get("Range"), "Authorization" in self.headers
-        self.hub.requests.append(
-            Request(self.command, self.path, self.target, int(code), wanted, authenticated)
-        )
+        self.hub.requests.append(Request(self.command, self.path, self.target, int(code), wanted, authenticated))
         super().send_response(code, message)
 
     def _route(self, path: str, payload: bytes) -> None:
@@ -264,8 +262,7 @@ class _HubHandler(_Handler):
         if what == "refs":
             branches = self.hub.repositories.branches(repository)
             refs = [
-                {"name": name, "ref": f"refs/heads/{name}", "targetCommit": commit}
-                for name, commit in branches.items()
+                {"name": name, "ref": f"refs/heads/{name}", "targetCommit": commit} for name, commit in branches.items()
             ]
             self.reply(200, {"branches": refs, "tags": [], "converts": []})
             return

@@ -46,9 +46,7 @@ ROUTES = (
     Route("POST", "/instances/{id}", "postInstance", instances.rename, validation.RENAME),
     Route("POST", "/instance-operations/launch", LAUNCH, instances.launch, validation.LAUNCH),
     Route("POST", "/instance-operations/restart", "restartInstance", instances.restart, validation.INSTANCE_IDS),
-    Route(
-        "POST", "/instance-operations/terminate", "terminateInstance", instances.terminate, validation.INSTANCE_IDS
-    ),
+    Route("POST", "/instance-operations/terminate", "terminateInstance", instances.terminate, validation.INSTANCE_IDS),
     Route("GET", "/instance-types", "listInstanceTypes", account.list_instance_types),
     Route("GET", "/images", "listImages", account.list_images),
     Route("GET", "/regions", "listRegions", account.list_regions),
@@ -95,9 +93,7 @@ ROUTES = (
         tickets.start_attachment,
         validation.ATTACHMENT,
     ),
-    Route(
-        "DELETE", "/tickets/{ticket_id}/attachments/{attachment_id}", "deleteAttachment", tickets.delete_attachment
-    ),
+    Route("DELETE", "/tickets/{ticket_id}/attachments/{attachment_id}", "deleteAttachment", tickets.delete_attachment),
     Route(
         "POST",
         "/tickets/{ticket_id}/attachments/{attachment_id}/complete",
@@ -133,9 +129,7 @@ def find_route(method: str, path: str) -> tuple[Route, dict[str, str]]:
         template = route.template
         allowed.append(route.method)
     if allowed:
-        raise ApiError(
-            "global/method-not-allowed", "Method Not Allowed", headers={"Allow": ", ".join(sorted(allowed))}
-        )
+        raise ApiError("global/method-not-allowed", "Method Not Allowed", headers={"Allow": ", ".join(sorted(allowed))})
     raise ApiError("global/not-found", f"There is nothing at {path}.")
 
 

@@ -232,9 +232,7 @@ class Pacing:
         agent = request.headers.get("user-agent", "")
         with self._lock:
             self._counts[operation] += 1
-            self._history.append(
-                _Seen(time.monotonic(), request.method, request.path, operation, status, agent)
-            )
+            self._history.append(_Seen(time.monotonic(), request.method, request.path, operation, status, agent))
 
     def report(self) -> Json:
         """Counts per operation, smallest gaps in seconds (None before the second request), the last requests."""

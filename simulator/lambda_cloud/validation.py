@@ -198,9 +198,7 @@ LAUNCH = Record(
         "name": NAME,
         "image": OneOf((Record(required={"id": IDENTIFIER}), Record(required={"family": Text(1)}))),
         "user_data": Text(max_bytes=USER_DATA_LIMIT),
-        "tags": ListOf(
-            Record(required={"key": TagKey(2, 55, r"[a-z][a-z0-9-:]+"), "value": Text(0, 128)})
-        ),
+        "tags": ListOf(Record(required={"key": TagKey(2, 55, r"[a-z][a-z0-9-:]+"), "value": Text(0, 128)})),
         "firewall_rulesets": ListOf(Record(required={"id": IDENTIFIER})),
         # In no schema, but old clients send it and the service lets 1 pass.
         "quantity": Integer(1, 1),
@@ -215,9 +213,7 @@ RULESET = Record(required={"name": Text(1, 64), "region": Text(1), "rules": RULE
 RULESET_CHANGE = Record(optional={"name": Text(1, 64), "rules": RULES})
 GLOBAL_RULESET_CHANGE = Record(optional={"rules": RULES})
 FABRIC_NAME = Text(1, 32, r"[a-z0-9][a-z0-9-]{0,31}")
-FABRIC = Record(
-    required={"name": FABRIC_NAME, "region": Text(1)}, optional={"workspace_id": IDENTIFIER}
-)
+FABRIC = Record(required={"name": FABRIC_NAME, "region": Text(1)}, optional={"workspace_id": IDENTIFIER})
 FABRIC_CHANGE = Record(required={"name": FABRIC_NAME})
 TICKET_TYPES = ("service_request", "incident", "automated_event")
 TICKET_STATUSES = ("open", "on_hold", "pending", "solved", "confirm_solved")
@@ -242,6 +238,4 @@ TICKET_CHANGE = Record(
         "comment": Record(required={"body": Text(1)}),
     }
 )
-ATTACHMENT = Record(
-    required={"filename": Text(1, 255), "content_type": Text(1), "size_bytes": Integer(1)}
-)
+ATTACHMENT = Record(required={"filename": Text(1, 255), "content_type": Text(1), "size_bytes": Integer(1)})

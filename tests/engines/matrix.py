@@ -12,6 +12,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils import catalog, planner
 
 Line = tuple[str, ...]
 
+
 @dataclass
 class Planned:
     """The plans of one engine version: distinct command lines with one example each, and why others were refused."""

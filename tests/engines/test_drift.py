@@ -35,9 +35,7 @@ def test_a_flag_that_people_copy_and_we_do_not_use_is_told() -> None:
 def test_a_recipe_that_leans_on_what_is_gone_breaks() -> None:
     layer = catalog.Layer(engine="sglang", args={"nsa-prefill-backend": "tilelang"})
     engine = dataclasses.replace(CATALOG.engines["sglang"], renames={})
-    known = dataclasses.replace(
-        CATALOG, layers=[*CATALOG.layers, layer], engines={**CATALOG.engines, "sglang": engine}
-    )
+    known = dataclasses.replace(CATALOG, layers=[*CATALOG.layers, layer], engines={**CATALOG.engines, "sglang": engine})
     broken = [change.text for change in changes("sglang", "0.5.19", "0.5.20", known) if change.breaks]
     assert any(text.startswith("--nsa-prefill-backend is gone (recipes.yml layers)") for text in broken)
 

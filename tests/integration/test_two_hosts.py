@@ -106,9 +106,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
         for host in HOSTS:
             data = {"instance-id": host, "local-hostname": host, "public-keys": [public]}
             seed = {"meta-data": json.dumps(data), "user-data": "#cloud-config\n{}\n"}
-            booted[host] = machines.create(
-                HostRequest(host, image, host, "manual", seed, declare("B200", 8, 192))
-            )
+            booted[host] = machines.create(HostRequest(host, image, host, "manual", seed, declare("B200", 8, 192)))
         entries = {}
         for rank, host in enumerate(HOSTS):
             plan = rank_plan(rank, booted[host].private_ip, booted[HEAD].private_ip)

@@ -6,6 +6,7 @@
 Called by glm-serve-<n>.service only. Standard library, Python 3.9 or newer. Exit 0 means go on; exit 1 is a failure
 whose reason is the last line on stderr, which the journal keeps.
 """
+
 from __future__ import annotations
 
 import argparse

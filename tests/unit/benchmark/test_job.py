@@ -31,7 +31,12 @@ WORKLOAD = catalog.Workload(
 
 
 def measure(
-    tmp_path: Path, port: int, environment: dict[str, str] | None = None, *, timeout: float = 60, silence: float = 60,
+    tmp_path: Path,
+    port: int,
+    environment: dict[str, str] | None = None,
+    *,
+    timeout: float = 60,
+    silence: float = 60,
     **changes: Any,
 ) -> dict[str, Any]:
     """The record of the workload against that port."""

@@ -168,9 +168,7 @@ def test_missing_and_strange_fields_do_not_crash(cloud: FakeCloud, inventory: In
         "ssh_key_names": "x", "name": 5, "ip": {},
     }  # fmt: skip
     cloud.instances = [bare, nulls, strange]
-    listed = inventory.list(
-        "statuses: []\nmore_hostvars: [hostname, file_systems, ssh_keys, unavailable_actions]\n"
-    )
+    listed = inventory.list("statuses: []\nmore_hostvars: [hostname, file_systems, ssh_keys, unavailable_actions]\n")
     assert hosts(listed, "lambda") == ["b" * 32, "c" * 32, "d" * 32]
     assert hosts(listed, "lambda_no_address") == ["b" * 32, "c" * 32, "d" * 32]
     assert hosts(listed, "lambda_status_contactable") == ["d" * 32]

@@ -40,9 +40,7 @@ def test_version_is_the_collections() -> None:
     assert f"version: {lambda_api.VERSION}\n" in galaxy
 
 
-def test_netrc_does_not_replace_the_key(
-    cloud: FakeCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_netrc_does_not_replace_the_key(cloud: FakeCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login someone password else\n", encoding="utf-8")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     api = client(cloud)

@@ -38,9 +38,7 @@ def fake_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..
 
 
 @pytest.fixture
-def run_module(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., dict[str, Any]]:
+def run_module(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
     """``run_module(main, check=False, **options)`` returns what the module would send back."""
     # Once a test of a plugin has run in this process, modules would print their warnings as the controller does.
     monkeypatch.setattr(_internal, "is_controller", False)

@@ -236,9 +236,7 @@ def test_a_disk_that_holds_anything_is_never_formatted(host: Host, volume: Any, 
 
 @needs_mkfs
 @pytest.mark.parametrize("label", ["precious", "glm-data"])
-def test_what_lsblk_does_not_know_is_read_from_the_disk(
-    host: Host, volume: Any, monkeypatch: Any, label: str
-) -> None:
+def test_what_lsblk_does_not_know_is_read_from_the_disk(host: Host, volume: Any, monkeypatch: Any, label: str) -> None:
     """lsblk asks udev, which does not run everywhere."""
     disk = host.add("nvme1n1")
     subprocess.run(["mkfs.ext4", "-q", "-L", label, str(disk)], check=True)

@@ -191,9 +191,7 @@ def variables(tmp_path: Path, more: str = "", **others: object) -> dict[str, obj
     return {"ansible_ssh_extra_args": arguments, **others}
 
 
-def test_a_play_pins_once_then_agrees_then_refuses_another_key(
-    tmp_path: Path, start: Callable[..., SshServer]
-) -> None:
+def test_a_play_pins_once_then_agrees_then_refuses_another_key(tmp_path: Path, start: Callable[..., SshServer]) -> None:
     server = start(ed25519(tmp_path, "first"))
     host = variables(tmp_path, ansible_host="127.0.0.1", ansible_port=server.port)
     code, text = play(tmp_path, host, "--check")

@@ -28,7 +28,7 @@ def apt(tmp_path: Path, fake_command: Callable[..., Path], monkeypatch: pytest.M
     fake_command(
         "apt-cache",
         'shift; for name; do case "$name" in docker.io) version=20.10.24;; pciutils) version=1:3.13;; '
-        'half) version=1;; *) continue;; esac; '
+        "half) version=1;; *) continue;; esac; "
         'printf "%s:\\n  Installed: (none)\\n  Candidate: %s\\n" "$name" "$version"; done',
     )
     fake_command("dpkg", 'test "$2" = "$(printf "%s\\n%s\\n" "$2" "$4" | sort -V | head -1)" && test "$2" != "$4"')
@@ -129,7 +129,7 @@ def test_the_kernel_is_held_under_a_drivers_module(
     holds = tmp_path / "holds"
     holds.write_text("linux-headers-6.8\n")
     marks = fake_command(
-        "apt-mark", f'case $1 in showhold) cat {holds};; hold) shift; for name; do echo $name >> {holds}; done;; esac'
+        "apt-mark", f"case $1 in showhold) cat {holds};; hold) shift; for name; do echo $name >> {holds}; done;; esac"
     )
     rows = (
         "linux-image-6.8 install installed 6.8.0-45\nlinux-headers-6.8 hold installed 6.8.0-45\n"

@@ -17,9 +17,7 @@ ISSUE = catalog.KnownIssue(id="one", status="broken", text="It breaks.", link="h
 def found(issue: catalog.KnownIssue, arguments: Mapping[str, Any] | None = None, version: str = "0.30.0") -> bool:
     known = dataclasses.replace(KNOWN, known_issues=[issue])
     return bool(
-        issues.find(
-            known, "vllm", version, KNOWN.models["GLM-5.1"], "fp8", KNOWN.accelerators["B200"], arguments or {}
-        )
+        issues.find(known, "vllm", version, KNOWN.models["GLM-5.1"], "fp8", KNOWN.accelerators["B200"], arguments or {})
     )
 
 

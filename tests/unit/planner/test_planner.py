@@ -108,9 +108,7 @@ def test_lock_pins_image_and_weights() -> None:
     assert made["image"]["digest"] == DIGEST
     assert made["image"]["reference"] == f"vllm/vllm-openai@{DIGEST}"
     assert made["model"]["revision"] == COMMIT
-    assert made["command"][0] == (
-        f"/root/.cache/huggingface/hub/models--zai-org--GLM-5.1-FP8/snapshots/{COMMIT}"
-    )
+    assert made["command"][0] == (f"/root/.cache/huggingface/hub/models--zai-org--GLM-5.1-FP8/snapshots/{COMMIT}")
     other = plan(lock, engine_version="0.31.0", revision="v2")
     assert (other["image"]["digest"], other["model"]["revision"]) == (None, None)
     assert plan(revision=COMMIT)["model"]["revision"] == COMMIT

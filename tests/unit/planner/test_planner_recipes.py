@@ -124,9 +124,7 @@ def test_offers_name_each_thing_once() -> None:
 
 
 def test_a_pool_smaller_than_the_context_is_told() -> None:
-    made = planner.make(
-        planner.Intent("GLM-5.2", "H200", 8, engine="sglang", profile="long_context"), CATALOG
-    )
+    made = planner.make(planner.Intent("GLM-5.2", "H200", 8, engine="sglang", profile="long_context"), CATALOG)
     assert made["memory"]["full_length_requests"] < 1
     told = [note for note in made["notes"] if "answers longer requests with an error" in note]
     assert len(told) == 1
@@ -137,9 +135,7 @@ def test_a_pool_smaller_than_the_context_is_told() -> None:
 def test_an_expert_group_that_does_not_divide_is_refused(size: int) -> None:
     refusal = f"--ep-size {size} does not divide both the 8 GPUs and the 256 experts"
     with pytest.raises(planner.PlanError, match=refusal):
-        planner.make(
-            planner.Intent("GLM-5.1", "H200", 8, engine="sglang", engine_args={"ep-size": size}), CATALOG
-        )
+        planner.make(planner.Intent("GLM-5.1", "H200", 8, engine="sglang", engine_args={"ep-size": size}), CATALOG)
 
 
 def test_only_the_first_host_of_a_replica_has_an_endpoint() -> None:

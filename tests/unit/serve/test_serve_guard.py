@@ -109,9 +109,7 @@ def two_folders(tmp_path: Path, **files: str) -> list[dict[str, Any]]:
 
 def test_of_two_folders_the_later_one_has_the_word_for_each_device(tmp_path: Path) -> None:
     """cncf-tags/container-device-interface, pkg/cdi/cache.go: by qualified device name, the higher priority wins."""
-    made = two_folders(
-        tmp_path, etc_nvidia=CDI.format(missing="/dev/no-such-device"), run_nvidia=small("/dev/null")
-    )
+    made = two_folders(tmp_path, etc_nvidia=CDI.format(missing="/dev/no-such-device"), run_nvidia=small("/dev/null"))
     assert guard.missing_devices(["nvidia.com/gpu=all"], 1, made) == []
     assert guard.missing_devices(["nvidia.com/gpu=1"], 1, made) == ["the device file /dev/no-such-device is missing"]
     assert "lists 1 of the 2 GPUs" in guard.missing_devices(["nvidia.com/gpu=all"], 2, made)[0]

@@ -9,9 +9,7 @@ from lambda_cloud_schemas import ERROR, check
 
 from simulator.lambda_cloud.server import Handle
 
-PUBLIC_KEY = (
-    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1cy1mcW0pdhL2lKq1zK0Zp0cB1b5vTq3o9mQGg0lq1 fleet@example"
-)
+PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1cy1mcW0pdhL2lKq1zK0Zp0cB1b5vTq3o9mQGg0lq1 fleet@example"
 TYPE = "gpu_8x_b200_sxm6"
 REGION = "us-east-1"
 

@@ -46,9 +46,7 @@ INSTANCE_TYPE = record(
 ACTION = record(
     {"available": FLAG},
     {
-        "reason_code": one_of(
-            "vm-has-not-launched", "vm-is-too-old", "vm-is-terminating", "vm-action-in-progress"
-        ),
+        "reason_code": one_of("vm-has-not-launched", "vm-is-too-old", "vm-is-terminating", "vm-action-in-progress"),
         "reason_description": TEXT,
     },
 )

@@ -392,9 +392,7 @@ def test_index_describes_the_shards(repository: Path) -> None:
 
 def chain(repository: Path, start: str, steps: int) -> list[str]:
     """Follow the successor table: embed, normalise, read the output rows, take the largest, as the model does."""
-    tensors = {
-        name: tensor for path in repository.glob("*.safetensors") for name, tensor in read_tensors(path).items()
-    }
+    tensors = {name: tensor for path in repository.glob("*.safetensors") for name, tensor in read_tensors(path).items()}
     (rows, width), embedding = tensors["model.embed_tokens.weight"]
     output = tensors["lm_head.weight"][1]
     vocabulary = tiny_glm.Vocabulary()

@@ -29,7 +29,7 @@ CONTENT = {"a.safetensors": b"a" * 50_000, "b.safetensors": b"b" * 60_000, "conf
 # Takes the first step of the script: "all" writes everything, "hang" writes one file and waits, "stuck" just waits,
 # {"error": …} raises,
 # {"only": n} writes n files, {"corrupt": name} writes everything with that file wrong, "exit" dies without a word.
-CLIENT = '''
+CLIENT = """
 import json, os, time
 from pathlib import Path
 
@@ -75,7 +75,7 @@ def snapshot_download(repository, revision, cache_dir, max_workers, etag_timeout
         (snapshot / name).symlink_to("../../blobs/" + etag)
     if step == "hang":
         time.sleep(600)
-'''
+"""
 
 
 class Bench:
