@@ -23,7 +23,8 @@ from typing import Optional
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / ".collections")]
 
-from ansible_collections.glm.fleet.plugins.plugin_utils import catalog, flags
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags
 from simulator.engines import parser_loader
 from tests.engines import matrix
 from tools.flag_tables import FLAGS, render

@@ -28,8 +28,12 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / ".collections"))
 
-from ansible_collections.glm.fleet.plugins.plugin_utils import catalog, flags, memory, planner, recipes, unit
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan_choice import Choice
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import memory
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags, recipes
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Choice
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving import unit
 
 DATA = ROOT / "tests" / "unit" / "sources" / "data"
 GOLDEN = ROOT / "tests" / "unit" / "sources" / "golden"

@@ -12,14 +12,12 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ansible_collections.glm.fleet.plugins.plugin_utils import (
-    benchmark_chart,
-    benchmark_page,
-    benchmark_record,
-    benchmark_view,
-    catalog,
-    verdict,
-)
+from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import chart as benchmark_chart
+from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import page as benchmark_page
+from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import record as benchmark_record
+from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import view as benchmark_view
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving import verdict
 
 display = Display()
 ARGUMENTS = {

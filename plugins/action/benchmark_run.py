@@ -9,8 +9,10 @@ import time
 from typing import Any
 
 from ansible_collections.glm.fleet.plugins.modules.benchmark_run import ARGUMENTS
-from ansible_collections.glm.fleet.plugins.plugin_utils import benchmark_record, benchmark_runs, catalog
-from ansible_collections.glm.fleet.plugins.plugin_utils.followed import Failed, FollowedAction
+from ansible_collections.glm.fleet.plugins.plugin_utils.actions.followed import Failed, FollowedAction
+from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import record as benchmark_record
+from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import runs as benchmark_runs
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 
 
 class ActionModule(FollowedAction):

@@ -10,7 +10,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.glm.fleet.plugins.plugin_utils import verdict
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving import verdict
 
 CONTROLLER_OPTIONS = ("closed_address", "report", "plan")
 

@@ -12,7 +12,10 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ansible_collections.glm.fleet.plugins.plugin_utils import derived, lockfile, patience, plan_image
+from ansible_collections.glm.fleet.plugins.plugin_utils.actions import patience
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import derived_image as derived
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import image as plan_image
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import lockfile
 
 display = Display()
 # Pushing an engine's layers to a registry that has none of them takes long, and the other hosts wait for it.

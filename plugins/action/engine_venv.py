@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.glm.fleet.plugins.modules.engine_venv import ARGUMENTS
-from ansible_collections.glm.fleet.plugins.plugin_utils import lockfile
-from ansible_collections.glm.fleet.plugins.plugin_utils.followed import Failed, FollowedAction
+from ansible_collections.glm.fleet.plugins.plugin_utils.actions.followed import Failed, FollowedAction
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import lockfile
 
 _REQUEST = "# Request: "
 

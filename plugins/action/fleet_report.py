@@ -11,7 +11,7 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ansible_collections.glm.fleet.plugins.plugin_utils import verdict
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving import verdict
 
 display = Display()
 VERDICT = "__verify_result"

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.glm.fleet.plugins.plugin_utils.host_named import HostNamedAction
+from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import HostNamedAction
 
 
 class ActionModule(HostNamedAction):

@@ -16,7 +16,7 @@ from ansible.plugins.action import ActionBase
 try:
     import paramiko
 
-    from ansible_collections.glm.fleet.plugins.plugin_utils import host_keys
+    from ansible_collections.glm.fleet.plugins.plugin_utils.actions import host_keys
 except ImportError as error:
     PARAMIKO_ERROR: ImportError | None = error
 else:

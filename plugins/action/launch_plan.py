@@ -16,7 +16,9 @@ from ansible.plugins.action import ActionBase
 from ansible.template import Templar
 
 from ansible_collections.glm.fleet.plugins.action import serving_plan
-from ansible_collections.glm.fleet.plugins.plugin_utils import catalog, launch_plan, planner
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import launch as launch_plan
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]

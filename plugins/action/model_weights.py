@@ -8,10 +8,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from ansible_collections.glm.fleet.plugins.module_utils._weights_store import human_bytes
+from ansible_collections.glm.fleet.plugins.module_utils.weights.store import human_bytes
 from ansible_collections.glm.fleet.plugins.modules.model_weights import ARGUMENTS
-from ansible_collections.glm.fleet.plugins.plugin_utils import lockfile
-from ansible_collections.glm.fleet.plugins.plugin_utils.followed import Failed, FollowedAction
+from ansible_collections.glm.fleet.plugins.plugin_utils.actions.followed import Failed, FollowedAction
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import lockfile
 
 
 class ActionModule(FollowedAction):

@@ -13,7 +13,8 @@ from ansible.plugins.action import ActionBase
 
 from ansible_collections.glm.fleet.plugins.action.gpu_facts import skew
 from ansible_collections.glm.fleet.plugins.modules.node_acceptance import ARGUMENTS
-from ansible_collections.glm.fleet.plugins.plugin_utils import acceptance, verdict
+from ansible_collections.glm.fleet.plugins.plugin_utils.host import acceptance
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving import verdict
 
 
 class ActionModule(ActionBase):

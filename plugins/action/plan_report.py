@@ -11,7 +11,7 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ansible_collections.glm.fleet.plugins.plugin_utils import plan_text
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import text as plan_text
 
 display = Display()
 

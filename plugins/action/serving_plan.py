@@ -10,7 +10,9 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.glm.fleet.plugins.plugin_utils import catalog, flags, lockfile, planner
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags, lockfile
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
 
 _NO_ACCELERATOR = (
     "expected the host's accelerators, found none. Next: set glm_accelerator and glm_accelerator_count (for example "

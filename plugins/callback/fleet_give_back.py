@@ -30,7 +30,7 @@ from typing import Any
 from ansible import context
 from ansible.plugins.callback import CallbackBase
 
-from ansible_collections.glm.fleet.plugins.plugin_utils import give_back
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import give_back
 
 TERMINATE = Path(__file__).resolve().parents[2] / "playbooks" / "terminate.yml"
 # A deploy announces with this fact that it wants to be cleaned up after: the fleet, the run (a tag of what it launches)

@@ -26,7 +26,7 @@ from typing import Any
 from ansible import context
 from ansible.plugins.callback import CallbackBase
 
-from ansible_collections.glm.fleet.plugins.plugin_utils import verdict
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving import verdict
 
 
 class CallbackModule(CallbackBase):  # type: ignore[misc]

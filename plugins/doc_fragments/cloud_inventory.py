@@ -1,7 +1,7 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Options that the inventory plugins of all clouds have; plugin_utils/cloud_inventory.py acts on them."""
+"""Options that the inventory plugins of all clouds have; plugin_utils/cloud/inventory.py acts on them."""
 
 from __future__ import annotations
 

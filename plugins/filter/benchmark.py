@@ -1,7 +1,7 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Jinja filters for the role ``benchmark``: a thin door to plugin_utils/benchmark_runs.py."""
+"""Jinja filters for the role ``benchmark``: a thin door to plugin_utils/benchmark/runs.py."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.glm.fleet.plugins.plugin_utils import benchmark_runs, catalog
+from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import runs as benchmark_runs
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 
 
 def benchmark_client(plan: Mapping[str, Any], own: Mapping[str, Any] | None = None) -> dict[str, Any]:

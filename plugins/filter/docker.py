@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ansible_collections.glm.fleet.plugins.plugin_utils import docker
+from ansible_collections.glm.fleet.plugins.plugin_utils.host import docker
 
 
 class FilterModule:

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Doors from the roles to ``plugin_utils/host_checks.py``; each filter is documented in the YAML file of its name."""
+"""Doors from the roles to ``plugin_utils/host/checks.py``; each filter is documented in the YAML file of its name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.glm.fleet.plugins.plugin_utils import host_checks
+from ansible_collections.glm.fleet.plugins.plugin_utils.host import checks as host_checks
 
 
 def host_problems(facts: Any, plan: Mapping[str, Any], host: str, parts: Sequence[str]) -> str:

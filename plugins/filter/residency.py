@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ansible_collections.glm.fleet.plugins.plugin_utils import residency
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import residency
 
 
 def outside_countries(

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Doors from the templates to ``plugin_utils/unit.py``; each filter is documented in the YAML file of its name."""
+"""Filters of the templates on ``plugin_utils/serving/unit.py``; each is documented in the YAML file of its name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.glm.fleet.plugins.plugin_utils import unit
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving import unit
 
 
 def _door(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -185,10 +185,10 @@ import fnmatch
 from collections.abc import Callable
 from typing import Any
 
-from ansible_collections.glm.fleet.plugins.module_utils import gmi_api
-from ansible_collections.glm.fleet.plugins.plugin_utils import gmi_hosts
-from ansible_collections.glm.fleet.plugins.plugin_utils.cloud_inventory import Account, CloudInventory
-from ansible_collections.glm.fleet.plugins.plugin_utils.unsafe import text_marker
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.gmi_cloud import api as gmi_api
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.gmi_cloud import hosts as gmi_hosts
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.inventory import Account, CloudInventory
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.unsafe import text_marker
 
 # Host variable (without prefix) -> field of a machine.
 VARIABLES = {

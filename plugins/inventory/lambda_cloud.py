@@ -179,11 +179,12 @@ keyed_groups:
 from collections.abc import Callable
 from typing import Any
 
-from ansible_collections.glm.fleet.plugins.module_utils import lambda_api
-from ansible_collections.glm.fleet.plugins.module_utils._lambda_fleet import FLEET_TAG, LAUNCHED_TAG, RUN_TAG
-from ansible_collections.glm.fleet.plugins.plugin_utils import cloud_hosts, lambda_hosts
-from ansible_collections.glm.fleet.plugins.plugin_utils.cloud_inventory import Account, CloudInventory
-from ansible_collections.glm.fleet.plugins.plugin_utils.unsafe import text_marker
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import api as lambda_api
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.fleet import FLEET_TAG, LAUNCHED_TAG, RUN_TAG
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import hosts as cloud_hosts
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.inventory import Account, CloudInventory
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.lambda_cloud import hosts as lambda_hosts
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.unsafe import text_marker
 
 MORE_HOSTVARS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "hostname": lambda instance: cloud_hosts.text(instance.get("hostname")),

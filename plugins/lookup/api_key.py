@@ -1,7 +1,7 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Door from variables to ``plugin_utils/api_key.py``."""
+"""Door from variables to ``plugin_utils/serving/api_key.py``."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from typing import Any
 from ansible.errors import AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
 
-from ansible_collections.glm.fleet.plugins.plugin_utils import api_key
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving import api_key
 
 
 class LookupModule(LookupBase):

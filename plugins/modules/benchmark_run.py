@@ -187,10 +187,10 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.glm.fleet.plugins.module_utils._bench_job import Folder, Job
-from ansible_collections.glm.fleet.plugins.module_utils._endpoint import Endpoint, NoAnswer, ask
-from ansible_collections.glm.fleet.plugins.module_utils._host_commands import run
-from ansible_collections.glm.fleet.plugins.module_utils._host_probe import ProbeError, device_arguments, has_devices
+from ansible_collections.glm.fleet.plugins.module_utils.benchmark.job import Folder, Job
+from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run
+from ansible_collections.glm.fleet.plugins.module_utils.host.probe import ProbeError, device_arguments, has_devices
+from ansible_collections.glm.fleet.plugins.module_utils.serving.endpoint import Endpoint, NoAnswer, ask
 
 ARGUMENTS = {
     "plan": {"type": "dict", "required": True},

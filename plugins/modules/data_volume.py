@@ -113,8 +113,8 @@ from typing import NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.glm.fleet.plugins.module_utils import _data_volume as volumes
-from ansible_collections.glm.fleet.plugins.module_utils._host_commands import run, which
+from ansible_collections.glm.fleet.plugins.module_utils.host import data_volume as volumes
+from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run, which
 
 FSTAB = Path("/etc/fstab")
 MOUNTINFO = Path("/proc/self/mountinfo")

@@ -112,8 +112,8 @@ from typing import NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.glm.fleet.plugins.module_utils import _host_docker as docker
-from ansible_collections.glm.fleet.plugins.module_utils._host_commands import run, which
+from ansible_collections.glm.fleet.plugins.module_utils.host import docker
+from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run, which
 
 ENVIRONMENT_FILE = Path("/etc/default/docker")
 

@@ -143,7 +143,7 @@ checks:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.glm.fleet.plugins.module_utils import _endpoint
+from ansible_collections.glm.fleet.plugins.module_utils.serving import endpoint as _endpoint
 
 ENDPOINT_OPTIONS = {
     "address": {"type": "str", "default": "127.0.0.1"},

@@ -147,17 +147,16 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.glm.fleet.plugins.module_utils import _host_probe as probe
-from ansible_collections.glm.fleet.plugins.module_utils import _host_runtime as runtime
-from ansible_collections.glm.fleet.plugins.module_utils._host_docker import (
+from ansible_collections.glm.fleet.plugins.module_utils.host import probe, runtime
+from ansible_collections.glm.fleet.plugins.module_utils.host.docker import (
     DockerError,
     Engine,
     docker_facts,
     image_folder,
 )
-from ansible_collections.glm.fleet.plugins.module_utils._host_facts import Gatherer
-from ansible_collections.glm.fleet.plugins.module_utils._host_pull import PullJob
-from ansible_collections.glm.fleet.plugins.module_utils._host_registry import DIGEST, RegistryError, resolve
+from ansible_collections.glm.fleet.plugins.module_utils.host.facts import Gatherer
+from ansible_collections.glm.fleet.plugins.module_utils.host.pull import PullJob
+from ansible_collections.glm.fleet.plugins.module_utils.host.registry import DIGEST, RegistryError, resolve
 
 LOOK_SECONDS = 0.5
 

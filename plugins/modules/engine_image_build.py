@@ -110,8 +110,8 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.glm.fleet.plugins.module_utils._host_commands import CommandResult, run
-from ansible_collections.glm.fleet.plugins.module_utils._host_docker import DockerError, Engine
+from ansible_collections.glm.fleet.plugins.module_utils.host.commands import CommandResult, run
+from ansible_collections.glm.fleet.plugins.module_utils.host.docker import DockerError, Engine
 
 LABEL = "glm.fleet.requirements"
 ARGUMENTS = {

@@ -169,7 +169,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.glm.fleet.plugins.module_utils._host_facts import EXTRA_SUBSETS, SUBSETS, Gatherer
+from ansible_collections.glm.fleet.plugins.module_utils.host.facts import EXTRA_SUBSETS, SUBSETS, Gatherer
 
 
 def main() -> None:

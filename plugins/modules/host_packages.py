@@ -132,9 +132,9 @@ from typing import NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.glm.fleet.plugins.module_utils._host_apt import parse_origins, parse_policies, strangers
-from ansible_collections.glm.fleet.plugins.module_utils._host_commands import CommandResult, run, which
-from ansible_collections.glm.fleet.plugins.module_utils._host_dpkg import installed_packages
+from ansible_collections.glm.fleet.plugins.module_utils.host.apt import parse_origins, parse_policies, strangers
+from ansible_collections.glm.fleet.plugins.module_utils.host.commands import CommandResult, run, which
+from ansible_collections.glm.fleet.plugins.module_utils.host.dpkg import installed_packages
 
 LISTS = Path("/var/lib/apt/lists")
 LOCKED = ("Could not get lock", "Unable to lock")

@@ -69,7 +69,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.glm.fleet.plugins.module_utils._host_facts import cloud_init, first_boot_busy, lock_holder
+from ansible_collections.glm.fleet.plugins.module_utils.host.facts import cloud_init, first_boot_busy, lock_holder
 
 LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/lists/lock", "/var/cache/apt/archives/lock")
 POLL_SECONDS = 2

@@ -71,8 +71,8 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.glm.fleet.plugins.module_utils._host_apt import parse_deb822, parse_list, twins
-from ansible_collections.glm.fleet.plugins.module_utils._host_commands import run
+from ansible_collections.glm.fleet.plugins.module_utils.host.apt import parse_deb822, parse_list, twins
+from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run
 
 FOLDER = Path("/etc/apt")
 

@@ -317,8 +317,10 @@ from typing import Any, Callable, Dict, List, NoReturn, Optional, Set, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.glm.fleet.plugins.module_utils import _lambda_fleet, _lambda_module, lambda_api
-from ansible_collections.glm.fleet.plugins.module_utils._lambda_fleet import FLEET_TAG, exists, name_of
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import api as lambda_api
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import fleet as _lambda_fleet
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import module as _lambda_module
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.fleet import FLEET_TAG, exists, name_of
 
 TAG_KEY = re.compile(r"[a-z][a-z0-9:-]{1,54}")
 NAME_LIMIT = 64

@@ -207,15 +207,16 @@ from typing import Any, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.glm.fleet.plugins.module_utils import _weights_fetch, _weights_store
-from ansible_collections.glm.fleet.plugins.module_utils._weights_hub import (
+from ansible_collections.glm.fleet.plugins.module_utils.weights import fetch as _weights_fetch
+from ansible_collections.glm.fleet.plugins.module_utils.weights import store as _weights_store
+from ansible_collections.glm.fleet.plugins.module_utils.weights.hub import (
     HubClient,
     HubError,
     check_repository,
     check_revision,
     remedy,
 )
-from ansible_collections.glm.fleet.plugins.module_utils._weights_store import (
+from ansible_collections.glm.fleet.plugins.module_utils.weights.store import (
     Manifest,
     Store,
     human_bytes,

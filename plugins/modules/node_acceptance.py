@@ -119,10 +119,9 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import ConnectionError as UrlError
 
-from ansible_collections.glm.fleet.plugins.module_utils import _host_health as health
-from ansible_collections.glm.fleet.plugins.module_utils import _host_probe as probe
-from ansible_collections.glm.fleet.plugins.module_utils._host_docker import DockerError, Engine
-from ansible_collections.glm.fleet.plugins.module_utils._host_facts import Gatherer
+from ansible_collections.glm.fleet.plugins.module_utils.host import health, probe
+from ansible_collections.glm.fleet.plugins.module_utils.host.docker import DockerError, Engine
+from ansible_collections.glm.fleet.plugins.module_utils.host.facts import Gatherer
 
 ARGUMENTS = {
     "plan": {"type": "dict"},

@@ -89,8 +89,8 @@ checks:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.glm.fleet.plugins.module_utils._endpoint import Endpoint
-from ansible_collections.glm.fleet.plugins.module_utils._quality import KINDS, Asked, run_quality
+from ansible_collections.glm.fleet.plugins.module_utils.serving.endpoint import Endpoint
+from ansible_collections.glm.fleet.plugins.module_utils.serving.quality import KINDS, Asked, run_quality
 
 
 def asked(params: dict) -> Asked:

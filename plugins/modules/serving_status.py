@@ -97,7 +97,8 @@ log:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.glm.fleet.plugins.module_utils import _host_commands, _serving
+from ansible_collections.glm.fleet.plugins.module_utils.host import commands as _host_commands
+from ansible_collections.glm.fleet.plugins.module_utils.serving import status as _serving
 
 
 def main() -> None:

@@ -107,7 +107,9 @@ from typing import NoReturn, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.glm.fleet.plugins.module_utils import _host_commands, _occupancy, _serving
+from ansible_collections.glm.fleet.plugins.module_utils.host import commands as _host_commands
+from ansible_collections.glm.fleet.plugins.module_utils.serving import occupancy as _occupancy
+from ansible_collections.glm.fleet.plugins.module_utils.serving import status as _serving
 
 RUNNING = ("active", "activating", "reloading")
 UNITS = Path("/etc/systemd/system")

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.glm.fleet.plugins.plugin_utils import catalog, flags
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags
 from tools import new_engine
 
 CATALOG = catalog.load()

@@ -21,9 +21,9 @@ from typing import Any
 import pytest
 import yaml
 
-from ansible_collections.glm.fleet.plugins.module_utils import _weights_fetch as fetch
-from ansible_collections.glm.fleet.plugins.module_utils._weights_hub import HubClient
-from ansible_collections.glm.fleet.plugins.module_utils._weights_store import Store, write_json
+from ansible_collections.glm.fleet.plugins.module_utils.weights import fetch
+from ansible_collections.glm.fleet.plugins.module_utils.weights.hub import HubClient
+from ansible_collections.glm.fleet.plugins.module_utils.weights.store import Store, write_json
 from simulator.hub import Hub
 from simulator.hub.server import Access
 

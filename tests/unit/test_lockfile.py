@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ansible_collections.glm.fleet.plugins.plugin_utils import lockfile
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import lockfile
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 DIGEST = "sha256:" + "ab" * 32

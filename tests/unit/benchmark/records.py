@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.glm.fleet.plugins.plugin_utils import benchmark_record, benchmark_runs, catalog
+from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import record as benchmark_record
+from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import runs as benchmark_runs
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from tests.unit.serve.plans import plan
 
 KNOWN = catalog.load()

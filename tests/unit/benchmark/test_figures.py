@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.glm.fleet.plugins.plugin_utils import benchmark_figures as bench
-from ansible_collections.glm.fleet.plugins.plugin_utils import catalog
+from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import figures as bench
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 
 KNOWN = catalog.load()
 DATA = Path(__file__).parent / "data"

@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.glm.fleet.plugins.module_utils import _bench_metrics as metrics
-from ansible_collections.glm.fleet.plugins.module_utils._bench_job import Folder, Job
-from ansible_collections.glm.fleet.plugins.module_utils._endpoint import Endpoint
-from ansible_collections.glm.fleet.plugins.plugin_utils import benchmark_record, benchmark_runs, catalog
+from ansible_collections.glm.fleet.plugins.module_utils.benchmark import metrics
+from ansible_collections.glm.fleet.plugins.module_utils.benchmark.job import Folder, Job
+from ansible_collections.glm.fleet.plugins.module_utils.serving.endpoint import Endpoint
+from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import record as benchmark_record
+from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import runs as benchmark_runs
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from tests.unit.serve.plans import plan
 from tests.unit.verify.fake_engine import KEY, MODEL, Behaviour, engine
 

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from ansible_collections.glm.fleet.plugins.module_utils import _bench_metrics
-from ansible_collections.glm.fleet.plugins.plugin_utils import benchmark_page, benchmark_record, benchmark_view
+from ansible_collections.glm.fleet.plugins.module_utils.benchmark import metrics as _bench_metrics
+from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import page as benchmark_page
+from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import record as benchmark_record
+from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import view as benchmark_view
 from tests.unit.benchmark.records import KNOWN, QUALITY, record
 
 CHROMIUM = shutil.which("chromium")

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.glm.fleet.plugins.plugin_utils import benchmark_runs as bench
-from ansible_collections.glm.fleet.plugins.plugin_utils import catalog
+from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import runs as bench
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from tests.unit.serve.plans import REVISION, SNAPSHOT, plan
 
 KNOWN = catalog.load()

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.glm.fleet.plugins.module_utils import _cloud_api, gmi_api
+from ansible_collections.glm.fleet.plugins.module_utils.cloud import api as _cloud_api
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.gmi_cloud import api as gmi_api
 from simulator.gmi_cloud.server import ENVELOPES, Answer, Handle, running
 from simulator.gmi_cloud.world import INFERENCE_SCOPE
 

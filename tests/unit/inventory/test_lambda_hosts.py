@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.glm.fleet.plugins.plugin_utils import cloud_hosts, lambda_hosts, unsafe
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import hosts as cloud_hosts
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import unsafe
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.lambda_cloud import hosts as lambda_hosts
 from tests.unit.lambda_api.fake_cloud import B200, make_instance
 
 

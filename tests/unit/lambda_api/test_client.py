@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.glm.fleet.plugins.module_utils import lambda_api
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import api as lambda_api
 from tests.unit.lambda_api.fake_cloud import KEY, Answer, FakeCloud, data, error, make_instance, serve
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.glm.fleet.plugins.module_utils import _data_volume as volumes
+from ansible_collections.glm.fleet.plugins.module_utils.host import data_volume as volumes
 from ansible_collections.glm.fleet.plugins.modules import data_volume
 
 GB = 10**9

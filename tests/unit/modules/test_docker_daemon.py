@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.glm.fleet.plugins.module_utils import _host_docker as docker
+from ansible_collections.glm.fleet.plugins.module_utils.host import docker
 from ansible_collections.glm.fleet.plugins.modules import docker_daemon
 
 CDI = {"features": {"cdi": True}}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ansible_collections.glm.fleet.plugins.plugin_utils import docker
+from ansible_collections.glm.fleet.plugins.plugin_utils.host import docker
 
 ROOT = Path(__file__).parents[3]
 TABLES = yaml.safe_load((ROOT / "roles/docker/vars/main.yml").read_text("utf-8"))

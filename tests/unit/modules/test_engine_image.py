@@ -20,10 +20,8 @@ from typing import Any
 import pytest
 import yaml
 
-from ansible_collections.glm.fleet.plugins.module_utils import _host_probe as probe
-from ansible_collections.glm.fleet.plugins.module_utils import _host_pull as pull
-from ansible_collections.glm.fleet.plugins.module_utils import _host_registry as registry
-from ansible_collections.glm.fleet.plugins.module_utils._host_docker import DockerError, Engine
+from ansible_collections.glm.fleet.plugins.module_utils.host import probe, pull, registry
+from ansible_collections.glm.fleet.plugins.module_utils.host.docker import DockerError, Engine
 from ansible_collections.glm.fleet.plugins.modules import engine_image
 
 ROOT = Path(__file__).parents[3]

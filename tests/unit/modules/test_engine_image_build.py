@@ -7,7 +7,7 @@ import json
 import pytest
 
 from ansible_collections.glm.fleet.plugins.modules import engine_image_build as build
-from ansible_collections.glm.fleet.plugins.plugin_utils import derived
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import derived_image as derived
 
 
 def report(*downloads: dict[str, object]) -> str:

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from ansible_collections.glm.fleet.plugins.action.gpu_facts import merge, skew
-from ansible_collections.glm.fleet.plugins.module_utils import _host_facts as host_facts
-from ansible_collections.glm.fleet.plugins.module_utils import _host_gpu as gpu
+from ansible_collections.glm.fleet.plugins.module_utils.host import facts as host_facts
+from ansible_collections.glm.fleet.plugins.module_utils.host import gpu
 from ansible_collections.glm.fleet.plugins.modules import gpu_facts
 
 Text = Callable[[str], str]

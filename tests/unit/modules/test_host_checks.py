@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.glm.fleet.plugins.plugin_utils import host_checks
+from ansible_collections.glm.fleet.plugins.plugin_utils.host import checks as host_checks
 
 PLAN: dict[str, Any] = {
     "accelerator": {"name": "B200", "count": 8, "vendor": "nvidia", "memory_gib": 179.06},

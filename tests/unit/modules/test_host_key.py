@@ -17,7 +17,7 @@ from pathlib import Path
 import paramiko
 import pytest
 
-from ansible_collections.glm.fleet.plugins.plugin_utils import host_keys
+from ansible_collections.glm.fleet.plugins.plugin_utils.actions import host_keys
 
 ROOT = Path(__file__).parents[3]
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.glm.fleet.plugins.module_utils import _host_facts as host_facts
-from ansible_collections.glm.fleet.plugins.module_utils._host_apt import parse_origins, parse_policies, strangers
+from ansible_collections.glm.fleet.plugins.module_utils.host import facts as host_facts
+from ansible_collections.glm.fleet.plugins.module_utils.host.apt import parse_origins, parse_policies, strangers
 from ansible_collections.glm.fleet.plugins.modules import host_packages, host_settled
 
 

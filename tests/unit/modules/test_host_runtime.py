@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.glm.fleet.plugins.module_utils import _host_health as health
-from ansible_collections.glm.fleet.plugins.module_utils import _host_runtime as runtime
+from ansible_collections.glm.fleet.plugins.module_utils.host import health, runtime
 
 # Signatures as in cuda.h and hip_runtime_api.h. The device FAILS has no context to give.
 CUDA = """

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.glm.fleet.plugins.module_utils._host_apt import parse_deb822, parse_list
+from ansible_collections.glm.fleet.plugins.module_utils.host.apt import parse_deb822, parse_list
 from ansible_collections.glm.fleet.plugins.modules import host_sources
 
 CUDA = "https://developer.download.nvidia.com/compute/cuda/repos/ubuntu2404/x86_64"

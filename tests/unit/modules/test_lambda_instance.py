@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.glm.fleet.plugins.module_utils import lambda_api
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import api as lambda_api
 from ansible_collections.glm.fleet.plugins.modules import lambda_instance
 from tests.unit.lambda_api.fake_cloud import (
     B200,

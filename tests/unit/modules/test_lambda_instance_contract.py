@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.glm.fleet.plugins.module_utils import lambda_api
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import api as lambda_api
 from ansible_collections.glm.fleet.plugins.modules import lambda_instance
 from simulator.lambda_cloud.config import Config, Settings
 from simulator.lambda_cloud.server import Handle, running

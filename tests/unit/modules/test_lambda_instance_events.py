@@ -14,7 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ansible_collections.glm.fleet.plugins.module_utils import _lambda_fleet, lambda_api
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import api as lambda_api
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import fleet as _lambda_fleet
 from ansible_collections.glm.fleet.plugins.modules import lambda_instance
 from simulator.lambda_cloud import instances
 from simulator.lambda_cloud.backend import FakeBackend, HostState, LaunchSpec

@@ -18,10 +18,11 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.glm.fleet.plugins.module_utils import _host_health as health
-from ansible_collections.glm.fleet.plugins.module_utils._host_facts import Gatherer
+from ansible_collections.glm.fleet.plugins.module_utils.host import health
+from ansible_collections.glm.fleet.plugins.module_utils.host.facts import Gatherer
 from ansible_collections.glm.fleet.plugins.modules import node_acceptance
-from ansible_collections.glm.fleet.plugins.plugin_utils import acceptance, platforms
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import platforms
+from ansible_collections.glm.fleet.plugins.plugin_utils.host import acceptance
 from tests.unit.modules.test_gpu_facts import pci_device, smi
 
 ROOT = Path(__file__).parents[3]

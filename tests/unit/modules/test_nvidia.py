@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.glm.fleet.plugins.plugin_utils import nvidia
+from ansible_collections.glm.fleet.plugins.plugin_utils.host import nvidia
 
 WANTED: dict[str, Any] = {
     "branch": "580",

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from ansible.errors import AnsibleConnectionFailure
 
-from ansible_collections.glm.fleet.plugins.plugin_utils import patience
+from ansible_collections.glm.fleet.plugins.plugin_utils.actions import patience
 
 AWAY: dict[str, Any] = {"unreachable": True, "msg": "no route"}
 

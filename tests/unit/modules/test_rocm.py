@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.glm.fleet.plugins.plugin_utils import rocm
+from ansible_collections.glm.fleet.plugins.plugin_utils.host import rocm
 
 WANTED: dict[str, Any] = {
     "driver": "30.30.4",

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.glm.fleet.plugins.plugin_utils import catalog, platforms, rocm_matrix
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import platforms
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import rocm as rocm_matrix
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.glm.fleet.plugins.plugin_utils import catalog, flags
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags
 
 VLLM = flags.load("vllm", "0.32.0")
 SGLANG = flags.load("sglang", "0.5.10")

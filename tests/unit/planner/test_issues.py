@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.glm.fleet.plugins.plugin_utils import catalog, flags, issues
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags, issues
 
 KNOWN = catalog.load()
 ISSUE = catalog.KnownIssue(id="one", status="broken", text="It breaks.", link="https://example.invalid")

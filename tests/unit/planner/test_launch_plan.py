@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from ansible_collections.glm.fleet.plugins.action import serving_plan
-from ansible_collections.glm.fleet.plugins.plugin_utils import launch_plan
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import launch as launch_plan
 
 ROOT = Path(__file__).parents[3]
 B200 = {"name": "gpu_8x_b200_sxm6", "gpu_description": "B200 (180 GB SXM6)", "gpus": 8}

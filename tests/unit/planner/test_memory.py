@@ -6,8 +6,9 @@ import dataclasses
 
 import pytest
 
-from ansible_collections.glm.fleet.plugins.plugin_utils import catalog, memory
-from ansible_collections.glm.fleet.plugins.plugin_utils.memory import GIB
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import memory
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.memory import GIB
 
 KNOWN = catalog.load()
 CONFIGS = {name: model.config for name, model in KNOWN.models.items()}

@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.glm.fleet.plugins.plugin_utils import catalog, plan_text, planner, unit
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import text as plan_text
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving import unit
 
 CATALOG = catalog.load()
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.glm.fleet.plugins.plugin_utils import catalog, plan_text, planner
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import text as plan_text
 
 CATALOG = catalog.load()
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.glm.fleet.plugins.plugin_utils import give_back
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import give_back
 from tests.unit.playbooks.fleet import ROOT, TAGS, Fleet
 
 

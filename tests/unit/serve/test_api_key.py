@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.glm.fleet.plugins.lookup.api_key import LookupModule
-from ansible_collections.glm.fleet.plugins.plugin_utils import api_key
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving import api_key
 
 
 def test_a_key_is_made_once_and_only_its_owner_can_read_it(tmp_path: Path) -> None:

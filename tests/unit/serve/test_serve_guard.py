@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.glm.fleet.plugins.module_utils import _serving
-from ansible_collections.glm.fleet.plugins.plugin_utils import unit
+from ansible_collections.glm.fleet.plugins.module_utils.serving import status as _serving
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving import unit
 from roles.serve.files import serve_guard as guard
 from tests.unit.serve.plans import plan, venv
 from tests.unit.verify.fake_engine import KEY, MODEL, Behaviour, engine

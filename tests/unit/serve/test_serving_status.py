@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.glm.fleet.plugins.module_utils import _occupancy, _serving
-from ansible_collections.glm.fleet.plugins.module_utils._host_commands import CommandResult
+from ansible_collections.glm.fleet.plugins.module_utils.host.commands import CommandResult
+from ansible_collections.glm.fleet.plugins.module_utils.serving import occupancy as _occupancy
+from ansible_collections.glm.fleet.plugins.module_utils.serving import status as _serving
 from ansible_collections.glm.fleet.plugins.modules import serving_unit
 
 STARTING = {"ActiveState": "activating", "SubState": "start-post", "LoadState": "loaded"}

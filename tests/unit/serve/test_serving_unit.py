@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.glm.fleet.plugins.module_utils import _occupancy
-from ansible_collections.glm.fleet.plugins.module_utils._host_commands import CommandResult
+from ansible_collections.glm.fleet.plugins.module_utils.host.commands import CommandResult
+from ansible_collections.glm.fleet.plugins.module_utils.serving import occupancy as _occupancy
 from ansible_collections.glm.fleet.plugins.modules import serving_unit
 from tests.unit.serve.plans import plan
 from tests.unit.serve.render import render

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from ansible_collections.glm.fleet.plugins.modules import engine_venv
-from ansible_collections.glm.fleet.plugins.plugin_utils import unit
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving import unit
 from tests.unit.serve.plans import REVISION, nodes, plan, replicas, rocm, venv
 from tests.unit.serve.render import GROUPS, ROOT, render
 

@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 import yaml
 
-from ansible_collections.glm.fleet.plugins.module_utils import _host_gpu as gpu
+from ansible_collections.glm.fleet.plugins.module_utils.host import gpu
 from simulator.hosts.accelerators import declare
 from simulator.hosts.images import ROOTFS
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.glm.fleet.plugins.plugin_utils import flags
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags
 from tools import source_commands as sources_of
 
 ENTRIES = {entry.id: entry for source in sources_of.sources() for entry in source.entries}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.glm.fleet.plugins.module_utils._endpoint import Endpoint, run_checks
+from ansible_collections.glm.fleet.plugins.module_utils.serving.endpoint import Endpoint, run_checks
 from tests.unit.verify.fake_engine import KEY, MODEL, Behaviour, engine
 
 OFF = {"chat_template_kwargs": {"enable_thinking": False}}

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.glm.fleet.plugins.plugin_utils import verdict
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving import verdict
 from tests.unit.serve.plans import plan
 
 GOOD = {"name": "chat", "ok": True, "expected": "text", "found": "text", "remedy": "", "seconds": 0.5}

@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.glm.fleet.plugins.module_utils import _weights_fetch as fetch
-from ansible_collections.glm.fleet.plugins.module_utils._weights_store import Manifest, Store, WeightFile, write_json
+from ansible_collections.glm.fleet.plugins.module_utils.weights import fetch
+from ansible_collections.glm.fleet.plugins.module_utils.weights.store import Manifest, Store, WeightFile, write_json
 
 ROOT = Path(__file__).parents[3]
 REPO = "org/name"
@@ -285,5 +285,5 @@ def test_the_program_runs_on_the_oldest_python_that_hosts_have() -> None:
     import ast
 
     folder = ROOT / "plugins"
-    for path in [*folder.glob("module_utils/_weights*.py"), folder / "modules/model_weights.py"]:
+    for path in [*folder.glob("module_utils/weights/*.py"), folder / "modules/model_weights.py"]:
         ast.parse(path.read_text(), feature_version=(3, 9))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.glm.fleet.plugins.module_utils._weights_hub import HubClient, HubError, _weight_file
+from ansible_collections.glm.fleet.plugins.module_utils.weights.hub import HubClient, HubError, _weight_file
 from simulator.hub import Hub
 from simulator.hub.server import Access
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.glm.fleet.plugins.module_utils._weights_store import (
+from ansible_collections.glm.fleet.plugins.module_utils.weights.store import (
     Damage,
     Manifest,
     Store,

@@ -1,0 +1,319 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A client for the Lambda Cloud API 1.10.0 (https://docs-api.lambda.ai/api/cloud).
+
+It keeps to the API's published limits (one request per second, one launch per twelve seconds) across all processes of
+one user, repeats what is safe to repeat, and turns every other answer into a typed error that says what to do next.
+A launch is never repeated here: the API has no client token, so only the caller can find out what became of it.
+"""
+
+from __future__ import annotations
+
+import time
+import urllib.parse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, TypedDict, cast
+
+from ansible_collections.glm.fleet.plugins.module_utils.cloud import api as _cloud_api
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.api import (
+    REQUESTS_IMPORT_ERROR,
+    RETRY_AFTER_CAP,
+    USER_AGENT,
+    VERSION,
+    ApiError,
+    AuthError,
+    BadAnswer,
+    RateLimited,
+    TransportError,
+    parse_retry_after,
+    read_api_key,
+)
+
+if TYPE_CHECKING:
+    import requests
+
+__all__ = [
+    "REQUESTS_IMPORT_ERROR",
+    "RETRY_AFTER_CAP",
+    "USER_AGENT",
+    "VERSION",
+    "ApiError",
+    "AuthError",
+    "BadAnswer",
+    "CapacityError",
+    "LambdaApi",
+    "LambdaError",
+    "Pacer",
+    "RateLimited",
+    "TransportError",
+    "parse_retry_after",
+    "read_api_key",
+]
+
+LambdaError = _cloud_api.CloudError
+
+DEFAULT_BASE_URL = "https://cloud.lambda.ai"
+API_KEY_PAGE = "https://cloud.lambda.ai/api-keys"
+KEY_ENVIRONMENT = ("LAMBDA_API_KEY", "LAMBDALABS_API_KEY")
+
+# "generally limited to one request per second", launch "one request per 12 seconds" (API description, 1.10.0).
+REQUEST_INTERVAL = 1.0
+LAUNCH_INTERVAL = 12.0
+ALIVE = frozenset({"booting", "active", "unhealthy"})
+GONE = frozenset({"terminating", "terminated", "preempted"})
+
+
+class Named(TypedDict, total=False):
+    name: str
+    description: str
+
+
+class Specs(TypedDict, total=False):
+    vcpus: int
+    memory_gib: int
+    storage_gib: int
+    gpus: int
+
+
+class InstanceType(TypedDict, total=False):
+    name: str
+    description: str
+    gpu_description: str
+    price_cents_per_hour: int
+    specs: Specs
+
+
+class Tag(TypedDict):
+    key: str
+    value: str
+
+
+class Instance(TypedDict, total=False):
+    """One element of ``GET /instances``; every key but ``id`` may be missing or null."""
+
+    id: str
+    name: Optional[str]
+    ip: Optional[str]
+    private_ip: Optional[str]
+    hostname: Optional[str]
+    status: str
+    region: Named
+    instance_type: InstanceType
+    ssh_key_names: List[str]
+    file_system_names: List[str]
+    actions: Dict[str, Dict[str, Any]]
+    tags: Optional[List[Tag]]
+
+
+class CapacityError(ApiError):
+    """No capacity for this instance type in this region at this moment."""
+
+
+DUPLICATE = "global/duplicate"
+AUTH_CODES = frozenset({"global/invalid-api-key", "global/account-inactive", "global/forbidden"})
+CAPACITY_CODE = "instance-operations/launch/insufficient-capacity"
+FILE_SYSTEM_IN_USE = "filesystems/filesystem-in-use"
+RULESET_IN_USE = "firewall-rulesets/firewall-ruleset-in-use"
+
+
+class Pacer(_cloud_api.Pacer):
+    """The pace of this API: one request per second, one launch per twelve seconds."""
+
+    def __init__(
+        self,
+        api_key: str,
+        request_interval: float = REQUEST_INTERVAL,
+        launch_interval: float = LAUNCH_INTERVAL,
+        directory: Optional[Path] = None,
+    ) -> None:
+        super().__init__(api_key, request_interval, launch_interval, directory)
+
+
+class LambdaApi(_cloud_api.CloudClient):
+    """The API calls the collection needs, for one account.
+
+    ``timeout`` bounds one request, ``budget`` a whole call with its waits and repeats (seconds). ``retries`` is how
+    often a safe request is repeated. Raises ``LambdaError`` subclasses only; ``ValueError`` for a bad ``base_url``.
+    """
+
+    prefix = "/api/v1"
+
+    def __init__(
+        self,
+        api_key: str,
+        base_url: str = DEFAULT_BASE_URL,
+        pacer: Optional[_cloud_api.Pacer] = None,
+        retries: int = 5,
+        timeout: float = 30.0,
+        budget: float = 300.0,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        super().__init__(api_key, base_url, pacer or Pacer(api_key), retries, timeout, budget, sleep)
+
+    def list_instances(self) -> List[Instance]:
+        """Every instance of the account (``GET /instances`` is not paginated)."""
+        data = self._read("/instances")
+        if not isinstance(data, list):
+            found = _cloud_api.kind_of(data)
+            raise BadAnswer(f"GET {self._url('/instances')}: expected a list of instances, found {found}.")
+        for position, item in enumerate(data):
+            if not isinstance(item, dict) or not isinstance(item.get("id"), str) or not item["id"]:
+                raise BadAnswer(
+                    f"GET {self._url('/instances')}: entry {position} of {len(data)} has no usable id; "
+                    "the answer is not taken apart, because a partial list could hide hosts."
+                )
+        return cast(List[Instance], data)
+
+    def list_instance_types(self) -> Dict[str, Dict[str, Any]]:
+        """Instance types by name: ``{instance_type, regions_with_capacity_available}`` each."""
+        data = self._read("/instance-types")
+        if not isinstance(data, dict):
+            found = _cloud_api.kind_of(data)
+            raise BadAnswer(f"GET {self._url('/instance-types')}: expected a mapping, found {found}.")
+        return cast(Dict[str, Dict[str, Any]], data)
+
+    def list_images(self) -> List[Dict[str, Any]]:
+        """The images, one row for each region that has them."""
+        return self._rows("/images", "id")
+
+    def list_regions(self) -> List[Dict[str, Any]]:
+        """The regions: ``name`` and ``description``."""
+        return self._rows("/regions", "name")
+
+    def list_ssh_keys(self) -> List[Dict[str, Any]]:
+        """The account's ssh keys: ``id``, ``name`` and ``public_key``."""
+        return self._rows("/ssh-keys", "id", "name")
+
+    def add_ssh_key(self, name: str, public_key: Optional[str] = None) -> Dict[str, Any]:
+        """Register a public key, or let the API make a pair: then the answer, and no later one, has ``private_key``."""
+        body = {"name": name} if public_key is None else {"name": name, "public_key": public_key}
+        return self._made("/ssh-keys", body)
+
+    def delete_ssh_key(self, key_id: str) -> None:
+        """Forget a key; instances that were launched with it keep it."""
+        self._change(f"/ssh-keys/{_quoted(key_id)}", None, method="DELETE")
+
+    def list_file_systems(self) -> List[Dict[str, Any]]:
+        """The account's file systems, of all regions."""
+        # The only path with a hyphen: POST and DELETE know /filesystems only.
+        return self._rows("/file-systems", "id", "name")
+
+    def create_file_system(self, name: str, region: str) -> Dict[str, Any]:
+        """Make a file system; it can be attached in its own region only."""
+        return self._made("/filesystems", {"name": name, "region": region})
+
+    def delete_file_system(self, file_system_id: str) -> None:
+        """Delete a file system with all it holds; refused with ``FILE_SYSTEM_IN_USE`` while an instance has it."""
+        self._change(f"/filesystems/{_quoted(file_system_id)}", None, method="DELETE")
+
+    def list_firewall_rulesets(self) -> List[Dict[str, Any]]:
+        """The rulesets of the regions, without the one of the account."""
+        return self._rows("/firewall-rulesets", "id", "name")
+
+    def get_global_firewall_ruleset(self) -> Dict[str, Any]:
+        """The rules that hold for every instance of the account."""
+        data = self._read("/firewall-rulesets/global")
+        if not isinstance(data, dict) or not isinstance(data.get("rules"), list):
+            raise BadAnswer(f"GET {self._url('/firewall-rulesets/global')}: expected a ruleset with rules.")
+        return data
+
+    def create_firewall_ruleset(self, name: str, region: str, rules: List[Dict[str, Any]]) -> Dict[str, Any]:
+        """Make a ruleset that instances of ``region`` can be launched with."""
+        return self._made("/firewall-rulesets", {"name": name, "region": region, "rules": rules})
+
+    def change_firewall_ruleset(self, ruleset_id: str, rules: List[Dict[str, Any]]) -> Dict[str, Any]:
+        """Replace all rules of a ruleset; ``global`` is the one of the account."""
+        return self._made(f"/firewall-rulesets/{_quoted(ruleset_id)}", {"rules": rules}, method="PATCH")
+
+    def delete_firewall_ruleset(self, ruleset_id: str) -> None:
+        """Delete a ruleset; refused with ``RULESET_IN_USE`` while an instance has it."""
+        self._change(f"/firewall-rulesets/{_quoted(ruleset_id)}", None, method="DELETE")
+
+    def launch(self, request: Dict[str, Any]) -> List[str]:
+        """Ask once for one instance and return the ids of what was launched.
+
+        Raises ``CapacityError`` when another candidate may be tried, and errors with ``outcome_unknown`` when the
+        instance may or may not exist: list the instances before anything else then.
+        """
+        data = self._change("/instance-operations/launch", request, pace=("launch", "request"))
+        ids = data.get("instance_ids") if isinstance(data, dict) else None
+        if not isinstance(ids, list) or not ids or not all(isinstance(item, str) for item in ids):
+            raise BadAnswer(f"POST {self.base_url}/api/v1/instance-operations/launch: the answer names no instance.")
+        return cast(List[str], ids)
+
+    def restart(self, instance_ids: List[str]) -> None:
+        """Restart the instances, all or none; a conflict (409) when one of them cannot restart now."""
+        self._change("/instance-operations/restart", {"instance_ids": instance_ids})
+
+    def terminate(self, instance_ids: List[str]) -> List[Instance]:
+        """Terminate the instances; the API returns them with status ``terminating``."""
+        data = self._change("/instance-operations/terminate", {"instance_ids": instance_ids})
+        found = data.get("terminated_instances") if isinstance(data, dict) else None
+        if not isinstance(found, list):
+            raise BadAnswer(f"POST {self.base_url}/api/v1/instance-operations/terminate: the answer names no instance.")
+        return cast(List[Instance], found)
+
+    def _rows(self, path: str, *keys: str) -> List[Dict[str, Any]]:
+        """A list whose entries have text under each of ``keys``; whatever else they hold may be new or missing."""
+        data = self._read(path)
+        if not isinstance(data, list):
+            raise BadAnswer(f"GET {self._url(path)}: expected a list, found {_cloud_api.kind_of(data)}.")
+        for position, row in enumerate(data):
+            if not isinstance(row, dict) or not all(isinstance(row.get(key), str) and row[key] for key in keys):
+                expected = " and ".join(keys)
+                raise BadAnswer(f"GET {self._url(path)}: entry {position} of {len(data)} has no usable {expected}.")
+        return data
+
+    def _made(self, path: str, body: Dict[str, Any], method: str = "POST") -> Dict[str, Any]:
+        data = self._change(path, body, method=method)
+        if not isinstance(data, dict) or not isinstance(data.get("id"), str):
+            raise BadAnswer(f"{method} {self._url(path)}: the answer does not describe what was made.")
+        return data
+
+    def _content(self, what: str, response: requests.Response, answer: Any) -> Any:
+        if not isinstance(answer, dict) or "data" not in answer:
+            raise BadAnswer(f"{what}: HTTP 200, but the body is not the API's JSON: {_cloud_api.excerpt(response)}")
+        return answer["data"]
+
+    def _failure(self, what: str, response: requests.Response, answer: Any) -> LambdaError:
+        status = response.status_code
+        error = answer.get("error") if isinstance(answer, dict) else None
+        if not isinstance(error, dict):
+            error = {}
+        code, message, suggestion = (str(error.get(key) or "") for key in ("code", "message", "suggestion"))
+        if status == 429:
+            return RateLimited(what, status, code, message or "too many requests", suggestion)
+        if status == 401 or code in AUTH_CODES:
+            return AuthError(what, status, code, message, suggestion or f"make or check the key at {API_KEY_PAGE}")
+        if code == CAPACITY_CODE:
+            return CapacityError(what, status, code, message, suggestion)
+        return ApiError(what, status, code, message or _cloud_api.excerpt(response), suggestion)
+
+
+def tags_of(instance: Mapping[str, object]) -> Dict[str, str]:
+    """The tags of an instance as a mapping; entries of an unexpected form are left out."""
+    tags = instance.get("tags")
+    if not isinstance(tags, list):
+        return {}
+    usable = [tag for tag in tags if isinstance(tag, dict) and tag.get("key") is not None]
+    return {str(tag["key"]): str(tag.get("value") or "") for tag in usable}
+
+
+def region_of(thing: Mapping[str, object]) -> Optional[str]:
+    """The name of the region that an instance, image, file system or ruleset is in, if it says."""
+    region = thing.get("region")
+    name = region.get("name") if isinstance(region, dict) else None
+    return name if isinstance(name, str) else None
+
+
+def price_usd_per_hour(instance: Mapping[str, object]) -> Optional[float]:
+    """Price of the whole instance in USD per hour (the API gives cents), or ``None`` when it is not given."""
+    kind = instance.get("instance_type")
+    cents = kind.get("price_cents_per_hour") if isinstance(kind, dict) else None
+    return cents / 100 if isinstance(cents, (int, float)) else None
+
+
+def _quoted(identifier: str) -> str:
+    return urllib.parse.quote(identifier, safe="")

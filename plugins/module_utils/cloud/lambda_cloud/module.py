@@ -1,0 +1,97 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the Lambda modules share: the options of the connection, the client made from them, and how they fail."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Callable, Dict, NoReturn, Optional, Tuple
+
+from ansible.module_utils.basic import AnsibleModule, env_fallback, missing_required_lib
+
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import api as lambda_api
+
+# As in the documentation fragment glm.fleet.lambda_auth.
+AUTH_ARGUMENTS: Dict[str, Dict[str, Any]] = {
+    "api_key": {"type": "str", "no_log": True, "fallback": (env_fallback, list(lambda_api.KEY_ENVIRONMENT))},
+    "api_key_file": {"type": "path", "no_log": False},
+    "base_url": {"type": "str", "default": lambda_api.DEFAULT_BASE_URL, "fallback": (env_fallback, ["LAMBDA_API_URL"])},
+    "request_timeout": {"type": "float", "default": 30},
+    "total_timeout": {"type": "float", "default": 300},
+    "retries": {"type": "int", "default": 5},
+    "request_interval": {"type": "float", "default": 1},
+}
+
+
+def connect(module: AnsibleModule, subject: str) -> lambda_api.LambdaApi:
+    """The client for the account that the options describe; ``subject`` is what a failure is about."""
+    if lambda_api.REQUESTS_IMPORT_ERROR is not None:
+        module.fail_json(msg=missing_required_lib("requests"), exception=str(lambda_api.REQUESTS_IMPORT_ERROR))
+    params = module.params
+    key = params["api_key"]
+    try:
+        if not key and params["api_key_file"]:
+            key = lambda_api.read_api_key(params["api_key_file"])
+            module.no_log_values.add(key)
+        if not key:
+            module.fail_json(
+                msg=f"{subject}, connect: no API key. Set the environment variable LAMBDA_API_KEY, or "
+                f"api_key or api_key_file; keys are made at {lambda_api.API_KEY_PAGE}"
+            )
+        launch_interval = params.get("launch_interval", lambda_api.LAUNCH_INTERVAL)
+        pacer = lambda_api.Pacer(key, request_interval=params["request_interval"], launch_interval=launch_interval)
+        return lambda_api.LambdaApi(
+            key,
+            params["base_url"],
+            pacer=pacer,
+            retries=params["retries"],
+            timeout=params["request_timeout"],
+            budget=params["total_timeout"],
+        )
+    except (lambda_api.LambdaError, ValueError) as error:
+        module.fail_json(msg=f"{subject}, connect: {error}")
+        raise AssertionError("fail_json returned") from error
+
+
+def fail(module: AnsibleModule, subject: str, phase: str, problem: str, next_step: str, **more: Any) -> NoReturn:
+    """End the module in the collection's form: what, when, what was found, what to do."""
+    module.fail_json(msg=f"{subject}, {phase}: {problem} Next: {next_step}", **more)
+    raise AssertionError("fail_json returned")
+
+
+def run(
+    subject: Callable[[Dict[str, Any]], str],
+    arguments: Dict[str, Dict[str, Any]],
+    act: Callable[[AnsibleModule, lambda_api.LambdaApi], None],
+    **options: Any,
+) -> None:
+    """Run a module: ``act`` ends it; an error of the API that it did not expect becomes its failure."""
+    module = AnsibleModule(argument_spec={**AUTH_ARGUMENTS, **arguments}, supports_check_mode=True, **options)
+    name = subject(module.params)
+    api = connect(module, name)
+    try:
+        act(module, api)
+    except lambda_api.LambdaError as error:
+        fail(module, name, module.params.get("state") or "read", str(error), "correct the cause and run again.")
+
+
+def delete_when_released(
+    delete: Callable[[], None], in_use_code: str, wait_timeout: float, wait_interval: float
+) -> Tuple[bool, Optional[lambda_api.LambdaError]]:
+    """Delete what the API may call in use for a while after its last user has ended.
+
+    Returns whether a deletion may have taken place, and the error that it ended with, if any.
+    """
+    start = time.monotonic()
+    while True:
+        try:
+            delete()
+            return True, None
+        except lambda_api.ApiError as error:
+            waited = time.monotonic() - start
+            if error.code != in_use_code or waited + wait_interval > wait_timeout:
+                return error.outcome_unknown, error
+        except lambda_api.LambdaError as error:
+            return error.outcome_unknown, error
+        time.sleep(wait_interval)

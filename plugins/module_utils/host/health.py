@@ -1,0 +1,337 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What tells a sound GPU host from one that will fail under load: memory errors, kernel log, modules, disk, network.
+
+This module util is PRIVATE to the collection. Parsing is pure; gathering never fails because something is broken.
+
+Sources: ``nvidia-smi -q -x`` (nvidia-smi(1): ECC Errors, Remapped Rows), docs.nvidia.com/deploy/xid-errors (format and
+meaning of Xids), ``amd-smi metric --ecc --json`` (AMD SMI CLI tool), dkms(8) ``status``, mokutil(1),
+sysfs-kernel-iommu_groups.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Optional
+from xml.etree import ElementTree
+
+from ansible.module_utils.urls import open_url
+
+from ansible_collections.glm.fleet.plugins.module_utils.host import runtime
+from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run, which
+from ansible_collections.glm.fleet.plugins.module_utils.host.dpkg import installed_packages
+
+# docs.nvidia.com/deploy/xid-errors: these name the program that used the GPU, not the board.
+APPLICATION_XIDS = frozenset({13, 31, 32, 43, 45, 68, 69, 109})
+_XID = re.compile(r"NVRM: Xid \(PCI:(?P<bus>[0-9a-fA-F:.]+)\): (?P<xid>\d+)(?P<rest>.*)")
+# NVSwitches; links that went down for good. Non-fatal ones are retried by the hardware (Fabric Manager User Guide).
+_SXID = re.compile(r"SXid \(PCI:(?P<bus>[0-9a-fA-F:.]+)\): (?P<sxid>\d+), Fatal")
+_AMD_FATAL = re.compile(
+    r"amdgpu (?P<bus>[0-9a-f:.]+):.*?(?P<text>uncorrectable hardware errors?|GPU reset begin|ring \S+ timeout)"
+)
+_DKMS = re.compile(r"^(?P<module>[^,/]+)[,/] ?(?P<version>[^,:]+)(?:, (?P<kernel>[^,:]+), [^:]+)?: (?P<state>\w+)")
+# rocm.docs.amd.com, "Configuring permissions for GPU access".
+DEVICE_GROUPS = ("render", "video")
+DISK_BYTES = 256 * 2**20
+_BLOCK = 4 * 2**20
+
+
+def parse_memory_errors(text: str) -> list[dict[str, Any]]:
+    """Memory errors of each GPU out of ``nvidia-smi -q -x``, in the document's order.
+
+    ``[{bus_id, uncorrected, aggregate, remap_pending, remap_failed, threshold_exceeded}]``: ``uncorrected`` since the
+    driver was loaded, ``aggregate`` ever; None where the board does not count. Raises ValueError for another document.
+    """
+    try:
+        root = ElementTree.fromstring(text[text.index("<nvidia_smi_log") :])
+    except (ValueError, ElementTree.ParseError) as error:
+        raise ValueError(f"not the XML of nvidia-smi: {error}") from error
+    return [
+        {
+            "bus_id": str(gpu.get("id")),
+            "uncorrected": _uncorrected(gpu.find("ecc_errors/volatile")),
+            "aggregate": _uncorrected(gpu.find("ecc_errors/aggregate")),
+            "remap_pending": _yes(gpu.findtext("remapped_rows/remapped_row_pending")),
+            "remap_failed": _yes(gpu.findtext("remapped_rows/remapped_row_failure")),
+            "threshold_exceeded": _yes(gpu.findtext("ecc_errors/aggregate/sram_threshold_exceeded")),
+        }
+        for gpu in root.iter("gpu")
+    ]
+
+
+def _uncorrected(section: Optional[ElementTree.Element]) -> Optional[int]:
+    if section is None:
+        return None
+    counts = [
+        int(entry.text or 0)
+        for entry in section
+        if "uncorrectable" in entry.tag and (entry.text or "").strip().isdigit()
+    ]
+    return sum(counts) if counts else None
+
+
+def _yes(text: Optional[str]) -> bool:
+    return (text or "").strip().lower() == "yes"
+
+
+def parse_amd_ecc(text: str) -> list[dict[str, Any]]:
+    """The same rows out of ``amd-smi metric --ecc --json``. Raises ValueError for another document."""
+    document = json.loads(text)
+    rows = document.get("gpu_data", []) if isinstance(document, dict) else document
+    return [
+        {
+            "bus_id": f"gpu {row.get('gpu')}",
+            "uncorrected": _number((row.get("ecc") or {}).get("total_uncorrectable_count")),
+            "aggregate": None,
+            "remap_pending": False,
+            "remap_failed": False,
+            "threshold_exceeded": False,
+        }
+        for row in rows
+    ]
+
+
+def _number(value: Any) -> Optional[int]:
+    return int(value) if str(value).isdigit() else None
+
+
+def parse_xids(lines: Iterable[str]) -> list[dict[str, Any]]:
+    """Errors that the drivers wrote to the kernel log: ``[{xid, bus_id, count, application, line}]``, one per kind.
+
+    ``line`` is the last of them. AMD's driver has no numbers: its ``xid`` is the text. NVSwitches have numbers of their
+    own: theirs is a text too.
+    """
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    entry: dict[str, Any]
+    for line in lines:
+        match = _XID.search(line)
+        switch = _SXID.search(line)
+        amd = None if match else _AMD_FATAL.search(line)
+        if match:
+            number, bus = match["xid"], match["bus"]
+            entry = {"xid": int(number), "application": int(number) in APPLICATION_XIDS}
+        elif switch:
+            number, bus = f"fatal SXid {switch['sxid']}", switch["bus"]
+            entry = {"xid": number, "application": False}
+        elif amd:
+            number, bus = amd["text"], amd["bus"]
+            entry = {"xid": number, "application": False}
+        else:
+            continue
+        known = found.setdefault((number, bus), {**entry, "bus_id": bus, "count": 0})
+        known.update(count=known["count"] + 1, line=line.strip()[-300:])
+    return list(found.values())
+
+
+def parse_dkms(text: str) -> list[dict[str, str]]:
+    """``dkms status``, old and new: ``[{module, version, kernel, state}]``; ``kernel`` is empty for "added"."""
+    rows = (_DKMS.match(line.strip()) for line in text.splitlines())
+    return [{key: (value or "").strip() for key, value in row.groupdict().items()} for row in rows if row]
+
+
+def flavour_of_proc(text: str) -> Optional[str]:
+    """``open`` or ``proprietary`` out of /proc/driver/nvidia/version; None without a loaded module."""
+    line = next((line for line in text.splitlines() if line.startswith("NVRM version")), "")
+    if not line:
+        return None
+    return "open" if "Open Kernel Module" in line else "proprietary"
+
+
+def kernels(root: Path) -> list[str]:
+    """Kernels that the host could boot: those with an image in /boot."""
+    return sorted(path.name.partition("-")[2] for path in (root / "boot").glob("vmlinuz-*"))
+
+
+def built_for(root: Path, kernel: str, module: str) -> bool:
+    """Whether ``module`` is there for a kernel, from DKMS or from the distribution's packages."""
+    folder = root / "lib/modules" / kernel
+    return any(folder.rglob(f"{module}.ko*"))
+
+
+def iommu(root: Path) -> dict[str, Any]:
+    """``{groups, translating, arguments}``: whether DMA is translated, which stalls transfers between GPUs."""
+    groups = list((root / "sys/kernel/iommu_groups").glob("*"))
+    types = {_text(group / "type") for group in groups}
+    arguments = [word for word in _text(root / "proc/cmdline").split() if "iommu" in word]
+    return {
+        "groups": len(groups),
+        "translating": bool(types & {"DMA", "DMA-FQ"}),
+        "arguments": arguments,
+    }
+
+
+def acs_bridges(text: str) -> int:
+    """How many bridges redirect peer traffic to the root complex, out of ``lspci -vvv`` (ACSCtl: ReqRedir+)."""
+    return len(re.findall(r"ACSCtl:.*ReqRedir\+", text))
+
+
+def initialise(vendor: str, timeout: float) -> Optional[dict[str, Any]]:
+    """What CUDA or HIP answers on the host: see _host_runtime.read_answer."""
+    return runtime.read_answer(run((sys.executable, "-c", runtime.SCRIPT, runtime.KINDS[vendor]), timeout))
+
+
+def disk_speed(folder: Path, size: int = DISK_BYTES) -> dict[str, float]:
+    """Write ``size`` bytes to a file in ``folder`` with direct I/O where it can, read them back: MB/s each.
+
+    Raises OSError. The file is removed, also when it fails.
+    """
+    path = folder / f".glm-acceptance-{os.getpid()}"
+    block = os.urandom(_BLOCK)
+    try:
+        begun = time.monotonic()
+        with path.open("wb", buffering=0) as handle:
+            for _number_of_block in range(size // _BLOCK):
+                handle.write(block)
+            os.fsync(handle.fileno())
+        written = time.monotonic()
+        with path.open("rb", buffering=0) as handle:
+            os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            while handle.read(_BLOCK):
+                pass
+        done = time.monotonic()
+    finally:
+        path.unlink(missing_ok=True)
+    return {
+        "write_mb_s": round(size / 1e6 / max(written - begun, 1e-6), 1),
+        "read_mb_s": round(size / 1e6 / max(done - written, 1e-6), 1),
+    }
+
+
+def download_speed(url: str, seconds: float) -> float:
+    """MB/s of a download, measured for at most ``seconds``. Raises OSError and urls.ConnectionError."""
+    begun = time.monotonic()
+    received = 0
+    # The caller has checked the scheme: file: would measure the disk.
+    with open_url(url, http_agent="glm.fleet node_acceptance", timeout=seconds) as answer:
+        while time.monotonic() - begun < seconds:
+            part = answer.read(_BLOCK)
+            if not part:
+                break
+            received += len(part)
+    return round(received / 1e6 / max(time.monotonic() - begun, 1e-6), 1)
+
+
+class Health:
+    """Gathers the health of the host whose file system is ``root``; ``timeout`` bounds each command, in seconds."""
+
+    def __init__(self, vendor: str, root: Path = Path("/"), timeout: float = 60) -> None:
+        self.vendor = vendor
+        self.root = root
+        self.timeout = timeout
+
+    def gather(self) -> dict[str, Any]:
+        """Everything but what costs load (disk, network) and containers."""
+        memory, problem = self._memory()
+        return {
+            **self.installation(),
+            "memory_errors": memory,
+            "memory_errors_problem": problem,
+            "xids": self._xids(),
+            # Eight boards without persistence, one after the other.
+            "runtime": initialise(self.vendor, 3 * self.timeout),
+            "iommu": iommu(self.root),
+            "acs_bridges": acs_bridges(run(("lspci", "-vvv"), self.timeout).stdout) if which("lspci") else None,
+            "peermem": (self.root / "sys/module/nvidia_peermem").is_dir(),
+            "rdma": bool(list((self.root / "sys/class/infiniband").glob("*"))),
+        }
+
+    def installation(self) -> dict[str, Any]:
+        """What of a driver is installed, and for which kernels."""
+        units = ("nvidia-fabricmanager", "nvidia-persistenced", "nvidia-imex", "docker")
+        dkms = parse_dkms(run(("dkms", "status"), self.timeout).stdout) if which("dkms") else []
+        return {
+            "flavour": flavour_of_proc(_text(self.root / "proc/driver/nvidia/version")),
+            "nouveau": (self.root / "sys/module/nouveau").is_dir(),
+            "dkms": dkms,
+            "kernels": self._kernels(dkms),
+            "secure_boot": self._secure_boot(),
+            "units": {name: self._unit(name) for name in units},
+            "packages": self._packages(),
+            **(self._access() if self.vendor == "amd" else {}),
+        }
+
+    def _memory(self) -> tuple[list[dict[str, Any]], Optional[str]]:
+        nvidia = self.vendor == "nvidia"
+        argv = ("nvidia-smi", "-q", "-x") if nvidia else ("amd-smi", "metric", "--ecc", "--json")
+        if which(argv[0]) is None:
+            return [], f"{argv[0]} is not there"
+        done = run(argv, self.timeout)
+        try:
+            return (parse_memory_errors if nvidia else parse_amd_ecc)(done.stdout), None
+        except (ValueError, AttributeError) as error:
+            return [], f"{' '.join(argv)}: {done.evidence() if not done.ok else error}"
+
+    def _xids(self) -> Optional[list[dict[str, Any]]]:
+        """None when nobody lets us read the kernel log."""
+        for argv in (("journalctl", "--dmesg", "--boot", "--no-pager", "--output=cat"), ("dmesg",)):
+            done = run(argv, self.timeout)
+            if done.ok and done.stdout.strip():
+                return parse_xids(done.stdout.splitlines())
+        return None
+
+    def _kernels(self, dkms: list[dict[str, str]]) -> dict[str, bool]:
+        if self.vendor == "amd" and any(row["module"] == "amdgpu" for row in dkms):
+            # Every kernel has an amdgpu of its own: what counts is whether AMD's was built over it.
+            built = {row["kernel"] for row in dkms if row["module"] == "amdgpu" and row["state"] == "installed"}
+            return {kernel: kernel in built for kernel in kernels(self.root)}
+        module = "nvidia" if self.vendor == "nvidia" else "amdgpu"
+        return {kernel: built_for(self.root, kernel, module) for kernel in kernels(self.root)}
+
+    def _secure_boot(self) -> Optional[bool]:
+        done = run(("mokutil", "--sb-state"), self.timeout)
+        return "SecureBoot enabled" in done.stdout if done.ok else None
+
+    def _unit(self, name: str) -> str:
+        shown = run(("systemctl", "show", name, "--property=LoadState,ActiveState", "--value"), self.timeout)
+        load, _newline, active = shown.stdout.strip().partition("\n")
+        return active.strip() if load == "loaded" else "absent"
+
+    def _access(self) -> dict[str, Any]:
+        """Who may open the device nodes of ROCm: ``{nodes, groups, users}``.
+
+        ``nodes``: ``{path: {group, gid, mode}}``, ``group`` None for a gid without a name. ``groups``: by name.
+        """
+        groups = accounts(self.root)
+        names = {entry["gid"]: name for name, entry in groups.items()}
+        found = {}
+        for path in [self.root / "dev/kfd", *sorted((self.root / "dev/dri").glob("renderD*"))]:
+            if path.exists():
+                status = path.stat()
+                mode = f"{status.st_mode & 0o777:04o}"
+                node = f"/{path.relative_to(self.root)}"
+                found[node] = {"group": names.get(status.st_gid), "gid": status.st_gid, "mode": mode}
+        users = [line.partition(":")[0] for line in _text(self.root / "etc/passwd").splitlines() if ":" in line]
+        return {"nodes": found, "groups": {name: groups.get(name) for name in DEVICE_GROUPS}, "users": users}
+
+    def _packages(self) -> dict[str, dict[str, Any]]:
+        """Installed packages of drivers and Docker: ``{name: {version, held}}``."""
+        patterns = (
+            *("nvidia-*", "libnvidia-*", "cuda-drivers*", "nvlsm", "libnvsdm*", "lambda-stack*", "docker*"),
+            *("datacenter-gpu-manager*", "containerd*", "amdgpu*", "amd-container*", "amd-smi*", "rocm*"),
+            *("linux-headers-*", "linux-image-*"),
+        )
+        return installed_packages(patterns, self.timeout)
+
+
+def accounts(root: Path) -> dict[str, dict[str, Any]]:
+    """Groups of the host itself: ``{name: {gid, members}}`` (group(5))."""
+    rows = (line.split(":") for line in _text(root / "etc/group").splitlines())
+    return {
+        row[0]: {"gid": int(row[2]), "members": [name for name in row[3].split(",") if name]}
+        for row in rows
+        if len(row) == 4 and row[2].isdigit()
+    }
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8", "replace").strip()
+    except OSError:
+        return ""

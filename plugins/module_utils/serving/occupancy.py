@@ -1,0 +1,205 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Who already holds what a replica needs: the port, the GPUs' memory.
+
+This module util is PRIVATE to the collection. Standard library, Python 3.9 or newer; reads only.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+import struct
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import NamedTuple, Optional, Union
+
+from ansible_collections.glm.fleet.plugins.module_utils.host.commands import CommandResult
+
+Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
+Runner = Callable[[Sequence[str]], CommandResult]
+_LISTENING = "0A"  # include/net/tcp_states.h
+# A driver keeps a few hundred MiB for itself; an engine takes tens of GiB.
+GPU_MEMORY_FREE_MIB = 2048
+
+
+class Holder(NamedTuple):
+    """Who holds something, in words, and the serving unit it belongs to, if it is one."""
+
+    words: str
+    unit: Optional[str] = None
+
+
+def port_owner(run: Runner, address: str, port: int, proc: Path = Path("/proc")) -> Optional[Holder]:
+    """Who listens on ``address:port`` (or on the wildcard); None when it is free."""
+    inodes = _listening_inodes(address, port, proc)
+    if not inodes:
+        return None
+    published = run(["docker", "ps", "--filter", f"publish={port}", "--format", "{{.Names}} ({{.Image}})"])
+    container = published.stdout.split("\n")[0].strip() if published.ok else ""
+    if container:
+        return Holder(f"the container {container}", _unit_named(container.split(" ")[0]))
+    pid = _process_with(inodes, proc)
+    if pid is None:
+        return Holder("a process that cannot be seen from here")
+    return Holder(_process_words(pid, proc), serving_unit_of(run, pid, proc))
+
+
+def serving_unit_of(run: Runner, pid: int, proc: Path = Path("/proc")) -> Optional[str]:
+    """The serving unit a process belongs to: by its own control group, or by its container's name."""
+    try:
+        group = (proc / str(pid) / "cgroup").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    own = re.search(r"/(glm-serve-\d+)\.service", group)
+    if own:
+        return f"{own.group(1)}.service"
+    container = re.search(r"docker[-/]([0-9a-f]{64})", group)
+    if not container:
+        return None
+    named = run(["docker", "inspect", "--format", "{{.Name}}", container.group(1)])
+    return _unit_named(named.stdout.strip().lstrip("/")) if named.ok else None
+
+
+def _unit_named(container: str) -> Optional[str]:
+    return f"{container}.service" if re.fullmatch(r"glm-serve-\d+", container) else None
+
+
+def address_problem(address: str) -> Optional[str]:
+    """Why nothing on this host can listen on ``address``; None when something can."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.bind((address, 0))
+    except OSError as exc:
+        return exc.strerror or str(exc)
+    return None
+
+
+def _listening_inodes(address: str, port: int, proc: Path) -> set[str]:
+    wanted = ipaddress.ip_address(address)
+    found = set()
+    for table in ("net/tcp", "net/tcp6"):
+        try:
+            rows = (proc / table).read_text(encoding="ascii").splitlines()[1:]
+        except OSError:
+            continue
+        for row in rows:
+            fields = row.split()
+            host, number = fields[1].partition(":")[::2]
+            if fields[3] == _LISTENING and int(number, 16) == port and _overlaps(wanted, _kernel_address(host)):
+                found.add(fields[9])
+    return found
+
+
+def _kernel_address(text: str) -> Address:
+    """An address as /proc/net/tcp prints it: 32-bit words in the machine's byte order."""
+    words = [int(text[start : start + 8], 16) for start in range(0, len(text), 8)]
+    address = ipaddress.ip_address(struct.pack(f"={len(words)}I", *words))
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
+
+
+def _overlaps(wanted: Address, taken: Address) -> bool:
+    if taken.version == 6 and taken.is_unspecified:
+        return True  # a wildcard IPv6 socket takes IPv4 too, unless it says otherwise, which cannot be seen here
+    if taken.version != wanted.version:
+        return False
+    return taken == wanted or taken.is_unspecified or wanted.is_unspecified
+
+
+def _process_with(inodes: set[str], proc: Path) -> Optional[int]:
+    sockets = {f"socket:[{inode}]" for inode in inodes}
+    folders = sorted(proc.glob("[0-9]*"), key=lambda path: int(path.name))
+    return next((int(folder.name) for folder in folders if not sockets.isdisjoint(_open_files(folder))), None)
+
+
+def _process_words(pid: int, proc: Path) -> str:
+    try:
+        command = (proc / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace").strip()
+        name = (proc / str(pid) / "comm").read_text(encoding="utf-8").strip()
+    except OSError:
+        return f"process {pid}"
+    return f"process {pid} ({name}: {_without_values(command)[:120]})"
+
+
+def _open_files(folder: Path) -> set[str]:
+    """Targets of a process's open files; those that close meanwhile, and processes of others, are left out."""
+    found: set[str] = set()
+    try:
+        links = list((folder / "fd").iterdir())
+    except OSError:
+        return found
+    for link in links:
+        try:
+            found.add(str(link.readlink()))
+        except OSError:
+            continue
+    return found
+
+
+def _without_values(command: str) -> str:
+    """A foreign command line, less what may be a secret in it."""
+    return re.sub(r"(?i)(key|token|password|secret)([= ])\S+", r"\1\2********", command)
+
+
+def gpu_users(
+    run: Runner, vendor: str, gpus: Sequence[int], leaving: Collection[str] = (), root: Path = Path("/")
+) -> list[str]:
+    """Which of ``gpus`` (indices) have memory that others hold, and the processes that hold it.
+
+    Memory of the units in ``leaving`` does not count: they are stopped first. Empty when free or when nothing can tell.
+    """
+    used = {"nvidia": _nvidia_used, "amd": _amd_used}[vendor](run, root)
+    busy = []
+    for index in gpus:
+        mib, holders = used.get(index, (0, {}))
+        units = {pid: serving_unit_of(run, pid, root / "proc") for pid in holders}
+        foreign = [words for pid, words in holders.items() if units[pid] not in leaving]
+        if mib > GPU_MEMORY_FREE_MIB and (foreign or not holders):
+            busy += [f"GPU {index}: {mib} MiB", *foreign]
+    return list(dict.fromkeys(busy))
+
+
+# By index of the GPU: MiB in use, and the processes that use it, in words by process id.
+_Used = dict[int, "tuple[int, dict[int, str]]"]
+
+
+def _nvidia_used(run: Runner, _root: Path) -> _Used:
+    answer = run(["nvidia-smi", "--query-gpu=index,uuid,memory.used", "--format=csv,noheader,nounits"])
+    listed = run(
+        ["nvidia-smi", "--query-compute-apps=gpu_uuid,pid,process_name,used_memory", "--format=csv,noheader,nounits"]
+    )
+    holders: dict[str, dict[int, str]] = {}
+    for row in listed.stdout.splitlines() if listed.ok else []:
+        match = re.fullmatch(r"\s*(\S+)\s*,\s*(\d+)\s*,\s*(.*)", row)
+        if match:
+            words = f"process {match.group(2)}, {' '.join(match.group(3).split())}"
+            holders.setdefault(match.group(1), {})[int(match.group(2))] = words
+    used: _Used = {}
+    for row in answer.stdout.splitlines() if answer.ok else []:
+        match = re.fullmatch(r"\s*(\d+)\s*,\s*(\S+)\s*,\s*(\d+)\s*", row)
+        if match:
+            used[int(match.group(1))] = (int(match.group(3)), holders.get(match.group(2), {}))
+    return used
+
+
+def _amd_used(_run: Runner, root: Path) -> _Used:
+    """From the amdgpu and kfd drivers' own files (kernel documentation, gpu/amdgpu/driver-misc; sysfs-class-kfd).
+
+    The compute driver lists its processes without saying which GPU each is on.
+    """
+    holders = {}
+    for folder in (root / "sys/class/kfd/kfd/proc").glob("[0-9]*"):
+        holders[int(folder.name)] = _process_words(int(folder.name), root / "proc")
+    used: _Used = {}
+    nodes = sorted((root / "sys/class/drm").glob("renderD*"), key=lambda path: int(path.name[len("renderD") :]))
+    for index, node in enumerate(nodes):
+        try:
+            mib = int((node / "device/mem_info_vram_used").read_text(encoding="ascii")) // 2**20
+        except (OSError, ValueError):
+            continue
+        used[index] = (mib, holders)
+    return used

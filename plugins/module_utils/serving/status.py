@@ -1,0 +1,364 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a host knows about one serving unit: systemd's view, the phase its engine is in, why it failed.
+
+This module util is PRIVATE to the collection. Standard library, Python 3.9 or newer. The phase and cause tables quote
+log lines of vLLM 0.32.0 and SGLang 0.5.10 (read in their sources) and of docker and the unit's own guard.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Optional
+
+from ansible_collections.glm.fleet.plugins.module_utils.host.commands import CommandResult
+
+Runner = Callable[[Sequence[str]], CommandResult]
+
+PROPERTIES = (
+    "LoadState",
+    "ActiveState",
+    "Job",
+    "SubState",
+    "Result",
+    "NRestarts",
+    "ExecMainCode",
+    "ExecMainStatus",
+    "AssertResult",
+    "InvocationID",
+    "UnitFileState",
+    "NeedDaemonReload",
+    "InactiveExitTimestampMonotonic",
+    "ActiveEnterTimestampMonotonic",
+)
+
+# Whose journal lines an engine's are: the docker client's, or as the unit for bare metal calls it.
+ENGINE_IDENTIFIERS = ("docker", "glm-engine")
+
+# The newest line that matches says the phase; the order of the table says nothing.
+PHASES: dict[str, tuple[str, ...]] = {
+    "starting the engine": (
+        r"non-default args:",
+        r"server_args=",
+        r"Init torch distributed begin",
+        r"Initializing a V1 LLM engine",
+    ),
+    "loading weights": (r"Starting to load model", r"Load weight begin", r"oading [^:]*:\s+\d+% Completed"),
+    "allocating the KV cache": (
+        r"Load weight end",
+        r"Model loading took",
+        r"Loading weights took",
+        r"Memory pool end",
+        r"KV cache size:",
+    ),
+    "compiling kernels": (
+        r"DeepGEMM (?:warmup|JIT)",
+        r"Using cache directory: .* for vLLM's torch.compile",
+        r"Dynamo bytecode",
+        r"Compiling a graph",
+        r"JIT kernel warmup",
+    ),
+    "capturing graphs": (
+        r"Capturing CUDA graphs",
+        r"Capturing batches",
+        r"Capture (?:cuda|cpu|piecewise CUDA) graph begin",
+        r"Capture (?:cuda|cpu) graph bs",
+    ),
+    "warming up": (
+        r"Warming up",
+        r"warmup model\) took",
+        r"Graph capturing finished",
+        r"Capture (?:cuda|cpu|piecewise CUDA) graph end",
+        r"Running warmup",
+    ),
+    "waiting for the first answer": (
+        r"Starting vLLM server",
+        r"Application startup complete",
+        r"fired up and ready",
+        r"Uvicorn running",
+    ),
+}
+_PHASE_PATTERNS = [(phase, re.compile("|".join(patterns))) for phase, patterns in PHASES.items()]
+_SHARDS = re.compile(r"oading [^:]*:\s+\d+% Completed \| (\d+)/(\d+)")
+
+# What a line means and what to do. First match from the end of the log wins.
+CAUSES: tuple[tuple[re.Pattern[str], str, str], ...] = tuple(
+    (re.compile(pattern), cause, remedy)
+    for pattern, cause, remedy in (
+        (
+            r"answers /v1/models but not a chat",
+            "the engine answers /health and /v1/models but not a chat",
+            "read the traceback below; a flag combination this accelerator has no kernels for does this "
+            "(expert parallelism, an attention or quantisation backend)",
+        ),
+        (
+            r"is in use by another program|port is already allocated|[Aa]ddress already in use",
+            "the port is in use by another program",
+            "stop that program (ss -ltnp names it) or choose another glm_port",
+        ),
+        (
+            r"is not an address of this host|cannot assign requested address",
+            "the endpoint's address is not an address of this host",
+            "set glm_bind to an address that `ip address` shows on the host",
+        ),
+        (
+            r"unrecognized arguments|invalid choice|the following arguments are required|ambiguous option",
+            "this engine version does not know an argument it was given",
+            "take the argument out of glm_engine_args or choose another glm_engine_version",
+        ),
+        (
+            r"No such image|Unable to find image|pull access denied",
+            "the image is not on the host",
+            "run the role engine_image again; the unit never pulls",
+        ),
+        (
+            r'could not select device driver "cdi"',
+            "docker's CDI support is off",
+            "run the role docker: it sets features.cdi in /etc/docker/daemon.json",
+        ),
+        (
+            r"the GPUs are not ready|unresolvable CDI devices|CDI device injection failed|"
+            r"could not select device driver",
+            "docker was not given the GPUs",
+            "check `systemctl status nvidia-cdi-refresh` and /etc/cdi, then run the roles gpu_base and docker again",
+        ),
+        (
+            r"[Ss]ystem not yet initialized|CUDA error 802|cudaErrorSystemNotReady",
+            "the NVSwitch fabric is not up (CUDA error 802)",
+            "check `systemctl status nvidia-fabricmanager`: its version must equal the driver's",
+        ),
+        (
+            r"[Dd]river/library version mismatch|Failed to initialize NVML|CUDA driver version is insufficient",
+            "the NVIDIA driver does not fit the libraries in use",
+            "reboot the host if its driver was updated; else choose an image for this driver's CUDA",
+        ),
+        (
+            r"out of memory|OutOfMemoryError|Free memory on device|No available memory for the cache blocks|"
+            r"Not enough memory",
+            "GPU memory ran out",
+            "look for other processes with nvidia-smi, then lower the memory fraction or the context length in "
+            "glm_engine_args",
+        ),
+        (
+            r"does not recognize this architecture|is not supported for now|Model architectures .* are not supported",
+            "the image is too old for this model",
+            "choose a glm_engine_version whose image knows the model's architecture",
+        ),
+        (
+            r"SafetensorError|MetadataIncompleteBuffer|HeaderTooLarge|InvalidHeader|incomplete metadata",
+            "a weight file is truncated or damaged",
+            "run the role weights again; it checks size and hash of each file",
+        ),
+        (r"No space left on device", "a disk is full", "free space on the host (df -h) and run again"),
+        (
+            r"Insufficient space in /dev/shm|ncclShmOpen|[Ss]hared memory .*too small",
+            "/dev/shm is too small",
+            "enlarge /dev/shm on the host: the container shares it",
+        ),
+        (
+            r"error setting rlimit|setrlimit",
+            "docker may not raise the limits the engine needs",
+            "the docker daemon needs CAP_SYS_RESOURCE to set memlock and stack",
+        ),
+        (
+            r"NCCL error|ncclUnhandledCudaError|ncclSystemError|ncclInternalError",
+            "NCCL could not connect the GPUs",
+            "run with NCCL_DEBUG=INFO; check the fabric manager, IOMMU and ACS",
+        ),
+        (
+            r"Cannot connect to the Docker daemon|error during connect",
+            "the docker daemon does not answer",
+            "check `systemctl status docker`",
+        ),
+    )
+)
+_EXCEPTION = re.compile(r"(?:^|\s)((?:[A-Za-z_]+\.)*[A-Z][A-Za-z]*(?:Error|Exception)): (.+)")
+_SECRETS = re.compile(
+    r"(?i)(bearer\s+|api[_-]?key['\"]?\s*[:=]\s*['\"]?|token['\"]?\s*[:=]\s*['\"]?)([^\s'\",)}]{6,})|\bhf_[A-Za-z0-9]{8,}"
+)
+
+
+class Line(NamedTuple):
+    """One journal line; ``engine`` is false for systemd's and the guard's own."""
+
+    text: str
+    engine: bool
+
+
+class Cause(NamedTuple):
+    cause: str
+    remedy: str
+
+
+def show_unit(run: Runner, unit: str) -> dict[str, str]:
+    """systemd's properties of a unit. Raises RuntimeError when systemd does not answer."""
+    done = run(["systemctl", "show", unit, "--property", ",".join(PROPERTIES)])
+    if not done.ok:
+        raise RuntimeError(f"systemctl show {unit} failed with {done.rc}: {done.evidence()}")
+    return dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+
+
+def read_journal(run: Runner, unit: str, invocation: str, lines: int = 3000) -> list[Line]:
+    """The newest lines of one start of a unit, oldest first; of any start when it left none."""
+    wanted = [f"_SYSTEMD_INVOCATION_ID={invocation}"] if invocation else []
+    for match in (wanted, ["--unit", unit]):
+        if not match:
+            continue
+        done = run(["journalctl", "--quiet", "--output", "json", "--lines", str(lines), *match])
+        parsed = [line for row in done.stdout.splitlines() for line in _journal_row(row)] if done.ok else []
+        if parsed:
+            return parsed
+    return []
+
+
+def _journal_row(row: str) -> list[Line]:
+    """A row can hold several lines: progress bars rewrite theirs with carriage returns."""
+    try:
+        entry = json.loads(row)
+    except ValueError:
+        return []
+    message = entry.get("MESSAGE") or ""
+    if isinstance(message, list):  # journalctl gives bytes for what is not printable text
+        message = bytes(message).decode("utf-8", "replace")
+    engine = entry.get("SYSLOG_IDENTIFIER") in ENGINE_IDENTIFIERS
+    pieces = [piece.rstrip() for piece in re.split(r"[\r\n]+", str(message))]
+    # Without a container the guard's lines come under the same name.
+    return [Line(piece, engine and not piece.startswith("glm: ")) for piece in pieces if piece]
+
+
+def read_secrets(paths: Iterable[str]) -> list[str]:
+    """The secret values in a replica's 0600 files, so that they can be struck out of what is shown."""
+    found = []
+    for path in paths:
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except OSError:
+            continue
+        for line in text.splitlines():
+            match = re.match(r"([A-Za-z_][A-Za-z0-9_-]*)(?:=|: )(.+)$", line)
+            if match and not line.startswith("#"):
+                value = match.group(2).strip()
+                # As it stands, and as systemd or YAML reads it when it is quoted.
+                found += [value, value.strip('"'), re.sub(r"\\(.)", r"\1", value.strip('"'))]
+    return found
+
+
+def redact(text: str, secrets: Iterable[str]) -> str:
+    """``text`` without the given secrets and without what looks like a key or a token."""
+    for secret in secrets:
+        text = text.replace(secret, "********")
+    return _SECRETS.sub(lambda match: (match.group(1) or "") + "********", text)
+
+
+def phase_of(properties: Mapping[str, str], lines: Sequence[Line]) -> tuple[str, str]:
+    """The phase a unit is in and its detail, such as ``("loading weights", "shards 17/142")``."""
+    if properties.get("ActiveState") == "active":
+        return "ready", ""
+    if properties.get("SubState") == "start-pre":
+        waiting = [line.text for line in lines if line.text.startswith("glm: waiting")]
+        return "waiting for the host", waiting[-1][len("glm: ") :] if waiting else ""
+    engine = [line.text for line in lines if line.engine]
+    if not engine:
+        return "starting the program", ""
+    for text in reversed(engine):
+        for phase, pattern in _PHASE_PATTERNS:
+            if pattern.search(text):
+                return phase, _shards(text)
+    return "starting the engine", ""
+
+
+def _shards(text: str) -> str:
+    match = _SHARDS.search(text)
+    if not match:
+        return ""
+    return f"shards {match.group(1)}/{match.group(2)}"
+
+
+def cause_of(properties: Mapping[str, str], lines: Sequence[Line]) -> Cause:
+    """The likeliest reason for a failure and the next step, from systemd's result and the log."""
+    if properties.get("AssertResult") == "no":
+        return Cause("the weights are not where the plan has them", "run the role weights again on this host")
+    if properties.get("LoadState") == "not-found":
+        return Cause("the unit is not installed", "run the role serve again on this host")
+    if properties.get("ExecMainStatus") == "203":
+        return Cause("the engine's program is not on the host", "run the role engine_venv again on this host")
+    for line in reversed(lines):
+        for pattern, cause, remedy in CAUSES:
+            if pattern.search(line.text):
+                return Cause(cause, remedy)
+    if properties.get("Result") == "timeout":
+        return Cause("the start budget of the plan was spent", "the phase above is the slow one; look at its log lines")
+    if properties.get("ExecMainStatus") == "137":
+        return Cause(
+            "the engine was killed (SIGKILL)", "look for the out-of-memory killer: journalctl -k -g 'Out of memory'"
+        )
+    for line in reversed(lines):
+        match = _EXCEPTION.search(line.text) if line.engine else None
+        if match:
+            return Cause(f"{match.group(1)}: {match.group(2)}", "read the traceback below it in the journal")
+    return Cause("unknown", "read the log lines below")
+
+
+def tail(lines: Sequence[Line], count: int = 20) -> list[str]:
+    """The last lines a person needs: the engine's, with the guard's verdict after them."""
+    wanted = [line for line in lines if line.engine or line.text.startswith("glm: ")]
+    return [line.text for line in (wanted or list(lines))[-count:]]
+
+
+def uptime_seconds() -> float:
+    """Seconds on systemd's monotonic clock. /proc/uptime counts suspend too, which a server does not do."""
+    return float(Path("/proc/uptime").read_text(encoding="ascii").split()[0])
+
+
+def elapsed_seconds(properties: Mapping[str, str], now: Optional[float] = None) -> int:
+    """Seconds since the current start began; 0 before the first one."""
+    begun = int(properties.get("InactiveExitTimestampMonotonic") or 0) / 1_000_000
+    if begun == 0:
+        return 0
+    end = int(properties.get("ActiveEnterTimestampMonotonic") or 0) / 1_000_000
+    if properties.get("ActiveState") == "active" and end >= begun:
+        return int(end - begun)
+    return max(0, int((uptime_seconds() if now is None else now) - begun))
+
+
+def is_queued(properties: Mapping[str, str]) -> bool:
+    """Whether a start waits for another unit, such as the vendor's CDI refresh: a job of a unit that is still down."""
+    return properties.get("Job", "") not in ("", "0") and properties.get("ActiveState") in ("inactive", "failed")
+
+
+def describe(run: Runner, unit: str, secret_files: Sequence[str], log_lines: int = 20) -> dict[str, Any]:
+    """Everything ``serving_status`` returns about a unit; reads only."""
+    properties = show_unit(run, unit)
+    queued = is_queued(properties)
+    if queued:
+        # The times and the journal are still those of the start before.
+        start = {"ActiveState": "activating", "SubState": "start-pre", "InactiveExitTimestampMonotonic": "0"}
+        properties = {**properties, **start}
+    state = properties.get("ActiveState", "unknown")
+    silent = queued or state == "active"
+    lines = [] if silent else read_journal(run, unit, properties.get("InvocationID", ""))
+    secrets = read_secrets(secret_files)
+    phase, detail = phase_of(properties, lines)
+    answer: dict[str, Any] = {
+        "active_state": state,
+        "sub_state": properties.get("SubState", ""),
+        "result": properties.get("Result", ""),
+        "exit_status": int(properties.get("ExecMainStatus") or 0),
+        "restarts": int(properties.get("NRestarts") or 0),
+        "phase": phase,
+        "detail": redact(detail, secrets),
+        "elapsed_seconds": elapsed_seconds(properties),
+        "log": [],
+        "cause": "",
+        "remedy": "",
+    }
+    failed = state in ("failed", "inactive") or properties.get("SubState") == "auto-restart"
+    if failed:
+        cause = cause_of(properties, lines)
+        answer["cause"], answer["remedy"] = redact(cause.cause, secrets), cause.remedy
+        answer["log"] = [redact(text, secrets) for text in tail(lines, log_lines)]
+    return answer

@@ -1,0 +1,186 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From GMI Cloud containers and bare-metal nodes to what an inventory needs of them. Pure logic, no ansible.
+
+The schema of a bare-metal node is not published, so each fact has a list of spellings; one that is absent under all of
+them is unknown (None) and never an error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Optional, TypedDict
+
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.hosts import allowed, host_name, text, usable_address
+
+KINDS = ("container", "baremetal")
+
+# Only these reach host variables and cache files: environment values, arguments and user data come back in clear from
+# this API, and they hold tokens.
+_NAMES: dict[str, tuple[str, ...]] = {
+    "id": ("id",),
+    "name": ("name", "hostname"),
+    "status": ("status", "state"),
+    "reason": ("reason", "statusReason"),
+    "idc": ("idc", "idcId", "idcID"),
+    "product": ("product", "productName", "productId"),
+    "created": ("createdAt", "created_at"),
+}
+_PRIVATE = ("privateIP", "privateIp", "private_ip", "inboundIP", "inboundIp", "internalIp")
+_PUBLIC = ("eipAddress", "publicIP", "publicIp", "public_ip")
+_PRODUCT = re.compile(r"[a-z]+\.(?P<gpu>[a-z0-9]+)\.x(?P<count>\d+)", re.IGNORECASE)
+_VENDOR_WORDS = re.compile(r"\b(nvidia|amd|instinct|tesla)\b", re.IGNORECASE)
+_GRACE = re.compile(r"G[HB]\d")
+
+
+class Machine(TypedDict):
+    """One container or node. ``None``: the API does not (yet) say; it gives no price in a documented unit."""
+
+    id: str
+    kind: str
+    name: Optional[str]
+    status: Optional[str]
+    reason: Optional[str]
+    idc: Optional[str]
+    country: Optional[str]
+    product: Optional[str]
+    created: Optional[str]
+    ip: Optional[str]
+    private_ip: Optional[str]
+    accelerator: Optional[str]
+    accelerator_count: int
+    architecture: str
+
+
+class Countries:
+    """Which country a data centre is in, by its id. Ids that the API does not list have no known country."""
+
+    def __init__(self, idcs: Iterable[Mapping[str, Any]]) -> None:
+        self._by_idc = {str(item["idcId"]): text(item.get("country")) for item in idcs if item.get("idcId")}
+
+    def of(self, idc: Optional[str]) -> Optional[str]:
+        """The country's code such as ``US``, or None."""
+        return self._by_idc.get(idc or "")
+
+
+def machines(
+    containers: Iterable[Mapping[str, Any]],
+    baremetals: Iterable[Mapping[str, Any]],
+    elastic_ips: Iterable[Mapping[str, Any]],
+    idcs: Iterable[Mapping[str, Any]],
+    products: Iterable[Mapping[str, Any]] = (),
+) -> list[Machine]:
+    """Everything that runs, each joined with its elastic IP (by ``instanceID``), country and product."""
+    addresses = {
+        str(item["instanceID"]): _address(item.get("ipAddress"))
+        for item in elastic_ips
+        if item.get("instanceID") and item.get("status") != "released"
+    }
+    countries = Countries(idcs)
+    models = {str(item["name"]): text(item.get("gpuModel")) for item in products if item.get("name")}
+    return [
+        _machine(record, kind, addresses, countries, models)
+        for kind, records in (("container", containers), ("baremetal", baremetals))
+        for record in records
+    ]
+
+
+def _machine(
+    record: Mapping[str, Any],
+    kind: str,
+    addresses: Mapping[str, Optional[str]],
+    countries: Countries,
+    models: Mapping[str, Optional[str]],
+) -> Machine:
+    known = {name: _first(record, spellings) for name, spellings in _NAMES.items()}
+    identity = str(record["id"])
+    accelerator, count = accelerators(known["product"], models.get(known["product"] or ""))
+    return Machine(
+        id=identity,
+        kind=kind,
+        name=known["name"],
+        status=known["status"],
+        reason=known["reason"],
+        idc=known["idc"],
+        country=countries.of(known["idc"]),
+        product=known["product"],
+        created=known["created"],
+        ip=addresses.get(identity) or _first_address(record, _PUBLIC),
+        private_ip=_first_address(record, _PRIVATE),
+        accelerator=accelerator,
+        accelerator_count=count,
+        architecture="arm64" if _GRACE.match(accelerator or "") else "x86_64",
+    )
+
+
+def accelerators(product: Optional[str], model: Optional[str]) -> tuple[Optional[str], int]:
+    """``(name, count)`` from a product id such as ``container.h200.x8`` and, where listed, its ``gpuModel``.
+
+    ``(None, 0)`` when the product does not say: nothing is guessed.
+    """
+    found = _PRODUCT.match(product or "")
+    name = "".join(_VENDOR_WORDS.sub(" ", model).split()).upper() if model else None
+    if found is None:
+        return None, 0
+    return name or found["gpu"].upper(), int(found["count"])
+
+
+def _first(record: Mapping[str, Any], spellings: Sequence[str]) -> Optional[str]:
+    for spelling in spellings:
+        value = text(record.get(spelling))
+        if value:
+            return value
+    return None
+
+
+def _first_address(record: Mapping[str, Any], spellings: Sequence[str]) -> Optional[str]:
+    for spelling in spellings:
+        value = _address(record.get(spelling))
+        if value:
+            return value
+    return None
+
+
+def _address(value: Any) -> Optional[str]:
+    """An address given as text, or as ``{ipAddress, status}``."""
+    if isinstance(value, Mapping):
+        value = value.get("ipAddress")
+    return text(value)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which machines become hosts. Empty collections do not restrict; patterns are shell patterns."""
+
+    kinds: Collection[str] = ()
+    exclude_statuses: Collection[str] = ()
+    regions: Sequence[str] = ()
+    countries: Collection[str] = ()
+    products: Sequence[str] = ()
+    name_patterns: Sequence[str] = ()
+    exclude_name_patterns: Sequence[str] = ()
+
+    def accepts(self, machine: Mapping[str, Any]) -> bool:
+        """Whether the machine passes every condition. With ``countries``, one whose country is unknown does not."""
+        return (
+            (not self.kinds or machine["kind"] in self.kinds)
+            and machine["status"] not in self.exclude_statuses
+            and (not self.countries or machine["country"] in self.countries)
+            and allowed(machine["idc"] or "", self.regions, ())
+            and allowed(machine["product"] or "", self.products, ())
+            and allowed(machine["name"] or "", self.name_patterns, self.exclude_name_patterns)
+        )
+
+
+def preferred_name(machine: Mapping[str, Any], precedence: Sequence[str]) -> str:
+    """The first of ``name``, ``id``, ``ip``, ``private_ip`` in ``precedence`` that the machine has, made safe."""
+    return host_name([text(machine.get(source)) for source in precedence], str(machine["id"]))
+
+
+def address_of(machine: Mapping[str, Any], precedence: Sequence[str]) -> Optional[str]:
+    """The first address that the machine has among ``public`` and ``private``, or ``None``."""
+    fields = {"public": "ip", "private": "private_ip"}
+    return usable_address([text(machine.get(fields[source])) for source in precedence])

@@ -1,0 +1,169 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From Lambda Cloud instances to inventory hosts: choose, name, address and describe them. Pure logic, no ansible."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple, Optional
+
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.api import tags_of
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.hosts import (
+    allowed,
+    host_name,
+    mapping,
+    number,
+    text,
+    usable_address,
+)
+
+# What an inventory needs of an instance. Everything else, above all the live credentials jupyter_token and jupyter_url,
+# is dropped as soon as an answer arrives, so that it cannot reach host variables or a cache file.
+KEPT_FIELDS = frozenset(
+    {
+        "id", "name", "ip", "private_ip", "hostname", "status", "region", "instance_type", "tags", "actions",
+        "ssh_key_names", "file_system_names",
+    }
+)  # fmt: skip
+
+_GPU_DESCRIPTION = re.compile(r"(?P<name>.*?)\s*\((?P<memory>\d+)\s*G(?:i)?B", re.IGNORECASE)
+_TYPE_NAME = re.compile(r"gpu_(?P<count>\d+)x_(?P<name>[a-z0-9]+)")
+_VENDOR_WORDS = re.compile(r"\b(nvidia|tesla|quadro|geforce)\b", re.IGNORECASE)
+
+
+def kept(instance: Mapping[str, Any]) -> dict[str, Any]:
+    """The instance without what an inventory does not need."""
+    return {key: instance[key] for key in KEPT_FIELDS if key in instance}
+
+
+def spec(instance: Mapping[str, Any], name: str) -> Optional[float]:
+    """A number among the specs of the instance's type, such as ``vcpus``."""
+    return number(mapping(mapping(instance.get("instance_type")).get("specs")).get(name))
+
+
+class Hardware(NamedTuple):
+    """What an instance type is made of.
+
+    ``total`` is how many accelerators there are. ``memory_gib`` is the memory of one as the vendor sells it
+    (B200: 180), not what is usable.
+    """
+
+    accelerator: Optional[str]
+    total: int
+    memory_gib: Optional[int]
+    architecture: str
+
+
+def hardware_of(instance_type: Mapping[str, Any]) -> Hardware:
+    """Derive the accelerators from ``gpu_description`` ("B200 (180 GB SXM6)"), else from the type's name.
+
+    The API names no architecture for an instance. Grace machines (GH200, GB200, GB300) are arm64; all others, unknown
+    ones included, are taken for x86_64.
+    """
+    type_name = _TYPE_NAME.match(text(instance_type.get("name")) or "")
+    described = _GPU_DESCRIPTION.match(text(instance_type.get("gpu_description")) or "")
+    gpus = number(mapping(instance_type.get("specs")).get("gpus"))
+    count = int(gpus) if gpus is not None else int(type_name["count"]) if type_name else 0
+    if count == 0:
+        return Hardware(None, 0, None, "x86_64")
+    name = _accelerator_name(described["name"]) if described else None
+    if not name and type_name:
+        name = type_name["name"].upper()
+    memory = int(described["memory"]) if described else None
+    # The catalogue's A100 is the one with 80 GB; Lambda sells both under one name.
+    if name == "A100" and memory == 40:
+        name = "A100-40GB"
+    arm = bool(name and re.match(r"G[HB]\d", name))
+    return Hardware(name, count, memory, "arm64" if arm else "x86_64")
+
+
+def _accelerator_name(description: str) -> str:
+    """ "NVIDIA RTX A6000" -> "A6000", "Tesla V100" -> "V100", "RTX 6000" -> "RTX6000"."""
+    name = "".join(_VENDOR_WORDS.sub(" ", description).split())
+    return re.sub(r"^RTX(?=A\d)", "", name)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which instances become hosts. Empty collections do not restrict; a tag value of ``None`` accepts any value."""
+
+    statuses: Collection[str] = ()
+    regions: Sequence[str] = ()
+    instance_types: Sequence[str] = ()
+    name_patterns: Sequence[str] = ()
+    tags: Mapping[str, Optional[str]] = field(default_factory=dict)
+    exclude_regions: Sequence[str] = ()
+    exclude_instance_types: Sequence[str] = ()
+    exclude_name_patterns: Sequence[str] = ()
+    exclude_tags: Mapping[str, Optional[str]] = field(default_factory=dict)
+
+    @cached_property
+    def _by_name(self) -> list[tuple[Callable[[Mapping[str, Any]], str], Sequence[str], Sequence[str]]]:
+        """The conditions on names that there are: how to get the name, and the patterns."""
+        conditions = (
+            (lambda instance: _name_in(instance, "region"), self.regions, self.exclude_regions),
+            (lambda instance: _name_in(instance, "instance_type"), self.instance_types, self.exclude_instance_types),
+            (lambda instance: text(instance.get("name")) or "", self.name_patterns, self.exclude_name_patterns),
+        )
+        return [condition for condition in conditions if condition[1] or condition[2]]
+
+    def accepts(self, instance: Mapping[str, Any]) -> bool:
+        """Whether the instance passes every condition."""
+        if self.statuses and instance.get("status") not in self.statuses:
+            return False
+        for name, wanted, unwanted in self._by_name:
+            if not allowed(name(instance), wanted, unwanted):
+                return False
+        if not self.tags and not self.exclude_tags:
+            return True
+        tags = tags_of(instance)
+        return all(_tag_is(tags, key, value) for key, value in self.tags.items()) and not any(
+            _tag_is(tags, key, value) for key, value in self.exclude_tags.items()
+        )
+
+
+def _name_in(instance: Mapping[str, Any], field_name: str) -> str:
+    return text(mapping(instance.get(field_name)).get("name")) or ""
+
+
+def _tag_is(tags: Mapping[str, str], key: str, value: Optional[str]) -> bool:
+    return key in tags and (value is None or tags[key] == str(value))
+
+
+def preferred_name(instance: Mapping[str, Any], precedence: Sequence[str]) -> str:
+    """The first usable of the ``precedence`` sources (``tag:<key>``, ``name``, ``hostname``, ``id``); else the id.
+
+    What has a meaning in host patterns or paths (blanks, commas, colons, brackets, slashes, ...) becomes "_".
+    """
+    raw = (
+        tags_of(instance).get(source[4:]) if source.startswith("tag:") else text(instance.get(source))
+        for source in precedence
+    )
+    return host_name(list(raw), str(instance["id"]))
+
+
+def address_of(instance: Mapping[str, Any], precedence: Sequence[str]) -> Optional[str]:
+    """The first address that the instance has among ``public``, ``private`` and ``tag:<key>``, or ``None``.
+
+    Only something that looks like an address counts, because it ends up as an argument of ssh.
+    """
+    fields = {"public": "ip", "private": "private_ip"}
+    raw = (
+        tags_of(instance).get(source[4:]) if source.startswith("tag:") else text(instance.get(fields[source]))
+        for source in precedence
+    )
+    return usable_address(list(raw))
+
+
+def unavailable_actions(instance: Mapping[str, Any]) -> dict[str, str]:
+    """The actions that the API would refuse now, each with its reason code ("" when it gives none)."""
+    actions = mapping(instance.get("actions"))
+    return {
+        name: text(action.get("reason_code")) or ""
+        for name, action in actions.items()
+        if isinstance(action, dict) and action.get("available") is False
+    }

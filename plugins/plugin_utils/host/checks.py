@@ -1,0 +1,307 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Compare what a host is (gpu_facts) with what the plan needs, and word each difference for a person.
+
+Pure functions. A finding is ``{phase, expected, found, next}``; an empty list means that the host can be used.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any, TypedDict
+
+from ansible_collections.glm.fleet.plugins.module_utils.host.docker import MINIMUM_MAJOR
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import platforms
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import rocm as rocm_matrix
+
+# nvidia-smi rounds, and ECC and firmware reservations differ by driver; the smallest step between two boards is 10 %.
+MEMORY_TOLERANCE = 0.03
+MAXIMUM_SKEW_SECONDS = 60.0
+# Who can tell the memory of a GPU; the PCI bus cannot.
+TOOLS = ("nvidia-smi", "amd-smi", "rocm-smi")
+# Where a spec goes that no file names yet: here it outlives a reboot.
+CDI_OUTPUT = "/etc/cdi/nvidia.yaml"
+
+
+class Finding(TypedDict):
+    """One difference: where it was seen, what was expected and found, and what to do."""
+
+    phase: str
+    expected: str
+    found: str
+    next: str
+
+
+def gpu_findings(facts: Mapping[str, Any], plan: Mapping[str, Any]) -> list[Finding]:
+    """Accelerators, driver, fabric and clock against the plan; at most one finding per phase, the most basic first.
+
+    A broken driver hides everything behind it, so then only the driver is reported.
+    """
+    accelerator = plan["accelerator"]
+    errors = [error["message"] for error in facts["errors"] if error["phase"] == "driver"]
+    clock = _clock(facts)
+    if errors:
+        return [
+            _finding(
+                "driver",
+                f"a working {accelerator['vendor']} driver for {accelerator['count']}x {accelerator['name']}",
+                "; ".join(errors),
+                "reboot the host if its driver was upgraded; otherwise install the driver, or use an image that has it",
+            ),
+            *clock,
+        ]
+    return [*_count(facts, accelerator), *_kind(facts, accelerator), *_driver_age(facts, plan), *_fabric(facts), *clock]
+
+
+def _count(facts: Mapping[str, Any], accelerator: Mapping[str, Any]) -> list[Finding]:
+    gpus = [gpu for gpu in facts["gpus"] if gpu.get("vendor") == accelerator["vendor"]]
+    answering = [gpu for gpu in gpus if facts["gpu_source"] not in TOOLS or gpu["memory_total_mib"] is not None]
+    if len(answering) == accelerator["count"]:
+        return []
+    details = [error["message"] for error in facts["errors"] if error["phase"] == "gpu"]
+    found = f"{len(answering)} ({'; '.join(details)})" if details else str(len(answering))
+    next_step = (
+        "look for errors in the kernel log (dmesg | grep -iE 'xid|amdgpu') and give the host back to the provider if a "
+        "GPU fell off the bus"
+        if len(answering) < accelerator["count"]
+        else "set glm_accelerator_count to what the host has, or take the right instance type"
+    )
+    return [_finding("gpu", f"{accelerator['count']} GPUs", found, next_step)]
+
+
+def _kind(facts: Mapping[str, Any], accelerator: Mapping[str, Any]) -> list[Finding]:
+    if facts["gpu_source"] not in TOOLS:
+        return []
+    wanted_mib = accelerator["memory_gib"] * 1024
+    wrong: dict[str, list[str]] = {}
+    for gpu in facts["gpus"]:
+        total = gpu["memory_total_mib"]
+        if total is None:
+            continue
+        same_size = abs(total - wanted_mib) <= wanted_mib * MEMORY_TOLERANCE
+        if not is_kind(gpu["name"], accelerator["name"]) or not same_size:
+            wrong.setdefault(f"{gpu['name']} with {total} MiB", []).append(str(gpu["index"]))
+    if not wrong:
+        return []
+    found = "; ".join(f"{what} at index {', '.join(indexes)}" for what, indexes in wrong.items())
+    return [
+        _finding(
+            "gpu",
+            f"{accelerator['name']} with {wanted_mib:.0f} MiB each (within {MEMORY_TOLERANCE:.0%})",
+            found,
+            "correct glm_accelerator, or take the right instance type; a MIG-partitioned GPU also shows less memory",
+        )
+    ]
+
+
+def _driver_age(facts: Mapping[str, Any], plan: Mapping[str, Any]) -> list[Finding]:
+    if plan["accelerator"]["vendor"] == "amd":
+        return _amd_driver_age(facts, plan)
+    minimum = (plan.get("image") or {}).get("min_driver")
+    version = (facts.get("driver") or {}).get("version")
+    if not minimum or not version or _numbers(version) >= _numbers(minimum):
+        return []
+    image = plan["image"]
+    return [
+        _finding(
+            "driver",
+            f"driver {minimum} or newer, which CUDA {image.get('cuda')} in {image.get('reference')} needs",
+            version,
+            "choose an image variant for an older CUDA (glm_image_variant), or upgrade the host's driver",
+        )
+    ]
+
+
+def _amd_driver_age(facts: Mapping[str, Any], plan: Mapping[str, Any]) -> list[Finding]:
+    """AMD publishes no oldest driver for a ROCm but a table of what goes together."""
+    image = plan.get("image") or {}
+    old = rocm_matrix.too_old(facts.get("driver") or {}, image.get("rocm"), plan["accelerator"]["name"])
+    if old is None:
+        return []
+    return [
+        _finding(
+            "driver",
+            f"driver {old[0]} or newer, which ROCm {image['rocm']} in {image.get('reference')} needs",
+            old[1],
+            "choose an image variant for an older ROCm (glm_image_variant), or upgrade the host's driver",
+        )
+    ]
+
+
+def _fabric(facts: Mapping[str, Any]) -> list[Finding]:
+    fabric = facts["fabric"]
+    switches = facts["pci"]["nvswitches"]
+    problems = [error["message"] for error in facts["errors"] if error["phase"] == "fabric"]
+    if fabric["present"] and fabric["state"] == "Completed":
+        return []
+    if not fabric["present"] and (not switches or not platforms.tells_fabric(facts)):
+        return []
+    found = fabric["state"] or "; ".join(problems) or f"none, though the host has {switches} NVSwitches"
+    return [
+        _finding(
+            "fabric",
+            "the NVLink fabric Completed on every GPU",
+            found,
+            "systemctl status nvidia-fabricmanager: it must run, in exactly the driver's version; on B200 nvlsm and "
+            "the ib_umad module are needed too",
+        )
+    ]
+
+
+def _clock(facts: Mapping[str, Any]) -> list[Finding]:
+    skew = facts.get("clock_skew_seconds") or 0.0
+    if abs(skew) <= MAXIMUM_SKEW_SECONDS:
+        return []
+    return [
+        _finding(
+            "clock",
+            f"a clock within {MAXIMUM_SKEW_SECONDS:.0f} s of the controller's",
+            f"{skew:+.0f} s",
+            "start time synchronisation on the host (timedatectl set-ntp true); TLS and tokens fail with a wrong clock",
+        )
+    ]
+
+
+def device_findings(facts: Mapping[str, Any], plan: Mapping[str, Any]) -> list[Finding]:
+    """CDI specs against the devices that the plan passes to containers, and against the driver."""
+    rivals = _rivals(facts, plan)
+    if rivals:
+        found = "; ".join(f"{device} in {' and '.join(paths)}" for device, paths in rivals.items())
+        return [
+            _finding(
+                "cdi",
+                "each device in one CDI spec of a folder",
+                f"{found}, of which Docker then uses none",
+                "remove all but one of these files",
+            )
+        ]
+    taken = _taken_specs(facts, plan)
+    missing = [device for device, spec in taken.items() if spec is None]
+    unreadable = [error["message"] for error in facts["errors"] if error["phase"] == "cdi"]
+    if missing:
+        known = ", ".join(facts["cdi"]["devices"])
+        found = known or "; ".join(unreadable) or "no CDI spec in /etc/cdi or /var/run/cdi"
+        return [_finding("cdi", ", ".join(missing), found, _how_to_make_cdi(facts, plan))]
+    stale = {
+        spec["path"]: f"{spec['path']} was made for driver {spec['driver_version']}"
+        for spec in taken.values()
+        if spec and _is_stale(spec, facts)
+    }
+    if stale:
+        driver = facts["driver"]["version"]
+        wanted = f"a CDI spec for driver {driver}"
+        return [_finding("cdi", wanted, "; ".join(stale.values()), _how_to_make_cdi(facts, plan))]
+    return []
+
+
+def cdi_outputs(facts: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:
+    """Files that ``nvidia-ctk cdi generate`` has to write so that Docker takes a current spec for each planned device.
+
+    A stale spec is written over where it lies: a fresh one in a folder of lower priority would never be read. Empty
+    when nothing is to be written, or when writing would not help.
+    """
+    if _rivals(facts, plan):
+        return []
+    taken = _taken_specs(facts, plan).values()
+    paths = [spec["path"] if spec else CDI_OUTPUT for spec in taken if spec is None or _is_stale(spec, facts)]
+    return list(dict.fromkeys(paths))
+
+
+def _taken_specs(facts: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Mapping[str, Any] | None]:
+    """The spec that Docker takes for each planned device, or None.
+
+    gpu_facts lists specs by folder, the one of highest priority last; that one wins for each qualified device
+    (cncf-tags/container-device-interface, pkg/cdi/cache.go, ``refresh``).
+    """
+    specs = facts["cdi"]["specs"]
+    return {
+        device: next((spec for spec in reversed(specs) if device in spec["devices"]), None)
+        for device in plan["devices"]
+    }
+
+
+def _rivals(facts: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Planned devices that two files of one folder name, with these files. Docker then knows no such device at all."""
+    rivals = {}
+    for device in plan["devices"]:
+        folders: dict[PurePosixPath, list[str]] = {}
+        for spec in facts["cdi"]["specs"]:
+            if device in spec["devices"]:
+                folders.setdefault(PurePosixPath(spec["path"]).parent, []).append(spec["path"])
+        paths = [path for paths in folders.values() if len(paths) > 1 for path in paths]
+        if paths:
+            rivals[device] = paths
+    return rivals
+
+
+def _is_stale(spec: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
+    driver = (facts.get("driver") or {}).get("version")
+    made_for = spec["driver_version"]
+    return bool(driver and made_for and made_for != driver and spec["kind"].startswith("nvidia.com/"))
+
+
+def _how_to_make_cdi(facts: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
+    if facts["cdi"]["nvidia_ctk"]:
+        return " and ".join(f"nvidia-ctk cdi generate --output={path}" for path in cdi_outputs(facts, plan))
+    return "install nvidia-container-toolkit (its nvidia-ctk writes the CDI spec), or use an image that has it"
+
+
+def docker_findings(facts: Mapping[str, Any]) -> list[Finding]:
+    """Whether Docker answers and can hand out CDI devices."""
+    docker = facts["docker"]
+    if not docker["running"]:
+        problems = [error["message"] for error in facts["errors"] if error["phase"] == "docker"]
+        found = "; ".join(problems) or "no Docker"
+        return [_finding("docker", "a Docker engine that answers", found, "journalctl -u docker on the host")]
+    if not docker["cdi"]:
+        return [
+            _finding(
+                "docker",
+                f"Docker {MINIMUM_MAJOR} or newer with features.cdi on",
+                f"Docker {docker['version']} without CDI",
+                "upgrade Docker, or look for features.cdi in /etc/docker/daemon.json",
+            )
+        ]
+    return []
+
+
+def host_problems(facts: Mapping[str, Any], plan: Mapping[str, Any], host: str, parts: Sequence[str]) -> str:
+    """Everything that is wrong with the named parts (gpu, docker, devices) as one text; empty when nothing is.
+
+    Raises KeyError when ``facts`` lack a subset that a part needs.
+    """
+    checks = {
+        "gpu": lambda: gpu_findings(facts, plan),
+        "docker": lambda: docker_findings(facts),
+        "devices": lambda: device_findings(facts, plan),
+    }
+    return describe([finding for part in parts for finding in checks[part]()], host)
+
+
+def describe(findings: list[Finding], host: str) -> str:
+    """The findings as the text of an error: host, phase, expected, found, next step."""
+    return " ".join(
+        f"{host}, {finding['phase']}: expected {finding['expected']}, found {finding['found']}. "
+        f"Next: {finding['next']}."
+        for finding in findings
+    )
+
+
+def is_kind(reported: str, wanted: str) -> bool:
+    """Whether nvidia-smi's product name is that accelerator, by whole words: "NVIDIA GH200 480GB" is no H200."""
+    return set(_words(wanted)) <= set(_words(reported))
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in re.split(r"[^a-z0-9]+", text.lower()) if word]
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version))
+
+
+def _finding(phase: str, expected: str, found: str, next_step: str) -> Finding:
+    return {"phase": phase, "expected": expected, "found": found, "next": next_step}

@@ -1,0 +1,97 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the drivers of all vendors have in common: what forbids changing one, and what must be there for its module.
+
+Pure. Problems are clauses ("expected …, found …. Next: …") that the caller gives host and phase.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypedDict
+
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import platforms
+
+# What the driver itself and its daemons keep on an idle board.
+_IDLE_MIB = 2048
+# Ubuntu's kernels since 25.10 have in one package what older ones keep apart.
+_MODULES_EXTRA = ("22.04", "24.04")
+
+# How a vendor is written, and the role that brings its driver.
+_VENDORS = {"amd": ("AMD", "rocm"), "nvidia": ("NVIDIA", "nvidia")}
+
+
+class Work(TypedDict):
+    """What has to be done on a host of any vendor. ``adopt``: the driver that is there stays. ``load``: one is new."""
+
+    platform: str
+    adopt: bool
+    driver: str
+    problems: list[str]
+    packages: list[str]
+    load: bool
+
+
+def platform_of(facts: Mapping[str, Any], vendor: str) -> platforms.Platform:
+    """The platform of a host whose boards are the vendor's. Raises PlatformError."""
+    platform = platforms.of_host(facts)
+    if platform.vendor != vendor:
+        raise platforms.PlatformError(
+            f"expected {_VENDORS[vendor][0]} boards, found {platform.name}. Next: use the role "
+            f"glm.fleet.{_VENDORS[platform.vendor][1]}"
+        )
+    return platform
+
+
+def secure_boot(facts: Mapping[str, Any], ready: bool, variable: str) -> list[str]:
+    """The kernel refuses modules that were built on the host, unless their key is enrolled and ``variable`` says so."""
+    if not facts["drivers"]["secure_boot"] or ready:
+        return []
+    return [
+        "expected Secure Boot to be off, found it on: the kernel refuses modules that were built here. Next: "
+        f"enrol DKMS's key (mokutil --import /var/lib/dkms/mok.pub, then reboot) and set {variable}, "
+        "or turn Secure Boot off"
+    ]
+
+
+def in_use(facts: Mapping[str, Any]) -> list[str]:
+    """A driver is not changed under what serves."""
+    used = [str(gpu["index"]) for gpu in facts["gpus"] if (gpu.get("memory_used_mib") or 0) > _IDLE_MIB]
+    if not used:
+        return []
+    return [
+        f"expected idle GPUs, found memory in use on {', '.join(used)}. Next: drain the host and stop what serves, "
+        "then run again"
+    ]
+
+
+def headers(facts: Mapping[str, Any]) -> list[str]:
+    """DKMS builds for each kernel that could boot. A container's kernel is another machine's."""
+    if facts["container"]:
+        return []
+    return [f"linux-headers-{kernel}" for kernel in facts["drivers"]["kernels"]] or [f"linux-headers-{facts['kernel']}"]
+
+
+def modules_extra(facts: Mapping[str, Any]) -> list[str]:
+    """Ubuntu keeps apart from its kernel what amdgpu builds upon, and the modules that NVLink 5 needs.
+
+    instinct.docs.amd.com, "Prerequisites"; NVIDIA/gpu-operator issue 2781.
+    """
+    distribution = facts["distribution"]
+    if facts["container"] or distribution["id"] != "ubuntu" or distribution["version"] not in _MODULES_EXTRA:
+        return []
+    return [f"linux-modules-extra-{facts['kernel']}"]
+
+
+def broken(facts: Mapping[str, Any]) -> list[str]:
+    """What the vendor's tools said against the driver, as they said it."""
+    return [error["message"] for error in facts["errors"] if error["phase"] == "driver"]
+
+
+def unbuilt(lacking: list[str]) -> str:
+    """Kernels that could boot and would have no GPUs."""
+    return (
+        f"expected the module for every kernel that could boot, found none for {', '.join(lacking)}. Next: "
+        f"apt install linux-headers-{lacking[0]} && dkms autoinstall -k {lacking[0]}, or remove that kernel"
+    )

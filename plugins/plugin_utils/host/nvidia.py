@@ -1,0 +1,315 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Decide what an NVIDIA host lacks, and refuse what would break it, before anything is touched.
+
+Pure. A driver that works is adopted: it is pinned where it is, and only what goes with it is added.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ansible_collections.glm.fleet.plugins.module_utils.host.facts import FABRIC_MODULES
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import platforms
+from ansible_collections.glm.fleet.plugins.plugin_utils.host import driver as host_driver
+from ansible_collections.glm.fleet.plugins.plugin_utils.host.acceptance import upstream
+
+# Packages as gpu_facts has them: by name, with version and held.
+Packages = Mapping[str, Mapping[str, Any]]
+
+# From this branch on these packages have no branch in their names (package lists of NVIDIA's repository).
+_UNBRANCHED = 580
+# Of these the driver accepts only its own version.
+_EXACT = ("nvidia-fabricmanager", "libnvsdm", "nvidia-imex")
+# By the platform table's word. The subnet manager counts its versions for itself.
+_FABRIC_PACKAGES = {
+    "none": (),
+    "fabricmanager": ("nvidia-fabricmanager",),
+    "nvlsm": ("nvidia-fabricmanager", "nvlsm", "libnvsdm"),
+    "imex": ("nvidia-imex",),
+}
+TOOLKIT = (
+    "nvidia-container-toolkit",
+    "nvidia-container-toolkit-base",
+    "libnvidia-container-tools",
+    "libnvidia-container1",
+)
+
+
+class Work(host_driver.Work):
+    """What has to be done. ``pins``: package patterns and the version apt shall take them in. ``upgrade``: installed
+    packages to bring to the wanted version. ``removes``: those that others take the place of. ``sources``: whether the
+    vendor's apt sources are needed. ``modules``: for each boot; ``unloaded``: those of them to load now. ``waits``:
+    whether the fabric only needs time. ``toolkit``: version of the container toolkit, empty for any."""
+
+    pins: list[dict[str, str]]
+    upgrade: list[str]
+    removes: list[str]
+    sources: bool
+    modules: list[str]
+    unloaded: list[str]
+    waits: bool
+    services: list[str]
+    toolkit: str
+
+
+def work(facts: Mapping[str, Any], wanted: Mapping[str, Any], host: str) -> Work:
+    """The work on a host.
+
+    ``facts``: gpu_facts with the subsets system, gpu, cdi, docker and drivers. ``wanted``: ``{branch, version, modules,
+    change_driver, toolkit_version, toolkit, secure_boot_ready, driver_packages, image_driver, image_cuda}``, the role's
+    variables.
+    """
+    try:
+        platform = host_driver.platform_of(facts, "nvidia")
+    except platforms.PlatformError as error:
+        return _nothing(f"{host}, nvidia: {error}.")
+    installed: Packages = facts["drivers"]["packages"]
+    running = facts["driver"]["version"]
+    target = str(wanted["version"] or wanted["branch"])
+    adopt = bool(running) and not (wanted["change_driver"] and not _is(running, target))
+    driver = str(running if adopt else target)
+    flavour = "open" if wanted["modules"] == "auto" else str(wanted["modules"])
+    problems = _problems(facts, wanted, platform, driver, adopt=adopt, modules=flavour)
+    fabric = platforms.fabric_of(facts, platform)
+    modules = list(FABRIC_MODULES) if fabric == "nvlsm" else []
+    unloaded = _unloaded(facts, modules)
+    driven = [*([] if adopt else wanted["driver_packages"][flavour]), *_fabric_packages(fabric, driver, installed)]
+    toolkit = list(TOOLKIT) if wanted["toolkit"] else []
+    toolkit_version = str(wanted["toolkit_version"])
+    upgrade = [
+        *([] if adopt else _other_versions(driven, installed, driver)),
+        *_outdated_toolkit(toolkit, installed, toolkit_version),
+    ]
+    services = _services(facts, fabric, driven)
+    return {
+        "platform": platform.name,
+        "adopt": adopt,
+        "driver": driver,
+        "problems": [f"{host}, nvidia: {text}." for text in problems],
+        "packages": [
+            *driven,
+            *([] if adopt else host_driver.headers(facts)),
+            *(host_driver.modules_extra(facts) if unloaded else []),
+            *toolkit,
+        ],
+        "pins": _pins(driver, toolkit_version),
+        "upgrade": upgrade,
+        "removes": [] if adopt else [name for name in _exact(installed) if name not in driven],
+        "sources": not _stacks(installed) and (bool(upgrade) or not {*driven, *toolkit} <= {*installed}),
+        "modules": modules,
+        "unloaded": unloaded,
+        "waits": _state(facts) == "In Progress" and not unloaded and not _asleep(facts, services),
+        "services": services,
+        "toolkit": toolkit_version,
+        "load": not adopt,
+    }
+
+
+def _nothing(problem: str) -> Work:
+    return {
+        "platform": "", "adopt": True, "driver": "", "problems": [problem], "packages": [], "pins": [], "upgrade": [],
+        "removes": [], "sources": False, "modules": [], "unloaded": [], "waits": False, "services": [], "toolkit": "",
+        "load": False,
+    }  # fmt: skip
+
+
+def _is(running: str, target: str) -> bool:
+    return running == target or running.startswith(f"{target}.")
+
+
+def _branch(driver: str) -> int:
+    return int(driver.partition(".")[0])
+
+
+def _problems(
+    facts: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+    platform: platforms.Platform,
+    driver: str,
+    *,
+    adopt: bool,
+    modules: str,
+) -> list[str]:
+    drivers, broken = facts["drivers"], facts["driver"]
+    if broken["library_version"] and broken["module_version"]:
+        return [
+            f"expected module and libraries of one driver, found module {broken['module_version']} and libraries "
+            f"{broken['library_version']}: the driver was upgraded under its module. Next: reboot the host"
+        ]
+    found = []
+    if _branch(driver) < platform.min_branch:
+        found.append(
+            f"expected driver {platform.min_branch} or newer, the first that knows {platform.name}, found {driver}"
+            + (" running. Next: set nvidia_change_driver" if adopt else ". Next: set nvidia_driver_branch")
+        )
+    found += _too_old_for_image(driver, wanted, adopt=adopt)
+    if not adopt:
+        return found + _change_problems(facts, wanted, platform, modules)
+    flavour = drivers["flavour"]
+    if flavour and platform.modules == "open" and flavour != "open":
+        found.append(
+            f"expected the open kernel modules, the only ones that know {platform.name}, found the {flavour} ones. "
+            "Next: set nvidia_change_driver"
+        )
+    return found + _misfits(drivers["packages"], driver)
+
+
+def _too_old_for_image(driver: str, wanted: Mapping[str, Any], *, adopt: bool) -> list[str]:
+    """``driver``: a version, or a branch, whose newest version is installed."""
+    minimum = str(wanted["image_driver"])
+    oldest, found = _numbers(minimum), _numbers(driver)
+    if found >= oldest[: len(found)]:
+        return []
+    remedy = "set nvidia_change_driver" if adopt else "set nvidia_driver_branch or nvidia_driver_version"
+    return [
+        f"expected driver {minimum} or newer, which CUDA {wanted['image_cuda']} of the image needs, found {driver}"
+        f"{' running' if adopt else ''}. Next: {remedy}, or choose an image for an older CUDA (glm_image_variant)"
+    ]
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(part) for part in re.findall(r"\d+", version)]
+
+
+def _change_problems(
+    facts: Mapping[str, Any], wanted: Mapping[str, Any], platform: platforms.Platform, modules: str
+) -> list[str]:
+    """What forbids installing a driver on this host."""
+    found = []
+    if platform.modules == "open" and modules != "open":
+        found.append(f"expected nvidia_modules open or auto for {platform.name}, found {modules}. Next: correct it")
+    found += host_driver.secure_boot(facts, wanted["secure_boot_ready"], "nvidia_secure_boot_ready")
+    stacks = _stacks(facts["drivers"]["packages"])
+    if stacks:
+        found.append(
+            f"expected a host whose driver is ours to change, found {stacks[0]}, which brings its own. Next: leave "
+            "nvidia_change_driver off, or launch the image family gpu-base"
+        )
+    return found + host_driver.in_use(facts)
+
+
+def _stacks(installed: Packages) -> list[str]:
+    """Packages of an image that brings a stack of its own, beside which no other vendor's sources belong."""
+    return sorted(name for name in installed if name.startswith("lambda-stack"))
+
+
+def _fabric_packages(fabric: str, driver: str, installed: Packages) -> list[str]:
+    return [name if name == "nvlsm" else _named(name, driver, installed) for name in _FABRIC_PACKAGES[fabric]]
+
+
+def _named(name: str, driver: str, installed: Packages) -> str:
+    """The package as this host calls it: images also have the distribution's, with the branch in the name."""
+    branch = _branch(driver)
+    there = [choice for choice in _family(name, installed) if _is(upstream(installed[choice]["version"]), str(branch))]
+    return there[0] if there else name if branch >= _UNBRANCHED else f"{name}-{branch}"
+
+
+def _family(name: str, packages: Iterable[str]) -> list[str]:
+    """The packages of that name, with or without a branch in it."""
+    return [choice for choice in packages if re.fullmatch(rf"{name}(-\d+)?", choice)]
+
+
+def _exact(installed: Packages) -> list[str]:
+    return [choice for name in _EXACT for choice in _family(name, installed)]
+
+
+def _misfits(installed: Packages, driver: str) -> list[str]:
+    """What the driver refuses because it is of another version."""
+    wrong = {name: upstream(installed[name]["version"]) for name in _exact(installed)}
+    wrong = {name: version for name, version in wrong.items() if version != driver}
+    if not wrong:
+        return []
+    return [
+        f"expected {', '.join(wrong)} in exactly the driver's version {driver}, found "
+        f"{', '.join(dict.fromkeys(wrong.values()))}. Next: remove it and run the role again"
+    ]
+
+
+def _unloaded(facts: Mapping[str, Any], modules: list[str]) -> list[str]:
+    """Modules to load now. A fabric that is up needs none, and the kernel of a container is another machine's."""
+    if facts["container"] or _state(facts) == "Completed":
+        return []
+    return [name for name in modules if not facts["drivers"]["modules"].get(name)]
+
+
+def _state(facts: Mapping[str, Any]) -> Any:
+    return facts["fabric"]["state"]
+
+
+def _services(facts: Mapping[str, Any], fabric: str, packages: list[str]) -> list[str]:
+    """Daemons that have to run: those of the fabric, and the one that comes with most drivers where it is there."""
+    daemons = {"none": [], "imex": ["nvidia-imex"]}.get(fabric, ["nvidia-fabricmanager"])
+    there = facts["drivers"]["units"].get("nvidia-persistenced", "absent") != "absent"
+    return [*(["nvidia-persistenced"] if there or "nvidia-persistenced" in packages else []), *daemons]
+
+
+def _asleep(facts: Mapping[str, Any], services: list[str]) -> list[str]:
+    return [name for name in services if facts["drivers"]["units"].get(name) not in ("active", None)]
+
+
+def _other_versions(packages: list[str], installed: Packages, driver: str) -> list[str]:
+    """Installed packages that have to follow the driver."""
+    return [
+        name
+        for name in packages
+        if name in installed and name != "nvlsm" and not _is(upstream(installed[name]["version"]), driver)
+    ]
+
+
+def _outdated_toolkit(toolkit: list[str], installed: Packages, version: str) -> list[str]:
+    """The installed packages of the toolkit when they have to move. All four go together."""
+    kinds = {upstream(installed[name]["version"]) if name in installed else None for name in toolkit}
+    if len(kinds) < 2 and (not version or kinds <= {version, None}):
+        return []
+    return [name for name in toolkit if name in installed]
+
+
+def _pins(driver: str, toolkit: str) -> list[dict[str, str]]:
+    """The fabric manager refuses a driver of any other version, so one line decides both."""
+    version = f"{driver}-*" if re.fullmatch(r"\d+\.\d+(\.\d+)?", driver) else f"{driver}.*"
+    patterns = "nvidia-* libnvidia-* cuda-drivers* nvidia-fabricmanager* libnvsdm* nvidia-imex*"
+    pins = [{"packages": patterns, "version": version}]
+    # First, because apt takes the first record that matches: the toolkit counts its versions for itself.
+    return [{"packages": " ".join(TOOLKIT), "version": f"{toolkit}-*" if toolkit else "*"}, *pins]
+
+
+def unproven(facts: Mapping[str, Any], done: Mapping[str, Any], host: str) -> list[str]:
+    """What is still wrong on a host after the work ``done``; ``facts`` gathered afresh."""
+    problems = [f"{host}, driver: {message}." for message in host_driver.broken(facts)]
+    drivers = facts["drivers"]
+    lacking = [kernel for kernel, there in drivers["kernels"].items() if not there]
+    found = [host_driver.unbuilt(lacking)] if lacking and any(drivers["kernels"].values()) else []
+    running = facts["driver"]["version"]
+    found += _misfits(drivers["packages"], running) if running else []
+    found += _toolkit_problems(drivers["packages"], done)
+    asleep = _asleep(facts, done["services"])
+    if asleep:
+        found.append(
+            f"expected {', '.join(asleep)} to run, found {', '.join(str(drivers['units'][name]) for name in asleep)}. "
+            f"Next: systemctl status {asleep[0]}"
+        )
+    elif facts["fabric"]["present"] and _state(facts) != "Completed":
+        found.append(
+            f"expected the NVLink fabric Completed on every GPU, found {_state(facts)}. Next: journalctl -u "
+            "nvidia-fabricmanager on the host"
+        )
+    return problems + [f"{host}, nvidia: {text}." for text in found]
+
+
+def _toolkit_problems(installed: Packages, done: Mapping[str, Any]) -> list[str]:
+    """Its four packages need each other in one version."""
+    versions = {
+        name: upstream(installed[name]["version"]) for name in TOOLKIT if name in installed and name in done["packages"]
+    }
+    kinds, wanted = {*versions.values()}, done["toolkit"]
+    if len(kinds) < 2 and (not wanted or kinds <= {wanted}):
+        return []
+    found = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return [
+        f"expected the container toolkit's packages in one version{', ' + wanted if wanted else ''}, found {found}. "
+        f"Next: apt-cache policy {TOOLKIT[0]} on the host shows which versions its sources have"
+    ]

@@ -1,0 +1,301 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What an intent names in the catalogue, and how a plan is refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NoReturn, Optional
+
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as cat
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import model_config, recipes
+
+_SERVED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]*")
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+RUNTIMES = ("container", "venv")
+
+
+class PlanError(ValueError):
+    """The intent cannot work; the text has what was asked, why it fails, with numbers, and what to do next."""
+
+
+@dataclass(frozen=True)
+class Intent:
+    """What is asked for. None means the catalogue's choice.
+
+    ``accelerator_count`` is what the host has; its ``replicas`` share them evenly, and ``replica`` is the one this plan
+    is for. With ``nodes`` > 1 one replica takes all of that many hosts, of which this is number ``node_rank``.
+    """
+
+    model: str
+    accelerator: str
+    accelerator_count: int
+    precision: str = "fp8"
+    engine: Optional[str] = None
+    engine_version: Optional[str] = None
+    image_variant: Optional[str] = None
+    profile: str = "agentic"
+    engine_args: Mapping[str, Any] = field(default_factory=dict)
+    served_model_name: Optional[str] = None
+    listen_address: str = "127.0.0.1"
+    listen_port: int = 8000
+    data_dir: str = "/var/lib/glm"
+    config_dir: str = "/etc/glm"
+    engine_dir: str = "/opt/glm/engines"
+    revision: str = "main"
+    runtime: str = "container"
+    replicas: int = 1
+    replica: int = 0
+    nodes: int = 1
+    node_rank: int = 0
+    head_address: Optional[str] = None
+    interface: Optional[str] = None
+    repository: Optional[str] = None
+    model_config: Optional[str] = None
+    driver_version: Optional[str] = None
+
+
+class Choice:
+    """The catalogue entries that an intent names. Raises PlanError for a name that does not exist."""
+
+    def __init__(self, intent: Intent, known: cat.Catalog) -> None:
+        self.known = known
+        self.model = _model(intent, known)
+        if intent.model_config:
+            # The file describes one form of the weights.
+            intent = replace(intent, precision=next(iter(self.model.precisions)))
+        self.intent = intent
+        self.checkpoint: cat.Checkpoint = _look_up(
+            intent.precision, self.model.precisions, f"precision of {self.model.name}", "glm_precision"
+        )
+        self.accelerator = _accelerator(intent, known)
+        engines = {name: known.engines[name] for name in self.model.engines}
+        preferred = min(engines, key=lambda name: engines[name].preference)
+        self.engine: cat.Engine = _look_up(intent.engine or preferred, engines, "engine", "glm_engine")
+        _look_up(intent.profile, known.profiles, "profile", "glm_profile")
+        self.version = self._version()
+        # Told by planner.make: what would work instead. Refusals found while looking for that have none of their own.
+        self.alternatives: Callable[[], str] = lambda: ""
+
+    @property
+    def title(self) -> str:
+        """What was asked, in a few words."""
+        intent = self.intent
+        hosts = f"{intent.nodes} hosts of " if intent.nodes > 1 else ""
+        return (
+            f"{self.model.name} {intent.precision} on {hosts}{intent.accelerator_count}x {self.accelerator.name} "
+            f"with {self.engine.name} {self.version}"
+        )
+
+    @property
+    def repository(self) -> str:
+        """Where the weights come from."""
+        return self.intent.repository or self.checkpoint.repository or ""
+
+    @property
+    def own_weights(self) -> bool:
+        """Whether the weights are the user's own copy or quantisation."""
+        return bool(self.intent.repository)
+
+    @property
+    def count(self) -> int:
+        """GPUs of this host that one replica uses."""
+        return self.intent.accelerator_count // max(1, self.intent.replicas)
+
+    @property
+    def indices(self) -> list[int]:
+        """Which GPUs of the host these are."""
+        first = self.intent.replica * self.count
+        return list(range(first, first + self.count))
+
+    @cached_property
+    def cell(self) -> recipes.Cell:
+        """What a recipe is looked up by."""
+        return self.cell_of(self.version)
+
+    def cell_of(self, version: str) -> recipes.Cell:
+        """The cell as it is with another version of the engine."""
+        return recipes.Cell(
+            self.model, self.intent.precision, self.accelerator, self.count, self.intent.nodes, self.engine.name,
+            version, self.intent.profile,
+        )  # fmt: skip
+
+    @property
+    def context_wish(self) -> int:
+        """Most tokens of a request, as the profile wants it."""
+        wish = self.known.profiles[self.intent.profile].context
+        return min(wish or self.model.context_length, self.model.context_length)
+
+    def obtainable(self, version: str) -> bool:
+        """Whether this version can be had for the accelerator: an image, or on NVIDIA's also the package on PyPI.
+
+        Where only an image is known for AMD, no package of that version is known to be built for ROCm either.
+        """
+        plain_package = self.intent.runtime == "venv" and self.accelerator.vendor == "nvidia"
+        return plain_package or bool(self.images(version))
+
+    def images(self, version: str) -> dict[str, cat.Image]:
+        """Published images of an engine version that run on this accelerator, the model's own before the engine's."""
+        wants = self.model.engines[self.engine.name]
+        own, general = wants.images.get(version, {}), self.engine.versions[version].images
+        return {
+            name: image
+            for images in (own, general)
+            for name, image in images.items()
+            if self._suits(self.known.variants[name]) and not (images is general and name in own)
+        }
+
+    def refuse(self, why: str, next_step: str = "") -> NoReturn:
+        """Raise the refusal, with what would work when no better step is known."""
+        stop = "" if why.endswith("?") else "."
+        raise PlanError(f"{self.title}: {why}{stop} Next: {next_step or self.alternatives() or 'see docs/planner.md'}.")
+
+    def _suits(self, variant: cat.Variant) -> bool:
+        return variant.vendor == self.accelerator.vendor and (
+            variant.architectures is None or self.accelerator.architecture in variant.architectures
+        )
+
+    def _version(self) -> str:
+        engine, wants = self.engine, self.model.engines[self.engine.name]
+        if not self.intent.engine_version:
+            return self._default_version()
+        version = self.intent.engine_version
+        if cat.version_key(version) < cat.version_key(wants.min_version):
+            because = f" ({wants.too_old})" if wants.too_old else ""
+            raise PlanError(
+                f"{engine.name} {version} cannot serve {self.model.name}: it needs {engine.name} {wants.min_version} "
+                f"or newer{because}. Next: leave glm_engine_version empty, or set it to {wants.recommended}."
+            )
+        if version in engine.versions:
+            return version
+        order = sorted(engine.versions, key=cat.version_key)
+        raise PlanError(
+            f"unknown {engine.name} version {version!r}; the catalogue has no flag table of it. Next: set "
+            f"glm_engine_version to one of {', '.join(order)}."
+        )
+
+    def _default_version(self) -> str:
+        """The engine's default, else what the model recommends, else the newest that can be had for the accelerator."""
+        engine, wants = self.engine, self.model.engines[self.engine.name]
+        lowest = max(cat.version_key(wants.min_version), self._recipe_since())
+        oldest = sorted(engine.versions, key=cat.version_key)
+        usual = [engine.default_version, wants.recommended]
+        # A recipe that begins at a release was tried with that one rather than with the newest.
+        for version in (*usual, *(oldest if self._recipe_since() else oldest[::-1])):
+            if cat.version_key(version) >= lowest and self.obtainable(version):
+                return version
+        return engine.default_version
+
+    def _recipe_since(self) -> cat.Version:
+        """From which release on this cell's published recipe holds; empty when there is none or it always does."""
+        starts = [
+            recipe.since
+            for recipe in self.known.recipes
+            if recipe.since and recipes.covers(recipe, self.cell_of(self.engine.default_version))
+        ]
+        return min((cat.version_key(since) for since in starts), default=())
+
+
+def check(choice: Choice) -> None:
+    """Refuse values that no catalogue entry is needed for to know that they cannot work."""
+    intent = choice.intent
+    if intent.accelerator_count < 1:
+        choice.refuse(f"{intent.accelerator_count} accelerators", "set glm_accelerator_count to what the host has")
+    if intent.replicas < 1 or intent.accelerator_count % intent.replicas:
+        choice.refuse(
+            f"{intent.accelerator_count} GPUs cannot be shared evenly by {intent.replicas} replicas",
+            f"set glm_replicas to a divisor of {intent.accelerator_count}",
+        )
+    if not 0 <= intent.replica < intent.replicas:
+        choice.refuse(f"replica {intent.replica} of {intent.replicas}", "count replicas from 0")
+    if intent.nodes < 1 or not 0 <= intent.node_rank < intent.nodes:
+        choice.refuse(f"host {intent.node_rank} of {intent.nodes}", "set glm_nodes to the number of hosts of a replica")
+    if intent.nodes > 1 and intent.replicas > 1:
+        choice.refuse("a replica over several hosts takes all their GPUs", "set glm_replicas or glm_nodes to 1")
+    if intent.accelerator_count > choice.accelerator.per_host and intent.nodes == 1:
+        per_host = choice.accelerator.per_host
+        hosts = -(-intent.accelerator_count // per_host)
+        choice.refuse(
+            f"a host has {per_host} {choice.accelerator.name}, and {intent.accelerator_count} are asked for",
+            f"set glm_accelerator_count to {per_host}, and glm_nodes to {hosts} for one replica over several hosts",
+        )
+    if intent.runtime not in RUNTIMES:
+        choice.refuse(f"unknown runtime {intent.runtime!r}", f"set glm_runtime to {' or '.join(RUNTIMES)}")
+    _check_package(choice)
+    if not 1 <= intent.listen_port <= 65535 - intent.replicas:
+        choice.refuse(f"{intent.listen_port} is not a TCP port", "set glm_port to a number from 1 to 65535")
+    if intent.served_model_name is not None and not _SERVED_NAME.fullmatch(intent.served_model_name):
+        choice.refuse(
+            f"{intent.served_model_name!r} is not usable as a model name in requests",
+            "set glm_served_model_name to letters, digits and . _ - / :",
+        )
+    paths = (("glm_data_dir", intent.data_dir), ("config_dir", intent.config_dir), ("engine_dir", intent.engine_dir))
+    for variable, path in paths:
+        if not path.startswith("/"):
+            choice.refuse(f"{path!r} is not an absolute path on the host", f"set {variable} to one")
+    _check_repository(choice)
+
+
+def _check_package(choice: Choice) -> None:
+    """On bare metal the package must exist for the accelerator's vendor."""
+    vendor, engine = choice.accelerator.vendor, choice.engine
+    if choice.intent.runtime != "venv" or vendor == "nvidia":
+        return
+    if not engine.package.index_urls.get(vendor):
+        choice.refuse(f"{engine.name} has no packages for {vendor.upper()} GPUs", "set glm_runtime to container")
+    if not choice.obtainable(choice.version):
+        known = [version for version in engine.versions if choice.obtainable(version)]
+        choice.refuse(
+            f"no package of {engine.name} {choice.version} for {vendor.upper()} GPUs is known",
+            f"leave glm_engine_version empty or set it to one of {', '.join(known)}, or set glm_runtime to container",
+        )
+
+
+def _check_repository(choice: Choice) -> None:
+    if not choice.repository:
+        also = f" (for example {choice.checkpoint.alternatives[0]})" if choice.checkpoint.alternatives else ""
+        note = f": {choice.checkpoint.note.rstrip('.')}" if choice.checkpoint.note else ""
+        choice.refuse(
+            f"nobody publishes these weights with authority{note}",
+            f"set glm_repository to the repository that holds yours{also}",
+        )
+    if not _REPOSITORY.fullmatch(choice.repository):
+        choice.refuse(f"{choice.repository!r} is not the name of a repository", "set glm_repository to owner/name")
+
+
+def _model(intent: Intent, known: cat.Catalog) -> cat.Model:
+    if intent.model_config:
+        if intent.model in known.models:
+            raise PlanError(
+                f"glm_model_config describes a model the catalogue does not know, and it knows {intent.model}. "
+                "Next: leave glm_model_config empty, or give the model a name of its own in glm_model."
+            )
+        try:
+            return model_config.from_config(Path(intent.model_config), intent.model, known)
+        except model_config.ModelConfigError as error:
+            raise PlanError(f"{intent.model}: {error}. Next: correct the file named in glm_model_config.") from error
+    found: cat.Model = _look_up(intent.model, known.models, "model", "glm_model")
+    return found
+
+
+def _accelerator(intent: Intent, known: cat.Catalog) -> cat.Accelerator:
+    for entry in known.accelerators.values():
+        if intent.accelerator in entry.aliases:
+            return entry
+    found: cat.Accelerator = _look_up(intent.accelerator, known.accelerators, "accelerator", "glm_accelerator")
+    return found
+
+
+def _look_up(name: str, known: Mapping[str, Any], kind: str, variable: str) -> Any:
+    if name in known:
+        return known[name]
+    close = cat.nearest(name, known, 1)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    raise PlanError(
+        f"unknown {kind} {name!r}.{hint} Next: set {variable} to one the catalogue knows: {', '.join(known)}."
+    )

@@ -1,0 +1,277 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How a plan's arguments divide the GPUs, and whether weights and KV cache then fit. Pure arithmetic."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Optional
+
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as cat
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import memory
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags, recipes
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Choice
+
+
+@dataclass(frozen=True)
+class Parallel:
+    """How the GPUs of a replica are used.
+
+    ``attention`` GPUs share one copy of the attention weights, ``experts_over`` one set of experts, ``dense`` one copy
+    of everything else.
+    """
+
+    tensor: int
+    pipeline: int
+    data: int
+    expert: int
+    gpus: int
+    attention: int
+    experts_over: int
+    dense: int
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Result of the arithmetic for one GPU; GiB unless a name says otherwise. ``problem`` is empty when it fits.
+
+    ``remedy`` is what would help against the problem; empty when no setting would. ``per_rank`` is how many tokens one
+    data-parallel rank holds, ``short_of_context`` whether only the length of a request is the problem.
+    """
+
+    weights: float
+    kv_bytes: int
+    kv_format: str
+    fraction: float
+    pool: float
+    tokens: int
+    per_rank: int
+    problem: str
+    remedy: str
+    arithmetic: str
+    short_of_context: bool
+
+
+def argument(table: flags.Table, arguments: Mapping[str, Any], flag: Optional[str]) -> Any:
+    """The value of an option by any of its names; a dotted name reaches into a mapping. None when it is absent."""
+    if flag is None:
+        return None
+    head, *rest = flag.split(".")
+    if head not in table.options:
+        return None
+    value = arguments.get(table.options[head].key)
+    for part in rest:
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def _number(choice: Choice, table: flags.Table, arguments: Mapping[str, Any], flag: Optional[str], absent: int) -> int:
+    value = argument(table, arguments, flag)
+    if value is None:
+        return absent
+    number = int(value)
+    if number < 1:
+        choice.refuse(f"{flag} is {value!r}", "set it to 1 or more in glm_engine_args")
+    return number
+
+
+def parallel(choice: Choice, table: flags.Table, arguments: Mapping[str, Any]) -> Parallel:
+    """How the arguments divide the GPUs. Raises PlanError when the host has too few, or the heads do not divide."""
+    options = choice.engine.options
+    tensor, pipeline, data = (
+        _number(choice, table, arguments, flag, 1) for flag in (options.tensor, options.pipeline, options.data)
+    )
+    within = _number(choice, table, arguments, options.data_attention_size, 1)
+    data_attention = within > 1 or argument(table, arguments, options.data_attention) is True
+    if within > 1:
+        data = within
+    # With data-parallel attention the ranks of the tensor group are divided; otherwise each has its own GPUs.
+    gpus = tensor * pipeline * (1 if data_attention else data)
+    count = choice.cell.gpus
+    if gpus > count:
+        has = f"the host has {count}" if choice.intent.nodes == 1 else f"the hosts have {count}"
+        choice.refuse(
+            f"tensor {tensor} x pipeline {pipeline} x data {data} parallelism needs {gpus} GPUs, {has}",
+            f"lower {options.tensor} or {options.data} in glm_engine_args so that their product is at most {count}",
+        )
+    heads = choice.model.config.num_attention_heads
+    attention = tensor // data if data_attention else tensor
+    if heads % tensor or attention < 1 or (data_attention and tensor % data):
+        choice.refuse(
+            f"{options.tensor} {tensor} with data parallelism {data} does not divide the {heads} attention heads",
+            f"set {options.tensor} to a divisor of {heads}, and data-parallel attention to a divisor of that",
+        )
+    expert = _number(choice, table, arguments, options.expert_size, 1)
+    block = choice.checkpoint.block
+    if expert == 1 and recipes.splits_blocks(choice.model.config, tensor, block):
+        width = choice.model.config.moe_intermediate_size
+        choice.refuse(
+            f"{options.tensor} {tensor} leaves {width // tensor} columns of each expert to a GPU, and the weights are "
+            f"scaled in blocks of {block}",
+            f"set {options.tensor} to at most {width // (block or 1)} in glm_engine_args",
+        )
+    # vLLM's data-parallel ranks share one set of experts; SGLang's plain ones are whole copies.
+    experts_over = tensor * data if options.data_attention is None else tensor
+    return Parallel(
+        tensor=tensor,
+        pipeline=pipeline,
+        data=data,
+        expert=_expert(choice, table, arguments, experts_over),
+        gpus=gpus,
+        attention=attention,
+        experts_over=experts_over,
+        dense=tensor,
+    )
+
+
+def _expert(choice: Choice, table: flags.Table, arguments: Mapping[str, Any], experts_over: int) -> int:
+    """GPUs over which whole experts are spread; 1 when each expert is split instead."""
+    options = choice.engine.options
+    backend = argument(table, arguments, options.expert_backend)
+    # SGLang's all-to-all backends set the size by themselves.
+    if argument(table, arguments, options.expert_switch) is True or backend not in (None, "none"):
+        return experts_over
+    size, experts = _number(choice, table, arguments, options.expert_size, 1), choice.model.config.n_routed_experts
+    if experts_over % size or experts % size:
+        choice.refuse(
+            f"{options.expert_size} {size} does not divide both the {experts_over} GPUs and the {experts} experts",
+            f"set {options.expert_size} in glm_engine_args to a divisor of {math.gcd(experts_over, experts)}",
+        )
+    return size
+
+
+def fit(choice: Choice, table: flags.Table, arguments: Mapping[str, Any], divided: Parallel) -> Fit:
+    """Whether it fits. Raises PlanError for values that mean nothing; what does not fit is in the result."""
+    options = choice.engine.options
+    fraction = float(argument(table, arguments, options.memory_fraction) or choice.engine.default_memory_fraction)
+    if not 0 < fraction <= 1:
+        choice.refuse(f"{options.memory_fraction} is {fraction}", "set it between 0 and 1 in glm_engine_args")
+    dtype = str(argument(table, arguments, options.kv_cache_dtype) or "auto")
+    return _arithmetic(
+        choice,
+        divided,
+        fraction,
+        _drafts(choice, table, arguments),
+        _kv_format(choice, dtype),
+        context_of(choice, table, arguments),
+    )
+
+
+def _drafts(choice: Choice, table: flags.Table, arguments: Mapping[str, Any]) -> bool:
+    """Whether the engine loads the MTP layer."""
+    method = argument(table, arguments, choice.engine.options.speculation)
+    return choice.checkpoint.mtp and method is not None and str(method) in choice.engine.speculation_with_mtp
+
+
+def _kv_format(choice: Choice, dtype: str) -> str:
+    sparse = choice.model.config.index_n_heads > 0
+    for rule in choice.engine.kv_formats:
+        if (
+            rule.dtype == dtype
+            and rule.sparse in (None, sparse)
+            and cat.in_range(choice.version, rule.since, None)
+            and (rule.architectures is None or choice.accelerator.architecture in rule.architectures)
+        ):
+            return rule.format
+    known = sorted({rule.dtype for rule in choice.engine.kv_formats})
+    choice.refuse(
+        f"the KV cache of {choice.model.name} cannot be {dtype!r}",
+        f"set {choice.engine.options.kv_cache_dtype} in glm_engine_args to one of {', '.join(known)}",
+    )
+
+
+def context_of(choice: Choice, table: flags.Table, arguments: Mapping[str, Any]) -> Optional[int]:
+    """Tokens one request may have, or None when the engine is asked to find out."""
+    flag = choice.engine.options.context
+    value = argument(table, arguments, flag)
+    if value is None:
+        return choice.model.context_length
+    text = str(value)
+    if text in ("auto", "-1"):
+        return None
+    units = {"k": 1000, "m": 1000**2, "K": 1024, "M": 1024**2}
+    found = re.fullmatch(r"([0-9.]+)([kKmM]?)", text)
+    if not found:
+        choice.refuse(f"{flag} is {text!r}", "set it to a number of tokens in glm_engine_args")
+    context = int(float(found.group(1)) * units.get(found.group(2), 1))
+    if not 0 < context <= choice.model.context_length:
+        choice.refuse(
+            f"{flag} is {context} tokens, the model was made for {choice.model.context_length}",
+            f"set {flag} to at most {choice.model.context_length} in glm_engine_args",
+        )
+    return context
+
+
+def _arithmetic(
+    choice: Choice, divided: Parallel, fraction: float, mtp: bool, kv_format: str, context: Optional[int]
+) -> Fit:
+    config, engine = choice.model.config, choice.engine
+    hbm = choice.accelerator.memory_gib
+    weights_format: Any = choice.checkpoint.weights
+    stored = memory.weights_per_gpu(
+        config, weights_format, divided.experts_over, mtp, divided.attention, divided.dense,
+        choice.checkpoint.mtp_weights,
+    )  # fmt: skip
+    absorbed = memory.absorbed_per_gpu(config, divided.attention, mtp)
+    stored_gib, absorbed_gib = (size / divided.pipeline / memory.GIB for size in (stored, absorbed))
+    weights = stored_gib + absorbed_gib
+    kv_bytes = math.ceil(memory.kv_bytes_per_token(config, kv_format, divided.attention, mtp) / divided.pipeline)
+    static, outside = fraction * hbm, (1 - fraction) * hbm
+    pool = static - engine.overhead_inside_gib - weights
+    per_rank = memory.token_pool(pool * memory.GIB, kv_bytes)
+    tokens = per_rank * divided.data
+    precision, spec = choice.intent.precision, "with MTP" if mtp else "without MTP"
+    parts = f"{stored_gib:.1f} + {absorbed_gib:.2f} GiB of weights per GPU ({precision}, {spec}, TP{divided.tensor})"
+    limit = f"{fraction:.2f} x {hbm:.2f} GiB = {static:.1f} GiB"
+    inside = f" + {engine.overhead_inside_gib:.0f} GiB for activations and graphs" if engine.overhead_inside_gib else ""
+    needed = weights + engine.overhead_inside_gib
+    problem = remedy = ""
+    short = False
+    if needed >= static:
+        problem = f"it does not fit: {parts}{inside} = {needed:.1f} GiB, but {limit} is available"
+        if weights > hbm:
+            problem += f" (the whole GPU has {hbm:.2f} GiB)"
+    elif outside < engine.overhead_outside_gib and _is_users_own(choice, engine.options.memory_fraction):
+        problem = (
+            f"{engine.options.memory_fraction} {fraction} leaves {outside:.1f} GiB for graphs and workspaces, "
+            f"{engine.name} needs {engine.overhead_outside_gib:.0f} GiB"
+        )
+        highest = math.floor(100 * (1 - engine.overhead_outside_gib / hbm)) / 100
+        remedy = f"set {engine.options.memory_fraction} to at most {highest} in glm_engine_args"
+    elif engine.requires_full_context and context is not None and per_rank < context:
+        short = True
+        problem = (
+            f"the KV cache holds {per_rank:,} tokens ({limit}, less {parts}{inside}, leaves {pool:.1f} GiB at "
+            f"{kv_bytes:,} bytes per token), fewer than the {context:,} tokens of one request"
+        )
+        remedy = f"lower {engine.options.context} or raise {engine.options.memory_fraction} in glm_engine_args"
+    arithmetic = (
+        f"{limit} for weights and KV cache. {parts}{inside} leave {pool:.1f} GiB per GPU for KV; one token takes "
+        f"{kv_bytes:,} bytes ({kv_format}), so the pool holds {tokens:,} tokens"
+        + (f" ({per_rank:,} per data-parallel rank)" if divided.data > 1 else "")
+        + f" = {tokens / choice.model.context_length:.1f} requests of {choice.model.context_length:,} tokens."
+    )
+    return Fit(weights, kv_bytes, kv_format, fraction, pool, tokens, per_rank, problem, remedy, arithmetic, short)
+
+
+def _is_users_own(choice: Choice, flag: str) -> bool:
+    return flags.spelled(flag) in {flags.spelled(name) for name in choice.intent.engine_args}
+
+
+def record(choice: Choice, size: Fit) -> dict[str, Any]:
+    """The ``memory`` of a plan."""
+    return {
+        "weights_per_gpu_gib": round(size.weights, 2),
+        "kv_bytes_per_token": size.kv_bytes,
+        "kv_format": size.kv_format,
+        "static_fraction": size.fraction,
+        "kv_pool_gib_per_gpu": round(size.pool, 2),
+        "token_pool": size.tokens,
+        "full_length_requests": round(size.tokens / choice.model.context_length, 2),
+        "fits": True,
+        "arithmetic": size.arithmetic,
+    }

@@ -1,0 +1,259 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What each engine version's command line takes: check arguments by name and value, merge them, render them.
+
+Tables live in ``catalog/flags/<engine>-<version>.json``; tools/flag_tables.py makes them from the engine's own parser.
+Arguments are mappings of flag name (with or without dashes, ``_`` for ``-`` allowed) to value:
+
+* ``true`` gives the bare flag, ``false`` its ``--no-`` form (or nothing, where there is none), ``null`` removes it;
+* a list gives several values; a mapping gives ``--flag.key value`` pairs (vLLM) or one JSON text (others).
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
+
+
+class FlagError(ValueError):
+    """An argument that this engine version would refuse; the text says why, ``flag`` is its name with dashes."""
+
+    def __init__(self, text: str, flag: str) -> None:
+        super().__init__(text)
+        self.flag = flag
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of one engine version."""
+
+    names: tuple[str, ...]
+    nargs: Any
+    choices: Optional[tuple[str, ...]]
+    type: Optional[str]
+    deprecated: bool
+
+    @property
+    def key(self) -> str:
+        """The name that identifies the option whatever alias was written."""
+        return self.names[0]
+
+    @property
+    def negative(self) -> Optional[str]:
+        """The ``--no-`` form of a switch, if it has one."""
+        return next((name for name in self.names if name.startswith("--no-")), None)
+
+
+@dataclass(frozen=True)
+class Table:
+    """All options of one engine version, by every name."""
+
+    engine: str
+    version: str
+    options: Mapping[str, Option]
+    tool_parsers: tuple[str, ...]
+    reasoning_parsers: tuple[str, ...]
+    root: Path
+
+    def find(self, name: str) -> Option:
+        """The option called ``name``.
+
+        Raises FlagError, with the nearest names or the versions that have it, when this version does not.
+        """
+        flag = spelled(name).split(".", 1)[0]
+        # vLLM's short aliases have several letters and one dash: -tp.
+        found = self.options.get(flag) or self.options.get(flag[1:])
+        if found is None:
+            raise FlagError(self._unknown(flag), flag)
+        return found
+
+    def _unknown(self, flag: str) -> str:
+        text = f"{self.engine} {self.version} has no option {flag}"
+        elsewhere = self._elsewhere(flag)
+        if elsewhere:
+            return f"{text}; it exists in {self.engine} {elsewhere}. Remove it, or choose such a version"
+        # What was cut off or appended counts more than similar letters.
+        known = sorted(self.options)
+        starts = [name for name in known if name.startswith(flag)]
+        close = starts[:3] or catalog.nearest(flag, known, cutoff=0.75)
+        hint = f"did you mean {' or '.join(close)}?" if close else "nor one with a similar name"
+        return f"{text}; {hint}"
+
+    def _elsewhere(self, flag: str) -> str:
+        versions = [path.stem.removeprefix(f"{self.engine}-") for path in self.root.glob(f"{self.engine}-*.json")]
+        versions.sort(key=catalog.version_key)
+        runs: list[list[str]] = []
+        ended = True
+        for version in versions:
+            if flag not in load(self.engine, version, self.root).options:
+                ended = True
+                continue
+            if ended:
+                runs.append([])
+            runs[-1].append(version)
+            ended = False
+        texts = [run[0] if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs]
+        return " and ".join(texts)
+
+
+@functools.lru_cache(maxsize=64)
+def load(engine: str, version: str, root: Path = catalog.ROOT / "flags") -> Table:
+    """Read one table; kept for the life of the process.
+
+    Raises CatalogError when there is no table of that version.
+    """
+    path = root / f"{engine}-{version}.json"
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as exc:
+        raise catalog.CatalogError(
+            f"catalog/flags/{path.name}: cannot be read ({exc}); make it with tools/flag_tables.py {engine}:{version}"
+        ) from exc
+    options = {}
+    for row in data["options"]:
+        choices = row.get("choices")
+        option = Option(
+            names=tuple(row["names"]),
+            nargs=row.get("nargs", 1),
+            choices=None if choices is None else tuple(choices),
+            type=row.get("type"),
+            deprecated=row.get("deprecated", False),
+        )
+        options.update(dict.fromkeys(option.names, option))
+    return Table(engine, version, options, tuple(data["tool_parsers"]), tuple(data["reasoning_parsers"]), root)
+
+
+def spelled(name: str) -> str:
+    """``tensor_parallel_size`` and ``--tensor-parallel-size`` are the same; what follows a dot is kept as it is."""
+    head, dot, rest = str(name).strip().lstrip("-").partition(".")
+    dashes = "-" if len(head) == 1 else "--"
+    return dashes + head.replace("_", "-") + dot + rest
+
+
+def respelled(table: Table, arguments: Mapping[str, Any], renames: Mapping[str, str]) -> dict[str, Any]:
+    """The arguments under the names this version has: a new name (key of ``renames``) it lacks becomes the old one."""
+    found: dict[str, Any] = {}
+    for name, value in arguments.items():
+        old = renames.get(spelled(name))
+        use_old = old in table.options and spelled(name) not in table.options
+        found[old if old is not None and use_old else name] = value
+    return found
+
+
+def merge(table: Table, base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of ``base`` changed by ``override``; keys of the result are canonical option names.
+
+    Mappings are merged key by key, null removes. ``--a.b`` as a name is the key ``b`` of the mapping ``a``.
+    Raises FlagError for names this version does not have.
+    """
+    merged: dict[str, Any] = {}
+    for arguments in (base, override):
+        for name, value in arguments.items():
+            option = table.find(name)
+            key, value = option.key, _nested(name, value)
+            if option.negative and spelled(name) == option.negative and isinstance(value, bool):
+                value = not value  # no-enable-x: true
+            if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+                value = _deep(merged[key], value)
+            merged[key] = value
+    return {key: value for key, value in merged.items() if value is not None}
+
+
+def _nested(name: str, value: Any) -> Any:
+    for part in reversed(spelled(name).split(".")[1:]):
+        value = {part: value}
+    return value
+
+
+def _deep(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in change.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            merged[key] = _deep(merged[key], value)
+        elif value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = value
+    return merged
+
+
+def check(table: Table, arguments: Mapping[str, Any]) -> None:
+    """Refuse values that this version's parser would refuse: number of values, choices, numbers.
+
+    Raises FlagError.
+    """
+    for name, value in arguments.items():
+        option = table.find(name)
+        _check_shape(table, option, name, value)
+        if not isinstance(value, (Mapping, bool)):
+            for item in value if isinstance(value, list) else [value]:
+                _check_value(table, option, name, item)
+
+
+def _check_shape(table: Table, option: Option, name: str, value: Any) -> None:
+    problem = ""
+    if option.nargs == 0 and not isinstance(value, bool):
+        problem = f"is a switch; expected true, false or null, found {value!r}"
+    elif option.nargs == 1 and isinstance(value, list):
+        problem = f"takes one value, found the list {value!r}"
+    # nargs '?' (an optional value) may stand alone.
+    elif option.nargs not in (0, "?") and isinstance(value, bool):
+        problem = f"needs a value, found {str(value).lower()}; null removes it"
+    if problem:
+        raise FlagError(f"{table.engine} {table.version}: {name} {problem}", name)
+
+
+def _check_value(table: Table, option: Option, name: str, value: Any) -> None:
+    text = str(value)
+    if option.choices is not None and text not in option.choices:
+        close = catalog.nearest(text, option.choices, 1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        problem = f"cannot be {text!r}{hint}; it takes {', '.join(option.choices)}"
+        raise FlagError(f"{table.engine} {table.version}: {name} {problem}", name)
+    number = {"int": int, "float": float}.get(option.type or "")
+    if number is not None:
+        try:
+            number(text)
+        except ValueError:
+            kind = "a whole number" if number is int else "a number"
+            problem = f"must be {kind}, found {text!r}"
+            raise FlagError(f"{table.engine} {table.version}: {name} {problem}", name) from None
+
+
+def render(table: Table, arguments: Mapping[str, Any], shown: Mapping[str, str]) -> list[str]:
+    """The argument list. ``shown`` maps canonical names to the spelling to print (aliases read better)."""
+    argv: list[str] = []
+    for key, value in arguments.items():
+        option = table.find(key)
+        argv += _words(table, option, shown.get(option.key, option.key), value)
+    return argv
+
+
+def _words(table: Table, option: Option, flag: str, value: Any) -> list[str]:
+    if value is True:
+        return [flag]
+    if value is False:
+        return [option.negative] if option.negative else []
+    if isinstance(value, list):
+        return [flag, *(str(item) for item in value)]
+    if isinstance(value, Mapping):
+        if table.engine == "vllm":
+            return [word for pair in _dotted(flag, value) for word in pair]
+        return [flag, json.dumps(value, sort_keys=True)]
+    return [flag, str(value)]
+
+
+def _dotted(flag: str, value: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """``--flag.key value`` for each leaf: needs no quoting, so it survives unit files."""
+    for key, item in value.items():
+        if isinstance(item, Mapping):
+            yield from _dotted(f"{flag}.{key}", item)
+        else:
+            yield f"{flag}.{key}", item if isinstance(item, str) else json.dumps(item)

@@ -1,0 +1,84 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which known issues a plan meets, and what their workarounds change.
+
+A planner asks twice: ``find`` with the recipe's arguments, then, after ``remedy`` and the user's own arguments were
+merged over them, again. What is ``broken`` the second time is refused; everything found either time is worth telling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Optional
+
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as cat
+
+ANY = "*"
+
+
+def find(
+    known: cat.Catalog,
+    engine: str,
+    version: str,
+    model: cat.Model,
+    precision: str,
+    accelerator: cat.Accelerator,
+    arguments: Mapping[str, Any],
+) -> list[cat.KnownIssue]:
+    """The issues that apply to a model served so, in the catalogue's order.
+
+    ``arguments`` are engine arguments by name, with or without leading dashes, as a recipe or flags.merge has them; a
+    value may be a mapping (``speculative-config``).
+    """
+    given = {_plain(name): value for name, value in arguments.items()}
+
+    def applies(issue: cat.KnownIssue) -> bool:
+        return (
+            issue.engine in (None, engine)
+            and (not (issue.since or issue.below) or cat.in_range(version, issue.since, issue.below))
+            and _selected((issue.models, model.name), (issue.model_types, model.model_type))
+            and _selected((issue.precisions, precision))
+            and _selected((issue.accelerators, accelerator.name), (issue.architectures, accelerator.architecture))
+            and all(_matches(_value(given, name), wanted) for name, wanted in (issue.arguments or {}).items())
+        )
+
+    return [issue for issue in known.known_issues if applies(issue)]
+
+
+def remedy(found: Iterable[cat.KnownIssue]) -> cat.Apply:
+    """Everything the workarounds of these issues change; where two name the same thing, the later one holds."""
+    args: dict[str, Any] = {}
+    env: dict[str, str] = {}
+    for issue in found:
+        if issue.apply:
+            args.update(issue.apply.args)
+            env.update(issue.apply.env)
+    return cat.Apply(args, env)
+
+
+def _selected(*selectors: tuple[Optional[Sequence[str]], str]) -> bool:
+    """Whether no selector is set, or one that is set holds the value."""
+    stated = [(wanted, value) for wanted, value in selectors if wanted is not None]
+    return not stated or any(value in wanted for wanted, value in stated)
+
+
+def _plain(name: str) -> str:
+    return name.lstrip("-").replace("_", "-")
+
+
+def _value(given: Mapping[str, Any], name: str) -> Any:
+    """The value of an argument; a dotted name reaches into a mapping, or is given dotted itself. None when absent."""
+    head, *rest = name.split(".")
+    value = given.get(_plain(head))
+    for part in rest:
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return given.get(_plain(name)) if value is None else value
+
+
+def _matches(value: Any, wanted: Any) -> bool:
+    if wanted == ANY:
+        return value is not None
+    options = wanted if isinstance(wanted, list) else [wanted]
+    # Arguments come from YAML, JSON or text: 8 and "8" are the same value, and an absent one is only like null.
+    return any(str(value) == str(option) for option in options if (value is None) == (option is None))

@@ -1,0 +1,197 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Arguments and environment of one cell (model, precision, accelerator, engine, profile) out of the catalogue's layers.
+
+Pure: what is known about a cell in, merged data out. Whether it fits, and what the flags are called, is decided by
+others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Optional, Union
+
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as cat
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import memory
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a recipe is looked up by. ``count`` GPUs of each of ``nodes`` hosts serve one replica."""
+
+    model: cat.Model
+    precision: str
+    accelerator: cat.Accelerator
+    count: int
+    nodes: int
+    engine: str
+    version: str
+    profile: str
+
+    @property
+    def checkpoint(self) -> cat.Checkpoint:
+        """The form of the weights."""
+        return self.model.precisions[self.precision]
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of one replica, on all its hosts."""
+        return self.count * self.nodes
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the GPUs of a replica are divided: a tensor group, ``data`` copies of it, ranks of attention within it."""
+
+    tensor: int
+    data: int = 1
+    data_attention: int = 1
+
+
+@dataclass(frozen=True)
+class Composed:
+    """What the layers, and a published recipe if there is one, say about a cell."""
+
+    args: dict[str, Any]
+    env: dict[str, cat.EnvValue]
+    notes: list[str]
+    sources: list[cat.Source]
+    fills_context: bool = field(default=False)
+
+
+def covers(recipe: cat.Recipe, cell: Cell) -> bool:
+    """Whether the recipe is for this cell, whatever the engine's version."""
+    return (
+        recipe.engine == cell.engine
+        and cell.model.name in recipe.models
+        and cell.precision in recipe.precisions
+        and cell.accelerator.name in recipe.accelerators
+        and (recipe.count, recipe.nodes) == (cell.count, cell.nodes)
+        and cell.profile in recipe.profiles
+    )
+
+
+def published(known: cat.Catalog, cell: Cell) -> Optional[cat.Recipe]:
+    """The published recipe for exactly this cell, or None."""
+    for recipe in known.recipes:
+        if covers(recipe, cell) and cat.in_range(cell.version, recipe.since, recipe.below):
+            return recipe
+    return None
+
+
+def layouts(cell: Cell, recipe: Optional[cat.Recipe]) -> list[Layout]:
+    """Ways to divide the GPUs, best first; empty when none is possible. A published recipe leaves no choice.
+
+    One tensor group as wide as the attention heads allow answers each user fastest; what is left over becomes copies of
+    it behind the same endpoint. For throughput, models with sparse attention divide the KV cache by request (their one
+    latent head would be copied to every GPU), others run many small groups.
+    """
+    if recipe:
+        tensor = recipe.tensor or recipe.count * recipe.nodes // recipe.data
+        return [Layout(tensor, recipe.data, recipe.data_attention)]
+    config, gpus = cell.model.config, cell.gpus
+    block = cell.checkpoint.block
+    widths = [
+        width
+        for width in memory.valid_tensor_parallel(config, replicate_kv=True)
+        if gpus % width == 0 and not splits_blocks(config, width, block)
+    ]
+    if cell.nodes > 1:
+        return [Layout(gpus)] if gpus in widths else []
+    wide_first = [Layout(width, gpus // width) for width in sorted(widths, reverse=True)]
+    if cell.profile != "throughput":
+        return wide_first
+    if not config.index_n_heads:
+        return wide_first[::-1]
+    split = Layout(gpus, data_attention=gpus) if cell.engine == "sglang" and gpus in widths else Layout(1, gpus)
+    return [split, *wide_first]
+
+
+def splits_blocks(config: memory.Config, width: int, block: Optional[int]) -> bool:
+    """Whether dividing each expert by ``width`` would cut through a block of scaled weights, which no engine loads."""
+    return block is not None and (config.moe_intermediate_size // width) % block != 0
+
+
+def compose(known: cat.Catalog, cell: Cell, recipe: Optional[cat.Recipe], layout: Layout, context: int) -> Composed:
+    """Merge every layer that matches, then ``recipe``. ``context`` (tokens) fills ``$context``."""
+    fills = _fills(cell, layout, context)
+    matching = [layer for layer in known.layers if _matches(layer, cell)]
+    args: dict[str, Any] = {}
+    env: dict[str, cat.EnvValue] = {}
+    notes: list[str] = []
+    sources: list[cat.Source] = []
+    parts: list[Union[cat.Layer, cat.Recipe]] = [*matching, *([recipe] if recipe else [])]
+    wanted_context = {name for layer in matching for name, value in layer.args.items() if value == "$context"}
+    for part in parts:
+        for name, value in part.args.items():
+            filled = _filled(value, fills)
+            if filled is None and value is not None:
+                continue
+            args[name] = filled
+        env.update(part.env)
+        sources += part.sources
+    for part in parts:
+        # What a later part took back needs no note.
+        if not part.args or any(args.get(name) is not None for name in part.args):
+            notes += part.notes
+    overridden = set(recipe.args) if recipe else set()
+    return Composed(
+        args={name: value for name, value in args.items() if value is not None},
+        env=env,
+        notes=list(dict.fromkeys(notes)),
+        sources=list(dict.fromkeys(sources)),
+        fills_context=bool(wanted_context - overridden),
+    )
+
+
+def _fills(cell: Cell, layout: Layout, context: int) -> dict[str, Any]:
+    parsers, mtp = cell.model.parsers, cell.model.mtp
+
+    def several(size: int) -> Optional[int]:
+        return size if size > 1 else None
+
+    return {
+        "$tensor": layout.tensor,
+        "$data": several(layout.data),
+        "$data_attention": several(layout.data_attention),
+        "$data_attention_on": True if layout.data_attention > 1 else None,
+        "$data_any": several(max(layout.data, layout.data_attention)),
+        "$expert_on": True if layout.data > 1 and layout.tensor * layout.data == cell.gpus else None,
+        "$context": context,
+        "$tool_parser": parsers.tool,
+        "$reasoning_parser": parsers.reasoning,
+        "$mtp_tokens": mtp.tokens,
+        "$mtp_steps": mtp.sglang_steps,
+        "$mtp_drafts": mtp.sglang_steps + 1,
+    }
+
+
+def _filled(value: Any, fills: Mapping[str, Any]) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _filled(item, fills) for key, item in value.items()}
+    if isinstance(value, str) and value.startswith("$"):
+        if value not in fills:
+            raise cat.CatalogError(f"catalog/recipes.yml: unknown value {value}; known are {', '.join(fills)}")
+        return fills[value]
+    return value
+
+
+def _matches(layer: cat.Layer, cell: Cell) -> bool:
+    selectors: Sequence[tuple[Optional[Sequence[str]], str]] = (
+        (layer.models, cell.model.name),
+        (layer.model_types, cell.model.model_type),
+        (layer.precisions, cell.precision),
+        (layer.accelerators, cell.accelerator.name),
+        (layer.architectures, cell.accelerator.architecture),
+        (layer.vendors, cell.accelerator.vendor),
+        (layer.profiles, cell.profile),
+    )
+    return (
+        layer.engine == cell.engine
+        and cat.in_range(cell.version, layer.since, layer.below)
+        and layer.mtp in (None, cell.checkpoint.mtp)
+        and layer.multi_node in (None, cell.nodes > 1)
+        and all(wanted is None or value in wanted for wanted, value in selectors)
+    )

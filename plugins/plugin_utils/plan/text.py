@@ -1,0 +1,170 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Serving plans as text for people (one block per distinct plan) and as one JSON file for machines."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import tempfile
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import image as plan_image
+
+_WIDTH = 118
+_RECIPES = {
+    "published": "published for exactly this cell; see the sources",
+    "derived": "derived from the recipes of its neighbours; none is published for exactly this cell",
+}
+_LABEL = 12
+
+
+def report(plans: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Lines that describe the plans of all hosts; what is served alike shares a block, whatever its place."""
+    groups: dict[str, list[str]] = {}
+    for host, plan in plans.items():
+        groups.setdefault(_sameness(plan), []).append(host)
+    lines: list[str] = []
+    for hosts in groups.values():
+        lines += ["", *_block(plans[hosts[0]])] if lines else _block(plans[hosts[0]])
+        where = [f"{host} {_endpoint(plans[host])}" for host in hosts]
+        lines += _row("endpoint", "; ".join(where))
+    return lines
+
+
+def _sameness(plan: Mapping[str, Any]) -> str:
+    """Equal for replicas of one host, hosts of one replica, and hosts that differ in their address only."""
+    shared = ("model", "engine", "profile", "recipe", "image", "runtime", "parallel", "memory", "contract", "replicas")
+    alike = {key: plan[key] for key in shared}
+    accelerator = {key: value for key, value in plan["accelerator"].items() if key != "indices"}
+    place = {*map(str, plan["listen"].values()), str(plan["node"]["rank"]), "--headless"}
+    words = [word for word in plan["command"] if word not in place and not word.endswith("/engine.yaml")]
+    env = {name: value for name, value in plan["env"].items() if not name.endswith("_VISIBLE_DEVICES")}
+    return json.dumps([alike, accelerator, words, env, plan["node"]["count"], plan["known_issues"]], sort_keys=True)
+
+
+def keep(path: Path, plans: Mapping[str, Mapping[str, Any]], write: bool = True) -> bool:
+    """Write ``{"schema": 1, "hosts": {host: plan}}`` to ``path`` in one step; True when the content differs."""
+    text = json.dumps({"schema": 1, "hosts": plans}, indent=2, sort_keys=True) + "\n"
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return False
+    if write:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        Path(scratch).replace(path)
+    return True
+
+
+def _endpoint(plan: Mapping[str, Any]) -> str:
+    if plan["node"]["rank"]:
+        return f"answers at the first host of its replica ({plan['node']['head_address'] or 'not known yet'})"
+    address = plan["listen"]["address"]
+    shown = f"[{address}]" if ":" in address else address
+    return f"http://{shown}:{plan['listen']['port']}/v1"
+
+
+def _block(plan: Mapping[str, Any]) -> list[str]:
+    model, accelerator = plan["model"], plan["accelerator"]
+    memory, times, disk = plan["memory"], plan["timeouts"], plan["disk"]
+    title = (
+        f"{model['name']} {model['precision']} with {plan['engine']['name']} {plan['engine']['version']} "
+        f"on {_hardware(plan)} ({plan['profile']})"
+    )
+    revision = model["revision"] or f"{model['requested_revision']}, not locked to a commit yet"
+    phases = ", ".join(f"{name} {_minutes(seconds)}" for name, seconds in times["phases"].items())
+    size = model["weights_bytes"]
+    rows = [
+        (
+            "fits",
+            f"yes: {memory['weights_per_gpu_gib']:.1f} GiB of weights and {memory['kv_pool_gib_per_gpu']:.1f} GiB of "
+            f"KV cache on each GPU of {accelerator['memory_gib']:.1f} GiB",
+        ),
+        (
+            "KV cache",
+            f"{memory['kv_bytes_per_token']:,} bytes per token ({memory['kv_format']}), {memory['token_pool']:,} "
+            f"tokens = {memory['full_length_requests']:.1f} requests of {model['context_length']:,}",
+        ),
+        ("divided", _division(plan)),
+        ("price", "; ".join(_price(price, plan["node"]["count"]) for price in plan["prices"])),
+        ("served as", plan["served_model_name"]),
+        (
+            "weights",
+            f"{model['repository']} ({revision}), {size / 1e9:,.1f} GB = {size / 2**30:,.1f} GiB, {model['license']}",
+        ),
+        *_program(plan),
+        ("arithmetic", memory["arithmetic"]),
+        ("disk", f"{disk['free_bytes_needed'] / 1e9:,.0f} GB free before the first fetch"),
+        ("start", f"within {_minutes(times['start_seconds'])} ({phases})"),
+        ("command", shlex.join(plan["command"])),
+        ("environment", " ".join(f"{name}={value}" for name, value in plan["env"].items())),
+        ("recipe", _RECIPES[plan["recipe"]["basis"]]),
+        *(("note", note) for note in plan["notes"]),
+        *(("known issue", f"{issue['text']} {issue['link']}") for issue in plan["known_issues"]),
+        *(("source", source) for source in plan["sources"]),
+    ]
+    lines = [title, "-" * len(title)]
+    for label, text in rows:
+        lines += _row(label, text) if text else []
+    return lines
+
+
+def _price(price: Mapping[str, Any], hosts: int) -> str:
+    each = f"{price['provider']} {price['usd_per_hour']:.2f} USD/h"
+    return each if hosts == 1 else f"{each} a host, {hosts * price['usd_per_hour']:.2f} together"
+
+
+def _hardware(plan: Mapping[str, Any]) -> str:
+    accelerator, node = plan["accelerator"], plan["node"]
+    text = f"{accelerator['count']}x {accelerator['name']}"
+    if plan["replicas"] > 1:
+        return f"{text}, {plan['replicas']} replicas"
+    return f"{node['count']} hosts of {text}" if node["count"] > 1 else text
+
+
+def _division(plan: Mapping[str, Any]) -> str:
+    sizes = [f"{kind} parallel {size}" for kind, size in plan["parallel"].items() if size > 1]
+    text = ", ".join(sizes) if sizes else "one GPU"
+    if plan["replicas"] > 1:
+        text += f", {len(plan['accelerator']['indices'])} GPUs for each replica"
+    return text
+
+
+def _program(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What runs the engine, and the oldest versions it needs."""
+    runtime, image = plan["runtime"], plan["image"]
+    if image is None:
+        indexes = f" from {' '.join(runtime['index_urls'])} as well" if runtime["index_urls"] else ""
+        added = f", with {' '.join(runtime['overrides'])}" if runtime["overrides"] else ""
+        return [("package", f"{runtime['package']} in {runtime['path']} (Python {runtime['python']}){indexes}{added}")]
+    built_for = f"CUDA {image['cuda']}" if image["cuda"] else f"ROCm {image['rocm'] or '(release not named)'}"
+    driver = f"driver {image['min_driver']} or newer" if image["min_driver"] else "no oldest driver is published"
+    locked = "" if plan_image.locked(image) else "; not locked to a digest yet"
+    fix = image["build"]
+    build = f"; built from {fix['base']} with {' '.join(fix['packages'])}" if fix else ""
+    return [
+        ("image", f"{image['reference']}{build}{locked}"),
+        ("needs", f"{built_for}, {driver}, transformers {image['min_transformers']} or newer in the image"),
+    ]
+
+
+def _row(label: str, text: str) -> list[str]:
+    indent = " " * _LABEL
+    return textwrap.wrap(
+        text,
+        _WIDTH,
+        initial_indent=label.ljust(_LABEL),
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _minutes(seconds: int) -> str:
+    return f"{-(-seconds // 60)} min"

@@ -1,0 +1,460 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Turn a serving plan into the data of one systemd unit: argument lists, paths, limits.
+
+Nothing here decides an engine flag; the plan does. What is decided here is how a container, or an engine on the host
+itself, is run under systemd, and how text survives systemd's quoting (systemd.service(5), "COMMAND LINES") and docker's
+``--env-file`` (which has none).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import image as plan_image
+
+DOCKER = "/usr/bin/docker"
+PYTHON = "/usr/bin/python3"
+GUARD = "/usr/local/lib/glm/serve_guard.py"
+
+# Between two phases of a stop systemd waits this much longer than docker does, so docker is the one that kills.
+_STOP_SLACK_SECONDS = 30
+# The guard gives up this much before systemd would, so that the journal gets a reason and not only "timeout".
+_READY_SLACK_SECONDS = 15
+_RESTART_SECONDS = 10
+_DEVICE_WAIT_SECONDS = 300
+
+_PLAIN_WORD = re.compile(r"[A-Za-z0-9_@%$+=:,./-]+")
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\r": "\\r"}
+
+_VENDOR_DAEMONS = {
+    "nvidia": ("nvidia-persistenced.service", "nvidia-fabricmanager.service", "nvidia-cdi-refresh.service"),
+    "amd": (),
+}
+
+
+# docker and systemd read environment files differently, so they must not be taken for each other.
+_SECRET_SUFFIX = {
+    "container": {"env": ".secret.env", "config": ".secret.yaml"},
+    "venv": {"env": ".secret.conf", "config": ".secret.yaml"},
+}
+
+# What the module engine_venv leaves in a complete environment: a fingerprint of its packages.
+VENV_MARKER = ".glm.json"
+# Whose rights an engine has that runs without a container. The role engine_venv makes it.
+ENGINE_USER = "glm"
+# Classes of device files, by the names in /proc/devices (systemd.resource-control(5), DeviceAllow=).
+_DEVICE_CLASSES = {"nvidia": ("char-nvidia*",), "amd": ("char-kfd", "char-drm")}
+_FABRIC_CLASSES = ("char-infiniband*", "/dev/infiniband/rdma_cm")
+_NVIDIA_NODES = ("/dev/nvidiactl", "/dev/nvidia-uvm")
+# Engines compile kernels while they start: compilers of the host, and NVIDIA's where it is installed.
+_SEARCH_PATH = "/usr/local/cuda/bin:/opt/rocm/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class UnitError(ValueError):
+    """The plan cannot be written as a unit; the text says which value and why."""
+
+
+def systemd_word(word: str) -> str:
+    """Quote one argument for an ``Exec*=`` line so that systemd passes exactly ``word`` on.
+
+    Raises UnitError for what no unit file can hold: NUL bytes and text that is not UTF-8.
+    """
+    try:
+        word.encode("utf-8")
+    except UnicodeEncodeError as exc:
+        raise UnitError(f"the argument {word!r} is not valid UTF-8, which systemd requires") from exc
+    if "\0" in word:
+        raise UnitError(f"the argument {word!r} contains a NUL byte")
+    return _quoted(word.replace("%", "%%").replace("$", "$$"))
+
+
+def _quoted(text: str) -> str:
+    if _PLAIN_WORD.fullmatch(text):
+        return text
+    return '"' + "".join(_escape(char) for char in text) + '"'
+
+
+def _escape(char: str) -> str:
+    if char in _ESCAPES:
+        return _ESCAPES[char]
+    if ord(char) < 0x20 or ord(char) == 0x7F:
+        return f"\\x{ord(char):02x}"
+    return char
+
+
+def systemd_exec(argv: Sequence[Any]) -> str:
+    """Render an argument list as the value of ``Exec*=``, each long option and its value on a line of their own."""
+    if not argv:
+        raise UnitError("an empty command cannot be run")
+    lines: list[list[str]] = [[]]
+    for word in argv:
+        text = str(word)
+        value_is_there = len(lines) > 1 and len(lines[-1]) > 1 and lines[-1][0].startswith("--")
+        if (lines[0] and text.startswith("--")) or value_is_there:
+            lines.append([])
+        lines[-1].append(text)
+    return " \\\n    ".join(" ".join(systemd_word(word) for word in line) for line in lines)
+
+
+def systemd_value(text: str) -> str:
+    """Escape a value that is not a command line (a description, a path): ``%`` doubled, one line only."""
+    if "\n" in text or "\0" in text:
+        raise UnitError(f"{text!r} does not fit on one line of a unit file")
+    return text.replace("%", "%%")
+
+
+def systemd_environment(env: Mapping[str, str]) -> str:
+    """The value of ``Environment=``, in which ``%`` is special and ``$`` is not (systemd.exec(5))."""
+    return " ".join(_quoted(f"{name}={value}".replace("%", "%%")) for name, value in env.items())
+
+
+def env_file(plan: Mapping[str, Any]) -> str:
+    """The replica's environment in the form that its runtime reads."""
+    return _ENV_FILES[plan["runtime"]["kind"]](plan["env"])
+
+
+def systemd_env(env: Mapping[str, Any]) -> str:
+    """Lines for ``EnvironmentFile=``. Raises UnitError as ``docker_env`` does.
+
+    Within double quotes only four characters are special (systemd, src/basic/env-file.c, SHELL_NEED_ESCAPE).
+    """
+    lines = []
+    for name, value in _env_values(env):
+        if not re.fullmatch(r"[A-Za-z0-9_@%+=:,./-]*", value):
+            value = '"' + re.sub(r'(["\\`$])', r"\\\1", value) + '"'
+        lines.append(f"{name}={value}\n")
+    return "".join(lines)
+
+
+def docker_env(env: Mapping[str, Any]) -> str:
+    """Lines for ``docker run --env-file``: ``NAME=value`` taken literally, so a line break cannot be carried."""
+    return "".join(f"{name}={value}\n" for name, value in _env_values(env))
+
+
+def _env_values(env: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Names and values in order, as text; the same are refused for every runtime."""
+    values = []
+    for name in sorted(env):
+        text = str(env[name])
+        if not _ENV_NAME.fullmatch(name):
+            raise UnitError(f"{name!r} is not a name for an environment variable")
+        if "\n" in text or "\r" in text or "\0" in text:
+            raise UnitError(f"the value of {name} contains a line break, which an environment file cannot carry")
+        values.append((name, text))
+    return values
+
+
+_ENV_FILES = {"container": docker_env, "venv": systemd_env}
+
+
+def secret_file(plan: Mapping[str, Any], api_key: str) -> str:
+    """The content of the replica's 0600 secret file: one environment line, or one line of the engine's YAML."""
+    if not api_key or any(ord(char) < 0x21 or ord(char) > 0x7E for char in api_key):
+        raise UnitError("the API key must be one word of printable ASCII: it travels in an HTTP header")
+    secret = plan["secret"]
+    if secret["kind"] == "env":
+        return _ENV_FILES[plan["runtime"]["kind"]]({secret["name"]: api_key})
+    # JSON strings are YAML strings, whatever the key contains.
+    return f"{secret['option']}: {json.dumps(api_key)}\n"
+
+
+def url_host(address: str) -> str:
+    """An address as it stands in URLs and in ``docker --publish``: IPv6 in brackets."""
+    return f"[{address}]" if _is_ipv6(address) else address
+
+
+def _is_ipv6(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).version == 6
+    except ValueError as exc:
+        raise UnitError(f"listen.address is {address!r}, which is not an IP address") from exc
+
+
+def probe_address(address: str) -> str:
+    """Where the host itself reaches an endpoint bound to ``address`` (the wildcards mean every address)."""
+    if ipaddress.ip_address(address).is_unspecified:
+        return "::1" if _is_ipv6(address) else "127.0.0.1"
+    return address
+
+
+def replica(plan: Mapping[str, Any], groups: Mapping[str, Sequence[str]] | None = None) -> dict[str, Any]:
+    """Everything the templates ``glm-serve.service`` and the role ``serve`` need to know about one replica.
+
+    ``groups`` is the host's group database as ``ansible.builtin.getent`` returns it; needed where the plan names
+    ``device_groups``, whose numbers differ from host to host.
+
+    Shapes: ``name``, ``unit``, ``runtime``, ``template`` and ``user`` are str; ``files`` maps unit/env/secret/guard to
+    absolute paths on the host; ``exec`` maps start_pre/start/start_post/stop/stop_post to argument lists; times are
+    whole seconds; ``serving_unit`` is an entry of that module's ``replicas``; ``after``, ``wants``, ``assert_paths``,
+    ``mount_points``, ``writable_directories`` are lists of str.
+
+    Raises UnitError when the plan lacks something or holds a value no unit can carry.
+    """
+    try:
+        return _replica(plan, groups or {})
+    except KeyError as exc:
+        raise UnitError(f"the serving plan has no {exc.args[0]!r}; make it again with glm.fleet.serving_plan") from exc
+
+
+def _replica(plan: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    name = f"glm-serve-{int(plan['replica'])}"
+    files = _files(plan, name)
+    start = int(plan["timeouts"]["start_seconds"])
+    stop = int(plan["timeouts"]["stop_seconds"])
+    daemons = list(_VENDOR_DAEMONS[plan["accelerator"]["vendor"]])
+    snapshot = snapshot_in(plan["paths"]["hf_home"], plan)
+    return {
+        "name": name,
+        "unit": f"{name}.service",
+        "replica": int(plan["replica"]),
+        "runtime": plan["runtime"]["kind"],
+        "description": systemd_value(
+            f"{plan['served_model_name']} on {plan['engine']['name']} {plan['engine']['version']}"
+            f" (replica {int(plan['replica'])})"
+        ),
+        "after": ["network-online.target", *daemons],
+        "wants": ["network-online.target", *daemons],
+        "assert_paths": [systemd_value(snapshot)] if snapshot else [],
+        "files": files,
+        "serving_unit": {
+            "unit": f"{name}.service",
+            "files": _stamped(plan, files),
+            "address": plan["listen"]["address"],
+            "port": int(plan["listen"]["port"]),
+            "gpus": [int(index) for index in plan["accelerator"]["indices"]],
+        },
+        "start_seconds": start,
+        "stop_seconds": stop + _STOP_SLACK_SECONDS,
+        "restart_seconds": _RESTART_SECONDS,
+        # A status that counts as a clean stop must still count as a crash when nobody asked for a stop (137 and SIGKILL
+        # are also what the kernel's out-of-memory killer leaves behind).
+        "success_exit_status": " ".join(str(status) for status in plan["stop"]["success_exit_status"]),
+        # Long enough for two whole starts, so the third within it is refused.
+        "start_limit_seconds": 2 * (start + stop + _STOP_SLACK_SECONDS + _RESTART_SECONDS) + 600,
+        "endpoint": f"http://{url_host(plan['listen']['address'])}:{int(plan['listen']['port'])}/v1",
+        "probe_address": probe_address(plan["listen"]["address"]),
+        **_RUNTIMES[plan["runtime"]["kind"]](plan, name, files, groups),
+    }
+
+
+def _container(
+    plan: Mapping[str, Any], name: str, files: Mapping[str, str], groups: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    """What differs by runtime, for a container."""
+    stop = int(plan["timeouts"]["stop_seconds"])
+    return {
+        "template": "glm-serve.service.j2",
+        "user": "root",
+        "mount_points": [systemd_word(mount["source"]) for mount in plan["mounts"]],
+        "writable_directories": [mount["source"] for mount in plan["mounts"] if not mount["read_only"]],
+        "exec": {
+            "start_pre": _prestart(plan, files, ["--container", name]),
+            "start": _among_nodes(plan, _docker_run(plan, name, files, groups)),
+            "start_post": _ready(plan, files),
+            "stop": [DOCKER, "stop", "-t", str(stop), name],
+            "stop_post": [PYTHON, "-I", GUARD, "poststop", "--container", name],
+        },
+    }
+
+
+def _venv(
+    plan: Mapping[str, Any], name: str, files: Mapping[str, str], groups: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    """What differs by runtime, for an engine on the host itself: what may it see, read and write."""
+    group_ids(plan, groups)  # a group that is not there would end the start with 216/GROUP
+    paths, several = plan["paths"], plan["node"]["count"] > 1
+    classes = _DEVICE_CLASSES[plan["accelerator"]["vendor"]] + (_FABRIC_CLASSES if several else ())
+    credential, command = _credential(plan, name, files)
+    environment = {
+        "HOME": paths["cache"],
+        "PATH": f"{plan['runtime']['path']}/bin:{_SEARCH_PATH}",
+        "VIRTUAL_ENV": plan["runtime"]["path"],
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    return {
+        "template": "glm-serve-venv.service.j2",
+        "user": ENGINE_USER,
+        "supplementary_groups": list(plan["device_groups"]),
+        "device_allow": [f"{device} rw" for device in classes],
+        "environment": systemd_environment(environment),
+        "credential": credential,
+        "environment_secret": files["secret"] if plan["secret"]["kind"] == "env" else None,
+        "mount_points": [systemd_word(path) for path in (paths["hf_home"], paths["cache"], plan["runtime"]["path"])],
+        "writable_directories": [paths["cache"]],
+        "exec": {
+            "start_pre": _prestart(plan, files),
+            "start": _among_nodes(plan, command),
+            "start_post": _ready(plan, files),
+        },
+    }
+
+
+def _credential(plan: Mapping[str, Any], name: str, files: Mapping[str, str]) -> tuple[str | None, list[str]]:
+    """The unit's credential (``name:path``) and the command that reads it where systemd puts it (systemd.exec(5))."""
+    secret, command = plan["secret"], [str(word) for word in plan["command"]]
+    if secret["kind"] == "env":
+        return None, command
+    planned = secret["container_path"]
+    if not any(planned in word for word in command):
+        raise UnitError(f"the command never reads {planned}, so no API key would be asked for")
+    credential = planned.rpartition("/")[2]
+    place = f"/run/credentials/{name}.service/{credential}"
+    return f"{credential}:{files['secret']}", [word.replace(planned, place) for word in command]
+
+
+_RUNTIMES = {"container": _container, "venv": _venv}
+
+
+def _files(plan: Mapping[str, Any], name: str) -> dict[str, str]:
+    config = f"{plan['paths']['config']}/{name.removeprefix('glm-')}"
+    kind, suffixes = plan["secret"]["kind"], _SECRET_SUFFIX[plan["runtime"]["kind"]]
+    if kind not in suffixes:
+        raise UnitError(f"the plan keeps its secret in {kind!r}; known are {' and '.join(suffixes)}")
+    return {
+        "unit": f"/etc/systemd/system/{name}.service",
+        "env": f"{config}.env",
+        "secret": config + suffixes[kind],
+        "guard": GUARD,
+    }
+
+
+def _docker_run(
+    plan: Mapping[str, Any], name: str, files: Mapping[str, str], groups: Mapping[str, Sequence[str]]
+) -> list[str]:
+    # --init: as process 1 SGLang's own SIGKILL is ignored, and a failed start would end with status 0.
+    argv = [DOCKER, "run", "--rm", "--init", "--name", name, "--pull=never", *_network(plan)]
+    argv += ["--ipc=host", "--ulimit", "memlock=-1", "--ulimit", "stack=67108864"]
+    # The client already writes to the journal; a second copy in docker's own files would only fill the disk.
+    argv += ["--log-driver", "none", "--security-opt", "no-new-privileges"]
+    for option in plan["security_options"]:
+        argv += ["--security-opt", option]
+    for device in [*plan["devices"], *plan["device_nodes"]]:
+        argv += ["--device", device]
+    for gid in group_ids(plan, groups):
+        argv += ["--group-add", gid]
+    for mount in plan["mounts"]:
+        argv += ["--mount", _bind(mount["source"], mount["target"], mount["read_only"])]
+    argv += ["--env-file", files["env"]]
+    if plan["node"]["count"] > 1 and not plan["node"]["interface"]:
+        # Without a value: the guard, which finds the interface, has it in its environment.
+        argv += ["--env", "NCCL_SOCKET_IFNAME", "--env", "GLOO_SOCKET_IFNAME"]
+    secret = plan["secret"]
+    if secret["kind"] == "env":
+        argv += ["--env-file", files["secret"]]
+    else:
+        if not any(secret["container_path"] in str(word) for word in plan["command"]):
+            raise UnitError(f"the command never reads {secret['container_path']}, so no API key would be asked for")
+        argv += ["--mount", _bind(files["secret"], secret["container_path"], True)]
+    return [*argv, plan["image"]["reference"], *[str(word) for word in plan["command"]]]
+
+
+def _among_nodes(plan: Mapping[str, Any], command: Sequence[str]) -> list[str]:
+    """The command itself, or under the guard that starts and ends all ranks of a replica together."""
+    node = plan["node"]
+    if node["count"] < 2:
+        return list(command)
+    if not node["head_address"]:
+        raise UnitError("a replica over several hosts needs the first one's address; plan it with its hosts' inventory")
+    argv = [PYTHON, "-I", GUARD, "node", "--rank", str(int(node["rank"])), "--count", str(int(node["count"]))]
+    # Engines count upwards from the plan's port.
+    argv += ["--head", node["head_address"], "--port", str(int(node["port"]) - 1)]
+    argv += ["--stop", str(int(plan["timeouts"]["stop_seconds"]))]
+    argv += [] if node["interface"] else ["--find-interface"]
+    return [*argv, "--", *command]
+
+
+def _network(plan: Mapping[str, Any]) -> list[str]:
+    """The bridge unless the plan needs more: torch's TCPStore, ZMQ and NCCL bind every address they see."""
+    network, listen = plan["runtime"]["network"], plan["listen"]
+    if network == "host":
+        return ["--network", "host"]
+    port = f"{int(listen['port'])}:{int(listen['container_port'])}"
+    return ["--network", network, "--publish", f"{url_host(listen['address'])}:{port}"]
+
+
+def group_ids(plan: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> list[str]:
+    """Numbers of the plan's ``device_groups`` on this host: inside an image the names have other numbers, or none."""
+    missing = [name for name in plan["device_groups"] if not groups.get(name)]
+    if missing:
+        raise UnitError(
+            f"the host has no group {' and no group '.join(missing)}, which should own its GPUs' device files. Next: "
+            "install the driver's udev rules (role gpu_base), or look at ls -l /dev/kfd /dev/dri"
+        )
+    return [str(groups[name][1]) for name in plan["device_groups"]]
+
+
+def _bind(source: str, target: str, read_only: bool) -> str:
+    """A bind mount. ``--mount``, not ``--volume``: a source that is missing is an error and not a new empty folder."""
+    for path in (source, target):
+        if "," in path or '"' in path or not path.startswith("/"):
+            raise UnitError(f"{path!r} cannot be mounted: it must be absolute, without commas and quotes")
+    return f"type=bind,source={source},target={target}" + (",readonly" if read_only else "")
+
+
+def _prestart(plan: Mapping[str, Any], files: Mapping[str, str], more: Sequence[str] = ()) -> list[str]:
+    argv = [PYTHON, "-I", GUARD, "prestart", *more]
+    argv += ["--address", plan["listen"]["address"], "--port", str(int(plan["listen"]["port"]))]
+    if plan["runtime"]["kind"] == "container":
+        for device in plan["devices"]:
+            argv += ["--device", device]
+    for node in _awaited_nodes(plan):
+        argv += ["--node", node]
+    argv += ["--gpus", str(_highest_gpu(plan)), "--wait", str(_DEVICE_WAIT_SECONDS)]
+    for file in _stamped(plan, files):
+        argv += ["--stamp", file]
+    return argv
+
+
+def _stamped(plan: Mapping[str, Any], files: Mapping[str, str]) -> list[str]:
+    """The files a replica is made from: a change in one of them restarts it. On bare metal its packages, too."""
+    packages = [f"{plan['runtime']['path']}/{VENV_MARKER}"] if plan["runtime"]["kind"] == "venv" else []
+    return [files["unit"], files["env"], files["secret"], *packages]
+
+
+def _awaited_nodes(plan: Mapping[str, Any]) -> list[str]:
+    """Device files to wait for. A CDI spec names NVIDIA's; without containers two of the driver's stand in."""
+    if plan["runtime"]["kind"] == "venv" and plan["accelerator"]["vendor"] == "nvidia":
+        return list(_NVIDIA_NODES)
+    return list(plan["device_nodes"])
+
+
+def _highest_gpu(plan: Mapping[str, Any]) -> int:
+    """How many GPUs the host must have for this replica's to be among them."""
+    return 1 + max(int(index) for index in plan["accelerator"]["indices"])
+
+
+def _ready(plan: Mapping[str, Any], files: Mapping[str, str]) -> list[str]:
+    """The proof that the engine serves; none on a host whose endpoint is another's."""
+    if plan["node"]["rank"]:
+        return []
+    wait = int(plan["timeouts"]["start_seconds"]) - _READY_SLACK_SECONDS
+    argv = [PYTHON, "-I", GUARD, "ready", "--address", probe_address(plan["listen"]["address"])]
+    argv += ["--port", str(int(plan["listen"]["port"])), "--model", plan["served_model_name"]]
+    argv += ["--secret", files["secret"], "--wait", str(max(wait, 1))]
+    return argv
+
+
+def snapshot_in(hf_home: str, plan: Mapping[str, Any]) -> str | None:
+    """Where the locked snapshot lies below an HF_HOME; None while the revision is not known."""
+    revision = plan["model"]["revision"]
+    if not revision:
+        return None
+    folder = "models--" + plan["model"]["repository"].replace("/", "--")
+    return f"{hf_home}/hub/{folder}/snapshots/{revision}"
+
+
+def unlocked(plan: Mapping[str, Any]) -> list[str]:
+    """What the lock file has not pinned yet, in words; empty when the plan may be served."""
+    missing = []
+    if plan["runtime"]["kind"] == "container" and not plan_image.locked(plan["image"]):
+        missing.append(f"the digest of image {plan['image']['repository']}:{plan['image']['tag']}")
+    if not plan["model"]["revision"]:
+        missing.append(f"the commit of model {plan['model']['repository']}")
+    return missing
