@@ -1,0 +1,73 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Files that are written whole or not at all.
+
+This module util is PRIVATE to the collection. A reader sees the old content or the new one, never a part of it, and a
+file is never more open than its ``mode``, not even while it is written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+OWNER_ONLY = 0o600
+READABLE = 0o644
+
+
+def write_text(
+    path: Path,
+    text: str,
+    mode: int = OWNER_ONLY,
+    *,
+    durable: bool = False,
+    move: Callable[[str, str], object] = os.replace,
+) -> None:
+    """Replace ``path`` in one step; its folder is made when it is missing, as private as the file.
+
+    ``durable``: the content is on the disk before the name is, so that a power cut leaves no empty file. ``move`` takes
+    the new file and ``path``, both absolute or both relative; a module passes its own ``atomic_move``, which keeps the
+    owner, the security context and the mode of a file that was there. Raises OSError.
+    """
+    with _scratch(path, text, mode, durable) as new:
+        move(new, str(path))
+
+
+def write_json(path: Path, value: Any, mode: int = OWNER_ONLY) -> None:
+    """Replace ``path`` by ``value`` as indented JSON, as ``write_text`` does."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n", mode)
+
+
+def create_text(path: Path, text: str, mode: int = OWNER_ONLY) -> bool:
+    """Make ``path`` in one step unless it is there; False when it was. Of several processes, one is the first."""
+    with _scratch(path, text, mode, durable=False) as new:
+        try:
+            os.link(new, path)
+        except FileExistsError:
+            return False
+    return True
+
+
+@contextlib.contextmanager
+def _scratch(path: Path, text: str, mode: int, durable: bool) -> Iterator[str]:
+    """The name of a file beside ``path`` with the content; removed at the end if it still has that name."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700 if mode == OWNER_ONLY else 0o755)
+    # Made for the owner only, whatever the umask.
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fchmod(stream.fileno(), mode)
+            if durable:
+                os.fsync(stream.fileno())
+        yield name
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            Path(name).unlink()
