@@ -1,0 +1,172 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The one record of what was checked, its one wording, and the one way in for text that others wrote.
+
+This module util is PRIVATE to the collection. Standard library, Python 3.9 or newer. Everything that is expected of a
+host, a plan or an endpoint and everything that was found instead is a ``Finding``; every error is worded here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Literal, Optional, TypedDict
+
+Outcome = Literal["passed", "failed", "not_proven"]
+
+# ECMA-48: CSI (colours, cursor), strings up to their end (OSC: titles, links, the clipboard; DCS, SOS, PM, APC), and
+# the two-character ones. A string that never ends loses its introducer only: what follows may be the error itself.
+_TERMINAL = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
+    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c\n]*(?:\x07|\x1b\\|\x9c)"
+    r"|\x1b[ -/]*[0-~]"
+)
+_NEWLINES = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
+
+
+class _Required(TypedDict):
+    phase: str
+    """Where it was seen: driver, verify, acceptance, plan."""
+    check: str
+    """What was checked, within the phase; the phase itself where that has one check only."""
+    outcome: Outcome
+    """``not_proven``: it could not be checked, or does not apply; ``found`` says why."""
+    expected: str
+    """What had to be there, as a clause that follows "expected"."""
+    found: str
+    """What was there, as a clause that follows "found"."""
+    next: str
+    """What to do about it; empty when it passed."""
+
+
+class Finding(_Required, total=False):
+    """One check: what was expected, what was found, and what to do next. Every text in it is printable."""
+
+    seconds: float
+    """How long the check took."""
+    evidence: list[str]
+    """Lines that show it: of a log, of a command's answer."""
+
+
+def passed(phase: str, check: str, expected: str, found: str, seconds: Optional[float] = None) -> Finding:
+    """A check that was made and passed."""
+    return _finding(phase, check, "passed", expected, found, "", seconds)
+
+
+def failed(
+    phase: str,
+    check: str,
+    expected: str,
+    found: str,
+    next_step: str,
+    seconds: Optional[float] = None,
+    evidence: Sequence[str] = (),
+) -> Finding:
+    """A check that was made and failed."""
+    return _finding(phase, check, "failed", expected, found, next_step, seconds, evidence)
+
+
+def not_proven(
+    phase: str, check: str, expected: str, found: str, next_step: str = "", seconds: Optional[float] = None
+) -> Finding:
+    """A check that could not be made, or does not apply here; ``found`` is the reason."""
+    return _finding(phase, check, "not_proven", expected, found, next_step, seconds)
+
+
+def _finding(
+    phase: str,
+    check: str,
+    outcome: Outcome,
+    expected: str,
+    found: str,
+    next_step: str,
+    seconds: Optional[float] = None,
+    evidence: Sequence[str] = (),
+) -> Finding:
+    made: Finding = {
+        "phase": printable(phase),
+        "check": printable(check),
+        "outcome": outcome,
+        "expected": printable(expected),
+        "found": printable(found),
+        "next": printable(next_step),
+    }
+    if seconds is not None:
+        made["seconds"] = round(seconds, 2)
+    if evidence:
+        made["evidence"] = [printable(line) for line in evidence]
+    return made
+
+
+def counts_against(finding: Finding) -> bool:
+    """Whether this finding alone makes a verdict bad. What is not proven does not: it is reported, and fails nobody."""
+    return finding["outcome"] == "failed"
+
+
+def against(findings: Iterable[Finding]) -> list[Finding]:
+    """Those of the findings that count against what was checked."""
+    return [finding for finding in findings if counts_against(finding)]
+
+
+def verdict_ok(findings: Iterable[Finding]) -> bool:
+    """Whether nothing counts against what was checked."""
+    return not against(findings)
+
+
+def tally(findings: Iterable[Finding]) -> tuple[int, int]:
+    """How many checks passed, and how many were made; what is not proven was not made."""
+    made = [finding for finding in findings if finding["outcome"] != "not_proven"]
+    return sum(finding["outcome"] == "passed" for finding in made), len(made)
+
+
+def unmet(expected: str, found: str, next_step: str = "") -> str:
+    """The wording of every error, without who and where: ``expected …, found …. Next: ….``"""
+    wanted = f"expected {_clause(expected)}, " if expected else ""
+    head = f"{wanted}found {_clause(found)}."
+    return f"{head} Next: {_clause(next_step)}." if next_step.strip() else head
+
+
+def render(finding: Finding, where: str) -> str:
+    """A finding as one line that begins with ``where``."""
+    return f"{where}: {unmet(finding['expected'], finding['found'], finding['next'])}"
+
+
+def describe(findings: Iterable[Finding], host: str) -> str:
+    """Findings as the text of an error: host, phase, expected, found, next; empty when there are none."""
+    return " ".join(render(finding, f"{printable(host)}, {_where(finding)}") for finding in findings)
+
+
+def _where(finding: Finding) -> str:
+    phase, check = finding["phase"], finding["check"]
+    return phase if check == phase else f"{phase}, {check}"
+
+
+def _clause(text: str) -> str:
+    """Foreign text within a sentence of ours: printable, and without a full stop of its own."""
+    return printable(text).strip().removesuffix(".")
+
+
+def printable(text: object, limit: Optional[int] = None, newlines: bool = False) -> str:
+    r"""Text of a cloud, hub, engine or tool that a terminal, a log and a report can show as it is.
+
+    Terminal sequences (colours, titles, links, clipboard) are taken out. Every other control or format character, such
+    as a bell, a backspace or a bidirectional override, is written as its escape (``\x07``, ``\u202e``), and so is a
+    newline unless ``newlines`` keeps it. ``limit`` is the longest result; a longer text ends in an ellipsis.
+    """
+    lines = _NEWLINES.sub("\n", _TERMINAL.sub("", str(text)))
+    shown = "".join(map(_shown_with_newlines if newlines else _shown, lines))
+    return shown if limit is None or len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def _shown(char: str) -> str:
+    if char.isprintable():
+        return char
+    # A tab or a space of another width moves nothing but itself.
+    return (
+        " " if char.isspace() and char not in "\n\x0b\x0c\x1c\x1d\x1e\x1f" else char.encode("unicode_escape").decode()
+    )
+
+
+def _shown_with_newlines(char: str) -> str:
+    return char if char == "\n" else _shown(char)

@@ -1,0 +1,172 @@
+#!/usr/bin/env python3
+"""Make the JSON Schemas under docs/schemas/ from the TypedDicts that the code itself is checked against.
+
+A class's docstring becomes its description, and so does a string that follows a key. ::
+
+    python tools/json_schemas.py             # write every schema
+    python tools/json_schemas.py --check     # exit 1 when a committed one differs
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib
+import inspect
+import json
+import sys
+import textwrap
+import types
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import (
+    Any,
+    Literal,
+    NotRequired,
+    Required,
+    TypeGuard,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "docs" / "schemas"
+COLLECTION = "ansible_collections.glm.fleet.plugins"
+# File, module and type; a type may be a Union of TypedDicts.
+SCHEMAS: dict[str, tuple[str, str]] = {}
+_PRIMITIVES: dict[Any, dict[str, Any]] = {
+    str: {"type": "string"},
+    bool: {"type": "boolean"},
+    int: {"type": "integer"},
+    float: {"type": "number"},
+    type(None): {"type": "null"},
+    Any: {},
+    object: {},
+}
+
+
+class Unsupported(TypeError):
+    """A type that has no JSON Schema here."""
+
+
+def json_schema(wanted: Any, title: str) -> dict[str, Any]:
+    """The schema (2020-12) of a TypedDict, or of a Union of them. Every TypedDict within it is one of ``$defs``.
+
+    Keys that no TypedDict declares are not allowed. Raises Unsupported for a type with no counterpart in JSON.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    top = _of(wanted, found)
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": title}
+    return {**head, **top, "$defs": dict(sorted(found.items()))}
+
+
+def _of(wanted: Any, found: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    if is_typeddict(wanted):
+        name = wanted.__name__
+        if name not in found:
+            found[name] = {}  # A type may hold itself.
+            found[name] = _object(wanted, found)
+        return {"$ref": f"#/$defs/{name}"}
+    if wanted in _PRIMITIVES:
+        return dict(_PRIMITIVES[wanted])
+    origin, args = get_origin(wanted), get_args(wanted)
+    if origin is Literal:
+        return {"const": args[0]} if len(args) == 1 else {"enum": list(args)}
+    if origin in (Union, types.UnionType):
+        return {"anyOf": [_of(arg, found) for arg in args]}
+    if origin in (NotRequired, Required):
+        return _of(args[0], found)
+    if origin is tuple and not (len(args) == 2 and args[1] is Ellipsis):
+        return {
+            "type": "array",
+            "prefixItems": [_of(arg, found) for arg in args],
+            "minItems": len(args),
+            "items": False,
+        }
+    if isinstance(origin, type) and issubclass(origin, Mapping) and args[0] is str:
+        return {"type": "object", "additionalProperties": _of(args[1], found)}
+    if isinstance(origin, type) and issubclass(origin, Sequence):
+        return {"type": "array", "items": _of(args[0], found)}
+    raise Unsupported(f"no JSON Schema for {wanted!r}")
+
+
+def _object(wanted: Any, found: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    hints = get_type_hints(wanted, include_extras=True)
+    texts = _key_texts(wanted)
+    properties = {}
+    for key, hint in hints.items():
+        described = {"description": texts[key]} if key in texts else {}
+        properties[key] = {**_of(hint, found), **described}
+    doc = {"description": _flowing(wanted.__doc__)} if wanted.__doc__ else {}
+    return {
+        "type": "object",
+        **doc,
+        "properties": properties,
+        "required": sorted(key for key, hint in hints.items() if _required(wanted, key, hint)),
+        "additionalProperties": False,
+    }
+
+
+def _required(wanted: Any, key: str, hint: Any) -> bool:
+    # With postponed annotations __required_keys__ knows the class's own "total" only.
+    if get_origin(hint) in (NotRequired, Required):
+        return get_origin(hint) is Required
+    return key in wanted.__required_keys__
+
+
+def _key_texts(wanted: Any) -> dict[str, str]:
+    """The string after each key, of the class and of those of its module that it extends."""
+    texts: dict[str, str] = {}
+    # A TypedDict forgets what it extends.
+    [definition] = ast.parse(textwrap.dedent(inspect.getsource(wanted))).body
+    if not isinstance(definition, ast.ClassDef):
+        return texts
+    for base in definition.bases:
+        named = getattr(inspect.getmodule(wanted), base.id, None) if isinstance(base, ast.Name) else None
+        if is_typeddict(named):
+            texts.update(_key_texts(named))
+    for key, text in zip(definition.body, definition.body[1:]):
+        if isinstance(key, ast.AnnAssign) and isinstance(key.target, ast.Name) and _is_text(text):
+            texts[key.target.id] = _flowing(ast.literal_eval(text.value))
+    return texts
+
+
+def _is_text(node: ast.stmt) -> TypeGuard[ast.Expr]:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _flowing(text: str) -> str:
+    return " ".join(text.split())
+
+
+def render(name: str) -> str:
+    """The text of one schema file."""
+    module, type_name = SCHEMAS[name]
+    wanted = getattr(importlib.import_module(f"{COLLECTION}.{module}"), type_name)
+    return json.dumps(json_schema(wanted, f"glm.fleet {name.partition('.')[0]}"), indent=2, ensure_ascii=False) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the schemas, or compare them. Returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="compare only")
+    differing = []
+    check = parser.parse_args(arguments).check
+    for name in SCHEMAS:
+        path, text = FOLDER / name, render(name)
+        if check:
+            differing += [] if path.is_file() and path.read_text(encoding="utf-8") == text else [name]
+        else:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    if differing:
+        print(f"differs from the code: {', '.join(differing)}. Run python tools/json_schemas.py")
+    return 1 if differing else 0
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT / ".collections"))
+    sys.exit(main())
