@@ -83,6 +83,7 @@ run_stage() {
         check "ruff format" ruff format --check .
         check "mypy: plugin_utils, module_utils, simulator" scripts/mypy.sh
         check "yamllint" scripts/yamllint.sh
+        check "documentation of roles and plugins" scripts/docs_lint.sh
         check "ansible-lint, profile production" ansible-lint --offline --strict -q
         check "ansible-test sanity" scripts/sanity.sh
         check "collection builds and installs; wheel installs" scripts/package_check.sh
