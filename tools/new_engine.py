@@ -23,6 +23,7 @@ from typing import Optional
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / ".collections")]
 
+from ansible_collections.glm.fleet.plugins.module_utils import versions
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags
 from simulator.engines import parser_loader
@@ -50,13 +51,13 @@ def used_flags(known: catalog.Catalog, engine: str, version: str) -> dict[str, s
     note((value for value in vars(entry.options).values() if value), "engines.yml options")
     note(iter([*entry.multi_node.args, *entry.multi_node.worker]), "engines.yml multi_node")
     for layer in known.layers:
-        if layer.engine == engine and catalog.in_range(version, layer.since, layer.below):
+        if layer.engine == engine and versions.in_range(version, layer.since, layer.below):
             note(iter(layer.args), "recipes.yml layers")
     for recipe in known.recipes:
-        if recipe.engine == engine and catalog.in_range(version, recipe.since, recipe.below):
+        if recipe.engine == engine and versions.in_range(version, recipe.since, recipe.below):
             note(iter(recipe.args), f"recipes.yml {recipe.models[0]} {recipe.precisions[0]} {recipe.profiles[0]}")
     for issue in known.known_issues:
-        if issue.engine == engine and catalog.in_range(version, issue.since, issue.below):
+        if issue.engine == engine and versions.in_range(version, issue.since, issue.below):
             named = [*(issue.arguments or {}), *(issue.apply.args if issue.apply else {})]
             note(iter(named), f"known issue {issue.id}")
     return found
@@ -124,7 +125,7 @@ def image_tags(engine: str, version: str) -> dict[str, str]:
     if engine != "vllm":
         return {}
     plain, other = "cu130", "cu129"
-    if catalog.version_key(version) < catalog.version_key("0.20.0"):
+    if versions.order(version) < versions.order("0.20.0"):
         plain, other = other, plain
     return {plain: f"v{version}", other: f"v{version}-{other}"}
 
@@ -134,10 +135,10 @@ def with_version(known: catalog.Catalog, engine: str, version: str) -> catalog.C
     entry = known.engines[engine]
     if version in entry.versions:
         return known
-    newest = max(entry.versions, key=catalog.version_key)
+    newest = max(entry.versions, key=versions.order)
     images = {variant: catalog.Image(tag) for variant, tag in image_tags(engine, version).items()}
-    versions = {**entry.versions, version: dataclasses.replace(entry.versions[newest], images=images)}
-    return dataclasses.replace(known, engines={**known.engines, engine: dataclasses.replace(entry, versions=versions)})
+    releases = {**entry.versions, version: dataclasses.replace(entry.versions[newest], images=images)}
+    return dataclasses.replace(known, engines={**known.engines, engine: dataclasses.replace(entry, versions=releases)})
 
 
 def try_lines(known: catalog.Catalog, engine: str, version: str, python: Path) -> tuple[int, dict[str, str]]:
@@ -172,11 +173,11 @@ def main(words: Optional[list[str]] = None) -> int:
     known = catalog.load()
     if engine not in known.engines or not version:
         parser.error(f"expected <engine>:<version> with an engine of {', '.join(known.engines)}")
-    key = catalog.version_key(version)
-    older = [name for name in known.engines[engine].versions if catalog.version_key(name) < key]
+    key = versions.order(version)
+    older = [name for name in known.engines[engine].versions if versions.order(name) < key]
     if not older and not asked.against:
         parser.error(f"no older {engine} is known to compare {version} with; name one with --against")
-    against = asked.against or max(older, key=catalog.version_key)
+    against = asked.against or max(older, key=versions.order)
     python = parser_loader.ensure_python()
     path = FLAGS / f"{engine}-{version}.json"
     path.write_text(render(engine, version, python), encoding="utf-8")

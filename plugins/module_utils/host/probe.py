@@ -14,8 +14,9 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
+from ansible_collections.glm.fleet.plugins.module_utils import versions
 from ansible_collections.glm.fleet.plugins.module_utils.host import runtime
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run
 from ansible_collections.glm.fleet.plugins.module_utils.host.gpu import read_cdi
@@ -144,19 +145,9 @@ def judge(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
             + (f"; it needs {expected['min_transformers']} or newer" if expected["min_transformers"] else "")
             + "; choose a newer glm_engine_version"
         )
-    elif expected["min_transformers"] and older(found["transformers"], expected["min_transformers"]):
+    elif expected["min_transformers"] and versions.older(found["transformers"] or "", expected["min_transformers"]):
         problems.append(
             f"expected transformers {expected['min_transformers']} or newer in the image, "
             f"found {found['transformers']}; choose a newer glm_engine_version"
         )
     return problems
-
-
-def older(version: Optional[str], minimum: str) -> bool:
-    """Whether ``version`` is below ``minimum``, by their numbers; suffixes such as .dev0 do not count."""
-    return _numbers(version or "0") < _numbers(minimum)
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    match = re.match(r"\d+(?:\.\d+)*", version)
-    return tuple(int(part) for part in match.group().split(".")) if match else (0,)

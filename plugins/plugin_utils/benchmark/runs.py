@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Optional
 
+from ansible_collections.glm.fleet.plugins.module_utils import versions
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as cat
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import unit
 
@@ -279,7 +280,7 @@ def client_plan(known: cat.Catalog, plan: Mapping[str, Any], own: Mapping[str, A
 
 def _default_image(known: cat.Catalog, plan: Mapping[str, Any]) -> dict[str, str]:
     engine, vendor = known.engines["vllm"], plan["accelerator"]["vendor"]
-    newest_first = sorted(engine.versions, key=cat.version_key, reverse=True)
+    newest_first = sorted(engine.versions, key=versions.order, reverse=True)
     for version in [engine.default_version, *newest_first]:
         for variant, image in engine.versions[version].images.items():
             if known.variants[variant].vendor == vendor:

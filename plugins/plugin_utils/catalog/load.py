@@ -14,7 +14,6 @@ import dataclasses
 import datetime
 import difflib
 import functools
-import re
 import types
 import typing
 from collections.abc import Mapping
@@ -28,7 +27,6 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import memory
 
 ROOT = Path(__file__).resolve().parents[3] / "catalog"
 
-Version = tuple[int, ...]
 T = TypeVar("T")
 
 
@@ -566,23 +564,6 @@ class Catalog:
     managed: list[ManagedPrice]
     workloads: dict[str, Workload]
     published: list[Published]
-
-
-def version_key(text: str) -> Version:
-    """Order versions: 0.5.10 < 0.5.10.post1 < 0.5.11, 580.65.06 < 580.82.07."""
-    release, post = re.match(r"v?([0-9.]*)(.*)", text).groups()  # type: ignore[union-attr]
-    numbers = [int(part) for part in release.split(".") if part]
-    numbers += [0] * (4 - len(numbers))
-    found = re.search(r"\d+", post)
-    # A pre-release (rc, dev) comes before its release, a post-release after it.
-    rank = 0 if not post else (1 if "post" in post else -1)
-    return (*numbers, rank, int(found.group()) if found else 0)
-
-
-def in_range(version: str, since: Optional[str], below: Optional[str]) -> bool:
-    """Whether ``since`` <= version < ``below``; an absent bound does not bind."""
-    key = version_key(version)
-    return (since is None or version_key(since) <= key) and (below is None or key < version_key(below))
 
 
 def nearest(word: str, known: typing.Iterable[str], count: int = 3, cutoff: float = 0.5) -> list[str]:

@@ -16,9 +16,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Optional
 
+from ansible_collections.glm.fleet.plugins.module_utils import versions
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import platforms
-from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.load import CatalogError, version_key
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.load import CatalogError
 
 DRIVER_PACKAGE = "amdgpu-dkms"
 # 6.4.3 is 60403, 30.30.4 is 30300400.
@@ -54,16 +55,16 @@ class Matrix:
 
     def driver(self, release: str) -> Optional[Driver]:
         """The series that a release belongs to, or None."""
-        return next((row for row in self.drivers if row.release == series(release)), None)
+        return next((row for row in self.drivers if row.release == versions.series(release)), None)
 
     def newest_before(self, module: str) -> Optional[Driver]:
         """The newest series whose module is not newer than ``module``, or None: what a module is at least."""
-        fits = [row for row in self.drivers if row.module and version_key(row.module) <= version_key(module)]
+        fits = [row for row in self.drivers if row.module and versions.order(row.module) <= versions.order(module)]
         return fits[-1] if fits else None
 
     def oldest_for(self, rocm: str, gpu: str) -> Optional[Driver]:
         """The oldest driver that AMD lists with the series of a ROCm and that knows the board, or None."""
-        return next((row for row in self.drivers if series(rocm) in row.rocm and gpu in row.gpus), None)
+        return next((row for row in self.drivers if versions.series(rocm) in row.rocm and gpu in row.gpus), None)
 
 
 @lru_cache(maxsize=4)
@@ -71,12 +72,12 @@ def load(root: Path = catalog.ROOT) -> Matrix:
     """Read and check the table. Raises CatalogError."""
     matrix = catalog.record(Matrix, root / "rocm.yml")
     boards = {row.name for row in platforms.load(root) if row.vendor == "amd"}
-    keys = [version_key(row.release) for row in matrix.drivers]
+    keys = [versions.order(row.release) for row in matrix.drivers]
     if keys != sorted(set(keys)):
         raise CatalogError("catalog/rocm.yml: drivers: expected each series once, the oldest first")
     for row in matrix.drivers:
         where = f"catalog/rocm.yml: drivers.{row.release}"
-        if series(row.newest) != row.release:
+        if versions.series(row.newest) != row.release:
             raise CatalogError(f"{where}: newest is {row.newest}, which is of another series")
         unknown = {*row.gpus, *(gpu for listed in row.distributions.values() for gpu in listed.gpus)} - boards
         if unknown:
@@ -85,11 +86,6 @@ def load(root: Path = catalog.ROOT) -> Matrix:
         if nowhere:
             raise CatalogError(f"{where}: {', '.join(sorted(nowhere))} has no suite")
     return matrix
-
-
-def series(release: str) -> str:
-    """``7.2.4`` and ``7.2`` are of the series ``7.2``."""
-    return ".".join(release.split(".")[:2])
 
 
 def folder(release: str) -> str:
@@ -120,7 +116,7 @@ def too_old(facts: Mapping[str, Any], rocm: Optional[str], gpu: str) -> Optional
     if running is None:
         # Older than every module whose version is known; of the series without one nothing can be said.
         return (oldest.release, f"amdgpu {module}") if oldest.module else None
-    if version_key(running.release) >= version_key(oldest.release):
+    if versions.order(running.release) >= versions.order(oldest.release):
         return None
     return oldest.release, f"{running.release} (amdgpu {module})"
 
@@ -139,7 +135,7 @@ def unlisted(gpu: str, release: str, rocm: str, distribution: str, kernel: Optio
     if gpu not in row.gpus:
         first = next(driver.release for driver in matrix.drivers if gpu in driver.gpus)
         found.append(f"expected driver {first} or newer, the first that knows {gpu}, found {release}")
-    if series(rocm) not in row.rocm:
+    if versions.series(rocm) not in row.rocm:
         found.append(f"expected a ROCm that AMD lists with driver {release} ({', '.join(row.rocm)}), found {rocm}")
     listed = row.distributions.get(distribution)
     if listed is None or (listed.gpus and gpu not in listed.gpus):
@@ -149,7 +145,7 @@ def unlisted(gpu: str, release: str, rocm: str, distribution: str, kernel: Optio
             f"expected a distribution that AMD lists for {gpu} with driver {release} ({', '.join(there) or 'none'}), "
             f"found {distribution}",
         ]
-    if kernel and series(kernel.partition("-")[0].partition("+")[0]) not in listed.kernels:
+    if kernel and versions.series(kernel.partition("-")[0].partition("+")[0]) not in listed.kernels:
         found.append(
             f"expected a kernel that AMD lists for driver {release} on {distribution} ({', '.join(listed.kernels)}), "
             f"found {kernel}"

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypedDict
 
+from ansible_collections.glm.fleet.plugins.module_utils import versions
 from ansible_collections.glm.fleet.plugins.module_utils.host import runtime
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import platforms
 from ansible_collections.glm.fleet.plugins.plugin_utils.host import checks as host_checks
@@ -172,11 +173,11 @@ def _fabric_manager(gathered: Gathered, _plan: Mapping[str, Any]) -> Check:
     state = gathered["health"]["units"].get("nvidia-fabricmanager", "absent")
     driver, switches = gathered["facts"]["driver"]["version"], _switches(gathered["facts"])
     packages = gathered["health"]["packages"]
-    versions = [entry["version"] for name, entry in packages.items() if name.startswith("nvidia-fabricmanager")]
-    installed = versions[0] if versions else None
-    if installed and driver and upstream(installed) != driver:
+    there = [entry["version"] for name, entry in packages.items() if name.startswith("nvidia-fabricmanager")]
+    installed = there[0] if there else None
+    if installed and driver and versions.upstream(installed) != driver:
         return _check(
-            "fabric manager", False, f"exactly the driver's version, {driver}", upstream(installed),
+            "fabric manager", False, f"exactly the driver's version, {driver}", versions.upstream(installed),
             f"install nvidia-fabricmanager {driver} (role glm.fleet.nvidia)",
         )  # fmt: skip
     if switches and state != "active":
@@ -227,14 +228,14 @@ def _pinned(gathered: Gathered, _plan: Mapping[str, Any]) -> Check:
         for name, entry in packages.items()
         if name.startswith(("libnvidia-compute", "nvidia-open", "cuda-drivers"))
     }
-    versions = {upstream(entry["version"]) for entry in drivers.values()}
+    found = {versions.upstream(entry["version"]) for entry in drivers.values()}
     driver = gathered["facts"]["driver"]["version"]
-    if driver and versions and driver not in versions:
+    if driver and found and driver not in found:
         return _check(
-            "driver packages", False, f"packages of the loaded driver, {driver}", ", ".join(sorted(versions)),
+            "driver packages", False, f"packages of the loaded driver, {driver}", ", ".join(sorted(found)),
             "reboot: the packages were upgraded under the loaded module",
         )  # fmt: skip
-    return _check("driver packages", True if versions else None, "", ", ".join(sorted(versions)) or "not from packages")
+    return _check("driver packages", True if found else None, "", ", ".join(sorted(found)) or "not from packages")
 
 
 def _peer_transfers(gathered: Gathered, _plan: Mapping[str, Any]) -> Check:
@@ -271,7 +272,7 @@ def _rdma(gathered: Gathered, _plan: Mapping[str, Any]) -> Check:
 def _dcgm(gathered: Gathered, _plan: Mapping[str, Any]) -> Check:
     """Exporter and host engine speak one protocol per major version; DCGM 3 does not know drivers from 590 on."""
     packages = gathered["health"]["packages"]
-    names = {name: upstream(entry["version"]) for name, entry in packages.items() if name.startswith(_DCGM)}
+    names = {name: versions.upstream(entry["version"]) for name, entry in packages.items() if name.startswith(_DCGM)}
     driver = gathered["facts"]["driver"]["version"] or "0"
     if not names:
         return _check("DCGM", None, "", "not installed")
@@ -327,11 +328,6 @@ def _measurements(measured: Mapping[str, Any], floors: Mapping[str, float]) -> l
         else:
             checks.append(_check(label, value >= floor, expected, f"{value:,.0f} MB/s", remedy))
     return checks
-
-
-def upstream(version: str) -> str:
-    """A Debian version without its epoch and revision: ``1:580.105.08-1ubuntu1`` is ``580.105.08``."""
-    return version.rpartition(":")[2].partition("-")[0]
 
 
 def _check(check: str, ok: bool | None, expected: str, found: str, remedy: str = "") -> Check:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, TypedDict
 
+from ansible_collections.glm.fleet.plugins.module_utils import versions
 from ansible_collections.glm.fleet.plugins.module_utils.host.docker import MINIMUM_MAJOR
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import platforms
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import rocm as rocm_matrix
@@ -102,7 +103,7 @@ def _driver_age(facts: Mapping[str, Any], plan: Mapping[str, Any]) -> list[Findi
         return _amd_driver_age(facts, plan)
     minimum = (plan.get("image") or {}).get("min_driver")
     version = (facts.get("driver") or {}).get("version")
-    if not minimum or not version or _numbers(version) >= _numbers(minimum):
+    if not minimum or not version or not versions.older(version, minimum):
         return []
     image = plan["image"]
     return [
@@ -297,10 +298,6 @@ def is_kind(reported: str, wanted: str) -> bool:
 
 def _words(text: str) -> list[str]:
     return [word for word in re.split(r"[^a-z0-9]+", text.lower()) if word]
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", version))
 
 
 def _finding(phase: str, expected: str, found: str, next_step: str) -> Finding:

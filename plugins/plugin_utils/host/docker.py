@@ -10,9 +10,10 @@ Sources: docs.docker.com/engine/install/ubuntu and /debian (packages, apt source
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, TypedDict
+
+from ansible_collections.glm.fleet.plugins.module_utils import versions
 
 _ENGINES = {"docker-ce": "docker_ce", "docker.io": "distribution"}
 CE_PACKAGES = ("docker-ce", "docker-ce-cli", "containerd.io", "docker-buildx-plugin")
@@ -83,14 +84,8 @@ def _differs(installed: Mapping[str, Any], there: str, source: str, version: str
     if not replace or there == "other":
         return False
     engine = next(name for name, kind in _ENGINES.items() if kind == there)
-    return there != source or not is_version(str(installed[engine]["version"]), version)
-
-
-def is_version(packaged: str, wanted: str) -> bool:
-    """Whether a package's version (5:28.5.1-1~debian.13~trixie, 26.1.5+dfsg1-9+b9) is the wanted one, or begins with
-    it at a full stop."""
-    upstream = re.split(r"[-+~]", packaged.rpartition(":")[2])[0]
-    return not wanted or upstream == wanted or upstream.startswith(f"{wanted}.")
+    found = versions.released(str(installed[engine]["version"]))
+    return there != source or bool(version and not versions.is_release(found, version))
 
 
 def _adopted(installed: Mapping[str, Any], there: str, *, hold: bool) -> Work:

@@ -12,10 +12,10 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ansible_collections.glm.fleet.plugins.module_utils import versions
 from ansible_collections.glm.fleet.plugins.module_utils.host.facts import FABRIC_MODULES
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import platforms
 from ansible_collections.glm.fleet.plugins.plugin_utils.host import driver as host_driver
-from ansible_collections.glm.fleet.plugins.plugin_utils.host.acceptance import upstream
 
 # Packages as gpu_facts has them: by name, with version and held.
 Packages = Mapping[str, Mapping[str, Any]]
@@ -70,7 +70,7 @@ def work(facts: Mapping[str, Any], wanted: Mapping[str, Any], host: str) -> Work
     installed: Packages = facts["drivers"]["packages"]
     running = facts["driver"]["version"]
     target = str(wanted["version"] or wanted["branch"])
-    adopt = bool(running) and not (wanted["change_driver"] and not _is(running, target))
+    adopt = bool(running) and not (wanted["change_driver"] and not versions.is_release(running, target))
     driver = str(running if adopt else target)
     flavour = "open" if wanted["modules"] == "auto" else str(wanted["modules"])
     problems = _problems(facts, wanted, platform, driver, adopt=adopt, modules=flavour)
@@ -117,10 +117,6 @@ def _nothing(problem: str) -> Work:
     }  # fmt: skip
 
 
-def _is(running: str, target: str) -> bool:
-    return running == target or running.startswith(f"{target}.")
-
-
 def _branch(driver: str) -> int:
     return int(driver.partition(".")[0])
 
@@ -161,7 +157,7 @@ def _problems(
 def _too_old_for_image(driver: str, wanted: Mapping[str, Any], *, adopt: bool) -> list[str]:
     """``driver``: a version, or a branch, whose newest version is installed."""
     minimum = str(wanted["image_driver"])
-    oldest, found = _numbers(minimum), _numbers(driver)
+    oldest, found = versions.numbers(minimum), versions.numbers(driver)
     if found >= oldest[: len(found)]:
         return []
     remedy = "set nvidia_change_driver" if adopt else "set nvidia_driver_branch or nvidia_driver_version"
@@ -169,10 +165,6 @@ def _too_old_for_image(driver: str, wanted: Mapping[str, Any], *, adopt: bool) -
         f"expected driver {minimum} or newer, which CUDA {wanted['image_cuda']} of the image needs, found {driver}"
         f"{' running' if adopt else ''}. Next: {remedy}, or choose an image for an older CUDA (glm_image_variant)"
     ]
-
-
-def _numbers(version: str) -> list[int]:
-    return [int(part) for part in re.findall(r"\d+", version)]
 
 
 def _change_problems(
@@ -204,7 +196,11 @@ def _fabric_packages(fabric: str, driver: str, installed: Packages) -> list[str]
 def _named(name: str, driver: str, installed: Packages) -> str:
     """The package as this host calls it: images also have the distribution's, with the branch in the name."""
     branch = _branch(driver)
-    there = [choice for choice in _family(name, installed) if _is(upstream(installed[choice]["version"]), str(branch))]
+    there = [
+        choice
+        for choice in _family(name, installed)
+        if versions.is_release(versions.upstream(installed[choice]["version"]), str(branch))
+    ]
     return there[0] if there else name if branch >= _UNBRANCHED else f"{name}-{branch}"
 
 
@@ -219,7 +215,7 @@ def _exact(installed: Packages) -> list[str]:
 
 def _misfits(installed: Packages, driver: str) -> list[str]:
     """What the driver refuses because it is of another version."""
-    wrong = {name: upstream(installed[name]["version"]) for name in _exact(installed)}
+    wrong = {name: versions.upstream(installed[name]["version"]) for name in _exact(installed)}
     wrong = {name: version for name, version in wrong.items() if version != driver}
     if not wrong:
         return []
@@ -256,13 +252,15 @@ def _other_versions(packages: list[str], installed: Packages, driver: str) -> li
     return [
         name
         for name in packages
-        if name in installed and name != "nvlsm" and not _is(upstream(installed[name]["version"]), driver)
+        if name in installed
+        and name != "nvlsm"
+        and not versions.is_release(versions.upstream(installed[name]["version"]), driver)
     ]
 
 
 def _outdated_toolkit(toolkit: list[str], installed: Packages, version: str) -> list[str]:
     """The installed packages of the toolkit when they have to move. All four go together."""
-    kinds = {upstream(installed[name]["version"]) if name in installed else None for name in toolkit}
+    kinds = {versions.upstream(installed[name]["version"]) if name in installed else None for name in toolkit}
     if len(kinds) < 2 and (not version or kinds <= {version, None}):
         return []
     return [name for name in toolkit if name in installed]
@@ -302,13 +300,15 @@ def unproven(facts: Mapping[str, Any], done: Mapping[str, Any], host: str) -> li
 
 def _toolkit_problems(installed: Packages, done: Mapping[str, Any]) -> list[str]:
     """Its four packages need each other in one version."""
-    versions = {
-        name: upstream(installed[name]["version"]) for name in TOOLKIT if name in installed and name in done["packages"]
+    there = {
+        name: versions.upstream(installed[name]["version"])
+        for name in TOOLKIT
+        if name in installed and name in done["packages"]
     }
-    kinds, wanted = {*versions.values()}, done["toolkit"]
+    kinds, wanted = {*there.values()}, done["toolkit"]
     if len(kinds) < 2 and (not wanted or kinds <= {wanted}):
         return []
-    found = ", ".join(f"{name} {version}" for name, version in versions.items())
+    found = ", ".join(f"{name} {version}" for name, version in there.items())
     return [
         f"expected the container toolkit's packages in one version{', ' + wanted if wanted else ''}, found {found}. "
         f"Next: apt-cache policy {TOOLKIT[0]} on the host shows which versions its sources have"

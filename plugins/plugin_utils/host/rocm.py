@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Optional
 
+from ansible_collections.glm.fleet.plugins.module_utils import versions
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import platforms
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import rocm as rocm_matrix
 from ansible_collections.glm.fleet.plugins.plugin_utils.host import driver as host_driver
@@ -146,7 +147,7 @@ def _is(running: Optional[str], target: str) -> bool:
     return bool(running) and (
         rocm_matrix.folder(str(running)) == rocm_matrix.folder(target)
         if named
-        else rocm_matrix.series(str(running)) == target
+        else versions.series(str(running)) == target
     )
 
 

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn, Optional
 
+from ansible_collections.glm.fleet.plugins.module_utils import versions
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as cat
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import model_config, recipes
 
@@ -165,7 +166,7 @@ class Choice:
         if not self.intent.engine_version:
             return self._default_version()
         version = self.intent.engine_version
-        if cat.version_key(version) < cat.version_key(wants.min_version):
+        if versions.order(version) < versions.order(wants.min_version):
             because = f" ({wants.too_old})" if wants.too_old else ""
             raise PlanError(
                 f"{engine.name} {version} cannot serve {self.model.name}: it needs {engine.name} {wants.min_version} "
@@ -173,7 +174,7 @@ class Choice:
             )
         if version in engine.versions:
             return version
-        order = sorted(engine.versions, key=cat.version_key)
+        order = sorted(engine.versions, key=versions.order)
         raise PlanError(
             f"unknown {engine.name} version {version!r}; the catalogue has no flag table of it. Next: set "
             f"glm_engine_version to one of {', '.join(order)}."
@@ -182,23 +183,23 @@ class Choice:
     def _default_version(self) -> str:
         """The engine's default, else what the model recommends, else the newest that can be had for the accelerator."""
         engine, wants = self.engine, self.model.engines[self.engine.name]
-        lowest = max(cat.version_key(wants.min_version), self._recipe_since())
-        oldest = sorted(engine.versions, key=cat.version_key)
+        lowest = max(versions.order(wants.min_version), self._recipe_since())
+        oldest = sorted(engine.versions, key=versions.order)
         usual = [engine.default_version, wants.recommended]
         # A recipe that begins at a release was tried with that one rather than with the newest.
         for version in (*usual, *(oldest if self._recipe_since() else oldest[::-1])):
-            if cat.version_key(version) >= lowest and self.obtainable(version):
+            if versions.order(version) >= lowest and self.obtainable(version):
                 return version
         return engine.default_version
 
-    def _recipe_since(self) -> cat.Version:
+    def _recipe_since(self) -> tuple[int, ...]:
         """From which release on this cell's published recipe holds; empty when there is none or it always does."""
         starts = [
             recipe.since
             for recipe in self.known.recipes
             if recipe.since and recipes.covers(recipe, self.cell_of(self.engine.default_version))
         ]
-        return min((cat.version_key(since) for since in starts), default=())
+        return min((versions.order(since) for since in starts), default=())
 
 
 def check(choice: Choice) -> None:

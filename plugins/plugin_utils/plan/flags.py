@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
+from ansible_collections.glm.fleet.plugins.module_utils import versions
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 
 
@@ -87,11 +88,11 @@ class Table:
         return f"{text}; {hint}"
 
     def _elsewhere(self, flag: str) -> str:
-        versions = [path.stem.removeprefix(f"{self.engine}-") for path in self.root.glob(f"{self.engine}-*.json")]
-        versions.sort(key=catalog.version_key)
+        known = [path.stem.removeprefix(f"{self.engine}-") for path in self.root.glob(f"{self.engine}-*.json")]
+        known.sort(key=versions.order)
         runs: list[list[str]] = []
         ended = True
-        for version in versions:
+        for version in known:
             if flag not in load(self.engine, version, self.root).options:
                 ended = True
                 continue

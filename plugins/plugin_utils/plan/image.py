@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Optional
 
-from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as cat
+from ansible_collections.glm.fleet.plugins.module_utils import versions
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import lockfile
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Choice
 
@@ -74,8 +74,8 @@ def locked(image: Mapping[str, Any]) -> bool:
 
 def _refuse_unknown(choice: Choice) -> None:
     engine, wants = choice.engine, choice.model.engines[choice.engine.name]
-    lowest = cat.version_key(wants.min_version)
-    usable = [version for version in engine.versions if cat.version_key(version) >= lowest and choice.images(version)]
+    lowest = versions.order(wants.min_version)
+    usable = [version for version in engine.versions if versions.order(version) >= lowest and choice.images(version)]
     if not usable:
         choice.refuse(f"no published image of {engine.name} for {choice.accelerator.name} is known")
     best = wants.recommended if wants.recommended in usable else usable[-1]
@@ -91,10 +91,10 @@ def newer_packages(choice: Choice) -> list[str]:
     Raises PlanError when nothing is known that helps.
     """
     below = choice.engine.versions[choice.version].transformers.below
-    if below is None or cat.version_key(below) > cat.version_key(choice.model.min_transformers):
+    if below is None or versions.order(below) > versions.order(choice.model.min_transformers):
         return []
     fix = choice.engine.transformers_fix
-    if fix is None or cat.version_key(fix) < cat.version_key(choice.model.min_transformers):
+    if fix is None or versions.order(fix) < versions.order(choice.model.min_transformers):
         choice.refuse(
             f"it holds transformers older than {below}, but {choice.model.name} needs "
             f"{choice.model.min_transformers} or newer",
@@ -115,20 +115,20 @@ def _min_driver(choice: Choice, variant: str) -> Optional[str]:
     """The newer of what the image and the accelerator need; None when neither is published."""
     needs = [choice.known.variants[variant].min_driver, choice.accelerator.min_driver]
     known = [driver for driver in needs if driver is not None]
-    return max(known, key=cat.version_key) if known else None
+    return max(known, key=versions.order) if known else None
 
 
 def _check_driver(choice: Choice, variant: str, drivers: Mapping[str, Optional[str]]) -> None:
     driver, needed = choice.intent.driver_version, drivers[variant]
-    if driver is None or needed is None or cat.version_key(driver) >= cat.version_key(needed):
+    if driver is None or needed is None or versions.order(driver) >= versions.order(needed):
         return
     older = [
-        name for name, needs in drivers.items() if needs is None or cat.version_key(driver) >= cat.version_key(needs)
+        name for name, needs in drivers.items() if needs is None or versions.order(driver) >= versions.order(needs)
     ]
     version = choice.known.variants[variant].version
     remedy = (
         f"set glm_image_variant to {older[0]} (CUDA {choice.known.variants[older[0]].version}), or upgrade the driver"
         if older
-        else f"upgrade the driver to {min((d for d in drivers.values() if d), key=cat.version_key)} or newer"
+        else f"upgrade the driver to {min((d for d in drivers.values() if d), key=versions.order)} or newer"
     )
     choice.refuse(f"the host has driver {driver}, the image's CUDA {version} needs {needed} or newer", remedy)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Optional
 
+from ansible_collections.glm.fleet.plugins.module_utils import versions
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as cat
 
 ANY = "*"
@@ -36,7 +37,7 @@ def find(
     def applies(issue: cat.KnownIssue) -> bool:
         return (
             issue.engine in (None, engine)
-            and (not (issue.since or issue.below) or cat.in_range(version, issue.since, issue.below))
+            and (not (issue.since or issue.below) or versions.in_range(version, issue.since, issue.below))
             and _selected((issue.models, model.name), (issue.model_types, model.model_type))
             and _selected((issue.precisions, precision))
             and _selected((issue.accelerators, accelerator.name), (issue.architectures, accelerator.architecture))

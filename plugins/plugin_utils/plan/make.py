@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
+from ansible_collections.glm.fleet.plugins.module_utils import versions
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as cat
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import memory
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import choice as plan_choice
@@ -263,7 +264,7 @@ def _worked_out(
     env = {
         name: entry.value
         for name, entry in {**choice.engine.env, **composed.env}.items()
-        if cat.in_range(choice.version, entry.since, entry.below)
+        if versions.in_range(choice.version, entry.since, entry.below)
     }
     divided = plan_fit.parallel(choice, table, arguments)
     told = list({issue.id: issue for issue in (*expected, *met) if issue.status != "broken"}.values())

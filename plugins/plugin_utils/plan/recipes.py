@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional, Union
 
+from ansible_collections.glm.fleet.plugins.module_utils import versions
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as cat
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import memory
 
@@ -76,7 +77,7 @@ def covers(recipe: cat.Recipe, cell: Cell) -> bool:
 def published(known: cat.Catalog, cell: Cell) -> Optional[cat.Recipe]:
     """The published recipe for exactly this cell, or None."""
     for recipe in known.recipes:
-        if covers(recipe, cell) and cat.in_range(cell.version, recipe.since, recipe.below):
+        if covers(recipe, cell) and versions.in_range(cell.version, recipe.since, recipe.below):
             return recipe
     return None
 
@@ -190,7 +191,7 @@ def _matches(layer: cat.Layer, cell: Cell) -> bool:
     )
     return (
         layer.engine == cell.engine
-        and cat.in_range(cell.version, layer.since, layer.below)
+        and versions.in_range(cell.version, layer.since, layer.below)
         and layer.mtp in (None, cell.checkpoint.mtp)
         and layer.multi_node in (None, cell.nodes > 1)
         and all(wanted is None or value in wanted for wanted, value in selectors)

@@ -94,11 +94,6 @@ def test_another_version_is_another_docker(version: str, replaced: bool) -> None
     assert work(facts(CE, held=True), source="docker_ce", version=version, replace=True)["replace"] is replaced
 
 
-def test_versions_as_packages_write_them() -> None:
-    assert docker.is_version("26.1.5+dfsg1-9+b9", "26.1.5") and docker.is_version("28.2.2-0ubuntu1~24.04.1", "28")
-    assert not docker.is_version("28.5.10-1", "28.5.1")
-
-
 def test_an_unknown_release_is_refused_by_name() -> None:
     found = facts()
     found["distribution"] = {"id": "debian", "version": "11"}

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.glm.fleet.plugins.module_utils import versions
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags, issues
 
@@ -146,18 +147,18 @@ def test_arguments_that_issues_name_exist_in_the_engines() -> None:
         if not names:
             continue
         assert issue.engine, f"{issue.id}: arguments belong to an engine"
-        versions = [
+        touched = [
             version
             for version in KNOWN.engines[issue.engine].versions
-            if catalog.in_range(version, issue.since, issue.below)
+            if versions.in_range(version, issue.since, issue.below)
         ]
-        assert versions, issue.id
-        for version in versions:
+        assert touched, issue.id
+        for version in touched:
             table = flags.load(issue.engine, version)
             lacking = [name for name in names if "--" + name.split(".")[0] not in table.options]
             # An argument that a release does not have yet cannot be given to it.
             assert lacking == [] or issue.status == "workaround", (issue.id, version, lacking)
-        newest = flags.load(issue.engine, max(versions, key=catalog.version_key))
+        newest = flags.load(issue.engine, max(touched, key=versions.order))
         assert [name for name in names if "--" + name.split(".")[0] not in newest.options] == [], issue.id
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.glm.fleet.plugins.module_utils import versions
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
@@ -105,9 +106,9 @@ def test_a_published_recipe_is_planned(index: int, recipe: dict[str, Any], gpu: 
         assert same != bool(reason), (name, wanted.get(name), planned.get(name), reason)
     assert made["model"]["repository"] == recipe["repository"]
     for name, value in recipe["env"].items():
-        known = catalog.in_range(version, None, "0.33.0") if name == "VLLM_USE_FLASHINFER_MOE_FP4" else True
+        known = versions.in_range(version, None, "0.33.0") if name == "VLLM_USE_FLASHINFER_MOE_FP4" else True
         if name == "SGLANG_ENABLE_SPEC_V2":
-            known = catalog.in_range(version, None, "0.5.11")
+            known = versions.in_range(version, None, "0.5.11")
         assert made["env"].get(name) == (value if known else None)
     expected = "derived" if gpu in LARGER else "published"
     assert made["recipe"]["basis"] == expected

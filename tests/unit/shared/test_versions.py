@@ -34,7 +34,7 @@ def test_ranges_include_their_start_and_not_their_end() -> None:
     assert versions.in_range("0.24.0", "0.24.0", "0.25.0")
     assert not versions.in_range("0.25.0", "0.24.0", "0.25.0")
     assert not versions.in_range("0.24.0rc1", "0.24.0", None)
-    assert versions.in_range("0.1", None, None)
+    assert versions.in_range("0.25.0", None, None)
 
 
 @pytest.mark.parametrize(
@@ -60,6 +60,7 @@ def test_numbers_of_what_a_host_says(version: str, numbers: tuple[int, ...]) -> 
         ("580.65.06", "580.82.07", True),
         ("580.82.07", "580", False),
         ("unknown", "5.2.0", True),
+        ("", "5.2.0", True),
     ],
 )
 def test_a_suffix_is_not_an_older_version_and_silence_is(version: str, minimum: str, older: bool) -> None:
@@ -68,7 +69,13 @@ def test_a_suffix_is_not_an_older_version_and_silence_is(version: str, minimum: 
 
 @pytest.mark.parametrize(
     ("version", "wanted", "same"),
-    [("580.82.07", "580", True), ("580", "580", True), ("580.82.07", "58", False), ("28.5.10", "28.5.1", False)],
+    [
+        ("580.82.07", "580", True),
+        ("580", "580", True),
+        ("580.82.07", "58", False),
+        ("28.5.10", "28.5.1", False),
+        ("28.2.2", "28", True),
+    ],
 )
 def test_a_point_release_is_of_its_branch(version: str, wanted: str, same: bool) -> None:
     assert versions.is_release(version, wanted) is same
@@ -83,6 +90,7 @@ def test_a_series_is_the_first_two_numbers() -> None:
     [
         ("1:580.105.08-1ubuntu1", "580.105.08", "580.105.08"),
         ("5:28.5.1-1~debian.13~trixie", "28.5.1", "28.5.1"),
+        ("28.5.10-1", "28.5.10", "28.5.10"),
         ("26.1.5+dfsg1-9+b9", "26.1.5+dfsg1", "26.1.5"),
         ("28.2.2-0ubuntu1~24.04.1", "28.2.2", "28.2.2"),
         # The release candidate of a toolkit is not its release; of a Docker it is taken for it.
