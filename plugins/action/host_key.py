@@ -22,9 +22,6 @@ except ImportError as error:
 else:
     PARAMIKO_ERROR = None
 
-ARGUMENT_VARIABLES = ("ansible_ssh_args", "ansible_ssh_common_args", "ansible_ssh_extra_args")
-LOCAL_CONNECTIONS = ("local", "ansible.builtin.local")
-
 
 class ActionModule(ActionBase):
     """Pin the key of one host; makes no connection through ansible."""
@@ -48,29 +45,47 @@ class ActionModule(ActionBase):
                 f"controller, ssh: expected the Python package paramiko, but {PARAMIKO_ERROR}. Install it where "
                 "ansible runs: pip install paramiko."
             )
-        arguments = [word for name in ARGUMENT_VARIABLES for word in shlex.split(str(self._variable(name) or ""))]
-        options = host_keys.read_options(arguments)
-        known_hosts = args["known_hosts_file"] or options.known_hosts_file
-        alias = args["alias"] or options.alias
-        if not known_hosts or not alias or self._variable("ansible_connection") in LOCAL_CONNECTIONS:
-            return {"changed": False, "msg": "no known_hosts file of its own: the user's ssh configuration rules"}
-        return self._pin(Path(known_hosts).expanduser(), alias, args["timeout"], arguments if options.jump else None)
+        try:
+            return self._pinned_or_left_alone(args)
+        except host_keys.HostKeyError as error:
+            raise AnsibleActionFail(f"{self._host()}, ssh: {error}") from None
 
-    def _pin(self, path: Path, alias: str, timeout: int, jump: list[str] | None) -> dict[str, Any]:
-        address = self._variable("ansible_host")
-        if not address or self._address_is_only_the_name():
+    def _pinned_or_left_alone(self, args: dict[str, Any]) -> dict[str, Any]:
+        known_hosts, alias = args["known_hosts_file"], args["alias"]
+        client = self._ssh_client()
+        if client is not None and not (known_hosts and alias):
+            own = client.own_known_hosts()
+            known_hosts, alias = known_hosts or own[0], alias or own[1]
+        if client is None or not known_hosts or not alias:
+            return {"changed": False, "msg": "no known_hosts file of its own: the user's ssh configuration rules"}
+        return self._pin(Path(known_hosts).expanduser(), alias, args["timeout"], client)
+
+    def _ssh_client(self) -> host_keys.SshClient | None:
+        """ssh as the connection plugin calls it, from variables, ansible.cfg and environment; None for other ways."""
+        if self._connection.transport != "ssh":
+            return None
+        option = self._connection.get_option
+        # In the plugin's order, since ssh takes the first value it sees.
+        arguments = shlex.split(option("ssh_args") or "")
+        for name, value in (("Port", option("port")), ("User", option("remote_user"))):
+            arguments += ["-o", f"{name}={value}"] if value else []
+        for name in ("ssh_common_args", "ssh_extra_args"):
+            arguments += shlex.split(option(name) or "")
+        return host_keys.SshClient(option("ssh_executable"), arguments, str(option("host")))
+
+    def _pin(self, path: Path, alias: str, timeout: int, client: host_keys.SshClient) -> dict[str, Any]:
+        if self._address_is_only_the_name():
             raise AnsibleActionFail(
                 f"{self._host()}, ssh: expected an address, but the host never got one (ansible_host is not set). "
                 "Look at the instance in the cloud's console; it may still be booting, or its launch may have failed. "
                 "Then run this again with a fresh inventory (--flush-cache)."
             )
-        port = int(self._variable("ansible_port") or 22)
+        options = client.options()
+        address, port, jump = options["hostname"], int(options["port"]), host_keys.jump_of(options)
         kinds: list[str] = []
 
         def fetch() -> host_keys.HostKey:
-            if jump is None:
-                return host_keys.scan(str(address), port, kinds)
-            return host_keys.scan_with_ssh(str(address), port, jump, kinds)
+            return host_keys.scan_with_ssh(client, kinds) if jump else host_keys.scan(address, port, kinds)
 
         started = time.monotonic()
         try:
@@ -90,11 +105,7 @@ class ActionModule(ActionBase):
                 "inventory to one that is."
             ) from None
         except host_keys.HostKeyError as error:
-            raise AnsibleActionFail(
-                f"{self._host()} ({address}), ssh: {error}. Check that the instance is running, that its firewall lets "
-                "this machine reach that port, and that the address is right; raise the task's timeout for a host that "
-                "boots slowly."
-            ) from None
+            raise AnsibleActionFail(f"{self._host()} ({address}), ssh: {error}. {_way_out(jump)}") from None
         return {
             "changed": changed,
             "alias": alias,
@@ -107,9 +118,19 @@ class ActionModule(ActionBase):
         own = (self.task_vars.get("hostvars") or {}).get(self._host()) or {}
         return "ansible_host" not in own
 
-    def _variable(self, name: str) -> Any:
-        value = self.task_vars.get(name)
-        return None if value is None else self._templar.template(value)
-
     def _host(self) -> str:
         return str(self.task_vars.get("inventory_hostname", "?"))
+
+
+def _way_out(jump: str | None) -> str:
+    """What to check when no ssh server answered."""
+    check = (
+        "Check that the instance is running, that its firewall lets this machine reach that port, and that the address "
+        "is right; raise the task's timeout for a host that boots slowly. "
+    )
+    if jump:
+        return f"{check}ssh goes through {jump}: check that this machine may log in there without a question."
+    return (
+        f"{check}If this machine reaches the host only through a jump host, name that one to ssh: ProxyJump in "
+        "~/.ssh/config, or -J in ansible_ssh_common_args."
+    )

@@ -16,11 +16,12 @@ import hashlib
 import logging
 import os
 import shlex
+import signal
 import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,7 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())
 RETRY_SECONDS = 3.0
 CONNECT_SECONDS = 10.0
 _RSA = ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa")
+_PROXIES = ("proxyjump", "proxycommand")
 
 
 class HostKeyError(Exception):
@@ -62,6 +64,44 @@ class HostKey:
         return f"{alias} {self.kind} {base64.b64encode(self.blob).decode()}"
 
 
+@dataclass(frozen=True)
+class SshClient:
+    """How ansible calls ssh for one host: the client, its arguments and the address (or the name ssh knows it by)."""
+
+    executable: str
+    arguments: list[str]
+    address: str
+
+    def options(self, *more: str) -> dict[str, str]:
+        """What ssh would use, as ``ssh -G`` prints it: lower-case names, configuration files and tokens resolved.
+
+        Of an option that is given twice the first value counts. Raises HostKeyError with what ssh did not understand.
+        """
+        command = [self.executable, *self.arguments, *more, "-G", self.address]
+        try:
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=CONNECT_SECONDS, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise HostKeyError(f"expected the ssh client, found: {error}") from None
+        if done.returncode != 0:
+            found = done.stderr.strip()[-300:] or f"it ended with {done.returncode}"
+            raise HostKeyError(f"expected ssh to accept its configuration and arguments, found: {found}")
+        lines = [line.partition(" ") for line in done.stdout.splitlines()]
+        return {name: value for name, _blank, value in reversed(lines)}
+
+    def own_known_hosts(self) -> tuple[str | None, str | None]:
+        """UserKnownHostsFile and HostKeyAlias of the arguments alone: the user's files are the user's."""
+        given = self.options("-F", "none", "-o", "UserKnownHostsFile=none")
+        file = given["userknownhostsfile"]
+        return (None if file == "none" else file), given.get("hostkeyalias")
+
+
+def jump_of(options: Mapping[str, str]) -> str | None:
+    """The jump host or proxy command in ssh's options, None when ssh connects by itself."""
+    return next((options[name] for name in _PROXIES if options.get(name, "none") != "none"), None)
+
+
 def scan(address: str, port: int, kinds: Iterable[str] = ()) -> HostKey:
     """The key that the ssh server at ``address:port`` presents; nothing is authenticated.
 
@@ -84,8 +124,8 @@ def scan(address: str, port: int, kinds: Iterable[str] = ()) -> HostKey:
             transport.close()
 
 
-def scan_with_ssh(address: str, port: int, arguments: list[str], kinds: Iterable[str] = ()) -> HostKey:
-    """The same through the ssh client and its ``arguments``, for hosts behind a jump host.
+def scan_with_ssh(client: SshClient, kinds: Iterable[str] = ()) -> HostKey:
+    """The same through the ssh client, for a host behind a jump host.
 
     ssh writes the key down before it authenticates, so the expected "permission denied" does not matter. Raises OSError
     with what ssh said when it got no key.
@@ -104,23 +144,38 @@ def scan_with_ssh(address: str, port: int, arguments: list[str], kinds: Iterable
             "ConnectTimeout": str(int(CONNECT_SECONDS)),
             "ControlMaster": "no",
             "ControlPath": "none",
+            "ClearAllForwardings": "yes",
+            "RemoteCommand": "none",
         }
         if wanted:
             own["HostKeyAlgorithms"] = ",".join(wanted)
         # ssh takes the first value it sees of an option: ours go before the user's.
         options = [part for name, value in own.items() for part in ("-o", f"{name}={value}")]
-        done = subprocess.run(
-            ["ssh", *options, *arguments, "-p", str(port), address, "true"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=CONNECT_SECONDS * 6,
-            check=False,
-        )
+        code, said = _run_alone([client.executable, *options, *client.arguments, client.address, "true"])
         keys = pinned(known, "scanned")
         if not keys:
-            raise OSError(f"ssh got no host key: {done.stderr.strip()[-300:] or f'it ended with {done.returncode}'}")
+            raise OSError(f"ssh got no host key: {said.strip()[-300:] or f'it ended with {code}'}")
         return keys[0]
+
+
+def _run_alone(command: list[str]) -> tuple[int, str]:
+    """The exit status and stderr of a command that has no terminal to ask at; nothing that it started stays behind.
+
+    ssh ends its ProxyCommand by SIGHUP, which a proxy that was started under nohup ignores. So the whole process group
+    is ended here, and stderr is a file: waiting for the end of a pipe would be waiting for that proxy.
+    """
+    with tempfile.TemporaryFile() as stderr:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True
+        )
+        try:
+            code = process.wait(CONNECT_SECONDS * 6)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+            process.wait()
+        stderr.seek(0)
+        return code, stderr.read().decode("utf-8", "replace")
 
 
 def wait_for_key(fetch: Callable[[], HostKey], where: str, timeout: float) -> HostKey:
@@ -153,10 +208,20 @@ def pinned(path: Path, alias: str) -> list[HostKey]:
     keys = []
     for line in lines:
         fields = line.split()
-        if len(fields) >= 3 and not line.startswith(("#", "@")) and alias in fields[0].split(","):
+        if len(fields) >= 3 and not line.startswith(("#", "@")) and _named(fields[0], alias):
             with contextlib.suppress(ValueError):
                 keys.append(HostKey(fields[1], base64.b64decode(fields[2], validate=True)))
     return keys
+
+
+def _named(names: str, alias: str) -> bool:
+    """Is ``alias`` among the names of a line? ``HashKnownHosts`` leaves one name, salted and hashed."""
+    if names.startswith("|1|"):
+        # A damaged salt is no alias: ValueError of base64, AssertionError of paramiko for its length.
+        with contextlib.suppress(ValueError, AssertionError):
+            return bool(paramiko.HostKeys.hash_host(alias, names) == names)
+        return False
+    return alias in names.split(",")
 
 
 def pin(path: Path, alias: str, key: HostKey) -> bool:
@@ -197,36 +262,3 @@ def _locked(path: Path) -> Iterator[None]:
     with path.with_name(f".{path.name}.lock").open("a") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
-
-
-@dataclass(frozen=True)
-class SshOptions:
-    """What a host's ssh arguments say: its known_hosts file, the alias, and whether a jump host is in between."""
-
-    known_hosts_file: str | None
-    alias: str | None
-    jump: bool
-
-
-def read_options(arguments: list[str]) -> SshOptions:
-    """Understand ``-o Name=value``, ``-oName=value``, ``-o "Name value"`` and ``-J``; as in ssh, the first counts."""
-    values: dict[str, str] = {}
-    position = 0
-    while position < len(arguments):
-        argument = arguments[position]
-        position += 1
-        if argument == "-J" or (argument.startswith("-J") and len(argument) > 2):
-            values.setdefault("proxyjump", argument[2:] or "".join(arguments[position : position + 1]))
-        if not argument.startswith("-o"):
-            continue
-        text = argument[2:]
-        if not text:
-            text = "".join(arguments[position : position + 1])
-            position += 1
-        name, _separator, value = text.replace("=", " ", 1).strip().partition(" ")
-        values.setdefault(name.lower(), value.strip().strip('"'))
-    # ssh expands tokens in this path, so "%%" stands for one percent sign.
-    file = values.get("userknownhostsfile")
-    known_hosts = file.replace("%%", "%") if file else None
-    jump = any(values.get(name, "none") != "none" for name in ("proxyjump", "proxycommand"))
-    return SshOptions(known_hosts, values.get("hostkeyalias"), jump)

@@ -6,11 +6,12 @@ import base64
 import contextlib
 import json
 import os
-import shutil
+import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,10 +24,16 @@ ROOT = Path(__file__).parents[3]
 
 
 class SshServer:
-    """An ssh server with one host key that lets nobody in; ``silent`` accepts connections and says nothing."""
+    """An ssh server with one host key that lets nobody in unless its interface does.
 
-    def __init__(self, key: paramiko.PKey, port: int = 0, silent: bool = False) -> None:
+    ``silent`` accepts connections and says nothing.
+    """
+
+    def __init__(
+        self, key: paramiko.PKey, port: int = 0, silent: bool = False, interface: paramiko.ServerInterface | None = None
+    ) -> None:
         self.key = key
+        self.interface = interface or paramiko.ServerInterface()
         self.silent = silent
         self.listener = socket.create_server(("127.0.0.1", port))
         self.port = self.listener.getsockname()[1]
@@ -43,7 +50,8 @@ class SshServer:
             if not self.silent:
                 transport = paramiko.Transport(connection)
                 transport.add_server_key(self.key)
-                transport.start_server(event=threading.Event(), server=paramiko.ServerInterface())
+                self.interface.transport = transport
+                transport.start_server(event=threading.Event(), server=self.interface)
 
     def close(self) -> None:
         # Closing alone would leave the thread in accept(), and the port taken.
@@ -64,8 +72,8 @@ def ed25519(tmp_path: Path, name: str) -> paramiko.PKey:
 def start(tmp_path: Path) -> Iterator[Callable[..., SshServer]]:
     servers = []
 
-    def make(key: paramiko.PKey, port: int = 0, silent: bool = False) -> SshServer:
-        servers.append(SshServer(key, port, silent))
+    def make(key: paramiko.PKey, port: int = 0, silent: bool = False, **more: paramiko.ServerInterface) -> SshServer:
+        servers.append(SshServer(key, port, silent, **more))
         return servers[-1]
 
     yield make
@@ -118,7 +126,7 @@ def test_many_processes_pin_at_once(tmp_path: Path) -> None:
     path = tmp_path / "known_hosts"
     code = (
         "import sys\nfrom pathlib import Path\n"
-        "from ansible_collections.glm.fleet.plugins.plugin_utils import host_keys as h\n"
+        "from ansible_collections.glm.fleet.plugins.plugin_utils.actions import host_keys as h\n"
         "for n in range(20):\n    h.pin(Path(sys.argv[1]), f'{sys.argv[2]}-{n}', h.HostKey('ssh-ed25519', b'k'))\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT / ".collections")}
@@ -159,7 +167,9 @@ def test_a_server_that_says_nothing_is_retried(
     ],
 )
 def test_ssh_options_are_understood(arguments: list[str], known: str | None, alias: str | None, jump: bool) -> None:
-    assert host_keys.read_options(arguments) == host_keys.SshOptions(known, alias, jump)
+    client = host_keys.SshClient("ssh", ["-F", "none", *arguments], "203.0.113.7")
+    assert client.own_known_hosts() == (known, alias)
+    assert (host_keys.jump_of(client.options()) is not None) is jump
 
 
 PLAYBOOK = """
@@ -171,12 +181,12 @@ PLAYBOOK = """
 """
 
 
-def play(tmp_path: Path, variables: dict[str, object], *arguments: str) -> tuple[int, str]:
+def play(tmp_path: Path, variables: dict[str, object], *arguments: str, **settings: str) -> tuple[int, str]:
     (tmp_path / "play.yml").write_text(PLAYBOOK, "utf-8")
     (tmp_path / "hosts.yml").write_text(json.dumps({"all": {"hosts": {"gpu-3": variables}}}), "utf-8")
     environment = {
         **os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_INVENTORY_ENABLED": "yaml",
-        "ANSIBLE_LOCAL_TEMP": str(tmp_path / "local"),
+        "ANSIBLE_LOCAL_TEMP": str(tmp_path / "local"), **settings,
     }  # fmt: skip
     done = subprocess.run(
         [str(Path(sys.executable).with_name("ansible-playbook")), str(tmp_path / "play.yml"), "-v", "-i",
@@ -216,6 +226,7 @@ def test_a_play_names_the_host_that_does_not_answer(tmp_path: Path) -> None:
     assert code != 0
     assert f"gpu-3 (127.0.0.1), ssh: expected an ssh server at 127.0.0.1 port {port} within 1 s, found:" in text
     assert "its firewall lets this machine reach that port" in text
+    assert "ProxyJump in ~/.ssh/config, or -J in ansible_ssh_common_args" in text
 
 
 def test_a_play_names_the_host_without_an_address(tmp_path: Path) -> None:
@@ -228,11 +239,22 @@ def test_hosts_of_the_user_are_left_alone(tmp_path: Path) -> None:
     assert code == 0 and "changed=0" in text and "ssh configuration rules" in text
 
 
-@pytest.mark.skipif(shutil.which("ssh") is None, reason="needs the ssh client")
-def test_a_key_behind_a_jump_host_is_fetched_with_ssh(tmp_path: Path, start: Callable[..., SshServer]) -> None:
+def test_hashed_names_are_found(tmp_path: Path) -> None:
+    path = tmp_path / "known_hosts"
+    key = host_keys.HostKey("ssh-ed25519", b"one")
+    hashed = paramiko.HostKeys.hash_host("i-1")
+    path.write_text(f"|1|broken {key.line('')[1:]}\n{key.line(hashed)}\n", "utf-8")
+    assert host_keys.pinned(path, "i-1") == [key]
+    assert host_keys.pinned(path, "i-2") == []
+    assert host_keys.pin(path, "i-1", key) is False
+
+
+@pytest.fixture
+def relay(tmp_path: Path, start: Callable[..., SshServer]) -> tuple[str, SshServer]:
+    """A ProxyCommand that reaches an ssh server, whatever host it is asked for."""
     server = start(ed25519(tmp_path, "key"))
-    relay = tmp_path / "relay.py"
-    relay.write_text(
+    script = tmp_path / "relay.py"
+    script.write_text(
         "import os, socket, sys, threading\n"
         "remote = socket.create_connection(('127.0.0.1', int(sys.argv[1])))\n"
         "def outward():\n"
@@ -242,17 +264,151 @@ def test_a_key_behind_a_jump_host_is_fetched_with_ssh(tmp_path: Path, start: Cal
         "while data := remote.recv(65536):\n"
         "    os.write(1, data)\n"
     )
-    proxy = f'-o "ProxyCommand={sys.executable} {relay} {server.port}"'
-    host = variables(tmp_path, proxy, ansible_host="inside.invalid", ansible_port=22)
-    code, text = play(tmp_path, host)
+    return f"ProxyCommand={sys.executable} {script} {server.port}", server
+
+
+def pins_behind_a_jump_host(tmp_path: Path, server: SshServer, host: dict[str, object], **settings: str) -> None:
+    code, text = play(tmp_path, host, **settings)
     assert code == 0 and "changed=1" in text, text
     assert host_keys.pinned(tmp_path / "known", "i-0a1b") == [host_keys.scan("127.0.0.1", server.port)]
+
+
+def behind_ssh_configuration(tmp_path: Path, text: str) -> str:
+    """An ssh that has ``text`` for its ~/.ssh/config; the real one's place cannot be moved."""
+    (tmp_path / "config").write_text(text, "utf-8")
+    wrapper = tmp_path / "ssh"
+    wrapper.write_text(f'#!/bin/sh\nexec ssh -F {tmp_path}/config "$@"\n', "utf-8")
+    wrapper.chmod(0o755)
+    return str(wrapper)
+
+
+def test_a_key_behind_a_jump_host_is_fetched_with_ssh(tmp_path: Path, relay: tuple[str, SshServer]) -> None:
+    command, server = relay
+    host = variables(tmp_path, f'-o "{command}"', ansible_host="inside.invalid", ansible_port=22)
+    pins_behind_a_jump_host(tmp_path, server, host)
     assert play(tmp_path, host)[1].count("changed=0") == 1
 
 
-def test_a_percent_sign_in_the_path_is_read_back(tmp_path: Path) -> None:
-    options = host_keys.read_options(["-o", "UserKnownHostsFile=/keys/50%%/known_hosts", "-o", "HostKeyAlias=i-1"])
-    assert options.known_hosts_file == "/keys/50%/known_hosts"
+@pytest.mark.parametrize("name", ["ANSIBLE_SSH_COMMON_ARGS", "ANSIBLE_SSH_ARGS"])
+def test_a_jump_host_of_the_environment_is_used(tmp_path: Path, relay: tuple[str, SshServer], name: str) -> None:
+    command, server = relay
+    host = variables(tmp_path, ansible_host="inside.invalid")
+    pins_behind_a_jump_host(tmp_path, server, host, **{name: f"-o '{command}'"})
+
+
+@pytest.mark.parametrize("option", ["ssh_common_args", "ssh_args"])
+def test_a_jump_host_of_ansible_cfg_is_used(tmp_path: Path, relay: tuple[str, SshServer], option: str) -> None:
+    command, server = relay
+    (tmp_path / "ansible.cfg").write_text(
+        f"[defaults]\ncollections_path = {ROOT}/.collections\n[ssh_connection]\n{option} = -o '{command}'\n", "utf-8"
+    )
+    host = variables(tmp_path, ansible_host="inside.invalid")
+    pins_behind_a_jump_host(tmp_path, server, host, ANSIBLE_CONFIG=f"{tmp_path}/ansible.cfg")
+
+
+def test_a_jump_host_of_a_variable_is_used(tmp_path: Path, relay: tuple[str, SshServer]) -> None:
+    command, server = relay
+    host = variables(tmp_path, ansible_host="inside.invalid", ansible_ssh_common_args=f"-o '{command}'")
+    pins_behind_a_jump_host(tmp_path, server, host)
+
+
+def test_a_jump_host_of_the_ssh_configuration_is_used(tmp_path: Path, relay: tuple[str, SshServer]) -> None:
+    command, server = relay
+    ssh = behind_ssh_configuration(tmp_path, f"Host *.invalid\n  {command.replace('=', ' ', 1)}\n")
+    host = variables(tmp_path, ansible_host="inside.invalid")
+    pins_behind_a_jump_host(tmp_path, server, host, ANSIBLE_SSH_EXECUTABLE=ssh)
+
+
+def test_name_and_port_of_the_ssh_configuration_are_used(tmp_path: Path, start: Callable[..., SshServer]) -> None:
+    server = start(ed25519(tmp_path, "key"))
+    ssh = behind_ssh_configuration(tmp_path, f"Host gpu\n  HostName 127.0.0.1\n  Port {server.port}\n")
+    pins_behind_a_jump_host(tmp_path, server, variables(tmp_path, ansible_host="gpu"), ANSIBLE_SSH_EXECUTABLE=ssh)
+
+
+class Bastion(paramiko.ServerInterface):
+    """Lets everybody in who has a key, and connects them onward to ``port`` of this machine."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.asked: list[tuple[str, int]] = []
+
+    def get_allowed_auths(self, username: str) -> str:
+        return "publickey"
+
+    def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
+        return paramiko.AUTH_SUCCESSFUL
+
+    def check_channel_direct_tcpip_request(
+        self, chanid: int, origin: tuple[str, int], destination: tuple[str, int]
+    ) -> int:
+        self.asked.append(destination)
+        threading.Thread(target=self._connect, args=[chanid], daemon=True).start()
+        return paramiko.OPEN_SUCCEEDED
+
+    def _connect(self, chanid: int) -> None:
+        channel = self.transport.accept(10)
+        with socket.create_connection(("127.0.0.1", self.port)) as onward:
+            threading.Thread(target=self._copy, args=[channel.recv, onward.sendall], daemon=True).start()
+            self._copy(onward.recv, channel.sendall)
+        channel.close()
+
+    @staticmethod
+    def _copy(read: Callable[[int], bytes], write: Callable[[bytes], None]) -> None:
+        with contextlib.suppress(OSError):
+            while data := read(65536):
+                write(data)
+
+
+@pytest.mark.parametrize("way", ["configuration", "environment"])
+def test_a_proxy_jump_is_used(tmp_path: Path, start: Callable[..., SshServer], way: str) -> None:
+    server = start(ed25519(tmp_path, "key"))
+    bastion = Bastion(server.port)
+    entrance = start(ed25519(tmp_path, "bastion_key"), interface=bastion)
+    ed25519(tmp_path, "user_key")
+    ssh = behind_ssh_configuration(
+        tmp_path,
+        ("Host inside.invalid\n  ProxyJump bastion\n" if way == "configuration" else "")
+        + f"Host bastion\n  HostName 127.0.0.1\n  Port {entrance.port}\n  IdentityFile {tmp_path}/user_key\n"
+        f"  StrictHostKeyChecking no\n  UserKnownHostsFile {tmp_path}/known_bastions\n",
+    )
+    settings = {"ANSIBLE_SSH_COMMON_ARGS": "-J bastion"} if way == "environment" else {}
+    host = variables(tmp_path, ansible_host="inside.invalid", ansible_port=2222)
+    pins_behind_a_jump_host(tmp_path, server, host, ANSIBLE_SSH_EXECUTABLE=ssh, **settings)
+    assert bastion.asked == [("inside.invalid", 2222)]
+
+
+def test_a_jump_host_that_ignores_the_end_does_not_hold_a_deploy(tmp_path: Path, relay: tuple[str, SshServer]) -> None:
+    """Under nohup SIGHUP, by which ssh ends its proxy, is ignored by all that is started."""
+    command, server = relay
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        started = time.monotonic()
+        host = variables(tmp_path, f'-o "{command}"', ansible_host="inside.invalid")
+        pins_behind_a_jump_host(tmp_path, server, host)
+        assert time.monotonic() - started < 30
+    finally:
+        signal.signal(signal.SIGHUP, previous)
+    shown = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert str(tmp_path / "relay.py") not in shown
+
+
+def test_arguments_that_ssh_does_not_know_are_named(tmp_path: Path) -> None:
+    code, text = play(tmp_path, variables(tmp_path, ansible_host="127.0.0.1"), ANSIBLE_SSH_COMMON_ARGS="-o Jump=x")
+    assert code != 0 and "Traceback" not in text
+    assert "gpu-3, ssh: expected ssh to accept its configuration and arguments" in text
+    assert "Bad configuration option: jump" in text
+
+
+def test_a_jump_host_that_does_not_answer_is_named(tmp_path: Path) -> None:
+    proxy = '-o "ProxyCommand=/bin/false through bastion"'
+    code, text = play(tmp_path, variables(tmp_path, proxy, ansible_host="inside.invalid"))
+    assert code != 0
+    assert "ssh goes through /bin/false through bastion: check that this machine may log in there" in text
+
+
+def test_a_percent_sign_in_the_path_is_read_back() -> None:
+    arguments = ["-o", "UserKnownHostsFile=/keys/50%%/known_hosts", "-o", "HostKeyAlias=i-1"]
+    assert host_keys.SshClient("ssh", arguments, "x").own_known_hosts() == ("/keys/50%/known_hosts", "i-1")
 
 
 def test_a_play_names_the_file_that_cannot_be_written(tmp_path: Path, start: Callable[..., SshServer]) -> None:
