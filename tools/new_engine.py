@@ -24,7 +24,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / ".collections")]
 
 from ansible_collections.glm.fleet.plugins.module_utils import versions
+from ansible_collections.glm.fleet.plugins.module_utils.names import nearest
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.engine import Image
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags
 from simulator.engines import parser_loader
 from tests.engines import matrix
@@ -39,7 +42,7 @@ class Change:
     breaks: bool = False
 
 
-def used_flags(known: catalog.Catalog, engine: str, version: str) -> dict[str, str]:
+def used_flags(known: Catalog, engine: str, version: str) -> dict[str, str]:
     """Every option that data of ours names for this version of an engine -> where the first mention is."""
     entry = known.engines[engine]
     found: dict[str, str] = {}
@@ -63,14 +66,14 @@ def used_flags(known: catalog.Catalog, engine: str, version: str) -> dict[str, s
     return found
 
 
-def compare(known: catalog.Catalog, engine: str, old: flags.Table, new: flags.Table) -> list[Change]:
+def compare(known: Catalog, engine: str, old: flags.Table, new: flags.Table) -> list[Change]:
     """What the newer table means for us: options that went, were renamed, deprecated or narrowed; parsers."""
     renames = known.engines[engine].renames
     changes: list[Change] = []
     for flag, where in sorted(used_flags(known, engine, new.version).items()):
         before, after = old.options.get(flag), new.options.get(flag)
         if after is None and before is not None:
-            close = catalog.nearest(flag, new.options, 1, cutoff=0.7)
+            close = nearest(flag, new.options, 1, cutoff=0.7)
             hint = f"; nearest now: {close[0]}" if close else ""
             changes.append(Change(f"{flag} is gone ({where}){hint}", breaks=flag not in renames))
         elif after is not None and before is None:
@@ -130,18 +133,18 @@ def image_tags(engine: str, version: str) -> dict[str, str]:
     return {plain: f"v{version}", other: f"v{version}-{other}"}
 
 
-def with_version(known: catalog.Catalog, engine: str, version: str) -> catalog.Catalog:
+def with_version(known: Catalog, engine: str, version: str) -> Catalog:
     """The catalogue as it would be with one version more; one without an image is planned without a container."""
     entry = known.engines[engine]
     if version in entry.versions:
         return known
     newest = max(entry.versions, key=versions.order)
-    images = {variant: catalog.Image(tag) for variant, tag in image_tags(engine, version).items()}
-    releases = {**entry.versions, version: dataclasses.replace(entry.versions[newest], images=images)}
-    return dataclasses.replace(known, engines={**known.engines, engine: dataclasses.replace(entry, versions=releases)})
+    images = {variant: Image(tag) for variant, tag in image_tags(engine, version).items()}
+    extended = {**entry.versions, version: dataclasses.replace(entry.versions[newest], images=images)}
+    return dataclasses.replace(known, engines={**known.engines, engine: dataclasses.replace(entry, versions=extended)})
 
 
-def try_lines(known: catalog.Catalog, engine: str, version: str, python: Path) -> tuple[int, dict[str, str]]:
+def try_lines(known: Catalog, engine: str, version: str, python: Path) -> tuple[int, dict[str, str]]:
     """``(lines tried, {example: what the parser said})`` for the whole matrix with this version's own parser."""
     planned = matrix.plan_all(known, engine, version)
     lines = [list(_without_config(line)) for line in planned.lines]

@@ -13,6 +13,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.actions.followed import 
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import record as benchmark_record
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import runs as benchmark_runs
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
 
 
 class ActionModule(FollowedAction):
@@ -55,7 +56,7 @@ class ActionModule(FollowedAction):
             self._runs = benchmark_runs.runs(
                 plan, self._workload, self._client, address, args["repeats"], args["warmup"], seed
             )
-        except (benchmark_runs.RunError, catalog.CatalogError) as exc:
+        except (benchmark_runs.RunError, CatalogError) as exc:
             raise Failed({"msg": str(exc)}) from exc
         self._job = {
             "folder": folder,

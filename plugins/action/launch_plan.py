@@ -16,7 +16,7 @@ from ansible.plugins.action import ActionBase
 from ansible.template import Templar
 
 from ansible_collections.glm.fleet.plugins.action import serving_plan
-from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import launch as launch_plan
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
 
@@ -46,7 +46,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 lambda instance: self._intent(instance, args["group"]),
                 serving_plan.plans_of,
             )
-        except catalog.CatalogError as error:
+        except CatalogError as error:
             return {**result, "failed": True, "msg": f"controller, plan: {error}"}
         return {**result, "changed": False, **dataclasses.asdict(verdict)}
 

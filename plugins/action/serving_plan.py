@@ -11,6 +11,7 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags, lockfile
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
 
@@ -59,7 +60,7 @@ def _preload() -> None:
     try:
         for engine in catalog.load().engines.values():
             flags.load(engine.name, engine.default_version)
-    except catalog.CatalogError:
+    except CatalogError:
         return
 
 
@@ -82,7 +83,7 @@ class ActionModule(ActionBase):
         try:
             given.update(_node_of(host, given, task_vars or {}))
             plans = plans_of(given)
-        except (planner.PlanError, catalog.CatalogError, lockfile.LockFileError) as exc:
+        except (planner.PlanError, CatalogError, lockfile.LockFileError) as exc:
             return {**result, "failed": True, "msg": f"{host}, plan: {exc}"}
         return {**result, "changed": False, "ansible_facts": {"glm_plan": plans[0], "glm_plans": plans}}
 

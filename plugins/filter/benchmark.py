@@ -12,13 +12,14 @@ from ansible.errors import AnsibleFilterError
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import runs as benchmark_runs
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
 
 
 def benchmark_client(plan: Mapping[str, Any], own: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The plan with the image of vLLM's client in the place of the engine's."""
     try:
         return benchmark_runs.client_plan(catalog.load(), plan, own or {})
-    except (benchmark_runs.RunError, catalog.CatalogError) as exc:
+    except (benchmark_runs.RunError, CatalogError) as exc:
         raise AnsibleFilterError(str(exc)) from exc
 
 

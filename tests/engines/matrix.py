@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
 
 Line = tuple[str, ...]
@@ -26,7 +26,7 @@ class Planned:
     refused: collections.Counter[str] = field(default_factory=collections.Counter)
 
 
-def intents(known: catalog.Catalog, engine: str, version: str) -> Iterator[planner.Intent]:
+def intents(known: Catalog, engine: str, version: str) -> Iterator[planner.Intent]:
     """Every model, precision, accelerator, profile, number of hosts, replicas and runtime for one engine version."""
     for model, accelerator, profile in itertools.product(
         known.models.values(), known.accelerators.values(), known.profiles
@@ -54,7 +54,7 @@ def _changed(intent: planner.Intent, **changes: Any) -> planner.Intent:
     return planner.Intent(**values)
 
 
-def plan_all(known: catalog.Catalog, engine: str, version: str, wanted: Sequence[planner.Intent] = ()) -> Planned:
+def plan_all(known: Catalog, engine: str, version: str, wanted: Sequence[planner.Intent] = ()) -> Planned:
     """Plan the whole matrix of one version (or only ``wanted``). Any error but a refusal with a next step escapes."""
     found = Planned(engine, version)
     for intent in wanted or intents(known, engine, version):

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Catalog, Layer
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags
 from tools import new_engine
 
 CATALOG = catalog.load()
 
 
-def changes(engine: str, old: str, new: str, known: catalog.Catalog = CATALOG) -> list[new_engine.Change]:
+def changes(engine: str, old: str, new: str, known: Catalog = CATALOG) -> list[new_engine.Change]:
     return new_engine.compare(known, engine, flags.load(engine, old), flags.load(engine, new))
 
 
@@ -34,7 +35,7 @@ def test_a_flag_that_people_copy_and_we_do_not_use_is_told() -> None:
 
 
 def test_a_recipe_that_leans_on_what_is_gone_breaks() -> None:
-    layer = catalog.Layer(engine="sglang", args={"nsa-prefill-backend": "tilelang"})
+    layer = Layer(engine="sglang", args={"nsa-prefill-backend": "tilelang"})
     engine = dataclasses.replace(CATALOG.engines["sglang"], renames={})
     known = dataclasses.replace(CATALOG, layers=[*CATALOG.layers, layer], engines={**CATALOG.engines, "sglang": engine})
     broken = [change.text for change in changes("sglang", "0.5.19", "0.5.20", known) if change.breaks]

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Optional
 
-from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.load import (
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import (
     Figures,
     ManagedPrice,
     Point,

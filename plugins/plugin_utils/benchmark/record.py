@@ -19,7 +19,7 @@ from typing import Any, Optional
 from ansible_collections.glm.fleet.plugins.module_utils.benchmark.job import SILENT
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import figures as bench
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import runs as benchmark_runs
-from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as cat
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Figures, Point, Workload
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import verdict
 
 SCHEMA = 1
@@ -28,7 +28,7 @@ SCHEMA = 1
 def make(
     host: str,
     plan: Mapping[str, Any],
-    workload: cat.Workload,
+    workload: Workload,
     client: benchmark_runs.Client,
     runs: Sequence[Mapping[str, Any]],
     state: Mapping[str, Any],
@@ -81,7 +81,7 @@ def _told(outcome: Mapping[str, Any], served_on: Mapping[str, Any]) -> dict[str,
     return {**outcome, "gpus": {**gpus, "names": sorted(set(described)), "count": len(described), "drivers": drivers}}
 
 
-def _identifier(host: str, plan: Mapping[str, Any], workload: cat.Workload, started: float) -> str:
+def _identifier(host: str, plan: Mapping[str, Any], workload: Workload, started: float) -> str:
     when = datetime.datetime.fromtimestamp(started, datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
     return f"{when}-{host}-{plan['replica']}-{workload.name}"
 
@@ -91,9 +91,9 @@ def _iso(seconds: float) -> str:
 
 
 def _run(
-    run: Mapping[str, Any], outcome: Mapping[str, Any], workload: cat.Workload, command: Sequence[str]
+    run: Mapping[str, Any], outcome: Mapping[str, Any], workload: Workload, command: Sequence[str]
 ) -> dict[str, Any]:
-    point = cat.Point(run["prompts"], run["parallel"])
+    point = Point(run["prompts"], run["parallel"])
     problem = _problem(run, outcome, workload)
     result = outcome["result"]
     return {
@@ -110,7 +110,7 @@ def _run(
     }
 
 
-def _problem(run: Mapping[str, Any], outcome: Mapping[str, Any], workload: cat.Workload) -> Optional[dict[str, str]]:
+def _problem(run: Mapping[str, Any], outcome: Mapping[str, Any], workload: Workload) -> Optional[dict[str, str]]:
     if outcome.get("error", "").startswith(SILENT):
         meaning, remedy = bench.cause(outcome["error"])
         return {"found": outcome["error"], "cause": meaning, "remedy": remedy}
@@ -159,14 +159,14 @@ def _trouble_text(record: Mapping[str, Any]) -> str:
     return "\n".join([*lines, *(["  Last lines of the client:", *log] if log else [])])
 
 
-def _points(workload: cat.Workload, measured: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _points(workload: Workload, measured: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Each point that was measured: its mean figures, and how far its repeats lie apart."""
     found = []
     for number, point in enumerate(workload.points):
         repeats = [run for run in measured if run["point"] == number and run["figures"]]
         if not repeats:
             continue
-        rows = [cat.Figures(**run["figures"]) for run in repeats]
+        rows = [Figures(**run["figures"]) for run in repeats]
         found.append(
             {
                 "prompts": point.prompts,

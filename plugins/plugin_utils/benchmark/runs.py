@@ -19,7 +19,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils import versions
-from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as cat
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Catalog, Point, Workload
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import unit
 
 RESULTS = "/results"
@@ -48,14 +50,14 @@ class Client:
     host: str = ""
 
 
-def workload(known: cat.Catalog, name: str, own: Mapping[str, Any], scale: float = 1.0) -> cat.Workload:
+def workload(known: Catalog, name: str, own: Mapping[str, Any], scale: float = 1.0) -> Workload:
     """The workload of that name, one's own before the catalogue's, made smaller by ``scale``.
 
     Raises RunError.
     """
     try:
-        mine = cat.workloads(dict(own), "benchmark_workloads")
-    except cat.CatalogError as exc:
+        mine = catalog.workloads(dict(own), "benchmark_workloads")
+    except CatalogError as exc:
         raise RunError(str(exc).replace("catalog/", "", 1)) from exc
     everything = {**known.workloads, **mine}
     if name not in everything:
@@ -65,12 +67,12 @@ def workload(known: cat.Catalog, name: str, own: Mapping[str, Any], scale: float
     return _scaled(everything[name], scale) if scale < 1 else everything[name]
 
 
-def _scaled(workload: cat.Workload, scale: float) -> cat.Workload:
+def _scaled(workload: Workload, scale: float) -> Workload:
     def less(number: int) -> int:
         return max(1, math.ceil(number * scale))
 
     points = [
-        cat.Point(less(point.prompts), None if point.parallel is None else less(point.parallel))
+        Point(less(point.prompts), None if point.parallel is None else less(point.parallel))
         for point in workload.points
     ]
     unique = list(dict.fromkeys(points))
@@ -173,7 +175,7 @@ def snapshot(plan: Mapping[str, Any], hf_home: str) -> str:
 
 def runs(
     plan: Mapping[str, Any],
-    workload: cat.Workload,
+    workload: Workload,
     client: Client,
     address: str,
     repeats: int,
@@ -185,10 +187,10 @@ def runs(
     Each is ``{name, point, repeat, prompts, parallel, seed, result, argv}``; ``point`` is None for the warm-up.
     """
     url = f"http://{_url_host(address)}:{int(plan['listen']['port'])}"
-    planned: list[tuple[Optional[int], int, cat.Point]] = []
+    planned: list[tuple[Optional[int], int, Point]] = []
     if warmup:
         users = min(warmup, max(point.users for point in workload.points))
-        planned.append((None, 0, cat.Point(users, users)))
+        planned.append((None, 0, Point(users, users)))
     planned += [(number, repeat, point) for number, point in enumerate(workload.points) for repeat in range(repeats)]
     made = []
     for order, (number, repeat, point) in enumerate(planned):
@@ -213,7 +215,7 @@ def _url_host(address: str) -> str:
     return f"[{address}]" if ":" in address else address
 
 
-def _name(number: Optional[int], repeat: int, point: cat.Point, repeats: int) -> str:
+def _name(number: Optional[int], repeat: int, point: Point, repeats: int) -> str:
     if number is None:
         return f"warm-up, {point.prompts} prompts"
     together = "all at once" if point.parallel is None else f"{point.parallel} parallel"
@@ -223,9 +225,9 @@ def _name(number: Optional[int], repeat: int, point: cat.Point, repeats: int) ->
 
 def _arguments(
     plan: Mapping[str, Any],
-    workload: cat.Workload,
+    workload: Workload,
     client: Client,
-    point: cat.Point,
+    point: Point,
     url: str,
     seed: int,
     result: str,
@@ -249,14 +251,14 @@ def prefix_caching(plan: Mapping[str, Any]) -> bool:
     return not any(option in plan["command"] for option in _NO_PREFIX_CACHE[plan["engine"]["name"]])
 
 
-def fingerprint(plan: Mapping[str, Any], workload: cat.Workload, repeats: int, warmup: int) -> str:
+def fingerprint(plan: Mapping[str, Any], workload: Workload, repeats: int, warmup: int) -> str:
     """Equal for calls that would measure the same, so that an interrupted one finds its job again."""
     served = {key: plan[key] for key in ("model", "engine", "command", "image", "listen", "served_model_name")}
     text = json.dumps([served, asdict(workload), repeats, warmup], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def client_plan(known: cat.Catalog, plan: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+def client_plan(known: Catalog, plan: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """The plan with the client's image in the place of the engine's, for the module that brings images to hosts.
 
     vLLM's own image has the client. Else it is ``own``, or the catalogue's for the host's vendor: the default
@@ -278,7 +280,7 @@ def client_plan(known: cat.Catalog, plan: Mapping[str, Any], own: Mapping[str, A
     return {**plan, "image": image, "disk": disk}
 
 
-def _default_image(known: cat.Catalog, plan: Mapping[str, Any]) -> dict[str, str]:
+def _default_image(known: Catalog, plan: Mapping[str, Any]) -> dict[str, str]:
     engine, vendor = known.engines["vllm"], plan["accelerator"]["vendor"]
     newest_first = sorted(engine.versions, key=versions.order, reverse=True)
     for version in [engine.default_version, *newest_first]:

@@ -15,7 +15,13 @@ from typing import Any, Optional
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import figures as bench
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import record as benchmark_record
-from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as cat
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import (
+    Catalog,
+    Figures,
+    ManagedPrice,
+    Point,
+    Published,
+)
 
 # Of the same fleet, newest first; more would make a table nobody reads.
 EARLIER = 6
@@ -29,7 +35,7 @@ class Row:
     where: str
     users: int
     prompts: Optional[int]
-    figures: cat.Figures
+    figures: Figures
     when: str = ""
     doubt: str = ""
     spread: Optional[float] = None
@@ -85,7 +91,7 @@ class Section:
 
 
 def section(
-    record: Mapping[str, Any], earlier: Iterable[Mapping[str, Any]], known: cat.Catalog, usd_per_hour: float = 0.0
+    record: Mapping[str, Any], earlier: Iterable[Mapping[str, Any]], known: Catalog, usd_per_hour: float = 0.0
 ) -> Section:
     """All that the report says about one record, beside what was published and what this fleet measured before."""
     rows = [_own_row(record, point) for point in record["points"]]
@@ -130,14 +136,14 @@ def _own_row(record: Mapping[str, Any], point: Mapping[str, Any], who: str = "")
         where=f"{hardware(record)}, {served(record)}",
         users=point["users"],
         prompts=point["prompts"],
-        figures=cat.Figures(**point["figures"]),
+        figures=Figures(**point["figures"]),
         when=record["started_at"],
         spread=point["generation_spread"]["relative"],
     )
 
 
 def _comparisons(
-    record: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]], known: cat.Catalog
+    record: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]], known: Catalog
 ) -> tuple[list[Row], list[str]]:
     """Alike results beside each of our points, and why others were left out."""
     found: list[Row] = []
@@ -163,7 +169,7 @@ def _comparisons(
     return found, list(dict.fromkeys(refused))
 
 
-def _same_point(published: cat.Published, point: Mapping[str, Any]) -> bool:
+def _same_point(published: Published, point: Mapping[str, Any]) -> bool:
     return published.parallel == point["parallel"] and published.prompts in (None, point["prompts"])
 
 
@@ -179,7 +185,7 @@ def _compare(
     found.append(replace(row, ratio=point["figures"]["generation"] / row.figures.generation))
 
 
-def _published_row(published: cat.Published, users: int) -> Row:
+def _published_row(published: Published, users: int) -> Row:
     hosts = f"{published.count}x {published.accelerator}, " if published.accelerator else ""
     version = f" {published.engine_version}" if published.engine_version else ""
     figures = published.figures
@@ -195,12 +201,12 @@ def _published_row(published: cat.Published, users: int) -> Row:
     )
 
 
-def reference(known: cat.Catalog, name: str) -> list[Row]:
+def reference(known: Catalog, name: str) -> list[Row]:
     """The published rows of a workload, as they stand in their sources, whether or not anything was measured."""
     found = []
     for published in known.published:
         if published.workload == name:
-            point = cat.Point(published.prompts or published.parallel or 1, published.parallel)
+            point = Point(published.prompts or published.parallel or 1, published.parallel)
             found.append(_published_row(published, point.users))
     return found
 
@@ -245,7 +251,7 @@ def _cost(price: Mapping[str, Any], best: Row) -> Cost:
     )
 
 
-def _evens(record: Mapping[str, Any], best: Row, prices: Sequence[Mapping[str, Any]], known: cat.Catalog) -> list[Even]:
+def _evens(record: Mapping[str, Any], best: Row, prices: Sequence[Mapping[str, Any]], known: Catalog) -> list[Even]:
     model, workload = record["plan"]["model"]["name"], record["workload"]
     found = []
     for price in prices:
@@ -263,7 +269,7 @@ def _evens(record: Mapping[str, Any], best: Row, prices: Sequence[Mapping[str, A
     return found
 
 
-def _asks(managed: cat.ManagedPrice) -> str:
+def _asks(managed: ManagedPrice) -> str:
     if managed.blended is not None:
         return f"${managed.blended:.2f} for a million tokens, in or out"
     return f"${managed.input:.2f} in, ${managed.output:.2f} out, for a million"

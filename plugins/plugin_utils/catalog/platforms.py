@@ -6,22 +6,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import yaml
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError, record
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.load import ROOT
 
-CATALOG = Path(__file__).resolve().parents[3] / "catalog"
 # The first driver branch for Hopper; the table's boards of older branches are older.
 _HOPPER = 525
-MODULES = ("any", "open")
-FABRICS = ("none", "fabricmanager", "nvlsm", "imex")
 
 
 class PlatformError(Exception):
-    """The table is malformed, or the host's accelerators are not in it; fit for a person."""
+    """The host's accelerators are not in the table; fit for a person."""
 
 
 @dataclass(frozen=True)
@@ -30,35 +28,32 @@ class Platform:
 
     name: str
     vendor: str
-    devices: tuple[str, ...]
-    modules: str
-    fabric: str
+    devices: list[str]
+    modules: Literal["any", "open"]
+    fabric: Literal["none", "fabricmanager", "nvlsm", "imex"]
     min_branch: int
 
 
+@dataclass(frozen=True)
+class Table:
+    """The whole file."""
+
+    platforms: list[Platform]
+
+
 @lru_cache(maxsize=4)
-def load(root: Path = CATALOG) -> tuple[Platform, ...]:
-    """All rows. Raises PlatformError for an unknown key, word or a device that stands twice."""
-    document = yaml.safe_load((root / "platforms.yml").read_text(encoding="utf-8"))
-    rows = tuple(_row(entry) for entry in document["platforms"])
+def load(root: Path = ROOT) -> list[Platform]:
+    """All rows. Raises CatalogError, also for a device that stands in two."""
+    rows = record(Table, root / "platforms.yml").platforms
     seen: dict[tuple[str, str], str] = {}
     for row in rows:
         for device in row.devices:
+            if len(device) != 4:
+                raise CatalogError(f"catalog/platforms.yml: {row.name}: devices are four hexadecimal digits, quoted")
             other = seen.setdefault((row.vendor, device), row.name)
             if other != row.name:
-                raise PlatformError(f"platforms.yml: device {device} is both {other} and {row.name}")
+                raise CatalogError(f"catalog/platforms.yml: device {device} is both {other} and {row.name}")
     return rows
-
-
-def _row(entry: Mapping[str, Any]) -> Platform:
-    names = {field.name for field in fields(Platform)}
-    if set(entry) != names:
-        raise PlatformError(f"platforms.yml: {entry.get('name')}: expected the keys {', '.join(sorted(names))}")
-    if entry["modules"] not in MODULES or entry["fabric"] not in FABRICS:
-        raise PlatformError(f"platforms.yml: {entry['name']}: unknown modules or fabric")
-    if not all(isinstance(device, str) and len(device) == 4 for device in entry["devices"]):
-        raise PlatformError(f"platforms.yml: {entry['name']}: devices are four hexadecimal digits, quoted")
-    return Platform(**{**entry, "devices": tuple(entry["devices"])})
 
 
 def fabric_of(facts: Mapping[str, Any], platform: Platform) -> str:
@@ -78,17 +73,16 @@ def tells_fabric(facts: Mapping[str, Any]) -> bool:
         return True
 
 
-def of_host(facts: Mapping[str, Any], known: tuple[Platform, ...] | None = None) -> Platform:
+def of_host(facts: Mapping[str, Any]) -> Platform:
     """The platform of a host by ``gpu_facts.pci``. Raises PlatformError when it has none, two, or an unknown one."""
-    known = load() if known is None else known
     boards = {(gpu["vendor"], _device(gpu["device"])) for gpu in facts["pci"]["gpus"]}
-    rows = {row for row in known for vendor, device in boards if row.vendor == vendor and device in row.devices}
-    if len(rows) == 1 and len(boards) == len([b for b in boards if any(_has(row, b) for row in rows)]):
-        return rows.pop()
+    rows = [row for row in load() if any(_has(row, board) for board in boards)]
+    if len(rows) == 1 and all(_has(rows[0], board) for board in boards):
+        return rows[0]
     if not boards:
         raise PlatformError("expected accelerators on the PCI bus, found none. Next: lspci -nn on the host")
     found = ", ".join(sorted(f"{vendor} {device}" for vendor, device in boards))
-    names = ", ".join(row.name for row in known)
+    names = ", ".join(row.name for row in load())
     raise PlatformError(
         f"expected accelerators of one kind out of {names}, found PCI devices {found}. Next: take another instance "
         "type, or prepare this host yourself and leave the role for its driver out"

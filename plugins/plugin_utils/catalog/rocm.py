@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils import versions
-from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import platforms
-from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.load import CatalogError
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError, record
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.load import ROOT
 
 DRIVER_PACKAGE = "amdgpu-dkms"
 # 6.4.3 is 60403, 30.30.4 is 30300400.
@@ -68,9 +68,9 @@ class Matrix:
 
 
 @lru_cache(maxsize=4)
-def load(root: Path = catalog.ROOT) -> Matrix:
+def load(root: Path = ROOT) -> Matrix:
     """Read and check the table. Raises CatalogError."""
-    matrix = catalog.record(Matrix, root / "rocm.yml")
+    matrix = record(Matrix, root / "rocm.yml")
     boards = {row.name for row in platforms.load(root) if row.vendor == "amd"}
     keys = [versions.order(row.release) for row in matrix.drivers]
     if keys != sorted(set(keys)):

@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Any, NoReturn, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils import versions
-from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as cat
+from ansible_collections.glm.fleet.plugins.module_utils.names import nearest
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.engine import Engine, Image, Variant
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import (
+    Accelerator,
+    Catalog,
+    Checkpoint,
+    Model,
+)
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import model_config, recipes
 
 _SERVED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]*")
@@ -64,20 +71,20 @@ class Intent:
 class Choice:
     """The catalogue entries that an intent names. Raises PlanError for a name that does not exist."""
 
-    def __init__(self, intent: Intent, known: cat.Catalog) -> None:
+    def __init__(self, intent: Intent, known: Catalog) -> None:
         self.known = known
         self.model = _model(intent, known)
         if intent.model_config:
             # The file describes one form of the weights.
             intent = replace(intent, precision=next(iter(self.model.precisions)))
         self.intent = intent
-        self.checkpoint: cat.Checkpoint = _look_up(
+        self.checkpoint: Checkpoint = _look_up(
             intent.precision, self.model.precisions, f"precision of {self.model.name}", "glm_precision"
         )
         self.accelerator = _accelerator(intent, known)
         engines = {name: known.engines[name] for name in self.model.engines}
         preferred = min(engines, key=lambda name: engines[name].preference)
-        self.engine: cat.Engine = _look_up(intent.engine or preferred, engines, "engine", "glm_engine")
+        self.engine: Engine = _look_up(intent.engine or preferred, engines, "engine", "glm_engine")
         _look_up(intent.profile, known.profiles, "profile", "glm_profile")
         self.version = self._version()
         # Told by planner.make: what would work instead. Refusals found while looking for that have none of their own.
@@ -140,7 +147,7 @@ class Choice:
         plain_package = self.intent.runtime == "venv" and self.accelerator.vendor == "nvidia"
         return plain_package or bool(self.images(version))
 
-    def images(self, version: str) -> dict[str, cat.Image]:
+    def images(self, version: str) -> dict[str, Image]:
         """Published images of an engine version that run on this accelerator, the model's own before the engine's."""
         wants = self.model.engines[self.engine.name]
         own, general = wants.images.get(version, {}), self.engine.versions[version].images
@@ -156,7 +163,7 @@ class Choice:
         stop = "" if why.endswith("?") else "."
         raise PlanError(f"{self.title}: {why}{stop} Next: {next_step or self.alternatives() or 'see docs/planner.md'}.")
 
-    def _suits(self, variant: cat.Variant) -> bool:
+    def _suits(self, variant: Variant) -> bool:
         return variant.vendor == self.accelerator.vendor and (
             variant.architectures is None or self.accelerator.architecture in variant.architectures
         )
@@ -269,7 +276,7 @@ def _check_repository(choice: Choice) -> None:
         choice.refuse(f"{choice.repository!r} is not the name of a repository", "set glm_repository to owner/name")
 
 
-def _model(intent: Intent, known: cat.Catalog) -> cat.Model:
+def _model(intent: Intent, known: Catalog) -> Model:
     if intent.model_config:
         if intent.model in known.models:
             raise PlanError(
@@ -280,22 +287,22 @@ def _model(intent: Intent, known: cat.Catalog) -> cat.Model:
             return model_config.from_config(Path(intent.model_config), intent.model, known)
         except model_config.ModelConfigError as error:
             raise PlanError(f"{intent.model}: {error}. Next: correct the file named in glm_model_config.") from error
-    found: cat.Model = _look_up(intent.model, known.models, "model", "glm_model")
+    found: Model = _look_up(intent.model, known.models, "model", "glm_model")
     return found
 
 
-def _accelerator(intent: Intent, known: cat.Catalog) -> cat.Accelerator:
+def _accelerator(intent: Intent, known: Catalog) -> Accelerator:
     for entry in known.accelerators.values():
         if intent.accelerator in entry.aliases:
             return entry
-    found: cat.Accelerator = _look_up(intent.accelerator, known.accelerators, "accelerator", "glm_accelerator")
+    found: Accelerator = _look_up(intent.accelerator, known.accelerators, "accelerator", "glm_accelerator")
     return found
 
 
 def _look_up(name: str, known: Mapping[str, Any], kind: str, variable: str) -> Any:
     if name in known:
         return known[name]
-    close = cat.nearest(name, known, 1)
+    close = nearest(name, known, 1)
     hint = f" Did you mean {close[0]}?" if close else ""
     raise PlanError(
         f"unknown {kind} {name!r}.{hint} Next: set {variable} to one the catalogue knows: {', '.join(known)}."

@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils import versions
+from ansible_collections.glm.fleet.plugins.module_utils.names import nearest
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
 
 
 class FlagError(ValueError):
@@ -83,16 +85,16 @@ class Table:
         # What was cut off or appended counts more than similar letters.
         known = sorted(self.options)
         starts = [name for name in known if name.startswith(flag)]
-        close = starts[:3] or catalog.nearest(flag, known, cutoff=0.75)
+        close = starts[:3] or nearest(flag, known, cutoff=0.75)
         hint = f"did you mean {' or '.join(close)}?" if close else "nor one with a similar name"
         return f"{text}; {hint}"
 
     def _elsewhere(self, flag: str) -> str:
-        known = [path.stem.removeprefix(f"{self.engine}-") for path in self.root.glob(f"{self.engine}-*.json")]
-        known.sort(key=versions.order)
+        tables = [path.stem.removeprefix(f"{self.engine}-") for path in self.root.glob(f"{self.engine}-*.json")]
+        tables.sort(key=versions.order)
         runs: list[list[str]] = []
         ended = True
-        for version in known:
+        for version in tables:
             if flag not in load(self.engine, version, self.root).options:
                 ended = True
                 continue
@@ -114,7 +116,7 @@ def load(engine: str, version: str, root: Path = catalog.ROOT / "flags") -> Tabl
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as exc:
-        raise catalog.CatalogError(
+        raise CatalogError(
             f"catalog/flags/{path.name}: cannot be read ({exc}); make it with tools/flag_tables.py {engine}:{version}"
         ) from exc
     options = {}
@@ -214,7 +216,7 @@ def _check_shape(table: Table, option: Option, name: str, value: Any) -> None:
 def _check_value(table: Table, option: Option, name: str, value: Any) -> None:
     text = str(value)
     if option.choices is not None and text not in option.choices:
-        close = catalog.nearest(text, option.choices, 1)
+        close = nearest(text, option.choices, 1)
         hint = f" (did you mean {close[0]}?)" if close else ""
         problem = f"cannot be {text!r}{hint}; it takes {', '.join(option.choices)}"
         raise FlagError(f"{table.engine} {table.version}: {name} {problem}", name)

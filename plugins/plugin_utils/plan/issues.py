@@ -13,20 +13,26 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils import versions
-from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as cat
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import (
+    Accelerator,
+    Apply,
+    Catalog,
+    KnownIssue,
+    Model,
+)
 
 ANY = "*"
 
 
 def find(
-    known: cat.Catalog,
+    known: Catalog,
     engine: str,
     version: str,
-    model: cat.Model,
+    model: Model,
     precision: str,
-    accelerator: cat.Accelerator,
+    accelerator: Accelerator,
     arguments: Mapping[str, Any],
-) -> list[cat.KnownIssue]:
+) -> list[KnownIssue]:
     """The issues that apply to a model served so, in the catalogue's order.
 
     ``arguments`` are engine arguments by name, with or without leading dashes, as a recipe or flags.merge has them; a
@@ -34,7 +40,7 @@ def find(
     """
     given = {_plain(name): value for name, value in arguments.items()}
 
-    def applies(issue: cat.KnownIssue) -> bool:
+    def applies(issue: KnownIssue) -> bool:
         return (
             issue.engine in (None, engine)
             and (not (issue.since or issue.below) or versions.in_range(version, issue.since, issue.below))
@@ -47,7 +53,7 @@ def find(
     return [issue for issue in known.known_issues if applies(issue)]
 
 
-def remedy(found: Iterable[cat.KnownIssue]) -> cat.Apply:
+def remedy(found: Iterable[KnownIssue]) -> Apply:
     """Everything the workarounds of these issues change; where two name the same thing, the later one holds."""
     args: dict[str, Any] = {}
     env: dict[str, str] = {}
@@ -55,7 +61,7 @@ def remedy(found: Iterable[cat.KnownIssue]) -> cat.Apply:
         if issue.apply:
             args.update(issue.apply.args)
             env.update(issue.apply.env)
-    return cat.Apply(args, env)
+    return Apply(args, env)
 
 
 def _selected(*selectors: tuple[Optional[Sequence[str]], str]) -> bool:

@@ -19,8 +19,13 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils import versions
-from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as cat
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import memory
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import (
+    Catalog,
+    KnownIssue,
+    Recipe,
+    Sampling,
+)
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import choice as plan_choice
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import fit as plan_fit
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags, issues, recipes
@@ -47,13 +52,13 @@ _VISIBLE_DEVICES = {"nvidia": "CUDA_VISIBLE_DEVICES", "amd": "HIP_VISIBLE_DEVICE
 class _Served:
     """One way to serve that was worked out: arguments by canonical name, how to spell them, and what follows."""
 
-    recipe: Optional[cat.Recipe]
+    recipe: Optional[Recipe]
     composed: recipes.Composed
     arguments: dict[str, Any]
     shown: dict[str, str]
     divided: plan_fit.Parallel
     size: plan_fit.Fit
-    met: list[cat.KnownIssue]
+    met: list[KnownIssue]
     env: dict[str, str]
     notes: list[str]
 
@@ -81,7 +86,7 @@ def listen_address(bind: str, private_address: Optional[str]) -> str:
         ) from None
 
 
-def make_all(intent: Intent, known: cat.Catalog, lock: Optional[Mapping[str, Any]] = None) -> list[dict[str, Any]]:
+def make_all(intent: Intent, known: Catalog, lock: Optional[Mapping[str, Any]] = None) -> list[dict[str, Any]]:
     """A plan for each replica on the host, in order. Raises as ``make``."""
     return [
         make(dataclasses.replace(intent, replica=replica), known, lock) for replica in range(max(1, intent.replicas))
@@ -89,7 +94,7 @@ def make_all(intent: Intent, known: cat.Catalog, lock: Optional[Mapping[str, Any
 
 
 def make(
-    intent: Intent, known: cat.Catalog, lock: Optional[Mapping[str, Any]] = None, advise: bool = True
+    intent: Intent, known: Catalog, lock: Optional[Mapping[str, Any]] = None, advise: bool = True
 ) -> dict[str, Any]:
     """The serving plan (schema 2) of one replica. ``lock`` is what lockfile.read returned.
 
@@ -219,7 +224,7 @@ def _check_capabilities(choice: Choice) -> None:
         choice.refuse(f"{accelerator.name} ({accelerator.architecture}) lacks {', '.join(lacking)}{because}")
 
 
-def _attempt(choice: Choice, table: flags.Table, recipe: Optional[cat.Recipe], way: recipes.Layout) -> _Served:
+def _attempt(choice: Choice, table: flags.Table, recipe: Optional[Recipe], way: recipes.Layout) -> _Served:
     served = _worked_out(choice, table, recipe, way, choice.context_wish)
     shorter = served.size.per_rank // 1024 * 1024
     if not served.size.short_of_context or not served.composed.fills_context or shorter < SHORTEST_CONTEXT:
@@ -235,7 +240,7 @@ def _attempt(choice: Choice, table: flags.Table, recipe: Optional[cat.Recipe], w
 
 
 def _worked_out(
-    choice: Choice, table: flags.Table, recipe: Optional[cat.Recipe], way: recipes.Layout, context: int
+    choice: Choice, table: flags.Table, recipe: Optional[Recipe], way: recipes.Layout, context: int
 ) -> _Served:
     composed = recipes.compose(choice.known, choice.cell, recipe, way, context)
     base = flags.respelled(table, {**composed.args, **_node_arguments(choice)}, choice.engine.renames)
@@ -281,7 +286,7 @@ def _worked_out(
     )
 
 
-def _issues(choice: Choice, arguments: Mapping[str, Any]) -> list[cat.KnownIssue]:
+def _issues(choice: Choice, arguments: Mapping[str, Any]) -> list[KnownIssue]:
     return issues.find(
         choice.known, choice.engine.name, choice.version, choice.model, choice.intent.precision, choice.accelerator,
         arguments,
@@ -379,7 +384,7 @@ def _neighbours(choice: Choice) -> Iterator[tuple[str, Intent]]:
         )  # fmt: skip
 
 
-def _works(intent: Intent, known: cat.Catalog) -> bool:
+def _works(intent: Intent, known: Catalog) -> bool:
     try:
         choice = Choice(intent, known)
         plan_choice.check(choice)
@@ -567,7 +572,7 @@ def _contract(choice: Choice, table: flags.Table, arguments: Mapping[str, Any]) 
     }
 
 
-def _known_fields(sampling: cat.Sampling) -> dict[str, Any]:
+def _known_fields(sampling: Sampling) -> dict[str, Any]:
     return {key: value for key, value in dataclasses.asdict(sampling).items() if value is not None}
 
 

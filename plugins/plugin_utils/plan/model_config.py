@@ -16,8 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Optional, Union
 
-from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as cat
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import memory
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import (
+    Catalog,
+    Checkpoint,
+    Model,
+    Mtp,
+)
 
 _SIZES = (
     "num_hidden_layers",
@@ -36,7 +43,7 @@ _GROUP_SIZE = 128
 _BLOCK = [128, 128]
 
 
-class ModelConfigError(cat.CatalogError):
+class ModelConfigError(CatalogError):
     """A config.json cannot be used; the text names the file, the key, what was expected and what was found."""
 
 
@@ -96,7 +103,7 @@ class _File:
         return value
 
 
-def from_config(path: Union[str, Path], name: Optional[str] = None, known: Optional[cat.Catalog] = None) -> cat.Model:
+def from_config(path: Union[str, Path], name: Optional[str] = None, known: Optional[Catalog] = None) -> Model:
     """The model that a ``config.json`` (or the folder it lies in) describes, as the catalogue would have it.
 
     ``name`` defaults to the folder's name. The only precision is the checkpoint's own, and has no repository. ``known``
@@ -111,12 +118,12 @@ def from_config(path: Union[str, Path], name: Optional[str] = None, known: Optio
         file.refuse("architectures", json.dumps([architecture.name]), file.data.get("architectures"))
     config = _config(file, architecture)
     shared = config.indexer_layers is not None and config.indexer_layers < config.num_hidden_layers
-    catalogue = known or cat.load()
+    catalogue = known or catalog.load()
     like = catalogue.models[_LIKE_WITH_SHARED_INDEXERS if shared else architecture.like]
     weights, remarks = _weights(file)
     title = name or file.path.resolve().parent.name or architecture.name
     mtp = config.num_nextn_predict_layers > 0 and weights != "int4"
-    return cat.Model(
+    return Model(
         name=title,
         architecture=architecture.name,
         model_type=str(model_type),
@@ -125,10 +132,10 @@ def from_config(path: Union[str, Path], name: Optional[str] = None, known: Optio
         min_transformers=like.min_transformers,
         needs=list(like.needs),
         config=config,
-        precisions={weights: cat.Checkpoint(None, weights, _served_name(title, weights), mtp)},
+        precisions={weights: Checkpoint(None, weights, _served_name(title, weights), mtp)},
         engines=dict(like.engines),
         parsers=like.parsers,
-        mtp=cat.Mtp(config.num_nextn_predict_layers, like.mtp.tokens, like.mtp.steps),
+        mtp=Mtp(config.num_nextn_predict_layers, like.mtp.tokens, like.mtp.steps),
         thinking=like.thinking,
         sampling={"default": like.sampling["default"]},
         sources=[str(file.path)],

@@ -14,17 +14,27 @@ from dataclasses import dataclass, field
 from typing import Any, Optional, Union
 
 from ansible_collections.glm.fleet.plugins.module_utils import versions
-from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as cat
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import memory
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.engine import EnvValue
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import (
+    Accelerator,
+    Catalog,
+    Checkpoint,
+    Layer,
+    Model,
+    Recipe,
+    Source,
+)
 
 
 @dataclass(frozen=True)
 class Cell:
     """What a recipe is looked up by. ``count`` GPUs of each of ``nodes`` hosts serve one replica."""
 
-    model: cat.Model
+    model: Model
     precision: str
-    accelerator: cat.Accelerator
+    accelerator: Accelerator
     count: int
     nodes: int
     engine: str
@@ -32,7 +42,7 @@ class Cell:
     profile: str
 
     @property
-    def checkpoint(self) -> cat.Checkpoint:
+    def checkpoint(self) -> Checkpoint:
         """The form of the weights."""
         return self.model.precisions[self.precision]
 
@@ -56,13 +66,13 @@ class Composed:
     """What the layers, and a published recipe if there is one, say about a cell."""
 
     args: dict[str, Any]
-    env: dict[str, cat.EnvValue]
+    env: dict[str, EnvValue]
     notes: list[str]
-    sources: list[cat.Source]
+    sources: list[Source]
     fills_context: bool = field(default=False)
 
 
-def covers(recipe: cat.Recipe, cell: Cell) -> bool:
+def covers(recipe: Recipe, cell: Cell) -> bool:
     """Whether the recipe is for this cell, whatever the engine's version."""
     return (
         recipe.engine == cell.engine
@@ -74,7 +84,7 @@ def covers(recipe: cat.Recipe, cell: Cell) -> bool:
     )
 
 
-def published(known: cat.Catalog, cell: Cell) -> Optional[cat.Recipe]:
+def published(known: Catalog, cell: Cell) -> Optional[Recipe]:
     """The published recipe for exactly this cell, or None."""
     for recipe in known.recipes:
         if covers(recipe, cell) and versions.in_range(cell.version, recipe.since, recipe.below):
@@ -82,7 +92,7 @@ def published(known: cat.Catalog, cell: Cell) -> Optional[cat.Recipe]:
     return None
 
 
-def layouts(cell: Cell, recipe: Optional[cat.Recipe]) -> list[Layout]:
+def layouts(cell: Cell, recipe: Optional[Recipe]) -> list[Layout]:
     """Ways to divide the GPUs, best first; empty when none is possible. A published recipe leaves no choice.
 
     One tensor group as wide as the attention heads allow answers each user fastest; what is left over becomes copies of
@@ -115,15 +125,15 @@ def splits_blocks(config: memory.Config, width: int, block: Optional[int]) -> bo
     return block is not None and (config.moe_intermediate_size // width) % block != 0
 
 
-def compose(known: cat.Catalog, cell: Cell, recipe: Optional[cat.Recipe], layout: Layout, context: int) -> Composed:
+def compose(known: Catalog, cell: Cell, recipe: Optional[Recipe], layout: Layout, context: int) -> Composed:
     """Merge every layer that matches, then ``recipe``. ``context`` (tokens) fills ``$context``."""
     fills = _fills(cell, layout, context)
     matching = [layer for layer in known.layers if _matches(layer, cell)]
     args: dict[str, Any] = {}
-    env: dict[str, cat.EnvValue] = {}
+    env: dict[str, EnvValue] = {}
     notes: list[str] = []
-    sources: list[cat.Source] = []
-    parts: list[Union[cat.Layer, cat.Recipe]] = [*matching, *([recipe] if recipe else [])]
+    sources: list[Source] = []
+    parts: list[Union[Layer, Recipe]] = [*matching, *([recipe] if recipe else [])]
     wanted_context = {name for layer in matching for name, value in layer.args.items() if value == "$context"}
     for part in parts:
         for name, value in part.args.items():
@@ -174,12 +184,12 @@ def _filled(value: Any, fills: Mapping[str, Any]) -> Any:
         return {key: _filled(item, fills) for key, item in value.items()}
     if isinstance(value, str) and value.startswith("$"):
         if value not in fills:
-            raise cat.CatalogError(f"catalog/recipes.yml: unknown value {value}; known are {', '.join(fills)}")
+            raise CatalogError(f"catalog/recipes.yml: unknown value {value}; known are {', '.join(fills)}")
         return fills[value]
     return value
 
 
-def _matches(layer: cat.Layer, cell: Cell) -> bool:
+def _matches(layer: Layer, cell: Cell) -> bool:
     selectors: Sequence[tuple[Optional[Sequence[str]], str]] = (
         (layer.models, cell.model.name),
         (layer.model_types, cell.model.model_type),

@@ -7,6 +7,7 @@ from typing import Any
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import record as benchmark_record
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import runs as benchmark_runs
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Workload
 from tests.unit.serve.plans import plan
 
 KNOWN = catalog.load()
@@ -29,7 +30,7 @@ QUALITY = [
 ]
 
 
-def rates(workload: catalog.Workload) -> list[dict[str, float]]:
+def rates(workload: Workload) -> list[dict[str, float]]:
     """Figures of a host that saturates: the sweep's published ones, a tenth better."""
     theirs = {row.parallel: row.figures for row in KNOWN.published if row.workload == "concurrency_sweep"}
     found = []
@@ -39,7 +40,7 @@ def rates(workload: catalog.Workload) -> list[dict[str, float]]:
     return found
 
 
-def result(workload: catalog.Workload, prompts: int, rate: dict[str, float], share: float) -> dict[str, Any]:
+def result(workload: Workload, prompts: int, rate: dict[str, float], share: float) -> dict[str, Any]:
     generation = rate["generation"] * share
     return {
         "completed": prompts,

@@ -14,6 +14,7 @@ import pytest
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import figures as bench
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Figures, Published
 
 KNOWN = catalog.load()
 DATA = Path(__file__).parent / "data"
@@ -23,7 +24,7 @@ def result(name: str) -> dict[str, Any]:
     return dict(json.loads((DATA / f"{name}.json").read_text(encoding="utf-8")))
 
 
-def published(workload: str, **selected: Any) -> list[catalog.Published]:
+def published(workload: str, **selected: Any) -> list[Published]:
     rows = [row for row in KNOWN.published if row.workload == workload]
     return [row for row in rows if all(getattr(row, name) == value for name, value in selected.items())]
 
@@ -32,7 +33,7 @@ def published(workload: str, **selected: Any) -> list[catalog.Published]:
 
 
 @pytest.mark.parametrize("row", published("glm51_agentic"), ids=lambda row: row.engine)
-def test_per_user_and_total_of_the_glm51_tables(row: catalog.Published) -> None:
+def test_per_user_and_total_of_the_glm51_tables(row: Published) -> None:
     workload = KNOWN.workloads[row.workload]
     made = bench.figures(
         {
@@ -161,7 +162,7 @@ def test_spread_of_repeats() -> None:
 
 
 def test_the_mean_of_repeats_lacks_what_one_of_them_lacks() -> None:
-    found = bench.mean_figures([catalog.Figures(100, total=500), catalog.Figures(200)])
+    found = bench.mean_figures([Figures(100, total=500), Figures(200)])
     assert (found.generation, found.total) == (150, None)
 
 

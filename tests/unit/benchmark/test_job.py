@@ -16,19 +16,19 @@ from ansible_collections.glm.fleet.plugins.module_utils.benchmark.job import Fol
 from ansible_collections.glm.fleet.plugins.module_utils.serving.endpoint import Endpoint
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import record as benchmark_record
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import runs as benchmark_runs
-from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Point, Source, Workload
 from tests.unit.serve.plans import plan
 from tests.unit.verify.fake_engine import KEY, MODEL, Behaviour, engine
 
 CLIENT = Path(__file__).parent / "toy_client.py"
-WORKLOAD = catalog.Workload(
+WORKLOAD = Workload(
     name="small",
     text="A small one.",
     interface="chat",
     input_tokens=64,
     output_tokens=16,
-    points=[catalog.Point(4, 2), catalog.Point(12, 6)],
-    source=catalog.Source("a test"),
+    points=[Point(4, 2), Point(12, 6)],
+    source=Source("a test"),
 )
 
 

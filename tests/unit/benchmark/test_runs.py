@@ -8,6 +8,7 @@ import pytest
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import runs as bench
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Point
 from tests.unit.serve.plans import REVISION, SNAPSHOT, plan
 
 KNOWN = catalog.load()
@@ -168,7 +169,7 @@ def test_the_client_s_image_is_the_catalogue_s_for_the_vendor_or_one_s_own() -> 
 
 
 def test_one_s_own_workload_is_checked_like_the_catalogue_s() -> None:
-    assert bench.workload(KNOWN, "mine", {"mine": OWN}).points == [catalog.Point(200, 20)]
+    assert bench.workload(KNOWN, "mine", {"mine": OWN}).points == [Point(200, 20)]
     with pytest.raises(bench.RunError, match=r"benchmark_workloads: workloads\.mine: unknown key 'tokens'"):
         bench.workload(KNOWN, "mine", {"mine": {**OWN, "tokens": 3}})
     with pytest.raises(bench.RunError, match=r"one of glm51_agentic, .*, mine, found 'other'"):
@@ -178,7 +179,7 @@ def test_one_s_own_workload_is_checked_like_the_catalogue_s() -> None:
 def test_a_scaled_workload_is_smaller_in_every_way_and_says_so() -> None:
     small = bench.workload(KNOWN, "concurrency_sweep", {}, 0.02)
     assert (small.input_tokens, small.output_tokens) == (41, 11)
-    assert small.points[0] == catalog.Point(1, 1) and small.points[-1] == catalog.Point(82, 21)
+    assert small.points[0] == Point(1, 1) and small.points[-1] == Point(82, 21)
     assert len(set(small.points)) == len(small.points) and "compared with nothing" not in small.notes[0]
     assert "comparable with nothing" in small.notes[-1]
     with pytest.raises(bench.RunError, match="at most 1, found 2"):

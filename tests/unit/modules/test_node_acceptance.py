@@ -22,6 +22,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.host import health
 from ansible_collections.glm.fleet.plugins.module_utils.host.facts import Gatherer
 from ansible_collections.glm.fleet.plugins.modules import node_acceptance
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import platforms
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
 from ansible_collections.glm.fleet.plugins.plugin_utils.host import acceptance
 from tests.unit.modules.test_gpu_facts import pci_device, smi
 
@@ -495,5 +496,5 @@ def test_a_platform_table_with_one_device_twice_is_refused(tmp_path: Path) -> No
     row = {"vendor": "nvidia", "devices": ["2335"], "modules": "any", "fabric": "none", "min_branch": 550}
     rows = [{"name": "a", **row}, {"name": "b", **row}]
     (tmp_path / "platforms.yml").write_text(json.dumps({"platforms": rows}), "utf-8")
-    with pytest.raises(platforms.PlatformError, match="device 2335 is both a and b"):
+    with pytest.raises(CatalogError, match="device 2335 is both a and b"):
         platforms.load(tmp_path)

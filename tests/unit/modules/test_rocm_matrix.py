@@ -11,6 +11,7 @@ import pytest
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import platforms
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import rocm as rocm_matrix
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def test_a_table_of_the_wrong_shape_is_refused(copied: Path, old: str, new: str,
     text = path.read_text(encoding="utf-8")
     assert old in text
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
-    with pytest.raises(catalog.CatalogError, match=message):
+    with pytest.raises(CatalogError, match=message):
         rocm_matrix.load(copied)
 
 

@@ -10,13 +10,14 @@ import pytest
 
 from ansible_collections.glm.fleet.plugins.module_utils import versions
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Apply, KnownIssue
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags, issues
 
 KNOWN = catalog.load()
-ISSUE = catalog.KnownIssue(id="one", status="broken", text="It breaks.", link="https://example.invalid")
+ISSUE = KnownIssue(id="one", status="broken", text="It breaks.", link="https://example.invalid")
 
 
-def found(issue: catalog.KnownIssue, arguments: Mapping[str, Any] | None = None, version: str = "0.30.0") -> bool:
+def found(issue: KnownIssue, arguments: Mapping[str, Any] | None = None, version: str = "0.30.0") -> bool:
     known = dataclasses.replace(KNOWN, known_issues=[issue])
     return bool(
         issues.find(known, "vllm", version, KNOWN.models["GLM-5.1"], "fp8", KNOWN.accelerators["B200"], arguments or {})
@@ -79,16 +80,16 @@ def test_arguments_select(wanted: dict[str, Any], arguments: dict[str, Any], exp
 
 
 def test_remedies_add_up_and_the_later_one_holds() -> None:
-    first = dataclasses.replace(ISSUE, apply=catalog.Apply({"kv-cache-dtype": "bfloat16", "a": 1}, {"X": "1"}))
-    second = dataclasses.replace(ISSUE, apply=catalog.Apply({"a": None}, {"Y": "2"}))
-    assert issues.remedy([first, ISSUE, second]) == catalog.Apply(
+    first = dataclasses.replace(ISSUE, apply=Apply({"kv-cache-dtype": "bfloat16", "a": 1}, {"X": "1"}))
+    second = dataclasses.replace(ISSUE, apply=Apply({"a": None}, {"Y": "2"}))
+    assert issues.remedy([first, ISSUE, second]) == Apply(
         {"kv-cache-dtype": "bfloat16", "a": None}, {"X": "1", "Y": "2"}
     )
 
 
 def ids(
     engine: str, version: str, model: str, precision: str, accelerator: str, **arguments: Any
-) -> dict[str, catalog.KnownIssue]:
+) -> dict[str, KnownIssue]:
     """What the catalogue says about a plan; argument names with _ for -."""
     found = issues.find(
         KNOWN, engine, version, KNOWN.models[model], precision, KNOWN.accelerators[accelerator], arguments
@@ -110,7 +111,7 @@ def test_nvfp4_with_eagle_on_b300_is_broken_in_one_release_only() -> None:
 def test_deepgemm_is_switched_off_where_it_crashes() -> None:
     found = ids("sglang", "0.5.12", "GLM-5", "fp8", "B300")
     assert issues.remedy(found.values()).env == {"SGL_ENABLE_JIT_DEEPGEMM": "0"}
-    assert issues.remedy(ids("sglang", "0.5.11", "GLM-5", "fp8", "B300").values()) == catalog.Apply()
+    assert issues.remedy(ids("sglang", "0.5.11", "GLM-5", "fp8", "B300").values()) == Apply()
 
 
 @pytest.mark.parametrize("accelerator", ["H20", "H20-3e"])
@@ -147,18 +148,18 @@ def test_arguments_that_issues_name_exist_in_the_engines() -> None:
         if not names:
             continue
         assert issue.engine, f"{issue.id}: arguments belong to an engine"
-        touched = [
+        affected = [
             version
             for version in KNOWN.engines[issue.engine].versions
             if versions.in_range(version, issue.since, issue.below)
         ]
-        assert touched, issue.id
-        for version in touched:
+        assert affected, issue.id
+        for version in affected:
             table = flags.load(issue.engine, version)
             lacking = [name for name in names if "--" + name.split(".")[0] not in table.options]
             # An argument that a release does not have yet cannot be given to it.
             assert lacking == [] or issue.status == "workaround", (issue.id, version, lacking)
-        newest = flags.load(issue.engine, max(touched, key=versions.order))
+        newest = flags.load(issue.engine, max(affected, key=versions.order))
         assert [name for name in names if "--" + name.split(".")[0] not in newest.options] == [], issue.id
 
 

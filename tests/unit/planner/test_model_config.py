@@ -11,6 +11,8 @@ import pytest
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import memory
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Checkpoint
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import model_config
 
 KNOWN = catalog.load().models
@@ -134,7 +136,7 @@ def test_what_the_file_does_not_say_is_told(tmp_path: Path) -> None:
     assert found.sources == [str(path)]
     assert "assumed to be those of GLM-4.7" in found.notes[0]
     assert "unknown" in found.license
-    assert found.precisions["bf16"] == catalog.Checkpoint(None, "bf16", "glm-9")
+    assert found.precisions["bf16"] == Checkpoint(None, "bf16", "glm-9")
 
 
 def test_a_folder_and_a_name_may_be_given(tmp_path: Path) -> None:
@@ -296,5 +298,5 @@ def test_what_is_no_config_is_named(tmp_path: Path, text: str, message: str) -> 
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(catalog.CatalogError, match=r"config\.json: cannot be read: No such file"):
+    with pytest.raises(CatalogError, match=r"config\.json: cannot be read: No such file"):
         model_config.from_config(tmp_path / "config.json")

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.engine import Image
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import KnownIssue
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import text as plan_text
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import unit
@@ -251,9 +253,7 @@ def test_an_image_with_old_transformers_gets_a_layer() -> None:
     models = dict(CATALOG.models)
     vllm = dataclasses.replace(models["GLM-5"].engines["vllm"], images={})
     models["GLM-5"] = dataclasses.replace(models["GLM-5"], engines={**models["GLM-5"].engines, "vllm": vllm})
-    release = dataclasses.replace(
-        CATALOG.engines["vllm"].versions["0.19.0"], images={"cu129": catalog.Image("v0.19.0")}
-    )
+    release = dataclasses.replace(CATALOG.engines["vllm"].versions["0.19.0"], images={"cu129": Image("v0.19.0")})
     engine = dataclasses.replace(
         CATALOG.engines["vllm"], versions={**CATALOG.engines["vllm"].versions, "0.19.0": release}
     )
@@ -285,7 +285,7 @@ def test_a_derived_image_is_served_once_the_lock_file_names_it(digest: str | Non
 
 
 def test_a_broken_combination_is_refused() -> None:
-    issue = catalog.KnownIssue(
+    issue = KnownIssue(
         id="x", status="broken", text="Crashes at capture", link="https://example.org/1", accelerators=["B200"]
     )
     known = dataclasses.replace(CATALOG, known_issues=[issue])

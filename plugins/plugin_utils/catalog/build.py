@@ -1,0 +1,126 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Build typed records from YAML: a dataclass is the schema.
+
+A key that no field has, a field without a key, or a value of another type is an error that names file, entry and key.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from pathlib import Path
+from typing import Any, TypeVar, Union
+
+import yaml
+
+from ansible_collections.glm.fleet.plugins.module_utils.names import nearest
+
+T = TypeVar("T")
+
+
+class CatalogError(ValueError):
+    """A catalogue file is missing, is not YAML, or breaks the schema; the text names file, entry and key."""
+
+
+def read(path: Path, keys: set[str]) -> dict[str, Any]:
+    """A catalogue file that has exactly these top-level keys. Raises CatalogError."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
+    except OSError as exc:
+        raise CatalogError(f"catalog/{path.name}: cannot be read: {exc}") from exc
+    except yaml.YAMLError as exc:
+        raise CatalogError(f"catalog/{path.name}: is not YAML: {exc}") from exc
+    if not isinstance(data, dict) or set(data) != keys:
+        found = sorted(map(str, data)) if isinstance(data, dict) else type(data).__name__
+        raise CatalogError(f"catalog/{path.name}: expected the top-level keys {sorted(keys)}, found {found}")
+    return data
+
+
+def record(kind: type[T], path: Path) -> T:
+    """A catalogue file of its own as one record: its top-level keys are the fields of ``kind``. Raises CatalogError."""
+    hints = typing.get_type_hints(kind)
+    data = read(path, set(hints))
+    return kind(**{key: build(hints[key], value, f"{path.name}: {key}") for key, value in data.items()})
+
+
+def named(kind: type[T], data: Any, file: str, section: str) -> dict[str, T]:
+    """A mapping of names to records that know their name. Raises CatalogError."""
+    if not isinstance(data, dict):
+        raise CatalogError(f"catalog/{file}: {section}: expected a mapping, found {_type_name(data)}")
+    return {
+        str(name): _record(kind, {"name": str(name), **_mapping(entry, f"{file}: {section}.{name}")},
+                           f"{file}: {section}.{name}")
+        for name, entry in data.items()
+    }  # fmt: skip
+
+
+def _mapping(data: Any, where: str) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        raise CatalogError(f"catalog/{where}: expected a mapping, found {_type_name(data)}")
+    return data
+
+
+def _record(kind: type[T], data: Any, where: str) -> T:
+    data = _mapping(data, where)
+    hints = typing.get_type_hints(kind)
+    for key in data:
+        if key not in hints:
+            close = nearest(str(key), hints, 1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise CatalogError(f"catalog/{where}: unknown key {key!r}{hint}")
+    required = {
+        item.name
+        for item in dataclasses.fields(kind)  # type: ignore[arg-type]
+        if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+    }
+    # A field that may be None may be left out as well.
+    missing = sorted(name for name in required - set(data) if not _optional(hints[name]))
+    if missing:
+        raise CatalogError(f"catalog/{where}: missing key {', '.join(missing)}")
+    absent = dict.fromkeys(required - set(data))
+    values = {key: build(hints[key], value, f"{where}.{key}") for key, value in data.items()}
+    return kind(**values, **absent)
+
+
+def _optional(hint: Any) -> bool:
+    return typing.get_origin(hint) in (Union, types.UnionType) and type(None) in typing.get_args(hint)
+
+
+def build(hint: Any, data: Any, where: str) -> Any:
+    """``data`` as a type hint says, with records for mappings; ``where``: file and entry. Raises CatalogError.
+
+    A record that may be written as one word has a class method ``of_text``.
+    """
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return data
+    if _optional(hint):
+        return None if data is None else build(args[0], data, where)
+    if origin is list:
+        if not isinstance(data, list):
+            raise CatalogError(f"catalog/{where}: expected a list, found {_type_name(data)}")
+        return [build(args[0], item, f"{where}[{index}]") for index, item in enumerate(data)]
+    if origin is typing.Literal:
+        if data not in args:
+            raise CatalogError(f"catalog/{where}: expected one of {', '.join(args)}, found {data!r}")
+        return data
+    if origin is dict:
+        return {str(key): build(args[1], value, f"{where}.{key}") for key, value in _mapping(data, where).items()}
+    if isinstance(data, str) and hasattr(hint, "of_text"):
+        return hint.of_text(data)
+    if dataclasses.is_dataclass(hint):
+        return _record(typing.cast("type[Any]", hint), data, where)
+    # bool is an int to Python, not to a reader of YAML.
+    if hint is float and isinstance(data, int) and not isinstance(data, bool):
+        return float(data)
+    if not isinstance(data, hint) or (isinstance(data, bool) and hint is not bool):
+        raise CatalogError(f"catalog/{where}: expected {hint.__name__}, found {_type_name(data)} {data!r}")
+    return data
+
+
+def _type_name(data: Any) -> str:
+    return "nothing" if data is None else type(data).__name__
