@@ -89,8 +89,8 @@ run_stage() {
         check "collection builds and installs; wheel installs" scripts/package_check.sh
         ;;
     unit)
-        suite "unit, ansible-core $(core_version "$venv/bin/python")" "$venv/bin/python" -n 2 --dist worksteal tests/unit
-        [ -z "$next_python" ] || suite "unit, ansible-core $(core_version "$next_python")" "$next_python" -n 2 --dist worksteal tests/unit
+        suite "unit, ansible-core $(core_version "$venv/bin/python")" "$venv/bin/python" -n 2 --dist worksteal tests/unit tests/playbooks
+        [ -z "$next_python" ] || suite "unit, ansible-core $(core_version "$next_python")" "$next_python" -n 2 --dist worksteal tests/unit tests/playbooks
         ;;
     engines)
         suite "engine command lines" "$venv/bin/python" -n 2 tests/engines

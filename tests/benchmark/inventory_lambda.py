@@ -27,7 +27,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tests.unit.lambda_api.fake_cloud import B200, GH200, Answer, FakeCloud, data, make_instance, serve
+from tests.playbooks.lambda_api.fake_cloud import B200, GH200, Answer, FakeCloud, data, make_instance, serve
 
 CONSTRUCTED = """
 builtin_groups: []

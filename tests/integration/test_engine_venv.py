@@ -96,7 +96,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     uv_wheel(folder)
     wheel(folder, "toy-kernels", "2.0", STAND_INS)
     engine = {path.stem: path.read_text(encoding="utf-8")
-              for path in (HERE / "serve/toy_engine.py", ROOT / "tests/unit/verify/fake_engine.py")}  # fmt: skip
+              for path in (HERE / "serve/toy_engine.py", ROOT / "tests/playbooks/verify/fake_engine.py")}  # fmt: skip
     wheel(folder, "toy-engine", "1.0", engine, "toy-kernels>=1", "toy-engine = toy_engine:main")
     folder.chmod(0o755)
     return folder

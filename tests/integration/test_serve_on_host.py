@@ -143,7 +143,7 @@ def wait_for_ssh(fleet: Fleet, more: str = "") -> None:
 def build_image(fleet: Fleet) -> None:
     """The host's own system with the toy in it: the smallest image with a Python that needs no download."""
     fleet.on_host("mkdir", "-p", "/tmp/toy/opt/toy")
-    for source in (HERE / "serve/toy_engine.py", ROOT / "tests/unit/verify/fake_engine.py"):
+    for source in (HERE / "serve/toy_engine.py", ROOT / "tests/playbooks/verify/fake_engine.py"):
         fleet.on_host("tee", f"/tmp/toy/opt/toy/{source.name}", stdin=source.read_text(encoding="utf-8"))
     system = "usr/bin usr/lib/python3* usr/lib/*-linux-gnu usr/lib64 bin lib lib64"
     fleet.on_host("sh", "-c", f"cd / && tar -c {system} -C /tmp/toy opt | docker import - {IMAGE}")

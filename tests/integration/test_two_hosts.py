@@ -84,7 +84,7 @@ def prepare(pair: Pair, host: str, made: dict[str, Any]) -> None:
     drop_in = "/etc/systemd/system/glm-serve-.service.d"
     pair.on(host, "mkdir", "-p", snapshot, drop_in, str(Path(PROGRAM).parent))
     pair.on(host, "tee", f"{drop_in}/limits.conf", stdin="[Service]\nLimitMEMLOCK=\nLimitSTACK=\n")
-    for source in (HERE / "serve/toy_engine.py", ROOT / "tests/unit/verify/fake_engine.py"):
+    for source in (HERE / "serve/toy_engine.py", ROOT / "tests/playbooks/verify/fake_engine.py"):
         pair.on(host, "tee", f"{Path(PROGRAM).parent}/{source.name}", stdin=source.read_text(encoding="utf-8"))
     pair.on(host, "tee", PROGRAM, stdin='#!/bin/sh\nexec python3 "${0%/*}/toy_engine.py" "$@"\n')
     pair.on(host, "chmod", "+x", PROGRAM)

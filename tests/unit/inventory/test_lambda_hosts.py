@@ -12,7 +12,7 @@ import pytest
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import hosts as cloud_hosts
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import unsafe
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.lambda_cloud import hosts as lambda_hosts
-from tests.unit.lambda_api.fake_cloud import B200, make_instance
+from tests.playbooks.lambda_api.fake_cloud import B200, make_instance
 
 
 @pytest.mark.parametrize(

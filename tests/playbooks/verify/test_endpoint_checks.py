@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.glm.fleet.plugins.module_utils.serving.endpoint import Endpoint, run_checks
-from tests.unit.verify.fake_engine import KEY, MODEL, Behaviour, engine
+from tests.playbooks.verify.fake_engine import KEY, MODEL, Behaviour, engine
 
 OFF = {"chat_template_kwargs": {"enable_thinking": False}}
 ALL = ["health", "models", "key_missing", "key_wrong", "chat", "thinking_on", "thinking_off", "tool_call"]

@@ -21,8 +21,8 @@ import pytest
 from ansible_collections.glm.fleet.plugins.module_utils.serving import status as _serving
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import unit
 from roles.serve.files import serve_guard as guard
+from tests.playbooks.verify.fake_engine import KEY, MODEL, Behaviour, engine
 from tests.unit.serve.plans import plan, venv
-from tests.unit.verify.fake_engine import KEY, MODEL, Behaviour, engine
 
 # As `nvidia-ctk cdi generate` writes it, shortened to two GPUs.
 CDI = """---

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.playbooks.verify.fake_engine import KEY, Behaviour, engine
 from tests.unit.serve.plans import REVISION, plan
-from tests.unit.verify.fake_engine import KEY, Behaviour, engine
 
 ROOT = Path(__file__).parents[3]
 CLIENT = Path(__file__).parent / "toy_client.py"

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 
 
 def show(folder: Path, role: str, cases: dict[str, dict[str, Any]], shown: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from simulator.lambda_cloud.server import Handle
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 KIND = "gpu_8x_b200_sxm6"
 TAGS = {"glm-fleet": "default"}
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1cy1mcW0pdhL2lKq1zK0Zp0cB1b5vTq3o9mQGg0lq1"

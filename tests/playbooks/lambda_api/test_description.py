@@ -15,9 +15,9 @@ import requests
 from ansible_collections.glm.fleet.plugins.modules import lambda_firewall_ruleset, lambda_instance
 from simulator.lambda_cloud.config import Config
 from simulator.lambda_cloud.server import Handle, running
-from tests.unit.lambda_api.api_description import REQUESTS
-from tests.unit.modules.test_lambda_instance import Ended, Module
-from tests.unit.modules.test_lambda_instance_events import PUBLIC_KEY, api_of
+from tests.playbooks.lambda_api.api_description import REQUESTS
+from tests.playbooks.modules.test_lambda_instance import Ended, Module
+from tests.playbooks.modules.test_lambda_instance_events import PUBLIC_KEY, api_of
 
 KIND = "gpu_8x_b200_sxm6"
 Sent = list[tuple[str, str, Any]]

@@ -22,7 +22,7 @@ from simulator.lambda_cloud.backend import FakeBackend, HostState, LaunchSpec
 from simulator.lambda_cloud.config import Config, Settings
 from simulator.lambda_cloud.server import Handle, running
 from simulator.lambda_cloud.types import InstanceRecord
-from tests.unit.modules.test_lambda_instance import Ended, Module
+from tests.playbooks.modules.test_lambda_instance import Ended, Module
 
 KIND, OTHER_KIND = "gpu_8x_b200_sxm6", "gpu_8x_h100_sxm5"
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1cy1mcW0pdhL2lKq1zK0Zp0cB1b5vTq3o9mQGg0lq1"

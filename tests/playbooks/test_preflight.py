@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 
 
 def run(tmp_path: Path, playbook: str, hosts: dict[str, dict[str, object]], *arguments: str) -> tuple[int, str]:

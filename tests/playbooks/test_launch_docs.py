@@ -11,7 +11,7 @@ from pathlib import Path
 from simulator.lambda_cloud.config import Config
 from simulator.lambda_cloud.server import running
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "launch.md"
 
 

@@ -17,8 +17,8 @@ from ansible_collections.glm.fleet.plugins.module_utils.serving.endpoint import 
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import record as benchmark_record
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import runs as benchmark_runs
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Point, Source, Workload
+from tests.playbooks.verify.fake_engine import KEY, MODEL, Behaviour, engine
 from tests.unit.serve.plans import plan
-from tests.unit.verify.fake_engine import KEY, MODEL, Behaviour, engine
 
 CLIENT = Path(__file__).parent / "toy_client.py"
 WORKLOAD = Workload(

@@ -9,7 +9,7 @@ import pytest
 
 from simulator.lambda_cloud.config import Config
 from simulator.lambda_cloud.server import running
-from tests.unit.playbooks.fleet import KIND, Fleet, key_book
+from tests.playbooks.fleet import KIND, Fleet, key_book
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import pytest
 
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import api as lambda_api
 from ansible_collections.glm.fleet.plugins.modules import lambda_instance
-from tests.unit.lambda_api.fake_cloud import (
+from tests.playbooks.lambda_api.fake_cloud import (
     B200,
     JUPYTER_TOKEN,
     KEY,

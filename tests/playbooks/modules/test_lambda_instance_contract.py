@@ -12,7 +12,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud impor
 from ansible_collections.glm.fleet.plugins.modules import lambda_instance
 from simulator.lambda_cloud.config import Config, Settings
 from simulator.lambda_cloud.server import Handle, running
-from tests.unit.modules.test_lambda_instance import Ended, Module
+from tests.playbooks.modules.test_lambda_instance import Ended, Module
 
 KIND = "gpu_8x_b200_sxm6"
 # The limits of the API, shortened alike on both sides.

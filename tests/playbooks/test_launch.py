@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.playbooks.fleet import KIND, ROOT, TAGS, Fleet
+from tests.playbooks.fleet import KIND, ROOT, TAGS, Fleet
 
 
 def test_launch_attaches_opens_and_counts_as_asked_and_nothing_more(fleet: Fleet) -> None:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from role_variables import show
 
-ROLE = Path(__file__).parents[3] / "roles/gpu_base"
+ROLE = Path(__file__).parents[2] / "roles/gpu_base"
 BOARD = {"vendor": "nvidia", "device": "0x2901", "bus_id": "0000:1b:00.0", "driver": "nvidia"}
 AMD = {"vendor": "amd", "device": "0x74a1", "bus_id": "0000:05:00.0", "driver": "amdgpu"}
 [REBOOT] = [

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import give_back
-from tests.unit.playbooks.fleet import ROOT, TAGS, Fleet
+from tests.playbooks.fleet import ROOT, TAGS, Fleet
 
 
 def state(**values: Any) -> str:

@@ -13,7 +13,16 @@ from typing import Any
 
 import pytest
 
-from tests.unit.lambda_api.fake_cloud import GH200, JUPYTER_TOKEN, KEY, Answer, FakeCloud, error, make_instance, serve
+from tests.playbooks.lambda_api.fake_cloud import (
+    GH200,
+    JUPYTER_TOKEN,
+    KEY,
+    Answer,
+    FakeCloud,
+    error,
+    make_instance,
+    serve,
+)
 
 ROOT = Path(__file__).parents[3]
 BIN = Path(sys.executable).parent

@@ -10,7 +10,7 @@ import pytest
 from ansible_collections.glm.fleet.plugins.module_utils.serving.endpoint import Endpoint
 from ansible_collections.glm.fleet.plugins.module_utils.serving.quality import KINDS, Asked, run_quality
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
-from tests.unit.verify.fake_engine import KEY, MODEL, Behaviour, engine
+from tests.playbooks.verify.fake_engine import KEY, MODEL, Behaviour, engine
 
 GLM = catalog.load().models["GLM-5.1"]
 SAMPLING = {

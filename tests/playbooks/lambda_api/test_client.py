@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import api as lambda_api
-from tests.unit.lambda_api.fake_cloud import KEY, Answer, FakeCloud, data, error, make_instance, serve
+from tests.playbooks.lambda_api.fake_cloud import KEY, Answer, FakeCloud, data, error, make_instance, serve
 
 
 @pytest.fixture
