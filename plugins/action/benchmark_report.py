@@ -12,12 +12,12 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
+from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import chart as benchmark_chart
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import page as benchmark_page
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import record as benchmark_record
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import view as benchmark_view
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
-from ansible_collections.glm.fleet.plugins.plugin_utils.serving import verdict
 
 display = Display()
 ARGUMENTS = {
@@ -53,20 +53,20 @@ class ActionModule(ActionBase):
         page, markdown = benchmark_page.render(sections, args["title"])
         folder = benchmark_record.folder(args["state_dir"])
         try:
-            files = {"page": folder / "report.html", "markdown": folder / "report.md"}
-            verdict.write_text(files["page"], page)
-            verdict.write_text(files["markdown"], markdown)
+            paths = {"page": folder / "report.html", "markdown": folder / "report.md"}
+            files.write_text(paths["page"], page)
+            files.write_text(paths["markdown"], markdown)
         except OSError as exc:
             found = f"a folder that can be written, found {folder}: {exc.strerror or exc}"
             return {**result, **_failed(found, "make room there or set glm_state_dir")}
-        for line in _lines(sections, files["page"]):
+        for line in _lines(sections, paths["page"]):
             display.display(line)
         reasons = [f"{one['host']}: {benchmark_record.failure_text(one)}" for one in chosen if not one["ok"]]
         reasons += [f"{host}: nothing was measured, see its errors above" for host in missing]
         if reasons:
             text = "\n".join([f"every host measured and answering well, found {len(reasons)} that are not", *reasons])
-            result.update(_failed(text, f"see {files['page']}"))
-        names = {name: str(path) for name, path in files.items()}
+            result.update(_failed(text, f"see {paths['page']}"))
+        names = {name: str(path) for name, path in paths.items()}
         return {**result, "changed": False, **names, "records": [record["id"] for record in chosen]}
 
 

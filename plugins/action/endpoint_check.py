@@ -10,6 +10,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
+from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import verdict
 
 CONTROLLER_OPTIONS = ("closed_address", "report", "plan")
@@ -53,7 +54,7 @@ class ActionModule(ActionBase):
             return {}
         file = Path(str(path)).expanduser()
         try:
-            verdict.write_json(file, report)
+            files.write_json(file, report)
         except OSError as exc:
             verdict_text = "every check passed" if report["ok"] else "checks failed"
             msg = (

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.modules.engine_venv import ARGUMENTS
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.followed import Failed, FollowedAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import lockfile
@@ -75,10 +76,7 @@ class ActionModule(FollowedAction):
                 f"# Belongs in version control, beside the lock file. To resolve again, delete this file and deploy.\n"
                 f"{_REQUEST}{self._request()}\n{packages}"
             )
-            path.parent.mkdir(parents=True, exist_ok=True)
-            new = path.with_suffix(".new")
-            new.write_text(text, encoding="utf-8")
-            new.replace(path)
+            files.write_text(path, text, files.READABLE)
             return text, True
 
     def _obeyed(self, path: Path) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
+from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import verdict
 
 display = Display()
@@ -37,7 +38,7 @@ class ActionModule(ActionBase):
         path = Path(args["state_dir"]).expanduser() / "reports" / "fleet.json"
         if args["begin"]:
             if not self._task.check_mode:
-                verdict.write_json(path, verdict.fleet_report([verdict.missing_report(host) for host in args["hosts"]]))
+                files.write_json(path, verdict.fleet_report([verdict.missing_report(host) for host in args["hosts"]]))
             return {**result, "changed": False, "ok": False, "report": str(path), "hosts": args["hosts"], "begin": True}
         found = {host: self._verdicts(variables, host) for host in args["hosts"]}
         if self._task.check_mode or any(answer.get("skipped") for answers in found.values() for answer in answers):
@@ -49,7 +50,7 @@ class ActionModule(ActionBase):
         ]
         fleet = verdict.fleet_report(reports)
         try:
-            verdict.write_json(path, fleet)
+            files.write_json(path, fleet)
         except OSError as exc:
             msg = (
                 f"controller, report: {path} cannot be written: {exc.strerror or exc}. Next: make room there or set "

@@ -26,6 +26,7 @@ from typing import Any
 from ansible import context
 from ansible.plugins.callback import CallbackBase
 
+from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import verdict
 
 
@@ -83,7 +84,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
     def _kept(self, reports: list[dict[str, Any]]) -> str:
         """Write the report, in which the fleet is not verified; a sentence that says where it is, or why not."""
         try:
-            verdict.write_json(self._path, {**verdict.fleet_report(reports), "ok": False})
+            files.write_json(self._path, {**verdict.fleet_report(reports), "ok": False})
         except OSError as exc:
             return f"The report could not be written to {self._path}: {exc.strerror or exc}"
         return f"Report: {self._path}"

@@ -106,13 +106,13 @@ phase:
 import fcntl
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.module_utils.host import data_volume as volumes
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run, which
 
@@ -360,11 +360,7 @@ class Volume:
         STATE.unlink(missing_ok=True)
 
     def write_fstab(self, text: str) -> None:
-        handle, name = tempfile.mkstemp(dir=FSTAB.parent, prefix=".fstab.")
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        Path(name).chmod(0o644)
-        self.module.atomic_move(name, str(FSTAB))
+        files.write_text(FSTAB, text, files.READABLE, move=self.module.atomic_move)
 
     def need(self, program: str) -> None:
         if which(program) is None:

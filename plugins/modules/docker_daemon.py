@@ -104,7 +104,6 @@ phase:
 """
 
 import json
-import os
 import tempfile
 import time
 from pathlib import Path
@@ -112,6 +111,7 @@ from typing import NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.module_utils.host import docker
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run, which
 
@@ -252,12 +252,7 @@ class Daemon:
             )
 
     def write(self, text: str) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-        handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=".daemon.json.")
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        Path(name).chmod(0o644)
-        self.module.atomic_move(name, str(self.path))
+        files.write_text(self.path, text, files.READABLE, move=self.module.atomic_move)
 
     def apply(self, action: str, config: dict, deferred: list, old_text) -> None:
         """Bring the file into effect, but for ``deferred`` keys.

@@ -69,12 +69,12 @@ phase:
   sample: files
 """
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Optional
 
 from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.glm.fleet.plugins.module_utils import files
 
 
 def current(path: Path) -> tuple:
@@ -96,11 +96,7 @@ def diff(path: Path, before: Optional[str], after: Optional[str]) -> dict:
 
 def write(module: AnsibleModule, path: Path, text: str, mode: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        stream.write(text)
-    Path(name).chmod(mode)
-    module.atomic_move(name, str(path))
+    files.write_text(path, text, mode, move=module.atomic_move)
     # atomic_move keeps the permissions of a file that was there.
     path.chmod(mode)
 

@@ -207,6 +207,7 @@ from typing import Any, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.module_utils.weights import fetch as _weights_fetch
 from ansible_collections.glm.fleet.plugins.module_utils.weights import store as _weights_store
 from ansible_collections.glm.fleet.plugins.module_utils.weights.hub import (
@@ -221,8 +222,6 @@ from ansible_collections.glm.fleet.plugins.module_utils.weights.store import (
     Store,
     human_bytes,
     read_json,
-    write_json,
-    write_text,
 )
 
 CONTAINER_HF_HOME = "/root/.cache/huggingface"
@@ -502,13 +501,14 @@ class Weights:
             download_workers=self.params["download_workers"],
             hash_workers=self.params["hash_workers"],
         )
-        write_json(self.folder / "job.json", asdict(job))
-        write_json(self.folder / "status.json", asdict(_weights_fetch.Status(total_bytes=manifest.total_bytes)))
+        files.write_json(self.folder / "job.json", asdict(job), files.READABLE)
+        status = _weights_fetch.Status(total_bytes=manifest.total_bytes)
+        files.write_json(self.folder / "status.json", asdict(status), files.READABLE)
         (self.folder / "client.log").unlink(missing_ok=True)
-        for code in (_weights_fetch, _weights_store):
-            # Under its own module name, so that the two find each other inside the image.
+        for code in (_weights_fetch, _weights_store, files):
+            # Under its own module name, so that they find each other inside the image.
             path = self.folder / "code" / Path(*code.__name__.split(".")).with_suffix(".py")
-            write_text(path, inspect.getsource(code))
+            files.write_text(path, inspect.getsource(code), files.READABLE)
         self._write_secrets()
 
     def _write_secrets(self) -> None:
@@ -529,12 +529,12 @@ class Weights:
             if os.environ.get(name):
                 environment[name] = os.environ[name]
         if self.params["token"]:
-            write_text(run_dir / "token", self.params["token"], mode=0o600)
+            files.write_text(run_dir / "token", self.params["token"])
             environment["HF_TOKEN_PATH"] = self._inside(run_dir / "token")
         else:
             environment["HF_HUB_DISABLE_IMPLICIT_TOKEN"] = "1"
         lines = "".join(f"{name}={value}\n" for name, value in sorted(environment.items()))
-        write_text(run_dir / "environment", lines, mode=0o600)
+        files.write_text(run_dir / "environment", lines)
 
     # Parts of status ---------------------------------------------------------------------------------------------
 

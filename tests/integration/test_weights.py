@@ -21,9 +21,10 @@ from typing import Any
 import pytest
 import yaml
 
+from ansible_collections.glm.fleet.plugins.module_utils.files import write_json
 from ansible_collections.glm.fleet.plugins.module_utils.weights import fetch
 from ansible_collections.glm.fleet.plugins.module_utils.weights.hub import HubClient
-from ansible_collections.glm.fleet.plugins.module_utils.weights.store import Store, write_json
+from ansible_collections.glm.fleet.plugins.module_utils.weights.store import Store
 from simulator.hub import Hub
 from simulator.hub.server import Access
 

@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.glm.fleet.plugins.module_utils import files
+
 
 class Background:
     """One piece of work by its lock and its state file; at most one child does it, whoever asks."""
@@ -45,9 +47,7 @@ class Background:
 
     def write(self, state: Mapping[str, Any]) -> None:
         """Replace the state in one step."""
-        temporary = self.state_file.with_suffix(".new")
-        temporary.write_text(json.dumps(state), "utf-8")
-        temporary.replace(self.state_file)
+        files.write_text(self.state_file, json.dumps(state), files.READABLE)
 
     def start(self, prepare: Callable[[], None], work: Callable[[], None]) -> bool:
         """Do ``prepare`` here and ``work`` in a detached child; False, and neither, when a child is at it already.

@@ -27,13 +27,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any, Optional
 
+from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.module_utils.weights.store import (
     Damage,
     Manifest,
     Store,
     human_bytes,
     read_json,
-    write_json,
 )
 
 POLL_SECONDS = 1.0
@@ -279,7 +279,7 @@ class Supervisor:
         self._event(event)
         self.status.phase = phase
         self.status.updated = time.time()
-        write_json(self.folder / "status.json", asdict(self.status))
+        files.write_json(self.folder / "status.json", asdict(self.status), files.READABLE)
 
     def _log_tail(self) -> str:
         return log_tail(self.folder)
@@ -387,7 +387,8 @@ def _say(text: str) -> None:
 
 def _leave(folder: Path, kind: str, message: str, retry_after: float = 0.0) -> None:
     _say(f"{kind}: {message}")
-    write_json(folder / "outcome.json", {"kind": kind, "message": message, "retry_after": retry_after})
+    outcome = {"kind": kind, "message": message, "retry_after": retry_after}
+    files.write_json(folder / "outcome.json", outcome, files.READABLE)
 
 
 def main(argv: list[str]) -> int:

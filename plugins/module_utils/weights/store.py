@@ -17,12 +17,13 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Optional
+
+from ansible_collections.glm.fleet.plugins.module_utils import files
 
 RECORD_SCHEMA = 1
 _HASH_CHUNK_BYTES = 8 * 1024 * 1024
@@ -217,7 +218,7 @@ class Store:
             "manifest": manifest.as_json(),
             "modified_ns": {path: stat.st_mtime_ns for path, stat in stats.items()},
         }
-        write_json(self.record_path(manifest.commit), record)
+        files.write_json(self.record_path(manifest.commit), record, files.READABLE)
 
     def forget(self, commit: str) -> None:
         """Remove the record of a verification."""
@@ -264,7 +265,7 @@ class Store:
     def write_references(self, requested: str, commit: str) -> None:
         """Write the reference files."""
         for path, content in self.references(requested, commit).items():
-            write_text(path, content)
+            files.write_text(path, content, files.READABLE)
 
 
 def human_bytes(count: float) -> str:
@@ -286,25 +287,6 @@ def file_hash(path: Path, file: WeightFile, advance: Callable[[int], None]) -> s
             digest.update(chunk)
             advance(len(chunk))
     return f"{'sha256' if file.sha256 else 'git-sha1'}:{digest.hexdigest()}"
-
-
-def write_json(path: Path, data: Any) -> None:
-    """Write ``data`` as JSON in one step: a reader sees the old content or the new."""
-    write_text(path, json.dumps(data, indent=1, sort_keys=True) + "\n")
-
-
-def write_text(path: Path, text: str, mode: int = 0o644) -> None:
-    """Write ``text`` in one step, with its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=str(path.parent), prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
-            handle.write(text)
-        os.chmod(name, mode)  # noqa: PTH101
-        os.replace(name, path)  # noqa: PTH105
-    except BaseException:
-        _unlink(Path(name))
-        raise
 
 
 def read_json(path: Path) -> Any:

@@ -25,6 +25,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ansible_collections.glm.fleet.plugins.module_utils import files
+
 try:
     import paramiko
 except ImportError:
@@ -240,10 +242,7 @@ def pin(path: Path, alias: str, key: HostKey) -> bool:
         text = path.read_text("utf-8") if path.exists() else ""
         if text and not text.endswith("\n"):
             text += "\n"
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(f"{text}{key.line(alias)}\n")
-        Path(name).replace(path)
+        files.write_text(path, f"{text}{key.line(alias)}\n")
     return True
 
 

@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Optional
 
+from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.module_utils.benchmark.job import SILENT
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import figures as bench
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import runs as benchmark_runs
@@ -204,7 +205,7 @@ def folder(state_dir: str) -> Path:
 def keep(state_dir: str, record: Mapping[str, Any]) -> Path:
     """Write a record; its file."""
     path = folder(state_dir) / f"{record['id']}.json"
-    verdict.write_json(path, record)
+    files.write_json(path, record)
     return path
 
 

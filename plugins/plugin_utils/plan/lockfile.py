@@ -28,13 +28,14 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NotRequired, TextIO, TypedDict, cast
 
 import yaml
+
+from ansible_collections.glm.fleet.plugins.module_utils import files
 
 
 class ImageEntry(TypedDict):
@@ -138,8 +139,7 @@ class Lock:
         try:
             if self.path.exists() and self.path.read_text(encoding="utf-8") == text:
                 return False
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            _write_atomically(self.path, text)
+            files.write_text(self.path, text, files.READABLE, durable=True)
         except OSError as exc:
             raise LockFileError(
                 f"{self.path}: the lock file cannot be written: {exc}. "
@@ -204,21 +204,6 @@ def _render(data: LockData) -> str:
     sections = {section: known[section] for section in _SECTIONS if section != "builds" or known[section]}
     plain = json.loads(json.dumps(sections, default=str))
     return HEADER + "---\n" + yaml.safe_dump(plain, sort_keys=True, default_flow_style=False, width=110)
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
-            handle.write(text)
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _parse(text: str, path: Path) -> LockData:

@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
-import tempfile
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import image as plan_image
 
 _WIDTH = 118
@@ -54,11 +53,7 @@ def keep(path: Path, plans: Mapping[str, Mapping[str, Any]], write: bool = True)
     if path.is_file() and path.read_text(encoding="utf-8") == text:
         return False
     if write:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        Path(scratch).replace(path)
+        files.write_text(path, text)
     return True
 
 

@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import stat
-import tempfile
 from pathlib import Path
+
+from ansible_collections.glm.fleet.plugins.module_utils import files
 
 # What a check run shows before the first real run has made the key; never written anywhere.
 PLACEHOLDER = "made-by-the-first-real-run"
@@ -43,18 +43,7 @@ def read_or_make(path: Path) -> str:
     key = read(path)
     if key is not None:
         return key
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".api_key.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(f"glm-{secrets.token_urlsafe(32)}\n")
-        try:
-            # A link fails if the file exists by now: the first one wins, and nobody reads half a key.
-            os.link(name, path)
-        except FileExistsError:
-            pass
-    finally:
-        Path(name).unlink()
+    files.create_text(path, f"glm-{secrets.token_urlsafe(32)}\n")
     made = read(path)
     if made is None:
         raise ApiKeyError(f"the API key in {path} vanished while it was made")

@@ -8,13 +8,10 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import json
-import os
 import shlex
 import socket
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 SCHEMA = 1
@@ -107,24 +104,6 @@ def failure_text(report: Mapping[str, Any]) -> str:
     ]
     head = f"{report['host']}, verify: {len(failed)} of {len(report['checks'])} checks failed"
     return "\n".join([head, *lines])
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write atomically, readable by the owner only: a report names addresses."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write atomically, readable by the owner only."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def worker_report(host: str, plan: Mapping[str, Any]) -> dict[str, Any]:

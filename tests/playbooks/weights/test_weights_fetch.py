@@ -18,8 +18,9 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.glm.fleet.plugins.module_utils.files import write_json
 from ansible_collections.glm.fleet.plugins.module_utils.weights import fetch
-from ansible_collections.glm.fleet.plugins.module_utils.weights.store import Manifest, Store, WeightFile, write_json
+from ansible_collections.glm.fleet.plugins.module_utils.weights.store import Manifest, Store, WeightFile
 
 ROOT = Path(__file__).parents[3]
 REPO = "org/name"

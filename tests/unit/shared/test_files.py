@@ -81,6 +81,14 @@ def test_json_is_written_for_people_too(tmp_path: Path) -> None:
     assert text.startswith('{\n  "b": "ü"') and text.endswith("}\n")
 
 
+def test_a_report_that_is_no_json_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    files.write_json(path, {"ok": True})
+    with pytest.raises(TypeError):
+        files.write_json(path, {"ok": object()})
+    assert json.loads(path.read_text("utf-8")) == {"ok": True} and list(tmp_path.iterdir()) == [path]
+
+
 def test_only_the_first_creates(tmp_path: Path) -> None:
     path = tmp_path / "keys/api_key"
     assert files.create_text(path, "first") is True

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import stat
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -96,24 +94,6 @@ def test_the_request_to_paste_reads_the_key_from_its_file() -> None:
 )
 def test_the_url_names_an_address_one_can_use(listen: str, outside: str | None, url: str) -> None:
     assert verdict.endpoint_url(listen, outside, 8000) == url
-
-
-def test_reports_are_written_whole_and_for_their_owner_only(tmp_path: Path) -> None:
-    path = tmp_path / "state" / "reports" / "gpu-1.json"
-    verdict.write_json(path, report())
-    verdict.write_json(path, report(checks=(BAD,)))
-    assert json.loads(path.read_text(encoding="utf-8"))["ok"] is False
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert [entry.name for entry in path.parent.iterdir()] == ["gpu-1.json"]
-
-
-def test_a_write_that_fails_leaves_the_old_report(tmp_path: Path) -> None:
-    path = tmp_path / "gpu-1.json"
-    verdict.write_json(path, report())
-    with pytest.raises(TypeError):
-        verdict.write_json(path, {"ok": object()})
-    assert json.loads(path.read_text(encoding="utf-8"))["ok"] is True
-    assert [entry.name for entry in tmp_path.iterdir()] == ["gpu-1.json"]
 
 
 def test_a_worker_is_named_as_such_and_asked_nothing() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.glm.fleet.plugins.module_utils.files import write_json
 from ansible_collections.glm.fleet.plugins.module_utils.weights.store import (
     Damage,
     Manifest,
@@ -15,7 +16,6 @@ from ansible_collections.glm.fleet.plugins.module_utils.weights.store import (
     WeightFile,
     human_bytes,
     read_json,
-    write_json,
 )
 
 COMMIT = "c" * 40
