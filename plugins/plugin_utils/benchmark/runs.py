@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Optional
 
-from ansible_collections.glm.fleet.plugins.module_utils import versions
+from ansible_collections.glm.fleet.plugins.module_utils import address, versions
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Catalog, Point, Workload
@@ -177,7 +177,7 @@ def runs(
     plan: Mapping[str, Any],
     workload: Workload,
     client: Client,
-    address: str,
+    reached_at: str,
     repeats: int,
     warmup: int,
     seed: int,
@@ -186,7 +186,7 @@ def runs(
 
     Each is ``{name, point, repeat, prompts, parallel, seed, result, argv}``; ``point`` is None for the warm-up.
     """
-    url = f"http://{_url_host(address)}:{int(plan['listen']['port'])}"
+    url = address.url(reached_at, int(plan["listen"]["port"]))
     planned: list[tuple[Optional[int], int, Point]] = []
     if warmup:
         users = min(warmup, max(point.users for point in workload.points))
@@ -208,11 +208,6 @@ def runs(
             }
         )
     return made
-
-
-def _url_host(address: str) -> str:
-    """An address or a name as it stands in URLs."""
-    return f"[{address}]" if ":" in address else address
 
 
 def _name(number: Optional[int], repeat: int, point: Point, repeats: int) -> str:

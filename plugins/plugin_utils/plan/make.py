@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from ansible_collections.glm.fleet.plugins.module_utils import versions
+from ansible_collections.glm.fleet.plugins.module_utils import address, versions
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import memory
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import (
     Catalog,
@@ -309,10 +309,9 @@ def _node_arguments(choice: Choice) -> dict[str, Any]:
     if intent.nodes == 1:
         return {}
     head = intent.head_address or "HEAD"
-    host = f"[{head}]" if ":" in head else head
     fills = {
         "$nodes": intent.nodes, "$rank": intent.node_rank, "$head": head, "$port": several.port,
-        "$head_port": f"{host}:{several.port}",
+        "$head_port": f"{address.bracketed(head)}:{several.port}",
     }  # fmt: skip
     wanted = {**several.args, **(several.worker if intent.node_rank else {})}
     return {name: fills.get(value, value) if isinstance(value, str) else value for name, value in wanted.items()}

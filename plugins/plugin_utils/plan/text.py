@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.glm.fleet.plugins.module_utils import files
+from ansible_collections.glm.fleet.plugins.module_utils import address, files
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import image as plan_image
 
 _WIDTH = 118
@@ -60,9 +60,7 @@ def keep(path: Path, plans: Mapping[str, Mapping[str, Any]], write: bool = True)
 def _endpoint(plan: Mapping[str, Any]) -> str:
     if plan["node"]["rank"]:
         return f"answers at the first host of its replica ({plan['node']['head_address'] or 'not known yet'})"
-    address = plan["listen"]["address"]
-    shown = f"[{address}]" if ":" in address else address
-    return f"http://{shown}:{plan['listen']['port']}/v1"
+    return address.url(plan["listen"]["address"], plan["listen"]["port"], "/v1")
 
 
 def _block(plan: Mapping[str, Any]) -> list[str]:

@@ -10,12 +10,12 @@ itself, is run under systemd, and how text survives systemd's quoting (systemd.s
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ansible_collections.glm.fleet.plugins.module_utils import address
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import image as plan_image
 
 DOCKER = "/usr/bin/docker"
@@ -165,23 +165,12 @@ def secret_file(plan: Mapping[str, Any], api_key: str) -> str:
     return f"{secret['option']}: {json.dumps(api_key)}\n"
 
 
-def url_host(address: str) -> str:
-    """An address as it stands in URLs and in ``docker --publish``: IPv6 in brackets."""
-    return f"[{address}]" if _is_ipv6(address) else address
-
-
-def _is_ipv6(address: str) -> bool:
+def probe_address(listens: str) -> str:
+    """Where the host itself reaches an endpoint bound to ``listens`` (the wildcards mean every address)."""
     try:
-        return ipaddress.ip_address(address).version == 6
+        return address.from_itself(listens)
     except ValueError as exc:
-        raise UnitError(f"listen.address is {address!r}, which is not an IP address") from exc
-
-
-def probe_address(address: str) -> str:
-    """Where the host itself reaches an endpoint bound to ``address`` (the wildcards mean every address)."""
-    if ipaddress.ip_address(address).is_unspecified:
-        return "::1" if _is_ipv6(address) else "127.0.0.1"
-    return address
+        raise UnitError(f"listen.address is {listens!r}, which is not an IP address") from exc
 
 
 def replica(plan: Mapping[str, Any], groups: Mapping[str, Sequence[str]] | None = None) -> dict[str, Any]:
@@ -238,7 +227,7 @@ def _replica(plan: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> di
         "success_exit_status": " ".join(str(status) for status in plan["stop"]["success_exit_status"]),
         # Long enough for two whole starts, so the third within it is refused.
         "start_limit_seconds": 2 * (start + stop + _STOP_SLACK_SECONDS + _RESTART_SECONDS) + 600,
-        "endpoint": f"http://{url_host(plan['listen']['address'])}:{int(plan['listen']['port'])}/v1",
+        "endpoint": address.url(plan["listen"]["address"], int(plan["listen"]["port"]), "/v1"),
         "probe_address": probe_address(plan["listen"]["address"]),
         **_RUNTIMES[plan["runtime"]["kind"]](plan, name, files, groups),
     }
@@ -376,7 +365,7 @@ def _network(plan: Mapping[str, Any]) -> list[str]:
     if network == "host":
         return ["--network", "host"]
     port = f"{int(listen['port'])}:{int(listen['container_port'])}"
-    return ["--network", network, "--publish", f"{url_host(listen['address'])}:{port}"]
+    return ["--network", network, "--publish", f"{address.bracketed(listen['address'])}:{port}"]
 
 
 def group_ids(plan: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> list[str]:

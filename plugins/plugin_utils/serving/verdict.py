@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import datetime
-import ipaddress
 import json
 import shlex
 import socket
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from ansible_collections.glm.fleet.plugins.module_utils import address
 
 SCHEMA = 1
 CONNECT_SECONDS = 5.0
@@ -35,7 +36,7 @@ def closed_check(closed_address: str, port: int, listen: str, seconds: float = C
         addresses = {entry[4][0] for entry in socket.getaddrinfo(closed_address, port, type=socket.SOCK_STREAM)}
     except OSError as exc:
         return {**check, "skipped": True, "found": f"{closed_address} cannot be resolved: {exc}", "seconds": 0.0}
-    if ipaddress.ip_address(listen).is_unspecified:
+    if address.is_wildcard(listen):
         reason = f"the endpoint is meant to listen on every address ({listen})"
         return {**check, "skipped": True, "found": reason, "seconds": 0.0}
     if listen in addresses:
@@ -61,8 +62,8 @@ def closed_check(closed_address: str, port: int, listen: str, seconds: float = C
 
 def endpoint_url(listen: str, outside: str | None, port: int) -> str:
     """The base URL to use. An endpoint on every address is named by the one that is known from outside."""
-    host = outside if outside and ipaddress.ip_address(listen).is_unspecified else listen
-    return f"http://[{host}]:{port}/v1" if ":" in host else f"http://{host}:{port}/v1"
+    host = outside if outside and address.is_wildcard(listen) else listen
+    return address.url(host, port, "/v1")
 
 
 def host_report(
