@@ -13,7 +13,6 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions import patience
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan import derived_image as derived
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import image as plan_image
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import lockfile
 
@@ -87,7 +86,7 @@ class ActionModule(ActionBase):
         entry, changed = self._built(args, plan, brought["digest"])
         if entry is None:
             return {**brought, **_answer(plan, plan["image"]), "changed": True}
-        image = {**plan["image"], **plan_image.derived_image(entry)}
+        image = plan_image.named(plan["image"], entry["image"], entry.get("digest"))
         own = {**args, "plan": {**plan, "image": image}, "digest": image["digest"], "state": wanted}
         outcome = self._follow(own, image["reference"])
         changed = bool(brought["changed"] or changed or outcome["changed"])
@@ -112,7 +111,10 @@ class ActionModule(ActionBase):
             if entry is None:
                 return None, True
             if registry and not entry.get("digest") and not self._task.check_mode:
-                entry = {**entry, "image": derived.name(registry, build["base"], base, entry["requirements"])}
+                entry = {
+                    **entry,
+                    "image": plan_image.derived_name(registry, build["base"], base, entry["requirements"]),
+                }
                 entry["digest"] = self._build("push", args, plan, base, entry)["digest"]
                 resolved = True
             if resolved and not self._task.check_mode:
@@ -141,7 +143,7 @@ class ActionModule(ActionBase):
         display.display(f"{self._host()}: image: resolving {' '.join(build['packages'])} once for the fleet")
         found = self._build("resolve", args, plan, base, None)
         requirements = {**known, found["machine"]: found["requirements"]}
-        name = entry["image"] if entry else derived.name("", build["base"], base, requirements)
+        name = entry["image"] if entry else plan_image.derived_name("", build["base"], base, requirements)
         return {"image": name, "base": base, "requirements": requirements}, True
 
     def _build(

@@ -224,7 +224,6 @@ from ansible_collections.glm.fleet.plugins.module_utils.weights.store import (
     read_json,
 )
 
-CONTAINER_HF_HOME = "/root/.cache/huggingface"
 RUN_DIR = Path("/run/glm-weights")
 CONTAINER_TOKEN = "/run/glm-hub-token"
 CONTAINER_CODE = "/glm"
@@ -453,7 +452,7 @@ class Weights:
         self.module.run_command(["docker", "rm", "--force", container])
         command = ["docker", "run", "--rm", "--pull", "never", "--name", container, "--network", "host"]
         command += ["--env-file", str(run_dir / "environment")]
-        command += ["--volume", f"{self.hf_home}:{CONTAINER_HF_HOME}"]
+        command += ["--volume", f"{self.hf_home}:{_weights_store.CONTAINER_HF_HOME}"]
         command += ["--volume", f"{self.folder / 'code'}:{CONTAINER_CODE}:ro"]
         if self.params["token"]:
             command += ["--volume", f"{run_dir / 'token'}:{CONTAINER_TOKEN}:ro"]
@@ -464,7 +463,7 @@ class Weights:
         if self.params["python"]:
             return str(path)
         mounted = {
-            self.hf_home: CONTAINER_HF_HOME,
+            self.hf_home: _weights_store.CONTAINER_HF_HOME,
             self.folder / "code": CONTAINER_CODE,
             RUN_DIR / self.key / "token": CONTAINER_TOKEN,
         }

@@ -26,6 +26,8 @@ from typing import Any, Optional
 from ansible_collections.glm.fleet.plugins.module_utils import files
 
 RECORD_SCHEMA = 1
+# HF_HOME in a container of an engine's image.
+CONTAINER_HF_HOME = "/root/.cache/huggingface"
 _HASH_CHUNK_BYTES = 8 * 1024 * 1024
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 # Newer clients write to "<etag>.<8 hex digits>.incomplete", a name that no later process takes up again.

@@ -21,6 +21,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.benchmark.job import SIL
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import figures as bench
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import runs as benchmark_runs
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Figures, Point, Workload
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import verdict
 
 SCHEMA = 1
@@ -28,7 +29,7 @@ SCHEMA = 1
 
 def make(
     host: str,
-    plan: Mapping[str, Any],
+    plan: Plan,
     workload: Workload,
     client: benchmark_runs.Client,
     runs: Sequence[Mapping[str, Any]],
@@ -58,11 +59,11 @@ def make(
             **verdict.plan_summary(plan),
             "command": [str(word) for word in plan["command"]],
             "env": dict(plan["env"]),
-            "image_digest": plan["image"].get("digest"),
+            "image_digest": plan["image"]["digest"] if plan["image"] else None,
             "runtime": plan["runtime"]["kind"],
             "prefix_caching": benchmark_runs.prefix_caching(plan),
-            "planned_token_pool": (plan.get("memory") or {}).get("token_pool"),
-            "prices": list(plan.get("prices") or []),
+            "planned_token_pool": plan["memory"]["token_pool"],
+            "prices": list(plan["prices"]),
         },
         "engine_says": dict(state.get("engine") or {}),
         "client": {**asdict(client), "command": list(state["command"])},
@@ -82,7 +83,7 @@ def _told(outcome: Mapping[str, Any], served_on: Mapping[str, Any]) -> dict[str,
     return {**outcome, "gpus": {**gpus, "names": sorted(set(described)), "count": len(described), "drivers": drivers}}
 
 
-def _identifier(host: str, plan: Mapping[str, Any], workload: Workload, started: float) -> str:
+def _identifier(host: str, plan: Plan, workload: Workload, started: float) -> str:
     when = datetime.datetime.fromtimestamp(started, datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
     return f"{when}-{host}-{plan['replica']}-{workload.name}"
 

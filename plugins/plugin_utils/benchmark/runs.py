@@ -22,6 +22,7 @@ from ansible_collections.glm.fleet.plugins.module_utils import address, versions
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Catalog, Point, Workload
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Mount, Plan
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import unit
 
 RESULTS = "/results"
@@ -86,9 +87,7 @@ def _scaled(workload: Workload, scale: float) -> Workload:
     )
 
 
-def client(
-    plan: Mapping[str, Any], folder: str, image: str, program: str, host: str = "", tokenizer: str = ""
-) -> Client:
+def client(plan: Plan, folder: str, image: str, program: str, host: str = "", tokenizer: str = "") -> Client:
     """What measures this replica: a program of the user's, else the engine's own client, else the client image.
 
     vLLM's client measures both engines: the sources did so, and figures of two clients are not comparable. ``host`` is
@@ -112,7 +111,7 @@ def client(
             f"expected a program that measures: {engine} without containers has none of vLLM's. Next: set "
             "benchmark_client_path to the vllm program of an environment on the host"
         )
-    chosen = plan["image"]["reference"] if engine == "vllm" else image
+    chosen = plan["image"]["reference"] if plan["image"] and engine == "vllm" else image
     if not chosen:
         raise RunError(f"expected benchmark_client_image to name an image of vLLM to measure {engine} with, found none")
     if tokenizer:
@@ -120,12 +119,11 @@ def client(
     return Client("vllm", chosen, snapshot(plan, _weights_mount(plan)["target"]), RESULTS, host)
 
 
-def _weights_mount(plan: Mapping[str, Any]) -> Mapping[str, str]:
-    found: Mapping[str, str] = next(mount for mount in plan["mounts"] if mount["source"] == plan["paths"]["hf_home"])
-    return found
+def _weights_mount(plan: Plan) -> Mount:
+    return next(mount for mount in plan["mounts"] if mount["source"] == plan["paths"]["hf_home"])
 
 
-def endpoint_address(plan: Mapping[str, Any], own: str, host: str, reached_at: str) -> str:
+def endpoint_address(plan: Plan, own: str, host: str, reached_at: str) -> str:
     """Where the client reaches the endpoint of a plan: on the host that serves, or from ``host``.
 
     ``own`` is the user's word; ``reached_at`` is where Ansible reaches the serving host, taken for an endpoint that
@@ -146,13 +144,13 @@ def endpoint_address(plan: Mapping[str, Any], own: str, host: str, reached_at: s
     return reached_at if listens.is_unspecified else str(listens)
 
 
-def container(plan: Mapping[str, Any], client: Client, served_by: str, tokenizer: str = "") -> Optional[dict[str, str]]:
+def container(plan: Plan, client: Client, served_by: str, tokenizer: str = "") -> Optional[dict[str, str]]:
     """What the client's container needs of its host; None where the client runs without one."""
     if client.image is None:
         return None
     # On a host of its own a client may measure several others, one after the other.
     owner = f"{re.sub('[^A-Za-z0-9_.-]', '-', served_by)}-" if client.host else ""
-    mount = {"source": tokenizer, "target": TOKENIZER} if tokenizer else _weights_mount(plan)
+    mount: Mount = {"source": tokenizer, "target": TOKENIZER, "read_only": True} if tokenizer else _weights_mount(plan)
     return {
         "name": f"glm-benchmark-{owner}{int(plan['replica'])}",
         "image": client.image,
@@ -162,7 +160,7 @@ def container(plan: Mapping[str, Any], client: Client, served_by: str, tokenizer
     }
 
 
-def snapshot(plan: Mapping[str, Any], hf_home: str) -> str:
+def snapshot(plan: Plan, hf_home: str) -> str:
     """The folder of the model's files: the client needs the tokenizer in it.
 
     Raises RunError.
@@ -174,7 +172,7 @@ def snapshot(plan: Mapping[str, Any], hf_home: str) -> str:
 
 
 def runs(
-    plan: Mapping[str, Any],
+    plan: Plan,
     workload: Workload,
     client: Client,
     reached_at: str,
@@ -219,7 +217,7 @@ def _name(number: Optional[int], repeat: int, point: Point, repeats: int) -> str
 
 
 def _arguments(
-    plan: Mapping[str, Any],
+    plan: Plan,
     workload: Workload,
     client: Client,
     point: Point,
@@ -241,19 +239,26 @@ def _arguments(
     return [*argv, "--result-dir", client.results, "--result-filename", result]
 
 
-def prefix_caching(plan: Mapping[str, Any]) -> bool:
+def prefix_caching(plan: Plan) -> bool:
     """Whether the replica is served with a prefix cache, which both engines have unless they are told otherwise."""
     return not any(option in plan["command"] for option in _NO_PREFIX_CACHE[plan["engine"]["name"]])
 
 
-def fingerprint(plan: Mapping[str, Any], workload: Workload, repeats: int, warmup: int) -> str:
+def fingerprint(plan: Plan, workload: Workload, repeats: int, warmup: int) -> str:
     """Equal for calls that would measure the same, so that an interrupted one finds its job again."""
-    served = {key: plan[key] for key in ("model", "engine", "command", "image", "listen", "served_model_name")}
+    served = {
+        "model": plan["model"],
+        "engine": plan["engine"],
+        "command": plan["command"],
+        "image": plan["image"],
+        "listen": plan["listen"],
+        "served_model_name": plan["served_model_name"],
+    }
     text = json.dumps([served, asdict(workload), repeats, warmup], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def client_plan(known: Catalog, plan: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+def client_plan(known: Catalog, plan: Plan, own: Mapping[str, Any]) -> dict[str, Any]:
     """The plan with the client's image in the place of the engine's, for the module that brings images to hosts.
 
     vLLM's own image has the client. Else it is ``own``, or the catalogue's for the host's vendor: the default
@@ -275,7 +280,7 @@ def client_plan(known: Catalog, plan: Mapping[str, Any], own: Mapping[str, Any])
     return {**plan, "image": image, "disk": disk}
 
 
-def _default_image(known: Catalog, plan: Mapping[str, Any]) -> dict[str, str]:
+def _default_image(known: Catalog, plan: Plan) -> dict[str, str]:
     engine, vendor = known.engines["vllm"], plan["accelerator"]["vendor"]
     newest_first = sorted(engine.versions, key=versions.order, reverse=True)
     for version in [engine.default_version, *newest_first]:

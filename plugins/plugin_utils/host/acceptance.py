@@ -16,6 +16,7 @@ from ansible_collections.glm.fleet.plugins.module_utils import versions
 from ansible_collections.glm.fleet.plugins.module_utils.host import runtime
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import platforms
 from ansible_collections.glm.fleet.plugins.plugin_utils.host import checks as host_checks
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 
 
 class Check(TypedDict):
@@ -35,7 +36,7 @@ SEND_BACK = "drain the node and give it back to the provider with this report"
 def verdict(
     host: str,
     gathered: Gathered,
-    plan: Mapping[str, Any],
+    plan: Plan,
     floors: Mapping[str, float],
     leave_out: Collection[str] = (),
 ) -> dict[str, Any]:
@@ -66,7 +67,7 @@ def failures(report: Mapping[str, Any]) -> str:
     )
 
 
-def _host_checks(facts: Mapping[str, Any], plan: Mapping[str, Any]) -> list[Check]:
+def _host_checks(facts: Mapping[str, Any], plan: Plan) -> list[Check]:
     found = host_checks.gpu_findings(facts, plan)
     if plan["runtime"]["kind"] == "container":
         found += host_checks.docker_findings(facts) + host_checks.device_findings(facts, plan)
@@ -94,7 +95,7 @@ def _host_checks(facts: Mapping[str, Any], plan: Mapping[str, Any]) -> list[Chec
     ]
 
 
-def _module_flavour(gathered: Gathered, _plan: Mapping[str, Any]) -> Check:
+def _module_flavour(gathered: Gathered, _plan: Plan) -> Check:
     flavour = gathered["health"]["flavour"]
     try:
         platform = platforms.of_host(gathered["facts"])
@@ -111,7 +112,7 @@ def _module_flavour(gathered: Gathered, _plan: Mapping[str, Any]) -> Check:
     )
 
 
-def _memory_errors(gathered: Gathered, _plan: Mapping[str, Any]) -> Check:
+def _memory_errors(gathered: Gathered, _plan: Plan) -> Check:
     health = gathered["health"]
     rows = health["memory_errors"]
     expected = "no uncorrected memory errors, and no row that waits for its remapping or failed it"
@@ -136,7 +137,7 @@ def _memory_words(row: Mapping[str, Any]) -> list[str]:
     return words + (["the SRAM error threshold is exceeded"] if row["threshold_exceeded"] else [])
 
 
-def _kernel_log(gathered: Gathered, _plan: Mapping[str, Any]) -> Check:
+def _kernel_log(gathered: Gathered, _plan: Plan) -> Check:
     xids = gathered["health"]["xids"]
     expected = "no hardware error of a GPU in the kernel log since boot"
     if xids is None:
@@ -155,7 +156,7 @@ def _xid(entry: Mapping[str, Any]) -> str:
     return f"Xid {entry['xid']}" if isinstance(entry["xid"], int) else str(entry["xid"])
 
 
-def _runtime(gathered: Gathered, plan: Mapping[str, Any]) -> Check:
+def _runtime(gathered: Gathered, plan: Plan) -> Check:
     """CUDA or HIP on the host, on every GPU; nvidia-smi looks fine with a fabric that is down."""
     answer, count, vendor = gathered["health"]["runtime"], plan["accelerator"]["count"], plan["accelerator"]["vendor"]
     expected = f"{runtime.name(vendor)} to initialise on {count} GPUs"
@@ -168,7 +169,7 @@ def _runtime(gathered: Gathered, plan: Mapping[str, Any]) -> Check:
     return _check("runtime", False, expected, wrong[0], remedy)
 
 
-def _fabric_manager(gathered: Gathered, _plan: Mapping[str, Any]) -> Check:
+def _fabric_manager(gathered: Gathered, _plan: Plan) -> Check:
     """Its version has to be the driver's, and a host without NVSwitches has no use for it."""
     state = gathered["health"]["units"].get("nvidia-fabricmanager", "absent")
     driver, switches = gathered["facts"]["driver"]["version"], _switches(gathered["facts"])
@@ -201,7 +202,7 @@ def _switches(facts: Mapping[str, Any]) -> str:
     return f"the NVLink 5 switches of {len(facts['pci']['gpus'])} boards" if fabric == "nvlsm" else ""
 
 
-def _modules_for_kernels(gathered: Gathered, _plan: Mapping[str, Any]) -> Check:
+def _modules_for_kernels(gathered: Gathered, _plan: Plan) -> Check:
     """A kernel without its module is a node without GPUs after the next reboot."""
     kernels = gathered["health"]["kernels"]
     expected = "the GPU's kernel module for every kernel that could boot"
@@ -220,7 +221,7 @@ def _modules_for_kernels(gathered: Gathered, _plan: Mapping[str, Any]) -> Check:
     return _check("next boot", False, expected, found, remedy)
 
 
-def _pinned(gathered: Gathered, _plan: Mapping[str, Any]) -> Check:
+def _pinned(gathered: Gathered, _plan: Plan) -> Check:
     """A library that is upgraded under its module takes every GPU away."""
     packages = gathered["health"]["packages"]
     drivers = {
@@ -238,7 +239,7 @@ def _pinned(gathered: Gathered, _plan: Mapping[str, Any]) -> Check:
     return _check("driver packages", True if found else None, "", ", ".join(sorted(found)) or "not from packages")
 
 
-def _peer_transfers(gathered: Gathered, _plan: Mapping[str, Any]) -> Check:
+def _peer_transfers(gathered: Gathered, _plan: Plan) -> Check:
     """Reported only: some platforms need them on, and then NCCL copes."""
     health = gathered["health"]
     iommu, bridges = health["iommu"], health["acs_bridges"]
@@ -258,7 +259,7 @@ def _peer_transfers(gathered: Gathered, _plan: Mapping[str, Any]) -> Check:
     )
 
 
-def _rdma(gathered: Gathered, _plan: Mapping[str, Any]) -> Check:
+def _rdma(gathered: Gathered, _plan: Plan) -> Check:
     health = gathered["health"]
     if not health["rdma"]:
         return _check("GPU direct", None, "", "no RDMA devices on this host")
@@ -269,7 +270,7 @@ def _rdma(gathered: Gathered, _plan: Mapping[str, Any]) -> Check:
     )  # fmt: skip
 
 
-def _dcgm(gathered: Gathered, _plan: Mapping[str, Any]) -> Check:
+def _dcgm(gathered: Gathered, _plan: Plan) -> Check:
     """Exporter and host engine speak one protocol per major version; DCGM 3 does not know drivers from 590 on."""
     packages = gathered["health"]["packages"]
     names = {name: versions.upstream(entry["version"]) for name, entry in packages.items() if name.startswith(_DCGM)}
@@ -291,7 +292,7 @@ _DCGM = "datacenter-gpu-manager"
 _DCGM_4_FROM_BRANCH = 590
 
 
-def _inside(gathered: Gathered, plan: Mapping[str, Any]) -> Check:
+def _inside(gathered: Gathered, plan: Plan) -> Check:
     """What a container with the plan's devices sees."""
     seen = gathered["measured"].get("container")
     expected = f"{plan['accelerator']['count']} GPUs inside a container of the engine's image"
@@ -305,7 +306,7 @@ def _inside(gathered: Gathered, plan: Mapping[str, Any]) -> Check:
     return _check("container", not problems, expected, problems or "all of them", "look at the CDI spec and the driver")
 
 
-_CHECKS: tuple[Callable[[Gathered, Mapping[str, Any]], Check], ...] = (
+_CHECKS: tuple[Callable[[Gathered, Plan], Check], ...] = (
     _module_flavour, _fabric_manager, _memory_errors, _kernel_log, _runtime, _modules_for_kernels, _pinned,
     _peer_transfers, _rdma, _dcgm, _inside,
 )  # fmt: skip

@@ -17,6 +17,7 @@ from ansible_collections.glm.fleet.plugins.module_utils import versions
 from ansible_collections.glm.fleet.plugins.module_utils.host.docker import MINIMUM_MAJOR
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import platforms
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import rocm as rocm_matrix
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 
 # nvidia-smi rounds, and ECC and firmware reservations differ by driver; the smallest step between two boards is 10 %.
 MEMORY_TOLERANCE = 0.03
@@ -36,7 +37,7 @@ class Finding(TypedDict):
     next: str
 
 
-def gpu_findings(facts: Mapping[str, Any], plan: Mapping[str, Any]) -> list[Finding]:
+def gpu_findings(facts: Mapping[str, Any], plan: Plan) -> list[Finding]:
     """Accelerators, driver, fabric and clock against the plan; at most one finding per phase, the most basic first.
 
     A broken driver hides everything behind it, so then only the driver is reported.
@@ -98,34 +99,36 @@ def _kind(facts: Mapping[str, Any], accelerator: Mapping[str, Any]) -> list[Find
     ]
 
 
-def _driver_age(facts: Mapping[str, Any], plan: Mapping[str, Any]) -> list[Finding]:
+def _driver_age(facts: Mapping[str, Any], plan: Plan) -> list[Finding]:
     if plan["accelerator"]["vendor"] == "amd":
         return _amd_driver_age(facts, plan)
-    minimum = (plan.get("image") or {}).get("min_driver")
-    version = (facts.get("driver") or {}).get("version")
-    if not minimum or not version or not versions.older(version, minimum):
-        return []
     image = plan["image"]
+    version = (facts.get("driver") or {}).get("version")
+    minimum = image["min_driver"] if image else None
+    if not image or not minimum or not version or not versions.older(version, minimum):
+        return []
     return [
         _finding(
             "driver",
-            f"driver {minimum} or newer, which CUDA {image.get('cuda')} in {image.get('reference')} needs",
+            f"driver {minimum} or newer, which CUDA {image['cuda']} in {image['reference']} needs",
             version,
             "choose an image variant for an older CUDA (glm_image_variant), or upgrade the host's driver",
         )
     ]
 
 
-def _amd_driver_age(facts: Mapping[str, Any], plan: Mapping[str, Any]) -> list[Finding]:
+def _amd_driver_age(facts: Mapping[str, Any], plan: Plan) -> list[Finding]:
     """AMD publishes no oldest driver for a ROCm but a table of what goes together."""
-    image = plan.get("image") or {}
-    old = rocm_matrix.too_old(facts.get("driver") or {}, image.get("rocm"), plan["accelerator"]["name"])
+    image = plan["image"]
+    if image is None:
+        return []
+    old = rocm_matrix.too_old(facts.get("driver") or {}, image["rocm"], plan["accelerator"]["name"])
     if old is None:
         return []
     return [
         _finding(
             "driver",
-            f"driver {old[0]} or newer, which ROCm {image['rocm']} in {image.get('reference')} needs",
+            f"driver {old[0]} or newer, which ROCm {image['rocm']} in {image['reference']} needs",
             old[1],
             "choose an image variant for an older ROCm (glm_image_variant), or upgrade the host's driver",
         )
@@ -166,7 +169,7 @@ def _clock(facts: Mapping[str, Any]) -> list[Finding]:
     ]
 
 
-def device_findings(facts: Mapping[str, Any], plan: Mapping[str, Any]) -> list[Finding]:
+def device_findings(facts: Mapping[str, Any], plan: Plan) -> list[Finding]:
     """CDI specs against the devices that the plan passes to containers, and against the driver."""
     rivals = _rivals(facts, plan)
     if rivals:
@@ -198,7 +201,7 @@ def device_findings(facts: Mapping[str, Any], plan: Mapping[str, Any]) -> list[F
     return []
 
 
-def cdi_outputs(facts: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:
+def cdi_outputs(facts: Mapping[str, Any], plan: Plan) -> list[str]:
     """Files that ``nvidia-ctk cdi generate`` has to write so that Docker takes a current spec for each planned device.
 
     A stale spec is written over where it lies: a fresh one in a folder of lower priority would never be read. Empty
@@ -211,7 +214,7 @@ def cdi_outputs(facts: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(paths))
 
 
-def _taken_specs(facts: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Mapping[str, Any] | None]:
+def _taken_specs(facts: Mapping[str, Any], plan: Plan) -> dict[str, Mapping[str, Any] | None]:
     """The spec that Docker takes for each planned device, or None.
 
     gpu_facts lists specs by folder, the one of highest priority last; that one wins for each qualified device
@@ -224,7 +227,7 @@ def _taken_specs(facts: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str,
     }
 
 
-def _rivals(facts: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, list[str]]:
+def _rivals(facts: Mapping[str, Any], plan: Plan) -> dict[str, list[str]]:
     """Planned devices that two files of one folder name, with these files. Docker then knows no such device at all."""
     rivals = {}
     for device in plan["devices"]:
@@ -244,7 +247,7 @@ def _is_stale(spec: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
     return bool(driver and made_for and made_for != driver and spec["kind"].startswith("nvidia.com/"))
 
 
-def _how_to_make_cdi(facts: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
+def _how_to_make_cdi(facts: Mapping[str, Any], plan: Plan) -> str:
     if facts["cdi"]["nvidia_ctk"]:
         return " and ".join(f"nvidia-ctk cdi generate --output={path}" for path in cdi_outputs(facts, plan))
     return "install nvidia-container-toolkit (its nvidia-ctk writes the CDI spec), or use an image that has it"
@@ -269,7 +272,7 @@ def docker_findings(facts: Mapping[str, Any]) -> list[Finding]:
     return []
 
 
-def host_problems(facts: Mapping[str, Any], plan: Mapping[str, Any], host: str, parts: Sequence[str]) -> str:
+def host_problems(facts: Mapping[str, Any], plan: Plan, host: str, parts: Sequence[str]) -> str:
     """Everything that is wrong with the named parts (gpu, docker, devices) as one text; empty when nothing is.
 
     Raises KeyError when ``facts`` lack a subset that a part needs.

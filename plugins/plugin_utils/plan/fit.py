@@ -15,6 +15,7 @@ from ansible_collections.glm.fleet.plugins.module_utils import versions
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import memory
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags, recipes
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Choice
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Memory
 
 
 @dataclass(frozen=True)
@@ -211,9 +212,8 @@ def _arithmetic(
 ) -> Fit:
     config, engine = choice.model.config, choice.engine
     hbm = choice.accelerator.memory_gib
-    weights_format: Any = choice.checkpoint.weights
     stored = memory.weights_per_gpu(
-        config, weights_format, divided.experts_over, mtp, divided.attention, divided.dense,
+        config, choice.checkpoint.weights, divided.experts_over, mtp, divided.attention, divided.dense,
         choice.checkpoint.mtp_weights,
     )  # fmt: skip
     absorbed = memory.absorbed_per_gpu(config, divided.attention, mtp)
@@ -262,7 +262,7 @@ def _is_users_own(choice: Choice, flag: str) -> bool:
     return flags.spelled(flag) in {flags.spelled(name) for name in choice.intent.engine_args}
 
 
-def record(choice: Choice, size: Fit) -> dict[str, Any]:
+def record(choice: Choice, size: Fit) -> Memory:
     """The ``memory`` of a plan."""
     return {
         "weights_per_gpu_gib": round(size.weights, 2),

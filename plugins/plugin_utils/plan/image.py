@@ -1,19 +1,22 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which image serves a plan: variant, driver, transformers, digest."""
+"""Which image serves a plan: variant, driver, transformers, digest; and what derived images are called."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Optional
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils import versions
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import lockfile
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Choice
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import ImageBuild, ImageChosen
 
 
-def image(choice: Choice, lock: Mapping[str, Any]) -> dict[str, Any]:
+def image(choice: Choice, lock: lockfile.LockData) -> ImageChosen:
     """The ``image`` of a plan. Raises PlanError when none is known, or the host's driver is too old for it."""
     found = choice.images(choice.version)
     if not found:
@@ -26,13 +29,12 @@ def image(choice: Choice, lock: Mapping[str, Any]) -> dict[str, Any]:
         )
     drivers = {name: _min_driver(choice, name) for name in found}
     _check_driver(choice, variant, drivers)
-    repository = found[variant].repository or choice.engine.image
-    tag = found[variant].tag
-    build = _build(choice, variant, f"{repository}:{tag}")
-    entry = (lock.get("images") or {}).get(f"{repository}:{tag}") or {}
-    digest = entry.get("digest")
+    base = lockfile.image_key(found[variant].repository or choice.engine.image, found[variant].tag)
+    build = _build(choice, variant, base)
     built_for = choice.known.variants[variant]
-    made = {
+    name, digest = _pinned(base, build, lock)
+    repository, _colon, tag = name.rpartition(":")
+    return {
         "repository": repository,
         "tag": tag,
         "digest": digest,
@@ -40,35 +42,55 @@ def image(choice: Choice, lock: Mapping[str, Any]) -> dict[str, Any]:
         "cuda": built_for.version if built_for.runtime == "cuda" else None,
         "rocm": built_for.version if built_for.runtime == "rocm" else None,
         "min_driver": drivers[variant],
-        "reference": f"{repository}@{digest}" if digest else f"{repository}:{tag}",
+        "reference": _reference(name, digest),
         "min_transformers": choice.model.min_transformers,
         "build": build,
     }
-    return {**made, **_derived(build, lock)}
 
 
-def _derived(build: Optional[Mapping[str, Any]], lock: Mapping[str, Any]) -> dict[str, Any]:
-    """What stands instead of the base once the lock file names the image built from it."""
-    if build is None:
-        return {}
-    entry = (lock.get("builds") or {}).get(lockfile.build_key(build["base"], build["packages"]))
-    return derived_image(entry) if entry else {}
+def _pinned(base: str, build: Optional[ImageBuild], lock: lockfile.LockData) -> tuple[str, Optional[str]]:
+    """Name and digest that the lock file has: of the derived image where it names one, else of the published one."""
+    derived = lock["builds"].get(lockfile.build_key(build["base"], build["packages"])) if build else None
+    if derived:
+        return derived["image"], derived.get("digest")
+    published = lock["images"].get(base)
+    return base, published["digest"] if published else None
 
 
-def derived_image(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """``repository``, ``tag``, ``digest`` and ``reference`` of a plan for an entry of the lock file's builds.
+def named(image: ImageChosen, name: str, digest: Optional[str]) -> ImageChosen:
+    """The image under that name (repository:tag), by its digest where there is one.
 
-    Without a registry every host builds the image from the locked list, and it has a name but no common digest.
+    A derived image has none without a registry: every host then builds it from the locked list.
     """
-    repository, _colon, tag = str(entry["image"]).rpartition(":")
-    digest = entry.get("digest")
-    reference = f"{repository}@{digest}" if digest else f"{repository}:{tag}"
-    return {"repository": repository, "tag": tag, "digest": digest, "reference": reference}
+    repository, _colon, tag = name.rpartition(":")
+    return {
+        **image,
+        "repository": repository,
+        "tag": tag,
+        "digest": digest,
+        "reference": _reference(name, digest),
+    }
 
 
-def locked(image: Mapping[str, Any]) -> bool:
+def _reference(name: str, digest: Optional[str]) -> str:
+    return f"{name.rpartition(':')[0]}@{digest}" if digest else name
+
+
+def derived_name(registry: str, base: str, digest: str, requirements: Mapping[str, Sequence[str]]) -> str:
+    """Name and tag of the image that adds ``requirements`` (by machine) to ``base`` (repository:tag) at ``digest``.
+
+    The tag ends in a checksum of both: another list never gets the name of an image that hosts run already.
+    """
+    repository, _colon, tag = base.rpartition(":")
+    content = json.dumps([digest, {machine: sorted(lines) for machine, lines in requirements.items()}], sort_keys=True)
+    checksum = hashlib.sha256(content.encode()).hexdigest()[:12]
+    prefix = f"{registry.strip('/')}/" if registry else ""
+    return f"{prefix}glm-fleet/{repository.rpartition('/')[2]}:{tag}-{checksum}"
+
+
+def locked(image: ImageChosen) -> bool:
     """Whether the ``image`` of a plan is the same on every host of the fleet."""
-    build = image.get("build")
+    build = image["build"]
     return bool(image["digest"]) if not build else f"{image['repository']}:{image['tag']}" != build["base"]
 
 
@@ -103,7 +125,7 @@ def newer_packages(choice: Choice) -> list[str]:
     return [f"transformers=={fix}"]
 
 
-def _build(choice: Choice, variant: str, base: str) -> Optional[dict[str, Any]]:
+def _build(choice: Choice, variant: str, base: str) -> Optional[ImageBuild]:
     """What has to be added to the image before it can serve the model; None when it can as it comes."""
     if variant in choice.model.engines[choice.engine.name].images.get(choice.version, {}):
         return None

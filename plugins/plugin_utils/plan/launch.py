@@ -11,6 +11,7 @@ from typing import Any
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.lambda_cloud import hosts as lambda_hosts
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 
 # Options of serving_plan -> the variables that say them, as in the role `plan`. Without the lock file: which commit or
 # digest a name means changes no arithmetic.
@@ -79,7 +80,7 @@ def judge(
     offered: Sequence[Mapping[str, Any]],
     count: int,
     intent_of: Callable[[dict[str, Any]], dict[str, Any]],
-    plans_of: Callable[[dict[str, Any]], list[dict[str, Any]]],
+    plans_of: Callable[[dict[str, Any]], list[Plan]],
 ) -> Verdict:
     """Plan each wanted type for a fleet of ``count`` instances.
 
@@ -95,7 +96,7 @@ def judge(
             verdict.dropped.append({"instance_type": name, "reason": str(error)})
             continue
         verdict.fitting.append(name)
-        verdict.plans[name] = str((plans[0].get("memory") or {}).get("arithmetic", ""))
+        verdict.plans[name] = plans[0]["memory"]["arithmetic"]
     return verdict
 
 

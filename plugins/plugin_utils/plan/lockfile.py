@@ -107,6 +107,11 @@ def build_key(base: str, packages: Sequence[str]) -> str:
     return " + ".join([base, *packages])
 
 
+def empty() -> LockData:
+    """What a fleet knows before its first deploy."""
+    return {"images": {}, "models": {}, "builds": {}}
+
+
 def read(path: Path | str) -> LockData:
     """Read the lock file at ``path``; a missing file is an empty one.
 
@@ -116,7 +121,7 @@ def read(path: Path | str) -> LockData:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        return {"images": {}, "models": {}, "builds": {}}
+        return empty()
     except (OSError, UnicodeDecodeError) as exc:
         raise LockFileError(f"{path}: the lock file cannot be read: {exc}") from exc
     return _parse(text, path)
@@ -214,7 +219,7 @@ def _parse(text: str, path: Path) -> LockData:
         raise _malformed(path, line, f"not valid YAML ({exc.problem})") from exc
     except yaml.YAMLError as exc:
         raise _malformed(path, 1, f"not valid YAML ({exc})") from exc
-    data: LockData = {"images": {}, "models": {}, "builds": {}}
+    data = empty()
     if root is None:
         return data
     sections = cast("dict[str, Any]", data)

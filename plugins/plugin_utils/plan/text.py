@@ -10,10 +10,10 @@ import shlex
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils import address, files
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import image as plan_image
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan, Price
 
 _WIDTH = 118
 _RECIPES = {
@@ -23,7 +23,7 @@ _RECIPES = {
 _LABEL = 12
 
 
-def report(plans: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def report(plans: Mapping[str, Plan]) -> list[str]:
     """Lines that describe the plans of all hosts; what is served alike shares a block, whatever its place."""
     groups: dict[str, list[str]] = {}
     for host, plan in plans.items():
@@ -36,18 +36,21 @@ def report(plans: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def _sameness(plan: Mapping[str, Any]) -> str:
+def _sameness(plan: Plan) -> str:
     """Equal for replicas of one host, hosts of one replica, and hosts that differ in their address only."""
-    shared = ("model", "engine", "profile", "recipe", "image", "runtime", "parallel", "memory", "contract", "replicas")
-    alike = {key: plan[key] for key in shared}
-    accelerator = {key: value for key, value in plan["accelerator"].items() if key != "indices"}
-    place = {*map(str, plan["listen"].values()), str(plan["node"]["rank"]), "--headless"}
+    alike = [
+        plan["model"], plan["engine"], plan["profile"], plan["recipe"], plan["image"], plan["runtime"],
+        plan["parallel"], plan["memory"], plan["contract"], plan["replicas"],
+    ]  # fmt: skip
+    accelerator = {**plan["accelerator"], "indices": []}
+    listen, node = plan["listen"], plan["node"]
+    place = {listen["address"], *map(str, (listen["port"], listen["container_port"], node["rank"])), "--headless"}
     words = [word for word in plan["command"] if word not in place and not word.endswith("/engine.yaml")]
     env = {name: value for name, value in plan["env"].items() if not name.endswith("_VISIBLE_DEVICES")}
-    return json.dumps([alike, accelerator, words, env, plan["node"]["count"], plan["known_issues"]], sort_keys=True)
+    return json.dumps([alike, accelerator, words, env, node["count"], plan["known_issues"]], sort_keys=True)
 
 
-def keep(path: Path, plans: Mapping[str, Mapping[str, Any]], write: bool = True) -> bool:
+def keep(path: Path, plans: Mapping[str, Plan], write: bool = True) -> bool:
     """Write ``{"schema": 1, "hosts": {host: plan}}`` to ``path`` in one step; True when the content differs."""
     text = json.dumps({"schema": 1, "hosts": plans}, indent=2, sort_keys=True) + "\n"
     if path.is_file() and path.read_text(encoding="utf-8") == text:
@@ -57,13 +60,13 @@ def keep(path: Path, plans: Mapping[str, Mapping[str, Any]], write: bool = True)
     return True
 
 
-def _endpoint(plan: Mapping[str, Any]) -> str:
+def _endpoint(plan: Plan) -> str:
     if plan["node"]["rank"]:
         return f"answers at the first host of its replica ({plan['node']['head_address'] or 'not known yet'})"
     return address.url(plan["listen"]["address"], plan["listen"]["port"], "/v1")
 
 
-def _block(plan: Mapping[str, Any]) -> list[str]:
+def _block(plan: Plan) -> list[str]:
     model, accelerator = plan["model"], plan["accelerator"]
     memory, times, disk = plan["memory"], plan["timeouts"], plan["disk"]
     title = (
@@ -71,7 +74,11 @@ def _block(plan: Mapping[str, Any]) -> list[str]:
         f"on {_hardware(plan)} ({plan['profile']})"
     )
     revision = model["revision"] or f"{model['requested_revision']}, not locked to a commit yet"
-    phases = ", ".join(f"{name} {_minutes(seconds)}" for name, seconds in times["phases"].items())
+    parts = times["phases"]
+    phases = (
+        f"load {_minutes(parts['load'])}, compile {_minutes(parts['compile'])}, "
+        f"capture {_minutes(parts['capture'])}, warmup {_minutes(parts['warmup'])}"
+    )
     size = model["weights_bytes"]
     rows = [
         (
@@ -108,12 +115,12 @@ def _block(plan: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _price(price: Mapping[str, Any], hosts: int) -> str:
+def _price(price: Price, hosts: int) -> str:
     each = f"{price['provider']} {price['usd_per_hour']:.2f} USD/h"
     return each if hosts == 1 else f"{each} a host, {hosts * price['usd_per_hour']:.2f} together"
 
 
-def _hardware(plan: Mapping[str, Any]) -> str:
+def _hardware(plan: Plan) -> str:
     accelerator, node = plan["accelerator"], plan["node"]
     text = f"{accelerator['count']}x {accelerator['name']}"
     if plan["replicas"] > 1:
@@ -121,15 +128,17 @@ def _hardware(plan: Mapping[str, Any]) -> str:
     return f"{node['count']} hosts of {text}" if node["count"] > 1 else text
 
 
-def _division(plan: Mapping[str, Any]) -> str:
-    sizes = [f"{kind} parallel {size}" for kind, size in plan["parallel"].items() if size > 1]
+def _division(plan: Plan) -> str:
+    by = plan["parallel"]
+    kinds = {"tensor": by["tensor"], "pipeline": by["pipeline"], "data": by["data"], "expert": by["expert"]}
+    sizes = [f"{kind} parallel {size}" for kind, size in kinds.items() if size > 1]
     text = ", ".join(sizes) if sizes else "one GPU"
     if plan["replicas"] > 1:
         text += f", {len(plan['accelerator']['indices'])} GPUs for each replica"
     return text
 
 
-def _program(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _program(plan: Plan) -> list[tuple[str, str]]:
     """What runs the engine, and the oldest versions it needs."""
     runtime, image = plan["runtime"], plan["image"]
     if image is None:

@@ -16,7 +16,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils import address
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import files as plan_files
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import image as plan_image
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 
 DOCKER = "/usr/bin/docker"
 PYTHON = "/usr/bin/python3"
@@ -115,7 +117,7 @@ def systemd_environment(env: Mapping[str, str]) -> str:
     return " ".join(_quoted(f"{name}={value}".replace("%", "%%")) for name, value in env.items())
 
 
-def env_file(plan: Mapping[str, Any]) -> str:
+def env_file(plan: Plan) -> str:
     """The replica's environment in the form that its runtime reads."""
     return _ENV_FILES[plan["runtime"]["kind"]](plan["env"])
 
@@ -154,7 +156,7 @@ def _env_values(env: Mapping[str, Any]) -> list[tuple[str, str]]:
 _ENV_FILES = {"container": docker_env, "venv": systemd_env}
 
 
-def secret_file(plan: Mapping[str, Any], api_key: str) -> str:
+def secret_file(plan: Plan, api_key: str) -> str:
     """The content of the replica's 0600 secret file: one environment line, or one line of the engine's YAML."""
     if not api_key or any(ord(char) < 0x21 or ord(char) > 0x7E for char in api_key):
         raise UnitError("the API key must be one word of printable ASCII: it travels in an HTTP header")
@@ -173,7 +175,7 @@ def probe_address(listens: str) -> str:
         raise UnitError(f"listen.address is {listens!r}, which is not an IP address") from exc
 
 
-def replica(plan: Mapping[str, Any], groups: Mapping[str, Sequence[str]] | None = None) -> dict[str, Any]:
+def replica(plan: Plan, groups: Mapping[str, Sequence[str]] | None = None) -> dict[str, Any]:
     """Everything the templates ``glm-serve.service`` and the role ``serve`` need to know about one replica.
 
     ``groups`` is the host's group database as ``ansible.builtin.getent`` returns it; needed where the plan names
@@ -192,7 +194,7 @@ def replica(plan: Mapping[str, Any], groups: Mapping[str, Sequence[str]] | None 
         raise UnitError(f"the serving plan has no {exc.args[0]!r}; make it again with glm.fleet.serving_plan") from exc
 
 
-def _replica(plan: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def _replica(plan: Plan, groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     name = f"glm-serve-{int(plan['replica'])}"
     files = _files(plan, name)
     start = int(plan["timeouts"]["start_seconds"])
@@ -233,9 +235,7 @@ def _replica(plan: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> di
     }
 
 
-def _container(
-    plan: Mapping[str, Any], name: str, files: Mapping[str, str], groups: Mapping[str, Sequence[str]]
-) -> dict[str, Any]:
+def _container(plan: Plan, name: str, files: Mapping[str, str], groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """What differs by runtime, for a container."""
     stop = int(plan["timeouts"]["stop_seconds"])
     return {
@@ -253,18 +253,18 @@ def _container(
     }
 
 
-def _venv(
-    plan: Mapping[str, Any], name: str, files: Mapping[str, str], groups: Mapping[str, Sequence[str]]
-) -> dict[str, Any]:
+def _venv(plan: Plan, name: str, files: Mapping[str, str], groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """What differs by runtime, for an engine on the host itself: what may it see, read and write."""
     group_ids(plan, groups)  # a group that is not there would end the start with 216/GROUP
-    paths, several = plan["paths"], plan["node"]["count"] > 1
+    runtime, paths, several = plan["runtime"], plan["paths"], plan["node"]["count"] > 1
+    if runtime["kind"] != "venv":
+        raise UnitError("the plan is for a container, not for a virtual environment")
     classes = _DEVICE_CLASSES[plan["accelerator"]["vendor"]] + (_FABRIC_CLASSES if several else ())
     credential, command = _credential(plan, name, files)
     environment = {
         "HOME": paths["cache"],
-        "PATH": f"{plan['runtime']['path']}/bin:{_SEARCH_PATH}",
-        "VIRTUAL_ENV": plan["runtime"]["path"],
+        "PATH": f"{runtime['path']}/bin:{_SEARCH_PATH}",
+        "VIRTUAL_ENV": runtime["path"],
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     return {
@@ -275,7 +275,7 @@ def _venv(
         "environment": systemd_environment(environment),
         "credential": credential,
         "environment_secret": files["secret"] if plan["secret"]["kind"] == "env" else None,
-        "mount_points": [systemd_word(path) for path in (paths["hf_home"], paths["cache"], plan["runtime"]["path"])],
+        "mount_points": [systemd_word(path) for path in (paths["hf_home"], paths["cache"], runtime["path"])],
         "writable_directories": [paths["cache"]],
         "exec": {
             "start_pre": _prestart(plan, files),
@@ -285,7 +285,7 @@ def _venv(
     }
 
 
-def _credential(plan: Mapping[str, Any], name: str, files: Mapping[str, str]) -> tuple[str | None, list[str]]:
+def _credential(plan: Plan, name: str, files: Mapping[str, str]) -> tuple[str | None, list[str]]:
     """The unit's credential (``name:path``) and the command that reads it where systemd puts it (systemd.exec(5))."""
     secret, command = plan["secret"], [str(word) for word in plan["command"]]
     if secret["kind"] == "env":
@@ -301,7 +301,7 @@ def _credential(plan: Mapping[str, Any], name: str, files: Mapping[str, str]) ->
 _RUNTIMES = {"container": _container, "venv": _venv}
 
 
-def _files(plan: Mapping[str, Any], name: str) -> dict[str, str]:
+def _files(plan: Plan, name: str) -> dict[str, str]:
     config = f"{plan['paths']['config']}/{name.removeprefix('glm-')}"
     kind, suffixes = plan["secret"]["kind"], _SECRET_SUFFIX[plan["runtime"]["kind"]]
     if kind not in suffixes:
@@ -314,9 +314,10 @@ def _files(plan: Mapping[str, Any], name: str) -> dict[str, str]:
     }
 
 
-def _docker_run(
-    plan: Mapping[str, Any], name: str, files: Mapping[str, str], groups: Mapping[str, Sequence[str]]
-) -> list[str]:
+def _docker_run(plan: Plan, name: str, files: Mapping[str, str], groups: Mapping[str, Sequence[str]]) -> list[str]:
+    image = plan["image"]
+    if image is None:
+        raise UnitError("the plan has no image to make a container of")
     # --init: as process 1 SGLang's own SIGKILL is ignored, and a failed start would end with status 0.
     argv = [DOCKER, "run", "--rm", "--init", "--name", name, "--pull=never", *_network(plan)]
     argv += ["--ipc=host", "--ulimit", "memlock=-1", "--ulimit", "stack=67108864"]
@@ -341,10 +342,10 @@ def _docker_run(
         if not any(secret["container_path"] in str(word) for word in plan["command"]):
             raise UnitError(f"the command never reads {secret['container_path']}, so no API key would be asked for")
         argv += ["--mount", _bind(files["secret"], secret["container_path"], True)]
-    return [*argv, plan["image"]["reference"], *[str(word) for word in plan["command"]]]
+    return [*argv, image["reference"], *[str(word) for word in plan["command"]]]
 
 
-def _among_nodes(plan: Mapping[str, Any], command: Sequence[str]) -> list[str]:
+def _among_nodes(plan: Plan, command: Sequence[str]) -> list[str]:
     """The command itself, or under the guard that starts and ends all ranks of a replica together."""
     node = plan["node"]
     if node["count"] < 2:
@@ -359,7 +360,7 @@ def _among_nodes(plan: Mapping[str, Any], command: Sequence[str]) -> list[str]:
     return [*argv, "--", *command]
 
 
-def _network(plan: Mapping[str, Any]) -> list[str]:
+def _network(plan: Plan) -> list[str]:
     """The bridge unless the plan needs more: torch's TCPStore, ZMQ and NCCL bind every address they see."""
     network, listen = plan["runtime"]["network"], plan["listen"]
     if network == "host":
@@ -368,7 +369,7 @@ def _network(plan: Mapping[str, Any]) -> list[str]:
     return ["--network", network, "--publish", f"{address.bracketed(listen['address'])}:{port}"]
 
 
-def group_ids(plan: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> list[str]:
+def group_ids(plan: Plan, groups: Mapping[str, Sequence[str]]) -> list[str]:
     """Numbers of the plan's ``device_groups`` on this host: inside an image the names have other numbers, or none."""
     missing = [name for name in plan["device_groups"] if not groups.get(name)]
     if missing:
@@ -387,7 +388,7 @@ def _bind(source: str, target: str, read_only: bool) -> str:
     return f"type=bind,source={source},target={target}" + (",readonly" if read_only else "")
 
 
-def _prestart(plan: Mapping[str, Any], files: Mapping[str, str], more: Sequence[str] = ()) -> list[str]:
+def _prestart(plan: Plan, files: Mapping[str, str], more: Sequence[str] = ()) -> list[str]:
     argv = [PYTHON, "-I", GUARD, "prestart", *more]
     argv += ["--address", plan["listen"]["address"], "--port", str(int(plan["listen"]["port"]))]
     if plan["runtime"]["kind"] == "container":
@@ -401,25 +402,25 @@ def _prestart(plan: Mapping[str, Any], files: Mapping[str, str], more: Sequence[
     return argv
 
 
-def _stamped(plan: Mapping[str, Any], files: Mapping[str, str]) -> list[str]:
+def _stamped(plan: Plan, files: Mapping[str, str]) -> list[str]:
     """The files a replica is made from: a change in one of them restarts it. On bare metal its packages, too."""
     packages = [f"{plan['runtime']['path']}/{VENV_MARKER}"] if plan["runtime"]["kind"] == "venv" else []
     return [files["unit"], files["env"], files["secret"], *packages]
 
 
-def _awaited_nodes(plan: Mapping[str, Any]) -> list[str]:
+def _awaited_nodes(plan: Plan) -> list[str]:
     """Device files to wait for. A CDI spec names NVIDIA's; without containers two of the driver's stand in."""
     if plan["runtime"]["kind"] == "venv" and plan["accelerator"]["vendor"] == "nvidia":
         return list(_NVIDIA_NODES)
     return list(plan["device_nodes"])
 
 
-def _highest_gpu(plan: Mapping[str, Any]) -> int:
+def _highest_gpu(plan: Plan) -> int:
     """How many GPUs the host must have for this replica's to be among them."""
     return 1 + max(int(index) for index in plan["accelerator"]["indices"])
 
 
-def _ready(plan: Mapping[str, Any], files: Mapping[str, str]) -> list[str]:
+def _ready(plan: Plan, files: Mapping[str, str]) -> list[str]:
     """The proof that the engine serves; none on a host whose endpoint is another's."""
     if plan["node"]["rank"]:
         return []
@@ -430,20 +431,17 @@ def _ready(plan: Mapping[str, Any], files: Mapping[str, str]) -> list[str]:
     return argv
 
 
-def snapshot_in(hf_home: str, plan: Mapping[str, Any]) -> str | None:
+def snapshot_in(hf_home: str, plan: Plan) -> str | None:
     """Where the locked snapshot lies below an HF_HOME; None while the revision is not known."""
     revision = plan["model"]["revision"]
-    if not revision:
-        return None
-    folder = "models--" + plan["model"]["repository"].replace("/", "--")
-    return f"{hf_home}/hub/{folder}/snapshots/{revision}"
+    return plan_files.snapshot(hf_home, plan["model"]["repository"], revision) if revision else None
 
 
-def unlocked(plan: Mapping[str, Any]) -> list[str]:
+def unlocked(plan: Plan) -> list[str]:
     """What the lock file has not pinned yet, in words; empty when the plan may be served."""
-    missing = []
-    if plan["runtime"]["kind"] == "container" and not plan_image.locked(plan["image"]):
-        missing.append(f"the digest of image {plan['image']['repository']}:{plan['image']['tag']}")
+    missing, image = [], plan["image"]
+    if image and not plan_image.locked(image):
+        missing.append(f"the digest of image {image['repository']}:{image['tag']}")
     if not plan["model"]["revision"]:
         missing.append(f"the commit of model {plan['model']['repository']}")
     return missing

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils import address
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 
 SCHEMA = 1
 CONNECT_SECONDS = 5.0
@@ -67,7 +68,7 @@ def endpoint_url(listen: str, outside: str | None, port: int) -> str:
 
 
 def host_report(
-    host: str, checks: Sequence[Mapping[str, Any]], endpoint: Mapping[str, Any], plan: Mapping[str, Any] | None
+    host: str, checks: Sequence[Mapping[str, Any]], endpoint: Mapping[str, Any], plan: Plan | None
 ) -> dict[str, Any]:
     """The report of one host: ``{schema, host, ok, checks, endpoint, plan, seconds, finished_at}``."""
     return {
@@ -82,17 +83,22 @@ def host_report(
     }
 
 
-def plan_summary(plan: Mapping[str, Any]) -> dict[str, Any]:
+def plan_summary(plan: Plan) -> dict[str, Any]:
     """What was served, without how: names, versions and pinned revisions."""
-    model, engine, image, accelerator = (plan.get(key) or {} for key in ("model", "engine", "image", "accelerator"))
+    model, node, accelerator, image = plan["model"], plan["node"], plan["accelerator"], plan["image"]
     return {
-        "replica": plan.get("replica"),
-        "node": {key: (plan.get("node") or {}).get(key) for key in ("count", "rank", "head_address")},
-        "model": {key: model.get(key) for key in ("name", "precision", "repository", "revision")},
-        "engine": {key: engine.get(key) for key in ("name", "version")},
-        "image": image.get("reference"),
-        "accelerator": {key: accelerator.get(key) for key in ("name", "count")},
-        "served_model_name": plan.get("served_model_name"),
+        "replica": plan["replica"],
+        "node": {"count": node["count"], "rank": node["rank"], "head_address": node["head_address"]},
+        "model": {
+            "name": model["name"],
+            "precision": model["precision"],
+            "repository": model["repository"],
+            "revision": model["revision"],
+        },
+        "engine": {"name": plan["engine"]["name"], "version": plan["engine"]["version"]},
+        "image": image["reference"] if image else None,
+        "accelerator": {"name": accelerator["name"], "count": accelerator["count"]},
+        "served_model_name": plan["served_model_name"],
     }
 
 
@@ -107,7 +113,7 @@ def failure_text(report: Mapping[str, Any]) -> str:
     return "\n".join([head, *lines])
 
 
-def worker_report(host: str, plan: Mapping[str, Any]) -> dict[str, Any]:
+def worker_report(host: str, plan: Plan) -> dict[str, Any]:
     """The report of a host that only computes: its endpoint is the head's, whose answers need every rank."""
     node = plan["node"]
     check = {

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from ansible_collections.glm.fleet.plugins.modules import engine_image_build as build
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan import derived_image as derived
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import image as plan_image
 
 
 def report(*downloads: dict[str, object]) -> str:
@@ -30,12 +30,12 @@ def test_a_package_without_a_hash_is_refused_by_name() -> None:
 def test_another_list_or_base_gives_another_name() -> None:
     base, digest = "lmsysorg/sglang:v0.5.9", "sha256:" + "1" * 64
     names = {
-        derived.name("", base, digest, {"x86_64": ["a==1"]}),
-        derived.name("", base, digest, {"x86_64": ["a==2"]}),
-        derived.name("", base, "sha256:" + "2" * 64, {"x86_64": ["a==1"]}),
+        plan_image.derived_name("", base, digest, {"x86_64": ["a==1"]}),
+        plan_image.derived_name("", base, digest, {"x86_64": ["a==2"]}),
+        plan_image.derived_name("", base, "sha256:" + "2" * 64, {"x86_64": ["a==1"]}),
     }
     assert len(names) == 3
     assert all(name.startswith("glm-fleet/sglang:v0.5.9-") for name in names)
-    pushed = derived.name("registry.example.com:5000/team/", base, digest, {"x86_64": ["a==1"]})
+    pushed = plan_image.derived_name("registry.example.com:5000/team/", base, digest, {"x86_64": ["a==1"]})
     assert pushed.startswith("registry.example.com:5000/team/glm-fleet/sglang:v0.5.9-")
     assert pushed.rpartition("/")[2] in {name.rpartition("/")[2] for name in names}

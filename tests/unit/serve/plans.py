@@ -1,4 +1,4 @@
-"""Serving plans as the planner makes them (docs/architecture.md, schema 2), for tests that start from one."""
+"""Serving plans as the planner makes them (docs/architecture.md, schema 3), for tests that start from one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ REVISION = "0123456789abcdef0123456789abcdef01234567"
 SNAPSHOT = f"/root/.cache/huggingface/hub/models--zai-org--GLM-5.1-FP8/snapshots/{REVISION}"
 
 _COMMON: dict[str, Any] = {
-    "schema": 2,
+    "schema": 3,
     "replica": 0,
     "replicas": 1,
     "runtime": {
@@ -62,6 +62,7 @@ _VLLM: dict[str, Any] = {
         "tag": "v0.32.0",
         "digest": "sha256:" + "ab" * 32,
         "reference": "vllm/vllm-openai@sha256:" + "ab" * 32,
+        "build": None,
     },
     "command": [
         SNAPSHOT,
@@ -100,6 +101,7 @@ _SGLANG: dict[str, Any] = {
         "tag": "v0.5.10",
         "digest": "sha256:" + "cd" * 32,
         "reference": "lmsysorg/sglang@sha256:" + "cd" * 32,
+        "build": None,
     },
     "command": [
         "python3",

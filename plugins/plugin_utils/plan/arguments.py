@@ -1,0 +1,206 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How a model is served on the GPUs there are: the division that fits best, and the engine's arguments for it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Optional
+
+from ansible_collections.glm.fleet.plugins.module_utils import address, versions
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import memory
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import KnownIssue, Recipe
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import fit as plan_fit
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags, issues, recipes
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Choice
+
+# Below this many tokens a request is too short to be worth a host; the plan refuses instead of shortening further.
+SHORTEST_CONTEXT = 16384
+# How many throughput requests of the profile's length a rank should hold before it counts as a good division.
+BUSY_REQUESTS = 8
+
+
+@dataclass(frozen=True)
+class Served:
+    """One way to serve that was worked out: arguments by canonical name, how to spell them, and what follows."""
+
+    recipe: Optional[Recipe]
+    composed: recipes.Composed
+    arguments: dict[str, Any]
+    shown: dict[str, str]
+    divided: plan_fit.Parallel
+    size: plan_fit.Fit
+    met: list[KnownIssue]
+    env: dict[str, str]
+    notes: list[str]
+
+
+def serve(choice: Choice, table: flags.Table) -> Served:
+    """The best way to divide the GPUs that fits. Raises PlanError with the arithmetic of the most sparing one."""
+    _check_capabilities(choice)
+    _check_managed(choice, table)
+    cell = choice.cell
+    recipe = recipes.published(choice.known, cell)
+    ways = recipes.layouts(cell, recipe)
+    if not ways:
+        _refuse_division(choice)
+    tried: list[Served] = []
+    for way in ways:
+        served = _attempt(choice, table, recipe, way)
+        if not served.size.problem and _roomy(choice, served):
+            return served
+        tried.append(served)
+    fitting = [served for served in tried if not served.size.problem]
+    if fitting:
+        return fitting[-1] if choice.intent.profile == "throughput" else fitting[0]
+    if recipe is None and choice.model.config.num_attention_heads % cell.gpus:
+        _refuse_division(choice)
+    sparing = min(tried, key=lambda served: served.size.weights)
+    choice.refuse(sparing.size.problem, sparing.size.remedy)
+
+
+def _roomy(choice: Choice, served: Served) -> bool:
+    """Whether a division for throughput leaves each rank room for many requests; others need none."""
+    if served.recipe or choice.intent.profile != "throughput":
+        return True
+    return served.size.per_rank >= BUSY_REQUESTS * choice.context_wish
+
+
+def _refuse_division(choice: Choice) -> None:
+    heads, gpus = choice.model.config.num_attention_heads, choice.cell.gpus
+    valid = [str(size) for size in memory.valid_tensor_parallel(choice.model.config, replicate_kv=True)]
+    choice.refuse(
+        f"tensor parallelism over {gpus} GPUs does not divide the {heads} attention heads (possible: "
+        f"{', '.join(valid)}), and smaller groups do not hold the weights"
+    )
+
+
+def _check_capabilities(choice: Choice) -> None:
+    """Refuse what no arguments could change: kernels that do not exist."""
+    accelerator = choice.accelerator
+    lacking = [need for need in (*choice.model.needs, *choice.checkpoint.needs) if need not in accelerator.features]
+    if lacking:
+        because = f"; {accelerator.note}" if accelerator.note else ""
+        choice.refuse(f"{accelerator.name} ({accelerator.architecture}) lacks {', '.join(lacking)}{because}")
+
+
+def _attempt(choice: Choice, table: flags.Table, recipe: Optional[Recipe], way: recipes.Layout) -> Served:
+    served = _worked_out(choice, table, recipe, way, choice.context_wish)
+    shorter = served.size.per_rank // 1024 * 1024
+    if not served.size.short_of_context or not served.composed.fills_context or shorter < SHORTEST_CONTEXT:
+        return served
+    if flags.spelled(choice.engine.options.context) in {flags.spelled(name) for name in choice.intent.engine_args}:
+        return served
+    again = _worked_out(choice, table, recipe, way, shorter)
+    note = (
+        f"{choice.engine.options.context} is {shorter:,} and not {choice.context_wish:,} tokens: the KV cache of one "
+        f"{'rank' if again.divided.data > 1 else 'replica'} holds {served.size.per_rank:,}."
+    )
+    return dataclasses.replace(again, notes=[*again.notes, note])
+
+
+def _worked_out(
+    choice: Choice, table: flags.Table, recipe: Optional[Recipe], way: recipes.Layout, context: int
+) -> Served:
+    composed = recipes.compose(choice.known, choice.cell, recipe, way, context)
+    base = flags.respelled(table, {**composed.args, **_node_arguments(choice)}, choice.engine.renames)
+    try:
+        planned = flags.merge(table, base, {})
+        flags.check(table, planned)
+    except flags.FlagError as exc:
+        choice.refuse(f"the recipe does not suit this release: {exc}", "choose another glm_engine_version")
+    expected = _issues(choice, planned)
+    remedy = issues.remedy(expected)
+    override = choice.intent.engine_args
+    try:
+        arguments = flags.merge(table, {**planned, **remedy.args}, override)
+        flags.check(table, arguments)
+    except flags.FlagError as exc:
+        choice.refuse(
+            f"glm_engine_args: {exc}",
+            choice.engine.replaced_options.get(exc.flag)
+            or "correct glm_engine_args; null removes an argument of the recipe",
+        )
+    _check_parsers(choice, table, arguments)
+    met = _issues(choice, arguments)
+    for issue in met:
+        if issue.status == "broken":
+            choice.refuse(f"{issue.text.rstrip('.')} ({issue.link})")
+    env = {
+        name: entry.value
+        for name, entry in {**choice.engine.env, **composed.env}.items()
+        if versions.in_range(choice.version, entry.since, entry.below)
+    }
+    divided = plan_fit.parallel(choice, table, arguments)
+    told = list({issue.id: issue for issue in (*expected, *met) if issue.status != "broken"}.values())
+    return Served(
+        recipe=recipe,
+        composed=composed,
+        arguments=arguments,
+        shown=_shown(table, [*base, *remedy.args, *override]),
+        divided=divided,
+        size=plan_fit.fit(choice, table, arguments, divided),
+        met=told,
+        env={**env, **remedy.env},
+        notes=list(composed.notes),
+    )
+
+
+def _issues(choice: Choice, arguments: Mapping[str, Any]) -> list[KnownIssue]:
+    return issues.find(
+        choice.known, choice.engine.name, choice.version, choice.model, choice.intent.precision, choice.accelerator,
+        arguments,
+    )  # fmt: skip
+
+
+def _shown(table: flags.Table, names: Sequence[str]) -> dict[str, str]:
+    """How each option is printed: as the recipe or the user wrote it, where this version knows that name."""
+    shown = {}
+    for name in names:
+        spelled = flags.spelled(name).split(".", 1)[0]
+        option = table.find(name)
+        shown[option.key] = spelled if spelled in option.names and spelled != option.negative else option.key
+    return shown
+
+
+def _node_arguments(choice: Choice) -> dict[str, Any]:
+    """What an engine that spans hosts is told about them; empty for one host."""
+    intent, several = choice.intent, choice.engine.multi_node
+    if intent.nodes == 1:
+        return {}
+    head = intent.head_address or "HEAD"
+    fills = {
+        "$nodes": intent.nodes, "$rank": intent.node_rank, "$head": head, "$port": several.port,
+        "$head_port": f"{address.bracketed(head)}:{several.port}",
+    }  # fmt: skip
+    wanted = {**several.args, **(several.worker if intent.node_rank else {})}
+    return {name: fills.get(value, value) if isinstance(value, str) else value for name, value in wanted.items()}
+
+
+def _check_managed(choice: Choice, table: flags.Table) -> None:
+    managed = dict(choice.engine.managed_options)
+    for name in choice.engine.multi_node.args:
+        managed[flags.spelled(name)] = "glm_nodes, which knows the hosts"
+    for name in choice.intent.engine_args:
+        try:
+            aliases = set(table.find(name).names)
+        except flags.FlagError:
+            continue  # told with the other problems of glm_engine_args
+        for option, instead in managed.items():
+            if option in aliases:
+                choice.refuse(f"glm_engine_args may not hold {flags.spelled(name)}: the plan sets it", f"use {instead}")
+
+
+def _check_parsers(choice: Choice, table: flags.Table, arguments: Mapping[str, Any]) -> None:
+    """Parser names: vLLM looks at them only when it starts, so a wrong one would cost a whole start."""
+    options = choice.engine.options
+    for flag, known in ((options.tool_parser, table.tool_parsers), (options.reasoning_parser, table.reasoning_parsers)):
+        value = plan_fit.argument(table, arguments, flag)
+        if value is not None and str(value) not in known:
+            choice.refuse(
+                f"{choice.engine.name} {choice.version} has no {flag.lstrip('-')} {value!r}",
+                f"set {flag.lstrip('-')} in glm_engine_args to one of {', '.join(known)}",
+            )

@@ -1,0 +1,56 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where weights, caches and environments lie, on the host and as the engine sees them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ansible_collections.glm.fleet.plugins.module_utils.weights import store
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Choice
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Mount, Paths
+
+CONTAINER_CACHE = "/var/cache/glm"
+
+
+def paths(choice: Choice) -> Paths:
+    """Folders on the host."""
+    data = choice.intent.data_dir.rstrip("/")
+    return {
+        "data": data,
+        "hf_home": f"{data}/huggingface",
+        "cache": f"{data}/cache/{choice.engine.name}-{choice.version}",
+        "config": choice.intent.config_dir.rstrip("/"),
+        "engines": choice.intent.engine_dir.rstrip("/"),
+    }
+
+
+def venv_path(choice: Choice) -> str:
+    """The engine's virtual environment on the host."""
+    return f"{choice.intent.engine_dir.rstrip('/')}/{choice.engine.name}-{choice.version}"
+
+
+def inside(choice: Choice) -> tuple[str, str]:
+    """Where the engine sees weights and caches: in its container, or on the host."""
+    if choice.intent.runtime == "venv":
+        folders = paths(choice)
+        return folders["hf_home"], folders["cache"]
+    return store.CONTAINER_HF_HOME, CONTAINER_CACHE
+
+
+def snapshot(hf_home: str, repository: str, revision: str) -> str:
+    """Folder of a commit's files below an HF_HOME."""
+    return str(store.Store(Path(hf_home), repository).snapshot(revision))
+
+
+def mounts(choice: Choice) -> list[Mount]:
+    """What a container sees of the host."""
+    if choice.intent.runtime == "venv":
+        return []
+    folders = paths(choice)
+    return [
+        {"source": folders["hf_home"], "target": store.CONTAINER_HF_HOME, "read_only": True},
+        # Every compile cache lies below it (see env), so kernels are built once per engine version.
+        {"source": folders["cache"], "target": CONTAINER_CACHE, "read_only": False},
+    ]

@@ -1,0 +1,434 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The serving plan: its shape, with the unit and the meaning of every field.
+
+plan/make.py makes plans, everything else reads them through these types, so a key that is renamed here is an error of
+mypy wherever it is written or read. The text below a field is its documentation: tools/json_schemas.py makes
+docs/schemas/plan.schema.json and docs/plan.md of it.
+
+SCHEMA grows with every change that a reader of an older one would not survive.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal, NotRequired, TypedDict, Union
+
+SCHEMA: Final = 3
+
+Bytes = Annotated[int, "bytes"]
+Gib = Annotated[float, "GiB"]
+Seconds = Annotated[int, "seconds"]
+Tokens = Annotated[int, "tokens"]
+
+Network = Literal["bridge", "host"]
+
+
+class ContainerRuntime(TypedDict):
+    """The engine runs in a Docker container."""
+
+    kind: Literal["container"]
+    """A container of the plan's image."""
+    network: Network
+    """Network of the container: the host's for a replica over several hosts."""
+    path: None
+    """Always null."""
+    package: None
+    """Always null."""
+    python: None
+    """Always null."""
+    index_urls: list[str]
+    """Always empty."""
+    overrides: list[str]
+    """Always empty."""
+
+
+class VenvRuntime(TypedDict):
+    """The engine runs on the host itself."""
+
+    kind: Literal["venv"]
+    """A virtual environment that the role engine_venv makes."""
+    network: Literal["host"]
+    """The host's."""
+    path: str
+    """Folder of the environment on the host."""
+    package: str
+    """The engine's requirement, such as vllm==0.32.0."""
+    python: str
+    """Version of Python, such as 3.12."""
+    index_urls: list[str]
+    """Further package indexes, such as AMD's."""
+    overrides: list[str]
+    """Requirements that win over the package's own, such as transformers==5.4.0."""
+
+
+Runtime = Union[ContainerRuntime, VenvRuntime]
+
+
+class Node(TypedDict):
+    """This host's place among the hosts of one replica."""
+
+    count: int
+    """Hosts that serve one replica together."""
+    rank: int
+    """Which of them this one is, from 0. Only rank 0 has an endpoint."""
+    head_address: str | None
+    """Address of rank 0 as the others reach it; null where there is one host only, or it is not known yet."""
+    interface: str | None
+    """Network interface for NCCL and Gloo; null: the route to the head decides when the engine starts."""
+    port: int
+    """TCP port of the head at which the ranks meet; engines count upwards from it."""
+
+
+class Recipe(TypedDict):
+    """Where the arguments come from."""
+
+    basis: Literal["published", "derived"]
+    """Published for exactly this cell, or composed from the catalogue's layers."""
+    profile: str
+    """What the arguments are tuned for, such as agentic."""
+
+
+class ModelServed(TypedDict):
+    """The model and where its weights come from."""
+
+    name: str
+    """Name in the catalogue, such as GLM-5.1."""
+    precision: str
+    """Form of the weights, such as fp8."""
+    repository: str
+    """Repository on the model hub."""
+    revision: str | None
+    """Commit that the lock file has for the requested revision; null until it has one."""
+    requested_revision: str
+    """Branch, tag or commit that was asked for."""
+    architecture: str
+    """Class name in config.json, such as GlmMoeDsaForCausalLM."""
+    model_type: str
+    """model_type in config.json."""
+    weights_bytes: Bytes
+    """Size of the weights."""
+    license: str
+    """SPDX identifier of the weights' license."""
+    context_length: Tokens
+    """Longest request that the model was made for."""
+
+
+class AcceleratorUsed(TypedDict):
+    """The GPUs."""
+
+    name: str
+    """Name in the catalogue, such as B200."""
+    count: int
+    """GPUs of the host, whether this replica uses them all or not."""
+    vendor: str
+    """nvidia or amd."""
+    architecture: str
+    """Architecture, such as sm100 or gfx950."""
+    memory_gib: Gib
+    """Memory of one GPU."""
+    indices: list[int]
+    """Which GPUs of the host this replica uses, from 0."""
+
+
+class EngineChosen(TypedDict):
+    """The inference engine."""
+
+    name: str
+    """vllm or sglang."""
+    version: str
+    """Its release."""
+
+
+class ImageBuild(TypedDict):
+    """What is added to a published image that cannot serve the model as it comes."""
+
+    base: str
+    """The published image, repository:tag."""
+    packages: list[str]
+    """Requirements to add, such as transformers==5.4.0."""
+
+
+class ImageChosen(TypedDict):
+    """The engine's image. Once the lock file names a derived image, repository, tag and reference are its."""
+
+    repository: str
+    """Repository of the image, with its registry where that is not Docker Hub."""
+    tag: str
+    """Tag of the image."""
+    digest: str | None
+    """sha256:… that the lock file has for the tag; null until it has one, and for an image that each host builds."""
+    variant: str
+    """Name of the build in the catalogue, such as cu130."""
+    cuda: str | None
+    """CUDA that the image was built for; null for AMD."""
+    rocm: str | None
+    """ROCm that the image was built for; null for NVIDIA, and where its release is not known."""
+    min_driver: str | None
+    """Oldest driver that works; null where none is published."""
+    reference: str
+    """What docker run is given: repository@digest, or repository:tag while there is no digest."""
+    min_transformers: str
+    """Oldest transformers that knows the model."""
+    build: ImageBuild | None
+    """What is added to the published image first; null where it serves the model as it comes."""
+
+
+class Listen(TypedDict):
+    """Where the endpoint is."""
+
+    address: str
+    """IP address of the host that the endpoint is published on."""
+    port: int
+    """TCP port of the host; each further replica of the host has the next one."""
+    container_port: int
+    """TCP port that the engine itself listens on."""
+
+
+class EnvSecret(TypedDict):
+    """An API key that the engine reads from its environment."""
+
+    kind: Literal["env"]
+    """The key is an environment variable."""
+    name: str
+    """Name of the variable."""
+
+
+class ConfigSecret(TypedDict):
+    """An API key that the engine reads from a YAML file."""
+
+    kind: Literal["config"]
+    """The key is an option of a configuration file."""
+    option: str
+    """Name of the option in the file."""
+    container_path: str
+    """Path of the file as the engine sees it."""
+
+
+Secret = Union[EnvSecret, ConfigSecret]
+
+
+class Mount(TypedDict):
+    """A folder of the host that the container sees."""
+
+    source: str
+    """Folder on the host."""
+    target: str
+    """Path in the container."""
+    read_only: bool
+    """Whether the engine may only read it."""
+
+
+class Paths(TypedDict):
+    """Folders on the host."""
+
+    data: str
+    """Everything large."""
+    hf_home: str
+    """HF_HOME of the weights, below data."""
+    cache: str
+    """Compiled kernels of this engine version, below data."""
+    config: str
+    """Environment and key files of the units."""
+    engines: str
+    """Virtual environments of engines."""
+
+
+class Memory(TypedDict):
+    """The arithmetic of one GPU's memory."""
+
+    weights_per_gpu_gib: Gib
+    """Weights on each GPU."""
+    kv_bytes_per_token: Annotated[int, "bytes per token"]
+    """KV cache that one token takes on each GPU."""
+    kv_format: str
+    """Format of the KV cache, such as fp8_packed."""
+    static_fraction: float
+    """Share of the GPU's memory for weights and KV cache together, from 0 to 1."""
+    kv_pool_gib_per_gpu: Gib
+    """KV cache on each GPU."""
+    token_pool: Tokens
+    """What the KV cache of the whole replica holds."""
+    full_length_requests: Annotated[float, "requests"]
+    """How many requests of the model's whole context length that is."""
+    fits: bool
+    """Always true: what does not fit is refused."""
+    arithmetic: str
+    """All of this as a sentence."""
+
+
+class Parallel(TypedDict):
+    """How the GPUs of the replica are divided; 1 means not at all."""
+
+    tensor: int
+    """GPUs of one tensor group."""
+    pipeline: int
+    """Pipeline stages."""
+    data: int
+    """Data-parallel ranks."""
+    expert: int
+    """GPUs that whole experts are spread over."""
+
+
+class Phases(TypedDict):
+    """How long each part of a start may take."""
+
+    load: Seconds
+    """Reading the weights."""
+    compile: Seconds
+    """Compiling kernels."""
+    capture: Seconds
+    """Capturing graphs."""
+    warmup: Seconds
+    """First requests."""
+
+
+class Timeouts(TypedDict):
+    """Limits of the systemd unit."""
+
+    start_seconds: Seconds
+    """Until the endpoint must answer: all phases and a margin."""
+    stop_seconds: Seconds
+    """How long running requests have at a stop."""
+    phases: Phases
+    """What start_seconds is made of."""
+
+
+class Stop(TypedDict):
+    """How the engine ends."""
+
+    success_exit_status: list[str]
+    """Exit statuses and signals that count as a clean end besides 0."""
+
+
+class Sampling(TypedDict):
+    """Parameters that the model's makers recommend for one kind of work."""
+
+    temperature: float
+    """Temperature."""
+    thinking: str
+    """Mode of thinking: on, off or preserved."""
+    top_p: NotRequired[float]
+    """Nucleus sampling."""
+    max_new_tokens: NotRequired[Tokens]
+    """Longest answer."""
+    context_length: NotRequired[Tokens]
+    """Longest request and answer together."""
+
+
+class Contract(TypedDict):
+    """What the endpoint promises its users."""
+
+    reasoning_field: str
+    """Field of a message that holds the reasoning: reasoning or reasoning_content."""
+    tool_parser: str | None
+    """The engine's parser of tool calls; null where it has none."""
+    reasoning_parser: str | None
+    """The engine's parser of reasoning; null where it has none."""
+    thinking_default: bool
+    """Whether the model thinks when a request says nothing about it."""
+    thinking_on: dict[str, Any]
+    """What a request body adds to turn interleaved thinking on."""
+    thinking_off: dict[str, Any] | None
+    """What a request body adds to turn thinking off; null where that is not possible."""
+    thinking_preserved: dict[str, Any] | None
+    """What a request body adds to keep the thinking of earlier turns; null where that is not possible."""
+    reasoning_efforts: list[str]
+    """Levels that reasoning_effort takes, the default last."""
+    sampling: dict[str, Sampling]
+    """Recommended sampling by kind of work; the entry default is for everything else."""
+    health_path: str
+    """Path that answers 200 while the engine is well."""
+
+
+class Disk(TypedDict):
+    """Room that a host needs."""
+
+    weights_bytes: Bytes
+    """Size of the weights."""
+    image_bytes: Bytes
+    """Size of the image, or of the virtual environment."""
+    free_bytes_needed: Bytes
+    """What must be free before the first fetch."""
+
+
+class Price(TypedDict):
+    """What a provider asks for a whole host like this."""
+
+    provider: str
+    """Name of the provider."""
+    usd_per_hour: Annotated[float, "US dollars per hour"]
+    """For one host."""
+    date: str
+    """Day the price was read, as YYYY-MM-DD; empty when that is not known."""
+
+
+class IssueMet(TypedDict):
+    """A known issue that this plan meets. What is broken is refused, so each has a workaround in the plan."""
+
+    id: str
+    """Its name in the catalogue."""
+    status: str
+    """What the catalogue says of it, such as workaround."""
+    text: str
+    """What happens, and what the plan does against it."""
+    link: str
+    """Where it is reported."""
+
+
+class Plan(TypedDict):
+    """How one replica of a model is served on one host, to the last argument. Never holds a secret.
+
+    A host has as many plans as replicas: the fact glm_plans is the list of them, in order.
+    """
+
+    schema: Literal[3]
+    """Version of this schema."""
+    replica: int
+    """Which replica of the host this is, from 0: its unit is glm-serve-N.service with that number."""
+    replicas: int
+    """Replicas on the host; each has its own plan, GPUs and port."""
+    runtime: Runtime
+    """What runs the engine; kind says which of the two."""
+    node: Node
+    recipe: Recipe
+    model: ModelServed
+    accelerator: AcceleratorUsed
+    engine: EngineChosen
+    profile: str
+    """What the plan is tuned for, such as agentic."""
+    image: ImageChosen | None
+    """The engine's image; null where the engine runs in a virtual environment."""
+    served_model_name: str
+    """Name of the model in requests."""
+    listen: Listen
+    command: list[str]
+    """Arguments after the image (vLLM's entry point is vllm serve), or the whole command in a virtual environment."""
+    env: dict[str, str]
+    """Environment of the engine."""
+    secret: Secret
+    """Where the engine reads its API key; the key itself is in no plan."""
+    devices: list[str]
+    """CDI names of what a container gets: nvidia.com/gpu=all, or those of its own GPUs where replicas share a host."""
+    device_nodes: list[str]
+    """ROCm: device files that a container gets."""
+    device_groups: list[str]
+    """ROCm: groups that own these files; their numbers are read on the host."""
+    security_options: list[str]
+    """Values of docker run --security-opt."""
+    mounts: list[Mount]
+    """What the container sees of the host; empty in a virtual environment."""
+    paths: Paths
+    memory: Memory
+    parallel: Parallel
+    timeouts: Timeouts
+    stop: Stop
+    contract: Contract
+    disk: Disk
+    prices: list[Price]
+    """Known prices of such a host; empty when none is known."""
+    known_issues: list[IssueMet]
+    sources: list[str]
+    """Where the knowledge is from."""
+    notes: list[str]
+    """What a reader should know before the start."""
