@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Make the JSON Schemas under docs/schemas/ from the TypedDicts that the code itself is checked against.
 
-A class's docstring becomes its description, and so does a string that follows a key. ::
+A class's docstring becomes its description, and so does a string that follows a key; ``Annotated[int, "bytes"]`` is an
+int with its unit, which becomes a ``$comment``. ::
 
     python tools/json_schemas.py             # write every schema
     python tools/json_schemas.py --check     # exit 1 when a committed one differs
@@ -20,6 +21,7 @@ import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import (
+    Annotated,
     Any,
     Literal,
     NotRequired,
@@ -36,7 +38,9 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "schemas"
 COLLECTION = "ansible_collections.glm.fleet.plugins"
 # File, module and type; a type may be a Union of TypedDicts.
-SCHEMAS: dict[str, tuple[str, str]] = {}
+SCHEMAS: dict[str, tuple[str, str]] = {
+    "plan.schema.json": ("plugin_utils.plan.schema", "Plan"),
+}
 _PRIMITIVES: dict[Any, dict[str, Any]] = {
     str: {"type": "string"},
     bool: {"type": "boolean"},
@@ -79,6 +83,8 @@ def _of(wanted: Any, found: dict[str, dict[str, Any]]) -> dict[str, Any]:
         return {"anyOf": [_of(arg, found) for arg in args]}
     if origin in (NotRequired, Required):
         return _of(args[0], found)
+    if origin is Annotated:
+        return {**_of(args[0], found), "$comment": args[1]}
     if origin is tuple and not (len(args) == 2 and args[1] is Ellipsis):
         return {
             "type": "array",
