@@ -70,7 +70,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         manager = self._task.get_variable_manager()
         inventory = manager._inventory
         host = Host("instance-to-be")
-        kinds = (f"type_{instance['lambda_instance_type']}", f"accelerator_{instance['lambda_accelerator']}")
+        kinds = (f"type_{instance['glm_host_instance_type']}", f"accelerator_{instance['glm_host_accelerator']}")
         names = ["all", "lambda", group, *(to_safe_group_name(f"lambda_{kind}") for kind in kinds)]
         for name in names:
             host.add_group(inventory.groups.get(name) or Group(name))

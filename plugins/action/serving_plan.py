@@ -115,6 +115,6 @@ def _node_of(host: str, args: dict[str, Any], task_vars: dict[str, Any]) -> dict
     rank = fleet.index(host) % nodes
     head = fleet[fleet.index(host) - rank]
     variables = (task_vars.get("hostvars") or {}).get(head, {})
-    names = ("glm_private_address", "lambda_private_ip", "gmi_private_ip", "ansible_host")
+    names = ("glm_private_address", "glm_host_private_address", "ansible_host")
     address = next((variables[name] for name in names if variables.get(name)), head)
     return {"node_rank": rank, "head_address": str(address)}

@@ -66,7 +66,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._arm((values.get("ansible_facts") or {}).get(ARMED))
         self._note_launches(result)
         if _action(result).endswith("endpoint_check") and not values.get("skipped"):
-            self._state.served.append(str(_host(result).vars.get("lambda_id")))
+            self._state.served.append(str(_host(result).vars.get("glm_host_id")))
             self._tell()
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:

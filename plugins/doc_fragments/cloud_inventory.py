@@ -59,4 +59,14 @@ options:
       - The keys are recorded by M(glm.fleet.host_key). Empty to leave host key checking to ssh's own settings.
     type: str
     default: ~/.local/state/glm-fleet/known_hosts
+notes:
+  - "The host variables that roles and playbooks read. Every inventory of a cloud sets all of them, whatever its
+    C(hostvars_prefix):"
+  - C(glm_host_id), C(glm_host_name), C(glm_host_status), C(glm_host_instance_type), C(glm_host_region) (text in the
+    cloud's own words), C(glm_host_country) (such as C(US)), C(glm_host_public_address), C(glm_host_private_address),
+    C(glm_host_accelerator) (a name such as C(B200)) and C(glm_host_price_usd_per_hour) (of the whole instance) are null
+    where the cloud does not (yet) say.
+  - C(glm_host_provider) is the cloud, C(lambda) or C(gmi); C(glm_host_accelerator_count) is 0 on an instance without
+    accelerators; C(glm_host_architecture) is C(x86_64) or C(arm64); C(glm_host_tags) is a mapping, empty where the
+    cloud has no tags.
 """

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import residency
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.lambda_cloud import hosts as lambda_hosts
 
 
 def outside_countries(
@@ -20,7 +21,8 @@ def outside_countries(
 
 def regions_outside(regions: Iterable[str], allowed: Iterable[str]) -> list[str]:
     """See regions_outside.yml."""
-    return residency.outside(((region, {"lambda_region": region}) for region in regions), allowed)
+    places = ((region, {"glm_host_country": lambda_hosts.country_of(region)}) for region in regions)
+    return residency.outside(places, allowed)
 
 
 class FilterModule:

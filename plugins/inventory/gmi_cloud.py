@@ -132,7 +132,7 @@ options:
     type: dict
     default: {container: root, baremetal: ubuntu}
   hostvars_prefix:
-    description: What the names of all variables from the API begin with.
+    description: What the variables in GMI's words begin with. Those named C(glm_host_*) keep their names.
     type: str
     default: gmi_
   builtin_groups:
@@ -149,7 +149,7 @@ options:
     type: str
     default: gmi_
 notes:
-  - "Host variables, here with the default O(hostvars_prefix):"
+  - "The same and more in GMI Cloud's words, here with the default O(hostvars_prefix):"
   - C(gmi_id), C(gmi_kind), C(gmi_name), C(gmi_status), C(gmi_reason), C(gmi_region) (the IDC), C(gmi_country),
     C(gmi_product), C(gmi_created), C(gmi_ip), C(gmi_private_ip) are strings, or null when the API does not (yet) say.
   - C(gmi_accelerator) (such as H200; null when the product does not say), C(gmi_accelerator_count) and
@@ -183,19 +183,15 @@ accounts:
 
 import fnmatch
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.gmi_cloud import api as gmi_api
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import hosts as cloud_hosts
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.gmi_cloud import hosts as gmi_hosts
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.inventory import Account, CloudInventory
-from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.unsafe import text_marker
 
-# Host variable (without prefix) -> field of a machine.
-VARIABLES = {
-    "id": "id", "kind": "kind", "name": "name", "status": "status", "reason": "reason", "region": "idc",
-    "country": "country", "product": "product", "created": "created", "ip": "ip", "private_ip": "private_ip",
-    "accelerator": "accelerator", "accelerator_count": "accelerator_count", "architecture": "architecture",
-}  # fmt: skip
+# What only this cloud has.
+OWN_HOSTVARS = ("kind", "reason", "created")
 
 
 class InventoryModule(CloudInventory):
@@ -217,6 +213,13 @@ class InventoryModule(CloudInventory):
         "accelerator": "accelerator",
         "status": "status",
         "account": "account",
+    }
+    REPEATED = {
+        **{name: name for name in ("id", "name", "status", "region", "country")},
+        **{name: name for name in ("accelerator", "accelerator_count", "architecture")},
+        "product": "instance_type",
+        "ip": "public_address",
+        "private_ip": "private_address",
     }
 
     def _ask(self, account: Account) -> list[dict[str, Any]]:
@@ -255,30 +258,22 @@ class InventoryModule(CloudInventory):
     def _preferred_name(self, machine: dict[str, Any], precedence: list[str]) -> str:
         return gmi_hosts.preferred_name(machine, precedence)
 
-    def _in_fleet(self, variables: dict[str, Any], prefix: str, fleet: str) -> bool:
-        name = variables[f"{prefix}name"] or ""
+    def _in_fleet(self, variables: dict[str, Any], fleet: str) -> bool:
+        name = variables["glm_host_name"] or ""
         patterns = self.get_option("fleet_names")
         if fleet:
             patterns = [pattern.replace("*", f"{fleet}-*", 1) for pattern in patterns]
         return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
-    def _describer(self) -> Callable[[str, dict[str, Any]], dict[str, Any]]:
-        precedence = self.sources("address", ("public", "private"))
-        prefix = self.prefix()
-        mark = text_marker()
-        pin = self.pinner(mark)
-        users = {kind: mark(str(user)) for kind, user in self.get_option("ssh_users").items() if user}
+    def _host(self, machine: dict[str, Any]) -> cloud_hosts.Host:
+        return gmi_hosts.host_of(machine)
 
-        def describe(account: str, machine: dict[str, Any]) -> dict[str, Any]:
-            variables = {f"{prefix}{name}": mark(machine[field]) for name, field in VARIABLES.items()}
-            if account:
-                variables[f"{prefix}account"] = mark(account)
-            if machine["kind"] in users:
-                variables["ansible_user"] = users[machine["kind"]]
-            address = gmi_hosts.address_of(machine, precedence)
-            if address:
-                variables["ansible_host"] = mark(address)
-            variables.update(pin(machine["id"]))
-            return variables
+    def _own_of(self) -> Callable[[dict[str, Any]], dict[str, Any]]:
+        return lambda machine: {name: machine[name] for name in OWN_HOSTVARS}
 
-        return describe
+    def _user_of(self) -> Callable[[dict[str, Any]], str]:
+        users = self.get_option("ssh_users")
+        return lambda machine: str(users.get(machine["kind"]) or "")
+
+    def _address(self, machine: dict[str, Any], precedence: list[str]) -> Optional[str]:
+        return gmi_hosts.address_of(machine, precedence)

@@ -82,7 +82,7 @@ options:
     type: str
     default: ubuntu
   hostvars_prefix:
-    description: What the names of all variables from the API begin with.
+    description: What the variables in Lambda's words begin with. Those named C(glm_host_*) keep their names.
     type: str
     default: lambda_
   more_hostvars:
@@ -119,7 +119,7 @@ options:
     vars:
       - name: glm_fleet_name
 notes:
-  - "Host variables, here with the default O(hostvars_prefix):"
+  - "The same and more in Lambda's words, here with the default O(hostvars_prefix):"
   - C(lambda_id), C(lambda_name), C(lambda_status), C(lambda_region), C(lambda_instance_type), C(lambda_ip),
     C(lambda_private_ip) are strings, or null when the API does not (yet) say.
   - C(lambda_accelerator) (such as B200, H200, H100, GH200, A100; null on a CPU instance), C(lambda_accelerator_count),
@@ -177,16 +177,16 @@ keyed_groups:
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import api as lambda_api
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.fleet import FLEET_TAG, LAUNCHED_TAG, RUN_TAG
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import hosts as cloud_hosts
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.inventory import Account, CloudInventory
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.lambda_cloud import hosts as lambda_hosts
-from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.unsafe import text_marker
 
 MORE_HOSTVARS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "accelerator_memory_gib": lambda instance: lambda_hosts.hardware_of(instance.get("instance_type")).memory_gib,
     "hostname": lambda instance: cloud_hosts.text(instance.get("hostname")),
     "vcpus": lambda instance: lambda_hosts.spec(instance, "vcpus"),
     "memory_gib": lambda instance: lambda_hosts.spec(instance, "memory_gib"),
@@ -215,6 +215,12 @@ class InventoryModule(CloudInventory):
         "status": "status",
         "account": "account",
     }
+    REPEATED = {
+        **{name: name for name in ("id", "name", "status", "region", "instance_type", "tags", "price_usd_per_hour")},
+        **{name: name for name in ("accelerator", "accelerator_count", "architecture")},
+        "ip": "public_address",
+        "private_ip": "private_address",
+    }
 
     def _ask(self, account: Account) -> list[dict[str, Any]]:
         api = lambda_api.LambdaApi(
@@ -239,58 +245,20 @@ class InventoryModule(CloudInventory):
     def _preferred_name(self, machine: dict[str, Any], precedence: list[str]) -> str:
         return lambda_hosts.preferred_name(machine, precedence)
 
-    def _in_fleet(self, variables: dict[str, Any], prefix: str, fleet: str) -> bool:
-        tags = variables[f"{prefix}tags"]
+    def _in_fleet(self, variables: dict[str, Any], fleet: str) -> bool:
+        tags = variables["glm_host_tags"]
         return FLEET_TAG in tags and fleet in ("", tags[FLEET_TAG])
 
-    def _describer(self) -> Callable[[str, dict[str, Any]], dict[str, Any]]:
-        """Make the function that turns an instance into its host variables, with the options read once."""
-        precedence = self.sources("address", ("public", "private"))
-        prefix = self.prefix()
-        mark = text_marker()
-        ssh_user = mark(self.text("ssh_user"))
-        pin = self.pinner(mark)
-        text, mapping = cloud_hosts.text, cloud_hosts.mapping
-        types: dict[str, dict[str, Any]] = {}
-        plain = [(f"{prefix}{name}", name) for name in ("id", "name", "status", "ip", "private_ip")]
-        region, tags, account_name = (f"{prefix}{name}" for name in ("region", "tags", "account"))
-        more = [(f"{prefix}{name}", MORE_HOSTVARS[name]) for name in self.get_option("more_hostvars")]
+    def _host(self, machine: dict[str, Any]) -> cloud_hosts.Host:
+        return lambda_hosts.host_of(machine)
 
-        def describe(account: str, instance: dict[str, Any]) -> dict[str, Any]:
-            kind = mapping(instance.get("instance_type"))
-            # Equal descriptions are frequent; the text of one identifies it, price included.
-            described = repr(kind)
-            if described not in types:
-                types[described] = mark(_type_variables(prefix, kind, instance))
-            variables = dict(types[described])
-            for variable, name in plain:
-                variables[variable] = mark(text(instance.get(name)))
-            variables[region] = mark(text(mapping(instance.get("region")).get("name")))
-            variables[tags] = mark(lambda_api.tags_of(instance))
-            for variable, derive in more:
-                variables[variable] = mark(derive(instance))
-            if account:
-                variables[account_name] = mark(account)
-            if ssh_user:
-                variables["ansible_user"] = ssh_user
-            address = lambda_hosts.address_of(instance, precedence)
-            if address:
-                variables["ansible_host"] = mark(address)
-            variables.update(pin(instance["id"]))
-            return variables
+    def _own_of(self) -> Callable[[dict[str, Any]], dict[str, Any]]:
+        more = {name: MORE_HOSTVARS[name] for name in ("accelerator_memory_gib", *self.get_option("more_hostvars"))}
+        return lambda machine: {name: derive(machine) for name, derive in more.items()}
 
-        return describe
+    def _user_of(self) -> Callable[[dict[str, Any]], str]:
+        user = self.text("ssh_user")
+        return lambda _machine: user
 
-
-def _type_variables(prefix: str, kind: Any, instance: dict[str, Any]) -> dict[str, Any]:
-    """The host variables that follow from the instance type alone."""
-    hardware = lambda_hosts.hardware_of(kind)
-    values = {
-        "instance_type": cloud_hosts.text(kind.get("name")),
-        "accelerator": hardware.accelerator,
-        "accelerator_count": hardware.total,
-        "accelerator_memory_gib": hardware.memory_gib,
-        "architecture": hardware.architecture,
-        "price_usd_per_hour": lambda_api.price_usd_per_hour(instance),
-    }
-    return {f"{prefix}{name}": value for name, value in values.items()}
+    def _address(self, machine: dict[str, Any], precedence: list[str]) -> Optional[str]:
+        return lambda_hosts.address_of(machine, precedence)

@@ -131,10 +131,10 @@ EXAMPLES = r"""
 - name: Plan GLM-5.1 on the host's accelerators
   glm.fleet.serving_plan:
     model: GLM-5.1
-    accelerator: "{{ lambda_accelerator }}"
-    accelerator_count: "{{ lambda_accelerator_count }}"
+    accelerator: "{{ glm_host_accelerator }}"
+    accelerator_count: "{{ glm_host_accelerator_count }}"
     bind: private
-    private_address: "{{ lambda_private_ip }}"
+    private_address: "{{ glm_host_private_address }}"
     lock_file: "{{ inventory_dir }}/glm.lock.yml"
 
 - name: Serve fewer parallel requests, without speculative decoding

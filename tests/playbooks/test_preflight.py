@@ -31,7 +31,7 @@ def run(tmp_path: Path, playbook: str, hosts: dict[str, dict[str, object]], *arg
 
 
 def tagged(fleet: str) -> dict[str, object]:
-    return {"lambda_tags": {"glm-fleet": fleet}, "ansible_connection": "local"}
+    return {"glm_host_tags": {"glm-fleet": fleet}, "ansible_connection": "local"}
 
 
 def test_an_empty_group_says_what_to_set(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_hosts_that_no_cloud_tagged_are_welcome(tmp_path: Path) -> None:
 def test_what_cannot_work_is_refused_before_a_host_is_touched(
     tmp_path: Path, variables: dict[str, object], words: list[str]
 ) -> None:
-    hosts = {"h0": {"ansible_host": "192.0.2.1", "lambda_accelerator": "B200", "lambda_accelerator_count": 8}}
+    hosts = {"h0": {"ansible_host": "192.0.2.1", "glm_host_accelerator": "B200", "glm_host_accelerator_count": 8}}
     code, output = run(tmp_path, "deploy.yml", hosts, "-e", json.dumps(variables))
     assert code != 0
     for word in words:
@@ -103,9 +103,16 @@ def test_a_run_that_stops_early_takes_the_last_verdict_back(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("places", "expected"),
     [
-        ({"a": {"gmi_country": "US"}, "b": {"lambda_region": "us-south-2"}, "c": {"glm_country": "us"}}, []),
         (
-            {"a": {"gmi_country": "TH"}, "b": {"lambda_region": "asia-south-1"}, "c": {"gmi_country": "US"}},
+            {
+                "a": {"glm_host_country": "US"},
+                "b": {"glm_host_country": "TH", "glm_country": "US"},
+                "c": {"glm_country": "us"},
+            },
+            [],
+        ),
+        (
+            {"a": {"glm_host_country": "TH"}, "b": {"glm_host_country": None}, "c": {"glm_host_country": "US"}},
             ["a (TH)", "b (country unknown)"],
         ),
     ],

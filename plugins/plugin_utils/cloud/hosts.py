@@ -1,7 +1,7 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What becoming an inventory host takes, whatever the cloud: names, addresses, ids, ssh arguments. Pure logic."""
+"""What an inventory host is, whatever the cloud: neutral variables, name, address, id, ssh arguments. Pure logic."""
 
 from __future__ import annotations
 
@@ -10,12 +10,45 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Optional
+from typing import Any, Optional, TypedDict
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _ADDRESS = re.compile(r"[A-Za-z0-9:][A-Za-z0-9.:_-]{0,254}")
 _NEEDS_NO_QUOTES = re.compile(r"[\w./%~+:@-]+")
 _NOT_IN_HOST_NAME = re.compile(r"[^\w.-]+")
+
+
+# Host variables are named by this and a key of Host, whatever the cloud and its option hostvars_prefix.
+HOST_PREFIX = "glm_host_"
+
+
+class Host(TypedDict):
+    """One instance in the words of no cloud: the host variables ``glm_host_<key>`` that roles and playbooks read.
+
+    Every key is always there. ``None``: the cloud does not (yet) say.
+    """
+
+    id: str
+    name: Optional[str]
+    # The word by which a cloud is registered, such as ``lambda``.
+    provider: str
+    # In the cloud's own words, as are instance type and region.
+    status: Optional[str]
+    instance_type: Optional[str]
+    # A name of the catalogue, such as B200; 0 of them on an instance without.
+    accelerator: Optional[str]
+    accelerator_count: int
+    # x86_64 or arm64.
+    architecture: str
+    public_address: Optional[str]
+    private_address: Optional[str]
+    region: Optional[str]
+    # ISO 3166-1 alpha-2, such as US.
+    country: Optional[str]
+    # Empty where a cloud has no tags.
+    tags: dict[str, str]
+    # Of the whole instance.
+    price_usd_per_hour: Optional[float]
 
 
 class BadInstance(ValueError):

@@ -28,6 +28,7 @@ from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructa
 
 from ansible_collections.glm.fleet.plugins.module_utils.cloud import api as _cloud_api
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import hosts as cloud_hosts
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.unsafe import text_marker
 
 CACHE_SCHEMA = 1
 FLEET_GROUP = "glm_fleet"
@@ -64,6 +65,8 @@ class CloudInventory(BaseInventoryPlugin, Constructable, Cacheable):  # type: ig
     UNGROUPED_TAGS: ClassVar[frozenset[str]] = frozenset()
     # Kind of a built-in group -> the host variable (without prefix) whose values it groups by.
     GROUPS: ClassVar[dict[str, str]]
+    # The cloud's own host variables (without prefix) that repeat a neutral one, by its key of Host.
+    REPEATED: ClassVar[dict[str, str]]
 
     _failed: ClassVar[dict[str, float]] = {}
 
@@ -75,15 +78,27 @@ class CloudInventory(BaseInventoryPlugin, Constructable, Cacheable):  # type: ig
         """An object whose ``accepts(machine)`` says whether it becomes a host."""
         raise NotImplementedError
 
-    def _describer(self) -> Callable[[str, dict[str, Any]], dict[str, Any]]:
-        """A function of account name and machine that gives its host variables, marked (see cloud/unsafe.py)."""
+    def _host(self, machine: dict[str, Any]) -> cloud_hosts.Host:
+        """The machine in neutral words."""
+        raise NotImplementedError
+
+    def _own_of(self) -> Callable[[dict[str, Any]], dict[str, Any]]:
+        """A function of a machine that gives what only this cloud has: host variables without prefix, unmarked."""
+        raise NotImplementedError
+
+    def _user_of(self) -> Callable[[dict[str, Any]], str]:
+        """A function of a machine that gives ``ansible_user``; empty leaves it unset."""
+        raise NotImplementedError
+
+    def _address(self, machine: dict[str, Any], precedence: list[str]) -> Optional[str]:
+        """The address by the first of the sources that the machine has."""
         raise NotImplementedError
 
     def _preferred_name(self, machine: dict[str, Any], precedence: list[str]) -> str:
         """The host name by the first of the sources that the machine has."""
         raise NotImplementedError
 
-    def _in_fleet(self, variables: dict[str, Any], prefix: str, fleet: str) -> bool:
+    def _in_fleet(self, variables: dict[str, Any], fleet: str) -> bool:
         """Whether a host belongs to the group glm_fleet; an empty ``fleet`` means any."""
         raise NotImplementedError
 
@@ -318,6 +333,33 @@ class CloudInventory(BaseInventoryPlugin, Constructable, Cacheable):  # type: ig
 
         return pin
 
+    def _describer(self) -> Callable[[str, dict[str, Any]], dict[str, Any]]:
+        """Make the function of account name and machine that gives its host variables, with the options read once."""
+        precedence = self.sources("address", ("public", "private"))
+        prefix = self.prefix()
+        mark = text_marker()
+        pin = self.pinner(mark)
+        own_of, user_of = self._own_of(), self._user_of()
+        neutral = {key: f"{cloud_hosts.HOST_PREFIX}{key}" for key in cloud_hosts.Host.__annotations__}
+        repeated = [(f"{prefix}{name}", neutral[key]) for name, key in self.REPEATED.items()]
+
+        def describe(account: str, machine: dict[str, Any]) -> dict[str, Any]:
+            variables = {neutral[key]: mark(value) for key, value in self._host(machine).items()}
+            variables.update({name: variables[key] for name, key in repeated})
+            variables.update({f"{prefix}{name}": mark(value) for name, value in own_of(machine).items()})
+            if account:
+                variables[f"{prefix}account"] = mark(account)
+            user = user_of(machine)
+            if user:
+                variables["ansible_user"] = mark(user)
+            address = self._address(machine, precedence)
+            if address:
+                variables["ansible_host"] = mark(address)
+            variables.update(pin(machine["id"]))
+            return variables
+
+        return describe
+
     def _groups(self, described: list[dict[str, Any]]) -> dict[str, list[int]]:
         """The built-in groups: the positions of the members of each."""
         kinds = set(self.get_option("builtin_groups"))
@@ -331,14 +373,13 @@ class CloudInventory(BaseInventoryPlugin, Constructable, Cacheable):  # type: ig
             name: [] for kind, name in (("all", everything), ("fleet", FLEET_GROUP)) if kind in kinds
         }
         by_variable = [(kind, f"{prefix}{variable}") for kind, variable in self.GROUPS.items() if kind in kinds]
-        tags_name = f"{prefix}tags"
+        tags_name = f"{cloud_hosts.HOST_PREFIX}tags"
         for position, variables in enumerate(described):
             memberships = [f"{kind}_{variables[name]}" for kind, name in by_variable if variables.get(name)]
-            tags = variables.get(tags_name) or {}
             if "tag" in kinds:
                 memberships.extend(
                     f"tag_{key}_{value}" if value else f"tag_{key}"
-                    for key, value in tags.items()
+                    for key, value in variables[tags_name].items()
                     if key not in self.UNGROUPED_TAGS
                 )
             if "no_address" in kinds and "ansible_host" not in variables:
@@ -347,7 +388,7 @@ class CloudInventory(BaseInventoryPlugin, Constructable, Cacheable):  # type: ig
                 groups.setdefault(safe(membership), []).append(position)
             if "all" in kinds:
                 groups[everything].append(position)
-            if "fleet" in kinds and self._in_fleet(variables, prefix, fleet):
+            if "fleet" in kinds and self._in_fleet(variables, fleet):
                 groups[FLEET_GROUP].append(position)
         return groups
 

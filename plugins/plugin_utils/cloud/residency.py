@@ -8,17 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Optional
 
-# Lambda names no country, and its API's descriptions are prose. Only what the region's name itself says counts.
-_LAMBDA_REGIONS = {"us-": "US", "australia-": "AU"}
-
 
 def country_of(variables: Mapping[str, Any]) -> Optional[str]:
-    """The country of a host by its variables: ``glm_country``, GMI Cloud's, or what a Lambda region's name says."""
-    own = variables.get("glm_country") or variables.get("gmi_country")
-    if own:
-        return str(own)
-    region = str(variables.get("lambda_region") or "")
-    return next((country for prefix, country in _LAMBDA_REGIONS.items() if region.startswith(prefix)), None)
+    """The country of a host by its variables: ``glm_country``, else what its cloud says."""
+    found = variables.get("glm_country") or variables.get("glm_host_country")
+    return str(found) if found else None
 
 
 def outside(hosts: Iterable[tuple[str, Mapping[str, Any]]], allowed: Iterable[str]) -> list[str]:

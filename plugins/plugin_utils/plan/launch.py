@@ -67,6 +67,11 @@ def instance_of(name: str, offered: Sequence[Mapping[str, Any]]) -> dict[str, An
     if not hardware.accelerator:
         raise planner.PlanError("it has no accelerators. Next: name a type that has.")
     return {
+        "glm_host_instance_type": name,
+        "glm_host_accelerator": hardware.accelerator,
+        "glm_host_accelerator_count": hardware.total,
+        "glm_host_architecture": hardware.architecture,
+        "glm_host_private_address": _SOME_ADDRESS,
         "lambda_instance_type": name,
         "lambda_accelerator": hardware.accelerator,
         "lambda_accelerator_count": hardware.total,

@@ -104,6 +104,11 @@ def test_hosts_groups_and_variables(cloud: Handle, inventory: Inventory, envelop
         "gmi_name": "glm-prod-1", "gmi_status": "running", "gmi_reason": None, "gmi_region": "us-denver-1",
         "gmi_country": "US", "gmi_product": "container.h200.x8", "gmi_ip": "203.0.113.8", "gmi_private_ip": "10.20.0.5",
         "gmi_accelerator": "H200", "gmi_accelerator_count": 8, "gmi_architecture": "x86_64",
+        "glm_host_id": identity, "glm_host_name": "glm-prod-1", "glm_host_provider": "gmi",
+        "glm_host_status": "running", "glm_host_instance_type": "container.h200.x8", "glm_host_accelerator": "H200",
+        "glm_host_accelerator_count": 8, "glm_host_architecture": "x86_64", "glm_host_public_address": "203.0.113.8",
+        "glm_host_private_address": "10.20.0.5", "glm_host_region": "us-denver-1", "glm_host_country": "US",
+        "glm_host_tags": {}, "glm_host_price_usd_per_hour": None,
     }  # fmt: skip
     assert f"HostKeyAlias={identity} -o StrictHostKeyChecking=yes" in first["ansible_ssh_extra_args"]
     metal = listed["_meta"]["hostvars"]["glm-prod-metal"]

@@ -142,6 +142,20 @@ def test_hosts_groups_and_variables(cloud: FakeCloud, inventory: Inventory) -> N
         "lambda_accelerator_memory_gib": 180,
         "lambda_architecture": "x86_64",
         "lambda_price_usd_per_hour": 53.52,
+        "glm_host_id": identity,
+        "glm_host_name": "node-1",
+        "glm_host_provider": "lambda",
+        "glm_host_status": "active",
+        "glm_host_instance_type": "gpu_8x_b200_sxm6",
+        "glm_host_accelerator": "B200",
+        "glm_host_accelerator_count": 8,
+        "glm_host_architecture": "x86_64",
+        "glm_host_public_address": "203.0.0.2",
+        "glm_host_private_address": "10.1.0.2",
+        "glm_host_region": "us-east-1",
+        "glm_host_country": "US",
+        "glm_host_tags": {"glm-fleet": "default"},
+        "glm_host_price_usd_per_hour": 53.52,
     }
     assert "ansible_host" not in variables(listed, "late")
     assert variables(listed, "arm")["lambda_architecture"] == "arm64"

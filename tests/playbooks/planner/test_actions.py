@@ -16,8 +16,8 @@ ANSIBLE = Path(sys.executable).parent / "ansible-playbook"
 INVENTORY = """
 glm_fleet:
   hosts:
-    a: {lambda_accelerator: B200, lambda_accelerator_count: 8, lambda_private_ip: 10.0.0.5}
-    b: {lambda_accelerator: B200, lambda_accelerator_count: 8, lambda_private_ip: 10.0.0.6}
+    a: {glm_host_accelerator: B200, glm_host_accelerator_count: 8, glm_host_private_address: 10.0.0.5}
+    b: {glm_host_accelerator: B200, glm_host_accelerator_count: 8, glm_host_private_address: 10.0.0.6}
 """
 
 

@@ -66,6 +66,15 @@ def test_selection(conditions: dict[str, Any], accepted: bool) -> None:
     assert lambda_hosts.Selection(**conditions).accepts(make_instance(1, tags=tags)) is accepted
 
 
+@pytest.mark.parametrize(
+    ("region", "country"),
+    [("us-east-1", "US"), ("australia-east-1", "AU"), ("asia-south-1", None), ("", None), (None, None)],
+)
+def test_a_country_is_what_the_name_of_the_region_says(region: str | None, country: str | None) -> None:
+    assert lambda_hosts.country_of(region) == country
+    assert lambda_hosts.host_of(make_instance(1, region={"name": region}))["country"] == country
+
+
 @pytest.mark.parametrize("status", ["contactable", "", 7])
 def test_unknown_status_is_not_selected_unless_all_are(status: Any) -> None:
     instance = make_instance(1, status=status)

@@ -19,8 +19,8 @@ H100 = {"name": "gpu_8x_h100_sxm5", "gpu_description": "H100 (80 GB SXM5)", "gpu
 
 def intent(instance: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {
-        "model": "GLM-5.1", "bind": "loopback", "port": 8000, "accelerator": instance["lambda_accelerator"],
-        "accelerator_count": instance["lambda_accelerator_count"], **more,
+        "model": "GLM-5.1", "bind": "loopback", "port": 8000, "accelerator": instance["glm_host_accelerator"],
+        "accelerator_count": instance["glm_host_accelerator_count"], **more,
     }  # fmt: skip
 
 

@@ -14,7 +14,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional, TypedDict
 
-from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.hosts import allowed, host_name, text, usable_address
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.hosts import (
+    Host,
+    allowed,
+    host_name,
+    text,
+    usable_address,
+)
 
 KINDS = ("container", "baremetal")
 
@@ -113,6 +119,26 @@ def _machine(
         accelerator=accelerator,
         accelerator_count=count,
         architecture="arm64" if _GRACE.match(accelerator or "") else "x86_64",
+    )
+
+
+def host_of(machine: Mapping[str, Any]) -> Host:
+    """The machine in neutral words. This API has no tags, and no price in a documented unit."""
+    return Host(
+        id=machine["id"],
+        name=machine["name"],
+        provider="gmi",
+        status=machine["status"],
+        instance_type=machine["product"],
+        accelerator=machine["accelerator"],
+        accelerator_count=machine["accelerator_count"],
+        architecture=machine["architecture"],
+        public_address=machine["ip"],
+        private_address=machine["private_ip"],
+        region=machine["idc"],
+        country=machine["country"],
+        tags={},
+        price_usd_per_hour=None,
     )
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple, Optional
 
-from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.api import tags_of
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.api import price_usd_per_hour, tags_of
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.hosts import (
+    Host,
     allowed,
     host_name,
     mapping,
@@ -32,6 +33,8 @@ KEPT_FIELDS = frozenset(
 
 _GPU_DESCRIPTION = re.compile(r"(?P<name>.*?)\s*\((?P<memory>\d+)\s*G(?:i)?B", re.IGNORECASE)
 _TYPE_NAME = re.compile(r"gpu_(?P<count>\d+)x_(?P<name>[a-z0-9]+)")
+# Lambda names no country, and its API's descriptions are prose. Only what the region's name itself says counts.
+_COUNTRIES = {"us-": "US", "australia-": "AU"}
 _VENDOR_WORDS = re.compile(r"\b(nvidia|tesla|quadro|geforce)\b", re.IGNORECASE)
 
 
@@ -58,21 +61,28 @@ class Hardware(NamedTuple):
     architecture: str
 
 
-def hardware_of(instance_type: Mapping[str, Any]) -> Hardware:
+def hardware_of(instance_type: object) -> Hardware:
     """Derive the accelerators from ``gpu_description`` ("B200 (180 GB SXM6)"), else from the type's name.
 
     The API names no architecture for an instance. Grace machines (GH200, GB200, GB300) are arm64; all others, unknown
     ones included, are taken for x86_64.
     """
-    type_name = _TYPE_NAME.match(text(instance_type.get("name")) or "")
-    described = _GPU_DESCRIPTION.match(text(instance_type.get("gpu_description")) or "")
-    gpus = number(mapping(instance_type.get("specs")).get("gpus"))
-    count = int(gpus) if gpus is not None else int(type_name["count"]) if type_name else 0
+    kind = mapping(instance_type)
+    gpus = number(mapping(kind.get("specs")).get("gpus"))
+    return _hardware(text(kind.get("name")) or "", text(kind.get("gpu_description")) or "", gpus)
+
+
+# The thousands of instances of a fleet are of a few types.
+@lru_cache
+def _hardware(type_name: str, description: str, gpus: Optional[float]) -> Hardware:
+    named = _TYPE_NAME.match(type_name)
+    described = _GPU_DESCRIPTION.match(description)
+    count = int(gpus) if gpus is not None else int(named["count"]) if named else 0
     if count == 0:
         return Hardware(None, 0, None, "x86_64")
     name = _accelerator_name(described["name"]) if described else None
-    if not name and type_name:
-        name = type_name["name"].upper()
+    if not name and named:
+        name = named["name"].upper()
     memory = int(described["memory"]) if described else None
     # The catalogue's A100 is the one with 80 GB; Lambda sells both under one name.
     if name == "A100" and memory == 40:
@@ -85,6 +95,34 @@ def _accelerator_name(description: str) -> str:
     """ "NVIDIA RTX A6000" -> "A6000", "Tesla V100" -> "V100", "RTX 6000" -> "RTX6000"."""
     name = "".join(_VENDOR_WORDS.sub(" ", description).split())
     return re.sub(r"^RTX(?=A\d)", "", name)
+
+
+def country_of(region: Optional[str]) -> Optional[str]:
+    """The country that the name of a region says, such as ``US``, or None."""
+    return next((country for prefix, country in _COUNTRIES.items() if (region or "").startswith(prefix)), None)
+
+
+def host_of(instance: Mapping[str, Any]) -> Host:
+    """The instance in neutral words."""
+    kind = mapping(instance.get("instance_type"))
+    hardware = hardware_of(kind)
+    region = text(mapping(instance.get("region")).get("name"))
+    return Host(
+        id=str(instance["id"]),
+        name=text(instance.get("name")),
+        provider="lambda",
+        status=text(instance.get("status")),
+        instance_type=text(kind.get("name")),
+        accelerator=hardware.accelerator,
+        accelerator_count=hardware.total,
+        architecture=hardware.architecture,
+        public_address=text(instance.get("ip")),
+        private_address=text(instance.get("private_ip")),
+        region=region,
+        country=country_of(region),
+        tags=tags_of(instance),
+        price_usd_per_hour=price_usd_per_hour(instance),
+    )
 
 
 @dataclass(frozen=True)
