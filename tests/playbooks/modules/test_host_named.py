@@ -33,14 +33,16 @@ exit 1
 def play(tmp_path: Path) -> Play:
     """Run one task on two hosts that are this machine, with ``commands`` (name: script) first on its PATH."""
 
-    def run(module: str, commands: dict[str, str], **options: object) -> subprocess.CompletedProcess[str]:
+    def run(
+        module: str, commands: dict[str, str], module_defaults: dict[str, object] | None = None, **options: object
+    ) -> subprocess.CompletedProcess[str]:
         folder = tmp_path / "bin"
         folder.mkdir()
         for name, script in commands.items():
             (folder / name).write_text(script, "utf-8")
             (folder / name).chmod(0o755)
         task = {"name": "Try it", f"glm.fleet.{module}": options}
-        book = [{"hosts": "all", "gather_facts": False, "tasks": [task]}]
+        book = [{"hosts": "all", "gather_facts": False, "module_defaults": module_defaults or {}, "tasks": [task]}]
         (tmp_path / "play.yml").write_text(json.dumps(book), "utf-8")
         here = f"ansible_connection=local ansible_python_interpreter={sys.executable}"
         (tmp_path / "hosts.ini").write_text(f"gpu-3 {here}\ngpu-4 {here}\n", "utf-8")
@@ -107,3 +109,8 @@ def test_a_caution_names_its_host(play: Play) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     for host in ("gpu-3", "gpu-4"):
         assert f"{host}, first boot: cloud-init ended with an error, going on as asked: apt-get failed" in done.stderr
+
+
+def test_group_defaults_reach_a_module_that_is_routed(play: Play) -> None:
+    defaults = {"group/glm.fleet.all": {"accept_cloud_init_errors": True}}
+    assert play("host_settled", {"cloud-init": CLOUD_INIT}, module_defaults=defaults).returncode == 0

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Controller side of data_volume: its messages name the host."""
+"""Controller side of every module that has none of its own but whose messages name the host; see meta/runtime.yml."""
 
 from __future__ import annotations
 
@@ -9,4 +9,4 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import Host
 
 
 class ActionModule(HostNamedAction):
-    """Documented in ``plugins/modules/data_volume.py``."""
+    """Runs the module that the task names."""
