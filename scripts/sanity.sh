@@ -6,7 +6,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 target=$work/ansible_collections/glm/fleet
 mkdir -p "$target"
-# What the collection ships and tests/sanity; the links, the simulator and the tests serve a checkout only (ruff and mypy read those).
+# What the collection ships, and what it may ignore; the rest serves a checkout only (ruff and mypy read it).
 git ls-files -z --cached --others --exclude-standard -- . ':!.collections' ':!lambda' ':!rehearsal' ':!gmi' \
     ':!simulator' ':!tests/[!s]*' ':!tools' ':!scripts' ':!molecule' ':!inventories' ':!conftest.py' ':!setup.py' |
     xargs -0 sh -c 'for f; do [ ! -e "$f" ] || printf "%s\0" "$f"; done' sh | tar --null -T - -cf - | tar -C "$target" -xf -

@@ -9,14 +9,14 @@ import time
 from typing import Any
 
 from ansible_collections.glm.fleet.plugins.modules.benchmark_run import ARGUMENTS
-from ansible_collections.glm.fleet.plugins.plugin_utils.actions.followed import Failed, FollowedAction
+from ansible_collections.glm.fleet.plugins.plugin_utils.actions.remote_job import Failed, RemoteJobAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import record as benchmark_record
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import runs as benchmark_runs
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
 
 
-class ActionModule(FollowedAction):
+class ActionModule(RemoteJobAction):
     """Choose the client and its runs, start them on the host, watch, judge, keep."""
 
     MODULE = "glm.fleet.benchmark_run"

@@ -12,7 +12,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ansible_collections.glm.fleet.plugins.plugin_utils.actions import patience
+from ansible_collections.glm.fleet.plugins.plugin_utils.actions import reconnect
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import image as plan_image
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import lockfile
 
@@ -208,7 +208,7 @@ class ActionModule(ActionBase):
                 f"layers, {(state['bytes'] or 0) / 1e9:.2f} GB in {state['seconds']} s"
             )
             # The pull is the docker daemon's: it goes on while the host cannot be reached.
-            result = self._checked(patience.ask(lambda: self._module({**args, "follow": True}), self._say))
+            result = self._checked(reconnect.ask(lambda: self._module({**args, "follow": True}), self._say))
         return result
 
     def _checked(self, result: dict[str, Any]) -> dict[str, Any]:

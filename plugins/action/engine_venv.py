@@ -16,13 +16,13 @@ from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.modules.engine_venv import ARGUMENTS
-from ansible_collections.glm.fleet.plugins.plugin_utils.actions.followed import Failed, FollowedAction
+from ansible_collections.glm.fleet.plugins.plugin_utils.actions.remote_job import Failed, RemoteJobAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import lockfile
 
 _REQUEST = "# Request: "
 
 
-class ActionModule(FollowedAction):
+class ActionModule(RemoteJobAction):
     """Resolve once per fleet, install on the host, watch, report."""
 
     MODULE = "glm.fleet.engine_venv"

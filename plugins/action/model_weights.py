@@ -10,11 +10,11 @@ from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils.weights.store import human_bytes
 from ansible_collections.glm.fleet.plugins.modules.model_weights import ARGUMENTS
-from ansible_collections.glm.fleet.plugins.plugin_utils.actions.followed import Failed, FollowedAction
+from ansible_collections.glm.fleet.plugins.plugin_utils.actions.remote_job import Failed, RemoteJobAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import lockfile
 
 
-class ActionModule(FollowedAction):
+class ActionModule(RemoteJobAction):
     """Resolve once per fleet, start on the host, watch, report."""
 
     MODULE = "glm.fleet.model_weights"

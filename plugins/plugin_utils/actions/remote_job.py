@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ansible_collections.glm.fleet.plugins.plugin_utils.actions import patience
+from ansible_collections.glm.fleet.plugins.plugin_utils.actions import reconnect
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import lockfile
 
 _display = Display()
@@ -25,7 +25,7 @@ class Failed(Exception):
         self.result = result
 
 
-class FollowedAction(ActionBase):  # type: ignore[misc]
+class RemoteJobAction(ActionBase):  # type: ignore[misc]
     """Checks the arguments, words failures, asks the module. Subclasses name it and say in ``_outcome`` what to do."""
 
     TRANSFERS_FILES = False
@@ -67,7 +67,7 @@ class FollowedAction(ActionBase):  # type: ignore[misc]
 
     def _status(self, **more: Any) -> dict[str, Any]:
         """The module's answer to how far the work is, however long the host cannot be reached. Raises Failed."""
-        return _checked(patience.ask(lambda: self._asked("status", **more), self._say))
+        return _checked(reconnect.ask(lambda: self._asked("status", **more), self._say))
 
     def _asked(self, phase: str, **more: Any) -> dict[str, Any]:
         arguments = {name: value for name, value in self._args.items() if value is not None}
