@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Regenerate catalog/flags/<engine>-<version>.json from each engine version's own parser.
+"""Regenerate catalog/engines/<engine>/flags/<version>.json from each engine version's own parser.
 
 Needs no engine: simulator/engines/parser_loader.py loads the argument parser from the unpacked wheel. Run it after
-adding a version to catalog/engines.yml::
+adding a version to catalog/engines/<engine>/versions.yml::
 
     python tools/flag_tables.py                     # every version the catalogue knows
     python tools/flag_tables.py vllm:0.32.0         # one
@@ -23,13 +23,18 @@ sys.path.insert(0, str(ROOT))
 
 from simulator.engines import parser_loader
 
-FLAGS = ROOT / "catalog" / "flags"
+ENGINES = ROOT / "catalog" / "engines"
 
 
 def known_versions() -> list[tuple[str, str]]:
     """All (engine, version) pairs of the catalogue."""
-    engines = yaml.safe_load((ROOT / "catalog" / "engines.yml").read_text(encoding="utf-8"))["engines"]
-    return [(name, version) for name, engine in engines.items() for version in engine["versions"]]
+    files = sorted(ENGINES.glob("*/versions.yml"))
+    return [(path.parent.name, version) for path in files for version in yaml.safe_load(path.read_bytes())["versions"]]
+
+
+def table_path(engine: str, version: str) -> Path:
+    """Where the table of a version is."""
+    return ENGINES / engine / "flags" / f"{version}.json"
 
 
 def render(engine: str, version: str, python: Path) -> str:
@@ -66,15 +71,15 @@ def main() -> int:
     python = parser_loader.ensure_python()
     differing = 0
     for engine, version in wanted:
-        path = FLAGS / f"{engine}-{version}.json"
+        path = table_path(engine, version)
         text = render(engine, version, python)
         if asked.check:
             same = path.is_file() and path.read_text(encoding="utf-8") == text
             differing += not same
-            print(f"{path.name}: {'same' if same else 'DIFFERS'}")
+            print(f"{engine} {path.name}: {'same' if same else 'DIFFERS'}")
         else:
             path.write_text(text, encoding="utf-8")
-            print(f"{path.name}: {text.count('names')} options")
+            print(f"{engine} {path.name}: {text.count('names')} options")
     return 1 if differing else 0
 
 

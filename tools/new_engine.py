@@ -4,10 +4,10 @@
     python tools/new_engine.py vllm:0.34.0                  # or: make engine VERSION=vllm:0.34.0
     python tools/new_engine.py sglang:0.5.20 --against 0.5.19
 
-Downloads the wheel, writes ``catalog/flags/<engine>-<version>.json``, prints the line for ``catalog/engines.yml``,
-compares the options that recipes, known issues and the engine's own entry name with those of the version before, and
-tries every command line of the supported matrix with the new version's own parser. The exit status is 1 when something
-we use breaks.
+Downloads the wheel, writes ``catalog/engines/<engine>/flags/<version>.json``, prints the line for
+``catalog/engines/<engine>/versions.yml``, compares the options that recipes, known issues and the engine's own entry
+name with those of the version before, and tries every command line of the supported matrix with the new version's own
+parser. The exit status is 1 when something we use breaks.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.engine import Im
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags
 from simulator.engines import parser_loader
-from tests.engines import matrix
-from tools.flag_tables import FLAGS, render
+from tools import matrix
+from tools.flag_tables import render, table_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +51,8 @@ def used_flags(known: Catalog, engine: str, version: str) -> dict[str, str]:
         for name in names:
             found.setdefault(flags.spelled(name).split(".", 1)[0], where)
 
-    note((value for value in vars(entry.options).values() if value), "engines.yml options")
-    note(iter([*entry.multi_node.args, *entry.multi_node.worker]), "engines.yml multi_node")
+    note((value for value in vars(entry.options).values() if value), "engine.yml options")
+    note(iter([*entry.multi_node.args, *entry.multi_node.worker]), "engine.yml multi_node")
     for layer in known.layers:
         if layer.engine == engine and versions.in_range(version, layer.since, layer.below):
             note(iter(layer.args), "recipes.yml layers")
@@ -112,7 +112,7 @@ def _narrowed(flag: str, where: str, before: flags.Option, after: flags.Option) 
 
 
 def entry_line(engine: str, version: str, metadata: str) -> str:
-    """The line for ``catalog/engines.yml``. Image tags follow vLLM's documented rule; for SGLang none is invented."""
+    """The line for ``versions.yml``. Image tags follow vLLM's documented rule; for SGLang none is invented."""
     found = re.search(r"^Requires-Dist: transformers\b([^;\n]*)", metadata, re.MULTILINE)
     bounds = found.group(1) if found else ""
     least = re.search(r"[>=]=\s*([\w.]+)", bounds)
@@ -120,11 +120,11 @@ def entry_line(engine: str, version: str, metadata: str) -> str:
     parts = [f"at_least: {least.group(1) if least else '0'}"] + ([f'below: "{below.group(1)}"'] if below else [])
     tags = ", ".join(f"{variant}: {tag}" for variant, tag in image_tags(engine, version).items())
     images = f", images: {{{tags}}}" if tags else ""
-    return f"      {version}: {{transformers: {{{', '.join(parts)}}}{images}}}"
+    return f"  {version}: {{transformers: {{{', '.join(parts)}}}{images}}}"
 
 
 def image_tags(engine: str, version: str) -> dict[str, str]:
-    """Tags by variant where the engine documents a rule (see image_rule in engines.yml); SGLang does not."""
+    """Tags by variant where the engine documents a rule (see image_rule in versions.yml); SGLang does not."""
     if engine != "vllm":
         return {}
     plain, other = "cu130", "cu129"
@@ -182,13 +182,13 @@ def main(words: Optional[list[str]] = None) -> int:
         parser.error(f"no older {engine} is known to compare {version} with; name one with --against")
     against = asked.against or max(older, key=versions.order)
     python = parser_loader.ensure_python()
-    path = FLAGS / f"{engine}-{version}.json"
+    path = table_path(engine, version)
     path.write_text(render(engine, version, python), encoding="utf-8")
     print(f"{path.relative_to(ROOT)}: written")
     source = parser_loader.fetch_source(engine, version)
     metadata = "".join(file.read_text(encoding="utf-8") for file in source.glob("*.dist-info/METADATA"))
     if version not in known.engines[engine].versions:
-        print(f"\nAdd to catalog/engines.yml, {engine}, versions:\n{entry_line(engine, version, metadata)}")
+        print(f"\nAdd to catalog/engines/{engine}/versions.yml, versions:\n{entry_line(engine, version, metadata)}")
     changes = compare(known, engine, flags.load(engine, against), flags.load(engine, version))
     print(f"\n{engine} {against} -> {version}, for what we use:")
     for change in sorted(changes, key=lambda change: not change.breaks) or [Change("nothing changed")]:

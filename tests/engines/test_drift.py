@@ -11,7 +11,7 @@ import pytest
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Catalog, Layer
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags
-from tools import new_engine
+from tools import flag_tables, new_engine
 
 CATALOG = catalog.load()
 
@@ -59,16 +59,16 @@ def test_deprecation_narrowing_and_lost_parsers_are_told() -> None:
     [
         (
             "vllm", "0.34.0", "Requires-Dist: transformers>=5.16.1\n",
-            "      0.34.0: {transformers: {at_least: 5.16.1}, images: {cu130: v0.34.0, cu129: v0.34.0-cu129}}",
+            "  0.34.0: {transformers: {at_least: 5.16.1}, images: {cu130: v0.34.0, cu129: v0.34.0-cu129}}",
         ),
         (
             "vllm", "0.18.2", "Requires-Dist: transformers<5,>=4.56.0\n",
-            '      0.18.2: {transformers: {at_least: 4.56.0, below: "5"}, '
+            '  0.18.2: {transformers: {at_least: 4.56.0, below: "5"}, '
             "images: {cu129: v0.18.2, cu130: v0.18.2-cu130}}",
         ),
         (
             "sglang", "0.5.24", "Requires-Dist: transformers==5.20.0\n",
-            "      0.5.24: {transformers: {at_least: 5.20.0}}",
+            "  0.5.24: {transformers: {at_least: 5.20.0}}",
         ),
     ],
 )  # fmt: skip
@@ -89,7 +89,7 @@ def test_the_whole_tool_on_a_version_that_the_catalogue_does_not_have(
     )
     monkeypatch.setattr(new_engine.catalog, "load", lambda: known)
     monkeypatch.setattr(new_engine, "ROOT", tmp_path)
-    monkeypatch.setattr(new_engine, "FLAGS", folder / "flags")
+    monkeypatch.setattr(flag_tables, "ENGINES", folder / "engines")
     status = new_engine.main(["vllm:0.33.0"])
     said = capsys.readouterr().out
     assert status == 0, said
@@ -97,5 +97,5 @@ def test_the_whole_tool_on_a_version_that_the_catalogue_does_not_have(
     assert "vllm 0.32.0 -> 0.33.0, for what we use:" in said
     accepted, _of, tried = said.split(" command lines of the supported matrix accepted")[0].split()[-3:]
     assert accepted == tried and int(tried) > 1000
-    committed = (CATALOG.root / "flags" / "vllm-0.33.0.json").read_text(encoding="utf-8")
-    assert (folder / "flags" / "vllm-0.33.0.json").read_text(encoding="utf-8") == committed
+    table = "engines/vllm/flags/0.33.0.json"
+    assert (folder / table).read_text(encoding="utf-8") == (CATALOG.root / table).read_text(encoding="utf-8")

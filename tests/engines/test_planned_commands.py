@@ -18,7 +18,7 @@ import pytest
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
 from simulator.engines import parser_loader
-from tests.engines import matrix
+from tools import matrix
 
 ROOT = Path(__file__).parents[2]
 CATALOG = catalog.load()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, Union
 
@@ -27,17 +28,21 @@ class CatalogError(ValueError):
 
 def read(path: Path, keys: set[str]) -> dict[str, Any]:
     """A catalogue file that has exactly these top-level keys. Raises CatalogError."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
-    except OSError as exc:
-        raise CatalogError(f"catalog/{path.name}: cannot be read: {exc}") from exc
-    except yaml.YAMLError as exc:
-        raise CatalogError(f"catalog/{path.name}: is not YAML: {exc}") from exc
+    data: dict[str, Any] = _parsed(path, path.name)
     if not isinstance(data, dict) or set(data) != keys:
         found = sorted(map(str, data)) if isinstance(data, dict) else type(data).__name__
         raise CatalogError(f"catalog/{path.name}: expected the top-level keys {sorted(keys)}, found {found}")
     return data
+
+
+def _parsed(path: Path, where: str) -> Any:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
+    except OSError as exc:
+        raise CatalogError(f"catalog/{where}: cannot be read: {exc}") from exc
+    except yaml.YAMLError as exc:
+        raise CatalogError(f"catalog/{where}: is not YAML: {exc}") from exc
 
 
 def record(kind: type[T], path: Path) -> T:
@@ -45,6 +50,22 @@ def record(kind: type[T], path: Path) -> T:
     hints = typing.get_type_hints(kind)
     data = read(path, set(hints))
     return kind(**{key: build(hints[key], value, f"{path.name}: {key}") for key, value in data.items()})
+
+
+def folder(kind: type[T], path: Path) -> T:
+    """A folder of the catalogue as one record: it is the record's ``name``, the keys of its files the other fields.
+
+    Raises CatalogError.
+    """
+    where = f"{path.parent.name}/{path.name}"
+    data: dict[str, Any] = {"name": path.name}
+    places = {"name": where}
+    for file in sorted(path.glob("*.yml")):
+        for key, value in _mapping(_parsed(file, f"{where}/{file.name}"), f"{where}/{file.name}").items():
+            if key in data:
+                raise CatalogError(f"catalog/{where}/{file.name}: {key} stands already in {places[key]}")
+            data[key], places[key] = value, f"{where}/{file.name}: {key}"
+    return _record(kind, data, where, places)
 
 
 def named(kind: type[T], data: Any, file: str, section: str) -> dict[str, T]:
@@ -64,7 +85,8 @@ def _mapping(data: Any, where: str) -> dict[str, Any]:
     return data
 
 
-def _record(kind: type[T], data: Any, where: str) -> T:
+def _record(kind: type[T], data: Any, where: str, places: Mapping[str, str] | None = None) -> T:
+    """``places``: where each key stands, if not all are in ``where``."""
     data = _mapping(data, where)
     hints = typing.get_type_hints(kind)
     for key in data:
@@ -82,7 +104,8 @@ def _record(kind: type[T], data: Any, where: str) -> T:
     if missing:
         raise CatalogError(f"catalog/{where}: missing key {', '.join(missing)}")
     absent = dict.fromkeys(required - set(data))
-    values = {key: build(hints[key], value, f"{where}.{key}") for key, value in data.items()}
+    places = places or {key: f"{where}.{key}" for key in data}
+    values = {key: build(hints[key], value, places[key]) for key, value in data.items()}
     return kind(**values, **absent)
 
 

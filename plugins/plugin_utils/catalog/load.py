@@ -1,7 +1,7 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Load ``catalog/*.yml`` into the records of records.py and engine.py, and refuse what has another shape."""
+"""Load ``catalog/`` into the records of records.py and engine.py, and refuse what has another shape."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError, build, named, read
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError, build, folder, named, read
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.engine import Engine, Variant
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import (
     Accelerator,
@@ -35,17 +35,16 @@ def load(root: Path = ROOT) -> Catalog:
 
     Raises CatalogError.
     """
-    engines = read(root / "engines.yml", {"variants", "engines"})
     recipes = read(root / "recipes.yml", {"profiles", "layers", "recipes"})
     prices = read(root / "prices.yml", {"prices", "managed"})
-    single = ("models", "accelerators", "known_issues", "workloads", "published")
+    single = ("models", "variants", "accelerators", "known_issues", "workloads", "published")
     entries = {name: read(root / f"{name}.yml", {name})[name] for name in single}
     found = Catalog(
         root=root,
         models=named(Model, entries["models"], "models.yml", "models"),
         accelerators=_with_aliases(named(Accelerator, entries["accelerators"], "accelerators.yml", "accelerators")),
-        engines=named(Engine, engines["engines"], "engines.yml", "engines"),
-        variants=build(dict[str, Variant], engines["variants"], "engines.yml: variants"),
+        engines=_engines(root / "engines"),
+        variants=build(dict[str, Variant], entries["variants"], "variants.yml: variants"),
         profiles=build(dict[str, Profile], recipes["profiles"], "recipes.yml: profiles"),
         layers=build(list[Layer], recipes["layers"], "recipes.yml: layers"),
         recipes=build(list[Recipe], recipes["recipes"], "recipes.yml: recipes"),
@@ -57,6 +56,12 @@ def load(root: Path = ROOT) -> Catalog:
     )
     check_references(found)
     return found
+
+
+def _engines(root: Path) -> dict[str, Engine]:
+    """The engines by name, the preferred one first; each is a folder."""
+    found = [folder(Engine, path) for path in root.iterdir() if path.is_dir()]
+    return {engine.name: engine for engine in sorted(found, key=lambda engine: engine.preference)}
 
 
 def workloads(data: Any, file: str) -> dict[str, Workload]:

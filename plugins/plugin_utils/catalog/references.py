@@ -22,9 +22,9 @@ def check_references(found: Catalog) -> None:
     for name, model in found.models.items():
         _check_model(found, model, f"models.yml: models.{name}")
     for name, engine in found.engines.items():
-        _known([engine.default_version], engine.versions, f"engines.yml: engines.{name}", "version")
+        _known([engine.default_version], engine.versions, f"engines/{name}/versions.yml", "version")
         for version, release in engine.versions.items():
-            _known(release.images, found.variants, f"engines.yml: engines.{name}.versions.{version}", "image variant")
+            _known(release.images, found.variants, f"engines/{name}/versions.yml: versions.{version}", "image variant")
     for index, layer in enumerate(found.layers):
         where = f"recipes.yml: layers[{index}]"
         _known([layer.engine], found.engines, where, "engine")

@@ -56,7 +56,7 @@ def _works(intent: Intent, known: Catalog) -> bool:
     try:
         choice = Choice(intent, known)
         plan_choice.check(choice)
-        table = flags.load(choice.engine.name, choice.version, known.root / "flags")
+        table = flags.load(choice.engine.name, choice.version, known.root / "engines")
         arguments.serve(choice, table)
         if intent.runtime == "container":
             image.image(choice, lockfile.empty())

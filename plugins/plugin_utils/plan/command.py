@@ -56,7 +56,7 @@ def secret(choice: Choice) -> Secret:
     if known.name is not None:
         return {"kind": "env", "name": known.name}
     if known.option is None or known.container_path is None:
-        raise CatalogError(f"catalog/engines.yml: {choice.engine.name}.secret needs name, or option and path")
+        raise CatalogError(f"catalog/engines/{choice.engine.name}/engine.yml: secret needs name, or option and path")
     venv = choice.intent.runtime == "venv"
     path = f"/run/glm-serve-{choice.intent.replica}/engine.yaml" if venv else known.container_path
     return {"kind": "config", "option": known.option, "container_path": path}

@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What each engine version's command line takes: check arguments by name and value, merge them, render them.
 
-Tables live in ``catalog/flags/<engine>-<version>.json``; tools/flag_tables.py makes them from the engine's own parser.
+Tables live in ``catalog/engines/<engine>/flags/<version>.json``; tools/flag_tables.py makes them from the
+engine's own parser.
 Arguments are mappings of flag name (with or without dashes, ``_`` for ``-`` allowed) to value:
 
 * ``true`` gives the bare flag, ``false`` its ``--no-`` form (or nothing, where there is none), ``null`` removes it;
@@ -90,7 +91,7 @@ class Table:
         return f"{text}; {hint}"
 
     def _elsewhere(self, flag: str) -> str:
-        tables = [path.stem.removeprefix(f"{self.engine}-") for path in self.root.glob(f"{self.engine}-*.json")]
+        tables = [path.stem for path in (self.root / self.engine / "flags").glob("*.json")]
         tables.sort(key=versions.order)
         runs: list[list[str]] = []
         ended = True
@@ -107,17 +108,18 @@ class Table:
 
 
 @functools.lru_cache(maxsize=64)
-def load(engine: str, version: str, root: Path = catalog.ROOT / "flags") -> Table:
+def load(engine: str, version: str, root: Path = catalog.ROOT / "engines") -> Table:
     """Read one table; kept for the life of the process.
 
     Raises CatalogError when there is no table of that version.
     """
-    path = root / f"{engine}-{version}.json"
+    path = root / engine / "flags" / f"{version}.json"
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as exc:
         raise CatalogError(
-            f"catalog/flags/{path.name}: cannot be read ({exc}); make it with tools/flag_tables.py {engine}:{version}"
+            f"catalog/engines/{engine}/flags/{path.name}: cannot be read ({exc}); "
+            f"make it with tools/flag_tables.py {engine}:{version}"
         ) from exc
     options = {}
     for row in data["options"]:

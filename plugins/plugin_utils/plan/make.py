@@ -68,7 +68,7 @@ def make(intent: Intent, known: Catalog, lock: Optional[lockfile.LockData] = Non
     if advise:
         choice.alternatives = lambda: alternatives.alternatives(choice)
     plan_choice.check(choice)
-    table = flags.load(choice.engine.name, choice.version, known.root / "flags")
+    table = flags.load(choice.engine.name, choice.version, known.root / "engines")
     served = arguments.serve(choice, table)
     resolved: lockfile.LockData = {**lockfile.empty(), **lock} if lock else lockfile.empty()
     revision = _revision(choice, resolved)

@@ -46,8 +46,17 @@ def edit(copy: Path, file: str, old: str, new: str) -> None:
          r"GLM-5\.2\.sampling: unknown scenario 'default'"),
         ("accelerators.yml", "aliases: [H100-80GB]", "aliases: [H200]", r"H100\.aliases: H200 is taken"),
         ("accelerators.yml", 'min_driver: "570"', "min_driver: 570", r"B200\.min_driver: expected str, found int"),
-        ("engines.yml", "default_version: 0.32.0", "default_version: 1.2.3", r"vllm: unknown version '1\.2\.3'"),
-        ("engines.yml", "{cu130: v0.32.0,", "{cu999: v0.32.0,", r"versions\.0\.32\.0: unknown image variant 'cu999'"),
+        ("engines/vllm/versions.yml", "default_version: 0.32.0", "default_version: 1.2.3",
+         r"engines/vllm/versions\.yml: unknown version '1\.2\.3'"),
+        ("engines/vllm/versions.yml", "{cu130: v0.32.0,", "{cu999: v0.32.0,",
+         r"versions\.0\.32\.0: unknown image variant 'cu999'"),
+        ("engines/vllm/versions.yml", "image:", "imaeg:",
+         r"catalog/engines/vllm: unknown key 'imaeg'; did you mean image"),
+        ("engines/vllm/engine.yml", "preference: 1\n", "", r"catalog/engines/vllm: missing key preference"),
+        ("engines/vllm/engine.yml", "preference: 1", "preference: one",
+         r"engines/vllm/engine\.yml: preference: expected int, found str"),
+        ("engines/vllm/versions.yml", "image:", "preference: 1\nimage:",
+         r"engines/vllm/versions\.yml: preference stands already in engines/vllm/engine\.yml"),
         ("recipes.yml", "accelerators: [B200, H200]", "accelerators: [B20]", r"\[0\]: unknown accelerator 'B20'"),
         ("recipes.yml", "[agentic]\n    acc", "[fast]\n    acc", r"recipes\[0\]: unknown profile 'fast'"),
         ("known_issues.yml", "    status: workaround", "    status: odd",
@@ -88,8 +97,9 @@ def test_a_model_is_added_by_data_alone(copy: Path) -> None:
 
 def test_every_version_has_a_flag_table() -> None:
     known = catalog.load()
-    wanted = {f"{name}-{version}.json" for name, engine in known.engines.items() for version in engine.versions}
-    assert {path.name for path in (catalog.ROOT / "flags").iterdir()} == wanted
+    for name, engine in known.engines.items():
+        tables = {path.name for path in (catalog.ROOT / "engines" / name / "flags").iterdir()}
+        assert tables == {f"{version}.json" for version in engine.versions}
 
 
 def test_every_option_the_planner_knows_exists_in_every_version() -> None:

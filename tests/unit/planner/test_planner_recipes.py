@@ -93,7 +93,7 @@ def _number(text: str) -> str:
 def test_a_published_recipe_is_planned(index: int, recipe: dict[str, Any], gpu: str) -> None:
     made = _plan(recipe, gpu)
     version = made["engine"]["version"]
-    table = flags.load(recipe["engine"], version, CATALOG.root / "flags")
+    table = flags.load(recipe["engine"], version, CATALOG.root / "engines")
     words = shlex.split(recipe["flags"])
     if "--dsa-prefill-backend" in table.options:  # the name from 0.5.13 on
         words = [word.replace("--nsa-", "--dsa-") for word in words]
