@@ -21,18 +21,16 @@ from pathlib import Path
 from typing import Any, Optional
 from xml.etree import ElementTree
 
+from ansible_collections.glm.fleet.plugins.module_utils.host import cdi
+
 SMI_FIELDS = ("index", "name", "uuid", "pci.bus_id", "memory.used", "memory.total", "driver_version")
 ROCM_SMI_OPTIONS = ("--showproductname", "--showmeminfo", "vram", "--showbus", "--showdriverversion")
 PCI_VENDORS = {"0x10de": "nvidia", "0x1002": "amd"}
 # 0x0300 VGA, 0x0302 3D controller; AMD Instinct boards announce 0x1200, a processing accelerator.
 PCI_GPU_CLASSES = ("0x0300", "0x0302", "0x1200")
 PCI_BRIDGE_CLASS = "0x0680"
-CDI_DIRECTORIES = ("etc/cdi", "var/run/cdi")
 _VERSION = re.compile(r"\b(\d{3,4}\.\d{1,3}(?:\.\d{1,3})?)\b")
 _SO_VERSION = re.compile(r"\.so\.(\d{3,4}\.\d{1,3}(?:\.\d{1,3})?)\b")
-_TOP_LEVEL = re.compile(r"^([A-Za-z][\w-]*):")
-_ITEM = re.compile(r"^(\s*)-\s+(.*)$")
-_NAME = re.compile(r"""^name:\s*["']?([^"'#]+?)["']?\s*(?:#.*)?$""")
 
 
 def parse_gpu_csv(text: str) -> list[dict[str, Any]]:
@@ -198,56 +196,31 @@ def read_cdi(root: Path) -> tuple[list[dict[str, Any]], list[str]]:
     ``lost`` are device nodes that the host has no more, or has with other numbers or of another group. The last
     folder's specs come last: of two folders that name a device, Docker takes the later one's.
     """
-    specs = []
-    problems = []
-    for directory in CDI_DIRECTORIES:
-        for path in sorted((root / directory).glob("*")):
-            if path.suffix not in (".json", ".yaml"):  # Docker reads no others
-                continue
-            try:
-                text = path.read_text("utf-8", "replace")
-                specs.append({"path": f"/{directory}/{path.name}", **parse_cdi(text), "lost": lost_nodes(text, root)})
-            except (OSError, ValueError) as error:
-                problems.append(f"/{directory}/{path.name}: {error}")
-    return specs, problems
+    return cdi.read(root, parse=lambda text: {**parse_cdi(text), "lost": lost_nodes(text, root)})
 
 
 def parse_cdi(text: str) -> dict[str, Any]:
-    """``{kind, devices, driver_version}`` of one CDI spec, JSON or block-style YAML.
+    """``{kind, devices, driver_version}`` of one CDI spec. Raises ValueError with what cannot be read.
 
-    ``devices`` are full names (``nvidia.com/gpu=all``). The standard library has no YAML: only the regular shape that
-    nvidia-ctk, amd-ctk and people write is read, and anything else is a ValueError rather than a guess.
-    ``driver_version`` is the most frequent ``.so.<version>`` in the spec, the libraries it would mount.
+    ``devices`` are full names (``nvidia.com/gpu=all``). ``driver_version`` is the most frequent ``.so.<version>`` in
+    the spec, the libraries it would mount.
     """
-    if text.lstrip().startswith("{"):
-        document = json.loads(text)
-        kind = str(document.get("kind", ""))
-        names = [str(device.get("name", "")) for device in document.get("devices") or []]
-    else:
-        kind, names = _parse_cdi_yaml(text)
-    if "/" not in kind or not names:
-        raise ValueError("no kind or no devices found in this CDI spec")
+    spec = cdi.parse_spec(text)
     versions = Counter(_SO_VERSION.findall(text)).most_common(1)
     return {
-        "kind": kind,
-        "devices": [f"{kind}={name}" for name in names],
+        "kind": spec["kind"],
+        "devices": [f"{spec['kind']}={name}" for name in spec["devices"]],
         "driver_version": versions[0][0] if versions else None,
     }
 
 
 def lost_nodes(text: str, root: Path) -> list[str]:
-    """Device nodes of a JSON spec that do not lie below ``root`` as the spec has them.
+    """Device nodes of a spec that do not lie below ``root`` as the spec has them.
 
     amd-ctk writes numbers, owner and group of each node (ROCm/container-toolkit, internal/cdi/cdi.go); another
-    driver, partitioning or udev rule changes them. Nodes without numbers, and YAML, are not judged.
+    driver, partitioning or udev rule changes them. Nodes without numbers are not judged.
     """
-    if not text.lstrip().startswith("{"):
-        return []
-    nodes = [
-        node
-        for device in json.loads(text).get("devices") or []
-        for node in (device.get("containerEdits") or {}).get("deviceNodes") or []
-    ]
+    nodes = [node for device in cdi.load(text).get("devices") or [] for node in cdi.nodes_of(device)]
     judged = {str(node.get("hostPath") or node["path"]): node for node in nodes if node.get("major") and "path" in node}
     return sorted(path for path, node in judged.items() if not _is_node(root / path.lstrip("/"), node))
 
@@ -259,40 +232,6 @@ def _is_node(path: Path, node: dict[str, Any]) -> bool:
         return False
     numbers = (os.major(status.st_rdev), os.minor(status.st_rdev), status.st_gid)
     return numbers == (node["major"], node.get("minor", 0), node.get("gid", status.st_gid))
-
-
-def _parse_cdi_yaml(text: str) -> tuple[str, list[str]]:
-    kind = ""
-    names: list[str] = []
-    section = ""
-    item_indent: Optional[int] = None
-    for line in text.splitlines():
-        top = _TOP_LEVEL.match(line)
-        if top:
-            section, item_indent = top.group(1), None
-            if section == "kind":
-                kind = line.split(":", 1)[1].split("#")[0].strip().strip("\"'")
-            continue
-        if section != "devices":
-            continue
-        item = _ITEM.match(line)
-        if item and item_indent is None:
-            item_indent = len(item.group(1))
-        if item and len(item.group(1)) == item_indent:
-            key = item.group(2)
-        elif item_indent is not None and len(line) - len(line.lstrip()) == _key_indent(item_indent, line):
-            key = line.strip()
-        else:
-            continue
-        name = _NAME.match(key)
-        if name:
-            names.append(name.group(1).strip())
-    return kind, names
-
-
-def _key_indent(item_indent: int, line: str) -> int:
-    """Indent of a device's own keys: two to the right of its dash (``- ``), or -1 for a line deeper or shallower."""
-    return item_indent + 2 if not line.lstrip().startswith("-") else -1
 
 
 def _integer(text: str) -> Optional[int]:

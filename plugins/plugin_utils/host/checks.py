@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
 from typing import Any, TypedDict
 
 from ansible_collections.glm.fleet.plugins.module_utils import versions
+from ansible_collections.glm.fleet.plugins.module_utils.host import cdi
 from ansible_collections.glm.fleet.plugins.module_utils.host.docker import MINIMUM_MAJOR
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import platforms
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import rocm as rocm_matrix
@@ -187,7 +187,7 @@ def device_findings(facts: Mapping[str, Any], plan: Plan) -> list[Finding]:
     unreadable = [error["message"] for error in facts["errors"] if error["phase"] == "cdi"]
     if missing:
         known = ", ".join(facts["cdi"]["devices"])
-        found = known or "; ".join(unreadable) or "no CDI spec in /etc/cdi or /var/run/cdi"
+        found = "; ".join([known] * bool(known) + unreadable) or f"no CDI spec in {' or '.join(cdi.FOLDERS)}"
         return [_finding("cdi", ", ".join(missing), found, _how_to_make_cdi(facts, plan))]
     stale = {
         spec["path"]: f"{spec['path']} was made for driver {spec['driver_version']}"
@@ -215,30 +215,20 @@ def cdi_outputs(facts: Mapping[str, Any], plan: Plan) -> list[str]:
 
 
 def _taken_specs(facts: Mapping[str, Any], plan: Plan) -> dict[str, Mapping[str, Any] | None]:
-    """The spec that Docker takes for each planned device, or None.
-
-    gpu_facts lists specs by folder, the one of highest priority last; that one wins for each qualified device
-    (cncf-tags/container-device-interface, pkg/cdi/cache.go, ``refresh``).
-    """
-    specs = facts["cdi"]["specs"]
-    return {
-        device: next((spec for spec in reversed(specs) if device in spec["devices"]), None)
-        for device in plan["devices"]
-    }
+    """The spec that Docker takes for each planned device, or None."""
+    specs = {spec["path"]: spec for spec in facts["cdi"]["specs"]}
+    return {device: specs.get(cdi.taken(_naming(facts, device))[0] or "") for device in plan["devices"]}
 
 
 def _rivals(facts: Mapping[str, Any], plan: Plan) -> dict[str, list[str]]:
     """Planned devices that two files of one folder name, with these files. Docker then knows no such device at all."""
-    rivals = {}
-    for device in plan["devices"]:
-        folders: dict[PurePosixPath, list[str]] = {}
-        for spec in facts["cdi"]["specs"]:
-            if device in spec["devices"]:
-                folders.setdefault(PurePosixPath(spec["path"]).parent, []).append(spec["path"])
-        paths = [path for paths in folders.values() if len(paths) > 1 for path in paths]
-        if paths:
-            rivals[device] = paths
-    return rivals
+    rivals = {device: cdi.taken(_naming(facts, device))[1] for device in plan["devices"]}
+    return {device: paths for device, paths in rivals.items() if paths}
+
+
+def _naming(facts: Mapping[str, Any], device: str) -> list[str]:
+    """Paths of the specs that name a device, in the order of gpu_facts: the folder of highest priority last."""
+    return [spec["path"] for spec in facts["cdi"]["specs"] if device in spec["devices"]]
 
 
 def _is_stale(spec: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils import versions
+from ansible_collections.glm.fleet.plugins.module_utils.host import cdi
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import platforms
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import rocm as rocm_matrix
 from ansible_collections.glm.fleet.plugins.plugin_utils.host import driver as host_driver
@@ -258,6 +259,14 @@ def _grants(facts: Mapping[str, Any], users: list[str]) -> list[dict[str, str]]:
     ]
 
 
+def _taken_specs(facts: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """AMD's specs without those of which Docker takes no device."""
+    specs = [spec for spec in facts["cdi"]["specs"] if spec["kind"] == CDI_KIND]
+    devices = {device for spec in specs for device in spec["devices"]}
+    paths = {cdi.taken([spec["path"] for spec in specs if device in spec["devices"]])[0] for device in devices}
+    return [spec for spec in specs if spec["path"] in paths]
+
+
 def _needs_cdi(facts: Mapping[str, Any]) -> bool:
     """Whether the spec that containers get is missing, or made for device nodes that are no more."""
     specs = [spec for spec in facts["cdi"]["specs"] if spec["kind"] == CDI_KIND]
@@ -294,7 +303,7 @@ def unproven(facts: Mapping[str, Any], done: Mapping[str, Any], host: str) -> li
             f"{host}, rocm: expected {TOOLKIT} {done['toolkit']} (rocm_toolkit_version), found {toolkit or 'none'}. "
             "Next: set rocm_toolkit_version to one that AMD's repository has (apt-cache policy on the host), or to ''."
         )
-    stale = [spec for spec in facts["cdi"]["specs"] if spec["kind"] == CDI_KIND and spec["lost"]]
+    stale = [spec for spec in _taken_specs(facts) if spec["lost"]]
     if stale:
         found = "; ".join(f"{spec['path']} names {', '.join(spec['lost'][:3])}" for spec in stale)
         problems.append(

@@ -27,9 +27,14 @@ import time
 from pathlib import Path
 from typing import Any, Optional
 
+# `python3 -I` leaves out the folder of the script, where the role serve puts the reader of CDI specs.
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+try:
+    import glm_cdi as cdi  # type: ignore[import-not-found, unused-ignore]
+except ImportError:
+    from ansible_collections.glm.fleet.plugins.module_utils.host import cdi  # type: ignore[no-redef, unused-ignore]
+
 DOCKER = "/usr/bin/docker"
-# In Docker's order: for each device the last folder that has it wins.
-CDI_FOLDERS = ("/etc/cdi", "/run/cdi")
 # The one node that each GPU has, by CDI kind. (NVIDIA's specs list render nodes, too.)
 GPU_NODES = {"nvidia.com/gpu": re.compile(r"/dev/nvidia\d+"), "amd.com/gpu": re.compile(r"/dev/dri/renderD\d+")}
 # Where there is no CDI: device files of which each GPU has one, by a file or folder that comes with them.
@@ -71,71 +76,6 @@ def remove_container(name: str) -> None:
         docker("rm", "--force", "--volumes", name)
 
 
-def read_cdi(folders: tuple[str, ...] = CDI_FOLDERS) -> list[dict[str, Any]]:
-    """Every CDI spec as ``{path, folder, kind, devices, common}``.
-
-    ``devices`` holds for each device name its host paths by container path; ``common`` those that every device brings.
-    nvidia-ctk writes YAML, which the standard library cannot read, so the few keys needed are taken line by line
-    (container-orchestrated-devices/container-device-interface, SPEC.md: ``kind``, ``devices[].name``,
-    ``deviceNodes[].path`` with an optional ``hostPath``).
-    """
-    specs = []
-    for folder in folders:
-        for path in sorted(Path(folder).glob("*")):
-            if path.suffix == ".json":
-                spec = _from_json(json.loads(path.read_text(encoding="utf-8")))
-            elif path.suffix == ".yaml":
-                spec = _from_yaml(path.read_text(encoding="utf-8"))
-            else:  # nor does Docker read it
-                continue
-            specs.append({"path": str(path), "folder": folder, **spec})
-    return specs
-
-
-def _from_json(spec: dict[str, Any]) -> dict[str, Any]:
-    def nodes(holder: dict[str, Any]) -> dict[str, str]:
-        listed = holder.get("containerEdits", {}).get("deviceNodes", [])
-        return {node["path"]: node.get("hostPath", node["path"]) for node in listed}
-
-    devices = {str(device["name"]): nodes(device) for device in spec.get("devices", [])}
-    return {"kind": spec.get("kind", ""), "devices": devices, "common": nodes(spec)}
-
-
-def _from_yaml(text: str) -> dict[str, Any]:
-    """Each list item of ``devices`` is one device; its name may stand before or after its nodes."""
-    kind = ""
-    common: dict[str, str] = {}
-    devices: dict[str, dict[str, str]] = {}
-    nodes = common
-    # Columns of the dashes before devices, and of a device's own keys; None outside of `devices`.
-    dashes: Optional[int] = None
-    keys: Optional[int] = None
-    in_devices = False
-    item: dict[str, str] = {}
-    for line in [*text.splitlines(), "end:"]:
-        match = re.match(r"( *)(- *)?(?:([A-Za-z]+):\s*(.*?)\s*)?$", line)
-        if not match:
-            continue
-        indent, dash, key = len(match.group(1)), match.group(2) or "", match.group(3)
-        value = (match.group(4) or "").strip("\"'")
-        top = indent == 0 and not dash and key is not None
-        if dash or top:
-            if item.get("path", "").startswith("/dev/"):
-                nodes[item["path"]] = item.get("hostPath", item["path"])
-            item = {}
-        if top:
-            in_devices = key == "devices"
-            nodes, dashes, keys = common, None, None
-            kind = value if key == "kind" else kind
-        elif dash and in_devices and dashes in (None, indent):
-            nodes, dashes, keys = {}, indent, indent + len(dash)
-        if key == "name" and indent + len(dash) == keys:
-            devices[value] = nodes
-        elif key in ("path", "hostPath"):
-            item[key] = value
-    return {"kind": kind, "devices": devices, "common": common}
-
-
 def missing_devices(wanted: list[str], gpus: int, specs: list[dict[str, Any]]) -> list[str]:
     """What is not there yet, in words; empty when every device can be given to a container.
 
@@ -144,17 +84,16 @@ def missing_devices(wanted: list[str], gpus: int, specs: list[dict[str, Any]]) -
     missing = []
     for device in wanted:
         kind, name = device.partition("=")[::2]
-        naming = [spec for spec in specs if spec["kind"] == kind and name in spec["devices"]]
-        if not naming:
-            missing.append(f"no CDI spec in {' or '.join(CDI_FOLDERS)} names the device {device}")
-            continue
-        folders = [spec["folder"] for spec in naming]
-        rivals = [spec["path"] for spec in naming if folders.count(spec["folder"]) > 1]
+        naming = {spec["path"]: spec for spec in specs if spec["kind"] == kind and name in spec["devices"]}
+        path, rivals = cdi.taken(list(naming))
         if rivals:
             both = " and ".join(rivals)
             missing.append(f"{both} both name the device {device}, so Docker uses neither: remove all but one")
             continue
-        nodes: dict[str, str] = {**naming[-1]["common"], **naming[-1]["devices"][name]}
+        if path is None:
+            missing.append(f"no CDI spec in {' or '.join(cdi.FOLDERS)} names the device {device}")
+            continue
+        nodes: dict[str, str] = {**naming[path]["common"], **naming[path]["devices"][name]}
         missing += [f"the device file {host} is missing" for host in nodes.values() if not Path(host).exists()]
         pattern = GPU_NODES.get(kind)
         found = len([path for path in nodes if pattern and pattern.fullmatch(path)])
@@ -180,9 +119,14 @@ def wait_for_devices(options: argparse.Namespace) -> None:
     deadline = time.monotonic() + options.wait
     announced = False
     while True:
-        missing = missing_devices(options.device, options.gpus, read_cdi()) if options.device else []
+        specs, unread = cdi.read() if options.device else ([], [])
+        missing = missing_devices(options.device, options.gpus, specs)
+        # Docker may read such a file, and find the device in it.
+        missing += [f"cannot read {problem}" for problem in unread] if missing else []
         missing += missing_nodes(options.node, options.gpus)
         if not missing:
+            for problem in unread:
+                say(f"cannot read {problem}")
             return
         if time.monotonic() >= deadline:
             where = "nvidia-cdi-refresh.service" if options.device else "the driver: dmesg"
@@ -525,9 +469,6 @@ def main(argv: list[str]) -> int:
             remove_container(options.container)
     except (GuardError, OSError) as exc:
         say(f"FAILED: {exc}")
-        return 1
-    except (ValueError, KeyError) as exc:
-        say(f"FAILED: expected readable CDI specs in {' and '.join(CDI_FOLDERS)}, found one that is not: {exc!r}")
         return 1
     return 0
 

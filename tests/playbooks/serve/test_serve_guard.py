@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.glm.fleet.plugins.module_utils.host import cdi as host_cdi
 from ansible_collections.glm.fleet.plugins.module_utils.serving import status as _serving
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import unit
 from roles.serve.files import serve_guard as guard
@@ -62,7 +64,9 @@ kind: nvidia.com/gpu
 
 def specs(folder: Path, text: str, name: str = "nvidia.yaml") -> list[dict[str, Any]]:
     (folder / name).write_text(text, encoding="utf-8")
-    return guard.read_cdi((str(folder),))
+    made, problems = guard.cdi.read(folders=[str(folder)])
+    assert problems == []
+    return made
 
 
 def test_a_spec_in_yaml_is_understood(tmp_path: Path) -> None:
@@ -104,7 +108,7 @@ def two_folders(tmp_path: Path, **files: str) -> list[dict[str, Any]]:
     for name, text in files.items():
         folder, _, stem = name.partition("_")
         (tmp_path / folder / f"{stem}.yaml").write_text(text, "utf-8")
-    return guard.read_cdi((str(tmp_path / "etc"), str(tmp_path / "run")))
+    return guard.cdi.read(folders=[str(tmp_path / "etc"), str(tmp_path / "run")])[0]
 
 
 def test_of_two_folders_the_later_one_has_the_word_for_each_device(tmp_path: Path) -> None:
@@ -163,13 +167,39 @@ def prestart(*words: str) -> argparse.Namespace:
 def test_waiting_for_devices_ends_at_its_deadline(
     words: list[str], place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guard, "read_cdi", lambda: [])
+    monkeypatch.setattr(guard.cdi, "read", lambda: ([], []))
     with pytest.raises(guard.GuardError, match=place):
         guard.wait_for_devices(prestart(*words))
 
 
+def test_a_spec_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "nvidia.yaml").write_text(small("/dev/null").replace("kind:", "kind: &kind"), "utf-8")
+    read = guard.cdi.read
+    monkeypatch.setattr(guard.cdi, "read", lambda: read(folders=[str(tmp_path)]))
+    with pytest.raises(guard.GuardError, match=r"cannot read .*nvidia.yaml: line 1: an anchor is not read here"):
+        guard.wait_for_devices(prestart("--device", "nvidia.com/gpu=all"))
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The guard as the role serve puts it on a host, with its reader of CDI specs beside it."""
+    folder = tmp_path_factory.mktemp("lib")
+    shutil.copy(Path(host_cdi.__file__), folder / "glm_cdi.py")
+    return Path(shutil.copy(Path(guard.__file__), folder / "serve_guard.py"))
+
+
+def test_the_guard_of_a_host_finds_its_reader_beside_it(installed: Path) -> None:
+    """With no collection on that host."""
+    code = (
+        f"import sys\nsys.path.insert(0, {str(installed.parent)!r})\nimport serve_guard as guard\n"
+        "print(guard.missing_devices(['nvidia.com/gpu=none'], 1, guard.cdi.read()[0]))"
+    )
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
+    assert "no CDI spec in /etc/cdi or /var/run/cdi names the device nvidia.com/gpu=none" in done.stdout
+
+
 def test_a_host_without_cdi_is_not_asked_for_specs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "read_cdi", lambda: pytest.fail("there is no CDI on this host"))
+    monkeypatch.setattr(guard.cdi, "read", lambda: pytest.fail("there is no CDI on this host"))
     guard.wait_for_devices(prestart("--node", "/dev/null"))
 
 
@@ -303,7 +333,7 @@ def test_a_leftover_container_is_removed_and_nothing_else(monkeypatch: pytest.Mo
 def test_render_nodes_do_not_count_as_gpus_of_nvidia() -> None:
     paths = [f"/dev/{kind}{number}" for number in range(4) for kind in ("nvidia", "dri/renderD12")]
     spec = {"kind": "nvidia.com/gpu", "devices": {"all": dict.fromkeys(paths, "/dev/null")}, "common": {}}
-    spec.update(path="/etc/cdi/nvidia.yaml", folder="/etc/cdi")
+    spec.update(path="/etc/cdi/nvidia.yaml")
     assert "lists 4 of the 8 GPUs" in guard.missing_devices(["nvidia.com/gpu=all"], 8, [spec])[0]
 
 
@@ -325,9 +355,9 @@ def test_a_head_without_a_route_is_named() -> None:
         guard.interface_to("10.9.9.9", "Iface\n")
 
 
-def rank_of(number: int, port: int, *command: str) -> subprocess.Popen[str]:
+def rank_of(guard: Path, number: int, port: int, *command: str) -> subprocess.Popen[str]:
     words = ["node", "--rank", str(number), "--count", "2", "--head", "127.0.0.1", "--port", str(port), "--stop", "5"]
-    argv = [sys.executable, "-I", str(guard.__file__), *words, "--", *command]
+    argv = [sys.executable, "-I", str(guard), *words, "--", *command]
     return subprocess.Popen(argv, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
 
 
@@ -346,22 +376,22 @@ ENGINE = (sys.executable, "-uc", "import time; print('engine'); time.sleep(60)")
 
 
 @pytest.mark.parametrize("first", [0, 1])
-def test_no_rank_starts_before_all_are_there(ranks: list[subprocess.Popen[str]], first: int) -> None:
+def test_no_rank_starts_before_all_are_there(installed: Path, ranks: list[subprocess.Popen[str]], first: int) -> None:
     port = closed_port()
-    ranks.append(rank_of(first, port, sys.executable, "-c", "import time; print('began', time.time())"))
+    ranks.append(rank_of(installed, first, port, sys.executable, "-c", "import time; print('began', time.time())"))
     time.sleep(0.7)
     late = time.time()
-    ranks.append(rank_of(1 - first, port, *ENGINE))
+    ranks.append(rank_of(installed, 1 - first, port, *ENGINE))
     out, _err = ranks[0].communicate(timeout=20)
     assert float(out.split()[1]) >= late
 
 
 @pytest.mark.parametrize("gone", [0, 1])
 def test_when_one_rank_is_gone_the_other_ends_to_be_started_again(
-    ranks: list[subprocess.Popen[str]], gone: int
+    installed: Path, ranks: list[subprocess.Popen[str]], gone: int
 ) -> None:
     port = closed_port()
-    ranks += [rank_of(0, port, *ENGINE), rank_of(1, port, *ENGINE)]
+    ranks += [rank_of(installed, 0, port, *ENGINE), rank_of(installed, 1, port, *ENGINE)]
     for process in ranks:
         assert process.stdout.readline() == "engine\n"
     ranks[gone].kill()
@@ -370,20 +400,22 @@ def test_when_one_rank_is_gone_the_other_ends_to_be_started_again(
     assert f"rank {gone} is gone" in said
 
 
-def test_the_status_of_the_engine_is_the_rank_s_and_a_stop_is_given_on(ranks: list[subprocess.Popen[str]]) -> None:
+def test_the_status_of_the_engine_is_the_rank_s_and_a_stop_is_given_on(
+    installed: Path, ranks: list[subprocess.Popen[str]]
+) -> None:
     port = closed_port()
     stoppable = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(0)); print('engine'); time.sleep(60)"
-    ranks += [rank_of(0, port, sys.executable, "-uc", stoppable), rank_of(1, port, *ENGINE)]
+    ranks += [rank_of(installed, 0, port, sys.executable, "-uc", stoppable), rank_of(installed, 1, port, *ENGINE)]
     for process in ranks:
         assert process.stdout.readline() == "engine\n"
     ranks[0].terminate()
     assert ranks[0].wait(20) == 0 and ranks[1].wait(20) == guard.PEER_LOST
-    ranks += [rank_of(0, port, "/bin/sh", "-c", "kill -9 $$"), rank_of(1, port, *ENGINE)]
+    ranks += [rank_of(installed, 0, port, "/bin/sh", "-c", "kill -9 $$"), rank_of(installed, 1, port, *ENGINE)]
     assert ranks[2].wait(20) == 137
 
 
-def test_a_rank_that_waits_ends_at_once_when_it_is_stopped(ranks: list[subprocess.Popen[str]]) -> None:
-    ranks.append(rank_of(1, closed_port(), *ENGINE))
+def test_a_rank_that_waits_ends_at_once_when_it_is_stopped(installed: Path, ranks: list[subprocess.Popen[str]]) -> None:
+    ranks.append(rank_of(installed, 1, closed_port(), *ENGINE))
     assert "waiting for the first host" in ranks[0].stderr.readline()
     ranks[0].terminate()
     assert ranks[0].wait(10) == 0

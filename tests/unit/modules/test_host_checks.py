@@ -160,6 +160,13 @@ def test_device_without_a_spec() -> None:
     assert "install nvidia-container-toolkit" in problems(facts)
 
 
+def test_a_spec_that_could_not_be_read_is_named_beside_the_devices_that_are_known() -> None:
+    facts = healthy()
+    facts["cdi"].update(devices=["nvidia.com/gpu=0"], specs=[])
+    facts["errors"] = [{"phase": "cdi", "message": "/etc/cdi/all.yaml: line 3: an anchor is not read here"}]
+    assert "found nvidia.com/gpu=0; /etc/cdi/all.yaml: line 3: an anchor is not read here" in problems(facts)
+
+
 def test_spec_made_for_another_driver() -> None:
     facts = healthy()
     facts["cdi"]["specs"][0]["driver_version"] = "570.195.03"

@@ -243,7 +243,10 @@ def test_the_cdi_spec_is_written_where_it_is_missing_or_names_nodes_that_are_no_
     assert work(gathered)["cdi"] and "found /etc/cdi/amd.json names /dev/dri/renderD129" in unproven(gathered)
     gathered["cdi"]["specs"] = [spec(), spec(("/dev/kfd",), "/var/run/cdi/amd.json")]
     assert not work(gathered)["cdi"], "writing the other one would not help"
+    assert "found /var/run/cdi/amd.json names /dev/kfd" in unproven(gathered)
     assert "gpu-3, cdi: expected a CDI spec of the device nodes that are there" in unproven(gathered)
+    gathered["cdi"]["specs"] = [spec(("/dev/kfd",), "/etc/cdi/by_hand.json"), spec((), "/var/run/cdi/amd.json")]
+    assert "cdi" not in unproven(gathered), "Docker takes no device of the stale one"
 
 
 def unproven(gathered: dict[str, Any]) -> str:
