@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import api as lambda_api
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import members
 from ansible_collections.glm.fleet.plugins.modules import lambda_instance
 from tests.playbooks.lambda_api.fake_cloud import (
     B200,
@@ -250,7 +251,7 @@ def test_a_launch_that_failed_without_a_trace_is_not_repeated(cloud: Launching) 
     assert "no instance named glm-default-1 has turned up, but one may still" in result["msg"]
     assert len(cloud.launched()) == 1
     listings = [request for request in cloud.cloud.requests if request.method == "GET"]
-    assert len(listings) >= lambda_instance.RECONCILE_LOOKS
+    assert len(listings) >= members.RECONCILE_LOOKS
 
 
 def test_a_launch_refused_for_being_too_fast_is_asked_again(cloud: Launching) -> None:

@@ -1,0 +1,127 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Wait until the instances of a fleet are up, and replace those that do not come up."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Callable, Dict, List, Tuple
+
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import api as lambda_api
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import fleet as _lambda_fleet
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.fleet import exists
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.members import Members
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.replacing import Replacing
+
+
+class Waiting:
+    """Waits. ``change`` launches others for what was given back."""
+
+    def __init__(self, fleet: Members, replacing: Replacing, change: Callable[[], Any]) -> None:
+        self.fleet = fleet
+        self.replacing = replacing
+        self.change = change
+
+    def wait_until_up(self) -> List[lambda_api.Instance]:
+        """Return the members once each is up; gives back and launches again what is not, as often as it may."""
+        deadlines: Dict[str, float] = {}
+        start = time.monotonic()
+        looks_at_twins = 0
+        while True:
+            self.fleet.members()
+            self.fleet.refuse_strays()
+            self.replacing.give_back_twins()
+            members, unlisted = self.replacing.counted(), self.fleet.unlisted()
+            broken = self.broken()
+            waiting = [] if broken else self.not_up(members)
+            now = time.monotonic()
+            limits = {
+                key: deadlines.setdefault(key, now + self.fleet.params["wait_timeout"]) for key in self.awaited(waiting)
+            }
+            late = [item for item in waiting if now > limits[item["id"]]]
+            lost = [name for key, name in unlisted.items() if now > limits[key]]
+            missing = 0 if waiting or unlisted else max(0, self.fleet.params["count"] - len(members))
+            if broken:
+                self.replace_broken(broken, now - start)
+            elif late or lost:
+                self.replace_late(late, lost, now - start)
+            elif missing:
+                self.replace_missing(missing, len(members))
+            elif not waiting and not unlisted and self.replacing.losing_twins():
+                looks_at_twins += 1
+                self.replacing.outlast_twins(looks_at_twins)
+            elif not waiting and not unlisted:
+                return members
+            else:
+                time.sleep(self.fleet.params["wait_interval"])
+
+    def awaited(self, waiting: List[lambda_api.Instance]) -> List[str]:
+        """The ids of what is waited for."""
+        return [*(item["id"] for item in waiting), *self.fleet.unlisted()]
+
+    def broken(self) -> List[Tuple[lambda_api.Instance, str]]:
+        """What this run launched and is no good, with the reason."""
+        known = {item["id"]: item for item in self.fleet.known}
+        found: List[Tuple[lambda_api.Instance, str]] = []
+        for identifier, name in self.fleet.own.items():
+            item = known.get(identifier)
+            if item is None and identifier in self.fleet.listed:
+                found.append(({"id": identifier, "name": name, "status": "terminated"}, "no longer listed"))
+            elif item is not None and (not exists(item) or item.get("status") == "unhealthy"):
+                found.append((item, f"{item.get('status')} while it was waited for"))
+        return found
+
+    def not_up(self, members: List[lambda_api.Instance]) -> List[lambda_api.Instance]:
+        """The members that are still to come up."""
+        return [item for item in members if item.get("status") != "unhealthy" and not self.is_up(item)]
+
+    def is_up(self, instance: lambda_api.Instance) -> bool:
+        address = instance.get("ip")
+        if not address:
+            return False
+        if self.fleet.params["wait_for"] == "address":
+            return True
+        was_up = instance["id"] not in self.fleet.own and instance.get("status") == "active"
+        return was_up or _lambda_fleet.answers_ssh(address, self.fleet.params["ssh_port"])
+
+    def replace_broken(self, broken: List[Tuple[lambda_api.Instance, str]], seconds: float) -> None:
+        """Give these back and launch others, or fail when no more may be replaced."""
+        if len(broken) > self.fleet.replacements_left:
+            self.fleet.fail(
+                "wait",
+                f"expected new instances to come up, found after {seconds:.0f} s: "
+                f"{_lambda_fleet.states_of(item for item, _reason in broken)}.",
+                "run again to launch others for those that ended; name the ids of unhealthy ones in replace.",
+            )
+        self.fleet.replacements_left -= len(broken)
+        for item, reason in broken:
+            self.replacing.give_back(self.replacing.entry(item, reason))
+        self.change()
+
+    def replace_late(self, late: List[lambda_api.Instance], lost: List[str], seconds: float) -> None:
+        """Give back what did not come up in time, or fail when it may not be replaced."""
+        what = "an address" if self.fleet.params["wait_for"] == "address" else "ssh that answers"
+        if lost or any(item["id"] not in self.fleet.own for item in late) or len(late) > self.fleet.replacements_left:
+            hanging = [_lambda_fleet.states_of(late)] if late else []
+            hanging += [f"{name} was launched but is not listed" for name in lost]
+            self.fleet.fail(
+                "wait",
+                f"expected every instance to have {what} after {seconds:.0f} s, found none on: {'; '.join(hanging)}.",
+                "run again with the ids of those that hang in replace, or look at them in the console.",
+            )
+        reason = f"{what} expected within {self.fleet.params['wait_timeout']} s, found none"
+        self.replace_broken([(item, reason) for item in late], seconds)
+
+    def replace_missing(self, missing: int, number: int) -> None:
+        """Launch others for instances that were there before this run and have gone meanwhile, or fail."""
+        if missing > self.fleet.replacements_left:
+            gone = [item for item in self.fleet.known if self.fleet.is_member(item) and not exists(item)]
+            self.fleet.fail(
+                "wait",
+                f"expected {self.fleet.params['count']} instances, found {number}; others ended meanwhile: "
+                f"{_lambda_fleet.states_of(gone) or 'they are no longer listed'}.",
+                "run again to launch others for them.",
+            )
+        self.fleet.replacements_left -= missing
+        self.change()
