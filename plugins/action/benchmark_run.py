@@ -9,7 +9,8 @@ import time
 from typing import Any
 
 from ansible_collections.glm.fleet.plugins.modules.benchmark_run import ARGUMENTS
-from ansible_collections.glm.fleet.plugins.plugin_utils.actions.remote_job import Failed, RemoteJobAction
+from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import Failed
+from ansible_collections.glm.fleet.plugins.plugin_utils.actions.remote_job import RemoteJobAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import record as benchmark_record
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import runs as benchmark_runs
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
@@ -24,7 +25,7 @@ class ActionModule(RemoteJobAction):
     ARGUMENTS = ARGUMENTS
     INTERNAL = ("phase", "job")
 
-    def _outcome(self) -> dict[str, Any]:
+    def _work(self) -> dict[str, Any]:
         plan = self._args["plan"]
         if self._task.check_mode:
             return {"changed": False, "skipped": True, "msg": "check mode: nothing was measured"}
@@ -43,9 +44,9 @@ class ActionModule(RemoteJobAction):
         args = self._args
         host, tokenizer = args["client_host"], args["tokenizer"] or ""
         # On a host of its own a client may have measured others.
-        place = f"{self._host()}-{plan['replica']}" if host else str(plan["replica"])
+        place = f"{self._host}-{plan['replica']}" if host else str(plan["replica"])
         folder = args["folder"] or f"{plan['paths']['data']}/benchmarks/{place}"
-        reached_at = str(self._task_vars.get("ansible_host") or self._host())
+        reached_at = str(self._task_vars.get("ansible_host") or self._host)
         try:
             self._workload = benchmark_runs.workload(catalog.load(), args["workload"], args["workloads"], args["scale"])
             self._client = benchmark_runs.client(
@@ -66,7 +67,7 @@ class ActionModule(RemoteJobAction):
             "model": plan["served_model_name"],
             "tokens": self._workload.input_tokens + self._workload.output_tokens,
             "program": self._client.program,
-            "container": benchmark_runs.container(plan, self._client, self._host(), tokenizer),
+            "container": benchmark_runs.container(plan, self._client, self._host, tokenizer),
             "runs": self._runs,
         }
 
@@ -89,7 +90,7 @@ class ActionModule(RemoteJobAction):
         # A job that another call began has its own seeds; the host knows what it ran.
         runs = state.get("runs") or self._runs
         record = benchmark_record.make(
-            self._host(), plan, self._workload, self._client, runs, state, self._args["quality"], self._args["gpus"]
+            self._host, plan, self._workload, self._client, runs, state, self._args["quality"], self._args["gpus"]
         )
         try:
             file = benchmark_record.keep(self._args["state_dir"], record)
@@ -99,7 +100,7 @@ class ActionModule(RemoteJobAction):
         answer = {"changed": False, "ok": record["ok"], "record": record, "file": str(file)}
         if record["ok"] or not self._args["strict"]:
             return answer
-        head = f"{self._host()}: {self.LABEL}: "
+        head = f"{self._host}: {self.LABEL}: "
         return {**answer, "failed": True, "msg": f"{head}{benchmark_record.failure_text(record)}\n  Record: {file}"}
 
 

@@ -16,7 +16,8 @@ from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.modules.engine_venv import ARGUMENTS
-from ansible_collections.glm.fleet.plugins.plugin_utils.actions.remote_job import Failed, RemoteJobAction
+from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import Failed
+from ansible_collections.glm.fleet.plugins.plugin_utils.actions.remote_job import RemoteJobAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import lockfile
 
 _REQUEST = "# Request: "
@@ -30,7 +31,7 @@ class ActionModule(RemoteJobAction):
     ARGUMENTS = ARGUMENTS
     INTERNAL = ("phase", "requirements")
 
-    def _outcome(self) -> dict[str, Any]:
+    def _work(self) -> dict[str, Any]:
         found = self._on_host("look")
         path = self._list_path(found["machine"])
         text, resolved = self._requirements(path)

@@ -1,18 +1,18 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-from __future__ import annotations
-
 """Controller side of gpu_facts: measure how far the host's clock is off, and keep the parts gathered before.
 
 The host reads its clock while the module runs, that is between two readings of the controller's clock. Outside that
 interval the clocks differ, by at least the distance to it.
 """
 
+from __future__ import annotations
+
 import time
 from typing import Any
 
-from ansible.plugins.action import ActionBase
+from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import FleetAction
 
 # A fact that every gathering of a subset returns, and the phases of the errors that it can report.
 PHASES = {
@@ -24,21 +24,19 @@ PHASES = {
 }
 
 
-class ActionModule(ActionBase):
+class ActionModule(FleetAction):
     """Run the module and add ``clock_skew_seconds`` to the facts."""
 
-    TRANSFERS_FILES = False
-    _supports_check_mode = True
+    LABEL = "gpu_facts"
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        super().run(tmp, task_vars)
+    def _outcome(self) -> dict[str, Any]:
         before = time.time()
-        result: dict[str, Any] = self._execute_module(module_name="glm.fleet.gpu_facts", task_vars=task_vars)
+        result = self._module()
         after = time.time()
         facts = (result.get("ansible_facts") or {}).get("gpu_facts")
         if facts:
             facts["clock_skew_seconds"] = round(skew(facts["epoch"], before, after), 1)
-            known = ((task_vars or {}).get("ansible_facts") or {}).get("gpu_facts") or {}
+            known = (self._task_vars.get("ansible_facts") or {}).get("gpu_facts") or {}
             result["ansible_facts"] = {"gpu_facts": merge(known, facts)}
         return result
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils.weights.store import human_bytes
 from ansible_collections.glm.fleet.plugins.modules.model_weights import ARGUMENTS
-from ansible_collections.glm.fleet.plugins.plugin_utils.actions.remote_job import Failed, RemoteJobAction
+from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import Failed
+from ansible_collections.glm.fleet.plugins.plugin_utils.actions.remote_job import RemoteJobAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import lockfile
 
 
@@ -22,7 +23,7 @@ class ActionModule(RemoteJobAction):
     ARGUMENTS = ARGUMENTS
     INTERNAL = ("phase", "commit", "manifest_sha256")
 
-    def _outcome(self) -> dict[str, Any]:
+    def _work(self) -> dict[str, Any]:
         self._args["image"] = self._locked_image(self._args["image"])
         entry, locked_now = self._locked_entry()
         outcome = self._bring(entry) if entry else self._unlocked()

@@ -8,52 +8,45 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ansible.plugins.action import ActionBase
-from ansible.utils.display import Display
-
+from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import FleetAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import text as plan_text
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 
-display = Display()
 
-
-class ActionModule(ActionBase):
+class ActionModule(FleetAction):
     """Read the plans that the hosts have as facts."""
 
-    TRANSFERS_FILES = False
+    LABEL = "plan"
+    ARGUMENTS = {
+        "hosts": {"type": "list", "elements": "str", "required": True},
+        "path": {"type": "path", "required": True},
+    }
     _requires_connection = False
-    _supports_check_mode = True
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result = super().run(tmp, task_vars)
-        _checked, args = self.validate_argument_spec(
-            argument_spec={
-                "hosts": {"type": "list", "elements": "str", "required": True},
-                "path": {"type": "path", "required": True},
-            }
-        )
-        found = {host: self._plans(task_vars or {}, host) for host in args["hosts"]}
+    def _outcome(self) -> dict[str, Any]:
+        args = self._args
+        found = {host: self._plans(host) for host in args["hosts"]}
         plans = {
             host if len(own) == 1 else f"{host}#{plan['replica']}": plan for host, own in found.items() for plan in own
         }
         missing = sorted(host for host, own in found.items() if not own)
         if plans:
-            display.display("\n" + "\n".join(plan_text.report(plans)) + "\n")
+            self._show(["", *plan_text.report(plans), ""])
         path = Path(args["path"]).expanduser()
         try:
             changed = plan_text.keep(path, plans, write=not self._task.check_mode)
         except OSError as exc:
-            msg = f"controller, plan: {path} cannot be written: {exc}. Next: set glm_state_dir to a folder that can."
-            return {**result, "failed": True, "msg": msg}
-        result.update(changed=changed, path=str(path), hosts=sorted(host for host, own in found.items() if own))
+            text = f"{path} cannot be written: {exc}. Next: set glm_state_dir to a folder that can."
+            raise self._failure(text, "controller") from None
+        result = {"changed": changed, "path": str(path), "hosts": sorted(host for host, own in found.items() if own)}
         if missing or not plans:
-            result.update(failed=True, msg=f"controller, plan: expected a plan for every host, found none for "
-                          f"{', '.join(missing) or 'any host'}. Next: read their errors above.")  # fmt: skip
+            text = f"expected a plan for every host, found none for {', '.join(missing) or 'any host'}"
+            raise self._failure(f"{text}. Next: read their errors above.", "controller", **result)
         return result
 
-    @staticmethod
-    def _plans(variables: dict[str, Any], host: str) -> list[dict[str, Any]]:
+    def _plans(self, host: str) -> list[Plan]:
         # hostvars has no facts of a localhost that no inventory names.
-        own = host == variables.get("inventory_hostname")
-        hostvars = variables.get("hostvars") or {}
-        found = variables if own else hostvars.get(host, {})
-        return (found.get("ansible_facts") or {}).get("glm_plans") or []
+        hostvars = self._task_vars.get("hostvars") or {}
+        found = self._task_vars if host == self._host else hostvars.get(host, {})
+        plans: list[Plan] = (found.get("ansible_facts") or {}).get("glm_plans") or []
+        return plans

@@ -6,13 +6,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from ansible.errors import AnsibleConnectionFailure
-from ansible.plugins.action import ActionBase
-from ansible.utils.display import Display
 
-display = Display()
+from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import FleetAction
 
 # A host that does not answer for this long is lost; shorter gaps are a network's.
 UNREACHABLE_SECONDS = 120
@@ -24,7 +23,8 @@ SLACK_SECONDS = 180
 class Progress:
     """Lines about one unit: at once when its phase changes, every ``heartbeat`` seconds otherwise."""
 
-    def __init__(self, host: str, unit: str, budget: int, heartbeat: int) -> None:
+    def __init__(self, show: Callable[[list[str]], None], host: str, unit: str, budget: int, heartbeat: int) -> None:
+        self._show = show
         self.prefix = f"[{host}] {unit.removesuffix('.service')}"
         self.budget = budget
         self.heartbeat = heartbeat
@@ -36,10 +36,10 @@ class Progress:
             return
         self.phase, self.spoken = status["phase"], now
         detail = f" ({status['detail']})" if status["detail"] else ""
-        display.display(f"{self.prefix}: {self.phase}{detail}, {status['elapsed_seconds']} of {self.budget} s")
+        self.note(f"{self.phase}{detail}, {status['elapsed_seconds']} of {self.budget} s")
 
     def note(self, text: str) -> None:
-        display.display(f"{self.prefix}: {text}")
+        self._show([f"{self.prefix}: {text}"])
 
 
 def failure_text(host: str, unit: str, status: dict[str, Any], phase: str, attempts: int) -> str:
@@ -56,30 +56,25 @@ def failure_text(host: str, unit: str, status: dict[str, Any], phase: str, attem
     )
 
 
-class ActionModule(ActionBase):
+class ActionModule(FleetAction):
     """Poll ``serving_status`` until the unit is active or cannot become so."""
 
-    TRANSFERS_FILES = False
+    LABEL = "serve"
+    ARGUMENTS = {
+        "unit": {"type": "str", "required": True},
+        "start_seconds": {"type": "int", "required": True},
+        "secret_files": {"type": "list", "elements": "path", "default": []},
+        "poll_seconds": {"type": "int", "default": 5},
+        "heartbeat_seconds": {"type": "int", "default": 15},
+    }
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result = super().run(tmp, task_vars)
-        self._task_vars = task_vars or {}
-        _checked, args = self.validate_argument_spec(
-            argument_spec={
-                "unit": {"type": "str", "required": True},
-                "start_seconds": {"type": "int", "required": True},
-                "secret_files": {"type": "list", "elements": "path", "default": []},
-                "poll_seconds": {"type": "int", "default": 5},
-                "heartbeat_seconds": {"type": "int", "default": 15},
-            }
-        )
+    def _outcome(self) -> dict[str, Any]:
         if self._task.check_mode:
-            return {**result, "changed": False, "skipped": True, "msg": "check mode: nothing was started"}
-        return {**result, **self._wait(args)}
+            return {"changed": False, "skipped": True, "msg": "check mode: nothing was started"}
+        return self._wait(self._args)
 
     def _wait(self, args: dict[str, Any]) -> dict[str, Any]:
-        host = str(self._task_vars.get("inventory_hostname", "host"))
-        progress = Progress(host, args["unit"], args["start_seconds"], args["heartbeat_seconds"])
+        progress = Progress(self._show, self._host, args["unit"], args["start_seconds"], args["heartbeat_seconds"])
         begun = time.monotonic()
         deadline = begun + ATTEMPTS * args["start_seconds"] + SLACK_SECONDS
         first_failure: dict[str, Any] | None = None
@@ -99,7 +94,7 @@ class ActionModule(ActionBase):
                 return self._success(progress, status, retried, first_failure, begun)
             if state in ("failed", "inactive") or time.monotonic() > deadline:
                 phase = progress.phase or status["phase"]
-                text = failure_text(host, args["unit"], status, phase, 2 if retried else 1)
+                text = failure_text(self._host, args["unit"], status, phase, 2 if retried else 1)
                 return {"failed": True, "changed": False, "msg": text, "phase": phase, "cause": status["cause"]}
             if status["sub_state"] != "auto-restart":
                 progress.tell(status, time.monotonic())
@@ -127,10 +122,8 @@ class ActionModule(ActionBase):
         lost_since: float | None = None
         while True:
             try:
-                return self._execute_module(
-                    module_name="glm.fleet.serving_status",
-                    module_args={"unit": args["unit"], "secret_files": args["secret_files"]},
-                    task_vars=self._task_vars,
+                return self._module(
+                    "glm.fleet.serving_status", {"unit": args["unit"], "secret_files": args["secret_files"]}
                 )
             except AnsibleConnectionFailure:
                 now = time.monotonic()

@@ -1,43 +1,100 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Action of the modules whose messages begin with a phase: put the host's name before it.
-
-A module does not know which host of the inventory it runs on, and of equal warnings ansible shows only the first.
-"""
+"""What every action of the collection shares: its arguments, the host's name, lines for people, and how it fails."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
 
 from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+from ansible_collections.glm.fleet.plugins.module_utils.finding import printable
+
+display = Display()
 
 
-class HostNamedAction(ActionBase):  # type: ignore[misc]
-    """Run the module of the same name; ``msg`` of a failure and ``caution`` of a success get the host's name.
+class Failed(Exception):
+    """The task fails, or its host went away; ``result`` is that of the task, or of the module that said so."""
 
-    Both begin with a phase. A failure that the module worded itself also has the key ``phase``. ``caution`` is what
-    somebody should know although the module went on; it becomes a warning.
-    """
+    def __init__(self, result: Mapping[str, Any]) -> None:
+        super().__init__(str(result.get("msg", "the module gave no reason")))
+        self.result = dict(result)
+
+
+class FleetAction(ActionBase):  # type: ignore[misc]  # ansible-core has no types
+    """Base of all actions. Subclasses say in ``_outcome`` what the task returns."""
 
     TRANSFERS_FILES = False
-    _supports_check_mode = True
+    # The word for the phase in messages.
+    LABEL: ClassVar[str]
+    # What the action checks itself; empty where the module does.
+    ARGUMENTS: ClassVar[Mapping[str, Any]] = {}
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Entry point of the action."""
-        super().run(tmp, task_vars)
-        result: dict[str, Any] = self._execute_module(task_vars=task_vars)
-        return name_host(result, str((task_vars or {}).get("inventory_hostname", "host")))
+        self._task_vars = task_vars or {}
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        try:
+            if self.ARGUMENTS:
+                self._args = self._checked_arguments()
+            return {**result, **self._outcome()}
+        except Failed as failed:
+            return {**result, **self._worded(failed)}
 
+    def _outcome(self) -> dict[str, Any]:
+        """The task's result. Raises Failed."""
+        raise NotImplementedError
 
-def name_host(result: dict[str, Any], host: str) -> dict[str, Any]:
-    """``result`` of a module with ``host`` in front of what people read; a lost connection is left as it is."""
-    named = dict(result)
-    if named.get("failed"):
-        named["msg"] = f"{host}, {named.get('msg', 'the module gave no reason')}"
-        if "phase" in named:
-            # ansible-core 2.19 prints this copy of the module's message, without the host, instead of ours.
-            named.pop("exception", None)
-    if named.get("caution"):
-        named["warnings"] = [*(named.get("warnings") or []), f"{host}, {named['caution']}"]
-    return named
+    def _checked_arguments(self) -> dict[str, Any]:
+        """The task's arguments by ARGUMENTS, with their defaults."""
+        arguments: dict[str, Any] = self.validate_argument_spec(argument_spec=dict(self.ARGUMENTS))[1]
+        return arguments
+
+    def _worded(self, failed: Failed) -> dict[str, Any]:
+        """The task's result for a failure."""
+        return failed.result
+
+    @property
+    def _host(self) -> str:
+        """The host's name in the inventory."""
+        return str(self._task_vars.get("inventory_hostname", "host"))
+
+    def _failure(self, text: str, where: str = "", **more: Any) -> Failed:
+        """A failure to raise: ``host, phase: text``; ``where`` stands for the host where it is another place."""
+        return Failed({**more, "failed": True, "msg": f"{where or self._host}, {self.LABEL}: {text}"})
+
+    def _say(self, text: str) -> None:
+        """A line of progress that names host and phase."""
+        self._show([f"{self._host}: {self.LABEL}: {text}"])
+
+    def _show(self, lines: Iterable[str]) -> None:
+        """Lines on the terminal, printable whatever is quoted in them."""
+        for line in lines:
+            display.display(printable(line, newlines=True))
+
+    def _module(self, name: str | None = None, arguments: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The answer of a module on the host: the task's own with its arguments, unless others are named."""
+        answer: dict[str, Any] = self._execute_module(
+            module_name=name, module_args=None if arguments is None else dict(arguments), task_vars=self._task_vars
+        )
+        return answer
+
+    def _named(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        """``result`` of a module with the host in front of what people read; a lost connection is left as it is.
+
+        A failure that the module worded itself has the key ``phase`` or begins with this action's. ``caution`` is what
+        somebody should know although the module went on; it becomes a warning.
+        """
+        named = dict(result)
+        if named.get("failed") and not named.get("unreachable"):
+            msg = str(named.get("msg", f"{self.LABEL}: the module gave no reason"))
+            named["msg"] = f"{self._host}, {msg}"
+            if "phase" in named or msg.startswith(f"{self.LABEL}: "):
+                # ansible-core 2.19 prints this copy of the module's message, without the host, instead of ours.
+                named.pop("exception", None)
+        if named.get("caution"):
+            named["warnings"] = [*(named.get("warnings") or []), f"{self._host}, {named['caution']}"]
+        return named

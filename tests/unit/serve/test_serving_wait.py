@@ -8,6 +8,7 @@ import pytest
 from ansible.errors import AnsibleConnectionFailure
 
 from ansible_collections.glm.fleet.plugins.action import serving_wait
+from ansible_collections.glm.fleet.plugins.plugin_utils.actions import base
 
 BASE = {
     "active_state": "activating",
@@ -78,7 +79,7 @@ class Wait(serving_wait.ActionModule):
 def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     lines: list[str] = []
     monkeypatch.setattr(serving_wait, "time", Clock())
-    monkeypatch.setattr(serving_wait.display, "display", lines.append)
+    monkeypatch.setattr(base.display, "display", lines.append)
     return lines
 
 
