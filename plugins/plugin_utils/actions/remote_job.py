@@ -40,7 +40,9 @@ class RemoteJobAction(FleetAction):
     def _worded(self, failed: Failed) -> dict[str, Any]:
         if failed.result.get("unreachable"):
             return failed.result
-        kept = {name: failed.result[name] for name in ("exception", "module_stderr", "rc") if name in failed.result}
+        kept: dict[str, Any] = {
+            name: failed.result[name] for name in ("exception", "module_stderr", "rc") if name in failed.result
+        }
         phase = failed.result.get("phase", self.LABEL)
         return {**kept, "failed": True, "phase": phase, "msg": f"{self._host}: {self.LABEL}: {failed}"}
 
