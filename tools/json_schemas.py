@@ -40,6 +40,7 @@ COLLECTION = "ansible_collections.glm.fleet.plugins"
 # File, module and type; a type may be a Union of TypedDicts.
 SCHEMAS: dict[str, tuple[str, str]] = {
     "plan.schema.json": ("plugin_utils.plan.schema", "Plan"),
+    "report.schema.json": ("plugin_utils.report", "Report"),
 }
 _PRIMITIVES: dict[Any, dict[str, Any]] = {
     str: {"type": "string"},

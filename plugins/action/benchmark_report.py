@@ -91,7 +91,7 @@ def _lines(sections: list[benchmark_view.Section], page: Path) -> list[str]:
         record, best = section.record, section.best
         head = f"{record['host']}  {record['workload']['name']}"
         if best is None:
-            reason = record["trouble"]["cause"] if record["trouble"] else "no points"
+            reason = record["trouble"]["found"] if record["trouble"] else "no points"
             lines.append(f"{head}  NOT A MEASUREMENT: {reason}")
             continue
         figures = best.figures

@@ -12,7 +12,7 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.glm.fleet.plugins.action.gpu_facts import skew
-from ansible_collections.glm.fleet.plugins.module_utils import files
+from ansible_collections.glm.fleet.plugins.module_utils import files, finding
 from ansible_collections.glm.fleet.plugins.modules.node_acceptance import ARGUMENTS
 from ansible_collections.glm.fleet.plugins.plugin_utils.host import acceptance
 
@@ -46,7 +46,7 @@ class ActionModule(ActionBase):
         if args["report"] and not self._task.check_mode:
             path = Path(str(args["report"])).expanduser()
             try:
-                files.write_json(path, {**report, "gathered": gathered})
+                files.write_json(path, finding.printable_in({**report, "gathered": gathered}))
             except OSError as error:
                 msg = f"{host}, acceptance: the report cannot be written to {path}: {error.strerror or error}"
                 return {**result, "failed": True, "msg": f"{msg}. Next: make room there or choose another file."}

@@ -27,6 +27,7 @@ from ansible import context
 from ansible.plugins.callback import CallbackBase
 
 from ansible_collections.glm.fleet.plugins.module_utils import files
+from ansible_collections.glm.fleet.plugins.plugin_utils.report import VerifyReport
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import verdict
 
 
@@ -42,7 +43,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self._path: Path | None = None
         self._hosts: list[str] = []
-        self._verdicts: dict[str, list[dict[str, Any]]] = {}
+        self._verdicts: dict[str, list[VerifyReport]] = {}
         self._stopped: dict[str, tuple[str, str]] = {}
 
     def v2_runner_on_ok(self, result: Any) -> None:
@@ -74,17 +75,17 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         for line in lines:
             self._display.display(line)
 
-    def _reports(self, host: str) -> list[dict[str, Any]]:
+    def _reports(self, host: str) -> list[VerifyReport]:
         if self._verdicts.get(host):
             return self._verdicts[host]
         if host in self._stopped:
             return [verdict.stopped_report(host, *self._stopped[host])]
-        return [{**verdict.missing_report(host), "reason": "not reached: the run stopped before its turn"}]
+        return [verdict.missing_report(host, "not reached: the run stopped before its turn")]
 
-    def _kept(self, reports: list[dict[str, Any]]) -> str:
+    def _kept(self, reports: list[VerifyReport]) -> str:
         """Write the report, in which the fleet is not verified; a sentence that says where it is, or why not."""
         try:
-            files.write_json(self._path, {**verdict.fleet_report(reports), "ok": False})
+            files.write_json(self._path, verdict.fleet_report(reports, ok=False))
         except OSError as exc:
             return f"The report could not be written to {self._path}: {exc.strerror or exc}"
         return f"Report: {self._path}"

@@ -10,8 +10,8 @@ host, a plan or an endpoint and everything that was found instead is a ``Finding
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from typing import Literal, Optional, TypedDict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, Optional, TypedDict
 
 Outcome = Literal["passed", "failed", "not_proven"]
 
@@ -49,48 +49,42 @@ class Finding(_Required, total=False):
     """Lines that show it: of a log, of a command's answer."""
 
 
-def passed(phase: str, check: str, expected: str, found: str, seconds: Optional[float] = None) -> Finding:
-    """A check that was made and passed."""
-    return _finding(phase, check, "passed", expected, found, "", seconds)
-
-
 def failed(
     phase: str,
-    check: str,
     expected: str,
     found: str,
     next_step: str,
-    seconds: Optional[float] = None,
+    *,
+    check: Optional[str] = None,
     evidence: Sequence[str] = (),
 ) -> Finding:
-    """A check that was made and failed."""
-    return _finding(phase, check, "failed", expected, found, next_step, seconds, evidence)
+    """A check that failed. ``check`` is left out in a phase that has one check only."""
+    return judged(phase, check or phase, False, expected, found, next_step, evidence=evidence)
 
 
-def not_proven(
-    phase: str, check: str, expected: str, found: str, next_step: str = "", seconds: Optional[float] = None
-) -> Finding:
+def not_proven(phase: str, check: str, expected: str, found: str) -> Finding:
     """A check that could not be made, or does not apply here; ``found`` is the reason."""
-    return _finding(phase, check, "not_proven", expected, found, next_step, seconds)
+    return judged(phase, check, None, expected, found, seconds=0.0)
 
 
-def _finding(
+def judged(
     phase: str,
     check: str,
-    outcome: Outcome,
+    ok: Optional[bool],
     expected: str,
     found: str,
-    next_step: str,
+    next_step: str = "",
     seconds: Optional[float] = None,
     evidence: Sequence[str] = (),
 ) -> Finding:
+    """A check by its answer: None is not proven. There is no next step after one that passed."""
     made: Finding = {
         "phase": printable(phase),
         "check": printable(check),
-        "outcome": outcome,
+        "outcome": "not_proven" if ok is None else "passed" if ok else "failed",
         "expected": printable(expected),
         "found": printable(found),
-        "next": printable(next_step),
+        "next": "" if ok else printable(next_step),
     }
     if seconds is not None:
         made["seconds"] = round(seconds, 2)
@@ -132,9 +126,22 @@ def render(finding: Finding, where: str) -> str:
     return f"{where}: {unmet(finding['expected'], finding['found'], finding['next'])}"
 
 
+def in_full(finding: Finding, where: str, evidence_is: str) -> str:
+    """As ``render``, and below it the evidence, indented, under a line that says what it is."""
+    lines = [f"    {line}" for line in finding.get("evidence") or []]
+    return "\n".join([render(finding, where), *([f"  {evidence_is}:", *lines] if lines else [])])
+
+
 def describe(findings: Iterable[Finding], host: str) -> str:
     """Findings as the text of an error: host, phase, expected, found, next; empty when there are none."""
     return " ".join(render(finding, f"{printable(host)}, {_where(finding)}") for finding in findings)
+
+
+def summary(findings: Sequence[Finding], where: str) -> str:
+    """How many of the checks of one phase count against it, and a line for each of these."""
+    wrong = against(findings)
+    head = f"{where}: {len(wrong)} of {len(findings)} checks failed"
+    return "\n".join([head, *(render(finding, f"  {_where(finding)}") for finding in wrong)])
 
 
 def _where(finding: Finding) -> str:
@@ -157,6 +164,17 @@ def printable(text: object, limit: Optional[int] = None, newlines: bool = False)
     lines = _NEWLINES.sub("\n", _TERMINAL.sub("", str(text)))
     shown = "".join(map(_shown_with_newlines if newlines else _shown, lines))
     return shown if limit is None or len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def printable_in(value: Any) -> Any:
+    """A value of JSON with every text in it printable, keys too; newlines are kept."""
+    if isinstance(value, str):
+        return printable(value, newlines=True)
+    if isinstance(value, Mapping):
+        return {printable_in(key): printable_in(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [printable_in(entry) for entry in value]
+    return value
 
 
 def _shown(char: str) -> str:

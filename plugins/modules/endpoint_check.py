@@ -62,6 +62,14 @@ options:
     description: Most tokens of one answer. A thinking model needs room; less is used if the context is shorter.
     type: int
     default: 4096
+  reasoning_parser:
+    description: The parser that the engine should have been started with. A failed check of the reasoning names it.
+    type: str
+    default: ""
+  tool_parser:
+    description: The parser that the engine should have been started with. A failed check of a tool call names it.
+    type: str
+    default: ""
   closed_address:
     description:
       - Address of the host on which the port must not answer, tried from the controller.
@@ -111,38 +119,40 @@ checks:
   elements: dict
   returned: always
   contains:
-    name:
+    phase:
+      description: V(verify).
+      type: str
+    check:
       description: Name of the check.
       type: str
-    ok:
-      description: Whether it passed.
-      type: bool
-    skipped:
-      description: Whether there was nothing to check. The reason is in RV(checks[].found).
-      type: bool
+    outcome:
+      description: V(passed), V(failed), or V(not_proven) where there was nothing to check; RV(checks[].found) says why.
+      type: str
     expected:
-      description: What the contract wants.
+      description: What the contract requires.
       type: str
     found:
       description: What the endpoint did.
       type: str
-    remedy:
+    next:
       description: What to do. Empty when the check passed.
       type: str
     seconds:
       description: How long it took.
       type: float
   sample:
-    - name: models
-      ok: true
+    - phase: verify
+      check: models
+      outcome: passed
       expected: /v1/models lists exactly glm-5.1-fp8
       found: glm-5.1-fp8
-      remedy: ""
+      next: ""
       seconds: 0.01
 """
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.glm.fleet.plugins.module_utils import finding
 from ansible_collections.glm.fleet.plugins.module_utils.serving import endpoint as _endpoint
 
 ENDPOINT_OPTIONS = {
@@ -157,6 +167,8 @@ ENDPOINT_OPTIONS = {
     "health_path": {"type": "str", "default": "/health"},
     "timeout": {"type": "int", "default": 300},
     "max_tokens": {"type": "int", "default": 4096, "no_log": False},
+    "reasoning_parser": {"type": "str", "default": ""},
+    "tool_parser": {"type": "str", "default": ""},
 }
 
 
@@ -173,14 +185,8 @@ def main() -> None:
     options = {name: module.params[name] for name in ENDPOINT_OPTIONS}
     options["thinking_off"] = options["thinking_off"] or None
     checks = _endpoint.run_checks(_endpoint.Endpoint(**options))
-    failed = [check for check in checks if not check["ok"]]
-    if failed:
-        module.fail_json(
-            msg="verify: " + "; ".join(f"{check['name']}: {check['found']}" for check in failed),
-            changed=False,
-            ok=False,
-            checks=checks,
-        )
+    if not finding.verdict_ok(checks):
+        module.fail_json(msg=finding.summary(checks, "verify"), changed=False, ok=False, checks=checks)
     module.exit_json(changed=False, ok=True, checks=checks)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: quality_check
-short_description: A smoke test of what a served model can
+short_description: A smoke test of what a served model can do
 version_added: 0.1.0
 description:
   - Asks an endpoint, on its host, with the author's sampling parameters for each kind of work, in each thinking mode,
@@ -74,21 +74,45 @@ ok:
   type: bool
   returned: always
 checks:
-  description: One entry per check - C(name), C(ok), C(expected), C(found), C(remedy), C(seconds).
+  description: One entry per check, in the order they ran.
   type: list
   elements: dict
   returned: always
+  contains:
+    phase:
+      description: V(quality).
+      type: str
+    check:
+      description: Name of the check.
+      type: str
+    outcome:
+      description: V(passed), V(failed), or V(not_proven) where there was nothing to check; RV(checks[].found) says why.
+      type: str
+    expected:
+      description: What the contract requires.
+      type: str
+    found:
+      description: What the endpoint did.
+      type: str
+    next:
+      description: What to do. Empty when the check passed.
+      type: str
+    seconds:
+      description: How long it took.
+      type: float
   sample:
-    - name: needle
-      ok: true
+    - phase: quality
+      check: needle
+      outcome: passed
       expected: a number hidden in a long prompt is found again
       found: found in 31874 prompt tokens
-      remedy: ""
+      next: ""
       seconds: 3.1
 """
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.glm.fleet.plugins.module_utils import finding
 from ansible_collections.glm.fleet.plugins.module_utils.serving.endpoint import Endpoint
 from ansible_collections.glm.fleet.plugins.module_utils.serving.quality import KINDS, Asked, run_quality
 
@@ -107,6 +131,8 @@ def asked(params: dict) -> Asked:
         thinking_off=contract.get("thinking_off") or None,
         timeout=params["timeout"],
         max_tokens=params["max_tokens"],
+        reasoning_parser=contract.get("reasoning_parser") or "",
+        tool_parser=contract.get("tool_parser") or "",
     )
     return Asked(
         endpoint=endpoint,
@@ -134,14 +160,10 @@ def main() -> None:
     if module.check_mode:
         module.exit_json(changed=False, skipped=True, ok=False, checks=[], msg="check mode: nothing was asked")
     checks = run_quality(asked(module.params))
-    failed = [check for check in checks if not check["ok"]]
-    if failed and module.params["strict"]:
-        text = "; ".join(
-            f"{check['name']}: expected {check['expected']}, found {check['found']}. Next: {check['remedy']}"
-            for check in failed
-        )
-        module.fail_json(msg=f"quality: {text}", changed=False, ok=False, checks=checks)
-    module.exit_json(changed=False, ok=not failed, checks=checks)
+    ok = finding.verdict_ok(checks)
+    if not ok and module.params["strict"]:
+        module.fail_json(msg=finding.summary(checks, "quality"), changed=False, ok=False, checks=checks)
+    module.exit_json(changed=False, ok=ok, checks=checks)
 
 
 if __name__ == "__main__":

@@ -185,7 +185,7 @@ def test_a_first_run_ends_in_a_verified_endpoint(fleet: BareFleet) -> None:
     assert "resolving toy-engine==1.0 once for the fleet" in run.output
     assert "loading weights (shards" in run.output and "glm-serve-0: ready after" in run.output
     report = json.loads((fleet.state / "reports/gpu-1.json").read_text(encoding="utf-8"))
-    assert report["ok"] and {check["name"] for check in report["checks"]} >= {"chat", "tool_call", "closed"}
+    assert report["ok"] and {check["check"] for check in report["checks"]} >= {"chat", "tool_call", "closed"}
 
 
 def test_the_list_of_packages_lies_beside_the_lock_file_with_hashes(fleet: BareFleet) -> None:

@@ -183,7 +183,7 @@ def test_a_first_run_ends_in_a_verified_endpoint(fleet: Fleet) -> None:
     assert run.code == 0, run.output
     assert "loading weights (shards" in run.output and "glm-serve-0: ready after" in run.output
     report = json.loads((fleet.state / "reports/gpu-1.json").read_text(encoding="utf-8"))
-    assert report["ok"] and {check["name"] for check in report["checks"]} >= {"chat", "tool_call", "closed"}
+    assert report["ok"] and {check["check"] for check in report["checks"]} >= {"chat", "tool_call", "closed"}
     key = (fleet.state / "api_key").read_text(encoding="utf-8").strip()
     assert key not in run.output and "$(cat " in run.output
     assert re.search(r"^gpu-1 +http://10\.\S+:8000/v1 +glm-5.1-fp8 +vllm 0.32.0 +ok +9/9 ", run.output, re.M)

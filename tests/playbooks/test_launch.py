@@ -123,7 +123,7 @@ def test_a_new_host_that_fails_acceptance_is_replaced_and_the_verdict_kept(fleet
     assert [path.name.rpartition("-")[0] for path in kept] == ["glm-default-1"]
     entry = json.loads(kept[0].read_text("utf-8"))
     assert entry["reason"].startswith("glm-default-1, ") and "Next:" in entry["reason"]
-    failed = {check["check"] for check in entry["found"]["checks"] if check["ok"] is False}
+    failed = {check["check"] for check in entry["found"]["checks"] if check["outcome"] == "failed"}
     assert failed & {"driver", "gpu"} and not failed & {"docker", "cdi", "container"}
     assert entry["found"]["ok"] is False and entry["found"]["host"] == "glm-default-1"
 

@@ -17,6 +17,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
+from ansible_collections.glm.fleet.plugins.module_utils import finding
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Finding
+
 WEATHER_TOOL = {
     "type": "function",
     "function": {
@@ -37,7 +40,10 @@ _MARKUP = ("<think>", "</think>", "<tool_call>")
 
 @dataclass(frozen=True)
 class Endpoint:
-    """What to ask and what to expect. ``thinking_off`` is None for a model that always thinks."""
+    """What to ask and what to expect. ``thinking_off`` is None for a model that always thinks.
+
+    ``reasoning_parser`` and ``tool_parser`` are what the plan starts the engine with, for advice; empty when unknown.
+    """
 
     address: str
     port: int
@@ -50,16 +56,26 @@ class Endpoint:
     health_path: str = "/health"
     timeout: float = 300
     max_tokens: int = 4096
+    reasoning_parser: str = ""
+    tool_parser: str = ""
+
+    def parser_advice(self, option: str) -> str:
+        """How to start the engine with a parser, by the option's name: ``reasoning-parser``, ``tool-call-parser``."""
+        name = self.tool_parser if option == "tool-call-parser" else self.reasoning_parser
+        return f"start the engine with --{option} {name or 'of the plan'}"
 
 
 class CheckError(Exception):
     """A check failed: what was found, and what to do about it."""
 
-    def __init__(self, found: str, remedy: str, silent: bool = False) -> None:
+    def __init__(self, found: str, next_step: str) -> None:
         super().__init__(found)
         self.found = found
-        self.remedy = remedy
-        self.silent = silent
+        self.next_step = next_step
+
+
+class NotAsked(Exception):
+    """A check does not apply; the text is the reason."""
 
 
 class NoAnswer(Exception):
@@ -155,7 +171,7 @@ class Conversation:
             raise CheckError(
                 f"message.{self.endpoint.reasoning_field} is empty (finish_reason {finish}"
                 + (f", the text is in {others[0]})" if others else ")"),
-                "start the engine with --reasoning-parser glm45",
+                self.endpoint.parser_advice("reasoning-parser"),
             )
         return f"{len(reasoning)} characters of reasoning"
 
@@ -182,7 +198,7 @@ class Conversation:
             content = _text(message, "content")
             raise CheckError(
                 f"no tool_calls (finish_reason {finish}), text {content[:200]!r}",
-                "start the engine with --tool-call-parser of the plan and, on vLLM, --enable-auto-tool-choice"
+                f"{self.endpoint.parser_advice('tool-call-parser')} and, on vLLM, --enable-auto-tool-choice"
                 if "tool_call" in content or "get_weather" in content
                 else "the model did not call the tool: are these the right weights?",
             )
@@ -226,11 +242,11 @@ class Conversation:
     def _quiet(self) -> Mapping[str, Any]:
         return self.endpoint.thinking_off or {}
 
-    @staticmethod
-    def _expect_no_markup(message: Mapping[str, Any]) -> None:
+    def _expect_no_markup(self, message: Mapping[str, Any]) -> None:
         found = [tag for tag in _MARKUP if tag in _text(message, "content")]
         if found:
-            raise CheckError(f"{found[0]} stands in message.content", "start the engine with --reasoning-parser glm45")
+            option = "tool-call-parser" if found[0] == "<tool_call>" else "reasoning-parser"
+            raise CheckError(f"{found[0]} stands in message.content", self.endpoint.parser_advice(option))
 
 
 def _text(message: Mapping[str, Any], key: str) -> str:
@@ -276,48 +292,46 @@ def _planned(conversation: Conversation) -> list[tuple[str, str, Callable[[], st
     return checks
 
 
-def run_checks(endpoint: Endpoint, clock: Callable[[], float] = time.monotonic) -> list[dict[str, Any]]:
+def run_checks(endpoint: Endpoint, clock: Callable[[], float] = time.monotonic) -> list[Finding]:
     """All checks of an endpoint, as ``tried`` gives them."""
-    return _believe_the_chat(tried(_planned(Conversation(endpoint)), endpoint.api_key, clock))
+    return _believe_the_chat(tried("verify", _planned(Conversation(endpoint)), endpoint.api_key, clock))
 
 
 def tried(
-    checks: Iterable[tuple[str, str, Callable[[], str]]], key: Optional[str], clock: Callable[[], float]
-) -> list[dict[str, Any]]:
-    """Checks of ``(name, expected, check)`` as ``{name, ok, expected, found, remedy, seconds}``, without the key.
+    phase: str,
+    checks: Iterable[tuple[str, str, Callable[[], str]]],
+    key: Optional[str],
+    clock: Callable[[], float],
+) -> list[Finding]:
+    """The findings of checks that are given as ``(name, expected, check)``, without the key.
 
     After one generation went unanswered the remaining ones are not tried: each would cost its whole timeout.
     """
-    results: list[dict[str, Any]] = []
+    results: list[Finding] = []
     silent: Optional[str] = None
     for name, expected, check in checks:
         begun = clock()
-        found, remedy, ok = "", "", False
+        found, next_step = "", ""
+        ok: Optional[bool] = False
         try:
             if silent:
                 raise CheckError(f"not tried: {silent} got no answer", f"see {silent}")
             found, ok = check(), True
+        except NotAsked as exc:
+            found, ok = str(exc), None
         except CheckError as exc:
-            found, remedy = exc.found, exc.remedy
+            found, next_step = exc.found, exc.next_step
         except NoAnswer as exc:
-            found, remedy = str(exc), "is the unit active, and does it listen on this address? Read its journal"
+            found, next_step = str(exc), "is the unit active, and does it listen on this address? Read its journal"
             silent = name if exc.silent else silent
-        results.append(
-            {
-                "name": name,
-                "ok": ok,
-                "expected": expected,
-                "found": found.replace(key, "********") if key else found,
-                "remedy": remedy,
-                "seconds": round(clock() - begun, 2),
-            }
-        )
+        shown = found.replace(key, "********") if key else found
+        results.append(finding.judged(phase, name, ok, expected, shown, next_step, clock() - begun))
     return results
 
 
-def _believe_the_chat(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _believe_the_chat(results: list[Finding]) -> list[Finding]:
     """Say it in words when /health is fine and the engine is not."""
-    by_name = {result["name"]: result for result in results}
-    if by_name["health"]["ok"] and not by_name["chat"]["ok"]:
+    by_name = {result["check"]: result for result in results}
+    if by_name["health"]["outcome"] == "passed" and by_name["chat"]["outcome"] == "failed":
         by_name["chat"]["found"] += " (while /health says 200: believe the chat)"
     return results

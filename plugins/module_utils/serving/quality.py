@@ -15,11 +15,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Finding
 from ansible_collections.glm.fleet.plugins.module_utils.serving.endpoint import (
     WEATHER_TOOL,
     CheckError,
     Conversation,
     Endpoint,
+    NotAsked,
     ask,
     tried,
 )
@@ -33,7 +35,6 @@ _FILLER = "On day {day} the harbour master counted {ships} ships and wrote down 
 _FILLER_TOKENS = 22
 # Far longer than what two renderings of the same conversation could differ by otherwise.
 _THOUGHT = "The user wants a short answer, so I weigh the words and keep the number in mind. " * 8
-_MARKUP = ("<think>", "</think>", "<tool_call>")
 
 
 @dataclass(frozen=True)
@@ -72,16 +73,14 @@ class Quality(Conversation):
         first, last = self._round_trip(extra)
         before, after = self._reasoning(first), self._reasoning(last)
         if not before:
-            raise CheckError(
-                "no reasoning before the tool call", "start the engine with --reasoning-parser of the plan"
-            )
+            raise CheckError("no reasoning before the tool call", self.endpoint.parser_advice("reasoning-parser"))
         return f"{len(before)} characters of reasoning before the tool call, {len(after)} after its result"
 
     def thinking_preserved(self) -> str:
         """The thoughts of an earlier turn stay in the prompt: it is longer with them than without."""
         preserved = self.asked.thinking_preserved
         if preserved is None:
-            return "the model has no such mode"
+            raise NotAsked("the model has no such mode")
         earlier = {"role": "assistant", "content": "I chose it.", "reasoning_content": _THOUGHT, "reasoning": _THOUGHT}
         talk = [_user("Choose a number between 1 and 9."), earlier, _user("Is it odd? Answer with one word.")]
         kept = self._turn(talk, preserved)[2]
@@ -126,7 +125,7 @@ class Quality(Conversation):
         if not calls or finish != "tool_calls":
             raise CheckError(
                 f"{len(calls)} tool calls (finish_reason {finish}), text {self._content(first)[:120]!r}",
-                "check --tool-call-parser of the plan and, on vLLM, --enable-auto-tool-choice",
+                f"{self.endpoint.parser_advice('tool-call-parser')} and, on vLLM, --enable-auto-tool-choice",
             )
         call = calls[0]
         result = {"city": "Paris", "degrees_celsius": DEGREES, "sky": "clear"}
@@ -157,9 +156,7 @@ class Quality(Conversation):
             size = int(answer.body["usage"]["prompt_tokens"])
         except (KeyError, IndexError, TypeError) as exc:
             raise CheckError(answer.short(), "this is not an OpenAI-compatible answer: what has this port?") from exc
-        found = [tag for tag in _MARKUP if tag in self._content(message)]
-        if found:
-            raise CheckError(f"{found[0]} stands in message.content", "check the plan's parsers")
+        self._expect_no_markup(message)
         return message, finish, size
 
     def _mode(self, name: str) -> Mapping[str, Any]:
@@ -208,6 +205,6 @@ _EXPECTED = {
 }
 
 
-def run_quality(asked: Asked, clock: Callable[[], float] = time.monotonic) -> list[dict[str, Any]]:
+def run_quality(asked: Asked, clock: Callable[[], float] = time.monotonic) -> list[Finding]:
     """All checks of quality, as ``tried`` gives them."""
-    return tried(_planned(Quality(asked)), asked.endpoint.api_key, clock)
+    return tried("quality", _planned(Quality(asked)), asked.endpoint.api_key, clock)

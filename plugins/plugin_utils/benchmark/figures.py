@@ -12,8 +12,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
+from ansible_collections.glm.fleet.plugins.module_utils import finding
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Finding
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import (
     Figures,
     ManagedPrice,
@@ -30,34 +32,49 @@ SATURATED = 0.95
 # Fewer tokens than this share of what was asked for means that answers ended early, and figures of another workload.
 COMPLETE_ANSWERS = 0.99
 
+
+class Cause(NamedTuple):
+    """What an error means, empty when that is not known, and what to do."""
+
+    meaning: str
+    next_step: str
+
+
 # What the first error of a run says about the endpoint, and what to do. The first that matches is meant.
-_CAUSES: tuple[tuple[tuple[str, ...], str, str], ...] = (
+_CAUSES: tuple[tuple[tuple[str, ...], Cause], ...] = (
     (
         ("Connection refused", "Connect call failed", "Cannot connect to host"),
-        "nothing listens at the endpoint's address",
-        "check the unit (systemctl status glm-serve-0) and the address and port of the plan",
+        Cause(
+            "nothing listens at the endpoint's address",
+            "check the unit (systemctl status glm-serve-0) and the address and port of the plan",
+        ),
     ),
     (
         ("Not Found", "does not exist"),
-        "the endpoint does not serve that model name, or has no such path",
-        "compare served_model_name with what /v1/models lists",
+        Cause(
+            "the endpoint does not serve that model name, or has no such path",
+            "compare served_model_name with what /v1/models lists",
+        ),
     ),
     (
         ("Unauthorized", "Forbidden"),
-        "the endpoint refused the key",
-        "use the key that the endpoint was started with (glm_api_key_file)",
+        Cause("the endpoint refused the key", "use the key that the endpoint was started with (glm_api_key_file)"),
     ),
     (
         ("Too Many Requests", "Service Unavailable", "Timeout", "timed out", "ServerTimeoutError"),
-        "the endpoint is overloaded: it turned requests away or let them wait too long",
-        "send fewer requests at once, or raise the engine's limits (max-num-seqs, max-running-requests)",
+        Cause(
+            "the endpoint is overloaded: it turned requests away or let them wait too long",
+            "send fewer requests at once, or raise the engine's limits (max-num-seqs, max-running-requests)",
+        ),
     ),
     (
         # SGLang 0.5.10 says in a stream of status 200 that its queue is full; the client tells only this (measured).
         ("Never received a valid chunk",),
-        "the endpoint took requests and gave no token, as an overloaded SGLang does whose queue is full",
-        "send fewer requests at once, or raise max-queued-requests; else read the unit's journal "
-        "(journalctl -u glm-serve-0)",
+        Cause(
+            "the endpoint took requests and gave no token, as an overloaded SGLang does whose queue is full",
+            "send fewer requests at once, or raise max-queued-requests; else read the unit's journal "
+            "(journalctl -u glm-serve-0)",
+        ),
     ),
     (
         (
@@ -68,18 +85,21 @@ _CAUSES: tuple[tuple[tuple[str, ...], str, str], ...] = (
             "TransferEncodingError",
             "Connection closed",
         ),
-        "the engine ended, or was killed, while it answered",
-        "read the unit's journal (journalctl -u glm-serve-0), and the kernel's for its out-of-memory killer",
+        Cause(
+            "the engine ended, or was killed, while it answered",
+            "read the unit's journal (journalctl -u glm-serve-0), and the kernel's for its out-of-memory killer",
+        ),
     ),
     (
         ("Internal Server Error", "EngineDead"),
-        "the engine failed while it computed",
-        "read the unit's journal (journalctl -u glm-serve-0)",
+        Cause("the engine failed while it computed", "read the unit's journal (journalctl -u glm-serve-0)"),
     ),
     (
         ("Bad Request", "context length", "maximum context"),
-        "the endpoint refused the requests themselves",
-        "see that input and output fit the served context, and that the interface is the right one",
+        Cause(
+            "the endpoint refused the requests themselves",
+            "see that input and output fit the served context, and that the interface is the right one",
+        ),
     ),
 )
 
@@ -165,20 +185,30 @@ def require_alike(one: Shape, other: Shape) -> None:
         raise Unlike(f"not the same workload: {', '.join(differing)}")
 
 
-def problem(result: Mapping[str, Any], prompts: int, output_tokens: int) -> Optional[tuple[str, str, str]]:
-    """Why a run is no measurement, as (found, cause, next step); None when it is one."""
+def problem(
+    run: Mapping[str, Any], result: Mapping[str, Any], output_tokens: int, log: Sequence[str] = ()
+) -> Optional[Finding]:
+    """Why a run (its ``name`` and ``prompts``) is no measurement; None when it is one."""
+    prompts = run["prompts"]
     completed, failed = int(result.get("completed") or 0), int(result.get("failed") or 0)
     if completed != prompts or failed:
         error = first_error(result.get("errors") or [])
         found = f"{completed} of {prompts} requests completed, {failed} failed"
-        found += f"; the first error: {error or 'not recorded'}"
-        return (found, *cause(error))
+        return no_measurement(run, f"{found}; the first error: {error or 'not recorded'}", cause(error), log)
     made = int(result.get("total_output_tokens") or 0)
     if made < COMPLETE_ANSWERS * prompts * output_tokens:
         found = f"{made} tokens in the answers instead of {prompts * output_tokens}"
-        remedy = "check that the engine obeys ignore_eos and that the context is long enough"
-        return found, "answers ended early", remedy
+        advice = "check that the engine obeys ignore_eos and that the context is long enough"
+        return no_measurement(run, found, Cause("answers ended early", advice), log)
     return None
+
+
+def no_measurement(run: Mapping[str, Any], found: str, why: Cause, log: Sequence[str] = ()) -> Finding:
+    """A run that is no measurement; ``log`` is the end of its client's."""
+    found = f"{why.meaning}: {found}" if why.meaning else found
+    return finding.failed(
+        "benchmark", "every request to be answered in full", found, why.next_step, check=run["name"], evidence=log
+    )
 
 
 def first_error(errors: Sequence[Any]) -> str:
@@ -190,12 +220,12 @@ def first_error(errors: Sequence[Any]) -> str:
     return ""
 
 
-def cause(error: str) -> tuple[str, str]:
+def cause(error: str) -> Cause:
     """What an error of the client means, and what to do."""
-    for words, meaning, remedy in _CAUSES:
+    for words, known in _CAUSES:
         if any(word.lower() in error.lower() for word in words):
-            return meaning, remedy
-    return "unknown", "read the client's log and the unit's journal"
+            return known
+    return Cause("", "read the client's log and the unit's journal")
 
 
 def figures(result: Mapping[str, Any], users: int) -> Figures:

@@ -12,11 +12,13 @@ from typing import Any, Optional
 import jinja2
 from markupsafe import Markup
 
+from ansible_collections.glm.fleet.plugins.module_utils import finding
+from ansible_collections.glm.fleet.plugins.plugin_utils import report
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import chart, view
-from ansible_collections.glm.fleet.plugins.plugin_utils.serving import verdict
 
 TEMPLATES = Path(__file__).resolve().parents[3] / "templates"
 MANAGED = "Made by glm.fleet (playbook benchmark.yml)"
+_OUTCOMES = {"passed": "passed", "failed": "FAILED", "not_proven": "not proven"}
 DASH = "\N{EN DASH}"
 
 
@@ -24,7 +26,7 @@ def render(sections: Sequence[view.Section], title: str) -> tuple[str, str]:
     """The page and the Markdown for these sections."""
     given = {
         "title": title,
-        "made_at": verdict.now(),
+        "made_at": report.now(),
         "ansible_managed": MANAGED,
         "sections": [_part(section) for section in sections],
     }
@@ -49,6 +51,7 @@ def _environment(escape: bool) -> jinja2.Environment:
         count=_count,
         decimal=_decimal,
         duration=_duration,
+        outcome=_OUTCOMES.__getitem__,
     )
     return made
 
@@ -60,6 +63,7 @@ def _part(section: view.Section) -> dict[str, Any]:
         "served": view.served(record),
         "hardware": view.hardware(record),
         "charts": _charts(section),
+        "trouble": finding.render(record["trouble"], record["trouble"]["check"]) if record["trouble"] else "",
         "facts": _facts(record),
     }
 

@@ -16,15 +16,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Optional
 
-from ansible_collections.glm.fleet.plugins.module_utils import files
+from ansible_collections.glm.fleet.plugins.module_utils import files, finding
 from ansible_collections.glm.fleet.plugins.module_utils.benchmark.job import SILENT
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Finding
+from ansible_collections.glm.fleet.plugins.plugin_utils import report
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import figures as bench
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import runs as benchmark_runs
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Figures, Point, Workload
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
+from ansible_collections.glm.fleet.plugins.plugin_utils.report import BenchmarkRecord, BenchmarkRun
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import verdict
-
-SCHEMA = 1
 
 
 def make(
@@ -34,9 +35,9 @@ def make(
     client: benchmark_runs.Client,
     runs: Sequence[Mapping[str, Any]],
     state: Mapping[str, Any],
-    quality: Sequence[Mapping[str, Any]] = (),
+    quality: Sequence[Finding] = (),
     served_on: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+) -> BenchmarkRecord:
     """The record of a job that ended, from what was planned, what the host kept of it, and what it was asked before.
 
     ``served_on`` are the facts of the GPUs that serve, for a client on another host, which cannot look at them.
@@ -45,11 +46,12 @@ def make(
     seen = [_told(outcome, served_on or {}) for outcome in state["outcomes"]]
     measured = [_run(run, outcome, workload, state["command"]) for run, outcome in zip(runs, seen)]
     trouble = _trouble(measured, runs, state)
-    return {
-        "schema": SCHEMA,
+    record: BenchmarkRecord = {
+        "schema": report.SCHEMA,
+        "kind": "benchmark",
         "id": _identifier(host, plan, workload, state["started"]),
         "host": host,
-        "ok": trouble is None and all(check["ok"] for check in quality),
+        "ok": trouble is None and finding.verdict_ok(quality),
         "trouble": trouble,
         "started_at": _iso(state["started"]),
         "finished_at": _iso(state["updated"]),
@@ -69,8 +71,10 @@ def make(
         "client": {**asdict(client), "command": list(state["command"])},
         "points": _points(workload, measured),
         "runs": measured,
-        "quality": [dict(check) for check in quality],
+        "quality": list(quality),
     }
+    kept: BenchmarkRecord = finding.printable_in(record)
+    return kept
 
 
 def _told(outcome: Mapping[str, Any], served_on: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,12 +98,17 @@ def _iso(seconds: float) -> str:
 
 def _run(
     run: Mapping[str, Any], outcome: Mapping[str, Any], workload: Workload, command: Sequence[str]
-) -> dict[str, Any]:
+) -> BenchmarkRun:
     point = Point(run["prompts"], run["parallel"])
     problem = _problem(run, outcome, workload)
     result = outcome["result"]
     return {
-        **{key: run[key] for key in ("name", "point", "repeat", "prompts", "parallel", "seed")},
+        "name": run["name"],
+        "point": run["point"],
+        "repeat": run["repeat"],
+        "prompts": run["prompts"],
+        "parallel": run["parallel"],
+        "seed": run["seed"],
         "line": shlex.join([*command, *run["argv"]]),
         "seconds": outcome["seconds"],
         "exit_status": outcome["exit_status"],
@@ -108,67 +117,53 @@ def _run(
         "result": result,
         "metrics": outcome["metrics"],
         "gpus": outcome["gpus"],
-        "log": outcome.get("log") or [],
     }
 
 
-def _problem(run: Mapping[str, Any], outcome: Mapping[str, Any], workload: Workload) -> Optional[dict[str, str]]:
-    if outcome.get("error", "").startswith(SILENT):
-        meaning, remedy = bench.cause(outcome["error"])
-        return {"found": outcome["error"], "cause": meaning, "remedy": remedy}
-    if outcome.get("error"):
-        last = (outcome.get("log") or ["nothing"])[-1]
-        remedy = "read the client's log below; with an image, see that the host has it"
-        return {"found": f"{outcome['error']}; its last words: {last}", "cause": "the client failed", "remedy": remedy}
-    found = bench.problem(outcome["result"], run["prompts"], workload.output_tokens)
-    return dict(zip(("found", "cause", "remedy"), found)) if found else None
+def _problem(run: Mapping[str, Any], outcome: Mapping[str, Any], workload: Workload) -> Optional[Finding]:
+    error, log = outcome.get("error", ""), outcome.get("log") or []
+    if error.startswith(SILENT):
+        return bench.no_measurement(run, error, bench.cause(error), log)
+    if error:
+        found = f"{error}; its last words: {(log or ['nothing'])[-1]}"
+        advice = "read the client's log below; with an image, see that the host has it"
+        return bench.no_measurement(run, found, bench.Cause("the client failed", advice), log)
+    return bench.problem(run, outcome["result"], workload.output_tokens, log)
 
 
 def _trouble(
-    measured: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]], state: Mapping[str, Any]
-) -> Optional[dict[str, str]]:
+    measured: Sequence[BenchmarkRun], runs: Sequence[Mapping[str, Any]], state: Mapping[str, Any]
+) -> Optional[Finding]:
     """The first thing that went wrong; None when every run is a measurement."""
     for run in measured:
         if run["problem"]:
-            return {"run": run["name"], **run["problem"]}
+            return run["problem"]
     if len(measured) < len(runs):
-        name = runs[len(measured)]["name"]
         found = state.get("error") or f"only {len(measured)} of {len(runs)} runs were made"
-        return {"run": name, "found": found, "cause": "unknown", "remedy": "run this again"}
+        return bench.no_measurement(runs[len(measured)], found, bench.Cause("", "run this again"))
     return None
 
 
-def failure_text(record: Mapping[str, Any]) -> str:
+def failure_text(record: BenchmarkRecord) -> str:
     """Why a record is not ok, for a person."""
-    failed = [check for check in record["quality"] if not check["ok"]]
-    lines = [
-        f"  quality, {check['name']}: expected {check['expected']}, found {check['found']}. Next: {check['remedy']}."
-        for check in failed
-    ]
-    head = [f"{len(failed)} of {len(record['quality'])} questions about quality failed"] if failed else []
-    return "\n".join([*([_trouble_text(record)] if record["trouble"] else []), *head, *lines])
+    trouble, quality = record["trouble"], record["quality"]
+    lines = []
+    if trouble:
+        where = f"workload {record['workload']['name']}, {trouble['check']}"
+        lines.append(finding.in_full(trouble, where, "Last lines of the client"))
+    if not finding.verdict_ok(quality):
+        lines.append(finding.summary(quality, "quality"))
+    return "\n".join(lines)
 
 
-def _trouble_text(record: Mapping[str, Any]) -> str:
-    trouble = record["trouble"]
-    log = [f"    {line}" for run in record["runs"] for line in run["log"]]
-    lines = [
-        f"workload {record['workload']['name']}, {trouble['run']}: expected every request to be answered in full, "
-        f"found {trouble['found']}.",
-        f"  Cause: {trouble['cause']}",
-        f"  Next: {trouble['remedy']}",
-    ]
-    return "\n".join([*lines, *(["  Last lines of the client:", *log] if log else [])])
-
-
-def _points(workload: Workload, measured: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _points(workload: Workload, measured: Sequence[BenchmarkRun]) -> list[dict[str, Any]]:
     """Each point that was measured: its mean figures, and how far its repeats lie apart."""
     found = []
     for number, point in enumerate(workload.points):
         repeats = [run for run in measured if run["point"] == number and run["figures"]]
         if not repeats:
             continue
-        rows = [Figures(**run["figures"]) for run in repeats]
+        rows = [Figures(**figures) for run in repeats if (figures := run["figures"])]
         found.append(
             {
                 "prompts": point.prompts,
@@ -183,7 +178,7 @@ def _points(workload: Workload, measured: Sequence[Mapping[str, Any]]) -> list[d
     return found
 
 
-def shape(record: Mapping[str, Any], point: Mapping[str, Any]) -> bench.Shape:
+def shape(record: BenchmarkRecord, point: Mapping[str, Any]) -> bench.Shape:
     """What a measured point can be compared with. A prefix cache counts only where the workload cares."""
     workload = record["workload"]
     cares = workload["prefix_caching"] is not None
@@ -203,18 +198,18 @@ def folder(state_dir: str) -> Path:
     return Path(state_dir).expanduser() / "benchmarks"
 
 
-def keep(state_dir: str, record: Mapping[str, Any]) -> Path:
+def keep(state_dir: str, record: BenchmarkRecord) -> Path:
     """Write a record; its file."""
     path = folder(state_dir) / f"{record['id']}.json"
     files.write_json(path, record)
     return path
 
 
-def load(state_dir: str) -> list[dict[str, Any]]:
+def load(state_dir: str) -> list[BenchmarkRecord]:
     """All records of a fleet of the schema that this version writes, oldest first."""
     found = []
     for path in sorted(folder(state_dir).glob("*.json")):
         data = json.loads(path.read_text(encoding="utf-8"))
-        if data.get("schema") == SCHEMA and "workload" in data:
+        if data.get("schema") == report.SCHEMA and "workload" in data:
             found.append(data)
     return found

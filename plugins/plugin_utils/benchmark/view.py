@@ -22,6 +22,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import (
     Point,
     Published,
 )
+from ansible_collections.glm.fleet.plugins.plugin_utils.report import BenchmarkRecord
 
 # Of the same fleet, newest first; more would make a table nobody reads.
 EARLIER = 6
@@ -79,7 +80,7 @@ class Even:
 class Section:
     """One record's part of the report."""
 
-    record: Mapping[str, Any]
+    record: BenchmarkRecord
     rows: list[Row]
     curves: list[Curve]
     compared: list[Row]
@@ -91,7 +92,7 @@ class Section:
 
 
 def section(
-    record: Mapping[str, Any], earlier: Iterable[Mapping[str, Any]], known: Catalog, usd_per_hour: float = 0.0
+    record: BenchmarkRecord, earlier: Iterable[BenchmarkRecord], known: Catalog, usd_per_hour: float = 0.0
 ) -> Section:
     """All that the report says about one record, beside what was published and what this fleet measured before."""
     rows = [_own_row(record, point) for point in record["points"]]
@@ -111,26 +112,26 @@ def section(
     )
 
 
-def _serve_words(record: Mapping[str, Any]) -> list[str]:
+def _serve_words(record: BenchmarkRecord) -> list[str]:
     command = list(record["plan"]["command"])
     vllm = (record["plan"]["engine"] or {}).get("name") == "vllm"
     return ["vllm", "serve", *command] if vllm and command[:2] != ["vllm", "serve"] else command
 
 
-def hardware(record: Mapping[str, Any]) -> str:
+def hardware(record: BenchmarkRecord) -> str:
     """Such as 8x B200."""
     accelerator = record["plan"]["accelerator"]
     return f"{accelerator['count']}x {accelerator['name']}"
 
 
-def served(record: Mapping[str, Any]) -> str:
+def served(record: BenchmarkRecord) -> str:
     """Such as GLM-5.1 fp8, vllm 0.32.0."""
     plan = record["plan"]
     model, engine = plan["model"], plan["engine"]
     return f"{model['name']} {model['precision']}, {engine['name']} {engine['version']}"
 
 
-def _own_row(record: Mapping[str, Any], point: Mapping[str, Any], who: str = "") -> Row:
+def _own_row(record: BenchmarkRecord, point: Mapping[str, Any], who: str = "") -> Row:
     return Row(
         who=who or record["host"],
         where=f"{hardware(record)}, {served(record)}",
@@ -143,7 +144,7 @@ def _own_row(record: Mapping[str, Any], point: Mapping[str, Any], who: str = "")
 
 
 def _comparisons(
-    record: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]], known: Catalog
+    record: BenchmarkRecord, earlier: Sequence[BenchmarkRecord], known: Catalog
 ) -> tuple[list[Row], list[str]]:
     """Alike results beside each of our points, and why others were left out."""
     found: list[Row] = []
@@ -211,7 +212,7 @@ def reference(known: Catalog, name: str) -> list[Row]:
     return found
 
 
-def _curves(record: Mapping[str, Any], rows: Sequence[Row], compared: Sequence[Row]) -> list[Curve]:
+def _curves(record: BenchmarkRecord, rows: Sequence[Row], compared: Sequence[Row]) -> list[Curve]:
     """Ours first, then each other source or earlier run with more than one point."""
     groups: dict[str, list[Row]] = {f"this run, {record['host']}": list(rows)}
     for row in compared:
@@ -225,7 +226,7 @@ def _curves(record: Mapping[str, Any], rows: Sequence[Row], compared: Sequence[R
     return made
 
 
-def _prices(record: Mapping[str, Any], usd_per_hour: float) -> list[dict[str, Any]]:
+def _prices(record: BenchmarkRecord, usd_per_hour: float) -> list[dict[str, Any]]:
     """One's own price, else the catalogue's of the whole host."""
     if usd_per_hour:
         return [{"provider": "own price", "usd_per_hour": usd_per_hour, "source": "benchmark_usd_per_hour"}]
@@ -251,7 +252,7 @@ def _cost(price: Mapping[str, Any], best: Row) -> Cost:
     )
 
 
-def _evens(record: Mapping[str, Any], best: Row, prices: Sequence[Mapping[str, Any]], known: Catalog) -> list[Even]:
+def _evens(record: BenchmarkRecord, best: Row, prices: Sequence[Mapping[str, Any]], known: Catalog) -> list[Even]:
     model, workload = record["plan"]["model"]["name"], record["workload"]
     found = []
     for price in prices:

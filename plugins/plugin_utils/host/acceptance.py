@@ -1,7 +1,7 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Judge whether a node may serve: every check with what was expected, what was found, and the remedy.
+"""Judge whether a node may serve: every check with what was expected, what was found, and what to do next.
 
 Pure. What is judged was gathered by the module node_acceptance (``facts``, ``health``, ``measured``); what a plan needs
 is judged by host_checks, what the board needs by the platform table.
@@ -10,24 +10,16 @@ is judged by host_checks, what the board needs by the platform table.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, TypedDict
+from typing import Any
 
-from ansible_collections.glm.fleet.plugins.module_utils import versions
+from ansible_collections.glm.fleet.plugins.module_utils import finding, versions
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Finding
 from ansible_collections.glm.fleet.plugins.module_utils.host import runtime
+from ansible_collections.glm.fleet.plugins.plugin_utils import report
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import platforms
 from ansible_collections.glm.fleet.plugins.plugin_utils.host import checks as host_checks
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
-
-
-class Check(TypedDict):
-    """One check. ``ok`` is None where it does not apply or could not be made; ``found`` then says why."""
-
-    check: str
-    ok: bool | None
-    expected: str
-    found: str
-    next: str
-
+from ansible_collections.glm.fleet.plugins.plugin_utils.report import AcceptanceReport
 
 Gathered = Mapping[str, Any]
 SEND_BACK = "drain the node and give it back to the provider with this report"
@@ -39,8 +31,8 @@ def verdict(
     plan: Plan,
     floors: Mapping[str, float],
     leave_out: Collection[str] = (),
-) -> dict[str, Any]:
-    """``{host, ok, checks}``; ``ok`` is False as soon as one check is.
+) -> AcceptanceReport:
+    """The report of a host; ``ok`` is False as soon as one check counts against it.
 
     ``gathered``: ``{facts, health, measured}``. ``floors``: MB/s for ``disk_write``, ``disk_read`` and ``network``.
     ``leave_out``: names of checks that are not judged.
@@ -51,27 +43,29 @@ def verdict(
         *_measurements(gathered["measured"], floors),
     ]
     checks = [
-        _check(check["check"], None, "", f"left out; found {check['found']}") if check["check"] in leave_out else check
-        for check in made
+        _check(entry["check"], None, "", f"left out; found {entry['found']}") if entry["check"] in leave_out else entry
+        for entry in made
     ]
-    return {"host": host, "ok": not any(check["ok"] is False for check in checks), "checks": checks}
+    return {
+        "schema": report.SCHEMA,
+        "kind": "acceptance",
+        "host": host,
+        "ok": finding.verdict_ok(checks),
+        "checks": checks,
+        "finished_at": report.now(),
+    }
 
 
-def failures(report: Mapping[str, Any]) -> str:
+def failures(judged: AcceptanceReport) -> str:
     """The failed checks as the text of an error; empty when none failed."""
-    return " ".join(
-        f"{report['host']}, {check['check']}: expected {check['expected']}, found {check['found']}. "
-        f"Next: {check['next']}."
-        for check in report["checks"]
-        if check["ok"] is False
-    )
+    return finding.describe(finding.against(judged["checks"]), judged["host"])
 
 
-def _host_checks(facts: Mapping[str, Any], plan: Plan) -> list[Check]:
+def _host_checks(facts: Mapping[str, Any], plan: Plan) -> list[Finding]:
     found = host_checks.gpu_findings(facts, plan)
     if plan["runtime"]["kind"] == "container":
         found += host_checks.docker_findings(facts) + host_checks.device_findings(facts, plan)
-    wrong = {finding["phase"]: finding for finding in found}
+    wrong = {entry["phase"]: entry for entry in found}
     accelerator, driver = plan["accelerator"], facts["driver"]["version"]
     good = {
         "gpu": f"{len(facts['gpus'])}x {accelerator['name']}",
@@ -95,7 +89,7 @@ def _host_checks(facts: Mapping[str, Any], plan: Plan) -> list[Check]:
     ]
 
 
-def _module_flavour(gathered: Gathered, _plan: Plan) -> Check:
+def _module_flavour(gathered: Gathered, _plan: Plan) -> Finding:
     flavour = gathered["health"]["flavour"]
     try:
         platform = platforms.of_host(gathered["facts"])
@@ -112,7 +106,7 @@ def _module_flavour(gathered: Gathered, _plan: Plan) -> Check:
     )
 
 
-def _memory_errors(gathered: Gathered, _plan: Plan) -> Check:
+def _memory_errors(gathered: Gathered, _plan: Plan) -> Finding:
     health = gathered["health"]
     rows = health["memory_errors"]
     expected = "no uncorrected memory errors, and no row that waits for its remapping or failed it"
@@ -126,8 +120,8 @@ def _memory_errors(gathered: Gathered, _plan: Plan) -> Check:
     reset = all(
         row["remap_pending"] and not row["remap_failed"] and not row["threshold_exceeded"] for row, _words in bad
     )
-    remedy = "drain the node and reset its GPUs or reboot: the rows are then remapped" if reset else SEND_BACK
-    return _check("memory errors", False, expected, found, remedy)
+    next_step = "drain the node and reset its GPUs or reboot: the rows are then remapped" if reset else SEND_BACK
+    return _check("memory errors", False, expected, found, next_step)
 
 
 def _memory_words(row: Mapping[str, Any]) -> list[str]:
@@ -137,7 +131,7 @@ def _memory_words(row: Mapping[str, Any]) -> list[str]:
     return words + (["the SRAM error threshold is exceeded"] if row["threshold_exceeded"] else [])
 
 
-def _kernel_log(gathered: Gathered, _plan: Plan) -> Check:
+def _kernel_log(gathered: Gathered, _plan: Plan) -> Finding:
     xids = gathered["health"]["xids"]
     expected = "no hardware error of a GPU in the kernel log since boot"
     if xids is None:
@@ -156,7 +150,7 @@ def _xid(entry: Mapping[str, Any]) -> str:
     return f"Xid {entry['xid']}" if isinstance(entry["xid"], int) else str(entry["xid"])
 
 
-def _runtime(gathered: Gathered, plan: Plan) -> Check:
+def _runtime(gathered: Gathered, plan: Plan) -> Finding:
     """CUDA or HIP on the host, on every GPU; nvidia-smi looks fine with a fabric that is down."""
     answer, count, vendor = gathered["health"]["runtime"], plan["accelerator"]["count"], plan["accelerator"]["vendor"]
     expected = f"{runtime.name(vendor)} to initialise on {count} GPUs"
@@ -165,11 +159,11 @@ def _runtime(gathered: Gathered, plan: Plan) -> Check:
     wrong = runtime.problems(answer, vendor, count)
     if not wrong:
         return _check("runtime", True, expected, runtime.tried(answer))
-    remedy = f"bring driver and fabric up, or reboot the node; if that does not help, {SEND_BACK}"
-    return _check("runtime", False, expected, wrong[0], remedy)
+    next_step = f"bring driver and fabric up, or reboot the node; if that does not help, {SEND_BACK}"
+    return _check("runtime", False, expected, wrong[0], next_step)
 
 
-def _fabric_manager(gathered: Gathered, _plan: Plan) -> Check:
+def _fabric_manager(gathered: Gathered, _plan: Plan) -> Finding:
     """Its version has to be the driver's, and a host without NVSwitches has no use for it."""
     state = gathered["health"]["units"].get("nvidia-fabricmanager", "absent")
     driver, switches = gathered["facts"]["driver"]["version"], _switches(gathered["facts"])
@@ -182,11 +176,11 @@ def _fabric_manager(gathered: Gathered, _plan: Plan) -> Check:
             f"install nvidia-fabricmanager {driver} (role glm.fleet.nvidia)",
         )  # fmt: skip
     if switches and state != "active":
-        remedy = "systemctl status nvidia-fabricmanager; on B200 and B300 also nvlsm and the module ib_umad"
-        return _check("fabric manager", False, f"one that runs, for {switches}", state, remedy)
+        next_step = "systemctl status nvidia-fabricmanager; on B200 and B300 also nvlsm and the module ib_umad"
+        return _check("fabric manager", False, f"one that runs, for {switches}", state, next_step)
     if not switches and state == "failed":
-        remedy = "remove nvidia-fabricmanager"
-        return _check("fabric manager", False, "none where there are no NVSwitches", "one that failed", remedy)
+        next_step = "remove nvidia-fabricmanager"
+        return _check("fabric manager", False, "none where there are no NVSwitches", "one that failed", next_step)
     return _check("fabric manager", True if switches else None, "", f"{state}, {switches or 'no NVSwitches'}")
 
 
@@ -202,7 +196,7 @@ def _switches(facts: Mapping[str, Any]) -> str:
     return f"the NVLink 5 switches of {len(facts['pci']['gpus'])} boards" if fabric == "nvlsm" else ""
 
 
-def _modules_for_kernels(gathered: Gathered, _plan: Plan) -> Check:
+def _modules_for_kernels(gathered: Gathered, _plan: Plan) -> Finding:
     """A kernel without its module is a node without GPUs after the next reboot."""
     kernels = gathered["health"]["kernels"]
     expected = "the GPU's kernel module for every kernel that could boot"
@@ -217,11 +211,11 @@ def _modules_for_kernels(gathered: Gathered, _plan: Plan) -> Check:
         if row["state"] != "installed"
     ]
     found = f"none for {', '.join(lacking)}" + (f" (dkms: {', '.join(broken)})" if broken else "")
-    remedy = f"apt install linux-headers-{lacking[0]}, then dkms autoinstall -k {lacking[0]}; or remove that kernel"
-    return _check("next boot", False, expected, found, remedy)
+    next_step = f"apt install linux-headers-{lacking[0]}, then dkms autoinstall -k {lacking[0]}; or remove that kernel"
+    return _check("next boot", False, expected, found, next_step)
 
 
-def _pinned(gathered: Gathered, _plan: Plan) -> Check:
+def _pinned(gathered: Gathered, _plan: Plan) -> Finding:
     """A library that is upgraded under its module takes every GPU away."""
     packages = gathered["health"]["packages"]
     drivers = {
@@ -239,7 +233,7 @@ def _pinned(gathered: Gathered, _plan: Plan) -> Check:
     return _check("driver packages", True if found else None, "", ", ".join(sorted(found)) or "not from packages")
 
 
-def _peer_transfers(gathered: Gathered, _plan: Plan) -> Check:
+def _peer_transfers(gathered: Gathered, _plan: Plan) -> Finding:
     """Reported only: some platforms need them on, and then NCCL copes."""
     health = gathered["health"]
     iommu, bridges = health["iommu"], health["acs_bridges"]
@@ -247,7 +241,7 @@ def _peer_transfers(gathered: Gathered, _plan: Plan) -> Check:
     words += [f"{bridges} bridges with ACS redirection"] if bridges else []
     bare_metal = gathered["facts"].get("container") is None
     doubtful = bare_metal and (iommu["translating"] or bool(bridges))
-    remedy = (
+    next_step = (
         "if NCCL hangs at start: iommu=pt on the kernel's command line, ACS off in the firmware" if doubtful else ""
     )
     return _check(
@@ -255,11 +249,11 @@ def _peer_transfers(gathered: Gathered, _plan: Plan) -> Check:
         None if doubtful else True,
         "DMA between GPUs that nothing redirects",
         ", ".join(words),
-        remedy,
+        next_step,
     )
 
 
-def _rdma(gathered: Gathered, _plan: Plan) -> Check:
+def _rdma(gathered: Gathered, _plan: Plan) -> Finding:
     health = gathered["health"]
     if not health["rdma"]:
         return _check("GPU direct", None, "", "no RDMA devices on this host")
@@ -270,7 +264,7 @@ def _rdma(gathered: Gathered, _plan: Plan) -> Check:
     )  # fmt: skip
 
 
-def _dcgm(gathered: Gathered, _plan: Plan) -> Check:
+def _dcgm(gathered: Gathered, _plan: Plan) -> Finding:
     """Exporter and host engine speak one protocol per major version; DCGM 3 does not know drivers from 590 on."""
     packages = gathered["health"]["packages"]
     names = {name: versions.upstream(entry["version"]) for name, entry in packages.items() if name.startswith(_DCGM)}
@@ -279,11 +273,11 @@ def _dcgm(gathered: Gathered, _plan: Plan) -> Check:
         return _check("DCGM", None, "", "not installed")
     majors = {version.partition(".")[0] for version in names.values()}
     found = ", ".join(f"{name} {version}" for name, version in sorted(names.items()))
-    remedy = "install datacenter-gpu-manager and its exporter in one major version, 4 or newer"
+    next_step = "install datacenter-gpu-manager and its exporter in one major version, 4 or newer"
     if len(majors) > 1:
-        return _check("DCGM", False, "one major version", found, remedy)
+        return _check("DCGM", False, "one major version", found, next_step)
     if majors == {"3"} and int(driver.partition(".")[0]) >= _DCGM_4_FROM_BRANCH:
-        return _check("DCGM", False, f"DCGM 4 or newer for driver {driver}", found, remedy)
+        return _check("DCGM", False, f"DCGM 4 or newer for driver {driver}", found, next_step)
     return _check("DCGM", True, "one major version", found)
 
 
@@ -292,7 +286,7 @@ _DCGM = "datacenter-gpu-manager"
 _DCGM_4_FROM_BRANCH = 590
 
 
-def _inside(gathered: Gathered, plan: Plan) -> Check:
+def _inside(gathered: Gathered, plan: Plan) -> Finding:
     """What a container with the plan's devices sees."""
     seen = gathered["measured"].get("container")
     expected = f"{plan['accelerator']['count']} GPUs inside a container of the engine's image"
@@ -306,30 +300,30 @@ def _inside(gathered: Gathered, plan: Plan) -> Check:
     return _check("container", not problems, expected, problems or "all of them", "look at the CDI spec and the driver")
 
 
-_CHECKS: tuple[Callable[[Gathered, Plan], Check], ...] = (
+_CHECKS: tuple[Callable[[Gathered, Plan], Finding], ...] = (
     _module_flavour, _fabric_manager, _memory_errors, _kernel_log, _runtime, _modules_for_kernels, _pinned,
     _peer_transfers, _rdma, _dcgm, _inside,
 )  # fmt: skip
 
 
-def _measurements(measured: Mapping[str, Any], floors: Mapping[str, float]) -> list[Check]:
-    remedies = {
+def _measurements(measured: Mapping[str, Any], floors: Mapping[str, float]) -> list[Finding]:
+    advice = {
         "disk_write": "put glm_data_dir on the local NVMe disks",
         "disk_read": "put glm_data_dir on the local NVMe disks",
         "network": "look at the route and the proxy; 756 GB take 4 hours at 50 MB/s",
     }
     checks = []
-    for name, remedy in remedies.items():
+    for name, next_step in advice.items():
         value, floor = measured.get(name), floors.get(name, 0)
         label, expected = name.replace("_", " "), f"{floor:,.0f} MB/s or more"
         if isinstance(value, str):
-            checks.append(_check(label, False, expected, value, remedy))
+            checks.append(_check(label, False, expected, value, next_step))
         elif value is None:
             checks.append(_check(label, None, expected if floor else "", "not measured"))
         else:
-            checks.append(_check(label, value >= floor, expected, f"{value:,.0f} MB/s", remedy))
+            checks.append(_check(label, value >= floor, expected, f"{value:,.0f} MB/s", next_step))
     return checks
 
 
-def _check(check: str, ok: bool | None, expected: str, found: str, remedy: str = "") -> Check:
-    return {"check": check, "ok": ok, "expected": expected, "found": found, "next": remedy if ok is not True else ""}
+def _check(check: str, ok: bool | None, expected: str, found: str, next_step: str = "") -> Finding:
+    return finding.judged("acceptance", check, ok, expected, found, next_step)

@@ -3,16 +3,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Compare what a host is (gpu_facts) with what the plan needs, and word each difference for a person.
 
-Pure functions. A finding is ``{phase, expected, found, next}``; an empty list means that the host can be used.
+Pure functions. No findings mean that the host can be used.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any
 
-from ansible_collections.glm.fleet.plugins.module_utils import versions
+from ansible_collections.glm.fleet.plugins.module_utils import finding, versions
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Finding
 from ansible_collections.glm.fleet.plugins.module_utils.host import cdi
 from ansible_collections.glm.fleet.plugins.module_utils.host.docker import MINIMUM_MAJOR
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import platforms
@@ -28,15 +29,6 @@ TOOLS = ("nvidia-smi", "amd-smi", "rocm-smi")
 CDI_OUTPUT = "/etc/cdi/nvidia.yaml"
 
 
-class Finding(TypedDict):
-    """One difference: where it was seen, what was expected and found, and what to do."""
-
-    phase: str
-    expected: str
-    found: str
-    next: str
-
-
 def gpu_findings(facts: Mapping[str, Any], plan: Plan) -> list[Finding]:
     """Accelerators, driver, fabric and clock against the plan; at most one finding per phase, the most basic first.
 
@@ -47,7 +39,7 @@ def gpu_findings(facts: Mapping[str, Any], plan: Plan) -> list[Finding]:
     clock = _clock(facts)
     if errors:
         return [
-            _finding(
+            finding.failed(
                 "driver",
                 f"a working {accelerator['vendor']} driver for {accelerator['count']}x {accelerator['name']}",
                 "; ".join(errors),
@@ -71,7 +63,7 @@ def _count(facts: Mapping[str, Any], accelerator: Mapping[str, Any]) -> list[Fin
         if len(answering) < accelerator["count"]
         else "set glm_accelerator_count to what the host has, or take the right instance type"
     )
-    return [_finding("gpu", f"{accelerator['count']} GPUs", found, next_step)]
+    return [finding.failed("gpu", f"{accelerator['count']} GPUs", found, next_step)]
 
 
 def _kind(facts: Mapping[str, Any], accelerator: Mapping[str, Any]) -> list[Finding]:
@@ -90,7 +82,7 @@ def _kind(facts: Mapping[str, Any], accelerator: Mapping[str, Any]) -> list[Find
         return []
     found = "; ".join(f"{what} at index {', '.join(indexes)}" for what, indexes in wrong.items())
     return [
-        _finding(
+        finding.failed(
             "gpu",
             f"{accelerator['name']} with {wanted_mib:.0f} MiB each (within {MEMORY_TOLERANCE:.0%})",
             found,
@@ -108,7 +100,7 @@ def _driver_age(facts: Mapping[str, Any], plan: Plan) -> list[Finding]:
     if not image or not minimum or not version or not versions.older(version, minimum):
         return []
     return [
-        _finding(
+        finding.failed(
             "driver",
             f"driver {minimum} or newer, which CUDA {image['cuda']} in {image['reference']} needs",
             version,
@@ -126,7 +118,7 @@ def _amd_driver_age(facts: Mapping[str, Any], plan: Plan) -> list[Finding]:
     if old is None:
         return []
     return [
-        _finding(
+        finding.failed(
             "driver",
             f"driver {old[0]} or newer, which ROCm {image['rocm']} in {image['reference']} needs",
             old[1],
@@ -145,7 +137,7 @@ def _fabric(facts: Mapping[str, Any]) -> list[Finding]:
         return []
     found = fabric["state"] or "; ".join(problems) or f"none, though the host has {switches} NVSwitches"
     return [
-        _finding(
+        finding.failed(
             "fabric",
             "the NVLink fabric Completed on every GPU",
             found,
@@ -160,7 +152,7 @@ def _clock(facts: Mapping[str, Any]) -> list[Finding]:
     if abs(skew) <= MAXIMUM_SKEW_SECONDS:
         return []
     return [
-        _finding(
+        finding.failed(
             "clock",
             f"a clock within {MAXIMUM_SKEW_SECONDS:.0f} s of the controller's",
             f"{skew:+.0f} s",
@@ -175,7 +167,7 @@ def device_findings(facts: Mapping[str, Any], plan: Plan) -> list[Finding]:
     if rivals:
         found = "; ".join(f"{device} in {' and '.join(paths)}" for device, paths in rivals.items())
         return [
-            _finding(
+            finding.failed(
                 "cdi",
                 "each device in one CDI spec of a folder",
                 f"{found}, of which Docker then uses none",
@@ -188,7 +180,7 @@ def device_findings(facts: Mapping[str, Any], plan: Plan) -> list[Finding]:
     if missing:
         known = ", ".join(facts["cdi"]["devices"])
         found = "; ".join([known] * bool(known) + unreadable) or f"no CDI spec in {' or '.join(cdi.FOLDERS)}"
-        return [_finding("cdi", ", ".join(missing), found, _how_to_make_cdi(facts, plan))]
+        return [finding.failed("cdi", ", ".join(missing), found, _how_to_make_cdi(facts, plan))]
     stale = {
         spec["path"]: f"{spec['path']} was made for driver {spec['driver_version']}"
         for spec in taken.values()
@@ -197,7 +189,7 @@ def device_findings(facts: Mapping[str, Any], plan: Plan) -> list[Finding]:
     if stale:
         driver = facts["driver"]["version"]
         wanted = f"a CDI spec for driver {driver}"
-        return [_finding("cdi", wanted, "; ".join(stale.values()), _how_to_make_cdi(facts, plan))]
+        return [finding.failed("cdi", wanted, "; ".join(stale.values()), _how_to_make_cdi(facts, plan))]
     return []
 
 
@@ -249,10 +241,10 @@ def docker_findings(facts: Mapping[str, Any]) -> list[Finding]:
     if not docker["running"]:
         problems = [error["message"] for error in facts["errors"] if error["phase"] == "docker"]
         found = "; ".join(problems) or "no Docker"
-        return [_finding("docker", "a Docker engine that answers", found, "journalctl -u docker on the host")]
+        return [finding.failed("docker", "a Docker engine that answers", found, "journalctl -u docker on the host")]
     if not docker["cdi"]:
         return [
-            _finding(
+            finding.failed(
                 "docker",
                 f"Docker {MINIMUM_MAJOR} or newer with features.cdi on",
                 f"Docker {docker['version']} without CDI",
@@ -272,16 +264,7 @@ def host_problems(facts: Mapping[str, Any], plan: Plan, host: str, parts: Sequen
         "docker": lambda: docker_findings(facts),
         "devices": lambda: device_findings(facts, plan),
     }
-    return describe([finding for part in parts for finding in checks[part]()], host)
-
-
-def describe(findings: list[Finding], host: str) -> str:
-    """The findings as the text of an error: host, phase, expected, found, next step."""
-    return " ".join(
-        f"{host}, {finding['phase']}: expected {finding['expected']}, found {finding['found']}. "
-        f"Next: {finding['next']}."
-        for finding in findings
-    )
+    return finding.describe([entry for part in parts for entry in checks[part]()], host)
 
 
 def is_kind(reported: str, wanted: str) -> bool:
@@ -291,7 +274,3 @@ def is_kind(reported: str, wanted: str) -> bool:
 
 def _words(text: str) -> list[str]:
     return [word for word in re.split(r"[^a-z0-9]+", text.lower()) if word]
-
-
-def _finding(phase: str, expected: str, found: str, next_step: str) -> Finding:
-    return {"phase": phase, "expected": expected, "found": found, "next": next_step}

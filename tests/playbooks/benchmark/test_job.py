@@ -114,8 +114,10 @@ def test_a_wrong_name(tmp_path: Path) -> None:
     with engine(Behaviour(knows_its_name=True)) as (_behaviour, port):
         record = measure(tmp_path, port, served_model_name="glm-5.1-fp9")
     assert not record["ok"] and record["runs"][0]["exit_status"] == 0
-    assert record["trouble"]["found"] == "0 of 2 requests completed, 2 failed; the first error: Not Found"
-    assert "does not serve that model name" in record["trouble"]["cause"]
+    assert record["trouble"]["found"] == (
+        "the endpoint does not serve that model name, or has no such path: 0 of 2 requests completed, 2 failed; "
+        "the first error: Not Found"
+    )
     assert len(record["runs"]) == 1, "what follows a run that failed is not run"
 
 
@@ -125,41 +127,45 @@ def test_a_dead_port(tmp_path: Path) -> None:
         port = free.getsockname()[1]
     record = measure(tmp_path, port)
     assert not record["ok"] and record["runs"][0]["exit_status"] == 0
-    assert record["trouble"]["cause"] == "nothing listens at the endpoint's address"
+    assert record["trouble"]["found"].startswith("nothing listens at the endpoint's address: ")
 
 
 def test_an_engine_killed_while_it_answers(tmp_path: Path) -> None:
     with engine(Behaviour(dies_after=5, seconds=0.02)) as (_behaviour, port):
         record = measure(tmp_path, port)
-    assert not record["ok"] and record["trouble"]["run"] == "4 prompts, 2 parallel, repeat 1 of 2"
+    assert not record["ok"] and record["trouble"]["check"] == "4 prompts, 2 parallel, repeat 1 of 2"
     # Which of the two that are under way is cut off first is chance.
-    assert re.match(r"[23] of 4 requests completed, [12] failed; the first error: ", record["trouble"]["found"])
-    assert "killed" in record["trouble"]["cause"] and "out-of-memory" in record["trouble"]["remedy"]
+    cause = "the engine ended, or was killed, while it answered: "
+    details = "[23] of 4 requests completed, [12] failed; the first error: "
+    assert re.match(cause + details, record["trouble"]["found"])
+    assert "killed" in record["trouble"]["found"] and "out-of-memory" in record["trouble"]["next"]
     text = benchmark_record.failure_text(record)
-    assert "Cause: the engine ended, or was killed" in text and "Last lines of the client" not in text
+    assert "in full, found the engine ended, or was killed" in text and "Last lines of the client" not in text
 
 
 def test_an_engine_whose_port_is_held_by_what_a_kill_left(tmp_path: Path) -> None:
     with engine(Behaviour(freezes_after=3)) as (_behaviour, port):
         record = measure(tmp_path, port, silence=1.0)
-    assert not record["ok"] and record["trouble"]["run"] == "4 prompts, 2 parallel, repeat 1 of 2"
-    assert record["trouble"]["found"] == "the endpoint said nothing for 1 s, so the client was stopped"
-    assert "killed" in record["trouble"]["cause"]
+    assert not record["ok"] and record["trouble"]["check"] == "4 prompts, 2 parallel, repeat 1 of 2"
+    assert record["trouble"]["found"] == (
+        "the engine ended, or was killed, while it answered: "
+        "the endpoint said nothing for 1 s, so the client was stopped"
+    )
 
 
 def test_an_overloaded_engine(tmp_path: Path) -> None:
     with engine(Behaviour(capacity=2, seconds=0.2)) as (_behaviour, port):
         record = measure(tmp_path, port)
-    assert not record["ok"] and record["trouble"]["run"] == "12 prompts, 6 parallel, repeat 1 of 2"
+    assert not record["ok"] and record["trouble"]["check"] == "12 prompts, 6 parallel, repeat 1 of 2"
     assert "the first error: Service Unavailable" in record["trouble"]["found"]
-    assert "overloaded" in record["trouble"]["cause"] and "fewer requests at once" in record["trouble"]["remedy"]
+    assert "overloaded" in record["trouble"]["found"] and "fewer requests at once" in record["trouble"]["next"]
     assert [point["users"] for point in record["points"]] == [2], "points before it are kept"
 
 
 def test_a_client_that_breaks_is_told_from_an_engine_that_does(tmp_path: Path) -> None:
     with engine() as (_behaviour, port):
         record = measure(tmp_path, port, {"TOY_CLIENT_CRASHES": "1"})
-    assert record["trouble"]["cause"] == "the client failed"
+    assert record["trouble"]["found"].startswith("the client failed: ")
     assert "exit status 1" in record["trouble"]["found"] and "ImportError: no such thing" in record["trouble"]["found"]
     assert "Last lines of the client:\n    ImportError: no such thing" in benchmark_record.failure_text(record)
 

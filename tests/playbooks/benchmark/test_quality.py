@@ -37,11 +37,11 @@ def ask(behaviour: Behaviour | None = None, kinds: tuple[str, ...] = KINDS, **op
         )
         wanted = {"sampling": SAMPLING, "thinking_preserved": GLM.thinking.preserved, **options}
         results = run_quality(Asked(endpoint, kinds, **wanted))
-    return {result["name"]: result for result in results}
+    return {result["check"]: result for result in results}
 
 
 def failed(results: dict[str, Any]) -> list[str]:
-    return [name for name, result in results.items() if not result["ok"]]
+    return [name for name, result in results.items() if result["outcome"] == "failed"]
 
 
 def test_a_good_engine_passes_every_check() -> None:
@@ -73,7 +73,7 @@ def test_tool_results_that_a_template_drops() -> None:
 
 def test_a_needle_that_is_not_found() -> None:
     results = ask(Behaviour(misreads_long_prompts=True))
-    assert failed(results) == ["needle"] and "attention backend" in results["needle"]["remedy"]
+    assert failed(results) == ["needle"] and "attention backend" in results["needle"]["next"]
 
 
 def test_the_needle_lies_in_the_middle_of_a_text_that_fits_the_context() -> None:
@@ -97,7 +97,7 @@ def test_after_one_question_without_an_answer_none_is_asked() -> None:
     with engine(Behaviour(hang=True)) as (_behaviour, port):
         endpoint = Endpoint("127.0.0.1", port, MODEL, KEY, timeout=0.3)
         results = run_quality(Asked(endpoint, ("needle", "tool_turns")))
-    assert [result["ok"] for result in results] == [True, False, False]
+    assert [result["outcome"] for result in results] == ["passed", "failed", "failed"]
     assert results[2]["found"] == "not tried: needle got no answer"
 
 

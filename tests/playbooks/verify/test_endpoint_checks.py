@@ -18,24 +18,26 @@ def check(behaviour: Behaviour | None = None, **options: Any) -> dict[str, dict[
     with engine(behaviour) as (_behaviour, port):
         wanted = {"api_key": KEY, "thinking_off": OFF, "timeout": 5, **options}
         results = run_checks(Endpoint(address="127.0.0.1", port=port, model=MODEL, **wanted))
-    return {result["name"]: result for result in results}
+    return {result["check"]: result for result in results}
 
 
 def failed(results: dict[str, dict[str, Any]]) -> list[str]:
-    return [name for name, result in results.items() if not result["ok"]]
+    return [name for name, result in results.items() if result["outcome"] == "failed"]
 
 
 @pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
 def test_a_good_engine_passes_every_check(field: str) -> None:
     results = check(Behaviour(reasoning_field=field), reasoning_field=field)
     assert list(results) == ALL and failed(results) == []
-    assert all(set(r) == {"name", "ok", "expected", "found", "remedy", "seconds"} for r in results.values())
+    assert all(
+        set(r) == {"phase", "check", "outcome", "expected", "found", "next", "seconds"} for r in results.values()
+    )
     assert results["tool_call"]["found"] == 'get_weather({"city": "Paris"})'
 
 
 def test_health_alone_proves_nothing() -> None:
     results = check(Behaviour(chat_status=500))
-    assert results["health"]["ok"] and results["models"]["ok"]
+    assert results["health"]["outcome"] == "passed" and results["models"]["outcome"] == "passed"
     assert failed(results) == ["chat", "thinking_on", "thinking_off", "tool_call"]
     assert "HTTP 500" in results["chat"]["found"] and "believe the chat" in results["chat"]["found"]
     assert KEY not in str(results)
@@ -56,7 +58,7 @@ def test_an_engine_without_a_key_is_caught_by_both_key_checks() -> None:
 def test_the_wrong_key_on_our_side_is_named_as_such() -> None:
     results = check(api_key="glm-another-key")
     assert "models" in failed(results) and "401" in results["models"]["found"]
-    assert "key" in results["models"]["remedy"]
+    assert "key" in results["models"]["next"]
 
 
 def test_without_a_key_its_checks_are_left_out() -> None:
@@ -78,7 +80,23 @@ def test_no_reasoning_at_all() -> None:
 def test_reasoning_left_in_the_text_means_no_parser() -> None:
     results = check(Behaviour(think_in_content=True))
     assert failed(results) == ["thinking_on"]
-    assert "--reasoning-parser" in results["thinking_on"]["remedy"]
+    assert "--reasoning-parser" in results["thinking_on"]["next"]
+
+
+def test_advice_names_the_plan_s_own_parsers() -> None:
+    parsers = {"reasoning_parser": "glm47", "tool_parser": "glm52"}
+    assert check(Behaviour(reasons=False), **parsers)["thinking_on"]["next"].endswith("--reasoning-parser glm47")
+    assert "--reasoning-parser glm47" in check(Behaviour(think_in_content=True), **parsers)["thinking_on"]["next"]
+    assert "--tool-call-parser glm52" in check(Behaviour(tool_as_text=True), **parsers)["tool_call"]["next"]
+    assert "glm45" not in str(check(Behaviour(reasons=False)))
+
+
+def test_what_a_hostile_engine_says_is_no_command_for_a_terminal() -> None:
+    hostile = "\x1b]0;owned\x07\x1b[2J\u202e\x9b31m"
+    for behaviour in (Behaviour(model=hostile), Behaviour(tool_arguments=hostile), Behaviour(tool_finish=hostile)):
+        results = check(behaviour)
+        assert failed(results)
+        assert all(text.isprintable() for one in results.values() for text in one.values() if isinstance(text, str))
 
 
 def test_thinking_that_cannot_be_turned_off_fails_where_the_contract_wants_it_off() -> None:
@@ -93,7 +111,7 @@ def test_a_model_that_always_thinks_is_not_asked_to_stop() -> None:
 def test_a_tool_call_left_as_text_means_no_tool_parser() -> None:
     results = check(Behaviour(tool_as_text=True))
     assert failed(results) == ["tool_call"]
-    assert "<tool_call>" in results["tool_call"]["found"] and "--tool-call-parser" in results["tool_call"]["remedy"]
+    assert "<tool_call>" in results["tool_call"]["found"] and "--tool-call-parser" in results["tool_call"]["next"]
 
 
 @pytest.mark.parametrize("arguments", ["Paris", "[]", '{"town": "Paris"}', '{"city": 75}'])
@@ -132,7 +150,7 @@ def test_nothing_listens() -> None:
         taken.bind(("127.0.0.1", 0))
         endpoint = Endpoint("127.0.0.1", taken.getsockname()[1], MODEL, KEY, thinking_off=OFF, timeout=2)
         results = run_checks(endpoint)
-    assert [result["ok"] for result in results] == [False] * len(ALL)
+    assert [result["outcome"] for result in results] == ["failed"] * len(ALL)
     assert "refused" in results[0]["found"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ansible_collections.glm.fleet.plugins.module_utils import finding
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import record as benchmark_record
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import runs as benchmark_runs
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
@@ -23,10 +24,9 @@ GPUS = {
     "watts_max": 912.4,
     "celsius_max": 67,
 }
-PASSED = {"ok": True, "remedy": "", "seconds": 1.0}
 QUALITY = [
-    {**PASSED, "name": "thinking_off", "expected": "text and no reasoning", "found": "text without reasoning"},
-    {**PASSED, "name": "needle", "expected": "found again", "found": "found in 31874 prompt tokens"},
+    finding.judged("quality", "thinking_off", True, "text and no reasoning", "text without reasoning", seconds=1.0),
+    finding.judged("quality", "needle", True, "found again", "found in 31874 prompt tokens", seconds=1.0),
 ]
 
 

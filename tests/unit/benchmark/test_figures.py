@@ -117,20 +117,24 @@ def test_figures_of_a_real_result() -> None:
 
 
 def test_a_real_result_is_valid_and_one_of_other_numbers_is_not() -> None:
-    assert bench.problem(result("valid"), 8, 32) is None
-    found, cause, _remedy = bench.problem(result("valid"), 9, 32)
-    assert found.startswith("8 of 9 requests completed, 0 failed") and cause == "unknown"
+    assert bench.problem({"name": "a", "prompts": 8}, result("valid"), 32) is None
+    problem = bench.problem({"name": "a", "prompts": 9}, result("valid"), 32)
+    assert problem and problem["found"].startswith("8 of 9 requests completed, 0 failed"), "no cause is known"
+    assert (problem["phase"], problem["check"], problem["outcome"]) == ("benchmark", "a", "failed")
 
 
 def test_a_closed_port_ends_with_status_0_and_is_no_measurement() -> None:
-    found, cause, remedy = bench.problem(result("dead_port"), 4, 32)
-    assert found.startswith("0 of 4 requests completed, 4 failed; the first error: aiohttp.client_exceptions")
-    assert cause == "nothing listens at the endpoint's address" and "systemctl status" in remedy
+    problem = bench.problem({"name": "a", "prompts": 4}, result("dead_port"), 32)
+    assert problem and problem["found"].startswith(
+        "nothing listens at the endpoint's address: 0 of 4 requests completed, 4 failed; the first error: "
+        "aiohttp.client_exceptions"
+    )
+    assert "systemctl status" in problem["next"]
 
 
 def test_answers_that_end_early_are_another_workload() -> None:
-    found, cause, _remedy = bench.problem(result("valid"), 8, 64)
-    assert found == "256 tokens in the answers instead of 512" and cause == "answers ended early"
+    problem = bench.problem({"name": "a", "prompts": 8}, result("valid"), 64)
+    assert problem and problem["found"] == "answers ended early: 256 tokens in the answers instead of 512"
 
 
 @pytest.mark.parametrize(
@@ -145,11 +149,14 @@ def test_answers_that_end_early_are_another_workload() -> None:
         ("asyncio.exceptions.TimeoutError", "overloaded"),
         ("Internal Server Error", "failed while it computed"),
         ("Bad Request", "refused the requests themselves"),
-        ("something new", "unknown"),
     ],
 )
 def test_the_first_error_names_a_cause(error: str, cause: str) -> None:
     assert cause in bench.cause(bench.first_error(["", f"Traceback (most recent call last):\n  {error}\n"]))[0]
+
+
+def test_an_error_that_nobody_knows_has_no_cause_and_a_next_step() -> None:
+    assert bench.cause("something new") == ("", "read the client's log and the unit's journal")
 
 
 # --- repeats and comparisons

@@ -150,7 +150,7 @@ def test_all_that_the_figures_depend_on_is_told() -> None:
 
 
 def test_text_from_outside_is_text_in_the_page() -> None:
-    quality = [{**QUALITY[0], "ok": False, "found": "<script>alert(1)</script> a|b"}]
+    quality = [{**QUALITY[0], "outcome": "failed", "found": "<script>alert(1)</script> a|b"}]
     page, markdown = rendered(section(record(quality=quality)))
     assert "<script>" not in page and "&lt;script&gt;" in page and "Fleet &lt;blue&gt;" in page
     assert "a\\|b" in markdown and "quality failed" in page
@@ -165,7 +165,7 @@ def test_the_page_asks_nothing_of_a_network() -> None:
 
 
 def test_the_same_records_give_the_same_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmark_page.verdict, "now", lambda: "2026-11-21T00:00:00Z")
+    monkeypatch.setattr(benchmark_page.report, "now", lambda: "2026-11-21T00:00:00Z")
     made = record("concurrency_sweep")
     assert rendered(section(made)) == rendered(section(made))
 

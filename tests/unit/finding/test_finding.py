@@ -59,14 +59,14 @@ def test_nothing_that_is_shown_moves_or_reorders_text(text: str, newlines: bool)
 
 @pytest.mark.parametrize(("foreign", "_shown"), HOSTILE)
 def test_a_finding_holds_no_text_that_a_terminal_obeys(foreign: str, _shown: str) -> None:
-    made = finding.failed(foreign, foreign, foreign, foreign, foreign, evidence=[foreign])
+    made = finding.failed(foreign, foreign, foreign, foreign, check=foreign, evidence=[foreign])
     texts = [made["phase"], made["check"], made["expected"], made["found"], made["next"], *made["evidence"]]
     assert all(text.isprintable() for text in [*texts, finding.describe([made], foreign)])
 
 
 def test_an_error_names_host_phase_expected_found_and_next() -> None:
-    one = finding.failed("driver", "driver", "driver 570 or newer", "535.1", "upgrade it")
-    two = finding.failed("verify", "chat", "a text.", "HTTP 500.", "read the journal.")
+    one = finding.failed("driver", "driver 570 or newer", "535.1", "upgrade it")
+    two = finding.failed("verify", "a text.", "HTTP 500.", "read the journal.", check="chat")
     assert finding.describe([one, two], "gpu-1") == (
         "gpu-1, driver: expected driver 570 or newer, found 535.1. Next: upgrade it. "
         "gpu-1, verify, chat: expected a text, found HTTP 500. Next: read the journal."
@@ -75,11 +75,30 @@ def test_an_error_names_host_phase_expected_found_and_next() -> None:
 
 
 def test_what_is_not_proven_fails_nobody_and_is_not_counted_as_made() -> None:
-    good = finding.passed("verify", "models", "a model", "GLM-5", 0.123)
+    good = finding.judged("verify", "models", True, "a model", "GLM-5", "no need", seconds=0.123)
     unknown = finding.not_proven("verify", "closed", "a closed port", "it cannot be resolved")
-    bad = finding.failed("verify", "chat", "a text", "none", "read the journal")
+    bad = finding.failed("verify", "a text", "none", "read the journal", check="chat")
     assert finding.verdict_ok([good, unknown])
     assert not finding.verdict_ok([good, unknown, bad])
     assert finding.against([good, unknown, bad]) == [bad]
     assert finding.tally([good, unknown, bad]) == (1, 2)
-    assert good["seconds"] == 0.12 and "seconds" not in unknown
+    assert good["seconds"] == 0.12 and good["next"] == "" and "seconds" not in bad
+
+
+def test_a_summary_counts_the_checks_and_lists_those_that_failed() -> None:
+    good = finding.judged("verify", "models", True, "a model", "GLM-5")
+    bad = finding.failed(
+        "verify", "a text", "none", "read the journal", check="chat", evidence=["Traceback", "KeyError"]
+    )
+    assert finding.summary([good, bad], "gpu-1, verify") == (
+        "gpu-1, verify: 1 of 2 checks failed\n  verify, chat: expected a text, found none. Next: read the journal."
+    )
+    assert finding.in_full(bad, "gpu-1", "Its log") == (
+        "gpu-1: expected a text, found none. Next: read the journal.\n  Its log:\n    Traceback\n    KeyError"
+    )
+    assert finding.in_full(good, "gpu-1", "Its log") == "gpu-1: expected a model, found GLM-5."
+
+
+def test_all_texts_of_a_value_are_made_printable() -> None:
+    value = {"a\x1b[31m": ["x\ny", ("\u202e", 1.5, None, True)], "b": {"c": "\x07"}}
+    assert finding.printable_in(value) == {"a": ["x\ny", [r"\u202e", 1.5, None, True]], "b": {"c": r"\x07"}}

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from ansible_collections.glm.fleet.plugins.module_utils.host import health
 from ansible_collections.glm.fleet.plugins.module_utils.host.facts import Gatherer
@@ -100,7 +101,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 def test_a_sound_node_passes_every_check() -> None:
     report = judged(sound())
     assert report["ok"] and acceptance.failures(report) == ""
-    assert {check["ok"] for check in report["checks"]} == {True}
+    assert {check["outcome"] for check in report["checks"]} == {"passed"}
     assert [check["check"] for check in report["checks"]] == [
         *("gpu", "driver", "fabric", "clock", "docker", "cdi", "kernel module", "fabric manager", "memory errors"),
         *("kernel log", "runtime", "next boot", "driver packages", "peer transfers", "GPU direct", "DCGM"),
@@ -152,7 +153,7 @@ BROKEN = [
 def test_a_broken_node_is_named_with_evidence_and_remedy(path: str, value: Any, check: str, words: str) -> None:
     report = judged(changed(path, value))
     assert not report["ok"]
-    bad = [entry for entry in report["checks"] if entry["ok"] is False]
+    bad = [entry for entry in report["checks"] if entry["outcome"] == "failed"]
     assert [entry["check"] for entry in bad] == [check]
     assert bad[0]["next"]
     assert re.search(words, acceptance.failures(report)), acceptance.failures(report)
@@ -173,7 +174,7 @@ def test_what_cannot_be_told_or_is_only_a_doubt_fails_nobody(path: str, value: A
     report = judged(changed(path, value))
     assert report["ok"]
     entry = next(entry for entry in report["checks"] if entry["check"] == check)
-    assert entry["ok"] is None and found in entry["found"]
+    assert entry["outcome"] == "not_proven" and found in entry["found"]
 
 
 def test_checks_that_are_left_out_fail_nobody_and_still_tell_what_was_found() -> None:
@@ -182,7 +183,7 @@ def test_checks_that_are_left_out_fail_nobody_and_still_tell_what_was_found() ->
     report = acceptance.verdict("h0", gathered, PLAN, FLOORS, ["docker", "no such check"])
     assert report["ok"], acceptance.failures(report)
     entry = next(entry for entry in report["checks"] if entry["check"] == "docker")
-    assert entry["ok"] is None and entry["found"].startswith("left out; found ")
+    assert entry["outcome"] == "not_proven" and entry["found"].startswith("left out; found ")
 
 
 @pytest.mark.parametrize(
@@ -330,7 +331,7 @@ def test_a_host_that_is_not_ready_fails_a_run_and_warns_in_check_mode(tmp_path: 
     )  # fmt: skip
     text = " ".join((done.stdout + done.stderr).split())
     assert (done.returncode == 0) is check, text
-    assert "h0, gpu: expected 8 GPUs, found 0" in text
+    assert "h0, acceptance, gpu: expected 8 GPUs, found 0" in text
     assert ("A run without --check would refuse that" in text) is check
     assert (tmp_path / "report.json").exists() is not check
 
@@ -498,3 +499,16 @@ def test_a_platform_table_with_one_device_twice_is_refused(tmp_path: Path) -> No
     (tmp_path / "platforms.yml").write_text(json.dumps({"platforms": rows}), "utf-8")
     with pytest.raises(CatalogError, match="device 2335 is both a and b"):
         platforms.load(tmp_path)
+
+
+def test_a_report_is_what_the_published_schema_says() -> None:
+    schema = json.loads((ROOT / "docs/schemas/report.schema.json").read_text(encoding="utf-8"))
+    for gathered in (sound(), changed("health.xids", None), changed("health.runtime", {"code": 802, "gpus": 0})):
+        Draft202012Validator(schema).validate(json.loads(json.dumps({**judged(gathered), "gathered": gathered})))
+
+
+def test_what_a_kernel_log_holds_reaches_no_terminal_raw() -> None:
+    line = "\x1b]0;owned\x07NVRM: Xid 79\u202e\x9b2J"
+    found = [{"xid": 79, "bus_id": "0000:52:00", "count": 2, "application": False, "line": line}]
+    text = acceptance.failures(judged(changed("health.xids", found)))
+    assert text.isprintable() and "times: NVRM: Xid 79" in text

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import socket
-from typing import Any
 
 import pytest
 
+from ansible_collections.glm.fleet.plugins.module_utils import finding
+from ansible_collections.glm.fleet.plugins.plugin_utils.report import VerifyReport
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import verdict
 from tests.unit.serve.plans import plan
 
-GOOD = {"name": "chat", "ok": True, "expected": "text", "found": "text", "remedy": "", "seconds": 0.5}
-BAD = {"name": "models", "ok": False, "expected": "glm-5.1-fp8", "found": "[]", "remedy": "rename it", "seconds": 0.1}
+GOOD = finding.judged("verify", "chat", True, "text", "text", seconds=0.5)
+BAD = finding.judged("verify", "models", False, "glm-5.1-fp8", "[]", "rename it", seconds=0.1)
 ENDPOINT = {"url": "http://10.0.0.5:8000/v1", "model": "glm-5.1-fp8"}
 
 
-def report(host: str = "gpu-1", checks: tuple[dict[str, Any], ...] = (GOOD,)) -> dict[str, Any]:
+def report(host: str = "gpu-1", checks: tuple[finding.Finding, ...] = (GOOD,)) -> VerifyReport:
     return verdict.host_report(host, checks, ENDPOINT, plan())
 
 
@@ -27,18 +28,19 @@ def test_an_open_port_is_a_failure_and_a_closed_one_is_not() -> None:
         assert verdict.closed_check("127.0.0.1", port, "10.0.0.5")["found"] == "refused"
         server.listen()
         opened = verdict.closed_check("127.0.0.1", port, "10.0.0.5")
-    assert not opened["ok"] and "glm_bind" in opened["remedy"]
+    assert opened["outcome"] == "failed" and "glm_bind" in opened["next"]
 
 
 @pytest.mark.parametrize("listen", ["127.0.0.1", "0.0.0.0", "::"])
 def test_nothing_is_tried_where_the_endpoint_should_listen(listen: str) -> None:
     check = verdict.closed_check("127.0.0.1", 9, listen)
-    assert check["ok"] and check["skipped"] and "meant to listen" in check["found"]
+    assert check["outcome"] == "not_proven" and "meant to listen" in check["found"]
+    assert not finding.counts_against(check)
 
 
 def test_a_name_that_cannot_be_resolved_is_skipped_with_the_reason() -> None:
     check = verdict.closed_check("no-such-host.invalid", 9, "10.0.0.5")
-    assert check["skipped"] and "cannot be resolved" in check["found"]
+    assert check["outcome"] == "not_proven" and "cannot be resolved" in check["found"]
 
 
 def test_a_host_is_ok_only_if_it_was_checked_and_all_passed() -> None:
@@ -59,7 +61,7 @@ def test_a_report_is_json_and_says_what_was_served() -> None:
 def test_failures_are_named_with_what_was_expected_found_and_what_to_do() -> None:
     text = verdict.failure_text(report(checks=(GOOD, BAD)))
     assert text.startswith("gpu-1, verify: 1 of 2 checks failed")
-    assert "models: expected glm-5.1-fp8; found []. Next: rename it." in text and "chat" not in text
+    assert "models: expected glm-5.1-fp8, found []. Next: rename it." in text and "chat" not in text
 
 
 def test_a_fleet_is_ok_only_if_it_has_hosts_and_all_are() -> None:
@@ -69,7 +71,7 @@ def test_a_fleet_is_ok_only_if_it_has_hosts_and_all_are() -> None:
 
 
 def test_the_table_is_aligned_and_says_who_was_not_verified() -> None:
-    skipped = {**GOOD, "name": "closed", "skipped": True}
+    skipped = finding.not_proven("verify", "closed", "a closed port", "it cannot be resolved")
     rows = [report(checks=(GOOD, skipped)), report("a-longer-name", (GOOD, BAD)), verdict.missing_report("gpu-3")]
     lines = verdict.table(rows)
     verdicts = lines[0].index("verdict")
@@ -98,7 +100,7 @@ def test_the_url_names_an_address_one_can_use(listen: str, outside: str | None, 
 
 def test_a_worker_is_named_as_such_and_asked_nothing() -> None:
     made = verdict.worker_report("gpu-2", plan(node={"count": 2, "rank": 1, "head_address": "10.0.0.5"}))
-    assert made["ok"] and made["checks"][0]["skipped"] and made["plan"]["node"]["rank"] == 1
+    assert made["ok"] and made["checks"][0]["outcome"] == "not_proven" and made["plan"]["node"]["rank"] == 1
     assert "whose head is 10.0.0.5" in made["checks"][0]["found"]
     (line,) = verdict.table([made])[2:]
     assert " worker " in line and " 0/0 " in line

@@ -1,0 +1,158 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The form of every report: what ``docs/schemas/report.schema.json`` is made from."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NotRequired, TypedDict, Union
+
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Finding
+
+SCHEMA: Literal[2] = 2
+
+
+class ServedNode(TypedDict):
+    """Where a host stands among those that serve one replica together."""
+
+    count: int
+    rank: int
+    head_address: str | None
+
+
+class ServedModel(TypedDict):
+    """Which model, at which pinned revision."""
+
+    name: str
+    precision: str
+    repository: str
+    revision: str | None
+
+
+class ServedEngine(TypedDict):
+    """Which engine."""
+
+    name: str
+    version: str
+
+
+class ServedAccelerator(TypedDict):
+    """On how many GPUs of which kind."""
+
+    name: str
+    count: int
+
+
+class Served(TypedDict, total=False):
+    """What was served, without how: names, versions and pinned revisions. Empty when that is not known."""
+
+    replica: int
+    node: ServedNode
+    model: ServedModel
+    engine: ServedEngine
+    image: str | None
+    accelerator: ServedAccelerator
+    served_model_name: str
+
+
+class ServedEndpoint(TypedDict, total=False):
+    """Where it was served. Empty on a host that only computes."""
+
+    url: str
+    model: str | None
+
+
+class _HostReport(TypedDict):
+    schema: Literal[2]
+    host: str
+    ok: bool
+    checks: list[Finding]
+    finished_at: str
+    """UTC, to the second, ISO 8601."""
+
+
+class VerifyReport(_HostReport):
+    """Whether the endpoint of a replica keeps its promise: ``reports/<host>.json``."""
+
+    kind: Literal["verify"]
+    seconds: float
+    endpoint: ServedEndpoint
+    plan: Served
+    phase: NotRequired[str]
+    """The task in which a host stopped before it was verified."""
+    reason: NotRequired[str]
+    """Why it was not verified."""
+
+
+class AcceptanceReport(_HostReport):
+    """Whether a host may serve: ``reports/<host>.acceptance.json``."""
+
+    kind: Literal["acceptance"]
+    gathered: NotRequired[Mapping[str, Any]]
+    """What was judged, in the file only: ``facts``, ``health`` and ``measured``."""
+
+
+class FleetReport(TypedDict):
+    """All hosts of a run: ``reports/fleet.json``. ``ok`` only if there are hosts and every one is."""
+
+    schema: Literal[2]
+    kind: Literal["fleet"]
+    ok: bool
+    hosts: list[VerifyReport]
+    finished_at: str
+    """UTC, to the second, ISO 8601."""
+
+
+class BenchmarkRun(TypedDict):
+    """One run of the client."""
+
+    name: str
+    point: int | None
+    repeat: int
+    prompts: int
+    parallel: int | None
+    seed: int
+    line: str
+    """The client's command line."""
+    seconds: float
+    exit_status: int | None
+    figures: Mapping[str, Any] | None
+    """None when the run is no measurement."""
+    problem: Finding | None
+    result: Mapping[str, Any] | None
+    """What the client wrote."""
+    metrics: Mapping[str, Any]
+    gpus: Mapping[str, Any]
+
+
+class BenchmarkRecord(TypedDict):
+    """What was measured, and all that it depends on: ``benchmarks/<id>.json``."""
+
+    schema: Literal[2]
+    kind: Literal["benchmark"]
+    id: str
+    host: str
+    ok: bool
+    trouble: Finding | None
+    """Why it is no measurement: the first run that went wrong."""
+    started_at: str
+    finished_at: str
+    seconds: float
+    workload: Mapping[str, Any]
+    plan: Mapping[str, Any]
+    engine_says: Mapping[str, Any]
+    client: Mapping[str, Any]
+    points: Sequence[Mapping[str, Any]]
+    runs: list[BenchmarkRun]
+    quality: list[Finding]
+    """What was asked before it was measured."""
+
+
+Report = Union[VerifyReport, AcceptanceReport, FleetReport, BenchmarkRecord]
+
+
+def now() -> str:
+    """The time in UTC, to the second, as ISO 8601."""
+    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
