@@ -9,46 +9,41 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ansible.plugins.action import ActionBase
-from ansible.utils.display import Display
-
 from ansible_collections.glm.fleet.plugins.module_utils import files
+from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import Failed, FleetAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import chart as benchmark_chart
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import page as benchmark_page
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import record as benchmark_record
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import view as benchmark_view
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 
-display = Display()
-ARGUMENTS = {
-    "state_dir": {"type": "path", "required": True},
-    "hosts": {"type": "list", "elements": "str", "default": []},
-    "records": {"type": "list", "elements": "path", "default": []},
-    "title": {"type": "str", "default": "Benchmarks"},
-    "usd_per_hour": {"type": "float", "default": 0.0},
-}
 
-
-class ActionModule(ActionBase):
+class ActionModule(FleetAction):
     """Read records, write the page and the Markdown, say where they are."""
 
-    TRANSFERS_FILES = False
+    LABEL = "benchmark report"
+    ARGUMENTS = {
+        "state_dir": {"type": "path", "required": True},
+        "hosts": {"type": "list", "elements": "str", "default": []},
+        "records": {"type": "list", "elements": "path", "default": []},
+        "title": {"type": "str", "default": "Benchmarks"},
+        "usd_per_hour": {"type": "float", "default": 0.0},
+    }
     _requires_connection = False
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result = super().run(tmp, task_vars)
-        _checked, args = self.validate_argument_spec(argument_spec=ARGUMENTS)
+    def _outcome(self) -> dict[str, Any]:
+        args = self._args
         if self._task.check_mode:
-            return {**result, "changed": False, "skipped": True, "msg": "check mode: nothing was measured"}
+            return {"changed": False, "skipped": True, "msg": "check mode: nothing was measured"}
         if not benchmark_chart.available():
-            return {**result, **_failed("matplotlib to draw charts with, found none", "pip install matplotlib")}
+            raise self._unmet("matplotlib to draw charts with, found none", "pip install matplotlib")
         known = catalog.load()
         everything = benchmark_record.load(args["state_dir"])
         chosen = _read(args["records"]) if args["records"] or args["hosts"] else _newest(everything)
         missing = [host for host in args["hosts"] if host not in {record["host"] for record in chosen}]
         if not chosen:
             what = f"at least one measurement in {benchmark_record.folder(args['state_dir'])}"
-            return {**result, **_failed(f"{what}, found none", "read the errors above, or run benchmark.yml")}
+            raise self._unmet(f"{what}, found none", "read the errors above, or run benchmark.yml")
         sections = [benchmark_view.section(one, everything, known, args["usd_per_hour"]) for one in chosen]
         page, markdown = benchmark_page.render(sections, args["title"])
         folder = benchmark_record.folder(args["state_dir"])
@@ -58,20 +53,19 @@ class ActionModule(ActionBase):
             files.write_text(paths["markdown"], markdown)
         except OSError as exc:
             found = f"a folder that can be written, found {folder}: {exc.strerror or exc}"
-            return {**result, **_failed(found, "make room there or set glm_state_dir")}
-        for line in _lines(sections, paths["page"]):
-            display.display(line)
+            raise self._unmet(found, "make room there or set glm_state_dir") from None
+        self._show(_lines(sections, paths["page"]))
+        names = {name: str(path) for name, path in paths.items()}
+        answer = {"changed": False, **names, "records": [record["id"] for record in chosen]}
         reasons = [f"{one['host']}: {benchmark_record.failure_text(one)}" for one in chosen if not one["ok"]]
         reasons += [f"{host}: nothing was measured, see its errors above" for host in missing]
         if reasons:
             text = "\n".join([f"every host measured and answering well, found {len(reasons)} that are not", *reasons])
-            result.update(_failed(text, f"see {paths['page']}"))
-        names = {name: str(path) for name, path in paths.items()}
-        return {**result, "changed": False, **names, "records": [record["id"] for record in chosen]}
+            raise self._unmet(text, f"see {paths['page']}", **answer)
+        return answer
 
-
-def _failed(expected: str, remedy: str) -> dict[str, Any]:
-    return {"failed": True, "msg": f"controller, benchmark report: expected {expected}.\n  Next: {remedy}."}
+    def _unmet(self, expected: str, remedy: str, **more: Any) -> Failed:
+        return self._failure(f"expected {expected}.\n  Next: {remedy}.", "controller", **more)
 
 
 def _read(paths: list[str]) -> list[dict[str, Any]]:

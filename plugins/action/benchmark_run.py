@@ -8,13 +8,14 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from ansible_collections.glm.fleet.plugins.modules.benchmark_run import ARGUMENTS
+from ansible_collections.glm.fleet.plugins.module_utils import arguments
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import Failed
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.remote_job import RemoteJobAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import record as benchmark_record
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import runs as benchmark_runs
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 
 
 class ActionModule(RemoteJobAction):
@@ -22,7 +23,7 @@ class ActionModule(RemoteJobAction):
 
     MODULE = "glm.fleet.benchmark_run"
     LABEL = "benchmark"
-    ARGUMENTS = ARGUMENTS
+    ARGUMENTS = arguments.BENCHMARK_RUN
     INTERNAL = ("phase", "job")
 
     def _work(self) -> dict[str, Any]:
@@ -39,7 +40,7 @@ class ActionModule(RemoteJobAction):
         state = self._watch(started["state"])
         return self._kept(plan, state)
 
-    def _prepare(self, plan: dict[str, Any]) -> None:
+    def _prepare(self, plan: Plan) -> None:
         """Decide everything that can be decided without the host. Raises Failed."""
         args = self._args
         host, tokenizer = args["client_host"], args["tokenizer"] or ""
@@ -86,7 +87,7 @@ class ActionModule(RemoteJobAction):
                 self._say(progress_line(state))
             time.sleep(self._args["poll"])
 
-    def _kept(self, plan: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
+    def _kept(self, plan: Plan, state: dict[str, Any]) -> dict[str, Any]:
         # A job that another call began has its own seeds; the host knows what it ran.
         runs = state.get("runs") or self._runs
         record = benchmark_record.make(

@@ -14,8 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.glm.fleet.plugins.module_utils import files
-from ansible_collections.glm.fleet.plugins.modules.engine_venv import ARGUMENTS
+from ansible_collections.glm.fleet.plugins.module_utils import arguments, files
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import Failed
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.remote_job import RemoteJobAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import lockfile
@@ -28,7 +27,7 @@ class ActionModule(RemoteJobAction):
 
     MODULE = "glm.fleet.engine_venv"
     LABEL = "engine_venv"
-    ARGUMENTS = ARGUMENTS
+    ARGUMENTS = arguments.ENGINE_VENV
     INTERNAL = ("phase", "requirements")
 
     def _work(self) -> dict[str, Any]:

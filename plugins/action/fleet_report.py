@@ -8,41 +8,35 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ansible.plugins.action import ActionBase
-from ansible.utils.display import Display
-
 from ansible_collections.glm.fleet.plugins.module_utils import files
+from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import FleetAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import verdict
 
-display = Display()
 VERDICT = "__verify_result"
 
 
-class ActionModule(ActionBase):
+class ActionModule(FleetAction):
     """Collect the verdicts of this run from the hosts' variables."""
 
-    TRANSFERS_FILES = False
+    LABEL = "report"
+    ARGUMENTS = {
+        "hosts": {"type": "list", "elements": "str", "required": True},
+        "state_dir": {"type": "path", "required": True},
+        "api_key_file": {"type": "path"},
+        "begin": {"type": "bool", "default": False},
+    }
     _requires_connection = False
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result = super().run(tmp, task_vars)
-        variables = task_vars or {}
-        _checked, args = self.validate_argument_spec(
-            argument_spec={
-                "hosts": {"type": "list", "elements": "str", "required": True},
-                "state_dir": {"type": "path", "required": True},
-                "api_key_file": {"type": "path"},
-                "begin": {"type": "bool", "default": False},
-            }
-        )
+    def _outcome(self) -> dict[str, Any]:
+        args = self._args
         path = Path(args["state_dir"]).expanduser() / "reports" / "fleet.json"
         if args["begin"]:
             if not self._task.check_mode:
                 files.write_json(path, verdict.fleet_report([verdict.missing_report(host) for host in args["hosts"]]))
-            return {**result, "changed": False, "ok": False, "report": str(path), "hosts": args["hosts"], "begin": True}
-        found = {host: self._verdicts(variables, host) for host in args["hosts"]}
+            return {"changed": False, "ok": False, "report": str(path), "hosts": args["hosts"], "begin": True}
+        found = {host: self._verdicts(host) for host in args["hosts"]}
         if self._task.check_mode or any(answer.get("skipped") for answers in found.values() for answer in answers):
-            return {**result, "changed": False, "skipped": True, "msg": "check mode: nothing was verified"}
+            return {"changed": False, "skipped": True, "msg": "check mode: nothing was verified"}
         reports = [
             answer.get("report") or verdict.missing_report(host)
             for host, answers in found.items()
@@ -52,33 +46,33 @@ class ActionModule(ActionBase):
         try:
             files.write_json(path, fleet)
         except OSError as exc:
-            msg = (
-                f"controller, report: {path} cannot be written: {exc.strerror or exc}. Next: make room there or set "
-                "glm_state_dir to a folder that can be written."
+            text = (
+                f"{path} cannot be written: {exc.strerror or exc}. Next: make room there or set glm_state_dir to a "
+                "folder that can be written."
             )
-            return {**result, "failed": True, "msg": msg, "ok": fleet["ok"]}
+            raise self._failure(text, "controller", ok=fleet["ok"]) from None
         key_file = args["api_key_file"] or str(Path(args["state_dir"]).expanduser() / "api_key")
-        self._show(fleet, path, key_file if Path(key_file).is_file() else None)
+        self._show(_lines(fleet, path, key_file if Path(key_file).is_file() else None))
+        answer = {"changed": False, "ok": fleet["ok"], "report": str(path)}
         bad = list(dict.fromkeys(report["host"] for report in reports if not report["ok"]))
         if bad or not reports:
-            result.update(failed=True, msg=f"controller, report: {len(bad)} of {len(found)} hosts are not verified: "
-                          + ", ".join(bad) + f". Next: read their errors above; details in {path}")  # fmt: skip
-        return {**result, "changed": False, "ok": fleet["ok"], "report": str(path)}
+            text = f"{len(bad)} of {len(found)} hosts are not verified: {', '.join(bad)}. Next: read their errors above"
+            raise self._failure(f"{text}; details in {path}", "controller", **answer)
+        return answer
 
-    @staticmethod
-    def _verdicts(variables: dict[str, Any], host: str) -> list[dict[str, Any]]:
+    def _verdicts(self, host: str) -> list[dict[str, Any]]:
         """What endpoint_check answered for each replica on the host in this run; empty if it did not get that far."""
-        hostvars = variables.get("hostvars") or {}
+        hostvars = self._task_vars.get("hostvars") or {}
         answer = hostvars[host].get(VERDICT) if host in hostvars else None
         return [dict(one) for one in (answer or {}).get("results", [])]
 
-    @staticmethod
-    def _show(fleet: dict[str, Any], path: Path, key_file: str | None) -> None:
-        lines = ["", *verdict.table(fleet["hosts"]), *verdict.reasons(fleet["hosts"]), ""]
-        serving = [report for report in fleet["hosts"] if report["ok"] and report["endpoint"]]
-        if serving:
-            lines += ["Endpoints (reachable where they listen; from elsewhere through an ssh tunnel):"]
-            lines += [f"  {report['endpoint']['url']}  {report['host']}" for report in serving]
-            lines += ["", "Try it:", *verdict.curl_lines(serving[0], key_file), ""]
-        for line in [*lines, f"Report: {path}"]:
-            display.display(line)
+
+def _lines(fleet: dict[str, Any], path: Path, key_file: str | None) -> list[str]:
+    """The verdict for the terminal."""
+    lines = ["", *verdict.table(fleet["hosts"]), *verdict.reasons(fleet["hosts"]), ""]
+    serving = [report for report in fleet["hosts"] if report["ok"] and report["endpoint"]]
+    if serving:
+        lines += ["Endpoints (reachable where they listen; from elsewhere through an ssh tunnel):"]
+        lines += [f"  {report['endpoint']['url']}  {report['host']}" for report in serving]
+        lines += ["", "Try it:", *verdict.curl_lines(serving[0], key_file), ""]
+    return [*lines, f"Report: {path}"]

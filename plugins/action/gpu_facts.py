@@ -13,6 +13,7 @@ import time
 from typing import Any
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import FleetAction
+from ansible_collections.glm.fleet.plugins.plugin_utils.host.clock import skew
 
 # A fact that every gathering of a subset returns, and the phases of the errors that it can report.
 PHASES = {
@@ -46,10 +47,3 @@ def merge(known: dict[str, Any], fresh: dict[str, Any]) -> dict[str, Any]:
     looked_at = {phase for key, phases in PHASES.items() if key in fresh for phase in phases}
     kept = [error for error in known.get("errors", []) if error["phase"] not in looked_at]
     return {**known, **fresh, "errors": kept + fresh["errors"]}
-
-
-def skew(epoch: float, before: float, after: float) -> float:
-    """Seconds by which ``epoch`` lies before (negative) or after the interval; 0 inside it."""
-    if epoch < before:
-        return epoch - before
-    return max(0.0, epoch - after)

@@ -12,52 +12,49 @@ from ansible.errors import AnsibleError
 from ansible.inventory.group import Group, to_safe_group_name
 from ansible.inventory.host import Host
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from ansible.plugins.action import ActionBase
 from ansible.template import Templar
 
-from ansible_collections.glm.fleet.plugins.action import serving_plan
+from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import FleetAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import launch as launch_plan
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import request
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import PlanError
 
 
-class ActionModule(ActionBase):  # type: ignore[misc]
+class ActionModule(FleetAction):
     """No connection, nothing changed. Never fails for a type that does not fit: the caller knows whether it matters."""
 
-    TRANSFERS_FILES = False
+    LABEL = "plan"
+    ARGUMENTS = {
+        "instance_types": {"type": "list", "elements": "str", "required": True},
+        "offered": {"type": "list", "elements": "dict", "required": True},
+        "count": {"type": "int", "default": 1},
+        "group": {"type": "str", "default": "glm_fleet"},
+    }
     _requires_connection = False
-    _supports_check_mode = True
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        _checked, args = self.validate_argument_spec(
-            argument_spec={
-                "instance_types": {"type": "list", "elements": "str", "required": True},
-                "offered": {"type": "list", "elements": "dict", "required": True},
-                "count": {"type": "int", "default": 1},
-                "group": {"type": "str", "default": "glm_fleet"},
-            }
-        )
+    def _outcome(self) -> dict[str, Any]:
+        args = self._args
         try:
             verdict = launch_plan.judge(
                 args["instance_types"],
                 args["offered"],
                 args["count"],
                 lambda instance: self._intent(instance, args["group"]),
-                serving_plan.plans_of,
+                request.plans_of,
             )
         except CatalogError as error:
-            return {**result, "failed": True, "msg": f"controller, plan: {error}"}
-        return {**result, "changed": False, **dataclasses.asdict(verdict)}
+            raise self._failure(str(error), "controller") from None
+        return {"changed": False, **dataclasses.asdict(verdict)}
 
     def _intent(self, instance: dict[str, Any], group: str) -> dict[str, Any]:
         """What would be asked of serving_plan on this instance. Raises PlanError for a value of the wrong kind."""
         templar = Templar(loader=self._loader, variables=self._variables(instance, group))
         values = {option: _value(templar, name) for option, name in launch_plan.INTENT.items()}
         given = {option: value for option, value in values.items() if value not in (None, "")}
-        checked = ArgumentSpecValidator(serving_plan.ARGUMENTS).validate(given)
+        checked = ArgumentSpecValidator(request.ARGUMENTS).validate(given)
         if checked.error_messages:
-            raise planner.PlanError(f"{'; '.join(checked.error_messages)}. Next: correct that variable.")
+            raise PlanError(f"{'; '.join(checked.error_messages)}. Next: correct that variable.")
         unused = ("fleet_hosts", "lock_file")
         parameters = checked.validated_parameters
         return {key: value for key, value in parameters.items() if value not in (None, "") and key not in unused}

@@ -8,8 +8,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from ansible_collections.glm.fleet.plugins.module_utils import arguments
 from ansible_collections.glm.fleet.plugins.module_utils.weights.store import human_bytes
-from ansible_collections.glm.fleet.plugins.modules.model_weights import ARGUMENTS
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import Failed
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.remote_job import RemoteJobAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import lockfile
@@ -20,7 +20,7 @@ class ActionModule(RemoteJobAction):
 
     MODULE = "glm.fleet.model_weights"
     LABEL = "weights"
-    ARGUMENTS = ARGUMENTS
+    ARGUMENTS = arguments.MODEL_WEIGHTS
     INTERNAL = ("phase", "commit", "manifest_sha256")
 
     def _work(self) -> dict[str, Any]:

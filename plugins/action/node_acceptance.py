@@ -9,47 +9,38 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ansible.plugins.action import ActionBase
-
-from ansible_collections.glm.fleet.plugins.action.gpu_facts import skew
-from ansible_collections.glm.fleet.plugins.module_utils import files, finding
-from ansible_collections.glm.fleet.plugins.modules.node_acceptance import ARGUMENTS
+from ansible_collections.glm.fleet.plugins.module_utils import arguments, files, finding
+from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import FleetAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.host import acceptance
+from ansible_collections.glm.fleet.plugins.plugin_utils.host.clock import skew
 
 
-class ActionModule(ActionBase):
+class ActionModule(FleetAction):
     """Run the module, judge, report."""
 
-    TRANSFERS_FILES = False
-    _supports_check_mode = True
+    LABEL = "acceptance"
+    ARGUMENTS = arguments.NODE_ACCEPTANCE
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        variables = task_vars or {}
-        host = str(variables.get("inventory_hostname", "host"))
-        _validation, args = self.validate_argument_spec(argument_spec=ARGUMENTS)
-        plan = args["plan"] or (variables.get("ansible_facts") or {}).get("glm_plan")
+    def _outcome(self) -> dict[str, Any]:
+        args = self._args
+        plan = args["plan"] or (self._task_vars.get("ansible_facts") or {}).get("glm_plan")
         given = {name: value for name, value in args.items() if value is not None}
         before = time.time()
-        answer = self._execute_module(
-            module_name="glm.fleet.node_acceptance", module_args={**given, "plan": plan}, task_vars=variables
-        )
+        answer = self._module("glm.fleet.node_acceptance", {**given, "plan": plan})
         after = time.time()
         if answer.get("failed") or answer.get("unreachable"):
-            if answer.get("failed"):
-                answer["msg"] = f"{host}, {answer.get('msg', 'acceptance: failed without a message')}"
-            return {**result, **answer}
+            return self._named(answer)
         gathered = answer["gathered"]
         gathered["facts"]["clock_skew_seconds"] = skew(gathered["facts"]["epoch"], before, after)
-        report = acceptance.verdict(host, gathered, plan, args["floors"], args["leave_out"])
-        result.update(changed=False, verdict=report)
+        report = acceptance.verdict(self._host, gathered, plan, args["floors"], args["leave_out"])
+        result: dict[str, Any] = {"changed": False, "verdict": report}
         if args["report"] and not self._task.check_mode:
             path = Path(str(args["report"])).expanduser()
             try:
                 files.write_json(path, finding.printable_in({**report, "gathered": gathered}))
             except OSError as error:
-                msg = f"{host}, acceptance: the report cannot be written to {path}: {error.strerror or error}"
-                return {**result, "failed": True, "msg": f"{msg}. Next: make room there or choose another file."}
+                text = f"the report cannot be written to {path}: {error.strerror or error}"
+                raise self._failure(f"{text}. Next: make room there or choose another file.", **result) from None
         if not report["ok"] and self._task.check_mode:
             # What would mend it (Docker's settings, a CDI spec) was only announced on a host that is not converged.
             result["warnings"] = [f"{acceptance.failures(report)} A run without --check would refuse that."]

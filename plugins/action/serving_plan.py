@@ -5,50 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from ansible.plugins.action import ActionBase
-
+from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import FleetAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags, lockfile
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
-
-_NO_ACCELERATOR = (
-    "expected the host's accelerators, found none. Next: set glm_accelerator and glm_accelerator_count (for example "
-    "B200 and 8), or use an inventory that knows them."
-)
-
-
-ARGUMENTS: dict[str, dict[str, Any]] = {
-    "model": {"type": "str", "required": True},
-    "precision": {"type": "str", "default": "fp8"},
-    "engine": {"type": "str"},
-    "engine_version": {"type": "str"},
-    "image_variant": {"type": "str"},
-    "profile": {"type": "str", "default": "agentic"},
-    "accelerator": {"type": "str"},
-    "accelerator_count": {"type": "int"},
-    "engine_args": {"type": "dict", "default": {}},
-    "served_model_name": {"type": "str"},
-    "bind": {"type": "str", "default": "loopback"},
-    "private_address": {"type": "str"},
-    "port": {"type": "int", "default": 8000},
-    "data_dir": {"type": "str", "default": "/var/lib/glm"},
-    "config_dir": {"type": "str", "default": "/etc/glm"},
-    "engine_dir": {"type": "str", "default": "/opt/glm/engines"},
-    "revision": {"type": "str", "default": "main"},
-    "repository": {"type": "str"},
-    "model_config": {"type": "path"},
-    "runtime": {"type": "str", "default": "container"},
-    "replicas": {"type": "int", "default": 1},
-    "nodes": {"type": "int", "default": 1},
-    "fleet_hosts": {"type": "list", "elements": "str", "default": []},
-    "interface": {"type": "str"},
-    "driver_version": {"type": "str"},
-    "lock_file": {"type": "path"},
-}
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags, lockfile, request
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import PlanError
 
 
 def _preload() -> None:
@@ -67,54 +30,19 @@ def _preload() -> None:
 _preload()
 
 
-class ActionModule(ActionBase):
+class ActionModule(FleetAction):
     """No connection, nothing changed: works for hosts that do not exist yet, and in check mode."""
 
-    TRANSFERS_FILES = False
+    LABEL = "plan"
+    ARGUMENTS = request.ARGUMENTS
     _requires_connection = False
-    _supports_check_mode = True
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result = super().run(tmp, task_vars)
-        _checked, args = self.validate_argument_spec(argument_spec=ARGUMENTS)
+    def _outcome(self) -> dict[str, Any]:
         # An empty variable means "not set": role defaults cannot leave an argument out.
-        given = {key: value for key, value in args.items() if value not in (None, "")}
-        host = (task_vars or {}).get("inventory_hostname", "controller")
+        given = {key: value for key, value in self._args.items() if value not in (None, "")}
         try:
-            given.update(_node_of(host, given, task_vars or {}))
-            plans = plans_of(given)
-        except (planner.PlanError, CatalogError, lockfile.LockFileError) as exc:
-            return {**result, "failed": True, "msg": f"{host}, plan: {exc}"}
-        return {**result, "changed": False, "ansible_facts": {"glm_plan": plans[0], "glm_plans": plans}}
-
-
-def plans_of(given: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The plans of a host's replicas for arguments of ARGUMENTS that are set. Raises PlanError, CatalogError."""
-    args = dict(given)
-    if "accelerator" not in args or "accelerator_count" not in args:
-        raise planner.PlanError(_NO_ACCELERATOR)
-    lock_file = args.pop("lock_file", None)
-    address = planner.listen_address(args.pop("bind"), args.pop("private_address", None))
-    intent = planner.Intent(listen_address=address, listen_port=args.pop("port"), **args)
-    return planner.make_all(intent, catalog.load(), lockfile.read(lock_file) if lock_file else None)
-
-
-def _node_of(host: str, args: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
-    """Which host of its replica this is, and where the first one is. Hosts are grouped in the inventory's order.
-
-    Raises PlanError when the fleet cannot be grouped so.
-    """
-    fleet, nodes = args.pop("fleet_hosts", []), args.get("nodes", 1)
-    if nodes < 2 or host not in fleet:
-        return {}
-    if len(fleet) % nodes:
-        raise planner.PlanError(
-            f"glm_nodes {nodes} puts {nodes} hosts together, but the fleet has {len(fleet)}. Next: launch or leave out "
-            f"hosts until their number is a multiple of {nodes}."
-        )
-    rank = fleet.index(host) % nodes
-    head = fleet[fleet.index(host) - rank]
-    variables = (task_vars.get("hostvars") or {}).get(head, {})
-    names = ("glm_private_address", "glm_host_private_address", "ansible_host")
-    address = next((variables[name] for name in names if variables.get(name)), head)
-    return {"node_rank": rank, "head_address": str(address)}
+            given.update(request.node_of(self._host, given, self._task_vars))
+            plans = request.plans_of(given)
+        except (PlanError, CatalogError, lockfile.LockFileError) as exc:
+            raise self._failure(str(exc)) from None
+        return {"changed": False, "ansible_facts": {"glm_plan": plans[0], "glm_plans": plans}}

@@ -187,36 +187,12 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.glm.fleet.plugins.module_utils import arguments
 from ansible_collections.glm.fleet.plugins.module_utils.benchmark.job import Folder, Job
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run
 from ansible_collections.glm.fleet.plugins.module_utils.host.probe import ProbeError, device_arguments, has_devices
 from ansible_collections.glm.fleet.plugins.module_utils.serving.endpoint import Endpoint, NoAnswer, ask
 
-ARGUMENTS = {
-    "plan": {"type": "dict", "required": True},
-    "workload": {"type": "str", "required": True},
-    "workloads": {"type": "dict", "default": {}},
-    "scale": {"type": "float", "default": 1.0},
-    "repeats": {"type": "int", "default": 1},
-    "warmup": {"type": "int", "default": 32},
-    "seed": {"type": "int"},
-    "client_image": {"type": "str", "default": ""},
-    "client_path": {"type": "str", "default": ""},
-    "client_host": {"type": "str", "default": ""},
-    "address": {"type": "str", "default": ""},
-    "tokenizer": {"type": "path"},
-    "gpus": {"type": "dict", "default": {}},
-    "api_key": {"type": "str", "no_log": True},
-    "quality": {"type": "list", "elements": "dict", "default": []},
-    "strict": {"type": "bool", "default": True},
-    "run_timeout": {"type": "int", "default": 14400},
-    "sample_seconds": {"type": "float", "default": 5.0},
-    "poll": {"type": "int", "default": 15},
-    "folder": {"type": "path"},
-    "state_dir": {"type": "path", "required": True},
-    "phase": {"type": "str", "choices": ["start", "status"], "default": "start"},
-    "job": {"type": "dict"},
-}
 ANSWER_SECONDS = 120
 
 
@@ -336,7 +312,7 @@ class Measurement:
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    module = AnsibleModule(argument_spec=arguments.BENCHMARK_RUN, supports_check_mode=True)
     if module.check_mode:
         module.exit_json(changed=False, skipped=True, msg="check mode: nothing was measured")
     Measurement(module).run()

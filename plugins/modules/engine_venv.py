@@ -136,30 +136,14 @@ from typing import Any, Optional
 from ansible.module_utils import urls
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.glm.fleet.plugins.module_utils import arguments
+
 RUN_DIR = Path("/run/glm-venv")
 MARKER = ".glm.json"
 # One status call waits this long on the host, which spares a connection every second.
 STATUS_WAIT_SECONDS = 15.0
 FETCH_SECONDS = 120
 LOG_LINES = 15
-
-ARGUMENTS: dict[str, dict[str, Any]] = {
-    "package": {"type": "str", "required": True},
-    "path": {"type": "path", "required": True},
-    "python": {"type": "str", "required": True},
-    "platform": {"type": "str", "default": "nvidia"},
-    "lock_file": {"type": "path", "required": True},
-    "overrides": {"type": "list", "elements": "str", "default": []},
-    "index_url": {"type": "str", "default": "https://pypi.org/simple"},
-    "extra_index_urls": {"type": "list", "elements": "str", "default": []},
-    "uv_wheels": {"type": "dict", "required": True},
-    "uv_url": {"type": "str"},
-    "environment": {"type": "dict", "default": {}},
-    "timeout": {"type": "int", "default": 3600},
-    "progress_seconds": {"type": "float", "default": 15},
-    "phase": {"type": "str", "choices": ["look", "resolve", "start", "status"], "default": "look"},
-    "requirements": {"type": "str"},
-}
 
 
 class VenvError(Exception):
@@ -360,7 +344,7 @@ def _last_lines(text: str, count: int = 5) -> str:
 
 def main() -> None:
     """Entry point of the module."""
-    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    module = AnsibleModule(argument_spec=arguments.ENGINE_VENV, supports_check_mode=True)
     # The engine runs as a user of its own and has to read all of this, whatever root's umask is.
     os.umask(0o022)
     venv = Venv(module)

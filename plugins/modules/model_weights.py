@@ -207,7 +207,7 @@ from typing import Any, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.glm.fleet.plugins.module_utils import files
+from ansible_collections.glm.fleet.plugins.module_utils import arguments, files
 from ansible_collections.glm.fleet.plugins.module_utils.weights import fetch as _weights_fetch
 from ansible_collections.glm.fleet.plugins.module_utils.weights import store as _weights_store
 from ansible_collections.glm.fleet.plugins.module_utils.weights.hub import (
@@ -231,31 +231,6 @@ CONTAINER_CODE = "/glm"
 STATUS_WAIT_SECONDS = 15.0
 PROXIES = ("http_proxy", "https_proxy", "no_proxy")
 JOURNAL_LINES = 15
-
-ARGUMENTS: dict[str, dict[str, Any]] = {
-    "state": {"type": "str", "choices": ["present", "verified"], "default": "present"},
-    "repository": {"type": "str", "required": True},
-    "revision": {"type": "str", "default": "main"},
-    "lock_file": {"type": "path", "required": True},
-    "hf_home": {"type": "path", "required": True},
-    "image": {"type": "str"},
-    "python": {"type": "path"},
-    "endpoint": {"type": "str", "default": "https://huggingface.co"},
-    "token": {"type": "str", "no_log": True},
-    "rehash": {"type": "bool", "default": False},
-    "environment": {"type": "dict", "default": {}},
-    "disk_margin_bytes": {"type": "int", "default": 10_000_000_000},
-    "stall_seconds": {"type": "float", "default": 120},
-    "min_bytes_per_second": {"type": "float", "default": 1_000_000},
-    "attempts": {"type": "int", "default": 5},
-    "retry_seconds": {"type": "float", "default": 5},
-    "download_workers": {"type": "int", "default": 8},
-    "hash_workers": {"type": "int", "default": 0},
-    "progress_seconds": {"type": "float", "default": 15},
-    "phase": {"type": "str", "choices": ["resolve", "start", "status"], "default": "start"},
-    "commit": {"type": "str"},
-    "manifest_sha256": {"type": "str"},
-}
 
 
 class WeightsError(Exception):
@@ -595,7 +570,7 @@ def run(module: AnsibleModule) -> dict[str, Any]:
 
 def main() -> None:
     """Entry point of the module."""
-    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    module = AnsibleModule(argument_spec=arguments.MODEL_WEIGHTS, supports_check_mode=True)
     problem: Optional[str] = None
     result: dict[str, Any] = {}
     try:

@@ -119,25 +119,10 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import ConnectionError as UrlError
 
+from ansible_collections.glm.fleet.plugins.module_utils import arguments
 from ansible_collections.glm.fleet.plugins.module_utils.host import health, probe
 from ansible_collections.glm.fleet.plugins.module_utils.host.docker import DockerError, Engine
 from ansible_collections.glm.fleet.plugins.module_utils.host.facts import Gatherer
-
-ARGUMENTS = {
-    "plan": {"type": "dict"},
-    "data_dir": {"type": "path", "default": "/var/lib/glm"},
-    "measure_disk": {"type": "bool", "default": True},
-    "network_url": {"type": "str"},
-    "network_seconds": {"type": "float", "default": 10},
-    "container": {"type": "bool", "default": True},
-    "floors": {"type": "dict", "default": {"disk_write": 200, "disk_read": 200, "network": 50}},
-    "leave_out": {"type": "list", "elements": "str", "default": []},
-    "fabric_wait": {"type": "int", "default": 0},
-    "report": {"type": "path"},
-    "fail": {"type": "bool", "default": True},
-    "timeout": {"type": "int", "default": 60},
-    "probe_timeout": {"type": "int", "default": 600},
-}
 
 
 def existing(path: Path) -> Path:
@@ -195,7 +180,7 @@ def inside(plan: dict, timeout: float) -> object:
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    module = AnsibleModule(argument_spec=arguments.NODE_ACCEPTANCE, supports_check_mode=True)
     params = module.params
     if not params["plan"]:
         module.fail_json(msg="acceptance: expected a serving plan, found none; run the role glm.fleet.plan first.")

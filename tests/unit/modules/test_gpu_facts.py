@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.glm.fleet.plugins.action.gpu_facts import merge, skew
+from ansible_collections.glm.fleet.plugins.action.gpu_facts import merge
 from ansible_collections.glm.fleet.plugins.module_utils.host import facts as host_facts
 from ansible_collections.glm.fleet.plugins.module_utils.host import gpu
 from ansible_collections.glm.fleet.plugins.modules import gpu_facts
+from ansible_collections.glm.fleet.plugins.plugin_utils.host.clock import skew
 
 Text = Callable[[str], str]
 

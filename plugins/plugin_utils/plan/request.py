@@ -1,0 +1,81 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What may be asked of a serving plan, from Ansible's arguments to the planner. Pure, but it reads the lock file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import lockfile
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
+
+_NO_ACCELERATOR = (
+    "expected the host's accelerators, found none. Next: set glm_accelerator and glm_accelerator_count (for example "
+    "B200 and 8), or use an inventory that knows them."
+)
+
+
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "model": {"type": "str", "required": True},
+    "precision": {"type": "str", "default": "fp8"},
+    "engine": {"type": "str"},
+    "engine_version": {"type": "str"},
+    "image_variant": {"type": "str"},
+    "profile": {"type": "str", "default": "agentic"},
+    "accelerator": {"type": "str"},
+    "accelerator_count": {"type": "int"},
+    "engine_args": {"type": "dict", "default": {}},
+    "served_model_name": {"type": "str"},
+    "bind": {"type": "str", "default": "loopback"},
+    "private_address": {"type": "str"},
+    "port": {"type": "int", "default": 8000},
+    "data_dir": {"type": "str", "default": "/var/lib/glm"},
+    "config_dir": {"type": "str", "default": "/etc/glm"},
+    "engine_dir": {"type": "str", "default": "/opt/glm/engines"},
+    "revision": {"type": "str", "default": "main"},
+    "repository": {"type": "str"},
+    "model_config": {"type": "path"},
+    "runtime": {"type": "str", "default": "container"},
+    "replicas": {"type": "int", "default": 1},
+    "nodes": {"type": "int", "default": 1},
+    "fleet_hosts": {"type": "list", "elements": "str", "default": []},
+    "interface": {"type": "str"},
+    "driver_version": {"type": "str"},
+    "lock_file": {"type": "path"},
+}
+
+
+def plans_of(given: Mapping[str, Any]) -> list[Plan]:
+    """The plans of a host's replicas for arguments of ARGUMENTS that are set. Raises PlanError, CatalogError."""
+    args = dict(given)
+    if "accelerator" not in args or "accelerator_count" not in args:
+        raise planner.PlanError(_NO_ACCELERATOR)
+    lock_file = args.pop("lock_file", None)
+    address = planner.listen_address(args.pop("bind"), args.pop("private_address", None))
+    intent = planner.Intent(listen_address=address, listen_port=args.pop("port"), **args)
+    return planner.make_all(intent, catalog.load(), lockfile.read(lock_file) if lock_file else None)
+
+
+def node_of(host: str, args: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+    """Which host of its replica this is, and where the first one is. Hosts are grouped in the inventory's order.
+
+    Raises PlanError when the fleet cannot be grouped so.
+    """
+    fleet, nodes = args.pop("fleet_hosts", []), args.get("nodes", 1)
+    if nodes < 2 or host not in fleet:
+        return {}
+    if len(fleet) % nodes:
+        raise planner.PlanError(
+            f"glm_nodes {nodes} puts {nodes} hosts together, but the fleet has {len(fleet)}. Next: launch or leave out "
+            f"hosts until their number is a multiple of {nodes}."
+        )
+    rank = fleet.index(host) % nodes
+    head = fleet[fleet.index(host) - rank]
+    variables = (task_vars.get("hostvars") or {}).get(head, {})
+    names = ("glm_private_address", "glm_host_private_address", "ansible_host")
+    address = next((variables[name] for name in names if variables.get(name)), head)
+    return {"node_rank": rank, "head_address": str(address)}
