@@ -33,7 +33,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import memory
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags, recipes
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Choice
-from ansible_collections.glm.fleet.plugins.plugin_utils.serving import unit
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving import replica as unit
 
 DATA = ROOT / "tests" / "unit" / "sources" / "data"
 GOLDEN = ROOT / "tests" / "unit" / "sources" / "golden"

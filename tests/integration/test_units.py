@@ -15,7 +15,7 @@ import pytest
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
-from ansible_collections.glm.fleet.plugins.plugin_utils.serving import unit
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving import replica as unit
 from tests.unit.serve.plans import REVISION, nodes, plan, replicas, rocm, venv
 from tests.unit.serve.render import GROUPS, render
 

@@ -23,7 +23,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as c
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Catalog, Point, Workload
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Mount, Plan
-from ansible_collections.glm.fleet.plugins.plugin_utils.serving import unit
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving.replica import probe_address, snapshot_in
 
 RESULTS = "/results"
 TOKENIZER = "/tokenizer"
@@ -135,7 +135,7 @@ def endpoint_address(plan: Plan, own: str, host: str, reached_at: str) -> str:
     if own:
         return own
     if not host:
-        return unit.probe_address(plan["listen"]["address"])
+        return probe_address(plan["listen"]["address"])
     if listens.is_loopback:
         raise RunError(
             f"expected an endpoint that {host} can reach, found one bound to {listens}. Next: deploy with glm_bind set "
@@ -165,7 +165,7 @@ def snapshot(plan: Plan, hf_home: str) -> str:
 
     Raises RunError.
     """
-    found = unit.snapshot_in(hf_home, plan)
+    found = snapshot_in(hf_home, plan)
     if found is None:
         raise RunError("expected the lock file to know the model's commit, found none. Next: deploy first")
     return found

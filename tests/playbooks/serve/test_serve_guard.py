@@ -21,7 +21,7 @@ import pytest
 
 from ansible_collections.glm.fleet.plugins.module_utils.host import cdi as host_cdi
 from ansible_collections.glm.fleet.plugins.module_utils.serving import status as _serving
-from ansible_collections.glm.fleet.plugins.plugin_utils.serving import unit
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving import replica as unit
 from roles.serve.files import serve_guard as guard
 from tests.playbooks.verify.fake_engine import KEY, MODEL, Behaviour, engine
 from tests.unit.serve.plans import plan, venv

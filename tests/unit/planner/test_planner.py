@@ -14,7 +14,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.engine import Im
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import KnownIssue
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import text as plan_text
-from ansible_collections.glm.fleet.plugins.plugin_utils.serving import unit
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving import replica as unit
 
 CATALOG = catalog.load()
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from ansible_collections.glm.fleet.plugins.modules import engine_venv
-from ansible_collections.glm.fleet.plugins.plugin_utils.serving import unit
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving import quoting
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving import replica as unit
 from tests.unit.serve.plans import REVISION, nodes, plan, replicas, rocm, venv
 from tests.unit.serve.render import GROUPS, ROOT, render
 
@@ -36,35 +37,35 @@ from tests.unit.serve.render import GROUPS, ROOT, render
     ],
 )
 def test_words_are_quoted_as_systemd_reads_them(word: str, written: str) -> None:
-    assert unit.systemd_word(word) == written
+    assert quoting.systemd_word(word) == written
 
 
 @pytest.mark.parametrize("word", ["nul\0byte", "not\udcffutf8"])
 def test_words_no_unit_can_hold_are_refused(word: str) -> None:
-    with pytest.raises(unit.UnitError):
-        unit.systemd_word(word)
+    with pytest.raises(quoting.UnitError):
+        quoting.systemd_word(word)
 
 
 def test_a_command_keeps_its_words_in_order_whatever_its_layout() -> None:
     argv = ["/bin/x", "run", "--rm", "--name", "n", "image", "serve", "-v", "--flag", "--key", "a b", "tail"]
-    text = unit.systemd_exec(argv)
+    text = quoting.systemd_exec(argv)
     assert re.sub(r" \\\n\s+", " ", text) == '/bin/x run --rm --name n image serve -v --flag --key "a b" tail'
     assert text.splitlines()[1].strip().startswith("--rm")
 
 
 def test_an_empty_command_is_refused() -> None:
-    with pytest.raises(unit.UnitError, match="empty"):
-        unit.systemd_exec([])
+    with pytest.raises(quoting.UnitError, match="empty"):
+        quoting.systemd_exec([])
 
 
 def test_environment_values_are_written_literally() -> None:
-    assert unit.docker_env({"B": 'a "b" $c #d', "A": 1}) == 'A=1\nB=a "b" $c #d\n'
+    assert quoting.docker_env({"B": 'a "b" $c #d', "A": 1}) == 'A=1\nB=a "b" $c #d\n'
 
 
 @pytest.mark.parametrize("env", [{"A B": "x"}, {"A=B": "x"}, {"": "x"}, {"A": "line\nbreak"}, {"A": "x\r"}])
 def test_environment_that_docker_would_misread_is_refused(env: dict[str, str]) -> None:
-    with pytest.raises(unit.UnitError):
-        unit.docker_env(env)
+    with pytest.raises(quoting.UnitError):
+        quoting.docker_env(env)
 
 
 def test_the_secret_is_one_environment_line_on_vllm_and_one_yaml_line_on_sglang() -> None:
@@ -75,7 +76,7 @@ def test_the_secret_is_one_environment_line_on_vllm_and_one_yaml_line_on_sglang(
 
 @pytest.mark.parametrize("key", ["", "two words", "line\nbreak", "ключ"])
 def test_keys_that_cannot_travel_in_a_header_are_refused(key: str) -> None:
-    with pytest.raises(unit.UnitError, match="printable ASCII"):
+    with pytest.raises(quoting.UnitError, match="printable ASCII"):
         unit.secret_file(plan(), key)
 
 
@@ -114,7 +115,7 @@ def test_the_key_is_in_no_argument_list_and_not_in_the_unit() -> None:
 
 def test_a_command_that_would_not_read_the_key_file_is_refused() -> None:
     careless = plan("sglang", command=["python3", "-m", "sglang.launch_server"])
-    with pytest.raises(unit.UnitError, match="no API key would be asked for"):
+    with pytest.raises(quoting.UnitError, match="no API key would be asked for"):
         unit.replica(careless)
 
 
@@ -162,7 +163,7 @@ def test_what_is_not_pinned_is_named() -> None:
     ],
 )
 def test_values_no_unit_can_carry_are_refused_by_name(change: dict, words: str) -> None:
-    with pytest.raises(unit.UnitError, match=words):
+    with pytest.raises(quoting.UnitError, match=words):
         made = plan(**change)
         unit.replica(made)
         unit.secret_file(made, "glm-k")
@@ -171,7 +172,7 @@ def test_values_no_unit_can_carry_are_refused_by_name(change: dict, words: str) 
 def test_a_plan_that_lacks_something_says_what() -> None:
     lacking = plan()
     del lacking["timeouts"]
-    with pytest.raises(unit.UnitError, match="'timeouts'"):
+    with pytest.raises(quoting.UnitError, match="'timeouts'"):
         unit.replica(lacking)
 
 
@@ -209,7 +210,7 @@ def test_rocm_gets_its_device_files_and_groups_and_no_more_rights_than_it_needs(
 
 
 def test_a_group_that_the_host_lacks_is_named() -> None:
-    with pytest.raises(unit.UnitError, match="no group render"):
+    with pytest.raises(quoting.UnitError, match="no group render"):
         unit.replica(rocm(), {"video": ["x", "44", ""], "render": None})
 
 
@@ -239,7 +240,7 @@ def test_bare_metal_on_rocm_gets_the_groups_and_the_classes_of_its_devices() -> 
     made["accelerator"]["vendor"] = "amd"
     lines = render("glm-serve-venv.service", made).splitlines()
     assert {"SupplementaryGroups=video render", "DeviceAllow=char-kfd rw", "DeviceAllow=char-drm rw"} <= set(lines)
-    with pytest.raises(unit.UnitError, match="no group video and no group render"):
+    with pytest.raises(quoting.UnitError, match="no group video and no group render"):
         unit.replica(made, {})
 
 
@@ -249,7 +250,7 @@ def test_a_key_that_an_engine_reads_from_a_file_is_a_credential_on_bare_metal() 
     assert "--config /run/credentials/glm-serve-0.service/engine.yaml" in re.sub(r" \\\n\s+", " ", text)
     careless = venv("sglang")
     careless["command"] = careless["command"][:3]
-    with pytest.raises(unit.UnitError, match="no API key would be asked for"):
+    with pytest.raises(quoting.UnitError, match="no API key would be asked for"):
         unit.replica(careless)
 
 
@@ -277,7 +278,7 @@ def test_environment_files_of_systemd_are_quoted(value: str, written: str) -> No
 
 def test_a_value_with_a_line_break_is_refused_by_either_runtime() -> None:
     for made in (plan(env={"A": "x\ny"}), venv(env={"A": "x\ny"})):
-        with pytest.raises(unit.UnitError, match="line break"):
+        with pytest.raises(quoting.UnitError, match="line break"):
             unit.env_file(made)
 
 
@@ -315,5 +316,5 @@ def test_an_interface_that_is_given_is_not_looked_for() -> None:
 def test_several_hosts_without_the_first_one_s_address_are_refused() -> None:
     lost = nodes(plan(), 0)
     lost["node"]["head_address"] = None
-    with pytest.raises(unit.UnitError, match="first one's address"):
+    with pytest.raises(quoting.UnitError, match="first one's address"):
         unit.replica(lost)

@@ -1,17 +1,15 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Turn a serving plan into the data of one systemd unit: argument lists, paths, limits.
+"""Turn a serving plan into the data of one systemd unit: argument lists, paths, limits, environment and secret files.
 
 Nothing here decides an engine flag; the plan does. What is decided here is how a container, or an engine on the host
-itself, is run under systemd, and how text survives systemd's quoting (systemd.service(5), "COMMAND LINES") and docker's
-``--env-file`` (which has none).
+itself, is run under systemd.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,8 +17,16 @@ from ansible_collections.glm.fleet.plugins.module_utils import address
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import files as plan_files
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import image as plan_image
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving.docker_run import DOCKER, docker_run, group_ids
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving.quoting import (
+    UnitError,
+    docker_env,
+    systemd_env,
+    systemd_environment,
+    systemd_value,
+    systemd_word,
+)
 
-DOCKER = "/usr/bin/docker"
 PYTHON = "/usr/bin/python3"
 GUARD = "/usr/local/lib/glm/serve_guard.py"
 
@@ -31,9 +37,6 @@ _READY_SLACK_SECONDS = 15
 _RESTART_SECONDS = 10
 _DEVICE_WAIT_SECONDS = 300
 
-_PLAIN_WORD = re.compile(r"[A-Za-z0-9_@%$+=:,./-]+")
-_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 
 _VENDOR_DAEMONS = {
     "nvidia": ("nvidia-persistenced.service", "nvidia-fabricmanager.service", "nvidia-cdi-refresh.service"),
@@ -59,98 +62,9 @@ _NVIDIA_NODES = ("/dev/nvidiactl", "/dev/nvidia-uvm")
 _SEARCH_PATH = "/usr/local/cuda/bin:/opt/rocm/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-class UnitError(ValueError):
-    """The plan cannot be written as a unit; the text says which value and why."""
-
-
-def systemd_word(word: str) -> str:
-    """Quote one argument for an ``Exec*=`` line so that systemd passes exactly ``word`` on.
-
-    Raises UnitError for what no unit file can hold: NUL bytes and text that is not UTF-8.
-    """
-    try:
-        word.encode("utf-8")
-    except UnicodeEncodeError as exc:
-        raise UnitError(f"the argument {word!r} is not valid UTF-8, which systemd requires") from exc
-    if "\0" in word:
-        raise UnitError(f"the argument {word!r} contains a NUL byte")
-    return _quoted(word.replace("%", "%%").replace("$", "$$"))
-
-
-def _quoted(text: str) -> str:
-    if _PLAIN_WORD.fullmatch(text):
-        return text
-    return '"' + "".join(_escape(char) for char in text) + '"'
-
-
-def _escape(char: str) -> str:
-    if char in _ESCAPES:
-        return _ESCAPES[char]
-    if ord(char) < 0x20 or ord(char) == 0x7F:
-        return f"\\x{ord(char):02x}"
-    return char
-
-
-def systemd_exec(argv: Sequence[Any]) -> str:
-    """Render an argument list as the value of ``Exec*=``, each long option and its value on a line of their own."""
-    if not argv:
-        raise UnitError("an empty command cannot be run")
-    lines: list[list[str]] = [[]]
-    for word in argv:
-        text = str(word)
-        value_is_there = len(lines) > 1 and len(lines[-1]) > 1 and lines[-1][0].startswith("--")
-        if (lines[0] and text.startswith("--")) or value_is_there:
-            lines.append([])
-        lines[-1].append(text)
-    return " \\\n    ".join(" ".join(systemd_word(word) for word in line) for line in lines)
-
-
-def systemd_value(text: str) -> str:
-    """Escape a value that is not a command line (a description, a path): ``%`` doubled, one line only."""
-    if "\n" in text or "\0" in text:
-        raise UnitError(f"{text!r} does not fit on one line of a unit file")
-    return text.replace("%", "%%")
-
-
-def systemd_environment(env: Mapping[str, str]) -> str:
-    """The value of ``Environment=``, in which ``%`` is special and ``$`` is not (systemd.exec(5))."""
-    return " ".join(_quoted(f"{name}={value}".replace("%", "%%")) for name, value in env.items())
-
-
 def env_file(plan: Plan) -> str:
     """The replica's environment in the form that its runtime reads."""
     return _ENV_FILES[plan["runtime"]["kind"]](plan["env"])
-
-
-def systemd_env(env: Mapping[str, Any]) -> str:
-    """Lines for ``EnvironmentFile=``. Raises UnitError as ``docker_env`` does.
-
-    Within double quotes only four characters are special (systemd, src/basic/env-file.c, SHELL_NEED_ESCAPE).
-    """
-    lines = []
-    for name, value in _env_values(env):
-        if not re.fullmatch(r"[A-Za-z0-9_@%+=:,./-]*", value):
-            value = '"' + re.sub(r'(["\\`$])', r"\\\1", value) + '"'
-        lines.append(f"{name}={value}\n")
-    return "".join(lines)
-
-
-def docker_env(env: Mapping[str, Any]) -> str:
-    """Lines for ``docker run --env-file``: ``NAME=value`` taken literally, so a line break cannot be carried."""
-    return "".join(f"{name}={value}\n" for name, value in _env_values(env))
-
-
-def _env_values(env: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Names and values in order, as text; the same are refused for every runtime."""
-    values = []
-    for name in sorted(env):
-        text = str(env[name])
-        if not _ENV_NAME.fullmatch(name):
-            raise UnitError(f"{name!r} is not a name for an environment variable")
-        if "\n" in text or "\r" in text or "\0" in text:
-            raise UnitError(f"the value of {name} contains a line break, which an environment file cannot carry")
-        values.append((name, text))
-    return values
 
 
 _ENV_FILES = {"container": docker_env, "venv": systemd_env}
@@ -245,7 +159,7 @@ def _container(plan: Plan, name: str, files: Mapping[str, str], groups: Mapping[
         "writable_directories": [mount["source"] for mount in plan["mounts"] if not mount["read_only"]],
         "exec": {
             "start_pre": _prestart(plan, files, ["--container", name]),
-            "start": _among_nodes(plan, _docker_run(plan, name, files, groups)),
+            "start": _among_nodes(plan, docker_run(plan, name, files, groups)),
             "start_post": _ready(plan, files),
             "stop": [DOCKER, "stop", "-t", str(stop), name],
             "stop_post": [PYTHON, "-I", GUARD, "poststop", "--container", name],
@@ -314,37 +228,6 @@ def _files(plan: Plan, name: str) -> dict[str, str]:
     }
 
 
-def _docker_run(plan: Plan, name: str, files: Mapping[str, str], groups: Mapping[str, Sequence[str]]) -> list[str]:
-    image = plan["image"]
-    if image is None:
-        raise UnitError("the plan has no image to make a container of")
-    # --init: as process 1 SGLang's own SIGKILL is ignored, and a failed start would end with status 0.
-    argv = [DOCKER, "run", "--rm", "--init", "--name", name, "--pull=never", *_network(plan)]
-    argv += ["--ipc=host", "--ulimit", "memlock=-1", "--ulimit", "stack=67108864"]
-    # The client already writes to the journal; a second copy in docker's own files would only fill the disk.
-    argv += ["--log-driver", "none", "--security-opt", "no-new-privileges"]
-    for option in plan["security_options"]:
-        argv += ["--security-opt", option]
-    for device in [*plan["devices"], *plan["device_nodes"]]:
-        argv += ["--device", device]
-    for gid in group_ids(plan, groups):
-        argv += ["--group-add", gid]
-    for mount in plan["mounts"]:
-        argv += ["--mount", _bind(mount["source"], mount["target"], mount["read_only"])]
-    argv += ["--env-file", files["env"]]
-    if plan["node"]["count"] > 1 and not plan["node"]["interface"]:
-        # Without a value: the guard, which finds the interface, has it in its environment.
-        argv += ["--env", "NCCL_SOCKET_IFNAME", "--env", "GLOO_SOCKET_IFNAME"]
-    secret = plan["secret"]
-    if secret["kind"] == "env":
-        argv += ["--env-file", files["secret"]]
-    else:
-        if not any(secret["container_path"] in str(word) for word in plan["command"]):
-            raise UnitError(f"the command never reads {secret['container_path']}, so no API key would be asked for")
-        argv += ["--mount", _bind(files["secret"], secret["container_path"], True)]
-    return [*argv, image["reference"], *[str(word) for word in plan["command"]]]
-
-
 def _among_nodes(plan: Plan, command: Sequence[str]) -> list[str]:
     """The command itself, or under the guard that starts and ends all ranks of a replica together."""
     node = plan["node"]
@@ -358,34 +241,6 @@ def _among_nodes(plan: Plan, command: Sequence[str]) -> list[str]:
     argv += ["--stop", str(int(plan["timeouts"]["stop_seconds"]))]
     argv += [] if node["interface"] else ["--find-interface"]
     return [*argv, "--", *command]
-
-
-def _network(plan: Plan) -> list[str]:
-    """The bridge unless the plan needs more: torch's TCPStore, ZMQ and NCCL bind every address they see."""
-    network, listen = plan["runtime"]["network"], plan["listen"]
-    if network == "host":
-        return ["--network", "host"]
-    port = f"{int(listen['port'])}:{int(listen['container_port'])}"
-    return ["--network", network, "--publish", f"{address.bracketed(listen['address'])}:{port}"]
-
-
-def group_ids(plan: Plan, groups: Mapping[str, Sequence[str]]) -> list[str]:
-    """Numbers of the plan's ``device_groups`` on this host: inside an image the names have other numbers, or none."""
-    missing = [name for name in plan["device_groups"] if not groups.get(name)]
-    if missing:
-        raise UnitError(
-            f"the host has no group {' and no group '.join(missing)}, which should own its GPUs' device files. Next: "
-            "install the driver's udev rules (role gpu_base), or look at ls -l /dev/kfd /dev/dri"
-        )
-    return [str(groups[name][1]) for name in plan["device_groups"]]
-
-
-def _bind(source: str, target: str, read_only: bool) -> str:
-    """A bind mount. ``--mount``, not ``--volume``: a source that is missing is an error and not a new empty folder."""
-    for path in (source, target):
-        if "," in path or '"' in path or not path.startswith("/"):
-            raise UnitError(f"{path!r} cannot be mounted: it must be absolute, without commas and quotes")
-    return f"type=bind,source={source},target={target}" + (",readonly" if read_only else "")
 
 
 def _prestart(plan: Plan, files: Mapping[str, str], more: Sequence[str] = ()) -> list[str]:
