@@ -26,7 +26,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / ".collections")]
 from ansible_collections.glm.fleet.plugins.module_utils import versions
 from ansible_collections.glm.fleet.plugins.module_utils.names import nearest
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
-from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.engine import Image
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.engine import Engine, Image
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags
 from simulator.engines import parser_loader
@@ -111,8 +111,8 @@ def _narrowed(flag: str, where: str, before: flags.Option, after: flags.Option) 
         yield Change(f"{flag} no longer takes {', '.join(lost)} ({where})")
 
 
-def entry_line(engine: str, version: str, metadata: str) -> str:
-    """The line for ``versions.yml``. Image tags follow vLLM's documented rule; for SGLang none is invented."""
+def entry_line(engine: Engine, version: str, metadata: str) -> str:
+    """The line for ``versions.yml``. Image tags follow the engine's documented rule; without one none is invented."""
     found = re.search(r"^Requires-Dist: transformers\b([^;\n]*)", metadata, re.MULTILINE)
     bounds = found.group(1) if found else ""
     least = re.search(r"[>=]=\s*([\w.]+)", bounds)
@@ -123,14 +123,10 @@ def entry_line(engine: str, version: str, metadata: str) -> str:
     return f"  {version}: {{transformers: {{{', '.join(parts)}}}{images}}}"
 
 
-def image_tags(engine: str, version: str) -> dict[str, str]:
-    """Tags by variant where the engine documents a rule (see image_rule in versions.yml); SGLang does not."""
-    if engine != "vllm":
-        return {}
-    plain, other = "cu130", "cu129"
-    if versions.order(version) < versions.order("0.20.0"):
-        plain, other = other, plain
-    return {plain: f"v{version}", other: f"v{version}-{other}"}
+def image_tags(engine: Engine, version: str) -> dict[str, str]:
+    """Tags by variant where the engine documents a rule (``image_tags`` in versions.yml), else none."""
+    rules = [rule for rule in engine.image_tags if versions.in_range(version, rule.since, rule.below)]
+    return {variant: tag.replace("$version", version) for rule in rules for variant, tag in rule.tags.items()}
 
 
 def with_version(known: Catalog, engine: str, version: str) -> Catalog:
@@ -139,7 +135,7 @@ def with_version(known: Catalog, engine: str, version: str) -> Catalog:
     if version in entry.versions:
         return known
     newest = max(entry.versions, key=versions.order)
-    images = {variant: Image(tag) for variant, tag in image_tags(engine, version).items()}
+    images = {variant: Image(tag) for variant, tag in image_tags(entry, version).items()}
     extended = {**entry.versions, version: dataclasses.replace(entry.versions[newest], images=images)}
     return dataclasses.replace(known, engines={**known.engines, engine: dataclasses.replace(entry, versions=extended)})
 
@@ -188,7 +184,8 @@ def main(words: Optional[list[str]] = None) -> int:
     source = parser_loader.fetch_source(engine, version)
     metadata = "".join(file.read_text(encoding="utf-8") for file in source.glob("*.dist-info/METADATA"))
     if version not in known.engines[engine].versions:
-        print(f"\nAdd to catalog/engines/{engine}/versions.yml, versions:\n{entry_line(engine, version, metadata)}")
+        line = entry_line(known.engines[engine], version, metadata)
+        print(f"\nAdd to catalog/engines/{engine}/versions.yml, versions:\n{line}")
     changes = compare(known, engine, flags.load(engine, against), flags.load(engine, version))
     print(f"\n{engine} {against} -> {version}, for what we use:")
     for change in sorted(changes, key=lambda change: not change.breaks) or [Change("nothing changed")]:

@@ -582,7 +582,7 @@ def _from_recipe(entry: Entry, made: Mapping[str, Any], found: Difference) -> bo
         return False
     choice = Choice(planner.Intent(listen_address=ADDRESS, **entry.intent), catalog.load())
     recipe = recipes.published(choice.known, choice.cell)
-    way = recipes.layouts(choice.cell, recipe)[0]
+    way = recipes.layouts(choice.cell, recipe, divides_attention=choice.engine.options.data_attention is not None)[0]
     composed = recipes.compose(choice.known, choice.cell, recipe, way, choice.context_wish)
     if found.what.startswith("env "):
         return found.what.removeprefix("env ") in composed.env

@@ -73,7 +73,7 @@ def test_deprecation_narrowing_and_lost_parsers_are_told() -> None:
     ],
 )  # fmt: skip
 def test_the_catalogue_line_is_ready_to_paste(engine: str, version: str, metadata: str, line: str) -> None:
-    assert new_engine.entry_line(engine, version, metadata) == line
+    assert new_engine.entry_line(CATALOG.engines[engine], version, metadata) == line
 
 
 def test_the_whole_tool_on_a_version_that_the_catalogue_does_not_have(

@@ -1,12 +1,19 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the catalogue says about an engine: releases, images, options, start and stop, what clients see."""
+"""What the catalogue says about an engine: releases, images, options, start and stop, what it writes and shows.
+
+An engine is a folder of ``catalog/engines``: the keys of its files are the fields of Engine. Nothing else in the
+product knows an engine by its name.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Optional
+
+from ansible_collections.glm.fleet.plugins.module_utils import versions
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,7 @@ class EngineVersion:
 
 @dataclass(frozen=True)
 class Options:
-    """What an engine calls the options that the planner must know."""
+    """What an engine calls the options that the planner must know; None where it has none of the kind."""
 
     model: Optional[str]
     served_model_name: str
@@ -167,18 +174,95 @@ class MultiNode:
 
 
 @dataclass(frozen=True)
+class ImageTags:
+    """Tags by variant of the versions in a range, where the project documents a rule; ``$version`` is filled."""
+
+    tags: dict[str, str]
+    since: Optional[str] = None
+    below: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class BenchmarkClient:
+    """A program of an engine that measures endpoints of every engine.
+
+    ``program`` is its name in the image, ``path`` its place in a virtual environment, ``env`` its environment.
+    """
+
+    program: str
+    path: str
+    env: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One of our figures in an engine's ``/metrics``: its name there and how several ranks become one value.
+
+    ``labels``: the value is the product of these labels, and not that of the metric.
+    """
+
+    name: Literal[
+        "running", "waiting", "finished", "prompt_tokens", "generation_tokens", "prefix_queries", "prefix_hits",
+        "drafts", "draft_tokens", "accepted_tokens", "acceptance_length", "preemptions", "pool_tokens", "kv_usage",
+    ]  # fmt: skip
+    metric: str
+    ranks: Literal["sum", "largest"] = "sum"
+    labels: list[str] = field(default_factory=list)
+    since: Optional[str] = None
+    below: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class LogPhase:
+    """Lines (a regular expression) that an engine writes in a phase of its start.
+
+    ``detail`` is filled with the groups of the pattern, where they matched. ``source``: where the line is written.
+    """
+
+    phase: Literal[
+        "starting the engine", "loading weights", "allocating the KV cache", "compiling kernels", "capturing graphs",
+        "warming up", "waiting for the first answer",
+    ]  # fmt: skip
+    pattern: str
+    detail: str = ""
+    since: Optional[str] = None
+    below: Optional[str] = None
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class LogCause:
+    """Lines (a regular expression) that say why a start failed: the cause in words, and what to do next."""
+
+    pattern: str
+    cause: str
+    next: str
+    since: Optional[str] = None
+    below: Optional[str] = None
+    source: str = ""
+
+
+@dataclass(frozen=True)
 class Engine:
-    """One inference engine."""
+    """One inference engine. ``title`` is its name as its authors write it."""
 
     name: str
+    title: str
+    documentation: str
     default_version: str
     default_reason: str
     preference: int
     preference_reason: str
     image: str
     image_rule: str
+    # What the image's entry point says before the command; shown to people, never run.
+    entrypoint: list[str]
     command: list[str]
+    # How an argument that is a mapping is spelled: --flag.key value for each leaf, or one JSON text.
+    mappings: Literal["dotted", "json"]
     options: Options
+    # Words of a command line that switch the prefix cache off, in one version or another.
+    no_prefix_cache: list[str]
     speculation_with_mtp: list[str]
     default_memory_fraction: float
     overhead_inside_gib: float
@@ -200,5 +284,23 @@ class Engine:
     multi_node: MultiNode
     image_bytes: int
     versions: dict[str, EngineVersion]
+    metrics: list[Metric]
+    phases: list[LogPhase]
+    causes: list[LogCause]
+    image_tags: list[ImageTags] = field(default_factory=list)
+    benchmark_client: Optional[BenchmarkClient] = None
     # What an image gets whose own transformers does not know the model.
     transformers_fix: Optional[str] = None
+
+    def metric_rules(self, version: str) -> list[dict[str, Any]]:
+        """The metrics of a version as data, for the host that measures (module_utils/benchmark/metrics.py)."""
+        return _of(version, self.metrics)
+
+    def log_rules(self, version: str) -> dict[str, list[dict[str, Any]]]:
+        """The meaning of a version's log lines as data, for the host (module_utils/serving/status.py)."""
+        return {"phases": _of(version, self.phases), "causes": _of(version, self.causes)}
+
+
+def _of(version: str, rules: Iterable[Any]) -> list[dict[str, Any]]:
+    matching = [asdict(rule) for rule in rules if versions.in_range(version, rule.since, rule.below)]
+    return [{key: value for key, value in rule.items() if key not in ("since", "below", "source")} for rule in matching]

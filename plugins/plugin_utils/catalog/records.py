@@ -62,15 +62,18 @@ class Parsers:
 
 @dataclass(frozen=True)
 class Mtp:
-    """Multi-token prediction: layers in the checkpoint, tokens to draft; ``steps`` where SGLang should draft others."""
+    """Multi-token prediction: layers in the checkpoint, tokens to draft.
+
+    ``steps``: draft steps of an engine that counts them and not tokens, where they should differ from ``tokens``.
+    """
 
     layers: int
     tokens: int
     steps: Optional[int] = None
 
     @property
-    def sglang_steps(self) -> int:
-        """SGLang's speculative steps; with one branch per step it verifies one token more."""
+    def draft_steps(self) -> int:
+        """Speculative steps; with one branch per step the engine verifies one token more."""
         return self.tokens if self.steps is None else self.steps
 
 

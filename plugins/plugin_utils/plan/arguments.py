@@ -44,7 +44,7 @@ def serve(choice: Choice, table: flags.Table) -> Served:
     _check_managed(choice, table)
     cell = choice.cell
     recipe = recipes.published(choice.known, cell)
-    ways = recipes.layouts(cell, recipe)
+    ways = recipes.layouts(cell, recipe, choice.engine.options.data_attention is not None)
     if not ways:
         _refuse_division(choice)
     tried: list[Served] = []

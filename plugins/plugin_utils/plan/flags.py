@@ -8,7 +8,7 @@ engine's own parser.
 Arguments are mappings of flag name (with or without dashes, ``_`` for ``-`` allowed) to value:
 
 * ``true`` gives the bare flag, ``false`` its ``--no-`` form (or nothing, where there is none), ``null`` removes it;
-* a list gives several values; a mapping gives ``--flag.key value`` pairs (vLLM) or one JSON text (others).
+* a list gives several values; a mapping gives ``--flag.key value`` pairs or one JSON text, as the engine takes it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ from ansible_collections.glm.fleet.plugins.module_utils import versions
 from ansible_collections.glm.fleet.plugins.module_utils.names import nearest
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
+
+# vLLM 0.33.0 pairs --enable-x with --disable-x (EnableDisableAction in vllm/utils/argparse_utils.py).
+_INVERSE = {"enable": "disable", "disable": "enable"}
 
 
 class FlagError(ValueError):
@@ -51,8 +54,10 @@ class Option:
 
     @property
     def negative(self) -> Optional[str]:
-        """The ``--no-`` form of a switch, if it has one."""
-        return next((name for name in self.names if name.startswith("--no-")), None)
+        """The form that turns a switch off, if it has one: ``--no-x``, or the other one of a pair enable, disable."""
+        prefix, _dash, rest = self.key[2:].partition("-")
+        inverse = f"--{_INVERSE[prefix]}-{rest}" if prefix in _INVERSE else None
+        return next((name for name in self.names if name.startswith("--no-") or name == inverse), None)
 
 
 @dataclass(frozen=True)
@@ -232,16 +237,19 @@ def _check_value(table: Table, option: Option, name: str, value: Any) -> None:
             raise FlagError(f"{table.engine} {table.version}: {name} {problem}", name) from None
 
 
-def render(table: Table, arguments: Mapping[str, Any], shown: Mapping[str, str]) -> list[str]:
-    """The argument list. ``shown`` maps canonical names to the spelling to print (aliases read better)."""
+def render(table: Table, arguments: Mapping[str, Any], shown: Mapping[str, str], mappings: str) -> list[str]:
+    """The argument list. ``shown`` maps canonical names to the spelling to print (aliases read better).
+
+    ``mappings``: how the engine takes those, ``dotted`` or ``json``.
+    """
     argv: list[str] = []
     for key, value in arguments.items():
         option = table.find(key)
-        argv += _words(table, option, shown.get(option.key, option.key), value)
+        argv += _words(option, shown.get(option.key, option.key), value, mappings)
     return argv
 
 
-def _words(table: Table, option: Option, flag: str, value: Any) -> list[str]:
+def _words(option: Option, flag: str, value: Any, mappings: str) -> list[str]:
     if value is True:
         return [flag]
     if value is False:
@@ -249,7 +257,7 @@ def _words(table: Table, option: Option, flag: str, value: Any) -> list[str]:
     if isinstance(value, list):
         return [flag, *(str(item) for item in value)]
     if isinstance(value, Mapping):
-        if table.engine == "vllm":
+        if mappings == "dotted":
             return [word for pair in _dotted(flag, value) for word in pair]
         return [flag, json.dumps(value, sort_keys=True)]
     return [flag, str(value)]

@@ -70,6 +70,7 @@ def make(intent: Intent, known: Catalog, lock: Optional[lockfile.LockData] = Non
     plan_choice.check(choice)
     table = flags.load(choice.engine.name, choice.version, known.root / "engines")
     served = arguments.serve(choice, table)
+    words = flags.render(table, served.arguments, served.shown, choice.engine.mappings)
     resolved: lockfile.LockData = {**lockfile.empty(), **lock} if lock else lockfile.empty()
     revision = _revision(choice, resolved)
     name = intent.served_model_name or choice.checkpoint.served_name
@@ -88,7 +89,7 @@ def make(intent: Intent, known: Catalog, lock: Optional[lockfile.LockData] = Non
         "image": image.image(choice, resolved) if intent.runtime == "container" else None,
         "served_model_name": name,
         "listen": listen(intent),
-        "command": command.command(choice, revision, name, flags.render(table, served.arguments, served.shown)),
+        "command": command.command(choice, revision, name, words),
         "env": command.environment(choice, served.env),
         "secret": command.secret(choice),
         "devices": passed.cdi,

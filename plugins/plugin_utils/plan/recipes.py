@@ -92,12 +92,13 @@ def published(known: Catalog, cell: Cell) -> Optional[Recipe]:
     return None
 
 
-def layouts(cell: Cell, recipe: Optional[Recipe]) -> list[Layout]:
+def layouts(cell: Cell, recipe: Optional[Recipe], divides_attention: bool) -> list[Layout]:
     """Ways to divide the GPUs, best first; empty when none is possible. A published recipe leaves no choice.
 
     One tensor group as wide as the attention heads allow answers each user fastest; what is left over becomes copies of
     it behind the same endpoint. For throughput, models with sparse attention divide the KV cache by request (their one
-    latent head would be copied to every GPU), others run many small groups.
+    latent head would be copied to every GPU) where the engine can (``divides_attention``); others run many small
+    groups.
     """
     if recipe:
         tensor = recipe.tensor or recipe.count * recipe.nodes // recipe.data
@@ -116,7 +117,7 @@ def layouts(cell: Cell, recipe: Optional[Recipe]) -> list[Layout]:
         return wide_first
     if not config.index_n_heads:
         return wide_first[::-1]
-    split = Layout(gpus, data_attention=gpus) if cell.engine == "sglang" and gpus in widths else Layout(1, gpus)
+    split = Layout(gpus, data_attention=gpus) if divides_attention and gpus in widths else Layout(1, gpus)
     return [split, *wide_first]
 
 
@@ -174,8 +175,8 @@ def _fills(cell: Cell, layout: Layout, context: int) -> dict[str, Any]:
         "$tool_parser": parsers.tool,
         "$reasoning_parser": parsers.reasoning,
         "$mtp_tokens": mtp.tokens,
-        "$mtp_steps": mtp.sglang_steps,
-        "$mtp_drafts": mtp.sglang_steps + 1,
+        "$mtp_steps": mtp.draft_steps,
+        "$mtp_drafts": mtp.draft_steps + 1,
     }
 
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils import address
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import files as plan_files
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import image as plan_image
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
@@ -124,6 +125,7 @@ def _replica(plan: Plan, groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
             f"{plan['served_model_name']} on {plan['engine']['name']} {plan['engine']['version']}"
             f" (replica {int(plan['replica'])})"
         ),
+        "documentation": systemd_value(_documentation(plan)),
         "after": ["network-online.target", *daemons],
         "wants": ["network-online.target", *daemons],
         "assert_paths": [systemd_value(snapshot)] if snapshot else [],
@@ -149,11 +151,19 @@ def _replica(plan: Plan, groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     }
 
 
+def _documentation(plan: Plan) -> str:
+    """The engine's documentation; nothing for an engine that this release no longer knows."""
+    engine = catalog.load().engines.get(plan["engine"]["name"])
+    return engine.documentation if engine else ""
+
+
 def _container(plan: Plan, name: str, files: Mapping[str, str], groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """What differs by runtime, for a container."""
     stop = int(plan["timeouts"]["stop_seconds"])
     return {
         "template": "glm-serve.service.j2",
+        "requires": ["docker.service"],
+        "guard_prefix": "",
         "user": "root",
         "mount_points": [systemd_word(mount["source"]) for mount in plan["mounts"]],
         "writable_directories": [mount["source"] for mount in plan["mounts"] if not mount["read_only"]],
@@ -183,6 +193,9 @@ def _venv(plan: Plan, name: str, files: Mapping[str, str], groups: Mapping[str, 
     }
     return {
         "template": "glm-serve-venv.service.j2",
+        "requires": [],
+        # The guard reads root's files; the engine does not (systemd.service(5), "+").
+        "guard_prefix": "+",
         "user": ENGINE_USER,
         "supplementary_groups": list(plan["device_groups"]),
         "device_allow": [f"{device} rw" for device in classes],

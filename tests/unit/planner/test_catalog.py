@@ -114,6 +114,12 @@ def test_every_option_the_planner_knows_exists_in_every_version() -> None:
             assert absent == expected, version
 
 
+def test_every_version_can_be_served_without_a_prefix_cache() -> None:
+    for name, engine in catalog.load().engines.items():
+        for version in engine.versions:
+            assert set(engine.no_prefix_cache) & set(flags.load(name, version).options), version
+
+
 def test_replaced_options_are_absent_where_the_hint_could_show() -> None:
     """A hint about an option that the default version has would never be read."""
     for name, engine in catalog.load().engines.items():
@@ -176,7 +182,7 @@ def test_glm53_always_thinks_and_is_not_promised_as_mit() -> None:
 
 def test_drafted_tokens() -> None:
     models = catalog.load().models
-    drafted = {name: (model.mtp.tokens, model.mtp.sglang_steps) for name, model in models.items()}
+    drafted = {name: (model.mtp.tokens, model.mtp.draft_steps) for name, model in models.items()}
     assert drafted["GLM-5.1"] == (3, 3)
     assert drafted["GLM-5.2"] == (5, 5)
     assert drafted["GLM-4.7"] == (1, 3), "vLLM recommends 1 for GLM-4.x, Z.ai drafts 3 with SGLang"

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags
 
@@ -14,7 +15,8 @@ SGLANG = flags.load("sglang", "0.5.10")
 
 
 def rendered(table: flags.Table, base: dict[str, Any], override: dict[str, Any] | None = None) -> list[str]:
-    return flags.render(table, flags.merge(table, base, override or {}), {})
+    mappings = catalog.load().engines[table.engine].mappings
+    return flags.render(table, flags.merge(table, base, override or {}), {}, mappings)
 
 
 def test_spellings_are_one_option() -> None:
@@ -29,6 +31,15 @@ def test_values_become_words() -> None:
     assert rendered(VLLM, {"max-num-seqs": 64}) == ["--max-num-seqs", "64"]
     assert rendered(SGLANG, {"enable-dp-attention": False}) == []
     assert rendered(SGLANG, {"cuda-graph-bs": [1, 2]}) == ["--cuda-graph-bs", "1", "2"]
+
+
+def test_a_switch_of_a_pair_is_turned_off_by_the_other_one() -> None:
+    """vLLM 0.33.0 has --disable-x for --enable-x; without it the engine would keep what was turned off."""
+    newer = flags.load("vllm", "0.33.0")
+    assert rendered(newer, {"enable-prefix-caching": False}) == ["--disable-prefix-caching"]
+    assert rendered(newer, {"disable-prefix-caching": True}) == ["--disable-prefix-caching"]
+    assert rendered(newer, {"enable-prefix-caching": True}) == ["--enable-prefix-caching"]
+    assert rendered(newer, {"disable-uvicorn-access-log": False}) == ["--enable-uvicorn-access-log"]
 
 
 def test_mappings_are_dotted_for_vllm_and_json_for_sglang() -> None:

@@ -235,6 +235,13 @@ def test_bare_metal_runs_the_engine_itself_as_a_user_of_its_own() -> None:
     assert option(guard, "--node") == ["/dev/nvidiactl", "/dev/nvidia-uvm"] and "--device" not in guard
 
 
+def test_a_unit_names_the_documentation_of_its_engine() -> None:
+    assert "\nDocumentation=https://docs.vllm.ai\n" in render("glm-serve.service", plan("vllm"))
+    assert "\nDocumentation=https://docs.sglang.ai\n" in render("glm-serve.service", plan("sglang"))
+    gone = plan(engine={"name": "gone", "version": "1.0"})
+    assert "Documentation=" not in render("glm-serve.service", gone)
+
+
 def test_bare_metal_on_rocm_gets_the_groups_and_the_classes_of_its_devices() -> None:
     made = venv(device_nodes=["/dev/kfd", "/dev/dri"], device_groups=["video", "render"], devices=[])
     made["accelerator"]["vendor"] = "amd"
