@@ -136,7 +136,7 @@ from typing import Any, Optional
 from ansible.module_utils import urls
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.glm.fleet.plugins.module_utils import arguments
+from ansible_collections.glm.fleet.plugins.module_utils import arguments, unreachable
 
 RUN_DIR = Path("/run/glm-venv")
 MARKER = ".glm.json"
@@ -331,7 +331,10 @@ def _fetch(url: str) -> bytes:
         with contextlib.closing(answer):
             return bytes(answer.read())
     except (urllib.error.URLError, urls.ConnectionError, http.client.HTTPException, OSError, ValueError) as exc:
-        raise VenvError(f"{url} cannot be fetched: {exc}. Check this host's way there, or set another index.") from exc
+        found = exc if isinstance(exc, urllib.error.HTTPError) else unreachable.why(exc, url)
+        raise VenvError(
+            f"{url} cannot be fetched: {found}. Check this host's way there, or set another index."
+        ) from None
 
 
 def _sha256(text: Optional[str]) -> str:

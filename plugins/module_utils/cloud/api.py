@@ -22,6 +22,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Callable, Dict, Optional
 
+from ansible_collections.glm.fleet.plugins.module_utils import unreachable
+
 try:
     import fcntl
 
@@ -62,10 +64,11 @@ class BadAnswer(CloudError):
 class ApiError(CloudError):
     """The API answered with an error.
 
-    Attributes: ``status`` (HTTP), ``code`` (the API's own, to branch on), ``message``, ``suggestion`` (may be empty).
+    Attributes: ``status`` (HTTP), ``code`` (the API's own, to branch on), ``message``, ``suggestion`` (the API's, may
+    be empty). ``advice`` is ours, where the API makes no suggestion.
     """
 
-    def __init__(self, what: str, status: int, code: str, message: str, suggestion: str = "") -> None:
+    def __init__(self, what: str, status: int, code: str, message: str, suggestion: str = "", advice: str = "") -> None:
         self.status = status
         self.code = code
         self.message = message
@@ -74,6 +77,8 @@ class ApiError(CloudError):
         parts = [f"{what}: HTTP {status} {code or '(no code)'}: {message or '(no message)'}"]
         if suggestion:
             parts.append(f"Suggestion from the API: {suggestion}")
+        elif advice:
+            parts.append(f"Next: {advice}")
         super().__init__(" ".join(parts))
 
 
@@ -118,7 +123,8 @@ def read_api_key(path: str) -> str:
     try:
         lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise CloudError(f"The API key file {file} cannot be read: {error}") from error
+        found = getattr(error, "strerror", None) or error
+        raise CloudError(f"The API key file {file} cannot be read: {found}") from None
     lines = [line for line in lines if line and not line.startswith("#")]
     for line in lines:
         name, separator, value = line.partition("=")
@@ -275,7 +281,8 @@ class CloudClient:
                     raise
                 wait = _wait_before_repeat(error, attempt)
                 if attempt > self._retries or time.monotonic() + wait >= deadline:
-                    raise _after_attempts(error, attempt) from error
+                    error.args = (f"{error} (gave up after {attempt} attempt{'s' if attempt > 1 else ''})",)
+                    raise
                 self._sleep(wait)
 
     def _change(
@@ -300,10 +307,12 @@ class CloudClient:
         timeout = max(0.1, min(self._timeout, deadline - time.monotonic()))
         try:
             response = self._session.request(method, url, json=body, timeout=timeout, allow_redirects=False)
-        except requests.exceptions.ChunkedEncodingError as error:
-            raise BadAnswer(f"{what}: the connection broke before the whole answer arrived.") from error
+        except requests.exceptions.ChunkedEncodingError:
+            raise BadAnswer(f"{what}: the connection broke before the whole answer arrived.") from None
         except requests.exceptions.RequestException as error:
-            raise TransportError(f"{what}: no answer: {error}") from error
+            found = f"{unreachable.why(error, url)}. {unreachable.check(error, url, 'base_url')}"
+            # ansible prints every cause: those of the libraries say the same in their own words.
+            raise TransportError(f"{what}: no answer: {found}") from None
         return self._taken_apart(what, response)
 
     def _taken_apart(self, what: str, response: requests.Response) -> Any:
@@ -345,11 +354,6 @@ def _worth_repeating(error: CloudError) -> bool:
     if isinstance(error, FinalAnswer):
         return False
     return isinstance(error, (TransportError, BadAnswer))
-
-
-def _after_attempts(error: CloudError, attempts: int) -> CloudError:
-    error.args = (f"{error} (gave up after {attempts} attempt{'s' if attempts > 1 else ''})",)
-    return error
 
 
 def excerpt(response: requests.Response) -> str:

@@ -25,6 +25,8 @@ from urllib.parse import urlencode, urljoin
 
 from ansible.module_utils.urls import open_url
 
+from ansible_collections.glm.fleet.plugins.module_utils import unreachable
+
 HUB = "docker.io"
 HUB_API = "https://registry-1.docker.io"
 USER_AGENT = "glm-fleet"
@@ -209,4 +211,4 @@ class _Client:
         except urllib.error.HTTPError as error:
             return _Answer(error.code, error.headers, error.read(), "")
         except (urllib.error.URLError, socket.timeout, OSError, ValueError) as error:
-            raise _Unreachable(str(getattr(error, "reason", error))) from error
+            raise _Unreachable(unreachable.why(error, url)) from None

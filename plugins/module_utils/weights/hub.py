@@ -21,6 +21,7 @@ from email.message import Message
 from pathlib import PurePosixPath
 from typing import IO, Any, Optional
 
+from ansible_collections.glm.fleet.plugins.module_utils import unreachable
 from ansible_collections.glm.fleet.plugins.module_utils.weights.store import Manifest, WeightFile
 
 USER_AGENT = "glm.fleet model_weights"
@@ -114,14 +115,14 @@ class HubClient:
                 wait = _retry_after(exc.headers.get("Retry-After"), attempt)
                 retry = exc.code == 429 or exc.code >= 500
                 if not retry or attempt == _ATTEMPTS or wait > _LONGEST_WAIT_SECONDS:
-                    raise HubError(self._explain(exc, repository, revision)) from exc
+                    raise HubError(self._explain(exc, repository, revision)) from None
                 self._sleep(wait)
             except (OSError, http.client.HTTPException, ValueError) as exc:
                 if attempt == _ATTEMPTS:
                     raise HubError(
-                        f"cannot ask {self.endpoint} about {repository}: {getattr(exc, 'reason', exc)}. "
+                        f"cannot ask {self.endpoint} about {repository}: {unreachable.why(exc, url)}. "
                         "Check this host's network, DNS and proxy, or set glm_hub_endpoint to a mirror it reaches."
-                    ) from exc
+                    ) from None
                 self._sleep(float(attempt))
         raise AssertionError("the loop returns or raises")
 

@@ -142,7 +142,8 @@ class CloudInventory(BaseInventoryPlugin, Constructable, Cacheable):  # type: ig
                 self._add(self._instances(path, cache))
         except (AnsibleParserError, _cloud_api.CloudError, cloud_hosts.BadInstance, ValueError) as error:
             self._failed[path] = time.monotonic()
-            raise AnsibleParserError(f"{self.NAME}: {path}: {error}") from error
+            # ansible prints the text of every cause, and this text has it all.
+            raise AnsibleParserError(f"{self.NAME}: {path}: {error}") from None
 
     # Where the instances come from.
 

@@ -355,6 +355,19 @@ def test_trouble_fails_the_inventory_after_one_try(
     assert len(cloud.requests) == 1, "core hands the file to the plugin twice; the second time must not ask again"
 
 
+def test_a_name_that_does_not_resolve_is_said_in_one_sentence(inventory: Inventory) -> None:
+    inventory.environment["LAMBDA_API_URL"] = "https://cloud.lamda.invalid"
+    inventory.write()
+    options = inventory.file.read_text(encoding="utf-8").replace("retries: 0", "retries: 1")
+    inventory.file.write_text(options, encoding="utf-8")
+    assert inventory.run("ansible-inventory", "-i", str(inventory.file), "--list").returncode != 0
+    text = inventory.errors
+    assert "the name cloud.lamda.invalid cannot be resolved. Check the spelling of base_url" in text
+    assert "HTTPSConnectionPool" not in text and "Errno" not in text
+    # ansible itself prints the plugin's error twice: as a warning and as the cause of its own.
+    assert text.count("cannot be resolved") <= 2
+
+
 def test_500_then_200_is_fine(cloud: FakeCloud, inventory: Inventory) -> None:
     cloud.script = [error(500, "global/internal-error")]
     inventory.write()

@@ -158,6 +158,24 @@ def test_nobody_listening_is_a_transport_error() -> None:
     assert waits == [1, 2]
 
 
+def test_an_error_is_not_its_own_cause(cloud: FakeCloud) -> None:
+    with pytest.raises(lambda_api.TransportError) as caught:
+        client(cloud, base_url="http://cloud.lamda.invalid", retries=5).list_instances()
+    assert str(caught.value) == (
+        "GET http://cloud.lamda.invalid/api/v1/instances: no answer: the name cloud.lamda.invalid cannot be resolved. "
+        "Check the spelling of base_url, and the DNS and network of this machine. (gave up after 6 attempts)"
+    )
+    assert caught.value.__cause__ is None and caught.value.__suppress_context__
+
+
+def test_our_advice_is_not_called_the_api_s() -> None:
+    ours = lambda_api.AuthError("GET x", 401, "c", "m", "", "make a key.")
+    assert str(ours) == "GET x: HTTP 401 c: m Next: make a key."
+    assert ours.suggestion == ""
+    theirs = lambda_api.AuthError("GET x", 401, "c", "m", "Use the console.", "make a key.")
+    assert str(theirs) == "GET x: HTTP 401 c: m Suggestion from the API: Use the console."
+
+
 def test_a_silent_server_is_given_up(cloud: FakeCloud) -> None:
     def stall(_request: object) -> Answer:
         time.sleep(0.5)

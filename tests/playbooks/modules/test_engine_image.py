@@ -132,7 +132,12 @@ def test_registry_that_cannot_be_reached_is_told_from_a_missing_tag(servers: tup
         registry.resolve("vllm/vllm-openai", "v9", [mirror.url, "http://127.0.0.1:9"])
     assert caught.value.missing
     assert str(caught.value).startswith("no digest was found for vllm/vllm-openai:v9 (")
-    for part in (f"{mirror.url}: no such tag", "http://127.0.0.1:9: ", "Connection refused", f"{hub.url}: HTTP 500"):
+    for part in (
+        f"{mirror.url}: no such tag",
+        "http://127.0.0.1:9: ",
+        "port 9 refuses connections",
+        f"{hub.url}: HTTP 500",
+    ):
         assert part in str(caught.value)
     mirror.behaviour = "500"
     with pytest.raises(registry.RegistryError, match="could not be looked up") as caught:
@@ -497,5 +502,5 @@ def test_a_registry_that_does_not_answer_stops_the_play_and_writes_no_lock(tmp_p
     assert result.returncode != 0
     text = " ".join(result.stdout.split())
     assert "the digest of localhost:9/vllm/vllm-openai:v0.32.0 could not be looked up" in text
-    assert "Connection refused" in text and "set docker_registry_mirrors" in text
+    assert "port 9 refuses connections" in text and "set docker_registry_mirrors" in text
     assert not (tmp_path / "glm.lock.yml").exists()

@@ -38,7 +38,7 @@ TOTAL_KEYS = ("total", "totalCount", "total_count")
 
 SCOPE_ADVICE = (
     "GMI Cloud has keys of two scopes, and one for inference (the common one) is refused by the Cluster Engine: make a "
-    "key with the Cluster Engine scope (ce_resource) in the organisation's settings of the console"
+    "key with the Cluster Engine scope (ce_resource) in the organisation's settings of the console."
 )
 
 
@@ -128,12 +128,12 @@ class GmiApi(_cloud_api.CloudClient):
         if status == 429:
             return RateLimited(what, status, code, message)
         if status == 401:
-            return AuthError(what, status, code, message, SCOPE_ADVICE)
+            return AuthError(what, status, code, message, advice=SCOPE_ADVICE)
         if status == 403:
             return AuthError(
                 what, status, code, message,
-                "the key's organisation may not see this; set organization to one it belongs to, or ask GMI Cloud to "
-                "enable the product for the account",
+                advice="the key's organisation may not see this; set organization to one it belongs to, or ask GMI "
+                "Cloud to enable the product for the account.",
             )  # fmt: skip
         if status == 404:
             return NotServed(what, status, code, message)

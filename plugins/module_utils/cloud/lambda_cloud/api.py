@@ -286,7 +286,7 @@ class LambdaApi(_cloud_api.CloudClient):
         if status == 429:
             return RateLimited(what, status, code, message or "too many requests", suggestion)
         if status == 401 or code in AUTH_CODES:
-            return AuthError(what, status, code, message, suggestion or f"make or check the key at {API_KEY_PAGE}")
+            return AuthError(what, status, code, message, suggestion, f"make or check the key at {API_KEY_PAGE}.")
         if code == CAPACITY_CODE:
             return CapacityError(what, status, code, message, suggestion)
         return ApiError(what, status, code, message or _cloud_api.excerpt(response), suggestion)
