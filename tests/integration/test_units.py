@@ -15,9 +15,8 @@ import pytest
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
-from ansible_collections.glm.fleet.plugins.plugin_utils.serving import replica as unit
 from tests.unit.serve.plans import REVISION, nodes, plan, replicas, rocm, venv
-from tests.unit.serve.render import GROUPS, render
+from tests.unit.serve.render import render
 
 pytestmark = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 
@@ -96,15 +95,14 @@ def test_units_for_rocm_and_for_replicas_are_valid(engine: str, extra: list[str]
 def test_units_for_bare_metal_are_valid(engine: str, extra: list[str], tmp_path: Path) -> None:
     made = venv(engine)
     made["command"] += extra
-    done = analyze(tmp_path, render("glm-serve-venv.service", made))
+    done = analyze(tmp_path, render("glm-serve.service", made))
     assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("made", [plan("sglang"), venv("sglang"), rocm()], ids=["container", "venv", "rocm"])
 def test_units_of_several_hosts_are_valid(made: dict[str, Any], rank: int, tmp_path: Path) -> None:
-    name = "glm-serve-venv.service" if made["runtime"]["kind"] == "venv" else "glm-serve.service"
-    done = analyze(tmp_path, render(name, nodes(made, rank)))
+    done = analyze(tmp_path, render("glm-serve.service", nodes(made, rank)))
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -143,7 +141,7 @@ def test_units_of_every_recipe_are_valid(runtime: str, tmp_path: Path) -> None:
     """One call of systemd-analyze for all: unit ``glm-serve-<n>`` is the n-th different text."""
     units: dict[str, dict[str, Any]] = {}
     for made in plans_of_recipes(runtime):
-        units.setdefault(render(unit.replica(made, GROUPS)["template"].removesuffix(".j2"), made), made)
+        units.setdefault(render("glm-serve.service", made), made)
         assert render("glm-serve.secret", made).endswith(("=glm-test-key\n", ': "glm-test-key"\n'))
     kinds = Counter((made["engine"]["name"], made["accelerator"]["vendor"]) for made in units.values())
     ranks = Counter(made["node"]["rank"] for made in units.values() if made["node"]["count"] > 1)

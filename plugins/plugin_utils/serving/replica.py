@@ -45,6 +45,8 @@ _VENDOR_DAEMONS = {
 }
 
 
+_RUNTIME_DAEMONS = {"container": ("docker.service",), "venv": ()}
+
 # docker and systemd read environment files differently, so they must not be taken for each other.
 _SECRET_SUFFIX = {
     "container": {"env": ".secret.env", "config": ".secret.yaml"},
@@ -96,8 +98,8 @@ def replica(plan: Plan, groups: Mapping[str, Sequence[str]] | None = None) -> di
     ``groups`` is the host's group database as ``ansible.builtin.getent`` returns it; needed where the plan names
     ``device_groups``, whose numbers differ from host to host.
 
-    Shapes: ``name``, ``unit``, ``runtime``, ``template`` and ``user`` are str; ``files`` maps unit/env/secret/guard to
-    absolute paths on the host; ``exec`` maps start_pre/start/start_post/stop/stop_post to argument lists; times are
+    Shapes: ``name``, ``unit``, ``runtime``, ``documentation``, ``user`` are str; ``files`` maps unit/env/secret/guard
+    to absolute paths on the host; ``exec`` maps start_pre/start/start_post/stop/stop_post to argument lists; times are
     whole seconds; ``serving_unit`` is an entry of that module's ``replicas``; ``after``, ``wants``, ``assert_paths``,
     ``mount_points``, ``writable_directories`` are lists of str.
 
@@ -126,7 +128,7 @@ def _replica(plan: Plan, groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
             f" (replica {int(plan['replica'])})"
         ),
         "documentation": systemd_value(_documentation(plan)),
-        "after": ["network-online.target", *daemons],
+        "after": [*_RUNTIME_DAEMONS[plan["runtime"]["kind"]], "network-online.target", *daemons],
         "wants": ["network-online.target", *daemons],
         "assert_paths": [systemd_value(snapshot)] if snapshot else [],
         "files": files,
@@ -161,9 +163,6 @@ def _container(plan: Plan, name: str, files: Mapping[str, str], groups: Mapping[
     """What differs by runtime, for a container."""
     stop = int(plan["timeouts"]["stop_seconds"])
     return {
-        "template": "glm-serve.service.j2",
-        "requires": ["docker.service"],
-        "guard_prefix": "",
         "user": "root",
         "mount_points": [systemd_word(mount["source"]) for mount in plan["mounts"]],
         "writable_directories": [mount["source"] for mount in plan["mounts"] if not mount["read_only"]],
@@ -192,10 +191,6 @@ def _venv(plan: Plan, name: str, files: Mapping[str, str], groups: Mapping[str, 
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     return {
-        "template": "glm-serve-venv.service.j2",
-        "requires": [],
-        # The guard reads root's files; the engine does not (systemd.service(5), "+").
-        "guard_prefix": "+",
         "user": ENGINE_USER,
         "supplementary_groups": list(plan["device_groups"]),
         "device_allow": [f"{device} rw" for device in classes],

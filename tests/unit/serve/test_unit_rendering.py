@@ -222,9 +222,9 @@ def test_several_hosts_share_the_host_network() -> None:
 
 def test_bare_metal_runs_the_engine_itself_as_a_user_of_its_own() -> None:
     made = unit.replica(venv())
-    assert made["template"] == "glm-serve-venv.service.j2" and made["exec"]["start"] == venv()["command"]
+    assert made["runtime"] == "venv" and made["exec"]["start"] == venv()["command"]
     assert "stop" not in made["exec"], "the engine is the unit's own process, which systemd stops"
-    text = render("glm-serve-venv.service", venv())
+    text = render("glm-serve.service", venv())
     lines = text.splitlines()
     assert {"User=glm", "DevicePolicy=closed", "DeviceAllow=char-nvidia* rw", "LimitMEMLOCK=infinity"} <= set(lines)
     assert "docker" not in text
@@ -238,21 +238,21 @@ def test_bare_metal_runs_the_engine_itself_as_a_user_of_its_own() -> None:
 def test_a_unit_names_the_documentation_of_its_engine() -> None:
     assert "\nDocumentation=https://docs.vllm.ai\n" in render("glm-serve.service", plan("vllm"))
     assert "\nDocumentation=https://docs.sglang.ai\n" in render("glm-serve.service", plan("sglang"))
-    gone = plan(engine={"name": "gone", "version": "1.0"})
+    gone = {**plan(), "engine": {"name": "gone", "version": "1.0"}}
     assert "Documentation=" not in render("glm-serve.service", gone)
 
 
 def test_bare_metal_on_rocm_gets_the_groups_and_the_classes_of_its_devices() -> None:
     made = venv(device_nodes=["/dev/kfd", "/dev/dri"], device_groups=["video", "render"], devices=[])
     made["accelerator"]["vendor"] = "amd"
-    lines = render("glm-serve-venv.service", made).splitlines()
+    lines = render("glm-serve.service", made).splitlines()
     assert {"SupplementaryGroups=video render", "DeviceAllow=char-kfd rw", "DeviceAllow=char-drm rw"} <= set(lines)
     with pytest.raises(quoting.UnitError, match="no group video and no group render"):
         unit.replica(made, {})
 
 
 def test_a_key_that_an_engine_reads_from_a_file_is_a_credential_on_bare_metal() -> None:
-    text = render("glm-serve-venv.service", venv("sglang"))
+    text = render("glm-serve.service", venv("sglang"))
     assert "\nLoadCredential=engine.yaml:/etc/glm/serve-0.secret.yaml\n" in text
     assert "--config /run/credentials/glm-serve-0.service/engine.yaml" in re.sub(r" \\\n\s+", " ", text)
     careless = venv("sglang")
@@ -310,7 +310,7 @@ def test_ranks_of_a_replica_start_together_and_only_the_first_has_an_endpoint(ma
         assert "--find-interface" in guard
         assert one["start"][-len(made["command"]) :] == alone[-len(made["command"]) :]
         assert bool(one["start_post"]) is (rank == 0)
-    text = render(unit.replica(made)["template"].removesuffix(".j2"), nodes(made, 1))
+    text = render("glm-serve.service", nodes(made, 1))
     assert "ExecStartPost" not in text and "answered a chat" not in text
 
 
