@@ -36,6 +36,8 @@ _COMMON: dict[str, Any] = {
         "memory_gib": 179.06,
         "indices": list(range(8)),
     },
+    "memory": {"token_pool": 1_240_000},
+    "prices": [],
     "served_model_name": "glm-5.1-fp8",
     "listen": {"address": "10.0.0.5", "port": 8000, "container_port": 8000},
     "devices": ["nvidia.com/gpu=all"],
