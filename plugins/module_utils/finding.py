@@ -25,6 +25,13 @@ _TERMINAL = re.compile(
 _NEWLINES = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
 
 
+class QuotingError(Exception):
+    """An error whose text quotes a cloud, hub, engine or tool; it is printable."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(printable(text, newlines=True))
+
+
 class _Required(TypedDict):
     phase: str
     """Where it was seen: driver, verify, acceptance, plan."""

@@ -110,6 +110,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.glm.fleet.plugins.module_utils.finding import printable
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import CommandResult, run
 from ansible_collections.glm.fleet.plugins.module_utils.host.docker import DockerError, Engine
 
@@ -154,7 +155,7 @@ def said(done: CommandResult) -> str:
     """Why pip failed, without its five announcements of a retry."""
     broken = re.search(r"connection broken by '(.*)': /", done.stderr)
     errors = [line for line in done.stderr.splitlines() if "ERROR:" in line]
-    return " | ".join([*([broken.group(1)] if broken else []), *errors]) or done.evidence(900)
+    return printable(" | ".join([*([broken.group(1)] if broken else []), *errors])) or done.evidence(900)
 
 
 def checksum(requirements: list) -> str:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils import unreachable
+from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError, printable_in
 
 try:
     import fcntl
@@ -43,7 +44,7 @@ BACKOFF_CAP = 30.0
 PACE_HORIZON = 600.0
 
 
-class CloudError(Exception):
+class CloudError(QuotingError):
     """Any failure to get what was asked. ``outcome_unknown``: a change that was asked for may still have happened."""
 
     outcome_unknown = False
@@ -324,7 +325,8 @@ class CloudClient:
                 "if that address is right, set base_url to it."
             )
         try:
-            answer = json.loads(response.content)
+            # Names and messages of others reach terminals and files from here.
+            answer = printable_in(json.loads(response.content))
         except ValueError:
             answer = None
         if status == 200:

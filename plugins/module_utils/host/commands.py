@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Optional
 
+from ansible_collections.glm.fleet.plugins.module_utils.finding import printable
+
 # Tools of a driver or of sbin are often missing from the PATH of a non-login ssh session; those of ROCm are in none.
 EXTRA_PATH = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/bin", "/bin", "/opt/rocm/bin")
 
@@ -47,7 +49,7 @@ class CommandResult:
 
     def evidence(self, limit: int = 400) -> str:
         """The last words of the command, stderr first: what a person needs to see in an error message."""
-        text = (self.stderr.strip() or self.stdout.strip()).replace("\n", " | ")
+        text = printable((self.stderr.strip() or self.stdout.strip()).replace("\n", " | "))
         return text if len(text) <= limit else "…" + text[-limit:]
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Optional
 from urllib.parse import quote
 
+from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run, which
 from ansible_collections.glm.fleet.plugins.module_utils.host.dpkg import installed_packages
 
@@ -47,7 +48,7 @@ RELOADABLE = frozenset(
 )
 
 
-class DockerError(Exception):
+class DockerError(QuotingError):
     """The engine did not answer, or answered with an error; the text says which and is fit for a person."""
 
 

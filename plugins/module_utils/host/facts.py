@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Optional
 
+from ansible_collections.glm.fleet.plugins.module_utils.finding import printable
 from ansible_collections.glm.fleet.plugins.module_utils.host import gpu
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run, which
 from ansible_collections.glm.fleet.plugins.module_utils.host.docker import docker_facts
@@ -83,7 +84,7 @@ class Gatherer:
         return facts
 
     def problem(self, phase: str, message: str) -> None:
-        self.errors.append({"phase": phase, "message": message})
+        self.errors.append({"phase": phase, "message": printable(message)})
 
     # -- system -------------------------------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ from urllib.parse import urlencode, urljoin
 from ansible.module_utils.urls import open_url
 
 from ansible_collections.glm.fleet.plugins.module_utils import unreachable
+from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError
 
 HUB = "docker.io"
 HUB_API = "https://registry-1.docker.io"
@@ -44,7 +45,7 @@ TAG_PAGES = 10
 _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
 
 
-class RegistryError(Exception):
+class RegistryError(QuotingError):
     """No digest. ``missing`` tells a tag that does not exist from a registry that could not be asked."""
 
     def __init__(self, message: str, missing: bool) -> None:

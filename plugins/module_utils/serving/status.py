@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
+from ansible_collections.glm.fleet.plugins.module_utils.finding import printable
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import CommandResult
 
 Runner = Callable[[Sequence[str]], CommandResult]
@@ -225,7 +226,8 @@ def _journal_row(row: str) -> list[Line]:
     if isinstance(message, list):  # journalctl gives bytes for what is not printable text
         message = bytes(message).decode("utf-8", "replace")
     engine = entry.get("SYSLOG_IDENTIFIER") in ENGINE_IDENTIFIERS
-    pieces = [piece.rstrip() for piece in re.split(r"[\r\n]+", str(message))]
+    # Engines colour their log, and a journal is what anybody wrote into it.
+    pieces = [piece.rstrip() for piece in printable(message, newlines=True).split("\n")]
     # Without a container the guard's lines come under the same name.
     return [Line(piece, engine and not piece.startswith("glm: ")) for piece in pieces if piece]
 

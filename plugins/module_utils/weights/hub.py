@@ -22,6 +22,7 @@ from pathlib import PurePosixPath
 from typing import IO, Any, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils import unreachable
+from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError
 from ansible_collections.glm.fleet.plugins.module_utils.weights.store import Manifest, WeightFile
 
 USER_AGENT = "glm.fleet model_weights"
@@ -35,7 +36,7 @@ _ATTEMPTS = 4
 _LONGEST_WAIT_SECONDS = 30.0
 
 
-class HubError(Exception):
+class HubError(QuotingError):
     """The hub refused, does not know, or cannot be reached; the message says what to do."""
 
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ansible_collections.glm.fleet.plugins.module_utils.finding import printable
+from ansible_collections.glm.fleet.plugins.module_utils.finding import printable, printable_in
 
 display = Display()
 
@@ -40,9 +40,9 @@ class FleetAction(ActionBase):  # type: ignore[misc]  # ansible-core has no type
         try:
             if self.ARGUMENTS:
                 self._args = self._checked_arguments()
-            return {**result, **self._outcome()}
+            return _shown({**result, **self._outcome()})
         except Failed as failed:
-            return {**result, **self._worded(failed)}
+            return _shown({**result, **self._worded(failed)})
 
     def _outcome(self) -> dict[str, Any]:
         """The task's result. Raises Failed."""
@@ -98,3 +98,9 @@ class FleetAction(ActionBase):  # type: ignore[misc]  # ansible-core has no type
         if named.get("caution"):
             named["warnings"] = [*(named.get("warnings") or []), f"{self._host}, {named['caution']}"]
         return named
+
+
+def _shown(result: dict[str, Any]) -> dict[str, Any]:
+    """``result`` with what ansible prints of it printable: all of a failure, messages and warnings of a success."""
+    told = set(result) if result.get("failed") or result.get("unreachable") else {"msg", "warnings"}
+    return {key: printable_in(value) if key in told else value for key, value in result.items()}

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ansible_collections.glm.fleet.plugins.module_utils import files
+from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError
 
 try:
     import paramiko
@@ -42,7 +43,7 @@ _RSA = ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa")
 _PROXIES = ("proxyjump", "proxycommand")
 
 
-class HostKeyError(Exception):
+class HostKeyError(QuotingError):
     """No key; the text says what was expected, found and tried."""
 
 

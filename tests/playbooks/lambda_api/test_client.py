@@ -295,3 +295,26 @@ def test_a_queue_longer_than_the_budget_is_an_error(cloud: FakeCloud, tmp_path: 
     with pytest.raises(lambda_api.LambdaError, match="queued for longer than 10 s"):
         client(cloud, pacer=pacer, budget=10).list_instances()
     assert cloud.requests == []
+
+
+HOSTILE = "\x1b]0;owned\x07\x1b[2Jfull\u202e\x9b31m"
+
+
+def test_what_a_cloud_says_is_no_command_for_a_terminal(cloud: FakeCloud) -> None:
+    cloud.script = [error(400, "global/invalid-parameters", HOSTILE)]
+    with pytest.raises(lambda_api.ApiError) as caught:
+        client(cloud).list_instances()
+    assert str(caught.value).isprintable() and r"full\u202e" in str(caught.value)
+
+
+def test_names_that_others_gave_are_no_command_for_a_terminal(cloud: FakeCloud) -> None:
+    cloud.instances = [make_instance(1, name=HOSTILE, tags=[{"key": HOSTILE, "value": "a"}])]
+    [found] = client(cloud).list_instances()
+    assert found["name"] == r"full\u202e" and found["tags"][0]["key"] == r"full\u202e"
+
+
+def test_a_redirect_is_named_and_not_obeyed_by_a_terminal(cloud: FakeCloud) -> None:
+    cloud.script = [Answer(302, b"", {"Location": "https://evil.example/\x1b[2J"})]
+    with pytest.raises(lambda_api.LambdaError, match=r"redirected to https://evil\.example/") as caught:
+        client(cloud).list_instances()
+    assert str(caught.value).isprintable()

@@ -114,3 +114,13 @@ def test_a_caution_names_its_host(play: Play) -> None:
 def test_group_defaults_reach_a_module_that_is_routed(play: Play) -> None:
     defaults = {"group/glm.fleet.all": {"accept_cloud_init_errors": True}}
     assert play("host_settled", {"cloud-init": CLOUD_INIT}, module_defaults=defaults).returncode == 0
+
+
+def test_what_a_tool_says_is_no_command_for_a_terminal(play: Play) -> None:
+    """Through the module, the action and ansible's own display."""
+    poison = r"#!/bin/sh\nprintf 'denied\033]0;owned\007\033[2J\342\200\256' >&2\nexit 4\n"
+    replicas = [{"unit": "glm-serve-0.service", "files": [], "address": "127.0.0.1", "port": 8000}]
+    done = play("serving_unit", {"systemctl": poison.replace(r"\n", "\n")}, replicas=replicas)
+    said = done.stdout + done.stderr
+    assert done.returncode == 2 and r"denied\u202e" in said, said
+    assert not {"\x1b", "\x07", "\u202e"} & set(said), said

@@ -199,3 +199,10 @@ def test_file_lists_cannot_reach_outside(entry: dict[str, Any]) -> None:
     assert _weight_file(good, REPO).path == "model.safetensors"
     with pytest.raises(HubError, match="cannot be right"):
         _weight_file({**good, **entry}, REPO)
+
+
+def test_what_a_hub_says_is_no_command_for_a_terminal(canned: Any) -> None:
+    canned.answer = lambda _path: (404, {"X-Error-Message": "gone\x1b]0;owned\x07\x1b[2J\x9b31m"}, b"")
+    with pytest.raises(HubError, match=r"answered 404 \(gone\)") as caught:
+        HubClient(canned.url).resolve(REPO, "main")
+    assert str(caught.value).isprintable()

@@ -314,3 +314,20 @@ def test_a_queued_start_is_not_described_by_the_start_before() -> None:
     log = [entry("glm: waiting for the GPUs: a reason of yesterday", "python3")]
     answer = _serving.describe(Host(queued, log, log), "glm-serve-0.service", [])
     assert (answer["active_state"], answer["elapsed_seconds"], answer["detail"]) == ("activating", 0, "")
+
+
+def test_what_an_engine_or_anybody_wrote_into_the_journal_is_no_command_for_a_terminal() -> None:
+    coloured = "\x1b[1;36m(EngineCore pid=7)\x1b[0;0m INFO model_runner.py:1] Starting to load model"
+    hostile = list("ValueError: \u202e\x1b]0;owned\x07gone\x9b2J".encode("utf-8", "surrogatepass"))
+    failed = {"ActiveState": "failed", "SubState": "failed", "Result": "exit-code", "InvocationID": "a1"}
+    answer = _serving.describe(Host(failed, [entry(coloured), entry(hostile)]), "glm-serve-0.service", [])
+    assert answer["log"] == [
+        "(EngineCore pid=7) INFO model_runner.py:1] Starting to load model",
+        r"ValueError: \u202egone",
+    ]
+    assert answer["cause"] == r"ValueError: \u202egone" and answer["phase"] == "loading weights"
+
+
+def test_what_a_command_said_is_shown_on_one_line_and_not_obeyed() -> None:
+    said = CommandResult(("apt-get",), 100, "", "\x1b[31mE: broken\x1b[0m\n\x1b]52;c;cm0=\x07held\u202e\rback\n")
+    assert said.evidence() == r"E: broken | held\u202e\nback"
