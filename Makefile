@@ -10,7 +10,7 @@ COUNT ?= 2
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup rehearse rehearse-down rehearse-status test lint unit integration molecule benchmark sources engine clean
+.PHONY: help setup rehearse rehearse-down rehearse-status test lint unit integration molecule docs benchmark sources engine clean
 
 help:  ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ integration: setup-dev  ## Run the integration tests (real hosts, real engines)
 
 molecule: setup-dev  ## Run the molecule scenarios
 	@scripts/test.sh molecule
+
+docs: setup-dev  ## Build the documentation site in build/site
+	@scripts/docs_site.sh
 
 benchmark: setup-dev  ## Print the benchmarks, as ratios measured side by side
 	@scripts/test.sh benchmark
