@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""Make the JSON Schemas under docs/schemas/ from the TypedDicts that the code itself is checked against.
+"""Make the JSON Schemas under docs/schemas/ from the types that the code itself is checked against.
+
+Reports and plans are TypedDicts. What the catalogue holds are dataclasses; their schemas let editors complete and check
+its files.
 
 A class's docstring becomes its description, and so does a string that follows a key; ``Annotated[int, "bytes"]`` is an
 int with its unit, which becomes a ``$comment``. ::
@@ -12,13 +15,15 @@ from __future__ import annotations
 
 import argparse
 import ast
+import dataclasses
+import datetime
 import importlib
 import inspect
 import json
 import sys
 import textwrap
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import (
     Annotated,
@@ -36,6 +41,7 @@ from typing import (
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "schemas"
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
 COLLECTION = "ansible_collections.glm.fleet.plugins"
 # File, module and type; a type may be a Union of TypedDicts.
 SCHEMAS: dict[str, tuple[str, str]] = {
@@ -50,6 +56,8 @@ _PRIMITIVES: dict[Any, dict[str, Any]] = {
     type(None): {"type": "null"},
     Any: {},
     object: {},
+    # As an editor sees it.
+    datetime.date: {"type": "string", "format": "date"},
 }
 
 
@@ -64,7 +72,7 @@ def json_schema(wanted: Any, title: str) -> dict[str, Any]:
     """
     found: dict[str, dict[str, Any]] = {}
     top = _of(wanted, found)
-    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": title}
+    head = {"$schema": DIALECT, "title": title}
     return {**head, **top, "$defs": dict(sorted(found.items()))}
 
 
@@ -75,6 +83,8 @@ def _of(wanted: Any, found: dict[str, dict[str, Any]]) -> dict[str, Any]:
             found[name] = {}  # A type may hold itself.
             found[name] = _object(wanted, found)
         return {"$ref": f"#/$defs/{name}"}
+    if dataclasses.is_dataclass(wanted) and isinstance(wanted, type):
+        return _record(wanted, found)
     if wanted in _PRIMITIVES:
         return dict(_PRIMITIVES[wanted])
     origin, args = get_origin(wanted), get_args(wanted)
@@ -94,10 +104,65 @@ def _of(wanted: Any, found: dict[str, dict[str, Any]]) -> dict[str, Any]:
             "items": False,
         }
     if isinstance(origin, type) and issubclass(origin, Mapping) and args[0] is str:
-        return {"type": "object", "additionalProperties": _of(args[1], found)}
+        value = args[1]
+        # A record in a mapping is called as its key.
+        known = _record(value, found, {"name"}) if dataclasses.is_dataclass(value) else _of(value, found)
+        return {"type": "object", "additionalProperties": known}
     if isinstance(origin, type) and issubclass(origin, Sequence):
         return {"type": "array", "items": _of(args[0], found)}
     raise Unsupported(f"no JSON Schema for {wanted!r}")
+
+
+def _record(wanted: Any, found: dict[str, dict[str, Any]], known: Collection[str] = ()) -> dict[str, Any]:
+    """A dataclass as catalog/build.py reads it; the fields in ``known`` need no key."""
+    name = wanted.__name__
+    if name not in found:
+        found[name] = {}
+        found[name] = _fields(wanted, found, known)
+    reference = {"$ref": f"#/$defs/{name}"}
+    return {"anyOf": [{"type": "string"}, reference]} if hasattr(wanted, "of_text") else reference
+
+
+def _fields(wanted: Any, found: dict[str, dict[str, Any]], known: Collection[str] = ()) -> dict[str, Any]:
+    hints = get_type_hints(wanted)
+    required = {
+        item.name
+        for item in dataclasses.fields(wanted)
+        if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+    }
+    return {
+        "type": "object",
+        "description": _flowing(wanted.__doc__),
+        "properties": {item.name: _of(hints[item.name], found) for item in dataclasses.fields(wanted)},
+        "required": sorted(key for key in required - set(known) if not _optional(hints[key])),
+        "additionalProperties": False,
+    }
+
+
+def _optional(hint: Any) -> bool:
+    # catalog/build.py lets a key that may be None be left out as well.
+    return get_origin(hint) in (Union, types.UnionType) and type(None) in get_args(hint)
+
+
+def catalogue_schemas() -> dict[str, dict[str, Any]]:
+    """The schemas of the catalogue's files, for editors: file name to schema. An engine's files share one."""
+    load, engine, platforms, rocm = (
+        importlib.import_module(f"{COLLECTION}.plugin_utils.catalog.{name}")
+        for name in ("load", "engine", "platforms", "rocm")
+    )
+    made = {stem: _keyed(keys) for stem, keys in load.FILES.items()}
+    made["engine"] = _keyed(get_type_hints(engine.Engine), required=False, without=("name",))
+    made["platforms"] = _keyed(get_type_hints(platforms.Table))
+    made["rocm"] = _keyed(get_type_hints(rocm.Matrix))
+    return {f"catalog/{stem}.schema.json": schema for stem, schema in made.items()}
+
+
+def _keyed(keys: Mapping[str, Any], required: bool = True, without: Collection[str] = ()) -> dict[str, Any]:
+    found: dict[str, dict[str, Any]] = {}
+    properties = {key: _of(hint, found) for key, hint in keys.items() if key not in without}
+    needed = {"required": sorted(properties)} if required else {}
+    top = {"type": "object", "properties": properties, **needed, "additionalProperties": False}
+    return {"$schema": DIALECT, **top, "$defs": dict(sorted(found.items()))}
 
 
 def _object(wanted: Any, found: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -149,11 +214,14 @@ def _flowing(text: str) -> str:
     return " ".join(text.split())
 
 
-def render(name: str) -> str:
-    """The text of one schema file."""
-    module, type_name = SCHEMAS[name]
-    wanted = getattr(importlib.import_module(f"{COLLECTION}.{module}"), type_name)
-    return json.dumps(json_schema(wanted, f"glm.fleet {name.partition('.')[0]}"), indent=2, ensure_ascii=False) + "\n"
+def rendered() -> dict[str, str]:
+    """The text of each schema file, by its name below docs/schemas."""
+    made = {}
+    for name, (module, type_name) in SCHEMAS.items():
+        wanted = getattr(importlib.import_module(f"{COLLECTION}.{module}"), type_name)
+        made[name] = json_schema(wanted, f"glm.fleet {name.partition('.')[0]}")
+    made.update(catalogue_schemas())
+    return {name: json.dumps(schema, indent=2, ensure_ascii=False) + "\n" for name, schema in made.items()}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -162,12 +230,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="compare only")
     differing = []
     check = parser.parse_args(arguments).check
-    for name in SCHEMAS:
-        path, text = FOLDER / name, render(name)
+    for name, text in rendered().items():
+        path = FOLDER / name
         if check:
             differing += [] if path.is_file() and path.read_text(encoding="utf-8") == text else [name]
         else:
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
     if differing:
         print(f"differs from the code: {', '.join(differing)}. Run python tools/json_schemas.py")

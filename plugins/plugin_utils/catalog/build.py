@@ -68,17 +68,6 @@ def folder(kind: type[T], path: Path) -> T:
     return _record(kind, data, where, places)
 
 
-def named(kind: type[T], data: Any, file: str, section: str) -> dict[str, T]:
-    """A mapping of names to records that know their name. Raises CatalogError."""
-    if not isinstance(data, dict):
-        raise CatalogError(f"catalog/{file}: {section}: expected a mapping, found {_type_name(data)}")
-    return {
-        str(name): _record(kind, {"name": str(name), **_mapping(entry, f"{file}: {section}.{name}")},
-                           f"{file}: {section}.{name}")
-        for name, entry in data.items()
-    }  # fmt: skip
-
-
 def _mapping(data: Any, where: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise CatalogError(f"catalog/{where}: expected a mapping, found {_type_name(data)}")
@@ -116,7 +105,8 @@ def _optional(hint: Any) -> bool:
 def build(hint: Any, data: Any, where: str) -> Any:
     """``data`` as a type hint says, with records for mappings; ``where``: file and entry. Raises CatalogError.
 
-    A record that may be written as one word has a class method ``of_text``.
+    A record that may be written as one word has a class method ``of_text``; one with a ``name`` in a mapping is called
+    as its key.
     """
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
@@ -132,7 +122,8 @@ def build(hint: Any, data: Any, where: str) -> Any:
             raise CatalogError(f"catalog/{where}: expected one of {', '.join(args)}, found {data!r}")
         return data
     if origin is dict:
-        return {str(key): build(args[1], value, f"{where}.{key}") for key, value in _mapping(data, where).items()}
+        entries = _mapping(data, where).items()
+        return {str(key): build(args[1], _knowing(args[1], key, value), f"{where}.{key}") for key, value in entries}
     if isinstance(data, str) and hasattr(hint, "of_text"):
         return hint.of_text(data)
     if dataclasses.is_dataclass(hint):
@@ -143,6 +134,14 @@ def build(hint: Any, data: Any, where: str) -> Any:
     if not isinstance(data, hint) or (isinstance(data, bool) and hint is not bool):
         raise CatalogError(f"catalog/{where}: expected {hint.__name__}, found {_type_name(data)} {data!r}")
     return data
+
+
+def _knowing(hint: Any, key: Any, data: Any) -> Any:
+    return {"name": str(key), **data} if _has_name(hint) and isinstance(data, dict) else data
+
+
+def _has_name(hint: Any) -> bool:
+    return dataclasses.is_dataclass(hint) and any(item.name == "name" for item in dataclasses.fields(hint))
 
 
 def _type_name(data: Any) -> str:

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError, build, folder, named, read
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError, build, folder, read
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.engine import Engine, Variant
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import (
     Accelerator,
@@ -29,31 +31,34 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.references impor
 ROOT = Path(__file__).resolve().parents[3] / "catalog"
 
 
+# The files of the catalogue: their top-level keys, and the types of what stands under them. An engine is a folder.
+FILES: dict[str, dict[str, Any]] = {
+    "accelerators": {"accelerators": dict[str, Accelerator]},
+    "known_issues": {"known_issues": list[KnownIssue]},
+    "models": {"models": dict[str, Model]},
+    "prices": {"prices": list[Price], "managed": list[ManagedPrice]},
+    "published": {"published": list[Published]},
+    "recipes": {"profiles": dict[str, Profile], "layers": list[Layer], "recipes": list[Recipe]},
+    "variants": {"variants": dict[str, Variant]},
+    "workloads": {"workloads": dict[str, Workload]},
+}
+
+
 @functools.lru_cache(maxsize=8)
 def load(root: Path = ROOT) -> Catalog:
     """Read and check the whole catalogue; kept for the life of the process.
 
     Raises CatalogError.
     """
-    recipes = read(root / "recipes.yml", {"profiles", "layers", "recipes"})
-    prices = read(root / "prices.yml", {"prices", "managed"})
-    single = ("models", "variants", "accelerators", "known_issues", "workloads", "published")
-    entries = {name: read(root / f"{name}.yml", {name})[name] for name in single}
-    found = Catalog(
-        root=root,
-        models=named(Model, entries["models"], "models.yml", "models"),
-        accelerators=_with_aliases(named(Accelerator, entries["accelerators"], "accelerators.yml", "accelerators")),
-        engines=_engines(root / "engines"),
-        variants=build(dict[str, Variant], entries["variants"], "variants.yml: variants"),
-        profiles=build(dict[str, Profile], recipes["profiles"], "recipes.yml: profiles"),
-        layers=build(list[Layer], recipes["layers"], "recipes.yml: layers"),
-        recipes=build(list[Recipe], recipes["recipes"], "recipes.yml: recipes"),
-        known_issues=build(list[KnownIssue], entries["known_issues"], "known_issues.yml: known_issues"),
-        prices=build(list[Price], prices["prices"], "prices.yml: prices"),
-        managed=build(list[ManagedPrice], prices["managed"], "prices.yml: managed"),
-        workloads=workloads(entries["workloads"], "workloads.yml"),
-        published=build(list[Published], entries["published"], "published.yml: published"),
-    )
+    sections = {
+        key: build(hint, content[key], f"{stem}.yml: {key}")
+        for stem, keys in FILES.items()
+        for content in [read(root / f"{stem}.yml", set(keys))]
+        for key, hint in keys.items()
+    }
+    found = Catalog(root=root, engines=_engines(root / "engines"), **sections)
+    found = dataclasses.replace(found, accelerators=_with_aliases(found.accelerators))
+    _check_workloads(found.workloads, "workloads.yml")
     check_references(found)
     return found
 
@@ -69,7 +74,12 @@ def workloads(data: Any, file: str) -> dict[str, Workload]:
 
     Raises CatalogError.
     """
-    found = named(Workload, data, file, "workloads")
+    found: dict[str, Workload] = build(dict[str, Workload], data, f"{file}: workloads")
+    _check_workloads(found, file)
+    return found
+
+
+def _check_workloads(found: Mapping[str, Workload], file: str) -> None:
     for name, workload in found.items():
         where = f"{file}: workloads.{name}"
         sizes = [workload.input_tokens, workload.output_tokens]
@@ -78,15 +88,14 @@ def workloads(data: Any, file: str) -> dict[str, Workload]:
             raise CatalogError(f"catalog/{where}.points: expected at least one, found none")
         if min(sizes) < 1:
             raise CatalogError(f"catalog/{where}: expected lengths and numbers of 1 or more, found {min(sizes)}")
-    return found
 
 
 def _with_aliases(found: dict[str, Accelerator]) -> dict[str, Accelerator]:
     """The accelerators, also under their aliases."""
-    named = dict(found)
+    everyone = dict(found)
     for name, accelerator in found.items():
         for alias in accelerator.aliases:
-            if alias in named:
+            if alias in everyone:
                 raise CatalogError(f"catalog/accelerators.yml: accelerators.{name}.aliases: {alias} is taken")
-            named[alias] = accelerator
-    return named
+            everyone[alias] = accelerator
+    return everyone
