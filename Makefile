@@ -10,7 +10,7 @@ COUNT ?= 2
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup rehearse rehearse-down rehearse-status test lint unit integration molecule docs benchmark sources engine clean
+.PHONY: help setup rehearse rehearse-down rehearse-status test lint unit playbooks engines integration molecule docs benchmark sources engine clean
 
 help:  ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,12 @@ lint: setup-dev  ## Run the linters only
 
 unit: setup-dev  ## Run the unit tests only
 	@scripts/test.sh unit
+
+playbooks: setup-dev  ## Run the tests that run playbooks, servers or a browser
+	@scripts/test.sh playbooks
+
+engines: setup-dev  ## Run every planned command line past the engines' own parsers
+	@scripts/test.sh engines
 
 integration: setup-dev  ## Run the integration tests (real hosts, real engines)
 	@scripts/test.sh integration

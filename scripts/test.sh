@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Run the test stages and end with a table of them and the line "N passed, N failed".
-#   scripts/test.sh all|lint|unit|engines|integration|molecule|benchmark
+#   scripts/test.sh all|lint|unit|playbooks|engines|integration|molecule|benchmark
 # Called by `make`; expects .venv (requirements-dev.txt). Goes on after a failed stage so that one run shows everything.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 stages=${1:-all}
 # The last two wait for hosts most of the time, so they wait side by side.
-[ "$stages" != all ] || stages="lint unit engines hosts"
+[ "$stages" != all ] || stages="lint unit playbooks engines hosts"
 
 root=$PWD
 out=$root/tests/output
@@ -71,7 +71,7 @@ prepare_next() {
     esac
 }
 
-if [[ " $stages " =~ \ (unit|molecule|hosts)\  ]]; then
+if [[ " $stages " =~ \ (playbooks|molecule|hosts)\  ]]; then
     prepare_next
 fi
 
@@ -86,11 +86,17 @@ run_stage() {
         check "documentation of roles and plugins" scripts/docs_lint.sh
         check "ansible-lint, profile production" ansible-lint --offline --strict -q
         check "ansible-test sanity" scripts/sanity.sh
-        check "collection builds and installs; wheel installs" scripts/package_check.sh
+        check "collection builds, installs and imports; wheel installs" scripts/package_check.sh
+        check "documentation site" scripts/docs_site.sh "$out/site"
+        check "changelog fragments" antsibull-changelog lint
         ;;
     unit)
-        suite "unit, ansible-core $(core_version "$venv/bin/python")" "$venv/bin/python" -n 2 --dist worksteal tests/unit tests/playbooks
-        [ -z "$next_python" ] || suite "unit, ansible-core $(core_version "$next_python")" "$next_python" -n 2 --dist worksteal tests/unit tests/playbooks
+        suite "unit" "$venv/bin/python" -n 2 --dist worksteal tests/unit
+        ;;
+    playbooks)
+        for python in "$venv/bin/python" $next_python; do
+            suite "playbooks, ansible-core $(core_version "$python")" "$python" -n 2 --dist worksteal tests/playbooks
+        done
         ;;
     engines)
         suite "engine command lines" "$venv/bin/python" -n 2 tests/engines
