@@ -48,6 +48,8 @@ if ! command -v dpkg-query >/dev/null 2>&1 || ! command -v apt-get >/dev/null 2>
 fi
 
 missing=""
+new_registry=""
+is_installed docker-registry || new_registry=yes
 for package in $packages; do
   is_installed "$package" || missing="$missing $package"
 done
@@ -73,11 +75,13 @@ case " $missing " in
   *" network-stack "*) missing=$(echo "$missing" | sed "s/network-stack/$(network_packages)/") ;;
 esac
 # Word splitting is wanted here: one argument for each package.
+# needrestart would restart services that were here before.
 # shellcheck disable=SC2086
-$as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300 \
+$as_root env DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 apt-get -q -y -o DPkg::Lock::Timeout=300 \
   install --no-install-recommends $missing
 
-# The packaged registry starts a service on port 5000 of every address; rehearsals run their own, bound to the bridge.
-if [ -d /run/systemd/system ] && [ -n "$missing" ]; then
+# The package starts a service on port 5000 of every address; rehearsals run their own registry, bound to the bridge. A
+# registry that was here before is somebody's: it stays as it is.
+if [ -n "$new_registry" ] && command -v systemctl >/dev/null 2>&1; then
   $as_root systemctl disable --now docker-registry.service >/dev/null 2>&1 || true
 fi

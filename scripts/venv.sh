@@ -45,6 +45,7 @@ if [ ! -f "$base_stamp" ]; then
     "$python" -m venv --clear "$directory"
 fi
 echo "venv: installing $requirements into $directory"
-"$directory/bin/pip" install --quiet --disable-pip-version-check -r "$requirements"
+"$(dirname "$0")/with_progress.sh" "venv" \
+    "$directory/bin/pip" install --progress-bar=off --disable-pip-version-check -r "$requirements"
 echo "$base_wanted" >"$base_stamp"
 echo "$wanted" >"$stamp"

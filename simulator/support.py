@@ -8,6 +8,7 @@ import os
 import shlex
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -39,16 +40,46 @@ def tail(path: Path, lines: int = 20) -> str:
     return "\n".join(f"    {line}" for line in text or ["(empty)"])
 
 
+PROGRESS_SECONDS = 10.0
+_steps: list[str] = []
+_logs: list[Path] = []
+
+
 @contextlib.contextmanager
 def step(title: str) -> Iterator[None]:
-    """Print a title on stderr now and the seconds it took afterwards; name the step when it fails."""
+    """Print a title on stderr now and the seconds it took afterwards; name the step when it fails.
+
+    Every ten seconds a line says that it goes on, with the last line of the log that is being written, if any.
+    """
     started = time.monotonic()
     print(f"==> {title} ...", file=sys.stderr, flush=True)
+    ended = threading.Event()
+    _steps.append(title)
+    threading.Thread(target=_tell_progress, args=(title, started, ended), daemon=True).start()
     try:
         yield
     except RehearsalError as error:
         raise RehearsalError(f"{title}: {Exception.__str__(error)}", error.log) from error
+    finally:
+        ended.set()
+        _steps.remove(title)
     print(f"    {title}: {time.monotonic() - started:.1f} s", file=sys.stderr, flush=True)
+
+
+def _tell_progress(title: str, started: float, ended: threading.Event) -> None:
+    while not ended.wait(PROGRESS_SECONDS):
+        if _steps[-1:] == [title]:  # of steps inside steps, the innermost
+            last = "".join(f", {_last_line(log)}" for log in _logs[-1:])
+            print(f"    {title}: {time.monotonic() - started:.0f} s so far{last}", file=sys.stderr, flush=True)
+
+
+def _last_line(log: Path) -> str:
+    """What a program wrote last, short enough for a line; a carriage return begins a line, too."""
+    with contextlib.suppress(OSError), log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 4096))
+        lines = "".join(sign if sign.isprintable() else "\n" for sign in file.read().decode("utf-8", "replace"))
+        return " ".join(lines.strip().rpartition("\n")[2].split())[:100]
+    return ""
 
 
 def run(
@@ -92,6 +123,7 @@ def _shown(argv: Sequence[str]) -> str:
 def run_logged(argv: Sequence[str], log: Path) -> None:
     """Run a long command with its output in ``log``. Raises RehearsalError that shows the last lines."""
     log.parent.mkdir(parents=True, exist_ok=True)
+    _logs.append(log)
     with log.open("wb") as output:
         try:
             done = subprocess.run(
@@ -101,6 +133,8 @@ def run_logged(argv: Sequence[str], log: Path) -> None:
             raise RehearsalError(
                 f"the program {argv[0]!r} is not installed; run scripts/install_system_packages.sh"
             ) from error
+        finally:
+            _logs.remove(log)
     if done.returncode != 0:
         raise RehearsalError(f"{argv[0]} ended with {done.returncode}", log)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
 import sys
 import time
@@ -84,8 +86,10 @@ def down(settings: Settings) -> None:
             if services.stop(name):
                 print(f"stopped {name}", file=sys.stderr)
         if shutil.which("podman"):
+            machines = Machines(settings)
             with step("remove hosts and networks"):
-                removed = Machines(settings).remove_all(["instance", "gateway"])
+                removed = machines.remove_all(["instance", "gateway"])
+                machines.podman.release()
             print(f"removed {len(removed)} containers", file=sys.stderr)
         for path in _made_by_up(settings):
             _remove(path)
@@ -126,8 +130,16 @@ def _table(rows: Sequence[tuple[str, ...]]) -> str:
 
 def _made_by_up(settings: Settings) -> list[Path]:
     names = ("hosts", "hub", "state", "run", "file-systems")
-    files = ("lambda.json", "vars.yml", "known_hosts", "glm.lock.yml", "registry.json", "registry.secret", "api_key")
-    return [settings.state_dir / name for name in (*names, *files)]
+    files = ("lambda.json", "vars.yml", "known_hosts", ".known_hosts.lock", "glm.lock.yml", "registry.json",
+             "registry.secret", "api_key", settings.ssh_key.name, f"{settings.ssh_key.name}.pub")  # fmt: skip
+    return [*(settings.state_dir / name for name in (*names, *files)), _guard(settings.state_dir / "glm.lock.yml")]
+
+
+def _guard(lock_file: Path) -> Path:
+    """Where a deploy locked its lock file (docs/architecture.md, "Lock file")."""
+    state = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser()
+    name = hashlib.sha256(str(lock_file.resolve()).encode()).hexdigest()[:16]
+    return state / "glm-fleet/locks" / f"{lock_file.name}-{name}.lock"
 
 
 def _remove(path: Path) -> None:

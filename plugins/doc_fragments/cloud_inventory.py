@@ -56,7 +56,8 @@ options:
     description:
       - Where the fleet's ssh host keys are pinned. Sets C(ansible_ssh_extra_args), C(ansible_sftp_extra_args) and
         C(ansible_scp_extra_args) so that only the key recorded for a machine's id is accepted, whatever its address.
-      - The keys are recorded by M(glm.fleet.host_key). Empty to leave host key checking to ssh's own settings.
+      - The keys are recorded by M(glm.fleet.host_key). Empty to leave host key checking to ssh's own settings. A
+        relative path counts from the folder of this file.
     type: str
     default: ~/.local/state/glm-fleet/known_hosts
 notes:

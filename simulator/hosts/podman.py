@@ -175,6 +175,19 @@ class Podman:
             time.sleep(0.05)
         raise RehearsalError("the mount namespace for podman could not be made", log)
 
+    def release(self) -> None:
+        """End the process that holds the private mount namespace, unless something else still runs in it."""
+        if self._machine.unified_cgroup:
+            return
+        with locked(self._directory / "namespace.lock"):
+            pid = self._living_holder()
+            if pid is None or self.containers():
+                return
+            inside = self.host_command("lsns", "--noheadings", "--output=NPROCS", "--type=mnt", f"--task={pid}")
+            if inside.split() == ["1"]:
+                self.host_command("kill", str(pid))
+                self._pid_file.unlink(missing_ok=True)
+
 
 def running_monitor(*, name: str = "", proc: Path = Path("/proc")) -> int | None:
     """The process id of a living conmon with an argument that starts with ``name``; None when there is none."""

@@ -132,6 +132,7 @@ class CloudInventory(BaseInventoryPlugin, Constructable, Cacheable):  # type: ig
     def parse(self, inventory: Any, loader: Any, path: str, cache: bool = True) -> None:
         """Add the hosts and groups; raises ``AnsibleParserError`` when anything about the answer is not whole."""
         super().parse(inventory, loader, path, cache)
+        self._inventory_file = path
         if time.monotonic() - self._failed.get(path, -REPEAT_SECONDS) < REPEAT_SECONDS:
             raise AnsibleParserError(f"{self.NAME} could not read {path}; see what it said just before")
         try:
@@ -322,7 +323,9 @@ class CloudInventory(BaseInventoryPlugin, Constructable, Cacheable):  # type: ig
         configured = self.text("known_hosts_file")
         if not configured:
             return lambda _identity: {}
-        before, after = cloud_hosts.pinned_key_arguments(str(Path(configured).expanduser()))
+        # The folder itself, when the inventory is named by a link to it.
+        file = Path(self._inventory_file).resolve().parent / Path(configured).expanduser()
+        before, after = cloud_hosts.pinned_key_arguments(os.path.normpath(file))
 
         def pin(identity: str) -> dict[str, Any]:
             arguments = mark(f"{before}{identity}{after}")

@@ -355,6 +355,15 @@ def test_trouble_fails_the_inventory_after_one_try(
     assert len(cloud.requests) == 1, "core hands the file to the plugin twice; the second time must not ask again"
 
 
+def test_a_relative_known_hosts_file_lies_beside_the_inventory(inventory: Inventory, tmp_path: Path) -> None:
+    """The folder itself, also when the inventory is named by a link to it."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    inventory.file = tmp_path / "link/test.lambda.yml"
+    arguments = variables(inventory.list("known_hosts_file: ../keys/known_hosts\n"), "node-1")["ansible_ssh_extra_args"]
+    assert f"UserKnownHostsFile={tmp_path}/keys/known_hosts " in arguments
+
+
 def test_a_name_that_does_not_resolve_is_said_in_one_sentence(inventory: Inventory) -> None:
     inventory.environment["LAMBDA_API_URL"] = "https://cloud.lamda.invalid"
     inventory.write()

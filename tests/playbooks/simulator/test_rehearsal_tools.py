@@ -9,20 +9,22 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 import yaml
 
-from simulator import cli, registry
+from simulator import cli, registry, support, world
 from simulator.hosts import adapted, images
 from simulator.hosts.accelerators import declare
 from simulator.hosts.manual import ManualHost, create
-from simulator.hosts.podman import Machine, containers_conf
+from simulator.hosts.podman import Machine, Podman, containers_conf
 from simulator.services import Service, Services
 from simulator.settings import Settings
-from simulator.support import RehearsalError, locked, run, step, write_atomically
+from simulator.support import RehearsalError, locked, run, run_logged, step, write_atomically
 
+ROOT = Path(__file__).parents[3]
 PURE = "cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n"
 MIXED = (
     "tmpfs /sys/fs/cgroup tmpfs rw 0 0\n"
@@ -314,3 +316,82 @@ def test_the_command_line_refuses_unknown_engines(capsys: pytest.CaptureFixture[
     with pytest.raises(SystemExit):
         cli.main(["up", "--engines", "tgi"])
     assert "unknown engine tgi; known: vllm, sglang" in capsys.readouterr().err
+
+
+def test_a_long_step_says_that_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(support, "PROGRESS_SECONDS", 0.2)
+    with step("all of it"), step("the long part"):
+        run_logged(["sh", "-c", "echo first; printf 'Get:7\\r\\033[1mGet:8 \\n'; sleep 0.7"], tmp_path / "log")
+    told = [line for line in capsys.readouterr().err.splitlines() if "so far" in line]
+    assert len(told) >= 2
+    assert set(told) <= {f"    the long part: {seconds} s so far, [1mGet:8" for seconds in (0, 1)}
+
+
+def test_a_silent_command_of_a_script_says_that_it_goes_on() -> None:
+    script = str(ROOT / "scripts/with_progress.sh")
+    done = subprocess.run([script, "x", "sh", "-c", "echo hello; sleep 11"], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "    x: 10 s so far, hello\n")
+    failed = subprocess.run([script, "x", "sh", "-c", "echo why; exit 3"], capture_output=True, text=True, check=False)
+    assert (failed.returncode, failed.stderr) == (3, "why\n")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_registry_that_was_there_before_is_left_alone(tmp_path: Path, there: bool) -> None:
+    """The script on a machine whose tools are these; chromium is missing, so that something is installed."""
+    calls = tmp_path / "calls"
+    tools = {
+        "dpkg-query": f'case "$3" in chromium{"" if there else "|docker-registry"}) exit 1;; esac; echo installed',
+        "apt-get": f'echo "apt-get $*" >>{calls}',
+        "systemctl": f'echo "systemctl $*" >>{calls}',
+        "sudo": 'exec "$@"',
+    }
+    for name, text in tools.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    subprocess.run(["sh", str(ROOT / "scripts/install_system_packages.sh")], env=environment, check=True)
+    assert ("systemctl disable --now docker-registry.service" in calls.read_text()) is not there
+    assert "install --no-install-recommends chromium" in calls.read_text()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may make a mount namespace without asking")
+def test_the_namespace_of_podman_goes_with_its_last_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    restricted = Machine(unified_cgroup=False, can_raise_limits=True, systemd=False)
+    podman = Podman(settings(tmp_path), restricted)
+    monkeypatch.setattr(Podman, "containers", lambda _self: [])
+    holder = subprocess.Popen(["unshare", "--mount", "sleep", "infinity"])
+    write_atomically(tmp_path / "cache/podman/namespace.pid", str(holder.pid))
+    while not Path(f"/proc/{holder.pid}/cmdline").read_bytes().startswith(b"sleep"):
+        time.sleep(0.01)
+    other = subprocess.Popen(["nsenter", f"--mount=/proc/{holder.pid}/ns/mnt", "sleep", "60"])
+    while not Path(f"/proc/{other.pid}/cmdline").read_bytes().startswith(b"sleep"):
+        time.sleep(0.01)
+    podman.release()
+    assert holder.poll() is None, "somebody is still in it"
+    other.kill()
+    other.wait()
+    podman.release()
+    assert holder.wait(10) != 0
+    assert not (tmp_path / "cache/podman/namespace.pid").exists()
+
+
+def test_what_a_rehearsal_and_its_deploys_leave_is_known_to_down(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    lock_file = tmp_path / "state/glm.lock.yml"
+    environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT / ".collections")}
+    code = (
+        "import sys\nfrom pathlib import Path\n"
+        "from ansible_collections.glm.fleet.plugins.plugin_utils.plan import lockfile\n"
+        "from ansible_collections.glm.fleet.plugins.plugin_utils.actions import host_keys\n"
+        "folder = Path(sys.argv[1])\n"
+        "with lockfile.locked(folder / 'glm.lock.yml'):\n    pass\n"
+        "host_keys.pin(folder / 'known_hosts', 'i-1', host_keys.HostKey('ssh-ed25519', b'k'))\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(lock_file.parent)], env=environment, check=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path / "home"))
+        known = world._made_by_up(settings(tmp_path))
+    made = [path for folder in ("state", "home") for path in (tmp_path / folder).rglob("*") if path.is_file()]
+    assert len(made) == 3 and set(made) <= set(known)
