@@ -12,6 +12,7 @@ from typing import Any
 from ansible.errors import AnsibleConnectionFailure
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import FleetAction
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving import logs
 
 # A host that does not answer for this long is lost; shorter gaps are a network's.
 UNREACHABLE_SECONDS = 120
@@ -63,6 +64,7 @@ class ActionModule(FleetAction):
     ARGUMENTS = {
         "unit": {"type": "str", "required": True},
         "start_seconds": {"type": "int", "required": True},
+        "engine": {"type": "dict"},
         "secret_files": {"type": "list", "elements": "path", "default": []},
         "poll_seconds": {"type": "int", "default": 5},
         "heartbeat_seconds": {"type": "int", "default": 15},
@@ -71,7 +73,7 @@ class ActionModule(FleetAction):
     def _outcome(self) -> dict[str, Any]:
         if self._task.check_mode:
             return {"changed": False, "skipped": True, "msg": "check mode: nothing was started"}
-        return self._wait(self._args)
+        return self._wait({**self._args, "rules": logs.rules(self._args["engine"])})
 
     def _wait(self, args: dict[str, Any]) -> dict[str, Any]:
         progress = Progress(self._show, self._host, args["unit"], args["start_seconds"], args["heartbeat_seconds"])
@@ -123,7 +125,8 @@ class ActionModule(FleetAction):
         while True:
             try:
                 return self._module(
-                    "glm.fleet.serving_status", {"unit": args["unit"], "secret_files": args["secret_files"]}
+                    "glm.fleet.serving_status",
+                    {"unit": args["unit"], "secret_files": args["secret_files"], "rules": args["rules"]},
                 )
             except AnsibleConnectionFailure:
                 now = time.monotonic()

@@ -23,6 +23,17 @@ options:
     type: list
     elements: path
     default: []
+  engine:
+    description:
+      - Whose log the unit writes, C(name) and C(version) as in the plan. The catalogue says what its lines mean. By
+        default the lines of every engine are known.
+    type: dict
+  rules:
+    description:
+      - What lines of the engine's log mean. C(phases) is a list of C({phase, pattern, detail}), C(causes) one of
+        C({pattern, cause, next}); patterns are Python's regular expressions. Set by the action plugin.
+    type: dict
+    default: {}
   log_lines:
     description: How many of the engine's last lines to return when it failed.
     type: int
@@ -34,6 +45,9 @@ attributes:
   diff_mode:
     description: Will return details on what has changed when in diff mode.
     support: none
+  action:
+    description: Has an action plugin on the controller, which knows the catalogue.
+    support: full
 author:
   - glm.fleet contributors (@glm-fleet)
 """
@@ -42,6 +56,7 @@ EXAMPLES = r"""
 - name: See how far the engine is
   glm.fleet.serving_status:
     unit: glm-serve-0.service
+    engine: {name: vllm, version: 0.32.0}
 """
 
 RETURN = r"""
@@ -106,6 +121,8 @@ def main() -> None:
         argument_spec={
             "unit": {"type": "str", "required": True},
             "secret_files": {"type": "list", "elements": "path", "default": [], "no_log": False},
+            "engine": {"type": "dict"},
+            "rules": {"type": "dict", "default": {}},
             "log_lines": {"type": "int", "default": 20},
         },
         supports_check_mode=True,
@@ -113,7 +130,11 @@ def main() -> None:
 
     try:
         answer = _serving.describe(
-            _host_commands.run, module.params["unit"], module.params["secret_files"], module.params["log_lines"]
+            _host_commands.run,
+            module.params["unit"],
+            module.params["secret_files"],
+            _serving.Rules(module.params["rules"]),
+            module.params["log_lines"],
         )
     except (RuntimeError, OSError) as exc:
         module.fail_json(msg=f"serve: {exc}. Expected a host that was booted with systemd")

@@ -24,6 +24,11 @@ options:
     description: How long one start may take. The unit itself enforces it; here it is the budget that is shown.
     type: int
     required: true
+  engine:
+    description:
+      - Whose log the unit writes, C(name) and C(version) as in the plan. The catalogue says what its lines mean. By
+        default the lines of every engine are known.
+    type: dict
   secret_files:
     description: Files on the host whose values are struck out of every line that is shown.
     type: list
@@ -53,6 +58,7 @@ EXAMPLES = r"""
 - name: Wait for the engine
   glm.fleet.serving_wait:
     unit: glm-serve-0.service
+    engine: {name: vllm, version: 0.32.0}
     start_seconds: 2400
 """
 

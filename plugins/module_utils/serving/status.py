@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a host knows about one serving unit: systemd's view, the phase its engine is in, why it failed.
 
-This module util is PRIVATE to the collection. Standard library, Python 3.9 or newer. The phase and cause tables quote
-log lines of vLLM 0.32.0 and SGLang 0.5.10 (read in their sources) and of docker and the unit's own guard.
+This module util is PRIVATE to the collection. Standard library, Python 3.9 or newer. What an engine's own lines mean is
+data of the catalogue (``logs.yml`` of the engine); here is what docker, the unit's guard and the libraries of every
+engine write.
 """
 
 from __future__ import annotations
@@ -40,54 +41,8 @@ PROPERTIES = (
 # Whose journal lines an engine's are: the docker client's, or as the unit for bare metal calls it.
 ENGINE_IDENTIFIERS = ("docker", "glm-engine")
 
-# The newest line that matches says the phase; the order of the table says nothing.
-PHASES: dict[str, tuple[str, ...]] = {
-    "starting the engine": (
-        r"non-default args:",
-        r"server_args=",
-        r"Init torch distributed begin",
-        r"Initializing a V1 LLM engine",
-    ),
-    "loading weights": (r"Starting to load model", r"Load weight begin", r"oading [^:]*:\s+\d+% Completed"),
-    "allocating the KV cache": (
-        r"Load weight end",
-        r"Model loading took",
-        r"Loading weights took",
-        r"Memory pool end",
-        r"KV cache size:",
-    ),
-    "compiling kernels": (
-        r"DeepGEMM (?:warmup|JIT)",
-        r"Using cache directory: .* for vLLM's torch.compile",
-        r"Dynamo bytecode",
-        r"Compiling a graph",
-        r"JIT kernel warmup",
-    ),
-    "capturing graphs": (
-        r"Capturing CUDA graphs",
-        r"Capturing batches",
-        r"Capture (?:cuda|cpu|piecewise CUDA) graph begin",
-        r"Capture (?:cuda|cpu) graph bs",
-    ),
-    "warming up": (
-        r"Warming up",
-        r"warmup model\) took",
-        r"Graph capturing finished",
-        r"Capture (?:cuda|cpu|piecewise CUDA) graph end",
-        r"Running warmup",
-    ),
-    "waiting for the first answer": (
-        r"Starting vLLM server",
-        r"Application startup complete",
-        r"fired up and ready",
-        r"Uvicorn running",
-    ),
-}
-_PHASE_PATTERNS = [(phase, re.compile("|".join(patterns))) for phase, patterns in PHASES.items()]
-_SHARDS = re.compile(r"oading [^:]*:\s+\d+% Completed \| (\d+)/(\d+)")
-
-# What a line means and what to do. First match from the end of the log wins.
-CAUSES: tuple[tuple[re.Pattern[str], str, str], ...] = tuple(
+# What a line means and what to do, whatever the engine. First match from the end of the log wins.
+_CAUSES: tuple[tuple[re.Pattern[str], str, str], ...] = tuple(
     (re.compile(pattern), cause, remedy)
     for pattern, cause, remedy in (
         (
@@ -138,14 +93,13 @@ CAUSES: tuple[tuple[re.Pattern[str], str, str], ...] = tuple(
             "reboot the host if its driver was updated; else choose an image for this driver's CUDA",
         ),
         (
-            r"out of memory|OutOfMemoryError|Free memory on device|No available memory for the cache blocks|"
-            r"Not enough memory",
+            r"out of memory|OutOfMemoryError",
             "GPU memory ran out",
             "look for other processes with nvidia-smi, then lower the memory fraction or the context length in "
             "glm_engine_args",
         ),
         (
-            r"does not recognize this architecture|is not supported for now|Model architectures .* are not supported",
+            r"does not recognize this architecture",
             "the image is too old for this model",
             "choose a glm_engine_version whose image knows the model's architecture",
         ),
@@ -193,6 +147,23 @@ class Line(NamedTuple):
 class Cause(NamedTuple):
     cause: str
     remedy: str
+
+
+class Rules:
+    """What the lines of one engine's log mean.
+
+    ``data``: ``phases`` are ``{phase, pattern, detail}``, ``causes`` are ``{pattern, cause, next}``. The newest line
+    that matches says the phase; an engine's causes are looked for before those of every engine.
+    """
+
+    def __init__(self, data: Optional[Mapping[str, Any]] = None) -> None:
+        known = data or {}
+        self.phases = [
+            (re.compile(rule["pattern"]), rule["phase"], rule.get("detail", "")) for rule in known.get("phases", ())
+        ]
+        self.causes = [
+            (re.compile(rule["pattern"]), rule["cause"], rule["next"]) for rule in known.get("causes", ())
+        ] + list(_CAUSES)
 
 
 def show_unit(run: Runner, unit: str) -> dict[str, str]:
@@ -256,7 +227,7 @@ def redact(text: str, secrets: Iterable[str]) -> str:
     return _SECRETS.sub(lambda match: (match.group(1) or "") + "********", text)
 
 
-def phase_of(properties: Mapping[str, str], lines: Sequence[Line]) -> tuple[str, str]:
+def phase_of(properties: Mapping[str, str], lines: Sequence[Line], rules: Rules) -> tuple[str, str]:
     """The phase a unit is in and its detail, such as ``("loading weights", "shards 17/142")``."""
     if properties.get("ActiveState") == "active":
         return "ready", ""
@@ -267,20 +238,14 @@ def phase_of(properties: Mapping[str, str], lines: Sequence[Line]) -> tuple[str,
     if not engine:
         return "starting the program", ""
     for text in reversed(engine):
-        for phase, pattern in _PHASE_PATTERNS:
-            if pattern.search(text):
-                return phase, _shards(text)
+        for pattern, phase, detail in rules.phases:
+            match = pattern.search(text)
+            if match:
+                return phase, match.expand(detail) if None not in match.groups() else ""
     return "starting the engine", ""
 
 
-def _shards(text: str) -> str:
-    match = _SHARDS.search(text)
-    if not match:
-        return ""
-    return f"shards {match.group(1)}/{match.group(2)}"
-
-
-def cause_of(properties: Mapping[str, str], lines: Sequence[Line]) -> Cause:
+def cause_of(properties: Mapping[str, str], lines: Sequence[Line], rules: Rules) -> Cause:
     """The likeliest reason for a failure and the next step, from systemd's result and the log."""
     if properties.get("AssertResult") == "no":
         return Cause("the weights are not where the plan has them", "run the role weights again on this host")
@@ -289,7 +254,7 @@ def cause_of(properties: Mapping[str, str], lines: Sequence[Line]) -> Cause:
     if properties.get("ExecMainStatus") == "203":
         return Cause("the engine's program is not on the host", "run the role engine_venv again on this host")
     for line in reversed(lines):
-        for pattern, cause, remedy in CAUSES:
+        for pattern, cause, remedy in rules.causes:
             if pattern.search(line.text):
                 return Cause(cause, remedy)
     if properties.get("Result") == "timeout":
@@ -332,7 +297,7 @@ def is_queued(properties: Mapping[str, str]) -> bool:
     return properties.get("Job", "") not in ("", "0") and properties.get("ActiveState") in ("inactive", "failed")
 
 
-def describe(run: Runner, unit: str, secret_files: Sequence[str], log_lines: int = 20) -> dict[str, Any]:
+def describe(run: Runner, unit: str, secret_files: Sequence[str], rules: Rules, log_lines: int = 20) -> dict[str, Any]:
     """Everything ``serving_status`` returns about a unit; reads only."""
     properties = show_unit(run, unit)
     queued = is_queued(properties)
@@ -344,7 +309,7 @@ def describe(run: Runner, unit: str, secret_files: Sequence[str], log_lines: int
     silent = queued or state == "active"
     lines = [] if silent else read_journal(run, unit, properties.get("InvocationID", ""))
     secrets = read_secrets(secret_files)
-    phase, detail = phase_of(properties, lines)
+    phase, detail = phase_of(properties, lines, rules)
     answer: dict[str, Any] = {
         "active_state": state,
         "sub_state": properties.get("SubState", ""),
@@ -360,7 +325,7 @@ def describe(run: Runner, unit: str, secret_files: Sequence[str], log_lines: int
     }
     failed = state in ("failed", "inactive") or properties.get("SubState") == "auto-restart"
     if failed:
-        cause = cause_of(properties, lines)
+        cause = cause_of(properties, lines, rules)
         answer["cause"], answer["remedy"] = redact(cause.cause, secrets), cause.remedy
         answer["log"] = [redact(text, secrets) for text in tail(lines, log_lines)]
     return answer

@@ -296,11 +296,11 @@ class Engine:
         """The metrics of a version as data, for the host that measures (module_utils/benchmark/metrics.py)."""
         return _of(version, self.metrics)
 
-    def log_rules(self, version: str) -> dict[str, list[dict[str, Any]]]:
-        """The meaning of a version's log lines as data, for the host (module_utils/serving/status.py)."""
+    def log_rules(self, version: Optional[str] = None) -> dict[str, list[dict[str, Any]]]:
+        """The meaning of a version's log lines (of any, without one) as data (module_utils/serving/status.py)."""
         return {"phases": _of(version, self.phases), "causes": _of(version, self.causes)}
 
 
-def _of(version: str, rules: Iterable[Any]) -> list[dict[str, Any]]:
-    matching = [asdict(rule) for rule in rules if versions.in_range(version, rule.since, rule.below)]
+def _of(version: Optional[str], rules: Iterable[Any]) -> list[dict[str, Any]]:
+    matching = [asdict(rule) for rule in rules if version is None or versions.in_range(version, rule.since, rule.below)]
     return [{key: value for key, value in rule.items() if key not in ("since", "below", "source")} for rule in matching]

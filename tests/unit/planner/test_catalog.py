@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 import shutil
 from pathlib import Path
 
@@ -118,6 +120,25 @@ def test_every_version_can_be_served_without_a_prefix_cache() -> None:
     for name, engine in catalog.load().engines.items():
         for version in engine.versions:
             assert set(engine.no_prefix_cache) & set(flags.load(name, version).options), version
+
+
+def test_rules_of_logs_are_regular_expressions_that_say_what_to_do() -> None:
+    for engine in catalog.load().engines.values():
+        for rule in engine.phases:
+            groups = re.compile(rule.pattern).groups
+            assert set(re.findall(r"\\(\d)", rule.detail)) == {str(number + 1) for number in range(groups)}, rule
+        assert all(re.compile(rule.pattern) and rule.cause and rule.next for rule in engine.causes)
+
+
+def test_rules_of_logs_and_metrics_hold_for_the_versions_they_name() -> None:
+    engine = catalog.load().engines["vllm"]
+    metric = dataclasses.replace(engine.metrics[0], since="0.20.0", below="0.30.0")
+    cause = dataclasses.replace(engine.causes[0], below="0.20.0", source="somewhere")
+    ranged = dataclasses.replace(engine, metrics=[metric], causes=[cause], phases=[])
+    assert [len(ranged.metric_rules(version)) for version in ("0.19.1", "0.20.0", "0.30.0")] == [0, 1, 0]
+    assert [len(ranged.log_rules(version)["causes"]) for version in ("0.19.1", "0.20.0")] == [1, 0]
+    # What a host gets is what it needs.
+    assert set(ranged.log_rules()["causes"][0]) == {"pattern", "cause", "next"}
 
 
 def test_replaced_options_are_absent_where_the_hint_could_show() -> None:

@@ -14,6 +14,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.host.commands import Com
 from ansible_collections.glm.fleet.plugins.module_utils.serving import occupancy as _occupancy
 from ansible_collections.glm.fleet.plugins.module_utils.serving import status as _serving
 from ansible_collections.glm.fleet.plugins.modules import serving_unit
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving import logs
 
 STARTING = {"ActiveState": "activating", "SubState": "start-post", "LoadState": "loaded"}
 # Printed by vLLM 0.32.0 and by SGLang 0.5.10 on their way up.
@@ -39,25 +40,44 @@ waiting for the first answer|[2026-11-20 23:59:20] The server is fired up and re
 """
 
 
+COMMON = _serving.Rules()
+EVERY = _serving.Rules(logs.rules(None))
+
+
 def engine_lines(*texts: str) -> list[_serving.Line]:
     return [_serving.Line(text, True) for text in texts]
 
 
-@pytest.mark.parametrize("row", [*VLLM.strip().splitlines(), *SGLANG.strip().splitlines()])
-def test_each_phase_is_known_by_its_line(row: str) -> None:
+@pytest.mark.parametrize(
+    ("engine", "version", "row"),
+    [
+        *[("vllm", "0.32.0", row) for row in VLLM.strip().splitlines()],
+        *[("sglang", "0.5.10", row) for row in SGLANG.strip().splitlines()],
+    ],
+)
+def test_each_phase_is_known_by_its_line(engine: str, version: str, row: str) -> None:
     expected, _, text = row.partition("|")
     phase, _, detail = expected.partition(": ")
-    assert _serving.phase_of(STARTING, engine_lines("something else", text, "and a last line")) == (phase, detail)
+    lines = engine_lines("something else", text, "and a last line")
+    for rules in (logs.rules({"name": engine, "version": version}), logs.rules(None)):
+        assert _serving.phase_of(STARTING, lines, _serving.Rules(rules)) == (phase, detail)
+
+
+def test_lines_of_another_engine_say_nothing() -> None:
+    rules = _serving.Rules(logs.rules({"name": "vllm", "version": "0.32.0"}))
+    assert _serving.phase_of(STARTING, engine_lines("Load weight begin. avail mem=178.1 GB"), rules) == (
+        "starting the engine", "",
+    )  # fmt: skip
 
 
 def test_phases_without_engine_lines() -> None:
     waiting = [_serving.Line("glm: waiting for the GPUs: no CDI spec", False)]
-    assert _serving.phase_of({**STARTING, "SubState": "start-pre"}, waiting) == (
+    assert _serving.phase_of({**STARTING, "SubState": "start-pre"}, waiting, COMMON) == (
         "waiting for the host", "waiting for the GPUs: no CDI spec",
     )  # fmt: skip
-    assert _serving.phase_of(STARTING, waiting) == ("starting the program", "")
-    assert _serving.phase_of(STARTING, engine_lines("hello")) == ("starting the engine", "")
-    assert _serving.phase_of({"ActiveState": "active"}, engine_lines("Load weight begin")) == ("ready", "")
+    assert _serving.phase_of(STARTING, waiting, COMMON) == ("starting the program", "")
+    assert _serving.phase_of(STARTING, engine_lines("hello"), COMMON) == ("starting the engine", "")
+    assert _serving.phase_of({"ActiveState": "active"}, engine_lines("Load weight begin"), EVERY) == ("ready", "")
 
 
 @pytest.mark.parametrize(
@@ -67,6 +87,10 @@ def test_phases_without_engine_lines() -> None:
         ("vllm: error: unrecognized arguments: --enable-moe-ep", "does not know an argument"),
         ("docker: Error response from daemon: No such image: vllm/vllm-openai@sha256:ab.", "image is not on the host"),
         ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB", "GPU memory ran out"),
+        ("ValueError: Free memory on device cuda:0 (3.1/79 GiB) on startup is less than desired", "GPU memory ran out"),
+        ("ValueError: No available memory for the cache blocks. Try increasing", "GPU memory ran out"),
+        ("RuntimeError: Not enough memory. Please try to increase --mem-fraction-static.", "GPU memory ran out"),
+        ("ValueError: Model architectures ['GlmMoeDsaForCausalLM'] are not supported for now.", "too old"),
         ("glm: FAILED: port 8000 on 10.0.0.5 is in use by another program", "port is in use"),
         ("docker: Bind for 10.0.0.5:8000 failed: port is already allocated.", "port is in use"),
         ("docker: could not inject: unresolvable CDI devices nvidia.com/gpu=all", "not given the GPUs"),
@@ -81,16 +105,16 @@ def test_phases_without_engine_lines() -> None:
     ],
 )
 def test_causes_are_named_with_a_next_step(line: str, cause: str) -> None:
-    found = _serving.cause_of({"ActiveState": "failed"}, engine_lines("before", line, "after"))
+    found = _serving.cause_of({"ActiveState": "failed"}, engine_lines("before", line, "after"), EVERY)
     assert cause in found.cause and found.remedy
 
 
 def test_causes_that_only_systemd_knows() -> None:
-    assert "weights" in _serving.cause_of({"AssertResult": "no"}, []).cause
-    assert "not installed" in _serving.cause_of({"LoadState": "not-found"}, []).cause
-    assert "start budget" in _serving.cause_of({"Result": "timeout"}, []).cause
-    assert "SIGKILL" in _serving.cause_of({"ExecMainStatus": "137"}, []).cause
-    assert _serving.cause_of({}, []).cause == "unknown"
+    assert "weights" in _serving.cause_of({"AssertResult": "no"}, [], COMMON).cause
+    assert "not installed" in _serving.cause_of({"LoadState": "not-found"}, [], COMMON).cause
+    assert "start budget" in _serving.cause_of({"Result": "timeout"}, [], COMMON).cause
+    assert "SIGKILL" in _serving.cause_of({"ExecMainStatus": "137"}, [], COMMON).cause
+    assert _serving.cause_of({}, [], COMMON).cause == "unknown"
 
 
 class Host:
@@ -122,7 +146,7 @@ def test_a_failed_unit_is_described_without_its_secrets(tmp_path: Path) -> None:
     log += [entry("ValueError: glm-test-key is bad"), entry("Stopped glm-serve-0.service", "systemd")]
     failed = {"ActiveState": "failed", "SubState": "failed", "Result": "exit-code", "ExecMainStatus": "1",
               "NRestarts": "1", "InvocationID": "a1"}  # fmt: skip
-    answer = _serving.describe(Host(failed, log), "glm-serve-0.service", [str(secret)])
+    answer = _serving.describe(Host(failed, log), "glm-serve-0.service", [str(secret)], EVERY)
     assert (answer["exit_status"], answer["restarts"], len(answer["log"])) == (1, 1, 20)
     assert answer["cause"] == "ValueError: ******** is bad"
     assert "glm-test-key" not in str(answer) and "hf_abc" not in str(answer) and "Stopped" not in str(answer)
@@ -136,7 +160,7 @@ def test_a_healthy_unit_costs_no_journal() -> None:
         assert argv[0] == "systemctl"
         return Host(active, [])(argv)
 
-    answer = _serving.describe(run, "glm-serve-0.service", [])
+    answer = _serving.describe(run, "glm-serve-0.service", [], EVERY)
     assert (answer["phase"], answer["elapsed_seconds"], answer["log"]) == ("ready", 42, [])
 
 
@@ -156,7 +180,7 @@ def test_a_host_without_systemd_is_an_error() -> None:
         return CommandResult(tuple(argv), 1, "", "System has not been booted with systemd")
 
     with pytest.raises(RuntimeError, match="has not been booted"):
-        _serving.describe(run, "u", [])
+        _serving.describe(run, "u", [], EVERY)
 
 
 @pytest.mark.parametrize(
@@ -304,7 +328,7 @@ def test_amd_memory_is_read_from_the_driver(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("job", "state"), [("4711", "activating"), ("0", "inactive"), ("", "inactive")])
 def test_a_start_that_waits_for_another_unit_is_not_a_failure(job: str, state: str) -> None:
     queued = {"LoadState": "loaded", "ActiveState": "inactive", "SubState": "dead", "Job": job}
-    answer = _serving.describe(Host(queued, []), "glm-serve-0.service", [])
+    answer = _serving.describe(Host(queued, []), "glm-serve-0.service", [], EVERY)
     assert answer["active_state"] == state
     assert (answer["phase"] == "waiting for the host") is (state == "activating")
 
@@ -312,7 +336,7 @@ def test_a_start_that_waits_for_another_unit_is_not_a_failure(job: str, state: s
 def test_a_queued_start_is_not_described_by_the_start_before() -> None:
     queued = {"ActiveState": "failed", "SubState": "failed", "Job": "7", "InactiveExitTimestampMonotonic": "1000000"}
     log = [entry("glm: waiting for the GPUs: a reason of yesterday", "python3")]
-    answer = _serving.describe(Host(queued, log, log), "glm-serve-0.service", [])
+    answer = _serving.describe(Host(queued, log, log), "glm-serve-0.service", [], EVERY)
     assert (answer["active_state"], answer["elapsed_seconds"], answer["detail"]) == ("activating", 0, "")
 
 
@@ -320,7 +344,7 @@ def test_what_an_engine_or_anybody_wrote_into_the_journal_is_no_command_for_a_te
     coloured = "\x1b[1;36m(EngineCore pid=7)\x1b[0;0m INFO model_runner.py:1] Starting to load model"
     hostile = list("ValueError: \u202e\x1b]0;owned\x07gone\x9b2J".encode("utf-8", "surrogatepass"))
     failed = {"ActiveState": "failed", "SubState": "failed", "Result": "exit-code", "InvocationID": "a1"}
-    answer = _serving.describe(Host(failed, [entry(coloured), entry(hostile)]), "glm-serve-0.service", [])
+    answer = _serving.describe(Host(failed, [entry(coloured), entry(hostile)]), "glm-serve-0.service", [], EVERY)
     assert answer["log"] == [
         "(EngineCore pid=7) INFO model_runner.py:1] Starting to load model",
         r"ValueError: \u202egone",

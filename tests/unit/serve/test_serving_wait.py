@@ -39,6 +39,7 @@ ARGS = {
     "unit": "glm-serve-0.service",
     "start_seconds": 100,
     "secret_files": [],
+    "rules": {},
     "poll_seconds": 5,
     "heartbeat_seconds": 15,
 }

@@ -1,0 +1,23 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the lines of an engine's log mean, out of the catalogue, for the host that reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Optional
+
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
+
+
+def rules(engine: Optional[Mapping[str, str]]) -> dict[str, list[dict[str, Any]]]:
+    """Rules of an engine (``name``, ``version``) as module_utils/serving/status.py takes them.
+
+    Where it is not known whose lines they are, those of every engine. Raises CatalogError.
+    """
+    known = catalog.load().engines
+    if engine and engine["name"] in known:
+        return known[engine["name"]].log_rules(engine["version"])
+    each = [entry.log_rules() for entry in known.values()]
+    return {key: [rule for found in each for rule in found[key]] for key in ("phases", "causes")}
