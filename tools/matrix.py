@@ -6,7 +6,7 @@ import collections
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Optional
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
@@ -22,7 +22,7 @@ class Planned:
     version: str
     cells: int = 0
     lines: dict[Line, str] = field(default_factory=dict)
-    parsers: set[tuple[str, str]] = field(default_factory=set)
+    parsers: set[tuple[str, Optional[str]]] = field(default_factory=set)
     refused: collections.Counter[str] = field(default_factory=collections.Counter)
 
 
@@ -67,7 +67,10 @@ def plan_all(known: Catalog, engine: str, version: str, wanted: Sequence[planner
             found.refused[_reason(str(refusal))] += 1
             continue
         found.lines.setdefault(tuple(made["command"]), title)
-        found.parsers |= {(kind, made["contract"][f"{kind}_parser"]) for kind in ("tool", "reasoning")}
+        found.parsers |= {
+            ("tool", made["contract"]["tool_parser"]),
+            ("reasoning", made["contract"]["reasoning_parser"]),
+        }
     return found
 
 

@@ -33,6 +33,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import memory
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags, recipes
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Choice
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import ImageChosen, Plan
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import replica as unit
 
 DATA = ROOT / "tests" / "unit" / "sources" / "data"
@@ -221,7 +222,7 @@ def _entry(data: Mapping[str, Any], where: str) -> Entry:
 # --- plans -----------------------------------------------------------------------------------------------------------
 
 
-def plan(intent: Mapping[str, Any]) -> dict[str, Any]:
+def plan(intent: Mapping[str, Any]) -> Plan:
     """The plan of an intent in the data. Raises planner.PlanError."""
     return planner.make(planner.Intent(listen_address=ADDRESS, **intent), catalog.load())
 
@@ -253,7 +254,7 @@ def question(intent: Mapping[str, Any]) -> str:
     return shlex.join(words)
 
 
-def table_of(made: Mapping[str, Any]) -> flags.Table:
+def table_of(made: Plan) -> flags.Table:
     """The flag table of the planned engine version."""
     return flags.load(made["engine"]["name"], made["engine"]["version"])
 
@@ -285,22 +286,23 @@ def source_line(entry: Entry) -> Line:
     return Line({**items, **_program(words, docker)}, _arguments(words), docker)
 
 
-def our_words(made: Mapping[str, Any]) -> list[str]:
+def our_words(made: Plan) -> list[str]:
     """What the unit of a plan runs."""
     # Groups are numbers on a host; here their names stand for them.
     groups_by_name = {name: ["x", name] for name in made["device_groups"]}
     return list(unit.replica(made, groups_by_name)["exec"]["start"])
 
 
-def our_line(made: Mapping[str, Any]) -> Line:
+def our_line(made: Plan) -> Line:
     """Our command line."""
     words = our_words(made)
     env = {f"env {name}": value for name, value in made["env"].items()}
     if made["runtime"]["kind"] == "venv":
         return Line({**env, **_program(words, False)}, _arguments(words), False)
     items, rest = _docker(words[2:], "the unit")
-    if made["image"]["build"]:
-        items["image gets"] = " ".join(made["image"]["build"]["packages"])
+    image = image_of(made)
+    if image["build"]:
+        items["image gets"] = " ".join(image["build"]["packages"])
     return Line({**env, **items, **_program(rest, True)}, _arguments(rest), True)
 
 
@@ -417,7 +419,7 @@ def _option(table: flags.Table, name: str) -> Optional[flags.Option]:
 # --- differences -----------------------------------------------------------------------------------------------------
 
 
-def differences(entry: Entry, made: Mapping[str, Any]) -> list[Difference]:
+def differences(entry: Entry, made: Plan) -> list[Difference]:
     """What the guide's command and ours do not have in common."""
     theirs, ours = _both(entry, made)
     found = [
@@ -442,11 +444,11 @@ def _rank(what: str) -> int:
     return next(index for index, start in enumerate(_ORDER) if what.startswith(start))
 
 
-def _both(entry: Entry, made: Mapping[str, Any]) -> tuple[Items, Items]:
+def _both(entry: Entry, made: Plan) -> tuple[Items, Items]:
     if entry.kind == "install":
         return _install(entry), _installed(made)
     if entry.kind == "pull":
-        return {"image": shlex.split(entry.command)[-1]}, {"image": made["image"]["reference"]}
+        return {"image": shlex.split(entry.command)[-1]}, {"image": image_of(made)["reference"]}
     if entry.kind == "advice":
         return _advice(entry, made)
     theirs, ours = source_line(entry), our_line(made)
@@ -474,7 +476,7 @@ def _both(entry: Entry, made: Mapping[str, Any]) -> tuple[Items, Items]:
     return found, own
 
 
-def _advice(entry: Entry, made: Mapping[str, Any]) -> tuple[Items, Items]:
+def _advice(entry: Entry, made: Plan) -> tuple[Items, Items]:
     """The advised options, and what we render for them unasked."""
     unasked = plan({key: value for key, value in entry.intent.items() if key != "engine_args"})
     table = table_of(made)
@@ -483,7 +485,7 @@ def _advice(entry: Entry, made: Mapping[str, Any]) -> tuple[Items, Items]:
     return theirs, {what: value for what, value in ours.items() if what in theirs}
 
 
-def made_option(made: Mapping[str, Any], name: str) -> Optional[str]:
+def made_option(made: Plan, name: str) -> Optional[str]:
     """The canonical name of an option that the engine's catalogue entry calls ``name``."""
     flag: Optional[str] = getattr(catalog.load().engines[made["engine"]["name"]].options, name)
     return None if flag is None else table_of(made).find(flag).key
@@ -508,8 +510,14 @@ def _install(entry: Entry) -> Items:
     return items
 
 
-def _installed(made: Mapping[str, Any]) -> Items:
+def image_of(made: Plan) -> ImageChosen:
+    assert made["image"], "only plans with an engine in a virtual environment have no image"
+    return made["image"]
+
+
+def _installed(made: Plan) -> Items:
     runtime = made["runtime"]
+    assert runtime["kind"] == "venv"
     name = runtime["package"].split("==")[0]
     items = {f"package {name}": runtime["package"], "uv --python": runtime["python"]}
     if runtime["index_urls"]:
@@ -517,7 +525,7 @@ def _installed(made: Mapping[str, Any]) -> Items:
     return items
 
 
-def applicable(entry: Entry, made: Mapping[str, Any]) -> list[Group]:
+def applicable(entry: Entry, made: Plan) -> list[Group]:
     """The groups whose differences this command shares."""
     docker = entry.kind in ("serve", "container") and source_line(entry).docker
     facts = {
@@ -531,7 +539,7 @@ def applicable(entry: Entry, made: Mapping[str, Any]) -> list[Group]:
     return [group for group in groups() if all(facts[key] in values for key, values in group.when.items())]
 
 
-def documented(entry: Entry, made: Mapping[str, Any]) -> dict[str, Reason]:
+def documented(entry: Entry, made: Plan) -> dict[str, Reason]:
     """The reason for each item that is said to differ; the entry's own before a group's."""
     shared = {what: reason for group in applicable(entry, made) for reason in group.differences for what in reason.what}
     return {**shared, **own_reasons(entry)}
@@ -545,7 +553,7 @@ def own_reasons(entry: Entry) -> dict[str, Reason]:
 # --- reasons that can be proven --------------------------------------------------------------------------------------
 
 
-def doubt(entry: Entry, made: Mapping[str, Any], found: Difference, reason: Reason, wrong: Iterable[str]) -> str:
+def doubt(entry: Entry, made: Plan, found: Difference, reason: Reason, wrong: Iterable[str]) -> str:
     """What speaks against the class of a reason; empty when nothing does. ``wrong`` are the ids of wrong claims."""
     engine = made["engine"]["name"]
     flag = found.what.split(".")[0]
@@ -576,7 +584,7 @@ def doubt(entry: Entry, made: Mapping[str, Any], found: Difference, reason: Reas
     return "the recipe sets it, not the plan" if from_recipe and found.source is None else ""
 
 
-def _from_recipe(entry: Entry, made: Mapping[str, Any], found: Difference) -> bool:
+def _from_recipe(entry: Entry, made: Plan, found: Difference) -> bool:
     """Whether the catalogue's recipes, rather than the planner, put this item into our command."""
     if found.ours is None:
         return False
@@ -591,7 +599,7 @@ def _from_recipe(entry: Entry, made: Mapping[str, Any], found: Difference) -> bo
     return found.what.split(".")[0] in names
 
 
-def as_printed(entry: Entry, made: Mapping[str, Any]) -> str:
+def as_printed(entry: Entry, made: Plan) -> str:
     """Whether the guide's engine version, or else the planned one, has the options of the guide's command line."""
     engine = made["engine"]["name"]
     known = catalog.load().engines[engine].versions

@@ -14,13 +14,14 @@ import argparse
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 from tools import source_commands as commands
 
 PAGE = ROOT / "docs" / "sources.md"
@@ -186,7 +187,7 @@ def _command(entry: commands.Entry) -> list[str]:
     return lines
 
 
-def _ours(entry: commands.Entry, made: Mapping[str, Any]) -> list[str]:
+def _ours(entry: commands.Entry, made: Plan) -> list[str]:
     golden = f"../{commands.golden_file(entry).relative_to(ROOT)}"
     whole = f"[Everything that is computed for it]({golden})."
     if entry.kind == "serve":
@@ -204,17 +205,17 @@ def _ours(entry: commands.Entry, made: Mapping[str, Any]) -> list[str]:
         return [_runs(made), "", *_code(commands.wrapped(start)), f"{fit} {whole}", ""]
     if entry.kind == "container":
         start = commands.our_words(made)
-        return ["Our container, without the engine's arguments:", "",
-                *_code(commands.wrapped(start[: start.index(made["image"]["reference"]) + 1])), whole, ""]  # fmt: skip
+        start = start[: start.index(commands.image_of(made)["reference"]) + 1]
+        return ["Our container, without the engine's arguments:", "", *_code(commands.wrapped(start)), whole, ""]
     if entry.kind == "install":
         runtime = made["runtime"]
         indexes = f", also from {', '.join(runtime['index_urls'])}" if runtime["index_urls"] else ""
         return [f"We install `{runtime['package']}` for Python {runtime['python']} into `{runtime['path']}`{indexes}, "
                 f"with every package it needs at a locked version and hash. {whole}", ""]  # fmt: skip
-    return [f"We pull `{made['image']['reference']}`. {whole}", ""]
+    return [f"We pull `{commands.image_of(made)['reference']}`. {whole}", ""]
 
 
-def _runs(made: Mapping[str, Any]) -> str:
+def _runs(made: Plan) -> str:
     image = made["image"]
     if not image:
         return "The unit runs"
@@ -222,7 +223,7 @@ def _runs(made: Mapping[str, Any]) -> str:
     return f"The image `{image['reference']}`{packages} runs"
 
 
-def _differences(entry: commands.Entry, made: Mapping[str, Any]) -> list[str]:
+def _differences(entry: commands.Entry, made: Plan) -> list[str]:
     own = commands.own_reasons(entry)
     computed = commands.differences(entry, made)
     rows = [_row([item for item in computed if item.what in reason.what], reason) for reason in entry.differences]

@@ -16,6 +16,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import page as
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import record as benchmark_record
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import view as benchmark_view
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
+from ansible_collections.glm.fleet.plugins.plugin_utils.report import BenchmarkRecord
 
 
 class ActionModule(FleetAction):
@@ -68,11 +69,11 @@ class ActionModule(FleetAction):
         return self._failure(f"expected {expected}.\n  Next: {remedy}.", "controller", **more)
 
 
-def _read(paths: list[str]) -> list[dict[str, Any]]:
+def _read(paths: list[str]) -> list[BenchmarkRecord]:
     return [json.loads(Path(path).expanduser().read_text(encoding="utf-8")) for path in paths]
 
 
-def _newest(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _newest(records: list[BenchmarkRecord]) -> list[BenchmarkRecord]:
     """The newest of each host, replica and workload."""
     found = {(one["host"], one["plan"]["replica"], one["workload"]["name"]): one for one in records}
     return list(found.values())

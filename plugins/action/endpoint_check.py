@@ -8,47 +8,48 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ansible.plugins.action import ActionBase
-
 from ansible_collections.glm.fleet.plugins.module_utils import files
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Finding
+from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import FleetAction
+from ansible_collections.glm.fleet.plugins.plugin_utils.report import ServedEndpoint, VerifyReport
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import verdict
 
 CONTROLLER_OPTIONS = ("closed_address", "report", "plan")
 
 
-class ActionModule(ActionBase):
+class ActionModule(FleetAction):
     """Run the module on the host, add the view from outside, write the report."""
 
-    TRANSFERS_FILES = False
+    LABEL = "verify"
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result = super().run(tmp, task_vars)
-        variables = task_vars or {}
+    def _outcome(self) -> dict[str, Any]:
         args = dict(self._task.args)
         own = {name: args.pop(name, None) for name in CONTROLLER_OPTIONS}
-        host = str(variables.get("inventory_hostname", "host"))
         if ((own["plan"] or {}).get("node") or {}).get("rank"):
-            report = verdict.worker_report(host, own["plan"])
-            answer = {"changed": False, "ok": True, "checks": report["checks"], "report": report}
-            return {**result, **answer, **self._keep(own["report"], report)}
-        answer = self._execute_module(module_name="glm.fleet.endpoint_check", module_args=args, task_vars=variables)
+            report = verdict.worker_report(self._host, own["plan"])
+            kept = self._keep(own["report"], report)
+            return {"changed": False, "ok": True, "checks": report["checks"], "report": report, **kept}
+        answer = self._module("glm.fleet.endpoint_check", args)
         if "checks" not in answer or answer.get("skipped"):
-            return {**result, **answer}
+            return answer
         address, port = str(args.get("address", "127.0.0.1")), int(args.get("port", 8000))
         listen = ((own["plan"] or {}).get("listen") or {}).get("address", address)
-        checks = list(answer["checks"])
+        checks: list[Finding] = list(answer["checks"])
         if own["closed_address"]:
             checks.append(verdict.closed_check(str(own["closed_address"]), port, str(listen)))
-        endpoint = {"url": verdict.endpoint_url(str(listen), own["closed_address"], port), "model": args.get("model")}
-        report = verdict.host_report(host, checks, endpoint, own["plan"])
+        endpoint: ServedEndpoint = {
+            "url": verdict.endpoint_url(str(listen), own["closed_address"], port),
+            "model": args.get("model"),
+        }
+        report = verdict.host_report(self._host, checks, endpoint, own["plan"])
         answer.update(ok=report["ok"], checks=checks, report=report, failed=not report["ok"], changed=False)
         kept = self._keep(own["report"], report)
         answer.update(kept)
         if not report["ok"]:
             answer["msg"] = "\n".join([verdict.failure_text(report), *([kept["msg"]] if kept else [])])
-        return {**result, **answer}
+        return answer
 
-    def _keep(self, path: Any, report: dict[str, Any]) -> dict[str, Any]:
+    def _keep(self, path: Any, report: VerifyReport) -> dict[str, Any]:
         """Write the report; what the result gets when that fails, since a run without its report is incomplete."""
         if not path or self._task.check_mode:
             return {}
@@ -57,9 +58,8 @@ class ActionModule(ActionBase):
             files.write_json(file, report)
         except OSError as exc:
             verdict_text = "every check passed" if report["ok"] else "checks failed"
-            msg = (
-                f"{report['host']}, verify: {verdict_text}, but the report cannot be written to {file}: "
-                f"{exc.strerror or exc}. Next: make room there or set glm_state_dir to a folder that can be written."
-            )
-            return {"failed": True, "msg": msg}
+            return self._failure(
+                f"{verdict_text}, but the report cannot be written to {file}: {exc.strerror or exc}. Next: make room "
+                "there or set glm_state_dir to a folder that can be written."
+            ).result
         return {}

@@ -1,35 +1,24 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
+"""Controller side of engine_image: the lock file, and a long pull that outlives the connection."""
+
 from __future__ import annotations
 
-"""Controller side of engine_image: the lock file, and patience with a long pull."""
-
 import time
+from collections.abc import Mapping
 from typing import Any
 
-from ansible.errors import AnsibleActionFail
-from ansible.plugins.action import ActionBase
-from ansible.utils.display import Display
-
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions import reconnect
+from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import Failed, FleetAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import image as plan_image
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import lockfile
 
-display = Display()
 # Pushing an engine's layers to a registry that has none of them takes long, and the other hosts wait for it.
 WAIT_FOR_PUSH_SECONDS = 7200
 
 
-class _Failed(Exception):
-    """The module failed, or the host went away; carries the result."""
-
-    def __init__(self, result: dict[str, Any]) -> None:
-        super().__init__(result.get("msg"))
-        self.result = result
-
-
-def _answer(plan: dict[str, Any], image: dict[str, Any]) -> dict[str, Any]:
+def _answer(plan: dict[str, Any], image: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "digest": image["digest"],
         "reference": image["reference"],
@@ -37,31 +26,24 @@ def _answer(plan: dict[str, Any], image: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-class ActionModule(ActionBase):
+class ActionModule(FleetAction):
     """Resolve the digest under the lock, then call the module until the pull is over."""
 
-    TRANSFERS_FILES = False
-    _requires_connection = True
-    _supports_check_mode = True
+    LABEL = "image"
+    _uname: str | None = None
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        super().run(tmp, task_vars)
-        self.task_vars = task_vars or {}
-        self._uname: str | None = None
+    def _outcome(self) -> dict[str, Any]:
         args = dict(self._task.args)
-        plan = args.get("plan") or (self.task_vars.get("ansible_facts") or {}).get("glm_plan")
+        plan = args.get("plan") or (self._task_vars.get("ansible_facts") or {}).get("glm_plan")
         if not isinstance(plan, dict) or not plan.get("image"):
-            raise AnsibleActionFail(
-                f"{self._host()}, image: expected a serving plan in ansible_facts['glm_plan'], found none. Run the "
-                "role glm.fleet.plan first."
+            raise self._failure(
+                "expected a serving plan in ansible_facts['glm_plan'], found none. Run the role glm.fleet.plan first."
             )
         args["mirrors"] = [*(args.get("mirrors") or []), *(self._variable("docker_registry_mirrors") or [])]
         try:
             return self._derived(args, plan) if plan["image"].get("build") else self._published(args, plan)
-        except _Failed as failed:
-            return failed.result
         except lockfile.LockFileError as error:
-            raise AnsibleActionFail(f"{self._host()}, image: {error}") from None
+            raise self._failure(str(error)) from None
 
     def _published(self, args: dict[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
         """Bring the image as its makers published it."""
@@ -100,9 +82,8 @@ class ActionModule(ActionBase):
         """
         path = args.get("lock_file") or self._variable("glm_lock_file")
         if not path:
-            raise AnsibleActionFail(
-                f"{self._host()}, image: expected a lock file to keep the list of added packages in, found none. Next: "
-                "set glm_lock_file."
+            raise self._failure(
+                "expected a lock file to keep the list of added packages in, found none. Next: set glm_lock_file."
             )
         build, registry = plan["image"]["build"], args.get("registry") or ""
         key = lockfile.build_key(build["base"], build["packages"])
@@ -130,8 +111,8 @@ class ActionModule(ActionBase):
         """The entry with a list for this kind of machine, and whether that had to be made."""
         build = plan["image"]["build"]
         if entry is not None and entry["base"] != base:
-            raise AnsibleActionFail(
-                f"{self._host()}, image: expected {entry['image']} to be built from {build['base']} as the lock file "
+            raise self._failure(
+                f"expected {entry['image']} to be built from {build['base']} as the lock file "
                 f"has it ({base[:19]}…), found that its list was made for {entry['base'][:19]}…. Next: delete that "
                 "entry of the lock file's builds, and deploy again."
             )
@@ -140,7 +121,7 @@ class ActionModule(ActionBase):
             return entry, False
         if self._task.check_mode:
             return None, True
-        display.display(f"{self._host()}: image: resolving {' '.join(build['packages'])} once for the fleet")
+        self._say(f"resolving {' '.join(build['packages'])} once for the fleet")
         found = self._build("resolve", args, plan, base, None)
         requirements = {**known, found["machine"]: found["requirements"]}
         name = entry["image"] if entry else plan_image.derived_name("", build["base"], base, requirements)
@@ -155,17 +136,13 @@ class ActionModule(ActionBase):
         given: dict[str, Any] = {"phase": phase, "base": reference, "packages": build["packages"]}
         given.update(index_url=args.get("index_url") or "", work_dir=f"{plan['paths']['data']}/build")
         if entry is not None:
-            display.display(f"{self._host()}: image: {phase} of {entry['image']}")
+            self._say(f"{phase} of {entry['image']}")
             given.update(
                 image=entry["image"],
                 requirements=entry["requirements"][self._machine()],
                 dockerfile=args.get("dockerfile") or "",
             )
-        return self._checked(
-            self._execute_module(
-                module_name="glm.fleet.engine_image_build", module_args=given, task_vars=self.task_vars
-            )
-        )
+        return self._succeeded(self._module("glm.fleet.engine_image_build", given))
 
     def _machine(self) -> str:
         if self._uname is None:
@@ -173,7 +150,7 @@ class ActionModule(ActionBase):
         return self._uname
 
     def _digest(self, args: dict[str, Any], plan: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        """The digest and who named it. Raises _Failed and LockFileError."""
+        """The digest and who named it. Raises Failed and LockFileError."""
         if args.get("digest"):
             return str(args["digest"]), {"resolved_by": "task"}
         if plan["image"].get("digest"):
@@ -196,46 +173,29 @@ class ActionModule(ActionBase):
             return digest, origin
 
     def _resolve(self, args: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        result = self._checked(self._module({**args, "state": "resolved"}))
+        result = self._succeeded(self._asked({**args, "state": "resolved"}))
         return str(result["digest"]), result
 
     def _follow(self, args: dict[str, Any], reference: str) -> dict[str, Any]:
-        result = self._checked(self._module(args))
+        result = self._succeeded(self._asked(args))
         while result.get("pulling"):
             state = result["pulling"]
-            display.display(
-                f"{self._host()}: pulling {reference[:60]}…: {state['layers_done'] or 0} of {state['layers'] or '?'} "
-                f"layers, {(state['bytes'] or 0) / 1e9:.2f} GB in {state['seconds']} s"
-            )
+            done = f"{state['layers_done'] or 0} of {state['layers'] or '?'} layers, {(state['bytes'] or 0) / 1e9:.2f}"
+            self._show([f"{self._host}: pulling {reference[:60]}…: {done} GB in {state['seconds']} s"])
             # The pull is the docker daemon's: it goes on while the host cannot be reached.
-            result = self._checked(reconnect.ask(lambda: self._module({**args, "follow": True}), self._say))
+            result = self._succeeded(reconnect.ask(lambda: self._asked({**args, "follow": True}), self._say))
         return result
 
-    def _checked(self, result: dict[str, Any]) -> dict[str, Any]:
-        if result.get("failed") and not result.get("unreachable"):
-            message = str(result.get("msg", "image: failed without a message"))
-            if message.startswith("image: "):
-                # ansible-core 2.19 prints this copy of the module's message, without the host, instead of ours.
-                result.pop("exception", None)
-            result["msg"] = message if message.startswith(f"{self._host()}, ") else f"{self._host()}, {message}"
+    def _succeeded(self, result: dict[str, Any]) -> dict[str, Any]:
         if result.get("failed") or result.get("unreachable"):
-            raise _Failed(result)
+            raise Failed(self._named(result))
         return result
 
-    def _say(self, text: str) -> None:
-        display.display(f"{self._host()}: image: {text}")
-
-    def _module(self, args: dict[str, Any]) -> dict[str, Any]:
+    def _asked(self, args: dict[str, Any]) -> dict[str, Any]:
         own = ("index_url", "registry", "dockerfile")
         known = {key: value for key, value in args.items() if value is not None and key not in own}
-        result: dict[str, Any] = self._execute_module(
-            module_name="glm.fleet.engine_image", module_args=known, task_vars=self.task_vars
-        )
-        return result
+        return self._module("glm.fleet.engine_image", known)
 
     def _variable(self, name: str) -> Any:
-        value = self.task_vars.get(name)
+        value = self._task_vars.get(name)
         return None if value is None else self._templar.template(value)
-
-    def _host(self) -> str:
-        return str(self.task_vars.get("inventory_hostname", "?"))

@@ -10,6 +10,7 @@ from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import FleetAction
+from ansible_collections.glm.fleet.plugins.plugin_utils.report import FleetReport
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import verdict
 
 VERDICT = "__verify_result"
@@ -67,7 +68,7 @@ class ActionModule(FleetAction):
         return [dict(one) for one in (answer or {}).get("results", [])]
 
 
-def _lines(fleet: dict[str, Any], path: Path, key_file: str | None) -> list[str]:
+def _lines(fleet: FleetReport, path: Path, key_file: str | None) -> list[str]:
     """The verdict for the terminal."""
     lines = ["", *verdict.table(fleet["hosts"]), *verdict.reasons(fleet["hosts"]), ""]
     serving = [report for report in fleet["hosts"] if report["ok"] and report["endpoint"]]

@@ -10,8 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ansible.errors import AnsibleActionFail
-from ansible.plugins.action import ActionBase
+from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import FleetAction
 
 try:
     import paramiko
@@ -23,32 +22,25 @@ else:
     PARAMIKO_ERROR = None
 
 
-class ActionModule(ActionBase):
+class ActionModule(FleetAction):
     """Pin the key of one host; makes no connection through ansible."""
 
-    TRANSFERS_FILES = False
+    LABEL = "ssh"
+    ARGUMENTS = {
+        "known_hosts_file": {"type": "path"},
+        "alias": {"type": "str"},
+        "timeout": {"type": "int", "default": 900},
+    }
     _requires_connection = False
-    _supports_check_mode = True
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        super().run(tmp, task_vars)
-        self.task_vars = task_vars or {}
-        _checked, args = self.validate_argument_spec(
-            argument_spec={
-                "known_hosts_file": {"type": "path"},
-                "alias": {"type": "str"},
-                "timeout": {"type": "int", "default": 900},
-            }
-        )
+    def _outcome(self) -> dict[str, Any]:
         if PARAMIKO_ERROR is not None:
-            raise AnsibleActionFail(
-                f"controller, ssh: expected the Python package paramiko, but {PARAMIKO_ERROR}. Install it where "
-                "ansible runs: pip install paramiko."
-            )
+            text = f"expected the Python package paramiko, but {PARAMIKO_ERROR}. Install it where ansible runs: pip"
+            raise self._failure(f"{text} install paramiko.", "controller")
         try:
-            return self._pinned_or_left_alone(args)
+            return self._pinned_or_left_alone(self._args)
         except host_keys.HostKeyError as error:
-            raise AnsibleActionFail(f"{self._host()}, ssh: {error}") from None
+            raise self._failure(str(error)) from None
 
     def _pinned_or_left_alone(self, args: dict[str, Any]) -> dict[str, Any]:
         known_hosts, alias = args["known_hosts_file"], args["alias"]
@@ -75,10 +67,10 @@ class ActionModule(ActionBase):
 
     def _pin(self, path: Path, alias: str, timeout: int, client: host_keys.SshClient) -> dict[str, Any]:
         if self._address_is_only_the_name():
-            raise AnsibleActionFail(
-                f"{self._host()}, ssh: expected an address, but the host never got one (ansible_host is not set). "
-                "Look at the instance in the cloud's console; it may still be booting, or its launch may have failed. "
-                "Then run this again with a fresh inventory (--flush-cache)."
+            raise self._failure(
+                "expected an address, but the host never got one (ansible_host is not set). Look at the instance in "
+                "the cloud's console; it may still be booting, or its launch may have failed. Then run this again with "
+                "a fresh inventory (--flush-cache)."
             )
         options = client.options()
         address, port, jump = options["hostname"], int(options["port"]), host_keys.jump_of(options)
@@ -87,6 +79,7 @@ class ActionModule(ActionBase):
         def fetch() -> host_keys.HostKey:
             return host_keys.scan_with_ssh(client, kinds) if jump else host_keys.scan(address, port, kinds)
 
+        named = f"{self._host} ({address})"
         started = time.monotonic()
         try:
             kinds += [key.kind for key in host_keys.pinned(path, alias)]
@@ -95,17 +88,17 @@ class ActionModule(ActionBase):
         except paramiko.ssh_exception.IncompatiblePeer:
             known = host_keys.pinned(path, alias)
             text = host_keys.changed_text(alias, known, f"no {' or '.join(kinds)} key at all", path)
-            raise AnsibleActionFail(f"{self._host()} ({address}), ssh: {text}") from None
+            raise self._failure(text, named) from None
         except host_keys.HostKeyChanged as error:
-            raise AnsibleActionFail(f"{self._host()} ({address}), ssh: {error}") from None
+            raise self._failure(str(error), named) from None
         except OSError as error:
-            raise AnsibleActionFail(
-                f"{self._host()}, ssh: expected to keep host keys in {path}, found that it cannot be read or written: "
+            raise self._failure(
+                f"expected to keep host keys in {path}, found that it cannot be read or written: "
                 f"{error.strerror or error}. Next: make that file and its folder yours, or set known_hosts_file in the "
                 "inventory to one that is."
             ) from None
         except host_keys.HostKeyError as error:
-            raise AnsibleActionFail(f"{self._host()} ({address}), ssh: {error}. {_way_out(jump)}") from None
+            raise self._failure(f"{error}. {_way_out(jump)}", named) from None
         return {
             "changed": changed,
             "alias": alias,
@@ -115,11 +108,8 @@ class ActionModule(ActionBase):
 
     def _address_is_only_the_name(self) -> bool:
         """ansible puts the inventory name into ansible_host of a task; the host's own variables tell the truth."""
-        own = (self.task_vars.get("hostvars") or {}).get(self._host()) or {}
+        own = (self._task_vars.get("hostvars") or {}).get(self._host) or {}
         return "ansible_host" not in own
-
-    def _host(self) -> str:
-        return str(self.task_vars.get("inventory_hostname", "?"))
 
 
 def _way_out(jump: str | None) -> str:

@@ -23,7 +23,7 @@ class ActionModule(FleetAction):
 
     def _outcome(self) -> dict[str, Any]:
         args = self._args
-        plan = args["plan"] or (self._task_vars.get("ansible_facts") or {}).get("glm_plan")
+        plan: Any = args["plan"] or (self._task_vars.get("ansible_facts") or {}).get("glm_plan")
         given = {name: value for name, value in args.items() if value is not None}
         before = time.time()
         answer = self._module("glm.fleet.node_acceptance", {**given, "plan": plan})

@@ -71,7 +71,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         lines = ["", "The run ended before its report. How far each host came:", "", *verdict.table(reports)]
         lines += ["", *verdict.reasons(reports)]
         if not context.CLIARGS.get("check"):
-            lines += ["", self._kept(reports)]
+            lines += ["", self._kept(self._path, reports)]
         for line in lines:
             self._display.display(line)
 
@@ -82,13 +82,14 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             return [verdict.stopped_report(host, *self._stopped[host])]
         return [verdict.missing_report(host, "not reached: the run stopped before its turn")]
 
-    def _kept(self, reports: list[VerifyReport]) -> str:
+    @staticmethod
+    def _kept(path: Path, reports: list[VerifyReport]) -> str:
         """Write the report, in which the fleet is not verified; a sentence that says where it is, or why not."""
         try:
-            files.write_json(self._path, verdict.fleet_report(reports, ok=False))
+            files.write_json(path, verdict.fleet_report(reports, ok=False))
         except OSError as exc:
-            return f"The report could not be written to {self._path}: {exc.strerror or exc}"
-        return f"Report: {self._path}"
+            return f"The report could not be written to {path}: {exc.strerror or exc}"
+        return f"Report: {path}"
 
     def _note(self, result: Any) -> None:
         action, values = str(_task(result).action), _values(result)

@@ -13,9 +13,10 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import runs as benchmark_runs
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 
 
-def benchmark_client(plan: Mapping[str, Any], own: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def benchmark_client(plan: Plan, own: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The plan with the image of vLLM's client in the place of the engine's."""
     try:
         return benchmark_runs.client_plan(catalog.load(), plan, own or {})
@@ -23,7 +24,7 @@ def benchmark_client(plan: Mapping[str, Any], own: Mapping[str, Any] | None = No
         raise AnsibleFilterError(str(exc)) from exc
 
 
-def benchmark_snapshot(plan: Mapping[str, Any]) -> str:
+def benchmark_snapshot(plan: Plan) -> str:
     """Where the weights, and with them the tokenizer, lie on the host that serves."""
     try:
         return benchmark_runs.snapshot(plan, plan["paths"]["hf_home"])

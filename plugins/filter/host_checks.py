@@ -11,9 +11,10 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.host import checks as host_checks
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 
 
-def host_problems(facts: Any, plan: Mapping[str, Any], host: str, parts: Sequence[str]) -> str:
+def host_problems(facts: Any, plan: Plan, host: str, parts: Sequence[str]) -> str:
     if not isinstance(facts, Mapping):
         raise AnsibleFilterError("glm.fleet.host_problems: expected the facts of glm.fleet.gpu_facts")
     try:
@@ -22,7 +23,7 @@ def host_problems(facts: Any, plan: Mapping[str, Any], host: str, parts: Sequenc
         raise AnsibleFilterError(f"glm.fleet.host_problems: the facts or the plan have no {exc}") from exc
 
 
-def cdi_outputs(facts: Any, plan: Mapping[str, Any]) -> list[str]:
+def cdi_outputs(facts: Any, plan: Plan) -> list[str]:
     if not isinstance(facts, Mapping):
         raise AnsibleFilterError("glm.fleet.cdi_outputs: expected the facts of glm.fleet.gpu_facts")
     try:

@@ -183,6 +183,7 @@ accounts:
 
 import fnmatch
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.gmi_cloud import api as gmi_api
@@ -236,7 +237,7 @@ class InventoryModule(CloudInventory):
             product
             for kind, machines in (("containers", containers), ("baremetals", nodes))
             if machines
-            for product in self._served(account, lambda kind=kind: api.list_products(kind))
+            for product in self._served(account, partial(api.list_products, kind))
         ]
         addresses = self._served(account, api.list_elastic_ips)
         return [dict(found) for found in gmi_hosts.machines(containers, nodes, addresses, api.list_idcs(), products)]

@@ -43,7 +43,7 @@ from ansible.plugins.lookup import LookupBase
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import api_key
 
 
-class LookupModule(LookupBase):
+class LookupModule(LookupBase):  # type: ignore[misc]  # ansible-core has no types
     """One file, one key."""
 
     def run(self, terms: list[Any], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[str]:

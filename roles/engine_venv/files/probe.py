@@ -3,17 +3,19 @@
 import importlib.metadata
 import json
 import sys
+from typing import Any
 
 package, model_type = sys.argv[1:]
-found = {"version": None, "gpus": None, "knows_the_model": None, "problems": []}
+problems: list[str] = []
+found: dict[str, Any] = {"version": None, "gpus": None, "knows_the_model": None, "problems": problems}
 try:
     found["version"] = importlib.metadata.version(package)
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES  # type: ignore[import-not-found,unused-ignore]  # the engine's
 
     found["knows_the_model"] = model_type in CONFIG_MAPPING_NAMES
-    import torch
+    import torch  # type: ignore[import-not-found,unused-ignore]  # the engine's
 
     found["gpus"] = torch.cuda.device_count()
 except Exception as exc:  # whatever a broken environment raises is what a person needs to read
-    found["problems"].append(f"{type(exc).__name__}: {exc}")
+    problems.append(f"{type(exc).__name__}: {exc}")
 print(json.dumps(found))
