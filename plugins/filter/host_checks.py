@@ -10,6 +10,8 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
+from ansible_collections.glm.fleet.plugins.module_utils import finding
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Finding
 from ansible_collections.glm.fleet.plugins.plugin_utils.host import checks as host_checks
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 
@@ -32,8 +34,12 @@ def cdi_outputs(facts: Any, plan: Plan) -> list[str]:
         raise AnsibleFilterError(f"glm.fleet.cdi_outputs: the facts or the plan have no {exc}") from exc
 
 
+def described(findings: Sequence[Finding], host: str) -> str:
+    return finding.describe(findings, host)
+
+
 class FilterModule:
     """The filters that compare a host with its plan."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"cdi_outputs": cdi_outputs, "host_problems": host_problems}
+        return {"cdi_outputs": cdi_outputs, "described": described, "host_problems": host_problems}

@@ -100,6 +100,20 @@ def judged(
     return made
 
 
+class Unmet(QuotingError):
+    """An expectation that was not met: an error in the wording of ``unmet``, without who and where."""
+
+    def __init__(self, expected: str, found: str, next_step: str = "") -> None:
+        super().__init__(unmet(expected, found, next_step))
+        self.expected = expected
+        self.found = found
+        self.next_step = next_step
+
+    def finding(self, phase: str) -> Finding:
+        """As the failed check of a phase."""
+        return failed(phase, self.expected, self.found, self.next_step)
+
+
 def counts_against(finding: Finding) -> bool:
     """Whether this finding alone makes a verdict bad. What is not proven does not: it is reported, and fails nobody."""
     return finding["outcome"] == "failed"

@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError, record
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.load import ROOT
 
@@ -18,7 +19,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.load import ROOT
 _HOPPER = 525
 
 
-class PlatformError(Exception):
+class PlatformError(Unmet):
     """The host's accelerators are not in the table; fit for a person."""
 
 
@@ -80,12 +81,13 @@ def of_host(facts: Mapping[str, Any]) -> Platform:
     if len(rows) == 1 and all(_has(rows[0], board) for board in boards):
         return rows[0]
     if not boards:
-        raise PlatformError("expected accelerators on the PCI bus, found none. Next: lspci -nn on the host")
+        raise PlatformError("accelerators on the PCI bus", "none", "lspci -nn on the host")
     found = ", ".join(sorted(f"{vendor} {device}" for vendor, device in boards))
     names = ", ".join(row.name for row in load())
     raise PlatformError(
-        f"expected accelerators of one kind out of {names}, found PCI devices {found}. Next: take another instance "
-        "type, or prepare this host yourself and leave the role for its driver out"
+        f"accelerators of one kind out of {names}",
+        f"PCI devices {found}",
+        "take another instance type, or prepare this host yourself and leave the role for its driver out",
     )
 
 

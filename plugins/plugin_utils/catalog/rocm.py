@@ -121,8 +121,8 @@ def too_old(facts: Mapping[str, Any], rocm: Optional[str], gpu: str) -> Optional
     return oldest.release, f"{running.release} (amdgpu {module})"
 
 
-def unlisted(gpu: str, release: str, rocm: str, distribution: str, kernel: Optional[str]) -> list[str]:
-    """What AMD does not list about a combination that shall be installed, as "expected …, found …".
+def unlisted(gpu: str, release: str, rocm: str, distribution: str, kernel: Optional[str]) -> list[tuple[str, str]]:
+    """What AMD does not list about a combination that shall be installed, as what is expected and what was found.
 
     ``distribution``: id and version, ``ubuntu-24.04``. ``kernel``: None where it belongs to another machine.
     """
@@ -130,24 +130,19 @@ def unlisted(gpu: str, release: str, rocm: str, distribution: str, kernel: Optio
     row = matrix.driver(release)
     if row is None:
         known = ", ".join(driver.release for driver in matrix.drivers if driver.distributions)
-        return [f"expected a driver of the series {known}, found {release}"]
+        return [(f"a driver of the series {known}", release)]
     found = []
     if gpu not in row.gpus:
         first = next(driver.release for driver in matrix.drivers if gpu in driver.gpus)
-        found.append(f"expected driver {first} or newer, the first that knows {gpu}, found {release}")
+        found.append((f"driver {first} or newer, the first that knows {gpu}", release))
     if versions.series(rocm) not in row.rocm:
-        found.append(f"expected a ROCm that AMD lists with driver {release} ({', '.join(row.rocm)}), found {rocm}")
+        found.append((f"a ROCm that AMD lists with driver {release} ({', '.join(row.rocm)})", rocm))
     listed = row.distributions.get(distribution)
     if listed is None or (listed.gpus and gpu not in listed.gpus):
         there = [name for name, other in row.distributions.items() if not other.gpus or gpu in other.gpus]
-        return [
-            *found,
-            f"expected a distribution that AMD lists for {gpu} with driver {release} ({', '.join(there) or 'none'}), "
-            f"found {distribution}",
-        ]
+        expected = f"a distribution that AMD lists for {gpu} with driver {release} ({', '.join(there) or 'none'})"
+        return [*found, (expected, distribution)]
     if kernel and versions.series(kernel.partition("-")[0].partition("+")[0]) not in listed.kernels:
-        found.append(
-            f"expected a kernel that AMD lists for driver {release} on {distribution} ({', '.join(listed.kernels)}), "
-            f"found {kernel}"
-        )
+        kernels = ", ".join(listed.kernels)
+        found.append((f"a kernel that AMD lists for driver {release} on {distribution} ({kernels})", kernel))
     return found

@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
-from ansible_collections.glm.fleet.plugins.module_utils import versions
+from ansible_collections.glm.fleet.plugins.module_utils import finding, versions
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Finding
 
 _ENGINES = {"docker-ce": "docker_ce", "docker.io": "distribution"}
 CE_PACKAGES = ("docker-ce", "docker-ce-cli", "containerd.io", "docker-buildx-plugin")
@@ -47,10 +48,10 @@ class Work(TypedDict):
     holds: list[str]
     minimum_versions: dict[str, str]
     pins: list[dict[str, str]]
-    problems: list[str]
+    problems: list[Finding]
 
 
-def work(facts: Mapping[str, Any], wanted: Mapping[str, Any], host: str) -> Work:
+def work(facts: Mapping[str, Any], wanted: Mapping[str, Any]) -> Work:
     """The work on a host.
 
     ``facts``: gpu_facts with the subsets system and docker. ``wanted``: ``{source, version, replace, hold, packages,
@@ -64,7 +65,7 @@ def work(facts: Mapping[str, Any], wanted: Mapping[str, Any], host: str) -> Work
         return _adopted(installed, there, hold=bool(wanted["hold"]))
     replace = bool(docker["installed"])
     packages = _packages(facts, wanted)
-    problems = _problems(facts, wanted, host, packages)
+    problems = _problems(facts, wanted, packages)
     other = "distribution" if source == "docker_ce" else "docker_ce"
     return {
         "source": source,
@@ -132,25 +133,37 @@ def _pins_of(source: str, version: str) -> list[dict[str, str]]:
     return [{"packages": " ".join(_VERSIONED[source]), "version": chosen[0]}]
 
 
-def _problems(facts: Mapping[str, Any], wanted: Mapping[str, Any], host: str, packages: list[str]) -> list[str]:
+def _problems(facts: Mapping[str, Any], wanted: Mapping[str, Any], packages: list[str]) -> list[Finding]:
     found = []
     docker = facts["docker"]
     if not packages:
         known = ", ".join(sorted(wanted["distribution_packages"]))
         found.append(
-            f"expected one of {known}, found {_release(facts)} without Docker. Next: install Docker yourself, or set "
-            "docker_packages"
+            _failed(
+                f"one of {known}",
+                f"{_release(facts)} without Docker",
+                "install Docker yourself, or set docker_packages",
+            )
         )
     if docker["installed"] and not docker["running"]:
         found.append(
-            "expected a Docker that answers before it is replaced, to know whether containers run, found that it does "
-            "not. Next: systemctl start docker on the host, or remove its packages yourself"
+            _failed(
+                "a Docker that answers before it is replaced, to know whether containers run",
+                "that it does not",
+                "systemctl start docker on the host, or remove its packages yourself",
+            )
         )
     if docker["containers"]:
         what = f"{wanted['source']} {wanted['version']}".strip()
         found.append(
-            f"expected no running containers, as Docker shall be replaced by {what}, found these: "
-            f"{', '.join(docker['containers'])}. Nothing was changed. Next: drain this host and stop them, or set "
-            "docker_replace: false"
+            _failed(
+                f"no running containers, as Docker shall be replaced by {what}",
+                f"these: {', '.join(docker['containers'])}. Nothing was changed",
+                "drain this host and stop them, or set docker_replace: false",
+            )
         )
-    return [f"{host}, docker: {text}." for text in found]
+    return found
+
+
+def _failed(expected: str, found: str, next_step: str) -> Finding:
+    return finding.failed("docker", expected, found, next_step)

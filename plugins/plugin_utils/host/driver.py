@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What the drivers of all vendors have in common: what forbids changing one, and what must be there for its module.
 
-Pure. Problems are clauses ("expected …, found …. Next: …") that the caller gives host and phase.
+Pure. ``role`` is the role of the driver, nvidia or rocm: the phase of its problems, and the prefix of its variables.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
+from ansible_collections.glm.fleet.plugins.module_utils import finding
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Finding
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import platforms
 
 # What the driver itself and its daemons keep on an idle board.
@@ -28,7 +30,7 @@ class Work(TypedDict):
     platform: str
     adopt: bool
     driver: str
-    problems: list[str]
+    problems: list[Finding]
     packages: list[str]
     load: bool
 
@@ -38,32 +40,33 @@ def platform_of(facts: Mapping[str, Any], vendor: str) -> platforms.Platform:
     platform = platforms.of_host(facts)
     if platform.vendor != vendor:
         raise platforms.PlatformError(
-            f"expected {_VENDORS[vendor][0]} boards, found {platform.name}. Next: use the role "
-            f"glm.fleet.{_VENDORS[platform.vendor][1]}"
+            f"{_VENDORS[vendor][0]} boards", platform.name, f"use the role glm.fleet.{_VENDORS[platform.vendor][1]}"
         )
     return platform
 
 
-def secure_boot(facts: Mapping[str, Any], ready: bool, variable: str) -> list[str]:
-    """The kernel refuses modules that were built on the host, unless their key is enrolled and ``variable`` says so."""
+def secure_boot(facts: Mapping[str, Any], ready: bool, role: str) -> list[Finding]:
+    """The kernel refuses modules that were built on the host, unless their key is enrolled and ``ready`` says so."""
     if not facts["drivers"]["secure_boot"] or ready:
         return []
     return [
-        "expected Secure Boot to be off, found it on: the kernel refuses modules that were built here. Next: "
-        f"enrol DKMS's key (mokutil --import /var/lib/dkms/mok.pub, then reboot) and set {variable}, "
-        "or turn Secure Boot off"
+        finding.failed(
+            role,
+            "Secure Boot to be off",
+            "it on: the kernel refuses modules that were built here",
+            "enrol DKMS's key (mokutil --import /var/lib/dkms/mok.pub, then reboot) and set "
+            f"{role}_secure_boot_ready, or turn Secure Boot off",
+        )
     ]
 
 
-def in_use(facts: Mapping[str, Any]) -> list[str]:
+def in_use(facts: Mapping[str, Any], role: str) -> list[Finding]:
     """A driver is not changed under what serves."""
     used = [str(gpu["index"]) for gpu in facts["gpus"] if (gpu.get("memory_used_mib") or 0) > _IDLE_MIB]
     if not used:
         return []
-    return [
-        f"expected idle GPUs, found memory in use on {', '.join(used)}. Next: drain the host and stop what serves, "
-        "then run again"
-    ]
+    advice = "drain the host and stop what serves, then run again"
+    return [finding.failed(role, "idle GPUs", f"memory in use on {', '.join(used)}", advice)]
 
 
 def headers(facts: Mapping[str, Any]) -> list[str]:
@@ -84,14 +87,18 @@ def modules_extra(facts: Mapping[str, Any]) -> list[str]:
     return [f"linux-modules-extra-{facts['kernel']}"]
 
 
-def broken(facts: Mapping[str, Any]) -> list[str]:
+def broken(facts: Mapping[str, Any]) -> list[Finding]:
     """What the vendor's tools said against the driver, as they said it."""
-    return [error["message"] for error in facts["errors"] if error["phase"] == "driver"]
+    advice = "reboot the host; if that does not help, read its kernel log (journalctl --dmesg)"
+    said = [error["message"] for error in facts["errors"] if error["phase"] == "driver"]
+    return [finding.failed("driver", "a driver that answers", message, advice) for message in said]
 
 
-def unbuilt(lacking: list[str]) -> str:
+def unbuilt(lacking: list[str], role: str) -> Finding:
     """Kernels that could boot and would have no GPUs."""
-    return (
-        f"expected the module for every kernel that could boot, found none for {', '.join(lacking)}. Next: "
-        f"apt install linux-headers-{lacking[0]} && dkms autoinstall -k {lacking[0]}, or remove that kernel"
+    return finding.failed(
+        role,
+        "the module for every kernel that could boot",
+        f"none for {', '.join(lacking)}",
+        f"apt install linux-headers-{lacking[0]} && dkms autoinstall -k {lacking[0]}, or remove that kernel",
     )

@@ -12,7 +12,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ansible_collections.glm.fleet.plugins.module_utils import versions
+from ansible_collections.glm.fleet.plugins.module_utils import finding, versions
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Finding
 from ansible_collections.glm.fleet.plugins.module_utils.host.facts import FABRIC_MODULES
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import platforms
 from ansible_collections.glm.fleet.plugins.plugin_utils.host import driver as host_driver
@@ -56,7 +57,7 @@ class Work(host_driver.Work):
     toolkit: str
 
 
-def work(facts: Mapping[str, Any], wanted: Mapping[str, Any], host: str) -> Work:
+def work(facts: Mapping[str, Any], wanted: Mapping[str, Any]) -> Work:
     """The work on a host.
 
     ``facts``: gpu_facts with the subsets system, gpu, cdi, docker and drivers. ``wanted``: ``{branch, version, modules,
@@ -66,7 +67,7 @@ def work(facts: Mapping[str, Any], wanted: Mapping[str, Any], host: str) -> Work
     try:
         platform = host_driver.platform_of(facts, "nvidia")
     except platforms.PlatformError as error:
-        return _nothing(f"{host}, nvidia: {error}.")
+        return _nothing(error.finding("nvidia"))
     installed: Packages = facts["drivers"]["packages"]
     running = facts["driver"]["version"]
     target = str(wanted["version"] or wanted["branch"])
@@ -89,7 +90,7 @@ def work(facts: Mapping[str, Any], wanted: Mapping[str, Any], host: str) -> Work
         "platform": platform.name,
         "adopt": adopt,
         "driver": driver,
-        "problems": [f"{host}, nvidia: {text}." for text in problems],
+        "problems": problems,
         "packages": [
             *driven,
             *([] if adopt else host_driver.headers(facts)),
@@ -109,7 +110,7 @@ def work(facts: Mapping[str, Any], wanted: Mapping[str, Any], host: str) -> Work
     }
 
 
-def _nothing(problem: str) -> Work:
+def _nothing(problem: Finding) -> Work:
     return {
         "platform": "", "adopt": True, "driver": "", "problems": [problem], "packages": [], "pins": [], "upgrade": [],
         "removes": [], "sources": False, "modules": [], "unloaded": [], "waits": False, "services": [], "toolkit": "",
@@ -129,18 +130,25 @@ def _problems(
     *,
     adopt: bool,
     modules: str,
-) -> list[str]:
+) -> list[Finding]:
     drivers, broken = facts["drivers"], facts["driver"]
     if broken["library_version"] and broken["module_version"]:
         return [
-            f"expected module and libraries of one driver, found module {broken['module_version']} and libraries "
-            f"{broken['library_version']}: the driver was upgraded under its module. Next: reboot the host"
+            _failed(
+                "module and libraries of one driver",
+                f"module {broken['module_version']} and libraries {broken['library_version']}: the driver was upgraded "
+                "under its module",
+                "reboot the host",
+            )
         ]
     found = []
     if _branch(driver) < platform.min_branch:
         found.append(
-            f"expected driver {platform.min_branch} or newer, the first that knows {platform.name}, found {driver}"
-            + (" running. Next: set nvidia_change_driver" if adopt else ". Next: set nvidia_driver_branch")
+            _failed(
+                f"driver {platform.min_branch} or newer, the first that knows {platform.name}",
+                f"{driver} running" if adopt else driver,
+                "set nvidia_change_driver" if adopt else "set nvidia_driver_branch",
+            )
         )
     found += _too_old_for_image(driver, wanted, adopt=adopt)
     if not adopt:
@@ -148,40 +156,49 @@ def _problems(
     flavour = drivers["flavour"]
     if flavour and platform.modules == "open" and flavour != "open":
         found.append(
-            f"expected the open kernel modules, the only ones that know {platform.name}, found the {flavour} ones. "
-            "Next: set nvidia_change_driver"
+            _failed(
+                f"the open kernel modules, the only ones that know {platform.name}",
+                f"the {flavour} ones",
+                "set nvidia_change_driver",
+            )
         )
     return found + _misfits(drivers["packages"], driver)
 
 
-def _too_old_for_image(driver: str, wanted: Mapping[str, Any], *, adopt: bool) -> list[str]:
+def _too_old_for_image(driver: str, wanted: Mapping[str, Any], *, adopt: bool) -> list[Finding]:
     """``driver``: a version, or a branch, whose newest version is installed."""
     minimum = str(wanted["image_driver"])
     oldest, found = versions.numbers(minimum), versions.numbers(driver)
     if found >= oldest[: len(found)]:
         return []
-    remedy = "set nvidia_change_driver" if adopt else "set nvidia_driver_branch or nvidia_driver_version"
+    change = "set nvidia_change_driver" if adopt else "set nvidia_driver_branch or nvidia_driver_version"
     return [
-        f"expected driver {minimum} or newer, which CUDA {wanted['image_cuda']} of the image needs, found {driver}"
-        f"{' running' if adopt else ''}. Next: {remedy}, or choose an image for an older CUDA (glm_image_variant)"
+        _failed(
+            f"driver {minimum} or newer, which CUDA {wanted['image_cuda']} of the image needs",
+            f"{driver} running" if adopt else driver,
+            f"{change}, or choose an image for an older CUDA (glm_image_variant)",
+        )
     ]
 
 
 def _change_problems(
     facts: Mapping[str, Any], wanted: Mapping[str, Any], platform: platforms.Platform, modules: str
-) -> list[str]:
+) -> list[Finding]:
     """What forbids installing a driver on this host."""
     found = []
     if platform.modules == "open" and modules != "open":
-        found.append(f"expected nvidia_modules open or auto for {platform.name}, found {modules}. Next: correct it")
-    found += host_driver.secure_boot(facts, wanted["secure_boot_ready"], "nvidia_secure_boot_ready")
+        found.append(_failed(f"nvidia_modules open or auto for {platform.name}", modules, "correct it"))
+    found += host_driver.secure_boot(facts, wanted["secure_boot_ready"], "nvidia")
     stacks = _stacks(facts["drivers"]["packages"])
     if stacks:
         found.append(
-            f"expected a host whose driver is ours to change, found {stacks[0]}, which brings its own. Next: leave "
-            "nvidia_change_driver off, or launch the image family gpu-base"
+            _failed(
+                "a host whose driver is ours to change",
+                f"{stacks[0]}, which brings its own",
+                "leave nvidia_change_driver off, or launch the image family gpu-base",
+            )
         )
-    return found + host_driver.in_use(facts)
+    return found + host_driver.in_use(facts, "nvidia")
 
 
 def _stacks(installed: Packages) -> list[str]:
@@ -213,15 +230,18 @@ def _exact(installed: Packages) -> list[str]:
     return [choice for name in _EXACT for choice in _family(name, installed)]
 
 
-def _misfits(installed: Packages, driver: str) -> list[str]:
+def _misfits(installed: Packages, driver: str) -> list[Finding]:
     """What the driver refuses because it is of another version."""
     wrong = {name: versions.upstream(installed[name]["version"]) for name in _exact(installed)}
     wrong = {name: version for name, version in wrong.items() if version != driver}
     if not wrong:
         return []
     return [
-        f"expected {', '.join(wrong)} in exactly the driver's version {driver}, found "
-        f"{', '.join(dict.fromkeys(wrong.values()))}. Next: remove it and run the role again"
+        _failed(
+            f"{', '.join(wrong)} in exactly the driver's version {driver}",
+            ", ".join(dict.fromkeys(wrong.values())),
+            "remove it and run the role again",
+        )
     ]
 
 
@@ -275,30 +295,36 @@ def _pins(driver: str, toolkit: str) -> list[dict[str, str]]:
     return [{"packages": " ".join(TOOLKIT), "version": f"{toolkit}-*" if toolkit else "*"}, *pins]
 
 
-def unproven(facts: Mapping[str, Any], done: Mapping[str, Any], host: str) -> list[str]:
+def unproven(facts: Mapping[str, Any], done: Mapping[str, Any]) -> list[Finding]:
     """What is still wrong on a host after the work ``done``; ``facts`` gathered afresh."""
-    problems = [f"{host}, driver: {message}." for message in host_driver.broken(facts)]
+    found = host_driver.broken(facts)
     drivers = facts["drivers"]
     lacking = [kernel for kernel, there in drivers["kernels"].items() if not there]
-    found = [host_driver.unbuilt(lacking)] if lacking and any(drivers["kernels"].values()) else []
+    found += [host_driver.unbuilt(lacking, "nvidia")] if lacking and any(drivers["kernels"].values()) else []
     running = facts["driver"]["version"]
     found += _misfits(drivers["packages"], running) if running else []
     found += _toolkit_problems(drivers["packages"], done)
     asleep = _asleep(facts, done["services"])
     if asleep:
         found.append(
-            f"expected {', '.join(asleep)} to run, found {', '.join(str(drivers['units'][name]) for name in asleep)}. "
-            f"Next: systemctl status {asleep[0]}"
+            _failed(
+                f"{', '.join(asleep)} to run",
+                ", ".join(str(drivers["units"][name]) for name in asleep),
+                f"systemctl status {asleep[0]}",
+            )
         )
     elif facts["fabric"]["present"] and _state(facts) != "Completed":
         found.append(
-            f"expected the NVLink fabric Completed on every GPU, found {_state(facts)}. Next: journalctl -u "
-            "nvidia-fabricmanager on the host"
+            _failed(
+                "the NVLink fabric Completed on every GPU",
+                str(_state(facts)),
+                "journalctl -u nvidia-fabricmanager on the host",
+            )
         )
-    return problems + [f"{host}, nvidia: {text}." for text in found]
+    return found
 
 
-def _toolkit_problems(installed: Packages, done: Mapping[str, Any]) -> list[str]:
+def _toolkit_problems(installed: Packages, done: Mapping[str, Any]) -> list[Finding]:
     """Its four packages need each other in one version."""
     there = {
         name: versions.upstream(installed[name]["version"])
@@ -310,6 +336,13 @@ def _toolkit_problems(installed: Packages, done: Mapping[str, Any]) -> list[str]
         return []
     found = ", ".join(f"{name} {version}" for name, version in there.items())
     return [
-        f"expected the container toolkit's packages in one version{', ' + wanted if wanted else ''}, found {found}. "
-        f"Next: apt-cache policy {TOOLKIT[0]} on the host shows which versions its sources have"
+        _failed(
+            f"the container toolkit's packages in one version{', ' + wanted if wanted else ''}",
+            found,
+            f"apt-cache policy {TOOLKIT[0]} on the host shows which versions its sources have",
+        )
     ]
+
+
+def _failed(expected: str, found: str, next_step: str) -> Finding:
+    return finding.failed("nvidia", expected, found, next_step)

@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Optional
 
-from ansible_collections.glm.fleet.plugins.module_utils import versions
+from ansible_collections.glm.fleet.plugins.module_utils import finding, versions
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Finding
 from ansible_collections.glm.fleet.plugins.module_utils.host import cdi
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import platforms
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import rocm as rocm_matrix
@@ -44,7 +45,7 @@ class Work(host_driver.Work):
     toolkit: str
 
 
-def work(facts: Mapping[str, Any], wanted: Mapping[str, Any], host: str) -> Work:
+def work(facts: Mapping[str, Any], wanted: Mapping[str, Any]) -> Work:
     """The work on a host.
 
     ``facts``: gpu_facts with the subsets system, gpu, cdi and drivers. ``wanted``: ``{driver, rocm, image_rocm,
@@ -54,13 +55,11 @@ def work(facts: Mapping[str, Any], wanted: Mapping[str, Any], host: str) -> Work
     # Ansible asks for the role's defaults, which name the repositories, before the role has described the host.
     lacking = sorted({"distribution", "pci", "cdi", "drivers"} - set(facts))
     if lacking:
-        return _nothing(
-            f"{host}, rocm: expected a described host, found no {', '.join(lacking)}. Next: gather gpu_facts."
-        )
+        return _nothing(_failed("a described host", f"no {', '.join(lacking)}", "gather gpu_facts"))
     try:
         platform = host_driver.platform_of(facts, "amd")
     except platforms.PlatformError as error:
-        return _nothing(f"{host}, rocm: {error}.")
+        return _nothing(error.finding("rocm"))
     running, target = _running(facts), str(wanted["driver"])
     adopt = bool(running) and not (wanted["change_driver"] and not _is(running, target))
     pending = _pending(facts)
@@ -70,7 +69,7 @@ def work(facts: Mapping[str, Any], wanted: Mapping[str, Any], host: str) -> Work
     problems = [
         *_driver_problems(facts, wanted, platform, adopt=adopt),
         *([] if adopt else _change_problems(facts, wanted, platform)),
-        *(host_driver.in_use(facts) if load else []),
+        *(host_driver.in_use(facts, "rocm") if load else []),
         *_user_problems(facts, wanted["users"]),
     ]
     packages = _packages(facts, wanted, adopt=adopt)
@@ -80,7 +79,7 @@ def work(facts: Mapping[str, Any], wanted: Mapping[str, Any], host: str) -> Work
         "platform": platform.name,
         "adopt": adopt,
         "driver": str(running) if adopt else target,
-        "problems": [f"{host}, rocm: {text}." for text in problems],
+        "problems": problems,
         "packages": packages,
         "upgrade": [
             *([] if adopt or there else [name for name in wanted["driver_packages"] if name in installed]),
@@ -98,7 +97,7 @@ def work(facts: Mapping[str, Any], wanted: Mapping[str, Any], host: str) -> Work
     }
 
 
-def _nothing(problem: str) -> Work:
+def _nothing(problem: Finding) -> Work:
     return {
         "platform": "", "adopt": True, "driver": "", "problems": [problem], "packages": [], "upgrade": [],
         "origins": {}, "repositories": [], "load": False, "answers": False, "unbuilt": [], "groups": [], "grants": [],
@@ -154,48 +153,54 @@ def _is(running: Optional[str], target: str) -> bool:
 
 def _driver_problems(
     facts: Mapping[str, Any], wanted: Mapping[str, Any], platform: platforms.Platform, *, adopt: bool
-) -> list[str]:
+) -> list[Finding]:
     """What forbids serving the image's ROCm on the driver that is there, or will be."""
     image, matrix = str(wanted["image_rocm"] or ""), rocm_matrix.load()
     if not image or wanted["unlisted_allowed"]:
         return []
-    remedy = "set rocm_change_driver" if adopt else "set rocm_driver_release"
+    change = "set rocm_change_driver" if adopt else "set rocm_driver_release"
     oldest = matrix.oldest_for(image, platform.name)
     if oldest is None:
         return [
-            f"expected a ROCm whose drivers for {platform.name} are known, found {image} in the image. Next: choose "
-            "another image (glm_image_variant, glm_engine_version), or set rocm_unlisted_allowed"
+            _failed(
+                f"a ROCm whose drivers for {platform.name} are known",
+                f"{image} in the image",
+                "choose another image (glm_image_variant, glm_engine_version), or set rocm_unlisted_allowed",
+            )
         ]
-    choice = "or choose an image for an older ROCm (glm_image_variant)"
+    expected = f"driver {oldest.release} or newer, which ROCm {image} of the image needs"
+    choice = f"{change}, or choose an image for an older ROCm (glm_image_variant)"
     if not adopt:
         row = matrix.driver(str(wanted["driver"]))
         if row is None or matrix.drivers.index(row) >= matrix.drivers.index(oldest):
             return []
-        return [
-            f"expected driver {oldest.release} or newer, which ROCm {image} of the image needs, found "
-            f"{wanted['driver']}. Next: {remedy}, {choice}"
-        ]
+        return [_failed(expected, str(wanted["driver"]), choice)]
     if facts["driver"]["module_version"] is None:
         return [
-            f"expected AMD's driver, {oldest.release} or newer, which ROCm {image} of the image needs, found the "
-            f"kernel's own amdgpu ({facts['driver']['version']}). Next: {remedy}, or set rocm_unlisted_allowed"
+            _failed(
+                f"AMD's driver, {oldest.release} or newer, which ROCm {image} of the image needs",
+                f"the kernel's own amdgpu ({facts['driver']['version']})",
+                f"{change}, or set rocm_unlisted_allowed",
+            )
         ]
     old = rocm_matrix.too_old(facts["driver"], image, platform.name)
     if old is None:
         return []
-    return [
-        f"expected driver {old[0]} or newer, which ROCm {image} of the image needs, found {old[1]} running. Next: "
-        f"{remedy}, {choice}"
-    ]
+    return [_failed(f"driver {old[0]} or newer, which ROCm {image} of the image needs", f"{old[1]} running", choice)]
 
 
-def _change_problems(facts: Mapping[str, Any], wanted: Mapping[str, Any], platform: platforms.Platform) -> list[str]:
+def _change_problems(
+    facts: Mapping[str, Any], wanted: Mapping[str, Any], platform: platforms.Platform
+) -> list[Finding]:
     """What forbids installing the wanted driver on this host."""
-    found = host_driver.secure_boot(facts, wanted["secure_boot_ready"], "rocm_secure_boot_ready")
+    found = host_driver.secure_boot(facts, wanted["secure_boot_ready"], "rocm")
     if facts["architecture"] != _ARCHITECTURE:
         found.append(
-            f"expected {_ARCHITECTURE}, the only architecture that AMD publishes its driver for, found "
-            f"{facts['architecture']}. Next: take another instance type"
+            _failed(
+                f"{_ARCHITECTURE}, the only architecture that AMD publishes its driver for",
+                str(facts["architecture"]),
+                "take another instance type",
+            )
         )
     if wanted["unlisted_allowed"]:
         return found
@@ -203,19 +208,22 @@ def _change_problems(facts: Mapping[str, Any], wanted: Mapping[str, Any], platfo
     unlisted = rocm_matrix.unlisted(
         platform.name, str(wanted["driver"]), str(wanted["rocm"]), _distribution(facts), kernel
     )
-    remedy = "Next: set rocm_driver_release and rocm_version to what AMD lists (catalog/rocm.yml), take another image"
-    return found + [f"{text}. {remedy}, or set rocm_unlisted_allowed" for text in unlisted]
+    advice = (
+        "set rocm_driver_release and rocm_version to what AMD lists (catalog/rocm.yml), take another image, or set "
+        "rocm_unlisted_allowed"
+    )
+    return found + [_failed(listed, there, advice) for listed, there in unlisted]
 
 
 def _distribution(facts: Mapping[str, Any]) -> str:
     return f"{facts['distribution']['id']}-{facts['distribution']['version']}"
 
 
-def _user_problems(facts: Mapping[str, Any], users: list[str]) -> list[str]:
+def _user_problems(facts: Mapping[str, Any], users: list[str]) -> list[Finding]:
     absent = [name for name in users if name not in facts["drivers"]["users"]]
     if not absent:
         return []
-    return [f"expected the accounts of rocm_users on the host, found none named {', '.join(absent)}. Next: correct it"]
+    return [_failed("the accounts of rocm_users on the host", f"none named {', '.join(absent)}", "correct it")]
 
 
 def _packages(facts: Mapping[str, Any], wanted: Mapping[str, Any], *, adopt: bool) -> list[str]:
@@ -273,17 +281,20 @@ def _needs_cdi(facts: Mapping[str, Any]) -> bool:
     return not specs or any(spec["lost"] for spec in specs if spec["path"] == CDI_OUTPUT)
 
 
-def unproven(facts: Mapping[str, Any], done: Mapping[str, Any], host: str) -> list[str]:
+def unproven(facts: Mapping[str, Any], done: Mapping[str, Any]) -> list[Finding]:
     """What is still wrong on a host after the work ``done``; ``facts`` gathered afresh."""
-    problems = [f"{host}, driver: {message}." for message in host_driver.broken(facts)]
+    problems = host_driver.broken(facts)
     lacking = [kernel for kernel, there in facts["drivers"]["kernels"].items() if not there]
     if lacking:
-        problems.append(f"{host}, rocm: {host_driver.unbuilt(lacking)}.")
+        problems.append(host_driver.unbuilt(lacking, "rocm"))
     if _pending(facts):
         module, _release = rocm_matrix.packaged(_installed_driver(facts))
         problems.append(
-            f"{host}, rocm: expected the module of the installed driver, {module}, found "
-            f"{facts['driver']['module_version'] or 'none of AMD'} loaded. Next: reboot the host."
+            _failed(
+                f"the module of the installed driver, {module}",
+                f"{facts['driver']['module_version'] or 'none of AMD'} loaded",
+                "reboot the host",
+            )
         )
     closed = [
         f"{path} of group {node['group'] or node['gid']}, mode {node['mode']}"
@@ -292,22 +303,35 @@ def unproven(facts: Mapping[str, Any], done: Mapping[str, Any], host: str) -> li
     ]
     if closed:
         problems.append(
-            f"{host}, rocm: expected device nodes that the groups render or video may open, found "
-            f"{'; '.join(closed)}. "
-            "Next: udevadm trigger --subsystem-match=drm --subsystem-match=kfd, or look for another rule in "
-            "/etc/udev/rules.d."
+            _failed(
+                "device nodes that the groups render or video may open",
+                "; ".join(closed),
+                "udevadm trigger --subsystem-match=drm --subsystem-match=kfd, or look for another rule in "
+                "/etc/udev/rules.d",
+            )
         )
     toolkit = str(facts["drivers"]["packages"].get(TOOLKIT, {}).get("version", ""))
     if not toolkit.startswith(done["toolkit"]):
         problems.append(
-            f"{host}, rocm: expected {TOOLKIT} {done['toolkit']} (rocm_toolkit_version), found {toolkit or 'none'}. "
-            "Next: set rocm_toolkit_version to one that AMD's repository has (apt-cache policy on the host), or to ''."
+            _failed(
+                f"{TOOLKIT} {done['toolkit']} (rocm_toolkit_version)",
+                toolkit or "none",
+                "set rocm_toolkit_version to one that AMD's repository has (apt-cache policy on the host), or to ''",
+            )
         )
     stale = [spec for spec in _taken_specs(facts) if spec["lost"]]
     if stale:
         found = "; ".join(f"{spec['path']} names {', '.join(spec['lost'][:3])}" for spec in stale)
         problems.append(
-            f"{host}, cdi: expected a CDI spec of the device nodes that are there, found {found}. Next: amd-ctk cdi "
-            f"generate --output={CDI_OUTPUT}, and remove other specs of {CDI_KIND}."
+            finding.failed(
+                "cdi",
+                "a CDI spec of the device nodes that are there",
+                found,
+                f"amd-ctk cdi generate --output={CDI_OUTPUT}, and remove other specs of {CDI_KIND}",
+            )
         )
     return problems
+
+
+def _failed(expected: str, found: str, next_step: str) -> Finding:
+    return finding.failed("rocm", expected, found, next_step)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from ansible_collections.glm.fleet.plugins.module_utils import finding
 from ansible_collections.glm.fleet.plugins.plugin_utils.host import docker
 
 ROOT = Path(__file__).parents[3]
@@ -35,7 +36,7 @@ def facts(packages: dict[str, str] | None = None, held: bool = False, **of_docke
 
 
 def work(found: dict[str, Any], **wanted: Any) -> docker.Work:
-    return docker.work(found, {**WANTED, **wanted}, "gpu-1")
+    return docker.work(found, {**WANTED, **wanted})
 
 
 def test_a_bare_host_gets_the_packages_of_its_source() -> None:
@@ -80,11 +81,12 @@ def test_a_swap_is_asked_for_and_never_made_under_containers() -> None:
     assert swap["install"] and swap["replace"] and swap["problems"] == []
     assert sorted(swap["removes"]) == sorted(DEBIAN)
     serving = facts(DEBIAN, containers=["glm-serve-0"])
-    refused = work(serving, source="docker_ce", version="28", replace=True)["problems"]
-    assert len(refused) == 1 and refused[0].startswith("gpu-1, docker: expected no running containers, as Docker shall")
-    assert "docker_ce 28" in refused[0] and "glm-serve-0" in refused[0] and "Nothing was changed" in refused[0]
-    silent = work(facts(DEBIAN, running=False), source="docker_ce", replace=True)["problems"]
-    assert "expected a Docker that answers before it is replaced" in silent[0]
+    problems = work(serving, source="docker_ce", version="28", replace=True)["problems"]
+    refused = finding.describe(problems, "gpu-1")
+    assert len(problems) == 1 and refused.startswith("gpu-1, docker: expected no running containers, as Docker shall")
+    assert "docker_ce 28" in refused and "glm-serve-0" in refused and "Nothing was changed. Next: drain" in refused
+    [silent] = work(facts(DEBIAN, running=False), source="docker_ce", replace=True)["problems"]
+    assert silent["expected"].startswith("a Docker that answers before it is replaced")
 
 
 @pytest.mark.parametrize(
@@ -97,5 +99,5 @@ def test_another_version_is_another_docker(version: str, replaced: bool) -> None
 def test_an_unknown_release_is_refused_by_name() -> None:
     found = facts()
     found["distribution"] = {"id": "debian", "version": "11"}
-    assert "found debian-11 without Docker" in work(found)["problems"][0]
+    assert [problem["found"] for problem in work(found)["problems"]] == ["debian-11 without Docker"]
     assert work(found, source="docker_ce")["problems"] == []

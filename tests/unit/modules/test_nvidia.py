@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.glm.fleet.plugins.module_utils import finding
 from ansible_collections.glm.fleet.plugins.plugin_utils.host import nvidia
 
 WANTED: dict[str, Any] = {
@@ -52,7 +53,7 @@ def install(gathered: dict[str, Any], version: str, *names: str) -> dict[str, An
 
 
 def work(gathered: dict[str, Any], **wanted: Any) -> nvidia.Work:
-    return nvidia.work(gathered, {**WANTED, **wanted}, "gpu-3")
+    return nvidia.work(gathered, {**WANTED, **wanted})
 
 
 def test_a_host_without_a_driver_gets_one_with_all_that_goes_with_it() -> None:
@@ -178,7 +179,7 @@ def test_only_daemons_that_are_there_or_come_are_run() -> None:
 
 
 def refusal(gathered: dict[str, Any], **wanted: Any) -> str:
-    text = " ".join(work(gathered, **wanted)["problems"])
+    text = finding.describe(work(gathered, **wanted)["problems"], "gpu-3")
     assert text.startswith("gpu-3, nvidia: expected ") and "Next: " in text
     return text
 
@@ -302,7 +303,7 @@ def test_a_changed_driver_takes_what_goes_with_it_along() -> None:
 
 
 def unproven(gathered: dict[str, Any]) -> str:
-    return " ".join(nvidia.unproven(gathered, work(facts(running="580.105.08")), "gpu-3"))
+    return finding.describe(nvidia.unproven(gathered, work(facts(running="580.105.08"))), "gpu-3")
 
 
 def test_what_does_not_fit_together_afterwards_is_named() -> None:
@@ -333,4 +334,4 @@ def test_what_does_not_fit_together_afterwards_is_named() -> None:
     assert "expected the NVLink fabric Completed on every GPU, found In Progress" in unproven(stuck)
     broken = copy.deepcopy(good)
     broken["errors"] = [{"phase": "driver", "message": "nvidia-smi ended with 9"}]
-    assert "gpu-3, driver: nvidia-smi ended with 9" in unproven(broken)
+    assert "gpu-3, driver: expected a driver that answers, found nvidia-smi ended with 9" in unproven(broken)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.glm.fleet.plugins.module_utils import finding
 from ansible_collections.glm.fleet.plugins.plugin_utils.host import rocm
 
 WANTED: dict[str, Any] = {
@@ -63,11 +64,11 @@ def spec(lost: tuple[str, ...] = (), path: str = "/etc/cdi/amd.json") -> dict[st
 
 
 def work(gathered: dict[str, Any], **wanted: Any) -> rocm.Work:
-    return rocm.work(gathered, {**WANTED, **wanted}, "gpu-3")
+    return rocm.work(gathered, {**WANTED, **wanted})
 
 
 def refusal(gathered: dict[str, Any], **wanted: Any) -> str:
-    text = " ".join(work(gathered, **wanted)["problems"])
+    text = finding.describe(work(gathered, **wanted)["problems"], "gpu-3")
     assert text.startswith("gpu-3, rocm: expected ") and "Next: " in text
     return text
 
@@ -134,10 +135,10 @@ def test_a_toolkit_of_another_version_is_moved_and_looked_at() -> None:
     assert work(gathered, toolkit_version="1.3.0", toolkit=False)["upgrade"] == []
     made = work(gathered, toolkit_version="1.3.0")
     assert made["adopt"] and made["upgrade"] == ["amd-container-toolkit"]
-    problem = rocm.unproven(gathered, made, "gpu-3")
-    assert len(problem) == 1 and "expected amd-container-toolkit 1.3.0" in problem[0] and "found 1.2.0-1" in problem[0]
+    [problem] = rocm.unproven(gathered, made)
+    assert problem["expected"].startswith("amd-container-toolkit 1.3.0") and problem["found"] == "1.2.0-1"
     gathered["drivers"]["packages"]["amd-container-toolkit"]["version"] = "1.3.0-1"
-    assert rocm.unproven(gathered, made, "gpu-3") == []
+    assert rocm.unproven(gathered, made) == []
 
 
 def test_a_driver_that_was_installed_and_not_loaded_is_loaded_by_the_next_run() -> None:
@@ -222,7 +223,7 @@ def test_a_host_that_is_not_described_yet_has_no_work() -> None:
     """The defaults are asked for before the role describes the host, after others described a part of it."""
     made = work({"pci": {"gpus": []}, "errors": []})
     assert made["packages"] == made["repositories"] == []
-    assert "found no cdi, distribution, drivers" in made["problems"][0]
+    assert [problem["found"] for problem in made["problems"]] == ["no cdi, distribution, drivers"]
 
 
 def test_accounts_get_the_groups_that_they_lack() -> None:
@@ -250,7 +251,7 @@ def test_the_cdi_spec_is_written_where_it_is_missing_or_names_nodes_that_are_no_
 
 
 def unproven(gathered: dict[str, Any]) -> str:
-    return " ".join(rocm.unproven(gathered, work(facts(module="6.16.13")), "gpu-3"))
+    return finding.describe(rocm.unproven(gathered, work(facts(module="6.16.13"))), "gpu-3")
 
 
 def test_what_does_not_fit_together_afterwards_is_named() -> None:
@@ -262,7 +263,7 @@ def test_what_does_not_fit_together_afterwards_is_named() -> None:
     assert "found none for 6.8.0-71-generic" in unproven(unbuilt)
     broken = copy.deepcopy(good)
     broken["errors"] = [{"phase": "driver", "message": "amd-smi: no devices"}]
-    assert "gpu-3, driver: amd-smi: no devices" in unproven(broken)
+    assert "gpu-3, driver: expected a driver that answers, found amd-smi: no devices" in unproven(broken)
 
 
 @pytest.mark.parametrize(
