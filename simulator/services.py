@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ import urllib.request
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from simulator.settings import CHECKOUT, Settings
 from simulator.support import RehearsalError, write_atomically
@@ -114,7 +116,8 @@ class Services:
 
     def _await(self, service: Service, process: subprocess.Popen[bytes], timeout: float) -> None:
         deadline = time.monotonic() + timeout
-        while not answers(service.url):
+        # Whoever answers may be another program with the same port.
+        while not (answers(service.url) and _listens(process.pid, urlsplit(service.url).port)):
             if process.poll() is not None:
                 raise RehearsalError(
                     f"{service.name} ended with {process.returncode} before it answered at {service.url}; if another "
@@ -126,13 +129,6 @@ class Services:
                     f"{service.name} did not answer at {service.url} within {timeout:g} s", self.log(service.name)
                 )
             time.sleep(0.1)
-        # Whoever answered may be another program with the same port: ours has ended then, or ends right now.
-        time.sleep(0.2)
-        if process.poll() is not None:
-            raise RehearsalError(
-                f"another program answers at {service.url}; stop it, or set {service.port_variable}",
-                self.log(service.name),
-            )
 
     def _pid_file(self, name: str) -> Path:
         return self._directory / "run" / f"{name}.json"
@@ -155,6 +151,26 @@ def _started_ticks(pid: int) -> int | None:
     except OSError:
         return None
     return None if fields[0] == "Z" else int(fields[19])
+
+
+def _listens(pid: int, port: int | None) -> bool:
+    """Whether a process has a socket that listens on a TCP port."""
+    listening = set()
+    for table in ("tcp", "tcp6"):
+        for row in Path(f"/proc/net/{table}").read_text("utf-8").splitlines()[1:]:
+            fields = row.split()
+            if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
+                listening.add(f"socket:[{fields[9]}]")
+    with contextlib.suppress(OSError):
+        return any(_target(link) in listening for link in Path(f"/proc/{pid}/fd").iterdir())
+    return False
+
+
+def _target(link: Path) -> str:
+    try:
+        return str(link.readlink())
+    except OSError:
+        return ""
 
 
 def module(name: str, *arguments: str) -> list[str]:

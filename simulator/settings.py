@@ -1,7 +1,7 @@
 """Where the rehearsal keeps things, and on which addresses it listens.
 
-Every value has a default that works on one machine; the environment variables named here change them, so that two
-checkouts can rehearse side by side.
+Every value has a default that works on one machine. GLM_REHEARSAL_WORLD numbers rehearsals that live side by side: each
+has its own state folder, networks, subnets and ports. The other variables named here change single values.
 """
 
 from __future__ import annotations
@@ -28,37 +28,48 @@ MODEL_REPOSITORIES = ("zai-org/GLM-5.1-FP8",)
 """Repositories under which the hub serves the tiny checkpoint."""
 
 
+LAST_WORLD = 99
+"""Two subnets below 10.89.0.0/16 for each world."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """Paths, ports and subnets of one rehearsal.
 
     ``state_dir`` is this rehearsal's own (pid files, logs, keys, what the hosts mount); ``cache_dir`` is shared by all
     rehearsals of a user and holds what is expensive to build. Hosts get one address in each subnet, with the same last
-    number; the controller has number 1 in both.
+    number; the controller has number 1 in both. ``podman_store`` is a folder for podman's containers that no other
+    rehearsal sees; None: they are where podman keeps those of the machine.
     """
 
     state_dir: Path
     cache_dir: Path
     public_subnet: ipaddress.IPv4Network
     private_subnet: ipaddress.IPv4Network
-    api_port: int = 8430
-    hub_port: int = 8431
-    registry_port: int = 5001
+    api_port: int
+    hub_port: int
+    registry_port: int
+    world: int = 0
+    podman_store: Path | None = None
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Settings:
-        """Read GLM_REHEARSAL_DIR, GLM_CACHE_DIR and GLM_REHEARSAL_{PUBLIC,PRIVATE}_SUBNET, …_{API,HUB,REGISTRY}_PORT.
+        """Read GLM_CACHE_DIR, GLM_REHEARSAL_{WORLD,DIR}, …_{PUBLIC,PRIVATE}_SUBNET and …_{API,HUB,REGISTRY}_PORT.
 
         Raises ValueError naming the variable that cannot be used.
         """
+        world = _world(environ)
+        state = CHECKOUT / ".rehearsal"
         return cls(
-            state_dir=_path(environ, "GLM_REHEARSAL_DIR", CHECKOUT / ".rehearsal"),
+            state_dir=_path(environ, "GLM_REHEARSAL_DIR", state / f"world-{world}" if world else state),
             cache_dir=_path(environ, "GLM_CACHE_DIR", Path("~/.cache/glm-fleet")),
-            public_subnet=_subnet(environ, "GLM_REHEARSAL_PUBLIC_SUBNET", "10.89.10.0/24"),
-            private_subnet=_subnet(environ, "GLM_REHEARSAL_PRIVATE_SUBNET", "10.89.11.0/24"),
-            api_port=_port(environ, "GLM_REHEARSAL_API_PORT", cls.api_port),
-            hub_port=_port(environ, "GLM_REHEARSAL_HUB_PORT", cls.hub_port),
-            registry_port=_port(environ, "GLM_REHEARSAL_REGISTRY_PORT", cls.registry_port),
+            public_subnet=_subnet(environ, "GLM_REHEARSAL_PUBLIC_SUBNET", f"10.89.{10 + 2 * world}.0/24"),
+            private_subnet=_subnet(environ, "GLM_REHEARSAL_PRIVATE_SUBNET", f"10.89.{11 + 2 * world}.0/24"),
+            # inventories/rehearsal computes the port of the API in the same way.
+            api_port=_port(environ, "GLM_REHEARSAL_API_PORT", 8430 + 10 * world),
+            hub_port=_port(environ, "GLM_REHEARSAL_HUB_PORT", 8431 + 10 * world),
+            registry_port=_port(environ, "GLM_REHEARSAL_REGISTRY_PORT", 5001 + 10 * world),
+            world=world,
         )
 
     def with_state_dir(self, path: Path) -> Settings:
@@ -73,6 +84,12 @@ class Settings:
     def owner(self) -> str:
         """Marks containers and volumes as this rehearsal's, so that taking it down leaves others alone."""
         return hashlib.sha256(str(self.state_dir).encode()).hexdigest()[:12]
+
+    @property
+    def networks(self) -> dict[str, ipaddress.IPv4Network]:
+        """Subnet by name of the network, the public one first."""
+        prefix = f"glm-rehearsal-{self.world}" if self.world else "glm-rehearsal"
+        return {f"{prefix}-public": self.public_subnet, f"{prefix}-private": self.private_subnet}
 
     @property
     def gateway(self) -> str:
@@ -100,6 +117,13 @@ class Settings:
     def engines_dir(self) -> Path:
         """Engine trees that every host mounts read-only instead of unpacking its own copy."""
         return self.cache_dir / "engines"
+
+
+def _world(environ: Mapping[str, str]) -> int:
+    text = environ.get("GLM_REHEARSAL_WORLD") or "0"
+    if not text.isdigit() or int(text) > LAST_WORLD:
+        raise ValueError(f"GLM_REHEARSAL_WORLD: expected a number from 0 to {LAST_WORLD}, found {text!r}")
+    return int(text)
 
 
 def _path(environ: Mapping[str, str], name: str, default: Path) -> Path:

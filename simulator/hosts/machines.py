@@ -25,8 +25,6 @@ LABEL = "glm-rehearsal"
 KIND_LABEL = "glm-rehearsal-kind"
 NUMBER_LABEL = "glm-rehearsal-number"
 NAME_LABEL = "glm-rehearsal-name"
-PUBLIC_NETWORK = "glm-rehearsal-public"
-PRIVATE_NETWORK = "glm-rehearsal-private"
 ENGINES_IN_HOST = "/opt/glm-rehearsal/engines"
 FIRST_NUMBER = 10
 GATEWAY = "_gateway"
@@ -97,6 +95,7 @@ class Machines:
         self.settings = settings
         self.podman = podman or Podman(settings)
         self._directory = settings.state_dir / "hosts"
+        self._public_network, self._private_network = settings.networks
 
     # -- hosts ----------------------------------------------------------------------------------------------------
 
@@ -218,10 +217,11 @@ class Machines:
             "run",
             "--detach",
             "--pull=never",
+            *self.podman.run_options,
             f"--name={self.container(name)}",
             *(f"--label={key}={value}" for key, value in labels.items()),
-            f"--network={PUBLIC_NETWORK}:ip={public},mac={_mac(public)},interface_name=eth0",
-            f"--network={PRIVATE_NETWORK}:ip={private},mac={_mac(private)},interface_name=eth1",
+            f"--network={self._public_network}:ip={public},mac={_mac(public)},interface_name=eth0",
+            f"--network={self._private_network}:ip={private},mac={_mac(private)},interface_name=eth1",
         ]
 
     def _run_arguments(self, request: HostRequest, number: int) -> list[str]:
@@ -268,8 +268,8 @@ class Machines:
             yield
 
     def _free_number(self) -> int:
-        """Lowest number that no container of any rehearsal on these networks has."""
-        rows = self.podman.containers(f"label={NUMBER_LABEL}")
+        """Lowest number that no container on these networks has, of this rehearsal or another."""
+        rows = self.podman.containers(f"network={self._public_network}")
         used = {int(row["Labels"][NUMBER_LABEL]) for row in rows}
         last = min(self.settings.public_subnet.num_addresses, self.settings.private_subnet.num_addresses) - 2
         for number in range(FIRST_NUMBER, last + 1):
@@ -278,19 +278,18 @@ class Machines:
         raise NoAddressLeft(f"all {last + 1 - FIRST_NUMBER} addresses are in use; remove hosts or widen the subnets")
 
     def _ensure_networks(self) -> None:
-        subnets = {PUBLIC_NETWORK: self.settings.public_subnet, PRIVATE_NETWORK: self.settings.private_subnet}
-        for name, subnet in subnets.items():
+        for name, subnet in self.settings.networks.items():
             if self._network_subnet(name) == str(subnet):
                 continue
             # An internal network sets no second default route in the hosts.
-            internal = ["--internal"] if name == PRIVATE_NETWORK else []
+            internal = ["--internal"] if name == self._private_network else []
             try:
                 self.podman.run("network", "create", "--disable-dns", f"--subnet={subnet}", *internal, name)
             except RehearsalError as error:
-                variable = name.removeprefix("glm-rehearsal-").upper()
+                variable = name.rpartition("-")[2].upper()
                 raise RehearsalError(
                     f"{error}\nIf the subnet {subnet} is taken, take hosts down that use the network {name}, or set "
-                    f"GLM_REHEARSAL_{variable}_SUBNET to another one."
+                    f"GLM_REHEARSAL_{variable}_SUBNET or GLM_REHEARSAL_WORLD to another one."
                 ) from error
 
     def _network_subnet(self, name: str) -> str | None:
@@ -301,13 +300,13 @@ class Machines:
 
     def _join_private_network(self) -> None:
         """Give the controller its address on the internal bridge, which podman leaves out."""
-        network = json.loads(self.podman.run("network", "inspect", PRIVATE_NETWORK))[0]
+        network = json.loads(self.podman.run("network", "inspect", self._private_network))[0]
         address = f"{self.settings.private_subnet[1]}/{self.settings.private_subnet.prefixlen}"
         self.podman.host_command("ip", "address", "replace", address, "dev", network["network_interface"])
 
     def _remove_unused_networks(self) -> None:
         with self._address_lock():
-            for name in (PUBLIC_NETWORK, PRIVATE_NETWORK):
+            for name in self.settings.networks:
                 if self._network_subnet(name) and not self.podman.containers(f"network={name}"):
                     self.podman.run("network", "rm", name)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from simulator.services import Service
 from simulator.settings import Settings
-from simulator.support import RehearsalError, run, step, write_atomically
+from simulator.support import RehearsalError, locked, run, step, write_atomically
 
 _PROGRAM = "docker-registry"
 _MANIFESTS = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json"
@@ -48,8 +48,14 @@ def push(settings: Settings, layout: Path, reference: str) -> str:
     ``reference`` is ``repository:tag``. Raises RehearsalError when the layout has not exactly one image.
     """
     digest = layout_digest(layout)
-    if registry_digest(settings, reference) == digest:
-        return digest
+    # Registries of all worlds have their content in one folder.
+    with locked(settings.cache_dir / "registry.lock"):
+        if registry_digest(settings, reference) != digest:
+            _copy(settings, layout, reference, digest)
+    return digest
+
+
+def _copy(settings: Settings, layout: Path, reference: str, digest: str) -> None:
     with step(f"push {reference} to {settings.registry}"):
         run(
             [
@@ -67,7 +73,6 @@ def push(settings: Settings, layout: Path, reference: str) -> str:
         stored = registry_digest(settings, reference)
         if stored != digest:
             raise RehearsalError(f"the registry has {stored or 'nothing'} under {reference}, expected {digest}")
-    return digest
 
 
 def layout_digest(layout: Path) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import resource
-import socket
 import subprocess
 import sys
 import threading
@@ -19,9 +19,9 @@ from simulator import cli, registry, support, world
 from simulator.hosts import adapted, images
 from simulator.hosts.accelerators import declare
 from simulator.hosts.manual import ManualHost, create
-from simulator.hosts.podman import Machine, Podman, containers_conf
-from simulator.services import Service, Services
-from simulator.settings import Settings
+from simulator.hosts.podman import Machine, Podman, containers_conf, running_monitor, storage_conf
+from simulator.services import Services
+from simulator.settings import LAST_WORLD, Settings
 from simulator.support import RehearsalError, locked, run, run_logged, step, write_atomically
 
 ROOT = Path(__file__).parents[3]
@@ -56,11 +56,23 @@ def test_settings_have_defaults_and_follow_the_environment(tmp_path: Path) -> No
     assert plain.owner != plain.with_state_dir(tmp_path / "other").owner
 
 
+def test_worlds_share_nothing_but_what_is_expensive_to_build() -> None:
+    worlds = [Settings.from_environment({"GLM_REHEARSAL_WORLD": str(number)}) for number in range(LAST_WORLD + 1)]
+    assert {each.cache_dir for each in worlds} == {worlds[0].cache_dir}
+    subnets = [subnet for each in worlds for subnet in each.networks.values()]
+    places = [(each.state_dir, each.owner, *each.networks, each.api_port, each.hub_url) for each in worlds]
+    for row in (subnets, *zip(*places, strict=True), [each.registry for each in worlds]):
+        assert len(set(row)) == len(row)
+    assert worlds[0].state_dir.name == ".rehearsal" and worlds[3].state_dir.parts[-2:] == (".rehearsal", "world-3")
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
         ("GLM_REHEARSAL_API_PORT", "80"),
         ("GLM_REHEARSAL_API_PORT", "http"),
+        ("GLM_REHEARSAL_WORLD", "100"),
+        ("GLM_REHEARSAL_WORLD", "one"),
         ("GLM_REHEARSAL_PUBLIC_SUBNET", "10.0.0.1/24"),
         ("GLM_REHEARSAL_PRIVATE_SUBNET", "10.0.0.0/30"),
     ],
@@ -88,6 +100,29 @@ def test_a_restricted_machine_gets_runc_lower_limits_and_no_systemd(tmp_path: Pa
 def test_a_machine_without_systemd_keeps_its_runtime(tmp_path: Path) -> None:
     text = containers_conf(machine(tmp_path, PURE, "000001ffffffffff", systemd=False)) or ""
     assert "cgroupfs" in text and "runc" not in text and "ulimits" not in text
+
+
+def test_a_store_of_ones_own_keeps_all_that_podman_writes_and_reads_images_of_the_machine(tmp_path: Path) -> None:
+    ordinary = machine(tmp_path, PURE, "000001ffffffffff", systemd=True)
+    text = containers_conf(ordinary, store=tmp_path / "own") or ""
+    kept = {key: value.strip('"') for key, _, value in (line.partition(" = ") for line in text.splitlines()) if value}
+    assert kept["lock_type"] == "file"
+    assert all(kept[name].startswith(f"{tmp_path}/own/") for name in ("static_dir", "volume_path"))
+    assert f'graphroot = "{tmp_path}/own/graph"' in storage_conf(tmp_path / "own")
+    assert 'additionalimagestores = ["/var/lib/containers/storage"]' in storage_conf(tmp_path / "own")
+
+
+def test_monitors_of_containers_in_another_store_are_somebody_elses(tmp_path: Path) -> None:
+    own = Podman(dataclasses.replace(settings(tmp_path), podman_store=tmp_path / "p"))
+    graphs = {"10": "/var/lib/containers/storage", "11": f"{own.store}/graph", "12": "/x/glm-rehearsal-store/graph"}
+    for pid, graph in graphs.items():
+        argv = ("/usr/bin/conmon", "-b", f"{graph}/overlay-containers/id", "-n", "glm-rehearsal-a", "")
+        (tmp_path / "proc" / pid).mkdir(parents=True)
+        (tmp_path / "proc" / pid / "cmdline").write_bytes("\0".join(argv).encode())
+    proc = tmp_path / "proc"
+    assert running_monitor(name="glm-rehearsal-", proc=proc) == 10
+    assert running_monitor(name="glm-rehearsal-", store=own.store, proc=proc) == 11
+    assert running_monitor(name="other-", store=own.store, proc=proc) is None
 
 
 def test_an_edited_recipe_is_another_image_and_an_unchanged_one_is_not() -> None:
@@ -203,66 +238,6 @@ def test_declarations_know_real_products_and_fall_back_to_the_advertised_memory(
     assert declare("A100", 8, 40).memory_mib == int(40e9 / 2**20)
 
 
-def service(folder: Path, port: int, program: str) -> Service:
-    return Service("web", [sys.executable, "-c", program, str(port)], f"http://127.0.0.1:{port}/", "SOME_PORT")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-SERVER = """
-import http.server, sys
-http.server.test(http.server.SimpleHTTPRequestHandler, port=int(sys.argv[1]), bind="127.0.0.1")
-"""
-
-
-def test_a_service_is_started_once_found_again_and_stopped(tmp_path: Path) -> None:
-    services = Services(settings(tmp_path))
-    web = service(tmp_path, free_port(), SERVER)
-    try:
-        assert services.start(web) is True
-        pid = services.running("web")
-        assert pid is not None
-        assert Services(settings(tmp_path)).start(web) is False
-        assert services.running("web") == pid
-    finally:
-        assert services.stop("web") is True
-    assert services.running("web") is None
-    assert services.stop("web") is False
-
-
-def test_a_service_that_ends_shows_its_last_words(tmp_path: Path) -> None:
-    services = Services(settings(tmp_path))
-    broken = service(tmp_path, free_port(), "import sys; sys.exit('no room on the disk')")
-    with pytest.raises(RehearsalError, match="ended with 1") as caught:
-        services.start(broken)
-    assert "no room on the disk" in str(caught.value)
-    assert "web.log" in str(caught.value) and "SOME_PORT" in str(caught.value)
-    assert services.running("web") is None
-
-
-def test_another_program_on_the_port_is_not_taken_for_the_service(tmp_path: Path) -> None:
-    port = free_port()
-    command = [sys.executable, "-c", SERVER, str(port)]
-    other = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        while not _listens(port):
-            assert other.poll() is None, "somebody else took the port in between"
-        with pytest.raises(RehearsalError, match="SOME_PORT"):
-            Services(settings(tmp_path)).start(service(tmp_path, port, SERVER))
-    finally:
-        other.kill()
-        other.wait()
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
 def test_a_process_that_took_over_the_number_is_left_alone(tmp_path: Path) -> None:
     services = Services(settings(tmp_path))
     record = {"pid": os.getpid(), "ticks": 1, "argv": []}
@@ -329,33 +304,6 @@ def test_a_long_step_says_that_it_goes_on(
     assert set(told) <= {f"    the long part: {seconds} s so far, [1mGet:8" for seconds in (0, 1)}
 
 
-def test_a_silent_command_of_a_script_says_that_it_goes_on() -> None:
-    script = str(ROOT / "scripts/with_progress.sh")
-    done = subprocess.run([script, "x", "sh", "-c", "echo hello; sleep 11"], capture_output=True, text=True, check=True)
-    assert (done.stdout, done.stderr) == ("", "    x: 10 s so far, hello\n")
-    failed = subprocess.run([script, "x", "sh", "-c", "echo why; exit 3"], capture_output=True, text=True, check=False)
-    assert (failed.returncode, failed.stderr) == (3, "why\n")
-
-
-@pytest.mark.parametrize("there", [True, False])
-def test_a_registry_that_was_there_before_is_left_alone(tmp_path: Path, there: bool) -> None:
-    """The script on a machine whose tools are these; chromium is missing, so that something is installed."""
-    calls = tmp_path / "calls"
-    tools = {
-        "dpkg-query": f'case "$3" in chromium{"" if there else "|docker-registry"}) exit 1;; esac; echo installed',
-        "apt-get": f'echo "apt-get $*" >>{calls}',
-        "systemctl": f'echo "systemctl $*" >>{calls}',
-        "sudo": 'exec "$@"',
-    }
-    for name, text in tools.items():
-        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
-        (tmp_path / name).chmod(0o755)
-    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    subprocess.run(["sh", str(ROOT / "scripts/install_system_packages.sh")], env=environment, check=True)
-    assert ("systemctl disable --now docker-registry.service" in calls.read_text()) is not there
-    assert "install --no-install-recommends chromium" in calls.read_text()
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may make a mount namespace without asking")
 def test_the_namespace_of_podman_goes_with_its_last_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     restricted = Machine(unified_cgroup=False, can_raise_limits=True, systemd=False)
@@ -372,6 +320,9 @@ def test_the_namespace_of_podman_goes_with_its_last_user(tmp_path: Path, monkeyp
     assert holder.poll() is None, "somebody is still in it"
     other.kill()
     other.wait()
+    with locked(tmp_path / "cache/podman/users.lock", shared=True):
+        podman.release()
+        assert holder.poll() is None, "another rehearsal is about to enter it"
     podman.release()
     assert holder.wait(10) != 0
     assert not (tmp_path / "cache/podman/namespace.pid").exists()
