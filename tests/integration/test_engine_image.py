@@ -213,7 +213,9 @@ def serving(container: Container, log: Path, command: list[str]) -> Iterator[Ser
     try:
         while True:
             assert process.poll() is None, log.read_text(errors="replace")[-4000:]
-            assert time.monotonic() - started < 110, "not ready:\n" + log.read_text(errors="replace")[-4000:]
+            # In processor time: an engine that other tests keep from the cores is not one that hangs.
+            patient = processor_seconds(process.pid) < 110 and time.monotonic() - started < 900
+            assert patient, "not ready:\n" + log.read_text(errors="replace")[-4000:]
             with contextlib.suppress(OSError):
                 if server.ask("/health")[0] == 200:
                     break
@@ -224,6 +226,18 @@ def serving(container: Container, log: Path, command: list[str]) -> Iterator[Ser
     finally:
         process.kill()  # --kill-child takes the namespace along
         process.wait()
+
+
+def processor_seconds(pid: int) -> float:
+    """What a process and its descendants have used; those that ended count while their parent lives."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return 0.0
+    # utime, stime, cutime and cstime
+    own = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    return own + sum(processor_seconds(int(child)) for child in children)
 
 
 def memory(pid: int) -> float:

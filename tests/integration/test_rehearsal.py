@@ -5,126 +5,25 @@ Real systemd hosts, real ssh, real Docker, real engines, real HTTP. The tests bu
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import subprocess
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-pytestmark = [pytest.mark.podman, pytest.mark.engine]
+from tests.integration.measuring import BURST, burst, every_workload, measured, newest_record
+from tests.integration.rehearsal import (
+    HOSTS,
+    STATE,
+    check_endpoints,
+    inventory,
+    on_host,
+    playbook,
+    refused,
+    reports,
+    running_containers,
+)
 
-ROOT = Path(__file__).parents[2]
-STATE = ROOT / ".rehearsal"
-HOSTS = 2
-# Each takes half a minute or more for an engine; the others differ in their numbers only.
-WORKLOADS = ["concurrency_sweep", "glm4x_balanced"]
-if os.environ.get("GLM_EVERY_WORKLOAD"):
-    WORKLOADS += ["glm5_coding", "glm4x_prompt_heavy", "glm4x_decode_heavy"]
-# A queue so short that a burst overflows it.
-NARROW = {"max-queued-requests": 2}
-BURST = {
-    "text": "Many at once.",
-    "interface": "chat",
-    "input_tokens": 64,
-    "output_tokens": 32,
-    "points": [{"prompts": 64, "parallel": 64}],
-    "source": {"who": "a test"},
-}
-
-
-@dataclass
-class Run:
-    """What one command printed, and how it ended."""
-
-    code: int
-    output: str
-    seconds: float
-
-    def changed(self) -> dict[str, int]:
-        """Changed tasks by host, from the play recap."""
-        return {host: int(n) for host, n in re.findall(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", self.output, re.M)}
-
-
-def command(*argv: str, timeout: float = 1200) -> Run:
-    start = time.monotonic()
-    done = subprocess.run(
-        argv,
-        cwd=ROOT,
-        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
-    print(done.stdout)
-    return Run(done.returncode, done.stdout, time.monotonic() - start)
-
-
-def playbook(name: str, *arguments: str, **variables: object) -> Run:
-    extra = ["-e", json.dumps(variables)] if variables else []
-    return command("ansible-playbook", name, "-i", "rehearsal", *extra, *arguments)
-
-
-def inventory() -> dict[str, dict[str, object]]:
-    """Host variables of the fleet, by host."""
-    listed = subprocess.run(
-        ["ansible-inventory", "-i", "rehearsal", "--list"],
-        cwd=ROOT,
-        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    data = json.loads(listed.stdout)
-    return {host: data["_meta"]["hostvars"][host] for host in data.get("glm_fleet", {}).get("hosts", [])}
-
-
-def on_host(host: str, *argv: str) -> str:
-    """What a command, run as root on a rehearsal host over ssh, prints."""
-    variables = inventory()[host]
-    done = subprocess.run(
-        [
-            "ssh", "-i", str(STATE / "id_ed25519"), "-o", "BatchMode=yes", "-o", "LogLevel=ERROR",
-            "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
-            f"{variables.get('ansible_user', 'ubuntu')}@{variables['ansible_host']}", "sudo", *argv,
-        ],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    return done.stdout + done.stderr
-
-
-def reports() -> dict[str, dict[str, object]]:
-    return {r["host"]: r for r in json.loads((STATE / "state/reports/fleet.json").read_text(encoding="utf-8"))["hosts"]}
-
-
-def ask(url: str, key: str | None, body: dict[str, object] | None = None) -> tuple[int, dict[str, object]]:
-    headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
-    request = urllib.request.Request(url, json.dumps(body).encode() if body else None, headers)
-    try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return answer.status, json.load(answer)
-    except urllib.error.HTTPError as error:
-        return error.code, {}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def world() -> Iterator[None]:
-    command("python", "-m", "simulator", "down")
-    up = command("python", "-m", "simulator", "up", "--engines", "vllm,sglang", timeout=1800)
-    assert up.code == 0, up.output
-    yield
-    assert command("python", "-m", "simulator", "down").code == 0
+pytestmark = [pytest.mark.podman, pytest.mark.engine, pytest.mark.usefixtures("rehearsal")]
 
 
 def test_without_hosts_the_run_says_what_to_set() -> None:
@@ -152,89 +51,6 @@ def test_vllm_ends_in_a_verified_endpoint_on_every_host() -> None:
     assert set(fleet) == set(inventory()) and len(fleet) == HOSTS
     assert all(report["ok"] for report in fleet.values())
     check_endpoints("reasoning")
-
-
-def check_endpoints(reasoning_field: str) -> None:
-    """Do what the README's curl does, and what a client would do next, at every endpoint."""
-    key = (STATE / "state/api_key").read_text(encoding="utf-8").strip()
-    for report in reports().values():
-        url = report["endpoint"]["url"]
-        status, models = ask(f"{url}/models", key)
-        assert status == 200 and [m["id"] for m in models["data"]] == ["glm-5.1-fp8"]
-        assert ask(f"{url}/models", None)[0] == 401
-        body = {"model": "glm-5.1-fp8", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 64}
-        status, answer = ask(f"{url}/chat/completions", key, body)
-        message = answer["choices"][0]["message"]
-        assert status == 200 and message["content"] and message[reasoning_field]
-
-
-def measured(engine: str, **variables: object) -> dict[str, dict[str, Any]]:
-    """Records by host of the default workload, made smaller by the rehearsal's inventory."""
-    run = playbook("benchmark.yml", glm_engine=engine, benchmark_repeats=2, benchmark_sample_seconds=0.5, **variables)
-    assert run.code == 0
-    assert re.search(r"benchmark: 11 prompts, 1 parallel, repeat 2 of 2: [\d.,]+ tok/s out", run.output)
-    page = (STATE / "state/benchmarks/report.html").read_text(encoding="utf-8")
-    records = [json.loads(path.read_text(encoding="utf-8")) for path in (STATE / "state/benchmarks").glob("2*.json")]
-    found = {record["host"]: record for record in records if record["plan"]["engine"]["name"] == engine}
-    assert set(found) == set(inventory()) and all(host in page for host in found)
-    assert all(record["ok"] and record["points"][0]["generation_spread"]["count"] == 2 for record in found.values())
-    assert all("@sha256:" in record["client"]["image"] for record in found.values())
-    return found
-
-
-def test_vllm_is_measured_with_its_own_client() -> None:
-    for record in measured("vllm").values():
-        assert record["client"]["image"] == record["plan"]["image"] and record["engine_says"]["version"] == "0.32.0"
-        metrics = record["points"][0]["metrics"]
-        assert metrics["acceptance_length"] > 1 and metrics["prefix_hit_rate"] < 0.1 and metrics["kv_pool_tokens"] > 0
-        assert record["points"][0]["gpus"]["count"] == 8
-
-
-def every_workload(engine: str, **variables: object) -> None:
-    """Workloads of each interface and pace on one host, so small that only their shape is left."""
-    host = next(iter(inventory()))
-    for name in WORKLOADS:
-        run = playbook(
-            "benchmark.yml", "--limit", f"{host},localhost", glm_engine=engine, glm_workload=name, benchmark_warmup=0,
-            benchmark_scale=0.002, benchmark_quality=[], **variables,
-        )  # fmt: skip
-        assert run.code == 0, name
-        record = newest_record()
-        assert record["ok"] and record["workload"]["name"] == name and record["points"]
-
-
-def test_every_workload_of_vllm() -> None:
-    every_workload("vllm")
-
-
-def test_one_host_measures_the_other() -> None:
-    served, client = list(inventory())
-    run = playbook("benchmark.yml", "--limit", f"{served},localhost", glm_engine="vllm", benchmark_client_host=client)
-    assert run.code == 0
-    record = newest_record()
-    assert record["host"] == served and record["client"]["host"] == client and record["ok"]
-    assert f"glm-benchmark-{served}-0" in record["client"]["command"]
-    assert record["points"][0]["gpus"]["samples"] == 0 and record["points"][0]["gpus"]["count"] == 8
-    assert record["points"][0]["metrics"]["kv_pool_tokens"] > 0
-
-
-def newest_record() -> dict[str, Any]:
-    newest = max((STATE / "state/benchmarks").glob("2*.json"), key=lambda path: path.name)
-    return json.loads(newest.read_text(encoding="utf-8"))
-
-
-def test_a_wrong_model_name_is_refused_before_it_is_measured() -> None:
-    run = playbook("benchmark.yml", glm_engine="vllm", glm_served_model_name="glm-9", benchmark_quality=[])
-    refused(run, "to serve glm-9, found glm-5.1-fp8", "compare glm_served_model_name with what was deployed")
-
-
-def test_a_port_where_nothing_listens_is_refused_before_it_is_measured() -> None:
-    run = playbook("benchmark.yml", glm_engine="vllm", glm_port=8123, benchmark_quality=[])
-    refused(run, ":8123, found none", "check the unit")
-
-
-def running_containers() -> dict[str, str]:
-    return {h: on_host(h, "docker", "inspect", "--format", "{{.Id}}", "glm-serve-0").strip() for h in inventory()}
 
 
 def test_a_second_run_changes_nothing_and_restarts_nothing() -> None:
@@ -272,13 +88,6 @@ def test_the_lock_file_holds_what_was_resolved() -> None:
     assert entry["commit"] in on_host(host, "systemctl", "cat", "glm-serve-0.service")
 
 
-def refused(run: Run, *words: str) -> None:
-    assert run.code != 0
-    flat = " ".join(run.output.split())
-    for word in words:
-        assert word in flat, f"{word!r} is not in the output"
-
-
 def test_an_image_that_does_not_exist_is_named() -> None:
     before = running_containers()
     run = playbook("deploy_glm51.yml", glm_engine="vllm", glm_engine_version="0.31.0", glm_launch_count=HOSTS)
@@ -314,42 +123,6 @@ def test_an_engine_that_exits_shows_its_last_lines_and_spares_the_other_host() -
     assert running_containers()[other] == before
 
 
-def burst(workload: dict[str, Any]) -> dict[str, Any]:
-    """Variables that measure a workload of one's own as it is, and nothing else."""
-    return {
-        "glm_workload": "burst",
-        "benchmark_workloads": {"burst": workload},
-        "benchmark_scale": 1.0,
-        "benchmark_warmup": 0,
-        "benchmark_quality": [],
-        "benchmark_poll_seconds": 1,
-    }
-
-
-def test_an_engine_that_is_killed_while_it_is_measured_fails_the_measurement() -> None:
-    # On the first one the engine of the test before does not start.
-    host = list(inventory())[1]
-    before = running_containers()[host]
-    long = {**BURST, "points": [{"prompts": 64, "parallel": 4}], "output_tokens": 256}
-    variables = json.dumps({"glm_engine": "vllm", **burst(long)})
-    seen = ""
-    with subprocess.Popen(
-        ["ansible-playbook", "benchmark.yml", "-i", "rehearsal", "--limit", f"{host},localhost", "-e", variables],
-        cwd=ROOT, env={**os.environ, "ANSIBLE_NOCOLOR": "1"}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True,
-    ) as going:  # fmt: skip
-        assert going.stdout
-        for line in going.stdout:
-            seen += line
-            if re.search(r"run 1 of 1 .*, [1-9]\d* of 64 done", line):
-                on_host(host, "docker", "kill", "--signal", "KILL", before)
-                break
-        seen += going.stdout.read()
-    print(seen)
-    refused(Run(going.returncode, seen, 0), "the engine ended, or was killed, while it answered")
-    assert not newest_record()["ok"]
-
-
 def test_two_hosts_become_one_replica() -> None:
     run = playbook("deploy_glm51.yml", glm_engine="vllm", glm_nodes=2, glm_launch_count=HOSTS)
     assert run.code == 0
@@ -362,8 +135,13 @@ def test_two_hosts_become_one_replica() -> None:
     assert ":8000" in on_host(head, "ss", "-ltn") and ":8000" not in on_host(worker, "ss", "-ltn")
 
 
+def narrow() -> str:
+    """Engine arguments: on the second host a queue so short that a burst overflows it, whatever else the cores do."""
+    return f"{{{{ {{'max-queued-requests': 2}} if inventory_hostname == '{list(inventory())[1]}' else {{}} }}}}"
+
+
 def test_sglang_ends_in_a_verified_endpoint_on_every_host() -> None:
-    run = playbook("deploy_glm51.yml", glm_engine="sglang", glm_engine_args=NARROW, glm_launch_count=HOSTS)
+    run = playbook("deploy_glm51.yml", glm_engine="sglang", glm_engine_args=narrow(), glm_launch_count=HOSTS)
     assert run.code == 0
     fleet = reports()
     assert len(fleet) == HOSTS and all(report["ok"] for report in fleet.values())
@@ -371,20 +149,20 @@ def test_sglang_ends_in_a_verified_endpoint_on_every_host() -> None:
 
 
 def test_sglang_is_measured_with_vllm_s_client() -> None:
-    for record in measured("sglang", glm_engine_args=NARROW).values():
+    for record in measured("sglang", glm_engine_args=narrow()).values():
         assert record["points"][0]["metrics"]["kv_pool_tokens"] > 0
         assert record["client"]["image"].startswith("vllm/vllm-openai@sha256:")
         assert record["plan"]["image"].startswith("lmsysorg/sglang@sha256:")
 
 
 def test_every_workload_of_sglang() -> None:
-    every_workload("sglang", glm_engine_args=NARROW)
+    every_workload("sglang", glm_engine_args=narrow())
 
 
 def test_an_endpoint_that_turns_requests_away_is_overloaded() -> None:
-    host = next(iter(inventory()))
+    host = list(inventory())[1]
     run = playbook(
-        "benchmark.yml", "--limit", f"{host},localhost", glm_engine="sglang", glm_engine_args=NARROW, **burst(BURST)
+        "benchmark.yml", "--limit", f"{host},localhost", glm_engine="sglang", glm_engine_args=narrow(), **burst(BURST)
     )
     refused(run, "took requests and gave no token, as an overloaded SGLang does", "max-queued-requests")
     assert not newest_record()["ok"]

@@ -26,6 +26,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.weights import fetch
 from ansible_collections.glm.fleet.plugins.module_utils.weights.hub import HubClient
 from ansible_collections.glm.fleet.plugins.module_utils.weights.store import Store
 from simulator.hub import Hub
+from simulator.hub.faults import Fault
 from simulator.hub.server import Access
 
 ROOT = Path(__file__).parents[2]
@@ -370,7 +371,9 @@ def test_hosts_agree_on_a_commit_even_when_the_branch_moves(controller: Controll
 
 
 def test_an_interrupted_run_is_taken_up_again(controller: Controller) -> None:
-    controller.hub.fail(f"{REPO}/model-1.safetensors", "slow", bytes_per_second=3_000_000)
+    # Too slow to end by itself while anything else happens, until the second run is seen to watch.
+    slow = Fault(f"{REPO}/model-1.safetensors", "slow", bytes_per_second=300_000)
+    controller.hub.faults.add(slow)
     first = subprocess.Popen(
         **controller.command(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
     )
@@ -381,9 +384,16 @@ def test_an_interrupted_run_is_taken_up_again(controller: Controller) -> None:
         os.killpg(first.pid, signal.SIGKILL)
         first.wait()
     assert len(list(controller.state.glob("*.pid"))) == 1, "the fetch went on"
-    code, output = controller.play()
-    assert code == 0, output
-    assert "h1: weights: an earlier run's fetch still goes on, watching it" in output
+    watched = "h1: weights: an earlier run's fetch still goes on, watching it"
+    with subprocess.Popen(**controller.command(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as second:
+        assert second.stdout is not None
+        output = ""
+        for line in second.stdout:
+            output += line
+            if watched in line:
+                slow.bytes_per_second = 1_000_000_000
+    assert second.returncode == 0, output
+    assert watched in output
     assert "changed=1" in output
     runs = [line for line in (controller.state / "docker.log").read_text().splitlines() if '["run"' in line]
     assert len(runs) == 1

@@ -1,0 +1,29 @@
+"""Each worker process of pytest has a rehearsal world of its own, so that files of tests run side by side.
+
+World 0 is left to the person at the keyboard, and to molecule.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+os.environ.setdefault(
+    "GLM_REHEARSAL_WORLD", str(1 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")))
+)
+
+pytest.register_assert_rewrite("tests.integration.measuring", "tests.integration.rehearsal")
+
+
+@pytest.fixture(scope="module")
+def rehearsal() -> Iterator[None]:
+    """Everything that ``-i rehearsal`` needs, and no hosts yet."""
+    from tests.integration.rehearsal import command
+
+    command("python", "-m", "simulator", "down")
+    up = command("python", "-m", "simulator", "up", "--engines", "vllm,sglang", timeout=1800)
+    assert up.code == 0, up.output
+    yield
+    assert command("python", "-m", "simulator", "down").code == 0
