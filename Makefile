@@ -32,23 +32,23 @@ rehearse-status:  ## Show what the rehearsal runs
 rehearse-down: setup  ## Stop the rehearsal and remove its hosts
 	@python -m simulator down
 
-test: setup-dev  ## Run lint, unit, integration and molecule tests
+test: setup-dev  ## Run everything: lint, unit, playbooks, engines, integration and molecule
 	@scripts/test.sh all
 
 lint: setup-dev  ## Run the linters only
 	@scripts/test.sh lint
 
-unit: setup-dev  ## Run the unit tests only
-	@scripts/test.sh unit
+unit: setup-dev  ## Run the pure tests, in less than a minute (ARGS="-k lockfile" picks some; so for the next three)
+	@scripts/test.sh unit $(ARGS)
 
-playbooks: setup-dev  ## Run the tests that run playbooks, servers or a browser
-	@scripts/test.sh playbooks
+playbooks: setup-dev  ## Run the tests that run ansible-playbook, a browser or servers on this machine
+	@scripts/test.sh playbooks $(ARGS)
 
 engines: setup-dev  ## Run every planned command line past the engines' own parsers
-	@scripts/test.sh engines
+	@scripts/test.sh engines $(ARGS)
 
 integration: setup-dev  ## Run the integration tests (real hosts, real engines)
-	@scripts/test.sh integration
+	@scripts/test.sh integration $(ARGS)
 
 molecule: setup-dev  ## Run the molecule scenarios
 	@scripts/test.sh molecule

@@ -1,57 +1,80 @@
 #!/usr/bin/env bash
-# Run the test stages and end with a table of them and the line "N passed, N failed".
-#   scripts/test.sh all|lint|unit|playbooks|engines|integration|molecule|benchmark
+# Run the test stages; end with a table of them, the slowest tests, the skips and the line
+# "N passed, N failed, N skipped".
+#   scripts/test.sh all|lint|unit|playbooks|engines|integration|molecule|benchmark [pytest arguments...]
 # Called by `make`; expects .venv (requirements-dev.txt). Goes on after a failed stage so that one run shows everything.
 set -uo pipefail
 cd "$(dirname "$0")/.."
-stages=${1:-all}
-# The last two wait for hosts most of the time, so they wait side by side.
-[ "$stages" != all ] || stages="lint unit playbooks engines hosts"
+stage=${1:-all}
+shift || true
+pytest_arguments=("$@")
 
 root=$PWD
 out=$root/tests/output
 venv=$root/.venv
 next_venv=$root/.venv-next
-table=$out/table
+table=$out/table.tsv
 export PATH="$venv/bin:$PATH" ANSIBLE_CONFIG="$root/ansible.cfg" PYTHONDONTWRITEBYTECODE=1
 rm -rf "$out"
 mkdir -p "$out"
 touch "$table"
 
-# A file, because stages may run side by side.
-note() { # name, passed, failed, seconds
-    printf '%-44s %5d passed %4d failed %6d s\n' "$1" "$2" "$3" "$4" >>"$table"
+# What runs Ansible, and modules in its harness; the rest is Python that no ansible-core changes.
+touches_ansible=(tests/unit/modules tests/playbooks/*.py tests/playbooks/{inventory,lambda_api,modules,planner}
+    tests/playbooks/benchmark/test_playbook.py)
+
+# A file, because stages run side by side.
+note() { # name, passed, failed, skipped, seconds, seconds of processor time, reason of a skip
+    printf '%s\t%d\t%d\t%d\t%d\t%s\t%s\n' "$@" >>"$table"
 }
 
 file_name() { echo "$1" | tr -c 'a-zA-Z0-9\n' '_'; }
 
+# Run a command with its output in a log; sets status, seconds and cpu (the processor time of its processes).
+measure() { # log, command...
+    local log=$1 start=$SECONDS TIMEFORMAT='%U %S'
+    shift
+    { time "$@" >"$log" 2>&1; } 2>"$log.time"
+    status=$?
+    seconds=$((SECONDS - start))
+    cpu=$(awk 'END {print $1 + $2}' "$log.time")
+    rm -f "$log.time"
+}
+
 # One check that passes or fails as a whole; what it prints is shown only when it fails.
 check() { # name, command...
-    local name=$1 start=$SECONDS log
+    local name=$1 status seconds cpu log
     log=$out/$(file_name "$1").log
     shift
-    if "$@" >"$log" 2>&1; then
-        note "$name" 1 0 $((SECONDS - start))
-        echo "ok      $name ($((SECONDS - start)) s)"
+    measure "$log" "$@"
+    if [ "$status" -eq 0 ]; then
+        note "$name" 1 0 0 "$seconds" "$cpu" ""
+        echo "ok      $name ($seconds s)"
     else
-        note "$name" 0 1 $((SECONDS - start))
+        note "$name" 0 1 0 "$seconds" "$cpu" ""
         echo "FAILED  $name: $*"
         sed 's/^/        /' "$log"
     fi
 }
 
+# A run of pytest. Its output is in a log while it runs, and is shown when a test failed.
 suite() { # name, python, pytest arguments...
-    local name=$1 python=$2 start=$SECONDS report status
+    local name=$1 python=$2 status seconds cpu passed failed skipped log
+    log=$out/$(file_name "$name").log
     shift 2
-    report=$out/$(file_name "$name").xml
-    echo "== $name"
-    PATH="$(dirname "$python"):$PATH" "$python" -m pytest -q --junitxml="$report" "$@"
-    status=$?
-    # shellcheck disable=SC2046  # two numbers, meant to split
-    set -- $("$python" scripts/junit_counts.py "$report")
+    echo "==      $name: follow it with tail -f ${log#"$root/"}"
+    PATH="$(dirname "$python"):$PATH" measure "$log" "$python" -m pytest --junitxml="${log%.log}.xml" \
+        "$@" "${pytest_arguments[@]}"
+    IFS=$'\t' read -r passed failed skipped < <("$python" scripts/run_report.py --counts "${log%.log}.xml")
     # pytest can fail without a failed test (collection error, nothing collected): that is a failure too.
-    if [ $status -ne 0 ] && [ "${2:-0}" -eq 0 ]; then set -- "${1:-0}" 1; fi
-    note "$name" "${1:-0}" "${2:-1}" $((SECONDS - start))
+    if [ "$status" -ne 0 ] && [ "$failed" -eq 0 ]; then failed=1; fi
+    note "$name" "$passed" "$failed" "$skipped" "$seconds" "$cpu" ""
+    if [ "$failed" -eq 0 ]; then
+        echo "ok      $name: $passed passed, $skipped skipped ($seconds s)"
+    else
+        echo "FAILED  $name"
+        sed 's/^/        /' "$log"
+    fi
 }
 
 core_version() { "$1" -c 'from ansible.release import __version__ as v; print(".".join(v.split(".")[:2]))'; }
@@ -59,88 +82,119 @@ core_version() { "$1" -c 'from ansible.release import __version__ as v; print(".
 # The second ansible-core version, in next_python; empty where the machine has one Python only.
 next_python=
 prepare_next() {
-    scripts/venv.sh "$next_venv" requirements-dev.txt 3.12 3.13 3.14
+    local own
+    own=$(core_version "$venv/bin/python")
+    flock "$out/next.lock" scripts/venv.sh "$next_venv" requirements-dev.txt 3.12 3.13 3.14 >"$out/next.log" 2>&1
     case $? in
-    0)
-        if [ "$(core_version "$next_venv/bin/python")" != "$(core_version "$venv/bin/python")" ]; then
-            next_python=$next_venv/bin/python
-        fi
-        ;;
-    3) echo "only ansible-core $(core_version "$venv/bin/python") is tested here: the other needs Python 3.12 or newer" ;;
-    *) note "environment for the second ansible-core" 0 1 0 ;;
-    esac
-}
-
-if [[ " $stages " =~ \ (playbooks|molecule|hosts)\  ]]; then
-    prepare_next
-fi
-
-run_stage() {
-    local python scenario script name beside
-    case $1 in
-    lint)
-        check "ruff" ruff check .
-        check "ruff format" ruff format --check .
-        check "mypy: plugin_utils, module_utils, simulator" scripts/mypy.sh
-        check "yamllint" scripts/yamllint.sh
-        check "documentation of roles and plugins" scripts/docs_lint.sh
-        check "ansible-lint, profile production" ansible-lint --offline --strict -q
-        check "ansible-test sanity" scripts/sanity.sh
-        check "collection builds, installs and imports; wheel installs" scripts/package_check.sh
-        check "documentation site" scripts/docs_site.sh "$out/site"
-        check "changelog fragments" antsibull-changelog lint
-        ;;
-    unit)
-        suite "unit" "$venv/bin/python" -n 2 --dist worksteal tests/unit
-        ;;
-    playbooks)
-        for python in "$venv/bin/python" $next_python; do
-            suite "playbooks, ansible-core $(core_version "$python")" "$python" -n 2 --dist worksteal tests/playbooks
-        done
-        ;;
-    engines)
-        suite "engine command lines" "$venv/bin/python" -n 2 tests/engines
-        ;;
-    hosts)
-        scripts/install_system_packages.sh
-        run_stage molecule >"$out/molecule.log" 2>&1 &
-        beside=$!
-        run_stage integration
-        echo "== molecule, which ran beside it"
-        wait "$beside"
-        cat "$out/molecule.log"
-        ;;
-    integration)
-        scripts/install_system_packages.sh
-        suite "integration" "$venv/bin/python" -v tests/integration
-        ;;
-    molecule)
-        scripts/install_system_packages.sh
-        for python in "$venv/bin/python" $next_python; do
-            for scenario in molecule/*/molecule.yml; do
-                name=$(basename "$(dirname "$scenario")")
-                check "molecule $name, ansible-core $(core_version "$python")" \
-                    env PATH="$(dirname "$python"):$PATH" scripts/molecule.sh "$name"
-            done
-        done
-        ;;
-    benchmark)
-        for script in tests/benchmark/*.py; do
-            check "$script" "$venv/bin/python" "$script"
-            cat "$out/$(file_name "$script").log"
-        done
-        ;;
+    0) if [ "$(core_version "$next_venv/bin/python")" != "$own" ]; then next_python=$next_venv/bin/python; fi ;;
+    3) note "$1, second ansible-core" 0 0 1 0 0 "only $own is here: the other needs Python 3.12 or newer" ;;
     *)
-        echo "unknown stage: $1" >&2
-        exit 2
+        note "$1: environment for the second ansible-core" 0 1 0 0 0 ""
+        cat "$out/next.log"
         ;;
     esac
 }
 
-for stage in $stages; do run_stage "$stage"; done
+quick_lint() {
+    check "ruff" ruff check .
+    check "ruff format" ruff format --check .
+    check "mypy" scripts/mypy.sh
+    check "yamllint" scripts/yamllint.sh
+    check "changelog fragments" antsibull-changelog lint
+}
+
+slow_lint() {
+    check "documentation of roles and plugins" scripts/docs_lint.sh
+    check "ansible-lint, profile production" ansible-lint --offline --strict -q
+    check "ansible-test sanity" scripts/sanity.sh
+    check "collection builds, installs and imports; wheel installs" scripts/package_check.sh
+    check "documentation site" scripts/docs_site.sh "$out/site"
+}
+
+unit() { suite "unit" "$venv/bin/python" -q -n 2 --dist worksteal tests/unit; }
+
+engines() { suite "engine command lines" "$venv/bin/python" -q -n 2 tests/engines; }
+
+playbooks() {
+    suite "playbooks, ansible-core $(core_version "$venv/bin/python")" "$venv/bin/python" -q -n 2 --dist worksteal tests/playbooks
+    prepare_next playbooks
+    [ -z "$next_python" ] || suite "playbooks, ansible-core $(core_version "$next_python")" "$next_python" -q -n 2 \
+        --dist worksteal "${touches_ansible[@]}"
+}
+
+# Each worker has a world of its own. A file's tests stay in one, because they build on one another.
+integration() { suite "integration" "$venv/bin/python" -v -n 3 --dist loadfile tests/integration; }
+
+molecule() { # scenarios...
+    local python scenario
+    prepare_next molecule
+    for python in "$venv/bin/python" $next_python; do
+        for scenario in "$@"; do
+            check "molecule $scenario, ansible-core $(core_version "$python")" \
+                env PATH="$(dirname "$python"):$PATH" scripts/molecule.sh "$scenario"
+        done
+    done
+}
+
+scenarios() { for scenario in molecule/*/molecule.yml; do basename "$(dirname "$scenario")"; done; }
+
+benchmark() {
+    local script
+    for script in tests/benchmark/*.py; do
+        check "$script" "$venv/bin/python" "$script"
+        cat "$out/$(file_name "$script").log"
+    done
+}
+
+# What computes gives way to what waits for hosts: a host that starves would be taken for one that is unhealthy.
+desk() {
+    renice -n 10 -p "$BASHPID" >/dev/null
+    playbooks
+    engines
+    slow_lint
+}
+
+# First what fails fast. Then what waits for hosts, in two groups, beside what computes.
+everything() {
+    local half
+    quick_lint
+    unit
+    scripts/install_system_packages.sh
+    mapfile -t half < <(scenarios)
+    # Each in a process group of its own, to be ended with its children whatever signals they ignore.
+    set -m
+    integration & lanes+=($!)
+    molecule "${half[@]:0:${#half[@]}/2}" & lanes+=($!)
+    molecule "${half[@]:${#half[@]}/2}" & lanes+=($!)
+    desk & lanes+=($!)
+    set +m
+    wait "${lanes[@]}"
+}
+
+lanes=()
+# Interrupted as by hand, so that hosts are removed.
+trap 'for lane in "${lanes[@]}"; do kill -INT -- "-$lane" 2>/dev/null; done; wait; exit 130' INT TERM
+case $stage in
+all) everything ;;
+lint)
+    quick_lint
+    slow_lint
+    ;;
+unit | playbooks | engines | benchmark) "$stage" ;;
+integration)
+    scripts/install_system_packages.sh
+    integration
+    ;;
+molecule)
+    scripts/install_system_packages.sh
+    # shellcheck disable=SC2046  # one word for each scenario
+    molecule $(scenarios)
+    ;;
+*)
+    echo "unknown stage: $stage" >&2
+    exit 2
+    ;;
+esac
 
 echo
-cat "$table"
-echo
-awk '{for (i = 2; i <= NF; i++) {if ($i == "passed") passed += $(i - 1); if ($i == "failed") failed += $(i - 1)}}
-     END {print passed + 0 " passed, " failed + 0 " failed"; exit failed > 0}' "$table"
+"$venv/bin/python" scripts/run_report.py "$out"
