@@ -95,7 +95,9 @@ def report(folder: Path) -> str:
     skips += [f"{case.name}: {case.skipped}" for case in tests if case.skipped]
     if skips:
         lines += ["", "Skipped:", *(f"  {skip}" for skip in skips)]
-    passed, failed, skipped = (sum(row[column] for row in table) for column in (1, 2, 3))
+    passed = sum(row.passed for row in table)
+    failed = sum(row.failed for row in table)
+    skipped = sum(row.skipped for row in table)
     lines += ["", f"{passed} passed, {failed} failed, {skipped} skipped"]
     return "\n".join(lines)
 
@@ -106,4 +108,4 @@ if __name__ == "__main__":
     else:
         folder = Path(sys.argv[1])
         print(report(folder))
-        sys.exit(any(row.failed > 0 for row in rows(folder / "table.tsv")))
+        sys.exit(any(row.failed for row in rows(folder / "table.tsv")))

@@ -25,10 +25,10 @@ def test_the_rehearsal_inventory_finds_the_world_that_the_environment_names(give
     command = ["ansible", "localhost", "-i", str(FOLDER / "localhost.yml"), "-e", f"@{FOLDER}/rehearsal.lambda.yml"]
     # What ssh would use is not there, and not asked for.
     command += ["-e", "ansible_ssh_private_key_file=none", "-m", "debug"]
-    command += ["-a", "msg={{ [base_url, rehearsal_file, known_hosts_file] | join(' ') }} "]
+    command += ["-a", "msg={{ [base_url, rehearsal_file, known_hosts_file] | join(' ') }}"]
     done = subprocess.run(command, env=environ, cwd=CHECKOUT,
                           capture_output=True, text=True, check=False)  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     expected = Settings.from_environment(environ)
     known_hosts = f"{given.get('GLM_REHEARSAL_DIR') or os.path.relpath(expected.state_dir, FOLDER)}/known_hosts"
-    assert f"{expected.api_url} {expected.state_dir}/vars.yml {known_hosts} " in done.stdout
+    assert f"{expected.api_url} {expected.state_dir}/vars.yml {known_hosts}\n" in done.stdout
