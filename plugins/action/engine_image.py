@@ -6,24 +6,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions import reconnect
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import Failed, FleetAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import image as plan_image
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import lockfile
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import ImageBuild, ImageChosen, Plan
 
 # Pushing an engine's layers to a registry that has none of them takes long, and the other hosts wait for it.
 WAIT_FOR_PUSH_SECONDS = 7200
 
 
-def _answer(plan: dict[str, Any], image: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "digest": image["digest"],
-        "reference": image["reference"],
-        "ansible_facts": {"glm_plan": {**plan, "image": image}},
-    }
+def _answer(image: ImageChosen) -> dict[str, Any]:
+    return {"digest": image["digest"], "reference": image["reference"]}
 
 
 class ActionModule(FleetAction):
@@ -34,47 +30,51 @@ class ActionModule(FleetAction):
 
     def _outcome(self) -> dict[str, Any]:
         args = dict(self._task.args)
-        plan = args.get("plan") or (self._task_vars.get("ansible_facts") or {}).get("glm_plan")
-        if not isinstance(plan, dict) or not plan.get("image"):
+        plan: Any = args.get("plan") or {}
+        image = plan.get("image")
+        if not image:
             raise self._failure(
-                "expected a serving plan in ansible_facts['glm_plan'], found none. Run the role glm.fleet.plan first."
+                "expected a serving plan with an image, found none. Next: run the role glm.fleet.plan first, and pass "
+                "one of ansible_facts['glm_plans']."
             )
         args["mirrors"] = [*(args.get("mirrors") or []), *(self._variable("docker_registry_mirrors") or [])]
         try:
-            return self._derived(args, plan) if plan["image"].get("build") else self._published(args, plan)
+            build = image.get("build")
+            return self._derived(args, plan, image, build) if build else self._published(args, plan, image)
         except lockfile.LockFileError as error:
             raise self._failure(str(error)) from None
 
-    def _published(self, args: dict[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
+    def _published(self, args: dict[str, Any], plan: Plan, image: ImageChosen) -> dict[str, Any]:
         """Bring the image as its makers published it."""
-        digest, origin = self._digest(args, plan)
+        digest, origin = self._digest(args, plan, image)
         wanted = args.get("state") or "probed"
         outcome: dict[str, Any] = {"changed": False}
-        image = {**plan["image"], "digest": digest, "reference": f"{plan['image']['repository']}@{digest}"}
+        image = plan_image.named(image, lockfile.image_key(image["repository"], image["tag"]), digest)
         if wanted != "resolved":
             outcome = self._follow({**args, "plan": plan, "digest": digest, "state": wanted}, image["reference"])
-        return {**outcome, **_answer(plan, image), "resolved_by": origin["resolved_by"]}
+        return {**outcome, **_answer(image), "resolved_by": origin["resolved_by"]}
 
-    def _derived(self, args: dict[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
+    def _derived(self, args: dict[str, Any], plan: Plan, image: ImageChosen, build: ImageBuild) -> dict[str, Any]:
         """Bring the published image, derive the plan's from it, and look at that one."""
         wanted = args.get("state") or "probed"
-        repository, _colon, tag = plan["image"]["build"]["base"].rpartition(":")
-        base = {**plan["image"], "repository": repository, "tag": tag, "digest": None, "build": None}
+        base: ImageChosen = {**plan_image.named(image, build["base"], None), "build": None}
         brought = self._published(
-            {**args, "state": "resolved" if wanted == "resolved" else "present"}, {**plan, "image": base}
+            {**args, "state": "resolved" if wanted == "resolved" else "present"}, {**plan, "image": base}, base
         )
         if wanted == "resolved" or (self._task.check_mode and brought["changed"]):
-            return {**brought, **_answer(plan, plan["image"])}
-        entry, changed = self._built(args, plan, brought["digest"])
+            return {**brought, **_answer(image)}
+        entry, changed = self._built(args, plan, build, brought["digest"])
         if entry is None:
-            return {**brought, **_answer(plan, plan["image"]), "changed": True}
-        image = plan_image.named(plan["image"], entry["image"], entry.get("digest"))
+            return {**brought, **_answer(image), "changed": True}
+        image = plan_image.named(image, entry["image"], entry.get("digest"))
         own = {**args, "plan": {**plan, "image": image}, "digest": image["digest"], "state": wanted}
         outcome = self._follow(own, image["reference"])
         changed = bool(brought["changed"] or changed or outcome["changed"])
-        return {**outcome, **_answer(plan, image), "changed": changed, "resolved_by": brought["resolved_by"]}
+        return {**outcome, **_answer(image), "changed": changed, "resolved_by": brought["resolved_by"]}
 
-    def _built(self, args: dict[str, Any], plan: dict[str, Any], base: str) -> tuple[lockfile.BuildEntry | None, bool]:
+    def _built(
+        self, args: dict[str, Any], plan: Plan, build: ImageBuild, base: str
+    ) -> tuple[lockfile.BuildEntry | None, bool]:
         """The lock file's entry for the derived image and whether this call changed anything.
 
         None in check mode while nothing is resolved. A common registry's image is built under the lock: one host
@@ -85,10 +85,10 @@ class ActionModule(FleetAction):
             raise self._failure(
                 "expected a lock file to keep the list of added packages in, found none. Next: set glm_lock_file."
             )
-        build, registry = plan["image"]["build"], args.get("registry") or ""
+        registry = args.get("registry") or ""
         key = lockfile.build_key(build["base"], build["packages"])
         with lockfile.locked(path, timeout=WAIT_FOR_PUSH_SECONDS if registry else 900) as lock:
-            entry, resolved = self._resolved_build(args, plan, base, lock.data["builds"].get(key))
+            entry, resolved = self._resolved_build(args, plan, build, base, lock.data["builds"].get(key))
             if entry is None:
                 return None, True
             if registry and not entry.get("digest") and not self._task.check_mode:
@@ -96,20 +96,19 @@ class ActionModule(FleetAction):
                     **entry,
                     "image": plan_image.derived_name(registry, build["base"], base, entry["requirements"]),
                 }
-                entry["digest"] = self._build("push", args, plan, base, entry)["digest"]
+                entry["digest"] = self._build("push", args, plan, build, base, entry)["digest"]
                 resolved = True
             if resolved and not self._task.check_mode:
                 lock.data["builds"][key] = entry
                 lock.save()
         if entry.get("digest"):
             return entry, resolved
-        return entry, bool(self._build("build", args, plan, base, entry)["changed"] or resolved)
+        return entry, bool(self._build("build", args, plan, build, base, entry)["changed"] or resolved)
 
     def _resolved_build(
-        self, args: dict[str, Any], plan: dict[str, Any], base: str, entry: lockfile.BuildEntry | None
+        self, args: dict[str, Any], plan: Plan, build: ImageBuild, base: str, entry: lockfile.BuildEntry | None
     ) -> tuple[lockfile.BuildEntry | None, bool]:
         """The entry with a list for this kind of machine, and whether that had to be made."""
-        build = plan["image"]["build"]
         if entry is not None and entry["base"] != base:
             raise self._failure(
                 f"expected {entry['image']} to be built from {build['base']} as the lock file "
@@ -122,16 +121,21 @@ class ActionModule(FleetAction):
         if self._task.check_mode:
             return None, True
         self._say(f"resolving {' '.join(build['packages'])} once for the fleet")
-        found = self._build("resolve", args, plan, base, None)
+        found = self._build("resolve", args, plan, build, base, None)
         requirements = {**known, found["machine"]: found["requirements"]}
         name = entry["image"] if entry else plan_image.derived_name("", build["base"], base, requirements)
         return {"image": name, "base": base, "requirements": requirements}, True
 
     def _build(
-        self, phase: str, args: dict[str, Any], plan: dict[str, Any], base: str, entry: lockfile.BuildEntry | None
+        self,
+        phase: str,
+        args: dict[str, Any],
+        plan: Plan,
+        build: ImageBuild,
+        base: str,
+        entry: lockfile.BuildEntry | None,
     ) -> dict[str, Any]:
         """One phase of engine_image_build on the host."""
-        build = plan["image"]["build"]
         reference = f"{build['base'].rpartition(':')[0]}@{base}"
         given: dict[str, Any] = {"phase": phase, "base": reference, "packages": build["packages"]}
         given.update(index_url=args.get("index_url") or "", work_dir=f"{plan['paths']['data']}/build")
@@ -149,17 +153,17 @@ class ActionModule(FleetAction):
             self._uname = self._low_level_execute_command("uname -m", sudoable=False)["stdout"].strip()
         return self._uname
 
-    def _digest(self, args: dict[str, Any], plan: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    def _digest(self, args: dict[str, Any], plan: Plan, image: ImageChosen) -> tuple[str, dict[str, Any]]:
         """The digest and who named it. Raises Failed and LockFileError."""
         if args.get("digest"):
             return str(args["digest"]), {"resolved_by": "task"}
-        if plan["image"].get("digest"):
-            return str(plan["image"]["digest"]), {"resolved_by": "plan"}
+        if image.get("digest"):
+            return str(image["digest"]), {"resolved_by": "plan"}
         args = {**args, "plan": plan}
         path = args.get("lock_file") or self._variable("glm_lock_file")
         if not path:
             return self._resolve(args)
-        key = lockfile.image_key(plan["image"]["repository"], plan["image"]["tag"])
+        key = lockfile.image_key(image["repository"], image["tag"])
         # The lock is kept while the registry is asked: one host asks, all others wait for its answer.
         with lockfile.locked(path) as lock:
             known = lock.data["images"].get(key)

@@ -23,16 +23,16 @@ class ActionModule(FleetAction):
 
     def _outcome(self) -> dict[str, Any]:
         args = self._args
-        plan: Any = args["plan"] or (self._task_vars.get("ansible_facts") or {}).get("glm_plan")
+        plans: Any = args["plans"] or (self._task_vars.get("ansible_facts") or {}).get("glm_plans") or []
         given = {name: value for name, value in args.items() if value is not None}
         before = time.time()
-        answer = self._module("glm.fleet.node_acceptance", {**given, "plan": plan})
+        answer = self._module("glm.fleet.node_acceptance", {**given, "plans": plans})
         after = time.time()
         if answer.get("failed") or answer.get("unreachable"):
             return self._named(answer)
         gathered = answer["gathered"]
         gathered["facts"]["clock_skew_seconds"] = skew(gathered["facts"]["epoch"], before, after)
-        report = acceptance.verdict(self._host, gathered, plan, args["floors"], args["leave_out"])
+        report = acceptance.verdict(self._host, gathered, plans, args["floors"], args["leave_out"])
         result: dict[str, Any] = {"changed": False, "verdict": report}
         if args["report"] and not self._task.check_mode:
             path = Path(str(args["report"])).expanduser()

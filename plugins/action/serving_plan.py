@@ -45,4 +45,4 @@ class ActionModule(FleetAction):
             plans = request.plans_of(given)
         except (PlanError, CatalogError, lockfile.LockFileError) as exc:
             raise self._failure(str(exc)) from None
-        return {"changed": False, "ansible_facts": {"glm_plan": plans[0], "glm_plans": plans}}
+        return {"changed": False, "ansible_facts": {"glm_plans": plans}}

@@ -16,22 +16,22 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.host import checks as ho
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 
 
-def host_problems(facts: Any, plan: Plan, host: str, parts: Sequence[str]) -> str:
+def host_problems(facts: Any, plans: Sequence[Plan], host: str, parts: Sequence[str]) -> str:
     if not isinstance(facts, Mapping):
         raise AnsibleFilterError("glm.fleet.host_problems: expected the facts of glm.fleet.gpu_facts")
     try:
-        return host_checks.host_problems(facts, plan, host, parts)
+        return host_checks.host_problems(facts, plans, host, parts)
     except KeyError as exc:
-        raise AnsibleFilterError(f"glm.fleet.host_problems: the facts or the plan have no {exc}") from exc
+        raise AnsibleFilterError(f"glm.fleet.host_problems: the facts or the plans have no {exc}") from exc
 
 
-def cdi_outputs(facts: Any, plan: Plan) -> list[str]:
+def cdi_outputs(facts: Any, plans: Sequence[Plan]) -> list[str]:
     if not isinstance(facts, Mapping):
         raise AnsibleFilterError("glm.fleet.cdi_outputs: expected the facts of glm.fleet.gpu_facts")
     try:
-        return host_checks.cdi_outputs(facts, plan)
+        return host_checks.cdi_outputs(facts, plans)
     except KeyError as exc:
-        raise AnsibleFilterError(f"glm.fleet.cdi_outputs: the facts or the plan have no {exc}") from exc
+        raise AnsibleFilterError(f"glm.fleet.cdi_outputs: the facts or the plans have no {exc}") from exc
 
 
 def described(findings: Sequence[Finding], host: str) -> str:
@@ -39,7 +39,7 @@ def described(findings: Sequence[Finding], host: str) -> str:
 
 
 class FilterModule:
-    """The filters that compare a host with its plan."""
+    """The filters that compare a host with its plans."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {"cdi_outputs": cdi_outputs, "described": described, "host_problems": host_problems}

@@ -80,7 +80,7 @@ MODEL_WEIGHTS: dict[str, dict[str, Any]] = {
 }
 
 NODE_ACCEPTANCE: dict[str, dict[str, Any]] = {
-    "plan": {"type": "dict"},
+    "plans": {"type": "list", "elements": "dict"},
     "data_dir": {"type": "path", "default": "/var/lib/glm"},
     "measure_disk": {"type": "bool", "default": True},
     "network_url": {"type": "str"},

@@ -135,7 +135,7 @@ author:
 EXAMPLES = r"""
 - name: Measure the endpoint as Lambda did
   glm.fleet.benchmark_run:
-    plan: "{{ ansible_facts['glm_plan'] }}"
+    plan: "{{ ansible_facts['glm_plans'][0] }}"
     workload: glm51_agentic
     repeats: 3
     api_key: "{{ lookup('glm.fleet.api_key', '~/.local/state/glm-fleet/default/api_key') }}"
@@ -143,7 +143,7 @@ EXAMPLES = r"""
 
 - name: Measure a workload of one's own
   glm.fleet.benchmark_run:
-    plan: "{{ ansible_facts['glm_plan'] }}"
+    plan: "{{ ansible_facts['glm_plans'][0] }}"
     workload: support_chat
     workloads:
       support_chat:
@@ -158,7 +158,7 @@ EXAMPLES = r"""
 
 - name: Measure from another host, so that the client takes nothing from the engine
   glm.fleet.benchmark_run:
-    plan: "{{ ansible_facts['glm_plan'] }}"
+    plan: "{{ ansible_facts['glm_plans'][0] }}"
     workload: concurrency_sweep
     client_host: bench-1
     client_path: /opt/bench/bin/vllm

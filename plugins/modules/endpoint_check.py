@@ -101,11 +101,11 @@ EXAMPLES = r"""
 
 - name: Check the endpoint of a plan and keep the verdict
   glm.fleet.endpoint_check:
-    address: "{{ ansible_facts['glm_plan']['listen']['address'] }}"
-    model: "{{ ansible_facts['glm_plan']['served_model_name'] }}"
+    address: "{{ ansible_facts['glm_plans'][0]['listen']['address'] }}"
+    model: "{{ ansible_facts['glm_plans'][0]['served_model_name'] }}"
     closed_address: "{{ ansible_host }}"
     report: "reports/{{ inventory_hostname }}.json"
-    plan: "{{ ansible_facts['glm_plan'] }}"
+    plan: "{{ ansible_facts['glm_plans'][0] }}"
 """
 
 RETURN = r"""

@@ -21,9 +21,10 @@ author: glm.fleet contributors !UNKNOWN
 options:
   plan:
     description:
-      - The serving plan (schema 1). Uses its C(image), C(devices), C(accelerator), C(model), C(disk) and C(paths).
-      - The action plugin takes C(ansible_facts['glm_plan']) when this is not given.
+      - A serving plan of the host. Uses its C(image), C(devices), C(accelerator), C(model), C(disk) and C(paths).
+      - It stays as it is; make it again once the lock file has the digest.
     type: dict
+    required: true
   state:
     description:
       - V(resolved) only finds the digest.
@@ -99,8 +100,10 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Fetch the engine image of the plan and check it
+- name: Fetch the engine image and check it with the GPUs of each replica
   glm.fleet.engine_image:
+    plan: "{{ item }}"
+  loop: "{{ ansible_facts['glm_plans'] }}"
 
 - name: Only look up which digest a tag means
   glm.fleet.engine_image:
@@ -133,10 +136,6 @@ pull:
   description: layers, layers_done, bytes, seconds of a pull made by this call.
   returned: when an image was pulled
   type: dict
-ansible_facts:
-  description: The plan with the digest filled in.
-  returned: success, from the action plugin
-  type: dict
 """
 
 import hashlib
@@ -164,7 +163,7 @@ LOOK_SECONDS = 0.5
 class EngineImage:
     def __init__(self, module: AnsibleModule) -> None:
         self.module = module
-        self.plan = module.params["plan"] or {}
+        self.plan = module.params["plan"]
         try:
             self.repository = self.plan["image"]["repository"]
             self.tag = self.plan["image"]["tag"]
@@ -291,7 +290,10 @@ class EngineImage:
             "scripts": [probe.SCRIPT, runtime.SCRIPT],
         }
         key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
-        notes = Path(self.plan["paths"]["data"]) / "state" / f"probe-{self.digest.partition(':')[2][:12]}.json"
+        # Replicas that share the host see other GPUs.
+        replica = f"-{self.plan['replica']}" if self.plan.get("replica") else ""
+        name = f"probe-{self.digest.partition(':')[2][:12]}{replica}.json"
+        notes = Path(self.plan["paths"]["data"]) / "state" / name
         known = self.read_notes(notes)
         if known.get("key") == key:
             return {**known["found"], "cached": True}
@@ -327,7 +329,7 @@ class EngineImage:
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "plan": {"type": "dict"},
+            "plan": {"type": "dict", "required": True},
             "state": {"type": "str", "choices": ["resolved", "present", "probed"], "default": "probed"},
             "digest": {"type": "str"},
             "lock_file": {"type": "path"},

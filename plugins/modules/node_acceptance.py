@@ -17,9 +17,12 @@ description:
   - Has an action plugin of the same name, which judges on the controller.
 author: glm.fleet contributors !UNKNOWN
 options:
-  plan:
-    description: The serving plan. The action plugin takes C(ansible_facts['glm_plan']) when this is not given.
-    type: dict
+  plans:
+    description:
+      - The serving plans of the host, one for each replica.
+      - The action plugin takes C(ansible_facts['glm_plans']) when this is not given.
+    type: list
+    elements: dict
   data_dir:
     description: Folder whose disk is measured. It need not exist yet.
     type: path
@@ -36,7 +39,7 @@ options:
     type: float
     default: 10
   container:
-    description: Start a container of the plan's image with its devices, if the image is on the host.
+    description: Start a container of each plan's image with its devices, if the image is on the host.
     type: bool
     default: true
   floors:
@@ -159,37 +162,41 @@ def measure(module: AnsibleModule, errors: list) -> dict:
             measured["network"] = health.download_speed(params["network_url"], params["network_seconds"])
         except (OSError, UrlError) as error:
             measured["network"] = f"{params['network_url']}: {error}"
-    if params["container"] and params["plan"]["runtime"]["kind"] == "container":
-        measured["container"] = inside(params["plan"], params["probe_timeout"])
+    contained = [plan for plan in params["plans"] if plan["runtime"]["kind"] == "container"]
+    if params["container"] and contained:
+        measured["container"] = inside(contained, params["probe_timeout"])
     return measured
 
 
-def inside(plan: dict, timeout: float) -> object:
-    """What the engine's image sees with the plan's devices; None while the image is not on the host."""
-    reference = plan["image"]["reference"]
-    try:
-        if Engine().inspect_image(reference) is None:
+def inside(plans: list, timeout: float) -> object:
+    """What the engine's image sees with the devices of each plan; None while the image is not on the host."""
+    found, problems = [], []
+    for plan in plans:
+        reference = plan["image"]["reference"]
+        try:
+            if Engine().inspect_image(reference) is None:
+                return None
+            expected = probe.expected_of(plan)
+            found.append(probe.run_probe(reference, probe.device_arguments(plan), expected, timeout))
+        except DockerError:
             return None
-        expected = probe.expected_of(plan)
-        found = probe.run_probe(reference, probe.device_arguments(plan), expected, timeout)
-    except DockerError:
-        return None
-    except probe.ProbeError as error:
-        return {"problem": str(error)}
-    return {"found": found, "problems": probe.judge(found, expected)}
+        except probe.ProbeError as error:
+            return {"problem": str(error)}
+        problems += probe.judge(found[-1], expected)
+    return {"found": found, "problems": problems}
 
 
 def main() -> None:
     module = AnsibleModule(argument_spec=arguments.NODE_ACCEPTANCE, supports_check_mode=True)
     params = module.params
-    if not params["plan"]:
+    if not params["plans"]:
         module.fail_json(msg="acceptance: expected a serving plan, found none; run the role glm.fleet.plan first.")
     url = params["network_url"]
     if url and not url.startswith(("http://", "https://")):
         module.fail_json(msg=f"acceptance: expected network_url to be http or https, found {url}.")
     gatherer = Gatherer(Path("/"), params["timeout"], [params["data_dir"]], params["fabric_wait"])
     facts = gatherer.gather(["system", "gpu", "cdi", "docker", "disks"])
-    sound = health.Health(params["plan"]["accelerator"]["vendor"], timeout=params["timeout"]).gather()
+    sound = health.Health(params["plans"][0]["accelerator"]["vendor"], timeout=params["timeout"]).gather()
     measured = measure(module, facts["errors"])
     module.exit_json(changed=False, gathered={"facts": facts, "health": sound, "measured": measured})
 

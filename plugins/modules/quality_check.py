@@ -62,8 +62,8 @@ author:
 EXAMPLES = r"""
 - name: Ask for everything that is quick
   glm.fleet.quality_check:
-    plan: "{{ ansible_facts['glm_plan'] }}"
-    address: "{{ ansible_facts['glm_plan']['listen']['address'] }}"
+    plan: "{{ ansible_facts['glm_plans'][0] }}"
+    address: "{{ ansible_facts['glm_plans'][0]['listen']['address'] }}"
     checks: [sampling, thinking_off, tool_turns]
     api_key: "{{ lookup('glm.fleet.api_key', '~/.local/state/glm-fleet/default/api_key') }}"
 """

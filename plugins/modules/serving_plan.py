@@ -153,17 +153,14 @@ ansible_facts:
   returned: success
   type: dict
   contains:
-    glm_plan:
-      description: The serving plan of the first replica, schema 2. See docs/architecture.md for every key.
-      type: dict
-      returned: success
-      sample:
-        schema: 2
-        served_model_name: glm-5.1-fp8
-        image: {reference: "vllm/vllm-openai:v0.32.0"}
     glm_plans:
-      description: The plans of all replicas on the host, in order.
+      description: The serving plans of the host, one for each replica, in order. docs/plan.md has their fields.
       type: list
       elements: dict
       returned: success
+      sample:
+        - schema: 3
+          replica: 0
+          served_model_name: glm-5.1-fp8
+          image: {reference: "vllm/vllm-openai:v0.32.0"}
 """

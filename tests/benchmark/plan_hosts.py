@@ -38,7 +38,7 @@ class ActionModule(ActionBase):
     def run(self, tmp=None, task_vars=None):
         super().run(tmp, task_vars)
         plan = PLANS[self._task.args["accelerator"]]
-        return {{"changed": False, "ansible_facts": {{"glm_plan": plan, "glm_plans": [plan]}}}}
+        return {{"changed": False, "ansible_facts": {{"glm_plans": [plan]}}}}
 """
 
 

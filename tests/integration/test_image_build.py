@@ -46,9 +46,12 @@ PLAYBOOK = """
     - role: glm.fleet.plan
     - role: glm.fleet.engine_image
   tasks:
+    - name: Plan again with what the lock file has learned
+      ansible.builtin.include_role:
+        name: glm.fleet.plan
     - name: Show what would be served
       ansible.builtin.debug:
-        msg: "served from {{ ansible_facts['glm_plan']['image']['reference'] }}"
+        msg: "served from {{ ansible_facts['glm_plans'][0]['image']['reference'] }}"
 """
 
 

@@ -505,11 +505,13 @@ def test_the_image_is_taken_by_the_digest_of_the_lock_file(controller: Controlle
 
 def role_variables(controller: Controller, **more: Any) -> dict[str, Any]:
     return {
-        "weights_plan": {
-            "model": {"repository": REPO, "requested_revision": "main"},
-            "image": {"repository": "vllm/vllm-openai", "tag": "v0"},
-            "paths": {"hf_home": str(controller.hf_home())},
-        },
+        "weights_plans": [
+            {
+                "model": {"repository": REPO, "requested_revision": "main"},
+                "image": {"repository": "vllm/vllm-openai", "tag": "v0"},
+                "paths": {"hf_home": str(controller.hf_home())},
+            }
+        ],
         "glm_hub_endpoint": controller.hub.url,
         "glm_lock_file": str(controller.lock_file),
         "weights_disk_margin_bytes": 1_000_000,
@@ -548,6 +550,6 @@ def test_the_role_finds_a_flipped_byte_when_told_to_hash_again(controller: Contr
 
 
 def test_the_role_says_when_there_is_no_plan(controller: Controller) -> None:
-    code, output = controller.play(play=ROLE, **role_variables(controller, weights_plan={}))
+    code, output = controller.play(play=ROLE, **role_variables(controller, weights_plans=[]))
     assert code == 2
     assert "h1, weights, preflight: expected a serving plan" in output

@@ -9,7 +9,7 @@ is judged by host_checks, what the board needs by the platform table.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils import finding, versions
@@ -28,7 +28,7 @@ SEND_BACK = "drain the node and give it back to the provider with this report"
 def verdict(
     host: str,
     gathered: Gathered,
-    plan: Plan,
+    plans: Sequence[Plan],
     floors: Mapping[str, float],
     leave_out: Collection[str] = (),
 ) -> AcceptanceReport:
@@ -38,8 +38,8 @@ def verdict(
     ``leave_out``: names of checks that are not judged.
     """
     made = [
-        *_host_checks(gathered["facts"], plan),
-        *(judge(gathered, plan) for judge in _CHECKS),
+        *_host_checks(gathered["facts"], plans),
+        *(judge(gathered, plans) for judge in _CHECKS),
         *_measurements(gathered["measured"], floors),
     ]
     checks = [
@@ -61,22 +61,22 @@ def failures(judged: AcceptanceReport) -> str:
     return finding.describe(finding.against(judged["checks"]), judged["host"])
 
 
-def _host_checks(facts: Mapping[str, Any], plan: Plan) -> list[Finding]:
-    found = host_checks.gpu_findings(facts, plan)
-    if plan["runtime"]["kind"] == "container":
-        found += host_checks.docker_findings(facts) + host_checks.device_findings(facts, plan)
+def _host_checks(facts: Mapping[str, Any], plans: Sequence[Plan]) -> list[Finding]:
+    containers = any(plan["runtime"]["kind"] == "container" for plan in plans)
+    found = host_checks.gpu_findings(facts, plans)
+    if containers:
+        found += host_checks.docker_findings(facts) + host_checks.device_findings(facts, plans)
     wrong = {entry["phase"]: entry for entry in found}
-    accelerator, driver = plan["accelerator"], facts["driver"]["version"]
+    accelerator, driver = plans[0]["accelerator"], facts["driver"]["version"]
     good = {
         "gpu": f"{len(facts['gpus'])}x {accelerator['name']}",
         "driver": f"driver {driver}",
         "fabric": facts["fabric"]["state"] or "no NVLink fabric on this host",
         "clock": f"{facts.get('clock_skew_seconds') or 0:+.0f} s",
     }
-    if plan["runtime"]["kind"] == "container":
-        good.update(
-            docker=f"Docker {facts['docker']['version']} with CDI", cdi=", ".join(plan["devices"]) or "none asked"
-        )
+    if containers:
+        devices = ", ".join(host_checks.planned_devices(plans))
+        good.update(docker=f"Docker {facts['docker']['version']} with CDI", cdi=devices or "none asked")
     # A broken driver hides what is behind it.
     hidden = {"gpu", "fabric", "cdi"} if "driver" in wrong and not driver else set()
     return [
@@ -89,7 +89,7 @@ def _host_checks(facts: Mapping[str, Any], plan: Plan) -> list[Finding]:
     ]
 
 
-def _module_flavour(gathered: Gathered, _plan: Plan) -> Finding:
+def _module_flavour(gathered: Gathered, _plans: Sequence[Plan]) -> Finding:
     flavour = gathered["health"]["flavour"]
     try:
         platform = platforms.of_host(gathered["facts"])
@@ -106,7 +106,7 @@ def _module_flavour(gathered: Gathered, _plan: Plan) -> Finding:
     )
 
 
-def _memory_errors(gathered: Gathered, _plan: Plan) -> Finding:
+def _memory_errors(gathered: Gathered, _plans: Sequence[Plan]) -> Finding:
     health = gathered["health"]
     rows = health["memory_errors"]
     expected = "no uncorrected memory errors, and no row that waits for its remapping or failed it"
@@ -131,7 +131,7 @@ def _memory_words(row: Mapping[str, Any]) -> list[str]:
     return words + (["the SRAM error threshold is exceeded"] if row["threshold_exceeded"] else [])
 
 
-def _kernel_log(gathered: Gathered, _plan: Plan) -> Finding:
+def _kernel_log(gathered: Gathered, _plans: Sequence[Plan]) -> Finding:
     xids = gathered["health"]["xids"]
     expected = "no hardware error of a GPU in the kernel log since boot"
     if xids is None:
@@ -150,9 +150,10 @@ def _xid(entry: Mapping[str, Any]) -> str:
     return f"Xid {entry['xid']}" if isinstance(entry["xid"], int) else str(entry["xid"])
 
 
-def _runtime(gathered: Gathered, plan: Plan) -> Finding:
+def _runtime(gathered: Gathered, plans: Sequence[Plan]) -> Finding:
     """CUDA or HIP on the host, on every GPU; nvidia-smi looks fine with a fabric that is down."""
-    answer, count, vendor = gathered["health"]["runtime"], plan["accelerator"]["count"], plan["accelerator"]["vendor"]
+    answer, accelerator = gathered["health"]["runtime"], plans[0]["accelerator"]
+    count, vendor = accelerator["count"], accelerator["vendor"]
     expected = f"{runtime.name(vendor)} to initialise on {count} GPUs"
     if answer is None:
         return _check("runtime", None, expected, f"no {runtime.name(vendor)} library; the image is asked instead")
@@ -163,7 +164,7 @@ def _runtime(gathered: Gathered, plan: Plan) -> Finding:
     return _check("runtime", False, expected, wrong[0], next_step)
 
 
-def _fabric_manager(gathered: Gathered, _plan: Plan) -> Finding:
+def _fabric_manager(gathered: Gathered, _plans: Sequence[Plan]) -> Finding:
     """Its version has to be the driver's, and a host without NVSwitches has no use for it."""
     state = gathered["health"]["units"].get("nvidia-fabricmanager", "absent")
     driver, switches = gathered["facts"]["driver"]["version"], _switches(gathered["facts"])
@@ -196,7 +197,7 @@ def _switches(facts: Mapping[str, Any]) -> str:
     return f"the NVLink 5 switches of {len(facts['pci']['gpus'])} boards" if fabric == "nvlsm" else ""
 
 
-def _modules_for_kernels(gathered: Gathered, _plan: Plan) -> Finding:
+def _modules_for_kernels(gathered: Gathered, _plans: Sequence[Plan]) -> Finding:
     """A kernel without its module is a node without GPUs after the next reboot."""
     kernels = gathered["health"]["kernels"]
     expected = "the GPU's kernel module for every kernel that could boot"
@@ -215,7 +216,7 @@ def _modules_for_kernels(gathered: Gathered, _plan: Plan) -> Finding:
     return _check("next boot", False, expected, found, next_step)
 
 
-def _pinned(gathered: Gathered, _plan: Plan) -> Finding:
+def _pinned(gathered: Gathered, _plans: Sequence[Plan]) -> Finding:
     """A library that is upgraded under its module takes every GPU away."""
     packages = gathered["health"]["packages"]
     drivers = {
@@ -233,7 +234,7 @@ def _pinned(gathered: Gathered, _plan: Plan) -> Finding:
     return _check("driver packages", True if found else None, "", ", ".join(sorted(found)) or "not from packages")
 
 
-def _peer_transfers(gathered: Gathered, _plan: Plan) -> Finding:
+def _peer_transfers(gathered: Gathered, _plans: Sequence[Plan]) -> Finding:
     """Reported only: some platforms need them on, and then NCCL copes."""
     health = gathered["health"]
     iommu, bridges = health["iommu"], health["acs_bridges"]
@@ -253,7 +254,7 @@ def _peer_transfers(gathered: Gathered, _plan: Plan) -> Finding:
     )
 
 
-def _rdma(gathered: Gathered, _plan: Plan) -> Finding:
+def _rdma(gathered: Gathered, _plans: Sequence[Plan]) -> Finding:
     health = gathered["health"]
     if not health["rdma"]:
         return _check("GPU direct", None, "", "no RDMA devices on this host")
@@ -264,7 +265,7 @@ def _rdma(gathered: Gathered, _plan: Plan) -> Finding:
     )  # fmt: skip
 
 
-def _dcgm(gathered: Gathered, _plan: Plan) -> Finding:
+def _dcgm(gathered: Gathered, _plans: Sequence[Plan]) -> Finding:
     """Exporter and host engine speak one protocol per major version; DCGM 3 does not know drivers from 590 on."""
     packages = gathered["health"]["packages"]
     names = {name: versions.upstream(entry["version"]) for name, entry in packages.items() if name.startswith(_DCGM)}
@@ -286,10 +287,10 @@ _DCGM = "datacenter-gpu-manager"
 _DCGM_4_FROM_BRANCH = 590
 
 
-def _inside(gathered: Gathered, plan: Plan) -> Finding:
-    """What a container with the plan's devices sees."""
+def _inside(gathered: Gathered, plans: Sequence[Plan]) -> Finding:
+    """What containers with the devices of each plan see."""
     seen = gathered["measured"].get("container")
-    expected = f"{plan['accelerator']['count']} GPUs inside a container of the engine's image"
+    expected = f"{plans[0]['accelerator']['count']} GPUs inside a container of the engine's image"
     if seen is None:
         return _check("container", None, expected, "not asked, or the image is not on the host yet")
     if "problem" in seen:
@@ -300,7 +301,7 @@ def _inside(gathered: Gathered, plan: Plan) -> Finding:
     return _check("container", not problems, expected, problems or "all of them", "look at the CDI spec and the driver")
 
 
-_CHECKS: tuple[Callable[[Gathered, Plan], Finding], ...] = (
+_CHECKS: tuple[Callable[[Gathered, Sequence[Plan]], Finding], ...] = (
     _module_flavour, _fabric_manager, _memory_errors, _kernel_log, _runtime, _modules_for_kernels, _pinned,
     _peer_transfers, _rdma, _dcgm, _inside,
 )  # fmt: skip

@@ -29,7 +29,15 @@ TOOLS = ("nvidia-smi", "amd-smi", "rocm-smi")
 CDI_OUTPUT = "/etc/cdi/nvidia.yaml"
 
 
-def gpu_findings(facts: Mapping[str, Any], plan: Plan) -> list[Finding]:
+def gpu_findings(facts: Mapping[str, Any], plans: Sequence[Plan]) -> list[Finding]:
+    """The host's accelerators, driver, fabric and clock against all its plans; what several say is said once."""
+    found: list[Finding] = []
+    for plan in plans:
+        found += [entry for entry in _gpu_findings(facts, plan) if entry not in found]
+    return found
+
+
+def _gpu_findings(facts: Mapping[str, Any], plan: Plan) -> list[Finding]:
     """Accelerators, driver, fabric and clock against the plan; at most one finding per phase, the most basic first.
 
     A broken driver hides everything behind it, so then only the driver is reported.
@@ -161,9 +169,9 @@ def _clock(facts: Mapping[str, Any]) -> list[Finding]:
     ]
 
 
-def device_findings(facts: Mapping[str, Any], plan: Plan) -> list[Finding]:
-    """CDI specs against the devices that the plan passes to containers, and against the driver."""
-    rivals = _rivals(facts, plan)
+def device_findings(facts: Mapping[str, Any], plans: Sequence[Plan]) -> list[Finding]:
+    """CDI specs against the devices that the plans of a host pass to containers, and against the driver."""
+    rivals = _rivals(facts, plans)
     if rivals:
         found = "; ".join(f"{device} in {' and '.join(paths)}" for device, paths in rivals.items())
         return [
@@ -174,13 +182,13 @@ def device_findings(facts: Mapping[str, Any], plan: Plan) -> list[Finding]:
                 "remove all but one of these files",
             )
         ]
-    taken = _taken_specs(facts, plan)
+    taken = _taken_specs(facts, plans)
     missing = [device for device, spec in taken.items() if spec is None]
     unreadable = [error["message"] for error in facts["errors"] if error["phase"] == "cdi"]
     if missing:
         known = ", ".join(facts["cdi"]["devices"])
         found = "; ".join([known] * bool(known) + unreadable) or f"no CDI spec in {' or '.join(cdi.FOLDERS)}"
-        return [finding.failed("cdi", ", ".join(missing), found, _how_to_make_cdi(facts, plan))]
+        return [finding.failed("cdi", ", ".join(missing), found, _how_to_make_cdi(facts, plans))]
     stale = {
         spec["path"]: f"{spec['path']} was made for driver {spec['driver_version']}"
         for spec in taken.values()
@@ -189,32 +197,37 @@ def device_findings(facts: Mapping[str, Any], plan: Plan) -> list[Finding]:
     if stale:
         driver = facts["driver"]["version"]
         wanted = f"a CDI spec for driver {driver}"
-        return [finding.failed("cdi", wanted, "; ".join(stale.values()), _how_to_make_cdi(facts, plan))]
+        return [finding.failed("cdi", wanted, "; ".join(stale.values()), _how_to_make_cdi(facts, plans))]
     return []
 
 
-def cdi_outputs(facts: Mapping[str, Any], plan: Plan) -> list[str]:
+def cdi_outputs(facts: Mapping[str, Any], plans: Sequence[Plan]) -> list[str]:
     """Files that ``nvidia-ctk cdi generate`` has to write so that Docker takes a current spec for each planned device.
 
     A stale spec is written over where it lies: a fresh one in a folder of lower priority would never be read. Empty
     when nothing is to be written, or when writing would not help.
     """
-    if _rivals(facts, plan):
+    if _rivals(facts, plans):
         return []
-    taken = _taken_specs(facts, plan).values()
+    taken = _taken_specs(facts, plans).values()
     paths = [spec["path"] if spec else CDI_OUTPUT for spec in taken if spec is None or _is_stale(spec, facts)]
     return list(dict.fromkeys(paths))
 
 
-def _taken_specs(facts: Mapping[str, Any], plan: Plan) -> dict[str, Mapping[str, Any] | None]:
+def planned_devices(plans: Sequence[Plan]) -> list[str]:
+    """CDI names that the host's containers get, all replicas together."""
+    return list(dict.fromkeys(device for plan in plans for device in plan["devices"]))
+
+
+def _taken_specs(facts: Mapping[str, Any], plans: Sequence[Plan]) -> dict[str, Mapping[str, Any] | None]:
     """The spec that Docker takes for each planned device, or None."""
     specs = {spec["path"]: spec for spec in facts["cdi"]["specs"]}
-    return {device: specs.get(cdi.taken(_naming(facts, device))[0] or "") for device in plan["devices"]}
+    return {device: specs.get(cdi.taken(_naming(facts, device))[0] or "") for device in planned_devices(plans)}
 
 
-def _rivals(facts: Mapping[str, Any], plan: Plan) -> dict[str, list[str]]:
+def _rivals(facts: Mapping[str, Any], plans: Sequence[Plan]) -> dict[str, list[str]]:
     """Planned devices that two files of one folder name, with these files. Docker then knows no such device at all."""
-    rivals = {device: cdi.taken(_naming(facts, device))[1] for device in plan["devices"]}
+    rivals = {device: cdi.taken(_naming(facts, device))[1] for device in planned_devices(plans)}
     return {device: paths for device, paths in rivals.items() if paths}
 
 
@@ -229,9 +242,9 @@ def _is_stale(spec: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
     return bool(driver and made_for and made_for != driver and spec["kind"].startswith("nvidia.com/"))
 
 
-def _how_to_make_cdi(facts: Mapping[str, Any], plan: Plan) -> str:
+def _how_to_make_cdi(facts: Mapping[str, Any], plans: Sequence[Plan]) -> str:
     if facts["cdi"]["nvidia_ctk"]:
-        return " and ".join(f"nvidia-ctk cdi generate --output={path}" for path in cdi_outputs(facts, plan))
+        return " and ".join(f"nvidia-ctk cdi generate --output={path}" for path in cdi_outputs(facts, plans))
     return "install nvidia-container-toolkit (its nvidia-ctk writes the CDI spec), or use an image that has it"
 
 
@@ -254,15 +267,15 @@ def docker_findings(facts: Mapping[str, Any]) -> list[Finding]:
     return []
 
 
-def host_problems(facts: Mapping[str, Any], plan: Plan, host: str, parts: Sequence[str]) -> str:
+def host_problems(facts: Mapping[str, Any], plans: Sequence[Plan], host: str, parts: Sequence[str]) -> str:
     """Everything that is wrong with the named parts (gpu, docker, devices) as one text; empty when nothing is.
 
     Raises KeyError when ``facts`` lack a subset that a part needs.
     """
     checks = {
-        "gpu": lambda: gpu_findings(facts, plan),
+        "gpu": lambda: gpu_findings(facts, plans),
         "docker": lambda: docker_findings(facts),
-        "devices": lambda: device_findings(facts, plan),
+        "devices": lambda: device_findings(facts, plans),
     }
     return finding.describe([entry for part in parts for entry in checks[part]()], host)
 

@@ -448,16 +448,14 @@ PLAYBOOK = """
   gather_facts: false
   strategy: linear
   tasks:
-    - ansible.builtin.set_fact:
-        glm_plan:
-          image: {repository: %s, tag: v0.32.0, digest: null}
-        cacheable: true
     - glm.fleet.engine_image:
+        plan:
+          image: {repository: %s, tag: v0.32.0, digest: null}
         state: resolved
         mirrors: ["%s"]
       register: __result
     - ansible.builtin.debug:
-        msg: "{{ inventory_hostname }} {{ __result.resolved_by }} {{ ansible_facts['glm_plan']['image']['reference'] }}"
+        msg: "{{ inventory_hostname }} {{ __result.resolved_by }} {{ __result.reference }}"
 """
 
 

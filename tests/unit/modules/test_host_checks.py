@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.host import checks as host_checks
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
 
 PLAN: dict[str, Any] = {
     "accelerator": {"name": "B200", "count": 8, "vendor": "nvidia", "memory_gib": 179.06},
@@ -42,7 +44,7 @@ def healthy() -> dict[str, Any]:
 
 
 def problems(facts: dict[str, Any], *parts: str, plan: dict[str, Any] = PLAN) -> str:
-    return host_checks.host_problems(facts, plan, "gpu-3", parts or ("gpu", "docker", "devices"))
+    return host_checks.host_problems(facts, [plan], "gpu-3", parts or ("gpu", "docker", "devices"))
 
 
 def test_a_healthy_host_has_no_problems() -> None:
@@ -209,7 +211,7 @@ def test_the_spec_that_docker_takes_is_judged_and_written(
     specs: list[dict[str, Any]], outputs: list[str], found: str
 ) -> None:
     facts = with_specs(*specs)
-    assert host_checks.cdi_outputs(facts, PLAN) == outputs
+    assert host_checks.cdi_outputs(facts, [PLAN]) == outputs
     text = problems(facts, "devices")
     assert found in text and bool(text) is bool(found)
     assert all(f"nvidia-ctk cdi generate --output={path}" in text for path in outputs)
@@ -217,7 +219,7 @@ def test_the_spec_that_docker_takes_is_judged_and_written(
 
 def test_two_specs_of_one_folder_are_not_written_over() -> None:
     twice = with_specs(spec("/etc/cdi/a.yaml", NEW, "all"), spec(ETC, OLD, "all"), spec(RUN, NEW, "all"))
-    assert host_checks.cdi_outputs(twice, PLAN) == []
+    assert host_checks.cdi_outputs(twice, [PLAN]) == []
     text = problems(twice, "devices")
     assert f"found nvidia.com/gpu=all in /etc/cdi/a.yaml and {ETC}, of which Docker then uses none" in text
     assert "Next: remove all but one of these files" in text
@@ -226,7 +228,7 @@ def test_two_specs_of_one_folder_are_not_written_over() -> None:
 def test_each_stale_spec_is_written() -> None:
     plan = {**PLAN, "devices": ["nvidia.com/gpu=0", "nvidia.com/gpu=1", "nvidia.com/gpu=2"]}
     facts = with_specs(spec(ETC, OLD, "0", "1"), spec(RUN, OLD, "1", "2"))
-    assert host_checks.cdi_outputs(facts, plan) == [ETC, RUN]
+    assert host_checks.cdi_outputs(facts, [plan]) == [ETC, RUN]
     text = problems(facts, "devices", plan=plan)
     assert f"nvidia-ctk cdi generate --output={ETC} and nvidia-ctk cdi generate --output={RUN}" in text
 
@@ -264,3 +266,22 @@ def test_an_amd_driver_too_old_for_the_rocm_of_the_image(module: str | None, roc
     assert (found in text) if found else text == ""
     if found:
         assert text.startswith("gpu-3, driver: expected driver 30.10 or newer, which ROCm 7.2 in vllm/vllm-openai-rocm")
+
+
+def test_the_devices_of_every_replica_are_judged() -> None:
+    """Only the first replica's devices were looked at: half the GPUs could be unknown to Docker."""
+    intent = planner.Intent("GLM-5", "B200", 8, precision="nvfp4", replicas=2)
+    plans = planner.make_all(intent, catalog.load())
+    facts = healthy()
+    facts["cdi"]["specs"][0]["devices"] = facts["cdi"]["devices"] = [f"nvidia.com/gpu={index}" for index in range(4)]
+    found = host_checks.host_problems(facts, plans, "gpu-3", ("gpu", "docker", "devices"))
+    missing = ", ".join(f"nvidia.com/gpu={index}" for index in range(4, 8))
+    assert found.startswith(f"gpu-3, cdi: expected {missing}, found nvidia.com/gpu=0")
+    assert host_checks.host_problems(facts, plans[:1], "gpu-3", ("devices",)) == ""
+    assert host_checks.cdi_outputs(facts, plans) == [ETC]
+
+
+def test_what_is_wrong_for_every_replica_is_said_once() -> None:
+    facts = healthy()
+    facts["gpus"].pop()
+    assert host_checks.host_problems(facts, [PLAN, PLAN], "gpu-3", ("gpu",)) == problems(facts, "gpu")

@@ -22,9 +22,11 @@ from jsonschema import Draft202012Validator
 from ansible_collections.glm.fleet.plugins.module_utils.host import health
 from ansible_collections.glm.fleet.plugins.module_utils.host.facts import Gatherer
 from ansible_collections.glm.fleet.plugins.modules import node_acceptance
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import platforms
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
 from ansible_collections.glm.fleet.plugins.plugin_utils.host import acceptance
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
 from tests.unit.modules.test_gpu_facts import pci_device, smi
 
 ROOT = Path(__file__).parents[3]
@@ -84,7 +86,7 @@ def sound() -> dict[str, Any]:
 
 
 def judged(gathered: dict[str, Any], plan: dict[str, Any] = PLAN) -> dict[str, Any]:
-    return acceptance.verdict("gpu-3", gathered, plan, FLOORS)
+    return acceptance.verdict("gpu-3", gathered, [plan], FLOORS)
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
@@ -179,8 +181,8 @@ def test_what_cannot_be_told_or_is_only_a_doubt_fails_nobody(path: str, value: A
 
 def test_checks_that_are_left_out_fail_nobody_and_still_tell_what_was_found() -> None:
     gathered = changed("facts.docker", {"running": False, "version": None, "cdi": False})
-    assert "docker" in acceptance.failures(acceptance.verdict("h0", gathered, PLAN, FLOORS))
-    report = acceptance.verdict("h0", gathered, PLAN, FLOORS, ["docker", "no such check"])
+    assert "docker" in acceptance.failures(acceptance.verdict("h0", gathered, [PLAN], FLOORS))
+    report = acceptance.verdict("h0", gathered, [PLAN], FLOORS, ["docker", "no such check"])
     assert report["ok"], acceptance.failures(report)
     entry = next(entry for entry in report["checks"] if entry["check"] == "docker")
     assert entry["outcome"] == "not_proven" and entry["found"].startswith("left out; found ")
@@ -312,7 +314,7 @@ BOOK = """
   gather_facts: false
   tasks:
     - glm.fleet.node_acceptance:
-        plan: "{{ plan }}"
+        plans: "{{ plans }}"
         measure_disk: false
         report: report.json
 """
@@ -322,7 +324,7 @@ BOOK = """
 def test_a_host_that_is_not_ready_fails_a_run_and_warns_in_check_mode(tmp_path: Path, check: bool) -> None:
     """This machine has no GPUs: the whole way from the module to the verdict, as a playbook goes it."""
     (tmp_path / "book.yml").write_text(BOOK, "utf-8")
-    (tmp_path / "vars.json").write_text(json.dumps({"plan": {**PLAN, "devices": []}}), "utf-8")
+    (tmp_path / "vars.json").write_text(json.dumps({"plans": [{**PLAN, "devices": []}]}), "utf-8")
     python = f"ansible_python_interpreter={sys.executable}"
     command = ["ansible-playbook", "-i", "h0,", "-c", "local", "book.yml", "-e", "@vars.json", "-e", python]
     done = subprocess.run(
@@ -368,7 +370,7 @@ def test_the_image_gets_the_time_that_its_disk_needs(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(node_acceptance.probe, "run_probe", run_probe)
     monkeypatch.setattr(node_acceptance.Engine, "inspect_image", lambda self, reference: {"Id": "sha256:1"})
     plan = {**PLAN, "model": {"model_type": "glm_moe_dsa"}}
-    params = {"measure_disk": False, "network_url": None, "container": True, "plan": plan, "timeout": 60}
+    params = {"measure_disk": False, "network_url": None, "container": True, "plans": [plan], "timeout": 60}
     module: Any = types.SimpleNamespace(params={**params, "probe_timeout": 600}, check_mode=False)
     assert node_acceptance.measure(module, [])["container"] == {"problem": "docker run ended with 125"}
     assert given == [600]
@@ -512,3 +514,20 @@ def test_what_a_kernel_log_holds_reaches_no_terminal_raw() -> None:
     found = [{"xid": 79, "bus_id": "0000:52:00", "count": 2, "application": False, "line": line}]
     text = acceptance.failures(judged(changed("health.xids", found)))
     assert text.isprintable() and "times: NVRM: Xid 79" in text
+
+
+def test_every_replica_is_looked_at_from_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+
+    def run_probe(reference: str, devices: Any, expected: Any, timeout: float) -> dict[str, Any]:
+        asked.append(list(devices))
+        return {"gpus": 4 if len(asked) == 1 else 3, "nvidia_smi": "", "runtime": None, "transformers": "5.2.0",
+                "known": True, "import_error": None}  # fmt: skip
+
+    monkeypatch.setattr(node_acceptance.probe, "run_probe", run_probe)
+    monkeypatch.setattr(node_acceptance.Engine, "inspect_image", lambda self, reference: {"Id": "sha256:1"})
+    intent = planner.Intent("GLM-5", "B200", 8, precision="nvfp4", replicas=2)
+    seen: Any = node_acceptance.inside(planner.make_all(intent, catalog.load()), 600)
+    assert len(asked) == 2 and "nvidia.com/gpu=0" in asked[0] and "nvidia.com/gpu=7" in asked[1]
+    [problem] = seen["problems"]
+    assert problem.startswith("expected 4 GPUs inside the container, found 3")

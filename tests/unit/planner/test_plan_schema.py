@@ -66,9 +66,9 @@ _ONE_OF_PLANS = r"\b\w*plans\b'?\]?(?:\[0\]| *\| *first\b\)?)"
 _STEP = r"""\[['"]\w+['"]\]|\.[a-z_]+\b(?!\()"""
 _READ = re.compile(rf"(?:{_PLAN}|{_ONE_OF_PLANS})(?P<path>(?:{_STEP})+)")
 _KEY = re.compile(r"\w+")
-_MAPPED = re.compile(r"\w*plans\b'?\]?\)? *\| *map\(attribute=['\"]([\w.]+)['\"]\)")
+_MAPPED = re.compile(r"\w*plans\b'?\]?\)?(?: *\| *default\(\[\]\))? *\| *\w+\(attribute=['\"]([\w.]+)['\"]")
 # Variables and files that are called so and are no serving plan.
-_NOT_PLANS = re.compile(r"__plan_launch|__launch_plan|glm\.fleet\.\w+_plan|\bplan\.(?:yml|json)|_plan\.(?:yml|json)")
+_NOT_PLANS = re.compile(r"__plan_launch|__launch_plan|glm\.fleet\.\w+_plan|\bplan\.(?:yml|json|md)|_plan\.(?:yml|json)")
 
 
 def jinja_files() -> list[Path]:
@@ -122,6 +122,8 @@ def test_what_roles_and_templates_read_of_a_plan_is_in_the_schema() -> None:
         "{{ ansible_facts['glm_plans'][0]['listen']['prot'] }}",
         "{{ __verify_plan['listen']['prot'] }}",
         "{{ serve_plans | map(attribute='listen.prot') }}",
+        "{{ ansible_facts['glm_plans'] | default([]) | map(attribute='listen.prot', default='') }}",
+        "{{ engine_image_plans | unique(attribute='listen.prot') }}",
     ],
 )
 def test_a_renamed_key_is_found_however_it_is_written(text: str) -> None:
