@@ -184,6 +184,7 @@ file:
 """
 
 from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -244,7 +245,7 @@ class Measurement:
         self.module.exit_json(changed=False, running=True, reattached=False, state=self.folder.state())
 
     @staticmethod
-    def age(state: dict) -> str:
+    def age(state: dict[str, Any]) -> str:
         return f"{max(0, round((state.get('updated', 0) - state.get('started', 0)) / 60))} min"
 
     def require_endpoint(self) -> None:
@@ -295,7 +296,7 @@ class Measurement:
             gpus=not self.module.params["client_host"],
         )
 
-    def docker(self, container: dict) -> list:
+    def docker(self, container: dict[str, Any]) -> list[str]:
         """The client in a container: on the host's network, where it reaches also an endpoint bound to loopback."""
         argv = ["docker", "run", "--rm", "--init", "--name", container["name"], "--network", "host", "--pull=never"]
         argv += ["--log-driver", "none", "--security-opt", "no-new-privileges"]

@@ -108,7 +108,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -133,8 +133,8 @@ class Volume:
         # The kernel lists mounts by their real names.
         self.path = Path(os.path.realpath(module.params["path"]))
         self.mount = Path(os.path.realpath(module.params["mount"] or self.path))
-        self.left_out: dict = {}
-        self.disks: list = []
+        self.left_out: dict[str, str] = {}
+        self.disks: list[str] = []
         self.entry = ""
 
     def run(self) -> None:
@@ -168,10 +168,11 @@ class Volume:
 
     def fail(self, text: str) -> NoReturn:
         self.module.fail_json(msg=f"data volume: {text}", phase="data volume")
+        raise SystemExit(1)  # fail_json has ended the process
 
     # -- what is there ----------------------------------------------------------------------------------------------
 
-    def mounted(self):
+    def mounted(self) -> Optional[dict[str, str]]:
         return volumes.mounted_at(str(self.mount), MOUNTINFO.read_text("utf-8", "replace"))
 
     def fstab(self) -> str:
@@ -249,7 +250,7 @@ class Volume:
         self.attach(device, kind)
         return "created"
 
-    def attach_known(self, known: Sequence) -> None:
+    def attach_known(self, known: Sequence[volumes.Node]) -> None:
         """Mount the volume that an earlier run made."""
         if len(known) > 1:
             self.fail(
@@ -264,7 +265,7 @@ class Volume:
             )
         self.attach(str(known[0]["path"]), str(known[0]["fstype"]))
 
-    def assemble(self, members: Sequence) -> Sequence:
+    def assemble(self, members: Sequence[str]) -> list[volumes.Node]:
         """Start our array, which nothing started at this boot; the tree of devices with it."""
         self.need("mdadm")
         self.checked(
@@ -275,7 +276,7 @@ class Volume:
         )
         return volumes.read_tree()
 
-    def array(self, nodes: Sequence) -> str:
+    def array(self, nodes: Sequence[volumes.Node]) -> str:
         """The array that an interrupted run made and did not format yet; empty when there is none."""
         members = volumes.array_members(nodes)
         arrays = {str(child["path"]) for node in members for child in node.get("children") or []}
@@ -291,7 +292,7 @@ class Volume:
         volumes.require_empty(device, trusted=True)
         return device
 
-    def new_device(self, nodes: Sequence) -> str:
+    def new_device(self, nodes: Sequence[volumes.Node]) -> str:
         """An empty disk, or the array of several."""
         paths = [os.path.realpath(path) for path in self.module.params["disks"]]
         chosen = (
@@ -368,7 +369,7 @@ class Volume:
                 f"expected {program} on the host, found none. Nothing was changed. Next: install {PACKAGES[program]}."
             )
 
-    def checked(self, argv: tuple, what: str, next_step: str, timeout: int = 120) -> None:
+    def checked(self, argv: tuple[str, ...], what: str, next_step: str, timeout: int = 120) -> None:
         done = run(argv, timeout)
         if not done.ok:
             self.fail(f"expected {what} to work, found {done.rc}: {done.evidence()}. Next: {next_step}.")

@@ -107,7 +107,7 @@ import json
 import tempfile
 import time
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -118,7 +118,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run
 ENVIRONMENT_FILE = Path("/etc/default/docker")
 
 
-def render(config: dict) -> str:
+def render(config: dict[str, Any]) -> str:
     return json.dumps(config, indent=2, sort_keys=True) + "\n" if config else ""
 
 
@@ -165,8 +165,9 @@ class Daemon:
 
     def fail(self, text: str, **evidence: object) -> NoReturn:
         self.module.fail_json(msg=f"docker: {text}", phase="docker", **evidence)
+        raise SystemExit(1)  # fail_json has ended the process
 
-    def read(self) -> tuple:
+    def read(self) -> tuple[str, dict[str, Any]]:
         """Text and data of the file; ``("", {})`` when there is none."""
         try:
             text = self.path.read_text("utf-8")
@@ -186,21 +187,21 @@ class Daemon:
         """Whether a restart would interrupt containers and nobody allowed that."""
         return bool(self.facts["running"] and self.facts["containers"]) and not self.module.params["restart_allowed"]
 
-    def defer(self, keys: set, config: dict) -> list:
+    def defer(self, keys: set[str], config: dict[str, Any]) -> list[str]:
         """Those of ``keys`` that need a restart which may not be made, and that nobody asked for."""
         if not self.restart_refused():
             return []
         ours = {*self.module.params["defaults"]} - {*self.module.params["settings"]}
         return docker.needs_restart(sorted(keys & ours), self.facts, config)
 
-    def caution(self, deferred: list) -> str:
+    def caution(self, deferred: list[str]) -> str:
         return (
             f"docker: {', '.join(deferred)} in {self.path} wait for a restart of dockerd, which would interrupt these "
             f"running containers: {', '.join(self.facts['containers'])}. Serving works without. Next: drain this host "
             "and stop them, or set docker_restart_allowed: true."
         )
 
-    def choose_action(self, keys: list, config: dict) -> str:
+    def choose_action(self, keys: list[str], config: dict[str, Any]) -> str:
         if not self.facts["running"]:
             return "started"
         restart = docker.needs_restart(keys, self.facts, config)
@@ -224,7 +225,7 @@ class Daemon:
             return "restarted"
         return "reloaded" if keys else "none"
 
-    def require_cdi(self, config: dict) -> None:
+    def require_cdi(self, config: dict[str, Any]) -> None:
         if not self.facts["installed"] or not (config.get("features") or {}).get("cdi"):
             return
         version = self.facts["version"] or run(("dockerd", "--version")).stdout.partition("version ")[2].split(",")[0]
@@ -235,7 +236,7 @@ class Daemon:
                 "newer image."
             )
 
-    def validate(self, config: dict) -> None:
+    def validate(self, config: dict[str, Any]) -> None:
         """Let dockerd itself check the file, with the flags of its unit: a key in both places stops it."""
         show = run(("systemctl", "show", "--property=ExecStart", "--value", self.service)).stdout
         flags = docker.unit_flags(show, docker.read_environment_file(ENVIRONMENT_FILE))
@@ -254,7 +255,7 @@ class Daemon:
     def write(self, text: str) -> None:
         files.write_text(self.path, text, files.READABLE, move=self.module.atomic_move)
 
-    def apply(self, action: str, config: dict, deferred: list, old_text) -> None:
+    def apply(self, action: str, config: dict[str, Any], deferred: list[str], old_text: Optional[str]) -> None:
         """Bring the file into effect, but for ``deferred`` keys.
 
         ``old_text`` is what to put back if the engine fails, None for nothing.
@@ -282,7 +283,7 @@ class Daemon:
             config=config,
         )
 
-    def wait_for(self, config: dict, deferred: list):
+    def wait_for(self, config: dict[str, Any], deferred: list[str]) -> Optional[str]:
         """None when the engine answers and follows the file, else what is wrong at the deadline."""
         deadline = time.monotonic() + self.module.params["timeout"]
         while True:

@@ -143,6 +143,7 @@ import json
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -219,7 +220,7 @@ class EngineImage:
             resolved_by=found.endpoint,
         )
 
-    def ensure_present(self, result: dict) -> bool:
+    def ensure_present(self, result: dict[str, Any]) -> bool:
         """Pull and tag what is missing; True when something had to be done. Ends the module while a pull goes on."""
         image = self.engine.inspect_image(self.reference)
         if image is None and self.module.check_mode:
@@ -241,7 +242,7 @@ class EngineImage:
             self.engine.tag(self.reference, self.repository, self.tag)
         return True
 
-    def pull(self, result: dict) -> None:
+    def pull(self, result: dict[str, Any]) -> None:
         job = PullJob(self.repository, self.digest)
         if not self.module.params["follow"] and not job.running():
             self.require_space()
@@ -276,7 +277,7 @@ class EngineImage:
                 "Free some space, or set docker_data_root to a larger disk."
             )
 
-    def probed(self) -> dict:
+    def probed(self) -> dict[str, Any]:
         """Result of the probe, from the host's notes when nothing it depends on has changed since."""
         expected = probe.expected_of(self.plan)
         facts = Gatherer().gather(["gpu", "cdi"])
@@ -314,11 +315,11 @@ class EngineImage:
         notes.write_text(json.dumps({"key": key, "found": found}, indent=2), "utf-8")
         return {**found, "cached": False}
 
-    def device_names(self) -> list:
+    def device_names(self) -> list[str]:
         return [*self.plan["devices"], *self.plan.get("device_nodes", ())]
 
     @staticmethod
-    def read_notes(path: Path) -> dict:
+    def read_notes(path: Path) -> dict[str, Any]:
         try:
             data = json.loads(path.read_text("utf-8"))
         except (OSError, ValueError):

@@ -107,6 +107,7 @@ import re
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -132,7 +133,7 @@ class BuildError(Exception):
     """A step failed; the text says what was expected, what was found and what to do next."""
 
 
-def requirements_of(report: str) -> list:
+def requirements_of(report: str) -> list[str]:
     """Exact requirements with hashes from the text of pip's installation report (pip.pypa.io, version 1).
 
     Raises BuildError for a package that has no hash, such as one from a version control system.
@@ -158,7 +159,7 @@ def said(done: CommandResult) -> str:
     return printable(" | ".join([*([broken.group(1)] if broken else []), *errors])) or done.evidence(900)
 
 
-def checksum(requirements: list) -> str:
+def checksum(requirements: list[str]) -> str:
     """What a built image is known by: its label."""
     return hashlib.sha256("\n".join(requirements).encode()).hexdigest()
 
@@ -171,7 +172,7 @@ class Build:
         self.check_mode = module.check_mode
         self.engine = Engine()
 
-    def resolve(self) -> dict:
+    def resolve(self) -> dict[str, Any]:
         """What has to be added to the base."""
         argv = ["-m", "pip", "install", "--dry-run", "--quiet", "--no-cache-dir", "--report", "-"]
         done = self.in_base([*argv, *self.params["packages"]])
@@ -183,7 +184,7 @@ class Build:
             )
         return {"changed": False, "requirements": requirements_of(done.stdout[start:])}
 
-    def build(self) -> dict:
+    def build(self) -> dict[str, Any]:
         """Build the image unless it is there with the same requirements."""
         label = checksum(self.params["requirements"])
         known = self.engine.inspect_image(self.params["image"])
@@ -217,7 +218,7 @@ class Build:
                 f"{said(done)}. Next: check the host's way to the package index (engine_image_index_url)"
             )
 
-    def push(self) -> dict:
+    def push(self) -> dict[str, Any]:
         """Build, push, and tell the digest that the registry gave."""
         result = self.build()
         if self.check_mode:
@@ -231,7 +232,7 @@ class Build:
             raise BuildError(f"expected a digest of {image} after the push, found {names}. Next: run again")
         return {**result, "digest": digests[0]}
 
-    def in_base(self, arguments: list, *options: str) -> CommandResult:
+    def in_base(self, arguments: list[str], *options: str) -> CommandResult:
         """Run the base image's Python, with the network of the host."""
         argv = ["docker", "run", "--rm", "--network", "host", *options, "--entrypoint", "python3"]
         # A distribution's mark on its Python, which is for people at a prompt.
@@ -243,7 +244,7 @@ class Build:
             env = {"PIP_INDEX_URL": self.params["index_url"]}
         return run([*argv, self.params["base"], *arguments], self.params["timeout"], env)
 
-    def step(self, argv: list, what: str) -> None:
+    def step(self, argv: list[str], what: str) -> None:
         done = run(argv, self.params["timeout"])
         if not done.ok:
             raise BuildError(f"expected {what}, found: {done.evidence(900)}. Next: look at that, then run again")

@@ -77,7 +77,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.glm.fleet.plugins.module_utils import files
 
 
-def current(path: Path) -> tuple:
+def current(path: Path) -> tuple[Optional[str], Optional[int]]:
     """``(text, permissions)`` of a file, ``(None, None)`` when it is not there."""
     try:
         return path.read_text("utf-8", "replace"), path.stat().st_mode & 0o7777
@@ -85,7 +85,7 @@ def current(path: Path) -> tuple:
         return None, None
 
 
-def diff(path: Path, before: Optional[str], after: Optional[str]) -> dict:
+def diff(path: Path, before: Optional[str], after: Optional[str]) -> dict[str, str]:
     return {
         "before": before or "",
         "after": after or "",
@@ -118,7 +118,8 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    written, diffs = [], []
+    written: list[str] = []
+    diffs: list[dict[str, str]] = []
     for wish in module.params["files"]:
         path, mode = Path(wish["path"]), int(wish["mode"], 8)
         after = wish["content"] if wish["wanted"] else None

@@ -132,7 +132,7 @@ from typing import NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.glm.fleet.plugins.module_utils.host.apt import parse_origins, parse_policies, strangers
+from ansible_collections.glm.fleet.plugins.module_utils.host.apt import Policy, parse_origins, parse_policies, strangers
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import CommandResult, run, which
 from ansible_collections.glm.fleet.plugins.module_utils.host.dpkg import installed_packages
 
@@ -142,20 +142,20 @@ LOCK_POLL_SECONDS = 2
 ENVIRONMENT = {"DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_SUSPEND": "1", "APT_LISTCHANGES_FRONTEND": "none"}
 
 
-def installed_versions(names: list) -> dict:
+def installed_versions(names: list[str]) -> dict[str, str]:
     """Version of each installed package among ``names``."""
     # Without a pattern dpkg tells of all packages.
     found = installed_packages(tuple(names)) if names else {}
     return {name: row["version"] for name, row in found.items()}
 
 
-def resolve(name: str, installed: dict) -> str:
+def resolve(name: str, installed: dict[str, str]) -> str:
     """The package that stands for ``a | b``: the first that is installed, else the first."""
     choices = [choice.strip() for choice in name.split("|")]
     return next((choice for choice in choices if choice in installed), choices[0])
 
 
-def policies(names: Iterable[str]) -> dict:
+def policies(names: Iterable[str]) -> dict[str, Policy]:
     """What apt knows of each package, by name; a package that it never heard of is absent."""
     wanted = tuple(names)
     return parse_policies(run(("apt-cache", "policy", *wanted)).stdout) if wanted else {}
@@ -202,12 +202,12 @@ class Installer:
             diff={"before": self.describe(before), "after": self.describe(after, missing)},
         )
 
-    def outdated(self, before: dict) -> list:
+    def outdated(self, before: dict[str, str]) -> list[str]:
         """Installed packages that shall be brought to another version."""
         known = policies(name for name in self.module.params["upgrade"] if name in before)
         return [name for name, policy in known.items() if policy["candidate"] not in ("", before[name])]
 
-    def require_origins(self, versions: dict) -> None:
+    def require_origins(self, versions: dict[str, str]) -> None:
         """Refuse versions that come from another origin than they have to."""
         wanted = {name: origin for name, origin in self.module.params["origins"].items() if name in versions}
         if not wanted:
@@ -222,7 +222,7 @@ class Installer:
                     f"Nothing was changed. Next: remove that package, or look at apt-cache policy {name}."
                 )
 
-    def hold(self) -> list:
+    def hold(self) -> list[str]:
         """Hold what is to be held and is not yet; the names of these."""
         wanted = {*self.names} if self.module.params["hold"] else set()
         reasons = self.module.params["hold_for"]
@@ -235,7 +235,7 @@ class Installer:
             self.checked(("apt-mark", "hold", *loose), f"holding {', '.join(loose)}")
         return loose
 
-    def describe(self, versions: dict, wanted: tuple = ()) -> str:
+    def describe(self, versions: dict[str, str], wanted: Iterable[str] = ()) -> str:
         rows = dict.fromkeys(wanted, "(not installed)")
         rows.update(versions)
         return "".join(f"{name} {rows[name]}\n" for name in sorted(rows))
@@ -248,7 +248,7 @@ class Installer:
                 "newer distribution or image, or add an apt source that has it."
             )
 
-    def install(self, missing: list) -> None:
+    def install(self, missing: list[str]) -> None:
         lock = ("-o", f"DPkg::Lock::Timeout={self.module.params['lock_timeout']}")
         if lists_age() > self.module.params["refresh_after"]:
             self.checked(("apt-get", *lock, "update"), "refreshing apt's lists")
@@ -270,11 +270,11 @@ class Installer:
             f"installing {', '.join(missing)}",
         )
 
-    def permissions(self) -> tuple:
+    def permissions(self) -> tuple[str, ...]:
         moves = self.module.params["upgrade"] or self.module.params["removes"]
         return ("--allow-downgrades", "--allow-change-held-packages") if moves else ("--no-upgrade",)
 
-    def patient(self, argv: tuple) -> CommandResult:
+    def patient(self, argv: tuple[str, ...]) -> CommandResult:
         """Run apt; wait as long as another apt has the lock of its lists, which DPkg::Lock::Timeout does not cover."""
         deadline = time.monotonic() + self.module.params["lock_timeout"]
         while True:
@@ -283,7 +283,7 @@ class Installer:
                 return done
             time.sleep(LOCK_POLL_SECONDS)
 
-    def checked(self, argv: tuple, what: str) -> None:
+    def checked(self, argv: tuple[str, ...], what: str) -> None:
         done = self.patient(argv)
         if not done.ok:
             self.fail(
@@ -296,6 +296,7 @@ class Installer:
 
     def fail(self, text: str, **evidence: object) -> NoReturn:
         self.module.fail_json(msg=f"packages: {text}", phase="packages", **evidence)
+        raise SystemExit(1)  # fail_json has ended the process
 
 
 def main() -> None:

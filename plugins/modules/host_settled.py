@@ -66,6 +66,7 @@ phase:
 
 import time
 from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -75,7 +76,7 @@ LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/list
 POLL_SECONDS = 2
 
 
-def busy_reasons(boot: dict) -> list:
+def busy_reasons(boot: dict[str, Any]) -> list[str]:
     """What the host is still busy with; ``boot`` is the state of cloud-init."""
     reasons = [f"cloud-init is {boot['status']}"] if first_boot_busy(boot) else []
     for path in LOCKS:
@@ -94,7 +95,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     started = time.monotonic()
-    seen: list = []
+    seen: list[str] = []
     while True:
         boot = cloud_init()
         reasons = busy_reasons(boot)

@@ -71,13 +71,13 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.glm.fleet.plugins.module_utils.host.apt import parse_deb822, parse_list, twins
+from ansible_collections.glm.fleet.plugins.module_utils.host.apt import Source, parse_deb822, parse_list, twins
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run
 
 FOLDER = Path("/etc/apt")
 
 
-def present() -> list:
+def present() -> list[Source]:
     """Every source of the host that is switched on."""
     parts = sorted((FOLDER / "sources.list.d").glob("*"))
     found = []

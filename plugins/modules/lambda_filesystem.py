@@ -91,7 +91,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud impor
 
 NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9-]{0,59}")
 
-ARGUMENTS = {
+ARGUMENTS: Dict[str, Dict[str, Any]] = {
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "name": {"type": "str", "required": True},
     "region": {"type": "str", "required": True},

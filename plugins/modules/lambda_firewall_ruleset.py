@@ -117,7 +117,7 @@ GLOBAL = "global"
 # "do not apply to the us-south-1 region" (API description, 1.10.0).
 WITHOUT_FIREWALL = "us-south-1"
 
-ARGUMENTS = {
+ARGUMENTS: Dict[str, Dict[str, Any]] = {
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "name": {"type": "str", "required": True},
     "region": {"type": "str"},

@@ -308,7 +308,7 @@ other_fleets:
   sample: {staging: 2}
 """
 
-from typing import Callable, Dict
+from typing import Any, Callable, Dict
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -318,7 +318,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.endin
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.members import Members
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.present import Present
 
-ARGUMENTS = {
+ARGUMENTS: Dict[str, Dict[str, Any]] = {
     "launch_interval": {"type": "float", "default": 12},
     "state": {"type": "str", "choices": ["present", "restarted", "absent"], "default": "present"},
     "fleet": {"type": "str", "default": "default"},

@@ -91,7 +91,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud impor
 
 NAME_LIMIT = 64
 
-ARGUMENTS = {
+ARGUMENTS: Dict[str, Dict[str, Any]] = {
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "name": {"type": "str", "required": True},
     "public_key": {"type": "str", "no_log": False},

@@ -118,6 +118,7 @@ verdict:
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import ConnectionError as UrlError
@@ -135,7 +136,7 @@ def existing(path: Path) -> Path:
     return path
 
 
-def disk(folder: Path) -> dict:
+def disk(folder: Path) -> dict[str, Any]:
     """Speed of the disk under ``folder``; nothing when it has no room: whoever fills it says so with its arithmetic."""
     if shutil.disk_usage(folder).free < 4 * health.DISK_BYTES:
         return {}
@@ -146,7 +147,7 @@ def disk(folder: Path) -> dict:
     return {"disk_write": speed["write_mb_s"], "disk_read": speed["read_mb_s"]}
 
 
-def measure(module: AnsibleModule, errors: list) -> dict:
+def measure(module: AnsibleModule, errors: list[dict[str, Any]]) -> dict[str, Any]:
     """What costs load: disk, network, a container. A measurement that failed is its error's text.
 
     ``errors`` of the facts: a disk that did not answer there is not waited for again.
@@ -168,9 +169,10 @@ def measure(module: AnsibleModule, errors: list) -> dict:
     return measured
 
 
-def inside(plans: list, timeout: float) -> object:
+def inside(plans: list[dict[str, Any]], timeout: float) -> object:
     """What the engine's image sees with the devices of each plan; None while the image is not on the host."""
-    found, problems = [], []
+    found: list[dict[str, Any]] = []
+    problems: list[str] = []
     for plan in plans:
         reference = plan["image"]["reference"]
         try:

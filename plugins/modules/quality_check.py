@@ -109,6 +109,7 @@ checks:
       next: ""
       seconds: 3.1
 """
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -117,7 +118,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.serving.endpoint import 
 from ansible_collections.glm.fleet.plugins.module_utils.serving.quality import KINDS, Asked, run_quality
 
 
-def asked(params: dict) -> Asked:
+def asked(params: dict[str, Any]) -> Asked:
     """What the task wants to know, and of whom."""
     plan = params["plan"]
     contract = plan["contract"]

@@ -214,6 +214,7 @@ def occupied(replica: Replica, vendor: str, leaving: Collection[str]) -> Optiona
 def fail(module: AnsibleModule, phase: str, text: str) -> NoReturn:
     """End the module; the action puts the host's name before the phase."""
     module.fail_json(msg=f"{phase}: {text}", phase=phase)
+    raise SystemExit(1)  # fail_json has ended the process
 
 
 def systemctl(module: AnsibleModule, *words: str) -> None:
