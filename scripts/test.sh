@@ -105,6 +105,7 @@ quick_lint() {
 
 slow_lint() {
     check "documentation of roles and plugins" scripts/docs_lint.sh
+    check "a renamed key of the plan is an error of mypy" "$venv/bin/python" scripts/plan_keys_check.py
     check "ansible-lint, profile production" ansible-lint --offline --strict -q
     check "ansible-test sanity" scripts/sanity.sh
     check "collection builds, installs and imports; wheel installs" scripts/package_check.sh

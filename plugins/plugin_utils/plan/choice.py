@@ -106,11 +106,6 @@ class Choice:
         return self.intent.repository or self.checkpoint.repository or ""
 
     @property
-    def own_weights(self) -> bool:
-        """Whether the weights are the user's own copy or quantisation."""
-        return bool(self.intent.repository)
-
-    @property
     def count(self) -> int:
         """GPUs of this host that one replica uses."""
         return self.intent.accelerator_count // max(1, self.intent.replicas)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,20 @@ def test_a_key_that_the_schema_does_not_have_is_refused() -> None:
 def test_the_page_is_made_from_the_types() -> None:
     assert plan_page.main(["--check"]) == 0
     assert json_schemas.main(["--check"]) == 0
+
+
+def test_every_reader_takes_a_plan_by_its_type() -> None:
+    """Else a key that is renamed would be looked for under its old name there, and mypy would not know."""
+    loose = []
+    for path in (ROOT / "plugins").rglob("*.py"):
+        # What runs on hosts cannot import the controller's types.
+        if path.relative_to(ROOT).parts[1] in ("module_utils", "modules"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.arg) and node.arg in ("plan", "plans") and node.annotation:
+                typed = "Plan" in ast.unparse(node.annotation)
+                loose += [] if typed else [f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}"]
+    assert not loose
 
 
 # --- what Jinja reads, which no type checker sees -------------------------------------------------------------------
