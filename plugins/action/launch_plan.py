@@ -16,7 +16,7 @@ from ansible.template import Templar
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import FleetAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan import launch as launch_plan
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import launch as launch_plan
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import request
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import PlanError
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan import launch as launch_plan
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import launch as launch_plan
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import request
 
 ROOT = Path(__file__).parents[3]
