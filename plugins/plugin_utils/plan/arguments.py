@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -149,7 +149,7 @@ def _worked_out(
     )
 
 
-def _issues(choice: Choice, arguments: Mapping[str, Any]) -> list[KnownIssue]:
+def _issues(choice: Choice, arguments: flags.Arguments) -> list[KnownIssue]:
     return issues.find(
         choice.known, choice.engine.name, choice.version, choice.model, choice.intent.precision, choice.accelerator,
         arguments,
@@ -194,7 +194,7 @@ def _check_managed(choice: Choice, table: flags.Table) -> None:
                 choice.refuse(f"glm_engine_args may not hold {flags.spelled(name)}: the plan sets it", f"use {instead}")
 
 
-def _check_parsers(choice: Choice, table: flags.Table, arguments: Mapping[str, Any]) -> None:
+def _check_parsers(choice: Choice, table: flags.Table, arguments: flags.Arguments) -> None:
     """Parser names: vLLM looks at them only when it starts, so a wrong one would cost a whole start."""
     options = choice.engine.options
     for flag, known in ((options.tool_parser, table.tool_parsers), (options.reasoning_parser, table.reasoning_parsers)):

@@ -5,9 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import records
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import fit as plan_fit
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags
@@ -15,7 +12,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Choic
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Contract, Sampling
 
 
-def contract(choice: Choice, table: flags.Table, arguments: Mapping[str, Any]) -> Contract:
+def contract(choice: Choice, table: flags.Table, arguments: flags.Arguments) -> Contract:
     thinking, options = choice.model.thinking, choice.engine.options
     return {
         "reasoning_field": choice.engine.contract.reasoning_field,

@@ -57,7 +57,7 @@ class Fit:
     short_of_context: bool
 
 
-def argument(table: flags.Table, arguments: Mapping[str, Any], flag: Optional[str]) -> Any:
+def argument(table: flags.Table, arguments: flags.Arguments, flag: Optional[str]) -> Any:
     """The value of an option by any of its names; a dotted name reaches into a mapping. None when it is absent."""
     if flag is None:
         return None
@@ -70,7 +70,7 @@ def argument(table: flags.Table, arguments: Mapping[str, Any], flag: Optional[st
     return value
 
 
-def _number(choice: Choice, table: flags.Table, arguments: Mapping[str, Any], flag: Optional[str], absent: int) -> int:
+def _number(choice: Choice, table: flags.Table, arguments: flags.Arguments, flag: Optional[str], absent: int) -> int:
     value = argument(table, arguments, flag)
     if value is None:
         return absent
@@ -80,7 +80,7 @@ def _number(choice: Choice, table: flags.Table, arguments: Mapping[str, Any], fl
     return number
 
 
-def parallel(choice: Choice, table: flags.Table, arguments: Mapping[str, Any]) -> Parallel:
+def parallel(choice: Choice, table: flags.Table, arguments: flags.Arguments) -> Parallel:
     """How the arguments divide the GPUs. Raises PlanError when the host has too few, or the heads do not divide."""
     options = choice.engine.options
     tensor, pipeline, data = (
@@ -129,7 +129,7 @@ def parallel(choice: Choice, table: flags.Table, arguments: Mapping[str, Any]) -
     )
 
 
-def _expert(choice: Choice, table: flags.Table, arguments: Mapping[str, Any], experts_over: int) -> int:
+def _expert(choice: Choice, table: flags.Table, arguments: flags.Arguments, experts_over: int) -> int:
     """GPUs over which whole experts are spread; 1 when each expert is split instead."""
     options = choice.engine.options
     backend = argument(table, arguments, options.expert_backend)
@@ -145,7 +145,7 @@ def _expert(choice: Choice, table: flags.Table, arguments: Mapping[str, Any], ex
     return size
 
 
-def fit(choice: Choice, table: flags.Table, arguments: Mapping[str, Any], divided: Parallel) -> Fit:
+def fit(choice: Choice, table: flags.Table, arguments: flags.Arguments, divided: Parallel) -> Fit:
     """Whether it fits. Raises PlanError for values that mean nothing; what does not fit is in the result."""
     options = choice.engine.options
     fraction = float(argument(table, arguments, options.memory_fraction) or choice.engine.default_memory_fraction)
@@ -162,7 +162,7 @@ def fit(choice: Choice, table: flags.Table, arguments: Mapping[str, Any], divide
     )
 
 
-def _drafts(choice: Choice, table: flags.Table, arguments: Mapping[str, Any]) -> bool:
+def _drafts(choice: Choice, table: flags.Table, arguments: flags.Arguments) -> bool:
     """Whether the engine loads the MTP layer."""
     method = argument(table, arguments, choice.engine.options.speculation)
     return choice.checkpoint.mtp and method is not None and str(method) in choice.engine.speculation_with_mtp
@@ -185,7 +185,7 @@ def _kv_format(choice: Choice, dtype: str) -> str:
     )
 
 
-def context_of(choice: Choice, table: flags.Table, arguments: Mapping[str, Any]) -> Optional[int]:
+def context_of(choice: Choice, table: flags.Table, arguments: flags.Arguments) -> Optional[int]:
     """Tokens one request may have, or None when the engine is asked to find out."""
     flag = choice.engine.options.context
     value = argument(table, arguments, flag)

@@ -29,6 +29,10 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import Cat
 _INVERSE = {"enable": "disable", "disable": "enable"}
 
 
+# Engine arguments by name, with or without dashes; a value is text, a number, a bool, a list, a mapping or null.
+Arguments = Mapping[str, Any]
+
+
 class FlagError(ValueError):
     """An argument that this engine version would refuse; the text says why, ``flag`` is its name with dashes."""
 
@@ -147,7 +151,7 @@ def spelled(name: str) -> str:
     return dashes + head.replace("_", "-") + dot + rest
 
 
-def respelled(table: Table, arguments: Mapping[str, Any], renames: Mapping[str, str]) -> dict[str, Any]:
+def respelled(table: Table, arguments: Arguments, renames: Mapping[str, str]) -> dict[str, Any]:
     """The arguments under the names this version has: a new name (key of ``renames``) it lacks becomes the old one."""
     found: dict[str, Any] = {}
     for name, value in arguments.items():
@@ -157,7 +161,7 @@ def respelled(table: Table, arguments: Mapping[str, Any], renames: Mapping[str, 
     return found
 
 
-def merge(table: Table, base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
+def merge(table: Table, base: Arguments, override: Arguments) -> dict[str, Any]:
     """Arguments of ``base`` changed by ``override``; keys of the result are canonical option names.
 
     Mappings are merged key by key, null removes. ``--a.b`` as a name is the key ``b`` of the mapping ``a``.
@@ -194,7 +198,7 @@ def _deep(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def check(table: Table, arguments: Mapping[str, Any]) -> None:
+def check(table: Table, arguments: Arguments) -> None:
     """Refuse values that this version's parser would refuse: number of values, choices, numbers.
 
     Raises FlagError.
@@ -237,7 +241,7 @@ def _check_value(table: Table, option: Option, name: str, value: Any) -> None:
             raise FlagError(f"{table.engine} {table.version}: {name} {problem}", name) from None
 
 
-def render(table: Table, arguments: Mapping[str, Any], shown: Mapping[str, str], mappings: str) -> list[str]:
+def render(table: Table, arguments: Arguments, shown: Mapping[str, str], mappings: str) -> list[str]:
     """The argument list. ``shown`` maps canonical names to the spelling to print (aliases read better).
 
     ``mappings``: how the engine takes those, ``dotted`` or ``json``.

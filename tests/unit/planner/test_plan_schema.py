@@ -1,4 +1,4 @@
-"""The plan's published shape is what the planner makes, and what roles and templates read of it is there."""
+"""The plan's published shape is what the planner makes, and what roles, templates and modules read of it is there."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_every_reader_takes_a_plan_by_its_type() -> None:
     assert not loose
 
 
-# --- what Jinja reads, which no type checker sees -------------------------------------------------------------------
+# --- what Jinja and modules read, which no type checker sees --------------------------------------------------------
 
 # A plan is called plan, or something_plan; a list of them something_plans, of which an element is read.
 _PLAN = r"\b(?:\w+_)?plan\b"
@@ -86,9 +86,10 @@ _MAPPED = re.compile(r"\w*plans\b'?\]?\)?(?: *\| *default\(\[\]\))? *\| *\w+\(at
 _NOT_PLANS = re.compile(r"__plan_launch|__launch_plan|glm\.fleet\.\w+_plan|\bplan\.(?:yml|json|md)|_plan\.(?:yml|json)")
 
 
-def jinja_files() -> list[Path]:
+def untyped_files() -> list[Path]:
     found = [path for folder in ("roles", "playbooks", "templates") for path in (ROOT / folder).rglob("*")]
-    return [path for path in found if path.suffix in (".yml", ".j2")]
+    on_hosts = [*(ROOT / "plugins" / "modules").glob("*.py"), ROOT / "plugins" / "module_utils" / "host" / "probe.py"]
+    return [path for path in found if path.suffix in (".yml", ".j2")] + on_hosts
 
 
 def known_paths(name: str = "Plan") -> dict[str, Any]:
@@ -119,8 +120,8 @@ def paths_read(text: str) -> list[list[str]]:
     return paths + [match.group(1).split(".") for match in _MAPPED.finditer(text)]
 
 
-def test_what_roles_and_templates_read_of_a_plan_is_in_the_schema() -> None:
-    read = {path: paths_read(path.read_text(encoding="utf-8")) for path in jinja_files()}
+def test_what_roles_templates_and_modules_read_of_a_plan_is_in_the_schema() -> None:
+    read = {path: paths_read(path.read_text(encoding="utf-8")) for path in untyped_files()}
     wrong = [f"{path.relative_to(ROOT)}: {keys}" for path, found in read.items() for keys in found if unknown(keys)]
     assert not wrong
     # The search finds what it should: every way of writing that is in use.
