@@ -34,7 +34,7 @@ TOPICS: dict[str, set[str]] = {
 }
 
 # The same of module_utils.
-BASICS = {"address", "files", "finding", "names", "versions"}
+BASICS = {"address", "files", "finding", "names", "unreachable", "versions"}
 SHIPPED: dict[str, set[str]] = {
     **{name: set() for name in BASICS},
     "arguments": set(),
