@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils import files
+from ansible_collections.glm.fleet.plugins.module_utils.finding import unmet
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import Failed, FleetAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import chart as benchmark_chart
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import page as benchmark_page
@@ -37,14 +38,14 @@ class ActionModule(FleetAction):
         if self._task.check_mode:
             return {"changed": False, "skipped": True, "msg": "check mode: nothing was measured"}
         if not benchmark_chart.available():
-            raise self._unmet("matplotlib to draw charts with, found none", "pip install matplotlib")
+            raise self._unmet("matplotlib to draw charts with", "none", "pip install matplotlib")
         known = catalog.load()
         everything = benchmark_record.load(args["state_dir"])
         chosen = _read(args["records"]) if args["records"] or args["hosts"] else _newest(everything)
         missing = [host for host in args["hosts"] if host not in {record["host"] for record in chosen}]
         if not chosen:
             what = f"at least one measurement in {benchmark_record.folder(args['state_dir'])}"
-            raise self._unmet(f"{what}, found none", "read the errors above, or run benchmark.yml")
+            raise self._unmet(what, "none", "read the errors above, or run benchmark.yml")
         sections = [benchmark_view.section(one, everything, known, args["usd_per_hour"]) for one in chosen]
         page, markdown = benchmark_page.render(sections, args["title"])
         folder = benchmark_record.folder(args["state_dir"])
@@ -53,20 +54,20 @@ class ActionModule(FleetAction):
             files.write_text(paths["page"], page)
             files.write_text(paths["markdown"], markdown)
         except OSError as exc:
-            found = f"a folder that can be written, found {folder}: {exc.strerror or exc}"
-            raise self._unmet(found, "make room there or set glm_state_dir") from None
+            found = f"{folder}: {exc.strerror or exc}"
+            raise self._unmet("a folder that can be written", found, "make room there or set glm_state_dir") from None
         self._show(_lines(sections, paths["page"]))
         names = {name: str(path) for name, path in paths.items()}
         answer = {"changed": False, **names, "records": [record["id"] for record in chosen]}
         reasons = [f"{one['host']}: {benchmark_record.failure_text(one)}" for one in chosen if not one["ok"]]
         reasons += [f"{host}: nothing was measured, see its errors above" for host in missing]
         if reasons:
-            text = "\n".join([f"every host measured and answering well, found {len(reasons)} that are not", *reasons])
-            raise self._unmet(text, f"see {paths['page']}", **answer)
+            found = "\n".join([f"{len(reasons)} that are not", *reasons])
+            raise self._unmet("every host measured and answering well", found, f"see {paths['page']}", **answer)
         return answer
 
-    def _unmet(self, expected: str, remedy: str, **more: Any) -> Failed:
-        return self._failure(f"expected {expected}.\n  Next: {remedy}.", "controller", **more)
+    def _unmet(self, expected: str, found: str, next_step: str, **more: Any) -> Failed:
+        return self._failure(unmet(expected, found, next_step), "controller", **more)
 
 
 def _read(paths: list[str]) -> list[BenchmarkRecord]:

@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils import arguments
+from ansible_collections.glm.fleet.plugins.module_utils.finding import unmet
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import Failed
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.remote_job import RemoteJobAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import record as benchmark_record
@@ -96,8 +97,9 @@ class ActionModule(RemoteJobAction):
         try:
             file = benchmark_record.keep(self._args["state_dir"], record)
         except OSError as exc:
-            text = f"expected to keep the record in {self._args['state_dir']}, found {exc.strerror or exc}. Next: make"
-            raise Failed({"msg": f"{text} room there or set glm_state_dir to a folder that can be written."}) from exc
+            advice = "make room there or set glm_state_dir to a folder that can be written"
+            text = unmet(f"to keep the record in {self._args['state_dir']}", exc.strerror or exc, advice)
+            raise Failed({"msg": text}) from exc
         answer = {"changed": False, "ok": record["ok"], "record": record, "file": str(file)}
         if record["ok"] or not self._args["strict"]:
             return answer

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils import files
-from ansible_collections.glm.fleet.plugins.module_utils.finding import Finding
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Finding, advised
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import FleetAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.report import ServedEndpoint, VerifyReport
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import verdict
@@ -59,7 +59,9 @@ class ActionModule(FleetAction):
         except OSError as exc:
             verdict_text = "every check passed" if report["ok"] else "checks failed"
             return self._failure(
-                f"{verdict_text}, but the report cannot be written to {file}: {exc.strerror or exc}. Next: make room "
-                "there or set glm_state_dir to a folder that can be written."
+                advised(
+                    f"{verdict_text}, but the report cannot be written to {file}: {exc.strerror or exc}",
+                    "make room there or set glm_state_dir to a folder that can be written",
+                )
             ).result
         return {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from ansible_collections.glm.fleet.plugins.module_utils.finding import unmet
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions import reconnect
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import Failed, FleetAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import image as plan_image
@@ -82,9 +83,7 @@ class ActionModule(FleetAction):
         """
         path = args.get("lock_file") or self._variable("glm_lock_file")
         if not path:
-            raise self._failure(
-                "expected a lock file to keep the list of added packages in, found none. Next: set glm_lock_file."
-            )
+            raise self._failure(unmet("a lock file to keep the list of added packages in", "none", "set glm_lock_file"))
         registry = args.get("registry") or ""
         key = lockfile.build_key(build["base"], build["packages"])
         with lockfile.locked(path, timeout=WAIT_FOR_PUSH_SECONDS if registry else 900) as lock:
@@ -111,9 +110,11 @@ class ActionModule(FleetAction):
         """The entry with a list for this kind of machine, and whether that had to be made."""
         if entry is not None and entry["base"] != base:
             raise self._failure(
-                f"expected {entry['image']} to be built from {build['base']} as the lock file "
-                f"has it ({base[:19]}…), found that its list was made for {entry['base'][:19]}…. Next: delete that "
-                "entry of the lock file's builds, and deploy again."
+                unmet(
+                    f"{entry['image']} to be built from {build['base']} as the lock file has it ({base[:19]}…)",
+                    f"that its list was made for {entry['base'][:19]}…",
+                    "delete that entry of the lock file's builds, and deploy again",
+                )
             )
         known = entry["requirements"] if entry else {}
         if entry is not None and (entry.get("digest") or self._machine() in known):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils import arguments, files
+from ansible_collections.glm.fleet.plugins.module_utils.finding import unmet
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import Failed
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.remote_job import RemoteJobAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import lockfile
@@ -85,8 +86,11 @@ class ActionModule(RemoteJobAction):
         if made_for != self._request():
             raise Failed(
                 {
-                    "msg": f"expected {path} to be made for {self._request()}, found {made_for or 'no request in it'}. "
-                    "Next: take the overrides back, or delete that file so that it is resolved again",
+                    "msg": unmet(
+                        f"{path} to be made for {self._request()}",
+                        made_for or "no request in it",
+                        "take the overrides back, or delete that file so that it is resolved again",
+                    ),
                     "phase": "resolve",
                 }
             )

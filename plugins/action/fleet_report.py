@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils import files
+from ansible_collections.glm.fleet.plugins.module_utils.finding import advised
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import FleetAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.report import FleetReport
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import verdict
@@ -47,9 +48,9 @@ class ActionModule(FleetAction):
         try:
             files.write_json(path, fleet)
         except OSError as exc:
-            text = (
-                f"{path} cannot be written: {exc.strerror or exc}. Next: make room there or set glm_state_dir to a "
-                "folder that can be written."
+            text = advised(
+                f"{path} cannot be written: {exc.strerror or exc}",
+                "make room there or set glm_state_dir to a folder that can be written",
             )
             raise self._failure(text, "controller", ok=fleet["ok"]) from None
         key_file = args["api_key_file"] or str(Path(args["state_dir"]).expanduser() / "api_key")
@@ -57,7 +58,9 @@ class ActionModule(FleetAction):
         answer = {"changed": False, "ok": fleet["ok"], "report": str(path)}
         bad = list(dict.fromkeys(report["host"] for report in reports if not report["ok"]))
         if bad or not reports:
-            text = f"{len(bad)} of {len(found)} hosts are not verified: {', '.join(bad)}. Next: read their errors above"
+            text = advised(
+                f"{len(bad)} of {len(found)} hosts are not verified: {', '.join(bad)}", "read their errors above"
+            )
             raise self._failure(f"{text}; details in {path}", "controller", **answer)
         return answer
 

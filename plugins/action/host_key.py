@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.glm.fleet.plugins.module_utils.finding import unmet
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import FleetAction
 
 try:
@@ -93,9 +94,11 @@ class ActionModule(FleetAction):
             raise self._failure(str(error), named) from None
         except OSError as error:
             raise self._failure(
-                f"expected to keep host keys in {path}, found that it cannot be read or written: "
-                f"{error.strerror or error}. Next: make that file and its folder yours, or set known_hosts_file in the "
-                "inventory to one that is."
+                unmet(
+                    f"to keep host keys in {path}",
+                    f"that it cannot be read or written: {error.strerror or error}",
+                    "make that file and its folder yours, or set known_hosts_file in the inventory to one that is",
+                )
             ) from None
         except host_keys.HostKeyError as error:
             raise self._failure(f"{error}. {_way_out(jump)}", named) from None

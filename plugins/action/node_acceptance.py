@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils import arguments, files, finding
+from ansible_collections.glm.fleet.plugins.module_utils.finding import advised
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import FleetAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.host import acceptance
 from ansible_collections.glm.fleet.plugins.plugin_utils.host.clock import skew
@@ -40,7 +41,7 @@ class ActionModule(FleetAction):
                 files.write_json(path, finding.printable_in({**report, "gathered": gathered}))
             except OSError as error:
                 text = f"the report cannot be written to {path}: {error.strerror or error}"
-                raise self._failure(f"{text}. Next: make room there or choose another file.", **result) from None
+                raise self._failure(advised(text, "make room there or choose another file"), **result) from None
         if not report["ok"] and self._task.check_mode:
             # What would mend it (Docker's settings, a CDI spec) was only announced on a host that is not converged.
             result["warnings"] = [f"{acceptance.failures(report)} A run without --check would refuse that."]

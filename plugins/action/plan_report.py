@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.glm.fleet.plugins.module_utils.finding import advised
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import FleetAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import text as plan_text
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
@@ -36,12 +37,12 @@ class ActionModule(FleetAction):
         try:
             changed = plan_text.keep(path, plans, write=not self._task.check_mode)
         except OSError as exc:
-            text = f"{path} cannot be written: {exc}. Next: set glm_state_dir to a folder that can."
+            text = advised(f"{path} cannot be written: {exc}", "set glm_state_dir to a folder that can")
             raise self._failure(text, "controller") from None
         result = {"changed": changed, "path": str(path), "hosts": sorted(host for host, own in found.items() if own)}
         if missing or not plans:
             text = f"expected a plan for every host, found none for {', '.join(missing) or 'any host'}"
-            raise self._failure(f"{text}. Next: read their errors above.", "controller", **result)
+            raise self._failure(advised(text, "read their errors above"), "controller", **result)
         return result
 
     def _plans(self, host: str) -> list[Plan]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ansible.errors import AnsibleConnectionFailure
 
+from ansible_collections.glm.fleet.plugins.module_utils import finding
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import FleetAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import logs
 
@@ -47,14 +48,15 @@ def failure_text(host: str, unit: str, status: dict[str, Any], phase: str, attem
     """What a person needs: where, when, what, why, what next, and the engine's last words."""
     how = f"result {status['result']}, exit status {status['exit_status']}"
     times = f" in {attempts} attempts" if attempts > 1 else ""
-    log = "\n".join(f"    {line}" for line in status["log"]) or "    (the journal has none)"
-    return (
-        f"{host}, serve, phase '{phase}': expected {unit} to become active, found {status['active_state']}{times} "
-        f"({how}) after {status['elapsed_seconds']} s.\n"
-        f"  Cause: {status['cause'] or 'unknown'}\n"
-        f"  Next: {status['remedy'] or 'read the log'}; the whole log: journalctl -u {unit}\n"
-        f"  Last lines of the engine:\n{log}"
+    state = f"{status['active_state']}{times} ({how}) after {status['elapsed_seconds']} s"
+    failed = finding.failed(
+        "serve",
+        f"{unit} to become active",
+        f"{state}; cause: {status['cause'] or 'unknown'}",
+        f"{status['next'] or 'read the log'}; the whole log: journalctl -u {unit}",
+        evidence=status["log"] or ["(the journal has none)"],
     )
+    return finding.in_full(failed, f"{host}, serve, phase '{phase}'", "Last lines of the engine")
 
 
 class ActionModule(FleetAction):

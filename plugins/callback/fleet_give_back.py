@@ -30,6 +30,7 @@ from typing import Any
 from ansible import context
 from ansible.plugins.callback import CallbackBase
 
+from ansible_collections.glm.fleet.plugins.module_utils.finding import advised
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import give_back
 
 TERMINATE = Path(__file__).resolve().parents[2] / "playbooks" / "terminate.yml"
@@ -90,8 +91,11 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         # Through the display, which keeps the order of lines and writes the log.
         if not give_back.end(_command(armed["fleet"]), wanted, self._display.display):
             self._display.error(
-                f"fleet {armed['fleet']}, give back: {TERMINATE.name} failed, see above; {names} may go on costing "
-                f"money. Next: terminate them with {TERMINATE.name}, or in the console."
+                advised(
+                    f"fleet {armed['fleet']}, give back: {TERMINATE.name} failed, see above; {names} may go on "
+                    "costing money",
+                    f"terminate them with {TERMINATE.name}, or in the console",
+                )
             )
 
     def _arm(self, armed: Any) -> None:

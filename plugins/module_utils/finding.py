@@ -135,10 +135,16 @@ def tally(findings: Iterable[Finding]) -> tuple[int, int]:
     return sum(finding["outcome"] == "passed" for finding in made), len(made)
 
 
-def unmet(expected: str, found: str, next_step: str = "") -> str:
+def unmet(expected: str, found: object, next_step: str = "") -> str:
     """The wording of every error, without who and where: ``expected …, found …. Next: ….``"""
     wanted = f"expected {_clause(expected)}, " if expected else ""
-    head = f"{wanted}found {_clause(found)}."
+    return advised(f"{wanted}found {_clause(str(found))}", next_step)
+
+
+def advised(what: str, next_step: str) -> str:
+    """What happened, and what to do about it: ``…. Next: ….``"""
+    said = _clause(what)
+    head = said if said.endswith("?") else f"{said}."
     return f"{head} Next: {_clause(next_step)}." if next_step.strip() else head
 
 
@@ -172,7 +178,7 @@ def _where(finding: Finding) -> str:
 
 def _clause(text: str) -> str:
     """Foreign text within a sentence of ours: printable, and without a full stop of its own."""
-    return printable(text).strip().removesuffix(".")
+    return printable(text, newlines=True).strip().removesuffix(".")
 
 
 def printable(text: object, limit: Optional[int] = None, newlines: bool = False) -> str:

@@ -190,6 +190,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.glm.fleet.plugins.module_utils import arguments
 from ansible_collections.glm.fleet.plugins.module_utils.benchmark.job import Folder, Job
+from ansible_collections.glm.fleet.plugins.module_utils.finding import unmet
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run
 from ansible_collections.glm.fleet.plugins.module_utils.host.probe import ProbeError, device_arguments, has_devices
 from ansible_collections.glm.fleet.plugins.module_utils.serving.endpoint import Endpoint, NoAnswer, ask
@@ -219,8 +220,11 @@ class Measurement:
         running = self.folder.running()
         if not running and not state.get("finished"):
             self.module.fail_json(
-                msg="expected the measurement to go on on the host, found that its process ended without a word "
-                "(killed, or out of memory). Next: read the kernel's log there and run this again."
+                msg=unmet(
+                    "the measurement to go on on the host",
+                    "that its process ended without a word (killed, or out of memory)",
+                    "read the kernel's log there and run this again",
+                )
             )
         self.module.exit_json(changed=False, running=running, state=state)
 
@@ -229,8 +233,11 @@ class Measurement:
         if self.folder.running():
             if state.get("fingerprint") != self.job["fingerprint"]:
                 self.module.fail_json(
-                    msg=f"expected no other measurement of this replica, found one that began {self.age(state)} ago "
-                    "and goes on. Next: wait for it; two at once measure each other."
+                    msg=unmet(
+                        "no other measurement of this replica",
+                        f"one that began {self.age(state)} ago and goes on",
+                        "wait for it; two at once measure each other",
+                    )
                 )
             self.module.exit_json(changed=False, running=True, reattached=True, state=state)
         self.require_endpoint()
@@ -255,27 +262,37 @@ class Measurement:
             answer = ask(self.endpoint, "GET", "/v1/models", key=self.endpoint.api_key)
         except NoAnswer as error:
             self.module.fail_json(
-                msg=f"expected an endpoint at {where}, found none: {error}. Next: check the unit (systemctl status "
-                "glm-serve-0) and the address and port of the plan."
+                msg=unmet(
+                    f"an endpoint at {where}",
+                    f"none: {error}",
+                    "check the unit (systemctl status glm-serve-0) and the address and port of the plan",
+                )
             )
         if answer.status in (401, 403):
             self.module.fail_json(
-                msg=f"expected {where} to take the key, found {answer.short()}. Next: use the key it was started with "
-                "(glm_api_key_file)."
+                msg=unmet(
+                    f"{where} to take the key", answer.short(), "use the key it was started with (glm_api_key_file)"
+                )
             )
         cards = (answer.body.get("data") or []) if isinstance(answer.body, dict) else []
         names = [card.get("id") for card in cards]
         if self.endpoint.model not in names:
             found = ", ".join(map(str, names)) or answer.short()
             self.module.fail_json(
-                msg=f"expected {where} to serve {self.endpoint.model}, found {found}. Next: compare "
-                "glm_served_model_name with what was deployed."
+                msg=unmet(
+                    f"{where} to serve {self.endpoint.model}",
+                    found,
+                    "compare glm_served_model_name with what was deployed",
+                )
             )
         context = cards[names.index(self.endpoint.model)].get("max_model_len")
         if context and context < self.job["tokens"]:
             self.module.fail_json(
-                msg=f"expected a context of at least {self.job['tokens']} tokens for this workload, found {context}. "
-                "Next: serve with a longer one (glm_engine_args), or choose another glm_workload."
+                msg=unmet(
+                    f"a context of at least {self.job['tokens']} tokens for this workload",
+                    context,
+                    "serve with a longer one (glm_engine_args), or choose another glm_workload",
+                )
             )
 
     def made(self) -> Job:

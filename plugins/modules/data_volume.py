@@ -113,6 +113,7 @@ from typing import NoReturn, Optional
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.glm.fleet.plugins.module_utils import files
+from ansible_collections.glm.fleet.plugins.module_utils.finding import unmet
 from ansible_collections.glm.fleet.plugins.module_utils.host import data_volume as volumes
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run, which
 
@@ -143,8 +144,11 @@ class Volume:
         if wanted != "none":
             if self.mount not in (self.path, *self.path.parents):
                 self.fail(
-                    f"expected the data folder {self.path} to be inside its volume, found that {self.mount} is mounted "
-                    "elsewhere. Next: correct gpu_base_data_mount or gpu_base_data_dir."
+                    unmet(
+                        f"the data folder {self.path} to be inside its volume",
+                        f"that {self.mount} is mounted elsewhere",
+                        "correct gpu_base_data_mount or gpu_base_data_dir",
+                    )
                 )
             action = self.require_mounted() if wanted == "mounted" else self.create()
         made = self.make_folder()
@@ -195,8 +199,11 @@ class Volume:
         entry = volumes.fstab_entry(self.fstab(), str(self.mount))
         if not entry:
             self.fail(
-                f"expected a file system mounted at {self.mount}, found none, and no entry in {FSTAB}. Nothing was "
-                "changed. Next: attach and mount it, correct gpu_base_data_mount, or set gpu_base_data_volume: none."
+                unmet(
+                    f"a file system mounted at {self.mount}",
+                    f"none, and no entry in {FSTAB}. Nothing was changed",
+                    "attach and mount it, correct gpu_base_data_mount, or set gpu_base_data_volume: none",
+                )
             )
         return self.mount_entry()
 
@@ -212,9 +219,11 @@ class Volume:
         entries = sorted(path.name for path in self.mount.iterdir()) if self.mount.is_dir() else []
         if entries:
             self.fail(
-                f"expected {self.mount} to be empty, as a mount would hide what is in it, found "
-                f"{', '.join(entries[:5])}. Nothing was changed. Next: move these away, or choose "
-                "another gpu_base_data_mount."
+                unmet(
+                    f"{self.mount} to be empty, as a mount would hide what is in it",
+                    f"{', '.join(entries[:5])}. Nothing was changed",
+                    "move these away, or choose another gpu_base_data_mount",
+                )
             )
 
     # -- what is to be made -----------------------------------------------------------------------------------------
@@ -254,14 +263,20 @@ class Volume:
         """Mount the volume that an earlier run made."""
         if len(known) > 1:
             self.fail(
-                f"expected one file system named {volumes.LABEL}, found {', '.join(str(n['path']) for n in known)}. "
-                "Nothing was changed. Next: mount the right one yourself, or rename the other."
+                unmet(
+                    f"one file system named {volumes.LABEL}",
+                    f"{', '.join(str(n['path']) for n in known)}. Nothing was changed",
+                    "mount the right one yourself, or rename the other",
+                )
             )
         points = volumes.mounts_of(known[0])
         if points:
             self.fail(
-                f"expected the volume {volumes.LABEL} ({known[0]['path']}) at {self.mount}, found it mounted at "
-                f"{', '.join(points)}. Nothing was changed. Next: set gpu_base_data_mount to that, or unmount it."
+                unmet(
+                    f"the volume {volumes.LABEL} ({known[0]['path']}) at {self.mount}",
+                    f"it mounted at {', '.join(points)}. Nothing was changed",
+                    "set gpu_base_data_mount to that, or unmount it",
+                )
             )
         self.attach(str(known[0]["path"]), str(known[0]["fstype"]))
 
@@ -284,8 +299,11 @@ class Volume:
             return ""
         if len(arrays) > 1:
             self.fail(
-                f"expected one array named {volumes.LABEL}, found {', '.join(sorted(arrays))}. Nothing was changed. "
-                "Next: stop the one that is not wanted."
+                unmet(
+                    f"one array named {volumes.LABEL}",
+                    f"{', '.join(sorted(arrays))}. Nothing was changed",
+                    "stop the one that is not wanted",
+                )
             )
         self.disks = sorted(str(node["path"]) for node in members)
         device = arrays.pop()
@@ -304,9 +322,12 @@ class Volume:
         if not chosen.disks:
             found = "; ".join(f"{path}: {reason}" for path, reason in sorted(chosen.left_out.items())) or "no disk"
             self.fail(
-                f"expected an empty local NVMe disk of {self.module.params['minimum_gb']} GB or more, found {found}. "
-                "Nothing was changed. Next: name the disks in gpu_base_data_disks, or set gpu_base_data_volume: none "
-                "to keep the data on the disk that holds the folder now."
+                unmet(
+                    f"an empty local NVMe disk of {self.module.params['minimum_gb']} GB or more",
+                    f"{found}. Nothing was changed",
+                    "name the disks in gpu_base_data_disks, or set gpu_base_data_volume: none to keep the data "
+                    "on the disk that holds the folder now",
+                )
             )
         self.disks = [str(node["path"]) for node in chosen.disks]
         identity = [[node["path"], node["size"], node.get("serial")] for node in chosen.disks]
@@ -351,7 +372,7 @@ class Volume:
         if not self.check:
             uuid = run(("blkid", "--probe", "--match-tag", "UUID", "--output", "value", device)).stdout.strip()
             if not uuid:
-                self.fail(f"expected a file system on {device}, found none. Next: run blkid --probe {device} there.")
+                self.fail(unmet(f"a file system on {device}", "none", f"run blkid --probe {device} there"))
         self.entry = volumes.fstab_line(uuid, str(self.mount), kind)
         if self.check:
             return
@@ -365,14 +386,12 @@ class Volume:
 
     def need(self, program: str) -> None:
         if which(program) is None:
-            self.fail(
-                f"expected {program} on the host, found none. Nothing was changed. Next: install {PACKAGES[program]}."
-            )
+            self.fail(unmet(f"{program} on the host", "none. Nothing was changed", f"install {PACKAGES[program]}"))
 
     def checked(self, argv: tuple[str, ...], what: str, next_step: str, timeout: int = 120) -> None:
         done = run(argv, timeout)
         if not done.ok:
-            self.fail(f"expected {what} to work, found {done.rc}: {done.evidence()}. Next: {next_step}.")
+            self.fail(unmet(f"{what} to work", f"{done.rc}: {done.evidence()}", next_step))
 
 
 def main() -> None:

@@ -112,6 +112,7 @@ from typing import Any, NoReturn, Optional
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.glm.fleet.plugins.module_utils import files
+from ansible_collections.glm.fleet.plugins.module_utils.finding import unmet
 from ansible_collections.glm.fleet.plugins.module_utils.host import docker
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run, which
 
@@ -145,7 +146,7 @@ class Daemon:
         if self.facts["installed"]:
             self.validate(after)
         elif not self.module.check_mode:
-            self.fail("expected dockerd on this host, found none. Next: install Docker with the role glm.fleet.docker.")
+            self.fail(unmet("dockerd on this host", "none", "install Docker with the role glm.fleet.docker"))
         if not self.module.check_mode:
             if file_keys:
                 self.write(render(after))
@@ -178,8 +179,11 @@ class Daemon:
             return "", {}
         except (OSError, ValueError) as error:
             self.fail(
-                f"expected {self.path} to hold one JSON object, found: {error}. Nothing was changed. Next: mend or "
-                "remove it on the host."
+                unmet(
+                    f"{self.path} to hold one JSON object",
+                    f"{error}. Nothing was changed",
+                    "mend or remove it on the host",
+                )
             )
         return text, data
 
@@ -207,17 +211,23 @@ class Daemon:
         restart = docker.needs_restart(keys, self.facts, config)
         if "data-root" in restart and self.facts["containers"]:
             self.fail(
-                "expected no running containers, as dockerd would forget them with its data-root, and they would keep "
-                f"their GPUs; found these: {', '.join(self.facts['containers'])}. Nothing was changed, and a permitted "
-                "restart does not help. Next: drain this host and stop them.",
+                unmet(
+                    "no running containers, as dockerd would forget them with its data-root, and they would "
+                    "keep their GPUs",
+                    f"these: {', '.join(self.facts['containers'])}. Nothing was changed, and a permitted "
+                    "restart does not help",
+                    "drain this host and stop them",
+                ),
                 keys=keys,
                 containers=self.facts["containers"],
             )
         if restart and self.restart_refused():
             self.fail(
-                f"expected no running containers, as dockerd has to be restarted for {', '.join(restart)} to take "
-                f"effect, found these: {', '.join(self.facts['containers'])}. Nothing was changed. Next: drain this "
-                "host and stop them, or set docker_restart_allowed: true.",
+                unmet(
+                    f"no running containers, as dockerd has to be restarted for {', '.join(restart)} to take effect",
+                    f"these: {', '.join(self.facts['containers'])}. Nothing was changed",
+                    "drain this host and stop them, or set docker_restart_allowed: true",
+                ),
                 keys=keys,
                 containers=self.facts["containers"],
             )
@@ -231,9 +241,11 @@ class Daemon:
         version = self.facts["version"] or run(("dockerd", "--version")).stdout.partition("version ")[2].split(",")[0]
         if docker.major(version) < docker.MINIMUM_MAJOR:
             self.fail(
-                f"expected Docker {docker.MINIMUM_MAJOR} or newer, which can give containers GPUs by CDI, found "
-                f"{version or 'an unknown version'}. Nothing was changed. Next: upgrade Docker on the host, or use a "
-                "newer image."
+                unmet(
+                    f"Docker {docker.MINIMUM_MAJOR} or newer, which can give containers GPUs by CDI",
+                    f"{version or 'an unknown version'}. Nothing was changed",
+                    "upgrade Docker on the host, or use a newer image",
+                )
             )
 
     def validate(self, config: dict[str, Any]) -> None:
@@ -246,9 +258,12 @@ class Daemon:
             done = run((which("dockerd") or "dockerd", "--validate", "--config-file", str(candidate), *flags))
         if not done.ok:
             self.fail(
-                "expected a configuration that dockerd accepts, found that dockerd refuses the configuration: "
-                f"{done.evidence(800)}. Nothing was changed. Next: correct docker_daemon_settings or {self.path}; a "
-                f"key that stands in the unit's flags ({' '.join(flags) or 'none'}) must not stand in the file too.",
+                unmet(
+                    "a configuration that dockerd accepts",
+                    f"that dockerd refuses the configuration: {done.evidence(800)}. Nothing was changed",
+                    f"correct docker_daemon_settings or {self.path}; a key that stands in the unit's flags "
+                    f"({' '.join(flags) or 'none'}) must not stand in the file too",
+                ),
                 config=config,
             )
 
@@ -278,8 +293,11 @@ class Daemon:
             outcome = "started" if again.ok else "failed too"
             restored = f" The old {self.path} was put back; the engine then {outcome}."
         self.fail(
-            f"expected dockerd to follow {self.path}, found: {problem}.{restored} Next: journalctl --unit "
-            f"{self.service} on the host; its last words: {journal.strip()}",
+            unmet(
+                f"dockerd to follow {self.path}",
+                f"{problem}.{restored}",
+                f"journalctl --unit {self.service} on the host; its last words: {journal.strip()}",
+            ),
             config=config,
         )
 
@@ -304,8 +322,11 @@ class Daemon:
         done = run(("systemctl", verb, self.service), self.module.params["timeout"])
         if not done.ok:
             self.fail(
-                f"expected systemd to take systemctl {verb} {self.service}, found that it failed with {done.rc}: "
-                f"{done.evidence()}. Next: systemctl status {self.service} on the host."
+                unmet(
+                    f"systemd to take systemctl {verb} {self.service}",
+                    f"that it failed with {done.rc}: {done.evidence()}",
+                    f"systemctl status {self.service} on the host",
+                )
             )
 
 

@@ -111,7 +111,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.glm.fleet.plugins.module_utils.finding import printable
+from ansible_collections.glm.fleet.plugins.module_utils.finding import advised, printable, unmet
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import CommandResult, run
 from ansible_collections.glm.fleet.plugins.module_utils.host.docker import DockerError, Engine
 
@@ -145,8 +145,11 @@ def requirements_of(report: str) -> list[str]:
         hashes = archive.get("hashes") or dict([str(archive["hash"]).split("=", 1)] if archive.get("hash") else [])
         if "sha256" not in hashes:
             raise BuildError(
-                f"expected a sha256 for {name} {version} ({item['download_info'].get('url')}), the index gives none. "
-                "Next: use an index that does"
+                advised(
+                    f"expected a sha256 for {name} {version} ({item['download_info'].get('url')}), the index "
+                    "gives none",
+                    "use an index that does",
+                )
             )
         found.append(f"{name.lower()}=={version} --hash=sha256:{hashes['sha256']}")
     return sorted(found)
@@ -179,8 +182,11 @@ class Build:
         start = done.stdout.find("{")
         if not done.ok or start < 0:
             raise BuildError(
-                f"expected pip in {self.params['base']} to resolve {' '.join(self.params['packages'])}, found: "
-                f"{said(done)}. Next: check the host's way to the package index (engine_image_index_url)"
+                unmet(
+                    f"pip in {self.params['base']} to resolve {' '.join(self.params['packages'])}",
+                    said(done),
+                    "check the host's way to the package index (engine_image_index_url)",
+                )
             )
         return {"changed": False, "requirements": requirements_of(done.stdout[start:])}
 
@@ -214,8 +220,11 @@ class Build:
         done = self.in_base(argv, "--volume", f"{folder}:/work")
         if not done.ok:
             raise BuildError(
-                f"expected to fetch the {len(self.params['requirements'])} packages that the lock file names, found: "
-                f"{said(done)}. Next: check the host's way to the package index (engine_image_index_url)"
+                unmet(
+                    f"to fetch the {len(self.params['requirements'])} packages that the lock file names",
+                    said(done),
+                    "check the host's way to the package index (engine_image_index_url)",
+                )
             )
 
     def push(self) -> dict[str, Any]:
@@ -229,7 +238,7 @@ class Build:
         names = (self.engine.inspect_image(image) or {}).get("RepoDigests") or []
         digests = [name.partition("@")[2] for name in names if name.partition("@")[0] == repository]
         if not digests:
-            raise BuildError(f"expected a digest of {image} after the push, found {names}. Next: run again")
+            raise BuildError(unmet(f"a digest of {image} after the push", names, "run again"))
         return {**result, "digest": digests[0]}
 
     def in_base(self, arguments: list[str], *options: str) -> CommandResult:
@@ -247,7 +256,7 @@ class Build:
     def step(self, argv: list[str], what: str) -> None:
         done = run(argv, self.params["timeout"])
         if not done.ok:
-            raise BuildError(f"expected {what}, found: {done.evidence(900)}. Next: look at that, then run again")
+            raise BuildError(unmet(what, done.evidence(900), "look at that, then run again"))
 
 
 def main() -> None:
@@ -260,7 +269,7 @@ def main() -> None:
     try:
         result = getattr(build, module.params["phase"])()
     except (BuildError, DockerError, OSError) as error:
-        module.fail_json(msg=f"image: {error}.")
+        module.fail_json(msg=f"image: {error}")
     module.exit_json(machine=os.uname().machine, **result)
 
 

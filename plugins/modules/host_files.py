@@ -75,6 +75,7 @@ from typing import Optional
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.glm.fleet.plugins.module_utils import files
+from ansible_collections.glm.fleet.plugins.module_utils.finding import unmet
 
 
 def current(path: Path) -> tuple[Optional[str], Optional[int]]:
@@ -131,8 +132,12 @@ def main() -> None:
                 path.unlink() if after is None else write(module, path, after, mode)
         except OSError as error:
             module.fail_json(
-                msg=f"files: expected to write {path}, found: {error.strerror}. Written so far: "
-                f"{', '.join(written) or 'none'}. Next: mend that on the host and run again.",
+                msg="files: "
+                + unmet(
+                    f"to write {path}",
+                    f"{error.strerror}. Written so far: {', '.join(written) or 'none'}",
+                    "mend that on the host and run again",
+                ),
                 phase="files",
             )
         written.append(str(path))

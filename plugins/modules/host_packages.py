@@ -132,6 +132,7 @@ from typing import NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.glm.fleet.plugins.module_utils.finding import unmet
 from ansible_collections.glm.fleet.plugins.module_utils.host.apt import Policy, parse_origins, parse_policies, strangers
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import CommandResult, run, which
 from ansible_collections.glm.fleet.plugins.module_utils.host.dpkg import installed_packages
@@ -182,8 +183,11 @@ class Installer:
     def run(self) -> None:
         if not which("dpkg-query") or not which("apt-get"):
             self.fail(
-                "expected a distribution with apt (Debian, Ubuntu), found none. Next: install these yourself: "
-                f"{', '.join(self.names)}."
+                unmet(
+                    "a distribution with apt (Debian, Ubuntu)",
+                    "none",
+                    f"install these yourself: {', '.join(self.names)}",
+                )
             )
         before = {name: version for name, version in self.before.items() if name in self.names}
         missing = [name for name in self.names if name not in before] + self.outdated(before)
@@ -218,8 +222,11 @@ class Installer:
             sources = strangers(known[name], origins, origin, versions[name]) if name in known else []
             if sources:
                 self.fail(
-                    f"expected {name} from {origin}, found {versions[name]} of {origins[sources[0]] or sources[0]}. "
-                    f"Nothing was changed. Next: remove that package, or look at apt-cache policy {name}."
+                    unmet(
+                        f"{name} from {origin}",
+                        f"{versions[name]} of {origins[sources[0]] or sources[0]}. Nothing was changed",
+                        f"remove that package, or look at apt-cache policy {name}",
+                    )
                 )
 
     def hold(self) -> list[str]:
@@ -244,8 +251,11 @@ class Installer:
         minimum = self.minimum.get(name)
         if minimum and is_lower(version, str(minimum)):
             self.fail(
-                f"expected {name} {minimum} or newer, found {version} ({state}). Nothing was changed. Next: use a "
-                "newer distribution or image, or add an apt source that has it."
+                unmet(
+                    f"{name} {minimum} or newer",
+                    f"{version} ({state}). Nothing was changed",
+                    "use a newer distribution or image, or add an apt source that has it",
+                )
             )
 
     def install(self, missing: list[str]) -> None:
@@ -257,8 +267,11 @@ class Installer:
         for name, version in candidates.items():
             if not version:
                 self.fail(
-                    f"expected apt to know {name}, found no source of this host that has it. Next: check /etc/apt on "
-                    "the host, or take it out of the list of packages."
+                    unmet(
+                        f"apt to know {name}",
+                        "no source of this host that has it",
+                        "check /etc/apt on the host, or take it out of the list of packages",
+                    )
                 )
             self.require_minimum(name, version, "in the archive")
         self.require_origins(candidates)
@@ -287,8 +300,11 @@ class Installer:
         done = self.patient(argv)
         if not done.ok:
             self.fail(
-                f"expected apt to work, found that {what} failed with {done.rc}: {done.evidence(1200)}. Next: mend apt "
-                "on the host, then run this again.",
+                unmet(
+                    "apt to work",
+                    f"that {what} failed with {done.rc}: {done.evidence(1200)}",
+                    "mend apt on the host, then run this again",
+                ),
                 rc=done.rc,
                 stdout=done.stdout,
                 stderr=done.stderr,

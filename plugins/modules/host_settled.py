@@ -70,9 +70,11 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.glm.fleet.plugins.module_utils.finding import unmet
 from ansible_collections.glm.fleet.plugins.module_utils.host.facts import cloud_init, first_boot_busy, lock_holder
 
 LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/lists/lock", "/var/cache/apt/archives/lock")
+LOG = "/var/log/cloud-init-output.log"
 POLL_SECONDS = 2
 
 
@@ -106,9 +108,12 @@ def main() -> None:
             break
         if waited >= module.params["timeout"]:
             module.fail_json(
-                msg=f"first boot: expected the host to be ready within {module.params['timeout']} s, found "
-                f"{'; '.join(reasons)}. Next: look at /var/log/cloud-init-output.log on the host, or give it more time "
-                "with gpu_base_first_boot_timeout.",
+                msg="first boot: "
+                + unmet(
+                    f"the host to be ready within {module.params['timeout']} s",
+                    "; ".join(reasons),
+                    f"look at {LOG} on the host, or give it more time with gpu_base_first_boot_timeout",
+                ),
                 phase="first boot",
                 **result,
             )
@@ -117,9 +122,13 @@ def main() -> None:
         text = "; ".join(boot["errors"]) or boot["detail"]
         if not module.params["accept_cloud_init_errors"]:
             module.fail_json(
-                msg=f"first boot: expected a clean first boot, found that cloud-init ended with an error: {text}. "
-                "Next: look at /var/log/cloud-init-output.log on the host, and mend the image or its user data; to go "
-                "on all the same, set gpu_base_accept_cloud_init_errors: true.",
+                msg="first boot: "
+                + unmet(
+                    "a clean first boot",
+                    f"that cloud-init ended with an error: {text}",
+                    f"look at {LOG} on the host, and mend the image or its user data; to go on all the same, set "
+                    "gpu_base_accept_cloud_init_errors: true",
+                ),
                 phase="first boot",
                 **result,
             )

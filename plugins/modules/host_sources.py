@@ -71,6 +71,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.glm.fleet.plugins.module_utils.finding import unmet
 from ansible_collections.glm.fleet.plugins.module_utils.host.apt import Source, parse_deb822, parse_list, twins
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run
 
@@ -104,9 +105,12 @@ def main() -> None:
         lacking = {*(source.get("components") or [])} - {name for twin in there for name in twin["components"]}
         if lacking:
             module.fail_json(
-                msg=f"packages: expected {source['uris']} with the component {', '.join(sorted(lacking))}, found it "
-                f"without in {there[0]['file']}, beside which apt takes no other. Nothing was changed. Next: add the "
-                "component to that file, or remove the file, and run again.",
+                msg="packages: "
+                + unmet(
+                    f"{source['uris']} with the component {', '.join(sorted(lacking))}",
+                    f"it without in {there[0]['file']}, beside which apt takes no other. Nothing was changed",
+                    "add the component to that file, or remove the file, and run again",
+                ),
                 phase="packages",
             )
         adopted.append({"name": source["name"], "file": there[0]["file"], "signed_by": there[0]["signed_by"]})

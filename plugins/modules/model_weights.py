@@ -213,9 +213,9 @@ from ansible_collections.glm.fleet.plugins.module_utils.weights import store as 
 from ansible_collections.glm.fleet.plugins.module_utils.weights.hub import (
     HubClient,
     HubError,
+    advice,
     check_repository,
     check_revision,
-    remedy,
 )
 from ansible_collections.glm.fleet.plugins.module_utils.weights.store import (
     Manifest,
@@ -460,7 +460,9 @@ class Weights:
             raise WeightsError("docker is not installed. Run the role docker first.")
         code, _out, err = self.module.run_command(["docker", "image", "inspect", "--format", "{{.Id}}", image])
         if code != 0:
-            raise WeightsError(f"the image {image} is not on this host ({err.strip()}). Run the role docker first.")
+            raise WeightsError(
+                f"the image {image} is not on this host ({err.strip()}). Run the role engine_image first."
+            )
         return str(image)
 
     def _write_job(self, manifest: Manifest) -> None:
@@ -530,7 +532,7 @@ class Weights:
         has_token = bool(self.params["token"])
         statuses = {"unauthorised": 401, "forbidden": 403, "not_found": 404, "rate_limited": 429}
         if kind in statuses:
-            return remedy(statuses[kind], "", self.repository, has_token)
+            return advice(statuses[kind], "", self.repository, has_token)
         if kind == "disk_full":
             return f"Free space on the file system of {self.hf_home}, or set glm_data_dir to a larger disk."
         if kind == "no_client":

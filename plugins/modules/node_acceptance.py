@@ -11,7 +11,7 @@ description:
   - Looks at everything that makes a GPU node fail later - missing or wrong GPUs, memory errors, row remapping, errors
     in the kernel log, a fabric that is not up, a driver whose packages, module or fabric manager do not agree, kernels
     without a module, slow disks and networks, containers that do not see every GPU - and returns one verdict, each
-    check with what was expected, what was found, and the remedy.
+    check with what was expected, what was found, and what to do next.
   - Fails when the verdict does, unless O(fail) is off or in check mode. The report is written first, so that a node can
     be given back with evidence.
   - Has an action plugin of the same name, which judges on the controller.

@@ -99,7 +99,7 @@ cause:
   description: The likeliest reason for a failure. Empty while nothing failed.
   type: str
   returned: always
-remedy:
+next:
   description: What to do about it.
   type: str
   returned: always

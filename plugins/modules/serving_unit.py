@@ -107,6 +107,7 @@ from typing import NoReturn, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.glm.fleet.plugins.module_utils.finding import advised, unmet
 from ansible_collections.glm.fleet.plugins.module_utils.host import commands as _host_commands
 from ansible_collections.glm.fleet.plugins.module_utils.serving import occupancy as _occupancy
 from ansible_collections.glm.fleet.plugins.module_utils.serving import status as _serving
@@ -198,16 +199,16 @@ def occupied(replica: Replica, vendor: str, leaving: Collection[str]) -> Optiona
     where = f"{replica.address} port {replica.port}"
     problem = _occupancy.address_problem(replica.address)
     if problem:
-        return f"expected {replica.address} to be an address of this host: {problem}. Next: set glm_bind"
+        return advised(f"expected {replica.address} to be an address of this host: {problem}", "set glm_bind")
     owner = _occupancy.port_owner(_host_commands.run, replica.address, replica.port)
     if owner and owner.unit not in leaving:
-        return f"expected {where} to be free, found {owner.words}. Next: stop it, or choose another glm_port"
+        return unmet(f"{where} to be free", owner.words, "stop it, or choose another glm_port")
     if replica.action == "restart":
         return None  # it holds its GPUs itself
     users = _occupancy.gpu_users(_host_commands.run, vendor, replica.gpus, leaving)
     if users:
         tool = {"nvidia": "nvidia-smi", "amd": "rocm-smi --showpids"}[vendor]
-        return f"expected free GPU memory, found {'; '.join(users)}. Next: stop what holds it ({tool} shows it)"
+        return unmet("free GPU memory", "; ".join(users), f"stop what holds it ({tool} shows it)")
     return None
 
 
@@ -223,8 +224,11 @@ def systemctl(module: AnsibleModule, *words: str) -> None:
         fail(
             module,
             "serve, start",
-            f"expected systemd to take {done.command}, found that it failed with {done.rc}: {done.evidence()}. Next: "
-            f"systemctl status {words[-1]} on the host, then run the role serve again",
+            unmet(
+                f"systemd to take {done.command}",
+                f"that it failed with {done.rc}: {done.evidence()}",
+                f"systemctl status {words[-1]} on the host, then run the role serve again",
+            ),
         )
 
 
@@ -265,7 +269,7 @@ def look(module: AnsibleModule) -> tuple[list[Replica], list[str]]:
         fail(
             module,
             "serve, start",
-            f"expected a host that was booted with systemd, found: {exc}. Next: look at systemctl status on the host",
+            unmet("a host that was booted with systemd", exc, "look at systemctl status on the host"),
         )
 
 

@@ -436,6 +436,7 @@ def test_the_token_is_in_no_argument_and_no_output(controller: Controller) -> No
         ({"revision": "../x"}, "cannot be a revision"),
         ({"disk_margin_bytes": 10**16}, "Free 9999.9 TB there, or set glm_data_dir to a larger disk"),
         ({"image": "absent:latest"}, "the image absent:latest is not on this host"),
+        ({"image": "absent:latest"}, "Run the role engine_image first"),
         ({"endpoint": "http://127.0.0.1:9"}, "set glm_hub_endpoint to a mirror it reaches"),
         ({"state": "verified"}, "Run the role weights without tags"),
         ({"phase": "status"}, "phase is set by the action plugin"),

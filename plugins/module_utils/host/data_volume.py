@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
+from ansible_collections.glm.fleet.plugins.module_utils.finding import unmet
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run
 
 LABEL = "glm-data"
@@ -168,8 +169,12 @@ def named(nodes: Sequence[Node], paths: Sequence[str]) -> Choice:
             taken.append(node)
     if problems:
         raise Refusal(
-            f"expected empty disks, found {'; '.join(problems)}. Nothing was changed. Next: correct "
-            "gpu_base_data_disks; if a disk really is to lose what it holds, empty it yourself (wipefs --all)."
+            unmet(
+                "empty disks",
+                f"{'; '.join(problems)}. Nothing was changed",
+                "correct gpu_base_data_disks; if a disk really is to lose what it holds, empty it yourself "
+                "(wipefs --all)",
+            )
         )
     return Choice(tuple(taken), {})
 
@@ -185,7 +190,7 @@ def read_tree() -> list[Node]:
             raise ValueError(done.evidence())
         nodes = parse_lsblk(done.stdout)
     except ValueError as error:
-        raise Refusal(f"expected lsblk to list the disks, found: {error}. Next: run lsblk on the host.") from error
+        raise Refusal(unmet("lsblk to list the disks", error, "run lsblk on the host")) from error
     return [_probed(node, {}) for node in nodes]
 
 
@@ -266,8 +271,12 @@ def require_empty(path: str, trusted: bool = False) -> None:
         found = [] if offset is None else [f"bytes of no known kind at {offset}"]
     if found:
         raise Refusal(
-            f"expected {path} to be empty, found {', '.join(found)}. Nothing was changed. Next: leave it out of "
-            "gpu_base_data_disks; if it really is to lose what it holds, empty it yourself (wipefs --all, blkdiscard)."
+            unmet(
+                f"{path} to be empty",
+                f"{', '.join(found)}. Nothing was changed",
+                "leave it out of gpu_base_data_disks; if it really is to lose what it holds, empty it "
+                "yourself (wipefs --all, blkdiscard)",
+            )
         )
 
 

@@ -146,7 +146,7 @@ class Line(NamedTuple):
 
 class Cause(NamedTuple):
     cause: str
-    remedy: str
+    next_step: str
 
 
 class Rules:
@@ -321,11 +321,11 @@ def describe(run: Runner, unit: str, secret_files: Sequence[str], rules: Rules, 
         "elapsed_seconds": elapsed_seconds(properties),
         "log": [],
         "cause": "",
-        "remedy": "",
+        "next": "",
     }
     failed = state in ("failed", "inactive") or properties.get("SubState") == "auto-restart"
     if failed:
         cause = cause_of(properties, lines, rules)
-        answer["cause"], answer["remedy"] = redact(cause.cause, secrets), cause.remedy
+        answer["cause"], answer["next"] = redact(cause.cause, secrets), cause.next_step
         answer["log"] = [redact(text, secrets) for text in tail(lines, log_lines)]
     return answer

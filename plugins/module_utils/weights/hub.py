@@ -138,10 +138,10 @@ class HubClient:
         code = exc.headers.get("X-Error-Code") or ""
         said = exc.headers.get("X-Error-Message") or exc.reason
         answer = f"{self.endpoint} answered {exc.code} ({said}) for {repository}@{revision}"
-        return f"{answer}. {remedy(exc.code, code, repository, bool(self._token), exc.headers.get('Retry-After'))}"
+        return f"{answer}. {advice(exc.code, code, repository, bool(self._token), exc.headers.get('Retry-After'))}"
 
 
-def remedy(status: int, code: str, repository: str, has_token: bool, retry_after: Optional[str] = None) -> str:
+def advice(status: int, code: str, repository: str, has_token: bool, retry_after: Optional[str] = None) -> str:
     """What an operator does about an error answer of a hub."""
     if code == "RevisionNotFound":
         return "The repository exists, this revision does not. Set glm_revision to a branch, tag or commit it has."

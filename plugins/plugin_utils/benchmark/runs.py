@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils import address, versions
+from ansible_collections.glm.fleet.plugins.module_utils.finding import advised, unmet
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Catalog, Point, Workload
@@ -101,15 +102,19 @@ def client(plan: Plan, folder: str, image: str, program: str, host: str = "", to
         return Client(program, None, known, folder, host)
     if kind == "venv" and host:
         raise RunError(
-            f"expected a program that measures on {host}: bare metal has no image of the client. Next: set "
-            "benchmark_client_path to the vllm program of an environment there"
+            advised(
+                f"expected a program that measures on {host}: bare metal has no image of the client",
+                "set benchmark_client_path to the vllm program of an environment there",
+            )
         )
     if kind == "venv" and engine == "vllm":
         return Client(f"{plan['runtime']['path']}/bin/vllm", None, known, folder)
     if kind == "venv":
         raise RunError(
-            f"expected a program that measures: {engine} without containers has none of vLLM's. Next: set "
-            "benchmark_client_path to the vllm program of an environment on the host"
+            advised(
+                f"expected a program that measures: {engine} without containers has none of vLLM's",
+                "set benchmark_client_path to the vllm program of an environment on the host",
+            )
         )
     chosen = plan["image"]["reference"] if plan["image"] and engine == "vllm" else image
     if not chosen:
@@ -138,8 +143,11 @@ def endpoint_address(plan: Plan, own: str, host: str, reached_at: str) -> str:
         return probe_address(plan["listen"]["address"])
     if listens.is_loopback:
         raise RunError(
-            f"expected an endpoint that {host} can reach, found one bound to {listens}. Next: deploy with glm_bind set "
-            "to the private address, or leave benchmark_client_host empty"
+            unmet(
+                f"an endpoint that {host} can reach",
+                f"one bound to {listens}",
+                "deploy with glm_bind set to the private address, or leave benchmark_client_host empty",
+            )
         )
     return reached_at if listens.is_unspecified else str(listens)
 
@@ -167,7 +175,7 @@ def snapshot(plan: Plan, hf_home: str) -> str:
     """
     found = snapshot_in(hf_home, plan)
     if found is None:
-        raise RunError("expected the lock file to know the model's commit, found none. Next: deploy first")
+        raise RunError(unmet("the lock file to know the model's commit", "none", "deploy first"))
     return found
 
 
@@ -287,6 +295,4 @@ def _default_image(known: Catalog, plan: Plan) -> dict[str, str]:
         for variant, image in engine.versions[version].images.items():
             if known.variants[variant].vendor == vendor:
                 return {"repository": image.repository or engine.image, "tag": image.tag}
-    raise RunError(
-        f"expected the catalogue to have an image of vLLM for {vendor}, found none. Next: set benchmark_client_image"
-    )
+    raise RunError(unmet(f"the catalogue to have an image of vLLM for {vendor}", "none", "set benchmark_client_image"))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ansible_collections.glm.fleet.plugins.module_utils.finding import advised
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.lambda_cloud import hosts as lambda_hosts
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
@@ -60,12 +61,14 @@ def instance_of(name: str, offered: Sequence[Mapping[str, Any]]) -> dict[str, An
     row = next((row for row in offered if row.get("name") == name), None)
     if row is None:
         raise planner.PlanError(
-            "the account is not offered this type. Next: see ansible localhost -m glm.fleet.lambda_instance_type_info."
+            advised(
+                "the account is not offered this type", "see ansible localhost -m glm.fleet.lambda_instance_type_info"
+            )
         )
     kind = {"name": name, "gpu_description": row.get("gpu_description"), "specs": {"gpus": row.get("gpus")}}
     hardware = lambda_hosts.hardware_of(kind)
     if not hardware.accelerator:
-        raise planner.PlanError("it has no accelerators. Next: name a type that has.")
+        raise planner.PlanError(advised("it has no accelerators", "name a type that has"))
     return {
         "glm_host_instance_type": name,
         "glm_host_accelerator": hardware.accelerator,
@@ -108,6 +111,8 @@ def judge(
 def _require_whole_replicas(count: int, nodes: int) -> None:
     if nodes > 1 and count % nodes:
         raise planner.PlanError(
-            f"glm_nodes {nodes} puts {nodes} hosts together, but {count} are asked for. Next: set glm_launch_count to "
-            f"a multiple of {nodes}."
+            advised(
+                f"glm_nodes {nodes} puts {nodes} hosts together, but {count} are asked for",
+                f"set glm_launch_count to a multiple of {nodes}",
+            )
         )

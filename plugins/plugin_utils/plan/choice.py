@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils import versions
+from ansible_collections.glm.fleet.plugins.module_utils.finding import advised
 from ansible_collections.glm.fleet.plugins.module_utils.names import nearest
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.engine import Engine, Image, Variant
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import (
@@ -155,8 +156,7 @@ class Choice:
 
     def refuse(self, why: str, next_step: str = "") -> NoReturn:
         """Raise the refusal, with what would work when no better step is known."""
-        stop = "" if why.endswith("?") else "."
-        raise PlanError(f"{self.title}: {why}{stop} Next: {next_step or self.alternatives() or 'see docs/planner.md'}.")
+        raise PlanError(advised(f"{self.title}: {why}", next_step or self.alternatives() or "see docs/planner.md"))
 
     def _suits(self, variant: Variant) -> bool:
         return variant.vendor == self.accelerator.vendor and (
@@ -171,15 +171,20 @@ class Choice:
         if versions.order(version) < versions.order(wants.min_version):
             because = f" ({wants.too_old})" if wants.too_old else ""
             raise PlanError(
-                f"{engine.name} {version} cannot serve {self.model.name}: it needs {engine.name} {wants.min_version} "
-                f"or newer{because}. Next: leave glm_engine_version empty, or set it to {wants.recommended}."
+                advised(
+                    f"{engine.name} {version} cannot serve {self.model.name}: it needs {engine.name} "
+                    f"{wants.min_version} or newer{because}",
+                    f"leave glm_engine_version empty, or set it to {wants.recommended}",
+                )
             )
         if version in engine.versions:
             return version
         order = sorted(engine.versions, key=versions.order)
         raise PlanError(
-            f"unknown {engine.name} version {version!r}; the catalogue has no flag table of it. Next: set "
-            f"glm_engine_version to one of {', '.join(order)}."
+            advised(
+                f"unknown {engine.name} version {version!r}; the catalogue has no flag table of it",
+                f"set glm_engine_version to one of {', '.join(order)}",
+            )
         )
 
     def _default_version(self) -> str:
@@ -275,13 +280,16 @@ def _model(intent: Intent, known: Catalog) -> Model:
     if intent.model_config:
         if intent.model in known.models:
             raise PlanError(
-                f"glm_model_config describes a model the catalogue does not know, and it knows {intent.model}. "
-                "Next: leave glm_model_config empty, or give the model a name of its own in glm_model."
+                advised(
+                    f"glm_model_config describes a model the catalogue does not know, and it knows {intent.model}",
+                    "leave glm_model_config empty, or give the model a name of its own in glm_model",
+                )
             )
         try:
             return model_config.from_config(Path(intent.model_config), intent.model, known)
         except model_config.ModelConfigError as error:
-            raise PlanError(f"{intent.model}: {error}. Next: correct the file named in glm_model_config.") from error
+            advice = "correct the file named in glm_model_config"
+            raise PlanError(advised(f"{intent.model}: {error}", advice)) from error
     found: Model = _look_up(intent.model, known.models, "model", "glm_model")
     return found
 
@@ -300,5 +308,5 @@ def _look_up(name: str, known: Mapping[str, Any], kind: str, variable: str) -> A
     close = nearest(name, known, 1)
     hint = f" Did you mean {close[0]}?" if close else ""
     raise PlanError(
-        f"unknown {kind} {name!r}.{hint} Next: set {variable} to one the catalogue knows: {', '.join(known)}."
+        advised(f"unknown {kind} {name!r}.{hint}", f"set {variable} to one the catalogue knows: {', '.join(known)}")
     )

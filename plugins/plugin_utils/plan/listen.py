@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 from typing import Optional
 
+from ansible_collections.glm.fleet.plugins.module_utils.finding import advised
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Intent, PlanError
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Listen
 
@@ -23,8 +24,10 @@ def listen_address(bind: str, private_address: Optional[str]) -> str:
         if private_address:
             return listen_address(private_address, None)
         raise PlanError(
-            "the endpoint shall be bound to the private address, but the inventory knows none. Next: set glm_bind to "
-            "loopback, public or an address of the host."
+            advised(
+                "the endpoint shall be bound to the private address, but the inventory knows none",
+                "set glm_bind to loopback, public or an address of the host",
+            )
         )
     known = {"loopback": "127.0.0.1", "public": "0.0.0.0"}
     if bind in known:
@@ -33,7 +36,7 @@ def listen_address(bind: str, private_address: Optional[str]) -> str:
         return str(ipaddress.ip_address(bind))
     except ValueError:
         raise PlanError(
-            f"{bind!r} is neither private, loopback, public nor an IP address. Next: set glm_bind to one of these."
+            advised(f"{bind!r} is neither private, loopback, public nor an IP address", "set glm_bind to one of these")
         ) from None
 
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ansible_collections.glm.fleet.plugins.module_utils.finding import advised, unmet
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import lockfile
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 
-_NO_ACCELERATOR = (
-    "expected the host's accelerators, found none. Next: set glm_accelerator and glm_accelerator_count (for example "
-    "B200 and 8), or use an inventory that knows them."
+_NO_ACCELERATOR = unmet(
+    "the host's accelerators",
+    "none",
+    "set glm_accelerator and glm_accelerator_count (for example B200 and 8), or use an inventory that knows them",
 )
 
 
@@ -70,8 +72,10 @@ def node_of(host: str, args: dict[str, Any], task_vars: dict[str, Any]) -> dict[
         return {}
     if len(fleet) % nodes:
         raise planner.PlanError(
-            f"glm_nodes {nodes} puts {nodes} hosts together, but the fleet has {len(fleet)}. Next: launch or leave out "
-            f"hosts until their number is a multiple of {nodes}."
+            advised(
+                f"glm_nodes {nodes} puts {nodes} hosts together, but the fleet has {len(fleet)}",
+                f"launch or leave out hosts until their number is a multiple of {nodes}",
+            )
         )
     rank = fleet.index(host) % nodes
     head = fleet[fleet.index(host) - rank]

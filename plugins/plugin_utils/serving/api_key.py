@@ -10,6 +10,7 @@ import stat
 from pathlib import Path
 
 from ansible_collections.glm.fleet.plugins.module_utils import files
+from ansible_collections.glm.fleet.plugins.module_utils.finding import unmet
 
 # What a check run shows before the first real run has made the key; never written anywhere.
 PLACEHOLDER = "made-by-the-first-real-run"
@@ -32,9 +33,9 @@ def read(path: Path) -> str | None:
     except (OSError, UnicodeDecodeError) as exc:
         raise ApiKeyError(f"cannot read the API key in {path}: {exc}") from exc
     if mode & 0o077:
-        raise ApiKeyError(f"expected {path} to be its owner's only, found mode {mode:04o}. Next: chmod 600 {path}")
+        raise ApiKeyError(unmet(f"{path} to be its owner's only", f"mode {mode:04o}", f"chmod 600 {path}"))
     if len(text.split()) != 1:
-        raise ApiKeyError(f"expected one word in {path}, found {len(text.split())}. Next: remove it; a new key is made")
+        raise ApiKeyError(unmet(f"one word in {path}", len(text.split()), "remove it; a new key is made"))
     return text
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ansible_collections.glm.fleet.plugins.module_utils import address
+from ansible_collections.glm.fleet.plugins.module_utils.finding import advised
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving.quoting import UnitError
 
@@ -60,8 +61,10 @@ def group_ids(plan: Plan, groups: Mapping[str, Sequence[str]]) -> list[str]:
     missing = [name for name in plan["device_groups"] if not groups.get(name)]
     if missing:
         raise UnitError(
-            f"the host has no group {' and no group '.join(missing)}, which should own its GPUs' device files. Next: "
-            "install the driver's udev rules (role gpu_base), or look at ls -l /dev/kfd /dev/dri"
+            advised(
+                f"the host has no group {' and no group '.join(missing)}, which should own its GPUs' device files",
+                "install the driver's udev rules (role gpu_base), or look at ls -l /dev/kfd /dev/dri",
+            )
         )
     return [str(groups[name][1]) for name in plan["device_groups"]]
 

@@ -106,7 +106,7 @@ def test_phases_without_engine_lines() -> None:
 )
 def test_causes_are_named_with_a_next_step(line: str, cause: str) -> None:
     found = _serving.cause_of({"ActiveState": "failed"}, engine_lines("before", line, "after"), EVERY)
-    assert cause in found.cause and found.remedy
+    assert cause in found.cause and found.next_step
 
 
 def test_causes_that_only_systemd_knows() -> None:

@@ -21,7 +21,7 @@ BASE = {
     "elapsed_seconds": 1,
     "log": [],
     "cause": "",
-    "remedy": "",
+    "next": "",
 }
 READY = {**BASE, "active_state": "active", "sub_state": "running", "phase": "ready", "elapsed_seconds": 50}
 RETRY = {**BASE, "sub_state": "auto-restart", "phase": "starting the engine", "cause": "a race", "restarts": 0}
@@ -32,7 +32,7 @@ FAILED = {
     "result": "exit-code",
     "exit_status": 1,
     "cause": "a disk is full",
-    "remedy": "free space",
+    "next": "free space",
     "log": ["OSError: full"],
 }
 ARGS = {
@@ -108,7 +108,7 @@ def test_a_failure_says_where_when_what_why_and_what_next(said: list[str]) -> No
     expected = (
         "gpu-1, serve, phase 'loading weights'",
         "found failed (result exit-code, exit status 1)",
-        "Cause: a disk is full",
+        "; cause: a disk is full. Next: free space; the whole log",
         "Next: free space",
         "journalctl -u glm-serve-0.service",
         "OSError: full",

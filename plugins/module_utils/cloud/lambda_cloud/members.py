@@ -15,6 +15,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import api as lambda_api
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import fleet as _lambda_fleet
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.fleet import FLEET_TAG, exists
+from ansible_collections.glm.fleet.plugins.module_utils.finding import advised
 
 # A launch whose answer was lost shows up in the listing within seconds, or not at all.
 RECONCILE_LOOKS = 4
@@ -77,7 +78,7 @@ class Members:
                 f" Launched but not listed: {', '.join(f'{name} ({key})' for key, name in self.unlisted().items())}."
             )
         self.module.fail_json(
-            msg=f"fleet {self.name}, {phase}: {problem} {left} Next: {next_step}",
+            msg=advised(f"fleet {self.name}, {phase}: {problem} {left}", next_step),
             changed=self.changed,
             instances=[_lambda_fleet.summary_of(item) for item in members],
             price_usd_per_hour=_lambda_fleet.price_of(members),

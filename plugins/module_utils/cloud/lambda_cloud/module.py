@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict, NoReturn, Optional, Tuple
 from ansible.module_utils.basic import AnsibleModule, env_fallback, missing_required_lib
 
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import api as lambda_api
+from ansible_collections.glm.fleet.plugins.module_utils.finding import advised
 
 # As in the documentation fragment glm.fleet.lambda_auth.
 AUTH_ARGUMENTS: Dict[str, Dict[str, Any]] = {
@@ -56,7 +57,7 @@ def connect(module: AnsibleModule, subject: str) -> lambda_api.LambdaApi:
 
 def fail(module: AnsibleModule, subject: str, phase: str, problem: str, next_step: str, **more: Any) -> NoReturn:
     """End the module in the collection's form: what, when, what was found, what to do."""
-    module.fail_json(msg=f"{subject}, {phase}: {problem} Next: {next_step}", **more)
+    module.fail_json(msg=advised(f"{subject}, {phase}: {problem}", next_step), **more)
     raise AssertionError("fail_json returned")
 
 
