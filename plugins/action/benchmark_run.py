@@ -69,6 +69,8 @@ class ActionModule(RemoteJobAction):
             "model": plan["served_model_name"],
             "tokens": self._workload.input_tokens + self._workload.output_tokens,
             "program": self._client.program,
+            "environment": dict(catalog.load().measuring[1].env),
+            "metrics": benchmark_runs.metric_rules(plan),
             "container": benchmark_runs.container(plan, self._client, self._host, tokenizer),
             "runs": self._runs,
         }

@@ -17,7 +17,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 
 
 def benchmark_client(plan: Plan, own: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The plan with the image of vLLM's client in the place of the engine's."""
+    """The plan with the image of the client that measures in the place of the engine's."""
     try:
         return benchmark_runs.client_plan(catalog.load(), plan, own or {})
     except (benchmark_runs.RunError, CatalogError) as exc:
@@ -32,8 +32,20 @@ def benchmark_snapshot(plan: Plan) -> str:
         raise AnsibleFilterError(str(exc)) from exc
 
 
+def benchmark_has_client(plan: Plan) -> bool:
+    """Whether the plan's engine has the client that measures."""
+    try:
+        return benchmark_runs.has_client(plan)
+    except CatalogError as exc:
+        raise AnsibleFilterError(str(exc)) from exc
+
+
 class FilterModule:
     """Filters of this file."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"benchmark_client": benchmark_client, "benchmark_snapshot": benchmark_snapshot}
+        return {
+            "benchmark_client": benchmark_client,
+            "benchmark_has_client": benchmark_has_client,
+            "benchmark_snapshot": benchmark_snapshot,
+        }

@@ -298,7 +298,7 @@ class Measurement:
     def made(self) -> Job:
         container = self.job["container"]
         command = [self.job["program"]] if not container else self.docker(container)
-        environment = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+        environment = dict(self.job["environment"])
         if self.endpoint.api_key:
             environment["OPENAI_API_KEY"] = self.endpoint.api_key
         return Job(
@@ -306,6 +306,7 @@ class Measurement:
             endpoint=self.endpoint,
             command=command,
             runs=self.job["runs"],
+            metrics=self.job["metrics"],
             stop=["docker", "rm", "--force", container["name"]] if container else [],
             environment=environment,
             run_timeout=self.module.params["run_timeout"],
@@ -317,12 +318,12 @@ class Measurement:
         """The client in a container: on the host's network, where it reaches also an endpoint bound to loopback."""
         argv = ["docker", "run", "--rm", "--init", "--name", container["name"], "--network", "host", "--pull=never"]
         argv += ["--log-driver", "none", "--security-opt", "no-new-privileges"]
-        # It computes nothing, but vLLM looks for a device first; without one it takes the CPU.
+        # It computes nothing, but it looks for a device first; without one it takes the CPU.
         plan = self.module.params["plan"]
         if not self.module.params["client_host"] or has_devices(plan):
             argv += device_arguments(plan)
         # Without values: docker takes them from its own environment, so no list of processes shows the key.
-        for name in ("HF_HUB_OFFLINE", "VLLM_NO_USAGE_STATS", "DO_NOT_TRACK", "OPENAI_API_KEY"):
+        for name in (*self.job["environment"], "OPENAI_API_KEY"):
             argv += ["--env", name]
         argv += ["--mount", f"type=bind,source={container['source']},target={container['target']},readonly"]
         argv += ["--mount", f"type=bind,source={self.folder.path},target={container['results']}"]

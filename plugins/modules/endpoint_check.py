@@ -34,7 +34,6 @@ options:
   reasoning_field:
     description: Field of the answer that holds the reasoning. vLLM calls it V(reasoning), SGLang V(reasoning_content).
     type: str
-    choices: [reasoning, reasoning_content]
     default: reasoning
   thinking_on:
     description: What to add to a request so that the model thinks.
@@ -160,7 +159,7 @@ ENDPOINT_OPTIONS = {
     "port": {"type": "int", "default": 8000},
     "model": {"type": "str", "required": True},
     "api_key": {"type": "str", "no_log": True},
-    "reasoning_field": {"type": "str", "choices": ["reasoning", "reasoning_content"], "default": "reasoning"},
+    "reasoning_field": {"type": "str", "default": "reasoning"},
     "thinking_on": {"type": "dict", "default": {}},
     "thinking_off": {"type": "dict", "default": {"chat_template_kwargs": {"enable_thinking": False}}},
     "tool_call": {"type": "bool", "default": True},

@@ -41,13 +41,15 @@ class Job:
 
     ``stop`` ends a client that outlives ``run_timeout``, or waits for an endpoint that said nothing for
     ``silence_timeout`` seconds. ``fingerprint`` tells two jobs apart. ``environment`` is added to the client's and is
-    never written anywhere. ``gpus``: whether the GPUs of this machine are the ones that serve, and are looked at.
+    never written anywhere. ``metrics`` are the rules of metrics.parse for the engine that serves. ``gpus``: whether the
+    GPUs of this machine are the ones that serve, and are looked at.
     """
 
     fingerprint: str
     endpoint: Endpoint
     command: Sequence[str]
     runs: Sequence[Mapping[str, Any]]
+    metrics: Sequence[Mapping[str, Any]] = ()
     stop: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     run_timeout: float = 14400
@@ -214,7 +216,7 @@ class Worker:
 
     def _sample(self, samples: list[dict[str, float]], gpus: list[list[dict[str, Any]]]) -> None:
         text = self._get("/metrics")
-        found = metrics.parse(text) if isinstance(text, str) else {}
+        found = metrics.parse(text, self.job.metrics) if isinstance(text, str) else {}
         # An engine without metrics is sampled as well: progress is told by its beats.
         if found or not samples:
             samples.append(found)

@@ -3,12 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What an engine and its GPUs say about themselves while they are measured.
 
-This module util is PRIVATE to the collection. ``/metrics`` of vLLM and SGLang (Prometheus' text format) becomes one
-small set of names, and the samples of a run become one summary.
+This module util is PRIVATE to the collection. ``/metrics`` of an engine (Prometheus' text format) becomes one small set
+of names, and the samples of a run become one summary. What the engine calls them is data of the catalogue.
 
-Sources: vllm/v1/metrics/loggers.py 0.32.0, sglang/srt/metrics/collector.py 0.5.10 (which needs ``--enable-metrics``);
-of AMD's GPUs the kernel's "GPU Power/Thermal Controls and Monitoring" (hwmon and pp_dpm_sclk of amdgpu), whose files
-do not change with the release of ROCm as the output of its tools does.
+Sources: of AMD's GPUs the kernel's "GPU Power/Thermal Controls and Monitoring" (hwmon and pp_dpm_sclk of amdgpu), whose
+files do not change with the release of ROCm as the output of its tools does.
 """
 
 from __future__ import annotations
@@ -22,59 +21,37 @@ from typing import Any, Optional
 _LINE = re.compile(r"^([A-Za-z_:][A-Za-z0-9_:]*)(?:\{(.*)\})?\s+(\S+)")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
-# Our name: names in the engines' metrics. Several ranks of an engine are summed, of a share the largest counts.
-_SUMMED: dict[str, tuple[str, ...]] = {
-    "running": ("vllm:num_requests_running", "sglang:num_running_reqs"),
-    "waiting": ("vllm:num_requests_waiting", "sglang:num_queue_reqs"),
-    "finished": ("vllm:request_success_total", "sglang:num_requests_total"),
-    "prompt_tokens": ("vllm:prompt_tokens_total", "sglang:prompt_tokens_total"),
-    "generation_tokens": ("vllm:generation_tokens_total", "sglang:generation_tokens_total"),
-    "prefix_queries": ("vllm:prefix_cache_queries_total", "sglang:prompt_tokens_total"),
-    "prefix_hits": ("vllm:prefix_cache_hits_total", "sglang:cached_tokens_total"),
-    "drafts": ("vllm:spec_decode_num_drafts_total",),
-    "draft_tokens": ("vllm:spec_decode_num_draft_tokens_total",),
-    "accepted_tokens": ("vllm:spec_decode_num_accepted_tokens_total",),
-    "preemptions": ("vllm:num_preemptions_total",),
-    "pool_tokens": ("sglang:max_total_num_tokens",),
-}
-_LARGEST: dict[str, tuple[str, ...]] = {
-    "kv_usage": ("vllm:kv_cache_usage_perc", "sglang:token_usage"),
-    "acceptance_length": ("sglang:spec_accept_length",),
-}
 SMI_FIELDS = ("name", "driver_version", "clocks.sm", "clocks.max.sm", "clocks.mem", "power.draw", "temperature.gpu")
 
 
-def parse(text: str) -> dict[str, float]:
-    """The metrics of one moment under our names; what the engine does not offer is absent."""
-    summed: dict[str, float] = {}
-    largest: dict[str, float] = {}
+def parse(text: str, rules: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """The metrics of one moment under our names; what the engine does not offer is absent.
+
+    ``rules`` are the engine's, from its ``metrics.yml``: ``name`` is ours, ``metric`` theirs; several ranks are
+    summed, or the largest counts (``ranks``); with ``labels`` the value is the product of these.
+    """
+    wanted: dict[str, list[Mapping[str, Any]]] = {}
+    for rule in rules:
+        wanted.setdefault(rule["metric"], []).append(rule)
+    found: dict[str, float] = {}
     for line in text.splitlines():
         match = _LINE.match(line)
         if not match:
             continue
-        name, labels, value = match.group(1), match.group(2) or "", _number(match.group(3))
-        if name == "vllm:cache_config_info":
-            _add(summed, "pool_tokens", _pool(dict(_LABEL.findall(labels))))
-        if value is None:
-            continue
-        for ours, theirs in _SUMMED.items():
-            if name in theirs:
-                _add(summed, ours, value)
-        for ours, theirs in _LARGEST.items():
-            if name in theirs:
-                largest[ours] = max(largest.get(ours, 0.0), value)
-    return {**summed, **largest}
+        for rule in wanted.get(match.group(1), ()):
+            value = _product(match.group(2) or "", rule["labels"]) if rule["labels"] else _number(match.group(3))
+            if value is None:
+                continue
+            before = found.get(rule["name"], 0.0)
+            found[rule["name"]] = max(before, value) if rule["ranks"] == "largest" else before + value
+    return found
 
 
-def _add(found: dict[str, float], name: str, value: Optional[float]) -> None:
-    if value is not None:
-        found[name] = found.get(name, 0.0) + value
-
-
-def _pool(labels: Mapping[str, str]) -> Optional[float]:
-    """Tokens that fit in a vLLM engine's KV cache."""
-    blocks, size = _number(labels.get("num_gpu_blocks", "")), _number(labels.get("block_size", ""))
-    return None if blocks is None or size is None else blocks * size
+def _product(labels: str, names: Sequence[str]) -> Optional[float]:
+    values = dict(_LABEL.findall(labels))
+    numbers = [_number(values.get(name, "")) for name in names]
+    known = [number for number in numbers if number is not None]
+    return math.prod(known) if len(known) == len(names) else None
 
 
 def _number(text: str) -> Optional[float]:

@@ -198,7 +198,7 @@ class Conversation:
             content = _text(message, "content")
             raise CheckError(
                 f"no tool_calls (finish_reason {finish}), text {content[:200]!r}",
-                f"{self.endpoint.parser_advice('tool-call-parser')} and, on vLLM, --enable-auto-tool-choice"
+                f"{self.endpoint.parser_advice('tool-call-parser')}, and --enable-auto-tool-choice if it exists"
                 if "tool_call" in content or "get_weather" in content
                 else "the model did not call the tool: are these the right weights?",
             )

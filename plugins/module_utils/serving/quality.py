@@ -125,7 +125,7 @@ class Quality(Conversation):
         if not calls or finish != "tool_calls":
             raise CheckError(
                 f"{len(calls)} tool calls (finish_reason {finish}), text {self._content(first)[:120]!r}",
-                f"{self.endpoint.parser_advice('tool-call-parser')} and, on vLLM, --enable-auto-tool-choice",
+                f"{self.endpoint.parser_advice('tool-call-parser')}, and --enable-auto-tool-choice if it exists",
             )
         call = calls[0]
         result = {"city": "Paris", "degrees_celsius": DEGREES, "sky": "clear"}

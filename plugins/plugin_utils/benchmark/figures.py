@@ -71,7 +71,7 @@ _CAUSES: tuple[tuple[tuple[str, ...], Cause], ...] = (
         # SGLang 0.5.10 says in a stream of status 200 that its queue is full; the client tells only this (measured).
         ("Never received a valid chunk",),
         Cause(
-            "the endpoint took requests and gave no token, as an overloaded SGLang does whose queue is full",
+            "the endpoint took requests and gave no token, as an overloaded engine does whose queue is full",
             "send fewer requests at once, or raise max-queued-requests; else read the unit's journal "
             "(journalctl -u glm-serve-0)",
         ),

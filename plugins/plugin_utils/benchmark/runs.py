@@ -29,8 +29,6 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.serving.replica import p
 RESULTS = "/results"
 TOKENIZER = "/tokenizer"
 _INTERFACES = {"chat": ("openai-chat", "/v1/chat/completions"), "completions": ("openai", "/v1/completions")}
-# Arguments by which an engine is told to keep no prefix cache.
-_NO_PREFIX_CACHE = {"vllm": ("--no-enable-prefix-caching",), "sglang": ("--disable-radix-cache",)}
 
 
 class RunError(ValueError):
@@ -91,37 +89,40 @@ def _scaled(workload: Workload, scale: float) -> Workload:
 def client(plan: Plan, folder: str, image: str, program: str, host: str = "", tokenizer: str = "") -> Client:
     """What measures this replica: a program of the user's, else the engine's own client, else the client image.
 
-    vLLM's client measures both engines: the sources did so, and figures of two clients are not comparable. ``host`` is
+    One engine's client measures all: the sources did so, and figures of two clients are not comparable. ``host`` is
     another machine than the one that serves; ``tokenizer`` a folder there in the place of the weights' snapshot.
 
     Raises RunError.
     """
     known = tokenizer or snapshot(plan, plan["paths"]["hf_home"])
-    kind, engine = plan["runtime"]["kind"], plan["engine"]["name"]
+    kind, engine, own = plan["runtime"]["kind"], plan["engine"]["name"], has_client(plan)
+    measuring, measures = catalog.load().measuring
     if program:
         return Client(program, None, known, folder, host)
     if kind == "venv" and host:
         raise RunError(
             advised(
                 f"expected a program that measures on {host}: bare metal has no image of the client",
-                "set benchmark_client_path to the vllm program of an environment there",
+                f"set benchmark_client_path to the {measures.program} program of an environment there",
             )
         )
-    if kind == "venv" and engine == "vllm":
-        return Client(f"{plan['runtime']['path']}/bin/vllm", None, known, folder)
+    if kind == "venv" and own:
+        return Client(f"{plan['runtime']['path']}/{measures.path}", None, known, folder)
     if kind == "venv":
         raise RunError(
             advised(
-                f"expected a program that measures: {engine} without containers has none of vLLM's",
-                "set benchmark_client_path to the vllm program of an environment on the host",
+                f"expected a program that measures: {engine} without containers has none of {measuring.title}'s",
+                f"set benchmark_client_path to the {measures.program} program of an environment on the host",
             )
         )
-    chosen = plan["image"]["reference"] if plan["image"] and engine == "vllm" else image
+    chosen = plan["image"]["reference"] if plan["image"] and own else image
     if not chosen:
-        raise RunError(f"expected benchmark_client_image to name an image of vLLM to measure {engine} with, found none")
-    if tokenizer:
-        return Client("vllm", chosen, TOKENIZER, RESULTS, host)
-    return Client("vllm", chosen, snapshot(plan, _weights_mount(plan)["target"]), RESULTS, host)
+        raise RunError(
+            f"expected benchmark_client_image to name an image of {measuring.title} to measure {engine} with, "
+            "found none"
+        )
+    inside = TOKENIZER if tokenizer else snapshot(plan, _weights_mount(plan)["target"])
+    return Client(measures.program, chosen, inside, RESULTS, host)
 
 
 def _weights_mount(plan: Plan) -> Mount:
@@ -248,8 +249,19 @@ def _arguments(
 
 
 def prefix_caching(plan: Plan) -> bool:
-    """Whether the replica is served with a prefix cache, which both engines have unless they are told otherwise."""
-    return not any(option in plan["command"] for option in _NO_PREFIX_CACHE[plan["engine"]["name"]])
+    """Whether the replica is served with a prefix cache, which every engine has unless it is told otherwise."""
+    return not set(catalog.load().engines[plan["engine"]["name"]].no_prefix_cache) & set(plan["command"])
+
+
+def metric_rules(plan: Plan) -> list[dict[str, Any]]:
+    """What the metrics of the replica's engine are called, as module_utils/benchmark/metrics.py takes it."""
+    engine = plan["engine"]
+    return catalog.load().engines[engine["name"]].metric_rules(engine["version"])
+
+
+def has_client(plan: Plan) -> bool:
+    """Whether the engine of the plan is the one whose client measures."""
+    return catalog.load().measuring[0].name == plan["engine"]["name"]
 
 
 def fingerprint(plan: Plan, workload: Workload, repeats: int, warmup: int) -> str:
@@ -269,12 +281,12 @@ def fingerprint(plan: Plan, workload: Workload, repeats: int, warmup: int) -> st
 def client_plan(known: Catalog, plan: Plan, own: Mapping[str, Any]) -> dict[str, Any]:
     """The plan with the client's image in the place of the engine's, for the module that brings images to hosts.
 
-    vLLM's own image has the client. Else it is ``own``, or the catalogue's for the host's vendor: the default
-    version's, or the newest there is.
+    The measuring engine's own image has the client. Else it is ``own``, or the catalogue's for the host's vendor: the
+    default version's, or the newest there is.
 
     Raises RunError.
     """
-    if plan["engine"]["name"] == "vllm" and not own:
+    if plan["engine"]["name"] == known.measuring[0].name and not own:
         return dict(plan)
     if own:
         if set(own) != {"repository", "tag"}:
@@ -284,15 +296,17 @@ def client_plan(known: Catalog, plan: Plan, own: Mapping[str, Any]) -> dict[str,
         chosen = _default_image(known, plan)
     # It computes nothing, so that it need not know the model, nor fit the driver.
     image = {**chosen, "digest": None, "build": None, "min_transformers": None, "reference": None}
-    disk = {**(plan.get("disk") or {}), "image_bytes": known.engines["vllm"].image_bytes}
+    disk = {**(plan.get("disk") or {}), "image_bytes": known.measuring[0].image_bytes}
     return {**plan, "image": image, "disk": disk}
 
 
 def _default_image(known: Catalog, plan: Plan) -> dict[str, str]:
-    engine, vendor = known.engines["vllm"], plan["accelerator"]["vendor"]
+    (engine, _client), vendor = known.measuring, plan["accelerator"]["vendor"]
     newest_first = sorted(engine.versions, key=versions.order, reverse=True)
     for version in [engine.default_version, *newest_first]:
         for variant, image in engine.versions[version].images.items():
             if known.variants[variant].vendor == vendor:
                 return {"repository": image.repository or engine.image, "tag": image.tag}
-    raise RunError(unmet(f"the catalogue to have an image of vLLM for {vendor}", "none", "set benchmark_client_image"))
+    raise RunError(
+        unmet(f"the catalogue to have an image of {engine.title} for {vendor}", "none", "set benchmark_client_image")
+    )

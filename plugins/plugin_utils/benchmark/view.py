@@ -107,15 +107,17 @@ def section(
         refused=refused,
         costs=[_cost(price, best) for price in prices] if best else [],
         evens=_evens(record, best, prices, known) if best else [],
-        serve_line=shlex.join(_serve_words(record)),
+        serve_line=shlex.join(_serve_words(record, known)),
         best=best,
     )
 
 
-def _serve_words(record: BenchmarkRecord) -> list[str]:
-    command = list(record["plan"]["command"])
-    vllm = (record["plan"]["engine"] or {}).get("name") == "vllm"
-    return ["vllm", "serve", *command] if vllm and command[:2] != ["vllm", "serve"] else command
+def _serve_words(record: Mapping[str, Any], known: Catalog) -> list[str]:
+    """The command as one would type it: with what the entry point of the engine's image says before."""
+    command, plan = list(record["plan"]["command"]), record["plan"]
+    engine = known.engines.get(plan["engine"]["name"]) if plan["engine"] else None
+    words = engine.entrypoint if engine and plan["runtime"] == "container" else []
+    return command if command[: len(words)] == words else [*words, *command]
 
 
 def hardware(record: BenchmarkRecord) -> str:

@@ -15,7 +15,13 @@ from pathlib import Path
 from typing import Any, Literal, Optional
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import memory
-from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.engine import Engine, EnvValue, Image, Variant
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.engine import (
+    BenchmarkClient,
+    Engine,
+    EnvValue,
+    Image,
+    Variant,
+)
 
 
 @dataclass(frozen=True)
@@ -361,3 +367,10 @@ class Catalog:
     managed: list[ManagedPrice]
     workloads: dict[str, Workload]
     published: list[Published]
+
+    @property
+    def measuring(self) -> tuple[Engine, BenchmarkClient]:
+        """The engine whose client measures every engine, and that client."""
+        return next(
+            (engine, engine.benchmark_client) for engine in self.engines.values() if engine.benchmark_client is not None
+        )

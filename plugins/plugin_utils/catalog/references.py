@@ -25,6 +25,9 @@ def check_references(found: Catalog) -> None:
         _known([engine.default_version], engine.versions, f"engines/{name}/versions.yml", "version")
         for version, release in engine.versions.items():
             _known(release.images, found.variants, f"engines/{name}/versions.yml: versions.{version}", "image variant")
+    measuring = [name for name, engine in found.engines.items() if engine.benchmark_client is not None]
+    if len(measuring) != 1:
+        raise CatalogError(f"catalog/engines: expected one engine with a benchmark_client, found {measuring or 'none'}")
     for index, layer in enumerate(found.layers):
         where = f"recipes.yml: layers[{index}]"
         _known([layer.engine], found.engines, where, "engine")

@@ -143,7 +143,7 @@ def test_answers_that_end_early_are_another_workload() -> None:
         ("Not Found", "does not serve that model name"),
         ("Unauthorized", "refused the key"),
         ("Service Unavailable", "overloaded"),
-        ("Never received a valid chunk to calculate TTFT.This response will be marked as failed!", "overloaded SGLang"),
+        ("Never received a valid chunk to calculate TTFT.This response will be marked as failed!", "overloaded engine"),
         ("aiohttp.client_exceptions.ServerDisconnectedError: Server disconnected", "ended, or was killed"),
         ("aiohttp.client_exceptions.ClientPayloadError: Response payload is not completed", "ended, or was killed"),
         ("asyncio.exceptions.TimeoutError", "overloaded"),

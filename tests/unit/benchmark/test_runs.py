@@ -189,7 +189,12 @@ def test_a_scaled_workload_is_smaller_in_every_way_and_says_so() -> None:
 def test_the_prefix_cache_is_on_unless_the_engine_is_told_otherwise() -> None:
     assert bench.prefix_caching(plan()) and bench.prefix_caching(plan("sglang"))
     assert not bench.prefix_caching(plan(command=[*plan()["command"], "--no-enable-prefix-caching"]))
+    assert not bench.prefix_caching(plan(command=[*plan()["command"], "--disable-prefix-caching"]))
     assert not bench.prefix_caching(plan("sglang", command=[*plan("sglang")["command"], "--disable-radix-cache"]))
+
+
+def test_the_measuring_engine_has_the_client_and_the_others_have_not() -> None:
+    assert bench.has_client(plan()) and not bench.has_client(plan("sglang"))
 
 
 def test_a_fingerprint_tells_other_measurements_from_the_same_one() -> None:
