@@ -38,13 +38,17 @@ options:
     description: What a host costs, USD per hour. V(0) takes the catalogue's prices.
     type: float
     default: 0.0
+extends_documentation_fragment:
+  - glm.fleet.attributes
 attributes:
   check_mode:
     support: full
-    description: In check mode nothing is written and the task is skipped.
+    details: In check mode nothing is written and the task is skipped.
   diff_mode:
     support: none
-    description: It changes nothing that has a diff.
+    details: It changes nothing that has a diff.
+  idempotent:
+    support: full
 author:
   - glm.fleet contributors (@glm-fleet)
 """

@@ -118,13 +118,18 @@ options:
   job:
     description: What to run. Set by the action plugin.
     type: dict
+extends_documentation_fragment:
+  - glm.fleet.attributes
 attributes:
   check_mode:
     support: full
-    description: Nothing is measured and the task is skipped.
+    details: Nothing is measured and the task is skipped.
   diff_mode:
     support: none
-    description: It changes nothing that has a diff.
+    details: It changes nothing that has a diff.
+  idempotent:
+    support: none
+    details: It measures again.
   action:
     support: full
     description: Runs on the controller around the module.

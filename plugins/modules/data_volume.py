@@ -49,13 +49,17 @@ options:
     description: Smallest disk that is taken when O(disks) is empty, in GB (10^9 bytes).
     type: int
     default: 500
+extends_documentation_fragment:
+  - glm.fleet.attributes
 attributes:
   check_mode:
     support: full
-    description: Looks at the disks and says which would be formatted.
+    details: Looks at the disks and says which would be formatted.
   diff_mode:
     support: full
-    description: Shows the entry of C(/etc/fstab) and the disks.
+    details: Shows the entry of C(/etc/fstab) and the disks.
+  idempotent:
+    support: full
 """
 
 EXAMPLES = r"""

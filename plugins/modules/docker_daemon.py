@@ -45,13 +45,17 @@ options:
     description: Seconds until the engine must answer after a start, restart or reload.
     type: int
     default: 90
+extends_documentation_fragment:
+  - glm.fleet.attributes
 attributes:
   check_mode:
     support: full
-    description: Says what would change, also on a host that has no Docker yet.
+    details: Says what would change, also on a host that has no Docker yet.
   diff_mode:
     support: full
-    description: Shows the file before and after.
+    details: Shows the file before and after.
+  idempotent:
+    support: full
 """
 
 EXAMPLES = r"""

@@ -80,14 +80,16 @@ options:
   plan:
     description: The serving plan. A summary of it goes into the report.
     type: dict
+extends_documentation_fragment:
+  - glm.fleet.attributes
 attributes:
   check_mode:
-    description: Can run in check_mode and return changed status prediction without modifying target.
     support: full
     details: In check mode nothing is asked and the task is skipped.
   diff_mode:
-    description: Will return details on what has changed when in diff mode.
     support: none
+  idempotent:
+    support: full
 author:
   - glm.fleet contributors (@glm-fleet)
 """

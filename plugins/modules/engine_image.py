@@ -87,13 +87,17 @@ options:
     description: Only look at the pull that an earlier call began. Set by the action plugin.
     type: bool
     default: false
+extends_documentation_fragment:
+  - glm.fleet.attributes
 attributes:
   check_mode:
     support: full
-    description: Resolves the digest, since that only reads; pulls, probes and writes nothing.
+    details: Resolves the digest, since that only reads; pulls, probes and writes nothing.
   diff_mode:
     support: none
-    description: An image has no diff.
+    details: An image has no diff.
+  idempotent:
+    support: full
   action:
     support: full
     description: Runs on the controller around the module.

@@ -61,13 +61,17 @@ options:
     description: Seconds that each step may take.
     type: int
     default: 1800
+extends_documentation_fragment:
+  - glm.fleet.attributes
 attributes:
   check_mode:
     support: full
-    description: Tells whether the image would be built; V(resolve) only reads.
+    details: Tells whether the image would be built; V(resolve) only reads.
   diff_mode:
     support: none
-    description: An image has no diff.
+    details: An image has no diff.
+  idempotent:
+    support: full
 """
 
 EXAMPLES = r"""

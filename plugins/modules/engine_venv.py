@@ -80,13 +80,15 @@ options:
   requirements:
     description: The list of packages. The action plugin sets it.
     type: str
+extends_documentation_fragment:
+  - glm.fleet.attributes
 attributes:
   check_mode:
-    description: Can run in check_mode and return changed status prediction without modifying target.
     support: full
   diff_mode:
-    description: Will return details on what has changed when in diff mode.
     support: none
+  idempotent:
+    support: full
 author:
   - glm.fleet contributors (@glm-fleet)
 """

@@ -34,14 +34,16 @@ options:
         batch failed before it comes to the report.
     type: bool
     default: false
+extends_documentation_fragment:
+  - glm.fleet.attributes
 attributes:
   check_mode:
-    description: Can run in check_mode and return changed status prediction without modifying target.
     support: full
     details: In check mode nothing was verified and the task is skipped.
   diff_mode:
-    description: Will return details on what has changed when in diff mode.
     support: none
+  idempotent:
+    support: full
 author:
   - glm.fleet contributors (@glm-fleet)
 """

@@ -36,13 +36,17 @@ options:
     description: Seconds to wait for an NVLink fabric that is still in progress, as it is for a while after a boot.
     type: int
     default: 0
+extends_documentation_fragment:
+  - glm.fleet.attributes
 attributes:
   check_mode:
     support: full
-    description: It only reads.
+    details: It only reads.
   diff_mode:
     support: none
-    description: It changes nothing.
+    details: It changes nothing.
+  idempotent:
+    support: full
   facts:
     support: full
     description: Returns C(ansible_facts).

@@ -36,13 +36,17 @@ options:
         description: Its permissions, octal.
         type: str
         default: '0644'
+extends_documentation_fragment:
+  - glm.fleet.attributes
 attributes:
   check_mode:
     support: full
-    description: Says which files would change.
+    details: Says which files would change.
   diff_mode:
     support: full
-    description: Shows each file before and after.
+    details: Shows each file before and after.
+  idempotent:
+    support: full
 """
 
 EXAMPLES = r"""

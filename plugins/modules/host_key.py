@@ -31,13 +31,17 @@ options:
     description: Seconds until the ssh server must answer. A cloud host has an address minutes before it has one.
     type: int
     default: 900
+extends_documentation_fragment:
+  - glm.fleet.attributes
 attributes:
   check_mode:
     support: partial
-    description: Pins in check mode too; without a pinned key no check of the host would be possible.
+    details: Pins in check mode too; without a pinned key no check of the host would be possible.
   diff_mode:
     support: none
-    description: Returns fingerprints instead.
+    details: Returns fingerprints instead.
+  idempotent:
+    support: full
   action:
     support: full
     description: Runs on the controller only.

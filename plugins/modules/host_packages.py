@@ -76,13 +76,17 @@ options:
     description: Seconds that the installation may take.
     type: int
     default: 1200
+extends_documentation_fragment:
+  - glm.fleet.attributes
 attributes:
   check_mode:
     support: full
-    description: Reports what is missing.
+    details: Reports what is missing.
   diff_mode:
     support: full
-    description: Shows the packages and their versions.
+    details: Shows the packages and their versions.
+  idempotent:
+    support: full
 """
 
 EXAMPLES = r"""

@@ -24,13 +24,17 @@ options:
         printed as a warning.
     type: bool
     default: false
+extends_documentation_fragment:
+  - glm.fleet.attributes
 attributes:
   check_mode:
     support: full
-    description: It waits in check mode too.
+    details: It waits in check mode too.
   diff_mode:
     support: none
-    description: It changes nothing.
+    details: It changes nothing.
+  idempotent:
+    support: full
 """
 
 EXAMPLES = r"""

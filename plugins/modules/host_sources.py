@@ -22,13 +22,17 @@ options:
     type: list
     elements: dict
     required: true
+extends_documentation_fragment:
+  - glm.fleet.attributes
 attributes:
   check_mode:
     support: full
-    description: It only reads.
+    details: It only reads.
   diff_mode:
     support: none
-    description: It changes nothing.
+    details: It changes nothing.
+  idempotent:
+    support: full
 """
 
 EXAMPLES = r"""

@@ -20,13 +20,17 @@ description:
   - Restarts a stalled client, without Xet from the second attempt on, and compares every file with the size and hash
     that the hub gives for it. A wrong file is removed and fetched once more.
   - Hashed files are recorded with size and modification time, so a later run only looks at those and needs no hub.
+extends_documentation_fragment:
+  - glm.fleet.attributes
 attributes:
   check_mode:
     support: full
-    description: Asks the hub and the disk, reports what would be fetched, and writes nothing anywhere.
+    details: Asks the hub and the disk, reports what would be fetched, and writes nothing anywhere.
   diff_mode:
     support: none
-    description: Reports sizes and counts instead.
+    details: Reports sizes and counts instead.
+  idempotent:
+    support: full
   platform:
     support: full
     description: Linux with systemd and docker.

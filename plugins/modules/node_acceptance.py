@@ -72,13 +72,17 @@ options:
     description: Seconds that the container may take, whose image may lie on a slow disk.
     type: int
     default: 600
+extends_documentation_fragment:
+  - glm.fleet.attributes
 attributes:
   check_mode:
     support: full
-    description: Measures nothing that writes, and warns where a run would fail, since a host may not be prepared yet.
+    details: Measures nothing that writes, and warns where a run would fail, since a host may not be prepared yet.
   diff_mode:
     support: none
-    description: It changes nothing.
+    details: It changes nothing.
+  idempotent:
+    support: full
   action:
     support: full
     description: Runs on the controller around the module.

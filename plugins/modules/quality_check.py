@@ -48,13 +48,17 @@ options:
     description: Whether a failed check fails the task. Otherwise RV(ok) says so.
     type: bool
     default: true
+extends_documentation_fragment:
+  - glm.fleet.attributes
 attributes:
   check_mode:
     support: full
-    description: In check mode nothing is asked and the task is skipped.
+    details: In check mode nothing is asked and the task is skipped.
   diff_mode:
     support: none
-    description: It changes nothing.
+    details: It changes nothing.
+  idempotent:
+    support: full
 author:
   - glm.fleet contributors (@glm-fleet)
 """

@@ -116,13 +116,15 @@ options:
   lock_file:
     description: Lock file on the controller. A missing file is an empty one. The plan obeys it and never writes it.
     type: path
+extends_documentation_fragment:
+  - glm.fleet.attributes
 attributes:
   check_mode:
-    description: Can run in check_mode and return changed status prediction without modifying target.
     support: full
   diff_mode:
-    description: Will return details on what has changed when in diff mode.
     support: none
+  idempotent:
+    support: full
 author:
   - glm.fleet contributors (@glm-fleet)
 """

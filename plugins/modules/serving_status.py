@@ -38,13 +38,15 @@ options:
     description: How many of the engine's last lines to return when it failed.
     type: int
     default: 20
+extends_documentation_fragment:
+  - glm.fleet.attributes
 attributes:
   check_mode:
-    description: Can run in check_mode and return changed status prediction without modifying target.
     support: full
   diff_mode:
-    description: Will return details on what has changed when in diff mode.
     support: none
+  idempotent:
+    support: full
   action:
     description: Has an action plugin on the controller, which knows the catalogue.
     support: full

@@ -52,13 +52,15 @@ options:
     type: str
     choices: [nvidia, amd]
     default: nvidia
+extends_documentation_fragment:
+  - glm.fleet.attributes
 attributes:
   check_mode:
-    description: Can run in check_mode and return changed status prediction without modifying target.
     support: full
   diff_mode:
-    description: Will return details on what has changed when in diff mode.
     support: none
+  idempotent:
+    support: full
 author:
   - glm.fleet contributors (@glm-fleet)
 """

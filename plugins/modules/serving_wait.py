@@ -42,14 +42,16 @@ options:
     description: Seconds between two lines about a phase that has not changed.
     type: int
     default: 15
+extends_documentation_fragment:
+  - glm.fleet.attributes
 attributes:
   check_mode:
-    description: Can run in check_mode and return changed status prediction without modifying target.
     support: full
     details: In check mode nothing is waited for and the task is skipped.
   diff_mode:
-    description: Will return details on what has changed when in diff mode.
     support: none
+  idempotent:
+    support: full
 author:
   - glm.fleet contributors (@glm-fleet)
 """

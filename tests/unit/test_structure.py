@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 PLUGINS = "ansible_collections.glm.fleet.plugins"
@@ -181,3 +182,15 @@ def test_every_file_says_what_it_is_for() -> None:
     silent = [str(path.relative_to(ROOT)) for path in PRODUCT if not ast.get_docstring(tree(path))]
     # A module's words are its DOCUMENTATION.
     assert [name for name in silent if not name.startswith(("plugins/modules/", "plugins/doc_fragments/"))] == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "plugins/modules").glob("*.py")), ids=lambda path: path.stem)
+def test_every_module_says_how_it_behaves_in_the_common_words(path: Path) -> None:
+    text = next(
+        ast.literal_eval(node.value)
+        for node in tree(path).body
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "DOCUMENTATION"
+    )
+    said = yaml.safe_load(text)
+    assert "glm.fleet.attributes" in said["extends_documentation_fragment"]
+    assert {"check_mode", "diff_mode", "idempotent"} <= set(said["attributes"])
