@@ -554,3 +554,13 @@ def test_the_role_says_when_there_is_no_plan(controller: Controller) -> None:
     code, output = controller.play(play=ROLE, **role_variables(controller, weights_plans=[]))
     assert code == 2
     assert "h1, weights, preflight: expected a serving plan" in output
+
+
+def test_the_role_refuses_replicas_that_name_other_weights(controller: Controller) -> None:
+    given = role_variables(controller)
+    [one] = given["weights_plans"]
+    other = {**one, "model": {**one["model"], "repository": "zai-org/GLM-4.6"}}
+    code, output = controller.play(play=ROLE, **{**given, "weights_plans": [one, one, other]})
+    assert code == 2 and f"to name the same weights, found {REPO} and zai-org/GLM-4.6. Next:" in " ".join(
+        output.split()
+    )
