@@ -506,3 +506,13 @@ def test_documentation_renders(inventory: Inventory) -> None:
     assert done.returncode == 0, done.stderr
     for text in ("known_hosts_file", "LAMBDALABS_API_KEY", "keyed_groups", "lambda_accelerator_count"):
         assert text in done.stdout
+
+
+def test_the_first_command_of_an_empty_account_has_no_warning_of_ansible(
+    cloud: FakeCloud, inventory: Inventory
+) -> None:
+    cloud.instances = []
+    done = inventory.run("ansible-playbook", "deploy_glm51.yml", "-i", "lambda")
+    assert done.returncode != 0
+    assert "expected at least one host in 'glm_fleet', found none" in " ".join(done.stdout.replace("''", "'").split())
+    assert "WARNING" not in done.stdout + done.stderr

@@ -47,6 +47,7 @@ def test_plans_hardware_nobody_has_rented(tmp_path: Path) -> None:
     assert "GLM-5.1 fp8 with vllm 0.32.0 on 8x H200 (agentic)" in done.stdout
     assert "the pool holds 297,324 tokens" in " ".join(done.stdout.split())
     assert plans(tmp_path)["localhost"]["listen"]["address"] == "127.0.0.1"
+    assert "WARNING" not in done.stdout + done.stderr
     # 1.2 s on a quiet machine; the limit allows for a busy one.
     assert took < 10
 
