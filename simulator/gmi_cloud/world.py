@@ -14,7 +14,6 @@ from typing import Any
 Json = dict[str, Any]
 
 INFERENCE_SCOPE, CLUSTER_SCOPE = "ie_model", "ce_resource"
-CONTAINER_STATUSES = ("unknown", "creating", "running", "terminating", "stopped", "error", "zombie")
 
 IDCS = [
     {"idcId": "us-denver-1", "name": "Denver", "country": "US", "countrySubdivision": "CO", "status": "available"},

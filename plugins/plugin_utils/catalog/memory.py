@@ -22,14 +22,12 @@ Quantised checkpoints usually leave the multi-token-prediction layers in BF16; F
 from __future__ import annotations
 
 import math
-import typing
 from dataclasses import dataclass
 from typing import Literal, Optional
 
 GIB = 2**30
 
 WeightFormat = Literal["bf16", "fp8", "nvfp4", "mxfp4", "int4"]
-WEIGHT_FORMATS: tuple[WeightFormat, ...] = typing.get_args(WeightFormat)
 
 # fp8: one byte per value, the only FP8 layout of grouped-query models and of MLA without sparse attention.
 # fp8_packed, fp8_flat: layouts of a sparse MLA latent, see _latent_bytes.
