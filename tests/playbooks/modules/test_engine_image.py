@@ -360,6 +360,20 @@ def test_a_replica_is_probed_with_its_own_gpus(
     assert result["probe"]["gpus"] == 4
 
 
+def test_the_probe_of_each_replica_is_remembered(
+    engine: DockerApi, run_module: Any, fake_command: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Replicas that took the place of each other's notes would be looked at again in every run."""
+    engine.images.update({f"vllm/vllm-openai@{DIGEST}": "sha256:1", "vllm/vllm-openai:v0.32.0": "sha256:1"})
+    four = {**GOOD, "gpus": 4, "runtime": {"code": 0, "gpus": 4, "devices": [0] * 4}}
+    fake_command("docker", f"echo 'GLM-PROBE {json.dumps(four)}'")
+    replicas = [plan(tmp_path, replica=number, devices=[f"nvidia.com/gpu={4 * number}"]) for number in range(2)]
+    for number, replica in enumerate(replicas):
+        replica["accelerator"]["indices"] = list(range(4 * number, 4 * number + 4))
+    seen = [run_module(engine_image.main, plan=replica, digest=DIGEST)["probe"]["cached"] for replica in replicas * 2]
+    assert seen == [False, False, True, True]
+
+
 def test_another_machine_has_the_devices_or_not(tmp_path: Path) -> None:
     made = {"devices": ["nvidia.com/gpu=all"]}
     assert not probe.has_devices(made, tmp_path)
