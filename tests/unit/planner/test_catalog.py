@@ -14,6 +14,8 @@ from ansible_collections.glm.fleet.plugins.module_utils import versions
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Intent
 
 
 @pytest.fixture
@@ -102,6 +104,29 @@ def test_a_model_is_added_by_data_alone(copy: Path) -> None:
     data["models"]["GLM-6"] = {**data["models"]["GLM-5.1"], "needs": []}
     (copy / "models.yml").write_text(yaml.safe_dump(data), encoding="utf-8")
     assert catalog.load(copy).models["GLM-6"].config == catalog.load().models["GLM-5.1"].config
+
+
+def test_an_engine_is_added_by_a_folder_and_what_models_and_recipes_say_of_it(copy: Path) -> None:
+    """No code knows it: it is planned, and what a host needs to follow its start and to measure it is there."""
+    folder = shutil.copytree(copy / "engines/sglang", copy / "engines/echo")
+    engine = (folder / "engine.yml").read_text(encoding="utf-8").replace("preference: 2", "preference: 3")
+    engine = engine.replace("[python3, -m, sglang.launch_server]", "[echo-serve]", 1)
+    (folder / "engine.yml").write_text(engine.replace("title: SGLang", "title: Echo"), encoding="utf-8")
+    for file, section in (("models.yml", "models"), ("recipes.yml", "layers")):
+        data = yaml.safe_load((copy / file).read_text(encoding="utf-8"))
+        if section == "models":
+            engines = data["models"]["GLM-5.1"]["engines"]
+            engines["echo"] = engines["sglang"]
+        else:
+            data["layers"] += [{**layer, "engine": "echo"} for layer in data["layers"] if layer["engine"] == "sglang"]
+        (copy / file).write_text(yaml.safe_dump(data), encoding="utf-8")
+    known = catalog.load(copy)
+    intent = Intent(model="GLM-5.1", engine="echo", accelerator="B200", accelerator_count=8, profile="throughput")
+    made = planner.make(intent, known)
+    assert made["engine"]["name"] == "echo" and made["command"][0] == "echo-serve"
+    assert made["parallel"]["data"] == 8, "it divides attention, because its options say how"
+    version = made["engine"]["version"]
+    assert known.engines["echo"].log_rules(version)["phases"] and known.engines["echo"].metric_rules(version)
 
 
 def test_every_version_has_a_flag_table() -> None:
