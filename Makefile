@@ -10,7 +10,7 @@ COUNT ?= 2
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup rehearse rehearse-down rehearse-status test lint unit playbooks engines integration molecule docs benchmark sources engine clean
+.PHONY: help setup rehearse rehearse-down rehearse-status test lint unit playbooks engines integration molecule docs benchmark sources variables engine clean
 
 help:  ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ engine: setup-dev  ## Add an engine version and show what it changes for our rec
 
 sources: setup-dev  ## Write docs/sources.md and its golden files again (then review the difference)
 	@python tools/sources_page.py
+
+variables: setup-dev  ## Write what repeats catalog/variables.yml: docs/variables.md, defaults and argument_specs
+	@python tools/variables_page.py
 
 clean: rehearse-down  ## Remove the virtual environments and the rehearsal's state
 	@rm -rf .venv .venv-* .rehearsal .mypy_cache .ruff_cache .pytest_cache

@@ -146,14 +146,15 @@ def _optional(hint: Any) -> bool:
 
 def catalogue_schemas() -> dict[str, dict[str, Any]]:
     """The schemas of the catalogue's files, for editors: file name to schema. An engine's files share one."""
-    load, engine, platforms, rocm = (
-        importlib.import_module(f"{COLLECTION}.plugin_utils.catalog.{name}")
-        for name in ("load", "engine", "platforms", "rocm")
+    load, engine, platforms, rocm, intent = (
+        importlib.import_module(f"{COLLECTION}.plugin_utils.{name}")
+        for name in ("catalog.load", "catalog.engine", "catalog.platforms", "catalog.rocm", "intent.table")
     )
     made = {stem: _keyed(keys) for stem, keys in load.FILES.items()}
     made["engine"] = _keyed(get_type_hints(engine.Engine), required=False, without=("name",))
     made["platforms"] = _keyed(get_type_hints(platforms.Table))
     made["rocm"] = _keyed(get_type_hints(rocm.Matrix))
+    made["variables"] = _keyed(get_type_hints(intent.Content))
     return {f"catalog/{stem}.schema.json": schema for stem, schema in made.items()}
 
 

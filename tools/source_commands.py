@@ -30,6 +30,7 @@ sys.path.insert(0, str(ROOT / ".collections"))
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import memory
+from ansible_collections.glm.fleet.plugins.plugin_utils.intent import table as variables
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags, recipes
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Choice
@@ -51,12 +52,7 @@ ADDRESS = "10.0.0.5"
 # A claimed number this near to the computed one is right.
 TOLERANCE = 0.01
 
-VARIABLES = {
-    "model": "glm_model", "precision": "glm_precision", "repository": "glm_repository", "engine": "glm_engine",
-    "engine_version": "glm_engine_version", "profile": "glm_profile", "runtime": "glm_runtime",
-    "accelerator": "glm_accelerator", "accelerator_count": "glm_accelerator_count", "nodes": "glm_nodes",
-    "replicas": "glm_replicas", "engine_args": "glm_engine_args",
-}  # fmt: skip
+VARIABLES = {option: item.name for option, item in variables.options(variables.load()).items()}
 _DOCKER_VALUES = {
     "--cap-add", "--device", "--entrypoint", "--env", "--env-file", "--gpus", "--group-add", "--ipc", "--log-driver",
     "--mount", "--name", "--network", "--publish", "--pull", "--security-opt", "--ulimit", "--volume",

@@ -18,6 +18,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.finding import advised
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import FleetAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import launch as launch_plan
+from ansible_collections.glm.fleet.plugins.plugin_utils.intent import table
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import request
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import PlanError
 
@@ -50,15 +51,18 @@ class ActionModule(FleetAction):
 
     def _intent(self, instance: dict[str, Any], group: str) -> dict[str, Any]:
         """What would be asked of serving_plan on this instance. Raises PlanError for a value of the wrong kind."""
-        templar = Templar(loader=self._loader, variables=self._variables(instance, group))
-        values = {option: _value(templar, name) for option, name in launch_plan.INTENT.items()}
+        variables = self._variables(instance, group)
+        request.require_known(variables)
+        templar = Templar(loader=self._loader, variables=variables)
+        # Without the lock file: which commit or digest a name means changes no arithmetic.
+        options = {option: item.name for option, item in table.options(table.load()).items() if option != "lock_file"}
+        values = {option: _value(templar, name) for option, name in options.items()}
         given = {option: value for option, value in values.items() if value not in (None, "")}
         checked = ArgumentSpecValidator(request.ARGUMENTS).validate(given)
         if checked.error_messages:
             raise PlanError(advised("; ".join(checked.error_messages), "correct that variable"))
-        unused = ("fleet_hosts", "lock_file")
         parameters = checked.validated_parameters
-        return {key: value for key, value in parameters.items() if value not in (None, "") and key not in unused}
+        return {key: value for key, value in parameters.items() if value not in (None, "") and key != "fleet_hosts"}
 
     def _variables(self, instance: dict[str, Any], group: str) -> dict[str, Any]:
         """The variables that this instance would have in the inventory, those of its groups included.

@@ -41,6 +41,7 @@ class ActionModule(FleetAction):
         # An empty variable means "not set": role defaults cannot leave an argument out.
         given = {key: value for key, value in self._args.items() if value not in (None, "")}
         try:
+            request.require_known(self._task_vars)
             given.update(request.node_of(self._host, given, self._task_vars))
             plans = request.plans_of(given)
         except (PlanError, CatalogError, lockfile.LockFileError) as exc:

@@ -10,7 +10,8 @@ name: api_key
 short_description: The fleet's API key
 version_added: 0.1.0
 description:
-  - Reads the key of a fleet from a file on the controller. Makes the file, with mode 0600, if it does not exist.
+  - The key of a fleet is C(glm_api_key) where that is set. Otherwise it is read from a file on the controller, which is
+    made, with mode 0600, if it does not exist.
   - In check mode nothing is made; before the first real run the answer is then a placeholder.
 options:
   _terms:
@@ -49,6 +50,9 @@ class LookupModule(LookupBase):  # type: ignore[misc]  # ansible-core has no typ
     def run(self, terms: list[Any], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[str]:
         if len(terms) != 1:
             raise AnsibleLookupError(f"glm.fleet.api_key: expected one file, found {len(terms)}")
+        own = (variables or {}).get("glm_api_key")
+        if own and (key := self._templar.template(own)):
+            return [str(key)]
         path = Path(str(terms[0])).expanduser()
         try:
             if (variables or {}).get("ansible_check_mode"):

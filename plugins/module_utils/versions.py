@@ -13,6 +13,9 @@ from __future__ import annotations
 import re
 from typing import Optional
 
+# Of this collection, as in galaxy.yml.
+COLLECTION = "0.1.0"
+
 
 def order(version: str) -> tuple[int, ...]:
     """Sort key of a release: 0.5.10rc0 < 0.5.10 < 0.5.10.post1 < 0.5.11, 580.65.06 < 580.82.07."""

@@ -198,7 +198,7 @@ class Venv:
         if self._active():
             return {"changed": True, "reattached": True}
         if self.path.exists() and any(self.path.iterdir()) and not (self.path / "pyvenv.cfg").exists():
-            raise VenvError(f"{self.path} exists and is no virtual environment. Remove it, or set glm_engine_dir.")
+            raise VenvError(f"{self.path} exists and is no virtual environment. Next: remove it.")
         uv = self._uv()
         text = self.params["requirements"]
         requirements = self.work / f"{self.key}.txt"

@@ -24,6 +24,7 @@ from typing import Any, Callable, Dict, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils import unreachable
 from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError, printable_in
+from ansible_collections.glm.fleet.plugins.module_utils.versions import COLLECTION
 
 try:
     import fcntl
@@ -34,8 +35,7 @@ except ImportError as _error:
 else:
     REQUESTS_IMPORT_ERROR = None
 
-VERSION = "0.1.0"
-USER_AGENT = f"glm.fleet/{VERSION}"
+USER_AGENT = f"glm.fleet/{COLLECTION}"
 
 # A server that asks for more patience than this is treated as one that does not answer.
 RETRY_AFTER_CAP = 60.0

@@ -9,6 +9,7 @@ A key that no field has, a field without a key, or a value of another type is an
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Mapping
@@ -47,7 +48,7 @@ def _parsed(path: Path, where: str) -> Any:
 
 def record(kind: type[T], path: Path) -> T:
     """A catalogue file of its own as one record: its top-level keys are the fields of ``kind``. Raises CatalogError."""
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)  # type: ignore[arg-type]
     data = read(path, set(hints))
     return kind(**{key: build(hints[key], value, f"{path.name}: {key}") for key, value in data.items()})
 
@@ -77,7 +78,7 @@ def _mapping(data: Any, where: str) -> dict[str, Any]:
 def _record(kind: type[T], data: Any, where: str, places: Mapping[str, str] | None = None) -> T:
     """``places``: where each key stands, if not all are in ``where``."""
     data = _mapping(data, where)
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)  # type: ignore[arg-type]
     for key in data:
         if key not in hints:
             close = nearest(str(key), hints, 1)
@@ -96,6 +97,12 @@ def _record(kind: type[T], data: Any, where: str, places: Mapping[str, str] | No
     places = places or {key: f"{where}.{key}" for key in data}
     values = {key: build(hints[key], value, places[key]) for key, value in data.items()}
     return kind(**values, **absent)
+
+
+@functools.cache
+def _hints(kind: Any) -> dict[str, Any]:
+    """The types of a record's fields. To evaluate the annotations takes longer than to build a record with them."""
+    return typing.get_type_hints(kind)
 
 
 def _optional(hint: Any) -> bool:

@@ -14,31 +14,6 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.lambda_cloud impor
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 
-# Options of serving_plan -> the variables that say them, as in the role `plan`. Without the lock file: which commit or
-# digest a name means changes no arithmetic.
-INTENT = {
-    "model": "glm_model",
-    "precision": "glm_precision",
-    "engine": "glm_engine",
-    "engine_version": "glm_engine_version",
-    "image_variant": "glm_image_variant",
-    "profile": "glm_profile",
-    "engine_args": "glm_engine_args",
-    "accelerator": "glm_accelerator",
-    "accelerator_count": "glm_accelerator_count",
-    "served_model_name": "glm_served_model_name",
-    "bind": "glm_bind",
-    "private_address": "glm_private_address",
-    "port": "glm_port",
-    "data_dir": "glm_data_dir",
-    "repository": "glm_repository",
-    "model_config": "glm_model_config",
-    "runtime": "glm_runtime",
-    "replicas": "glm_replicas",
-    "nodes": "glm_nodes",
-    "interface": "glm_network_interface",
-    "revision": "glm_revision",
-}
 # Instances get a private address when they boot; until then any does (RFC 5737).
 _SOME_ADDRESS = "192.0.2.1"
 

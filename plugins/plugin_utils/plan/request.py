@@ -10,6 +10,7 @@ from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils.finding import advised, unmet
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
+from ansible_collections.glm.fleet.plugins.plugin_utils.intent import check, table
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import lockfile
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
@@ -21,34 +22,23 @@ _NO_ACCELERATOR = unmet(
 )
 
 
+# What no variable sets, or not as its default says: a task names its model, and listens where nobody else does.
 ARGUMENTS: dict[str, dict[str, Any]] = {
+    **{option: variable.argument() for option, variable in table.options(table.load()).items()},
     "model": {"type": "str", "required": True},
-    "precision": {"type": "str", "default": "fp8"},
-    "engine": {"type": "str"},
-    "engine_version": {"type": "str"},
-    "image_variant": {"type": "str"},
-    "profile": {"type": "str", "default": "agentic"},
-    "accelerator": {"type": "str"},
-    "accelerator_count": {"type": "int"},
-    "engine_args": {"type": "dict", "default": {}},
-    "served_model_name": {"type": "str"},
     "bind": {"type": "str", "default": "loopback"},
-    "private_address": {"type": "str"},
-    "port": {"type": "int", "default": 8000},
-    "data_dir": {"type": "str", "default": "/var/lib/glm"},
     "config_dir": {"type": "str", "default": "/etc/glm"},
     "engine_dir": {"type": "str", "default": "/opt/glm/engines"},
-    "revision": {"type": "str", "default": "main"},
-    "repository": {"type": "str"},
-    "model_config": {"type": "path"},
-    "runtime": {"type": "str", "default": "container"},
-    "replicas": {"type": "int", "default": 1},
-    "nodes": {"type": "int", "default": 1},
     "fleet_hosts": {"type": "list", "elements": "str", "default": []},
-    "interface": {"type": "str"},
     "driver_version": {"type": "str"},
-    "lock_file": {"type": "path"},
 }
+
+
+def require_known(variables: Mapping[str, Any]) -> None:
+    """Refuse mistyped names among the variables that a plan is made from. Raises PlanError."""
+    unknown = check.unknown_names(table.load(), variables)
+    if unknown:
+        raise planner.PlanError(check.refusal(table.load(), dict.fromkeys(unknown, "")))
 
 
 def plans_of(given: Mapping[str, Any]) -> list[Plan]:

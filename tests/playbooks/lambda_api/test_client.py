@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.glm.fleet.plugins.module_utils import versions
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import api as lambda_api
 from tests.playbooks.lambda_api.fake_cloud import KEY, Answer, FakeCloud, data, error, make_instance, serve
 
@@ -32,12 +33,12 @@ def test_lists_instances_with_the_key_and_its_own_user_agent(cloud: FakeCloud) -
     assert [item["name"] for item in client(cloud).list_instances()] == ["node-1", "node-2"]
     assert len(cloud.requests) == 1
     assert cloud.requests[0].headers["Authorization"] == f"Bearer {KEY}"
-    assert cloud.requests[0].headers["User-Agent"] == f"glm.fleet/{lambda_api.VERSION}"
+    assert cloud.requests[0].headers["User-Agent"] == f"glm.fleet/{versions.COLLECTION}"
 
 
 def test_version_is_the_collections() -> None:
     galaxy = (Path(__file__).parents[3] / "galaxy.yml").read_text(encoding="utf-8")
-    assert f"version: {lambda_api.VERSION}\n" in galaxy
+    assert f"version: {versions.COLLECTION}\n" in galaxy
 
 
 def test_netrc_does_not_replace_the_key(cloud: FakeCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

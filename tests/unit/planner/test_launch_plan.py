@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import launch as launch_plan
+from ansible_collections.glm.fleet.plugins.plugin_utils.intent import table
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import request
 
 ROOT = Path(__file__).parents[3]
@@ -28,7 +29,8 @@ def test_every_option_of_a_plan_is_asked_for_by_the_variable_that_the_role_gives
     task = yaml.safe_load((ROOT / "roles/plan/tasks/make.yml").read_text("utf-8"))[0]["glm.fleet.serving_plan"]
     plain = {option: re.fullmatch(r"\{\{ (glm_\w+) \}\}", value) for option, value in task.items()}
     variables = {option: match[1] for option, match in plain.items() if match and option != "lock_file"}
-    assert variables == launch_plan.INTENT
+    public = {option: item.name for option, item in table.options(table.load()).items()}
+    assert {**variables, "lock_file": "glm_lock_file"} == public
 
 
 def test_types_that_fit_keep_their_order_and_the_others_their_arithmetic() -> None:

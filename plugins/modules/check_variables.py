@@ -1,0 +1,49 @@
+#!/usr/bin/python
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Documentation of the action plugin ``check_variables``, which runs on the controller."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: check_variables
+short_description: Refuse public variables that do not exist
+version_added: 0.2.0
+description:
+  - Names that begin with C(glm_) are those of the collection. One that it does not have is mistyped and would be
+    ignored in silence, so it is an error that gives the nearest name and says where it is set. All of them are named
+    at once.
+  - Looks at extra variables, at the variables of the play, and at those of the hosts and their groups. Values are
+    checked for their type as they are written. No template is evaluated, and no secret is shown.
+  - A variable that play headers read, before any host is known, is refused among the variables of hosts and groups,
+    where they do not see it.
+  - A variable that has a new name gives a deprecation warning, and an error from the release on that the warning names.
+  - Every playbook of the collection does this first. C(docs/variables.md) lists all variables.
+options:
+  hosts:
+    description: Pattern of the hosts whose variables are looked at, or a list of patterns.
+    type: raw
+    required: true
+extends_documentation_fragment:
+  - glm.fleet.attributes
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: N/A
+    description: Changes nothing.
+  idempotent:
+    support: full
+author:
+  - glm.fleet contributors (@glm-fleet)
+"""
+
+EXAMPLES = r"""
+- name: Refuse mistyped variables before anything else
+  glm.fleet.check_variables:
+    hosts: glm_fleet
+"""
+
+RETURN = r"""
+"""

@@ -1,0 +1,114 @@
+"""Which variables of a run are refused, and in which words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ansible_collections.glm.fleet.plugins.plugin_utils.intent import check, table
+from ansible_collections.glm.fleet.plugins.plugin_utils.intent.table import Variable
+
+TABLE = table.load()
+OLD = {
+    **TABLE,
+    "glm_old_precision": Variable(
+        "glm_old_precision", "model", "str", "Old.", replaced_by="glm_precision", removed_in="0.4.0"
+    ),
+}
+
+
+def judged(variables: dict[str, Any], inventory: bool = False, release: str = "0.2.0") -> check.Verdict:
+    return check.judge(OLD, [check.Place("group all", inventory, variables)], release)
+
+
+def test_all_unknown_names_are_named_at_once_with_the_nearest_and_where_they_are_set() -> None:
+    places = [
+        check.Place("an extra variable", False, {"glm_precison": "nvfp4", "glm_model": "GLM-5.1"}),
+        check.Place("host a", True, {"glm_modle": "x", "glm_precison": "fp8", "modle": 1}),
+        check.Place("group all", True, {"glm_zzz": 1}),
+    ]
+    (error,) = check.judge(TABLE, places, "0.2.0").errors
+    assert "glm_modle (host a; did you mean glm_model?)" in error
+    assert "glm_precison (an extra variable; did you mean glm_precision?)" in error
+    assert "glm_zzz (group all)" in error and "Next: correct or remove them" in error
+    assert error.count("glm_precison") == 1
+
+
+@pytest.mark.parametrize("name", ["glm_max_hourly_uds", "glm_terminate_on_failur", "glm_lauch_count", "GLM_MODEL"])
+def test_only_our_prefix_is_ours(name: str) -> None:
+    assert bool(judged({name: 1}).errors) is name.startswith("glm_")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("glm_launch_count", "two", "a value of type int for glm_launch_count, found 'two' (group all)"),
+        ("glm_launch", "maybe", "a value of type bool"),
+        ("glm_max_hourly_usd", "12O", "a value of type float"),
+        ("glm_engine_args", [1], "a value of type dict"),
+        ("glm_model", ["GLM-5.1"], "a value of type str"),
+        ("glm_launch_firewall_rules", [22], "a list of values of type dict"),
+        ("glm_runtime", "docker", "one of container, venv for glm_runtime, found 'docker'"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(name: str, value: object, expected: str) -> None:
+    (error,) = judged({name: value}).errors
+    assert expected in error and "Next: " in error
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("glm_launch_count", "2"), ("glm_launch", "yes"), ("glm_launch_count", "{{ size }}"), ("glm_launch_count", ""),
+        ("glm_max_hourly_usd", 120), ("glm_max_hourly_usd", None), ("glm_engine_args", {"a": None}),
+        ("glm_launch_regions", "us-east-1,us-west-2"), ("glm_serial", 1), ("glm_engine_version", 0.32),
+        ("glm_launch_firewall_rules", [{"ports": ["{{ port }}"]}]), ("glm_launch_firewall_rules", ["{{ rule }}"]),
+    ],
+)  # fmt: skip
+def test_what_ansible_would_take_passes_and_templates_are_left_alone(name: str, value: object) -> None:
+    assert judged({name: value}) == check.Verdict()
+
+
+class Sealed:
+    """A value as from a vault: to read it is an error."""
+
+    def __str__(self, *_others: object) -> str:
+        raise AssertionError("read")
+
+    __repr__ = __bool__ = __eq__ = __iter__ = __len__ = __str__  # type: ignore[assignment]
+    __hash__ = object.__hash__
+
+
+@pytest.mark.parametrize("name", ["glm_api_key", "glm_hub_token", "glm_launch_count"])
+def test_what_is_sealed_is_not_read(name: str) -> None:
+    assert judged({name: Sealed()}).errors == []
+
+
+def test_a_secret_is_never_shown() -> None:
+    verdict = judged({"glm_api_key": ["s3cret"], "glm_api_kee": "s3cret"})
+    assert len(verdict.errors) == 1 and "s3cret" not in str(verdict)
+
+
+def test_what_play_headers_read_is_refused_where_they_do_not_see_it() -> None:
+    (error,) = judged({"glm_hosts": "web"}, inventory=True).errors
+    assert "glm_hosts as an extra variable" in error and "found it in group all" in error and "-e glm_hosts=" in error
+    assert judged({"glm_hosts": "web"}).errors == []
+
+
+def test_an_old_name_works_until_its_release_and_is_refused_from_then_on() -> None:
+    verdict = judged({"glm_old_precision": "nvfp4"}, release="0.3.9")
+    assert verdict.errors == []
+    ((text, removed_in),) = verdict.deprecations
+    assert removed_in == "0.4.0" and "glm_precision" in text and "until 0.4.0" in text
+    verdict = judged({"glm_old_precision": "nvfp4"}, release="0.4.0")
+    assert verdict.deprecations == [] and "removed in 0.4.0" in verdict.errors[0]
+    assert "Next: set glm_precision" in verdict.errors[0]
+    assert table.names(OLD, "glm_precision") == ["glm_precision", "glm_old_precision"]
+    # An old name is no remedy for a mistyped one.
+    assert "glm_old_precision" not in judged({"glm_old_precison": 1}).errors[0]
+
+
+def test_facts_are_no_variables() -> None:
+    variables = {"glm_plans": [], "glm_modle": 1, "ansible_facts": {"glm_plans": []}, "modle": 1}
+    assert check.unknown_names(TABLE, variables) == ["glm_modle"]
