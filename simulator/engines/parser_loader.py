@@ -196,7 +196,28 @@ def _last_line(text: str) -> str:
 # --- stand-ins ---------------------------------------------------------------------------------------------------
 
 
-class _AnythingMeta(abc.ABCMeta):
+class _Empty:
+    """What a stand-in and its class are as a collection and as a number: empty, and zero."""
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """Registries of absent libraries swallow what is registered."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+    def __int__(self) -> int:
+        return 0
+
+    __index__ = __int__
+
+    def __float__(self) -> float:
+        return 0.0
+
+
+class _AnythingMeta(_Empty, abc.ABCMeta):
     """Classes taken from a stand-in module may be subscripted, joined with ``|`` and asked for any attribute."""
 
     def __getattr__(cls, name: str) -> Any:
@@ -213,33 +234,16 @@ class _AnythingMeta(abc.ABCMeta):
     def __getitem__(cls, item: Any) -> Any:
         return cls
 
-    def __setitem__(cls, key: Any, value: Any) -> None:
-        """Registries of absent libraries swallow what is registered."""
-
     def __or__(cls, other: Any) -> Any:
         return Any
 
     __ror__ = __or__
 
-    def __iter__(cls) -> Iterator[Any]:
-        return iter(())
-
-    def __len__(cls) -> int:
-        return 0
-
     def __bool__(cls) -> bool:
         return True
 
-    def __int__(cls) -> int:
-        return 0
 
-    __index__ = __int__
-
-    def __float__(cls) -> float:
-        return 0.0
-
-
-class _Anything(metaclass=_AnythingMeta):
+class _Anything(_Empty, metaclass=_AnythingMeta):
     """A value that can be called, subclassed, subscripted, used as decorator, context manager or number."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
@@ -266,15 +270,6 @@ class _Anything(metaclass=_AnythingMeta):
     def __getitem__(self, item: Any) -> Any:
         return _Anything()
 
-    def __setitem__(self, key: Any, value: Any) -> None:
-        """Registries of absent libraries swallow what is registered."""
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(())
-
-    def __len__(self) -> int:
-        return 0
-
     def __bool__(self) -> bool:
         return False
 
@@ -283,14 +278,6 @@ class _Anything(metaclass=_AnythingMeta):
 
     def __hash__(self) -> int:
         return 0
-
-    def __int__(self) -> int:
-        return 0
-
-    __index__ = __int__
-
-    def __float__(self) -> float:
-        return 0.0
 
     def __enter__(self) -> Any:
         return self

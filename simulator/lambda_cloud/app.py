@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from simulator.lambda_cloud import account, control, firewall, instances, tickets, validation
+from simulator.lambda_cloud import account, control, firewall, instances, launching, tickets, validation
 from simulator.lambda_cloud.errors import ApiError, invalid
 from simulator.lambda_cloud.faults import BEFORE
 from simulator.lambda_cloud.types import Call, Json, Page, Request, Response
@@ -44,7 +44,7 @@ ROUTES = (
     Route("GET", "/instances", "listInstances", instances.list_instances),
     Route("GET", "/instances/{id}", "getInstance", instances.get_instance),
     Route("POST", "/instances/{id}", "postInstance", instances.rename, validation.RENAME),
-    Route("POST", "/instance-operations/launch", LAUNCH, instances.launch, validation.LAUNCH),
+    Route("POST", "/instance-operations/launch", LAUNCH, launching.launch, validation.LAUNCH),
     Route("POST", "/instance-operations/restart", "restartInstance", instances.restart, validation.INSTANCE_IDS),
     Route("POST", "/instance-operations/terminate", "terminateInstance", instances.terminate, validation.INSTANCE_IDS),
     Route("GET", "/instance-types", "listInstanceTypes", account.list_instance_types),
