@@ -82,6 +82,7 @@ _STEP = r"""\[['"]\w+['"]\]|\.[a-z_]+\b(?!\()"""
 _READ = re.compile(rf"(?:{_PLAN}|{_ONE_OF_PLANS})(?P<path>(?:{_STEP})+)")
 _KEY = re.compile(r"\w+")
 _MAPPED = re.compile(r"\w*plans\b'?\]?\)?(?: *\| *default\(\[\]\))? *\| *\w+\(attribute=['\"]([\w.]+)['\"]")
+_OF_A_HOST = re.compile(r"\bglm_plans\.0\.(?P<path>[\w.]+)")
 # Variables and files that are called so and are no serving plan.
 _NOT_PLANS = re.compile(r"__plan_launch|__launch_plan|glm\.fleet\.\w+_plan|\bplan\.(?:yml|json|md)|_plan\.(?:yml|json)")
 
@@ -117,6 +118,7 @@ def unknown(path: list[str]) -> bool:
 def paths_read(text: str) -> list[list[str]]:
     text = _NOT_PLANS.sub("", text)
     paths = [_KEY.findall(match.group("path")) for match in _READ.finditer(text)]
+    paths += [_KEY.findall(match.group("path")) for match in _OF_A_HOST.finditer(text)]
     return paths + [match.group(1).split(".") for match in _MAPPED.finditer(text)]
 
 
@@ -126,7 +128,7 @@ def test_what_roles_templates_and_modules_read_of_a_plan_is_in_the_schema() -> N
     assert not wrong
     # The search finds what it should: every way of writing that is in use.
     seen = {".".join(keys) for found in read.values() for keys in found}
-    assert {"runtime.kind", "paths.hf_home", "listen.port", "contract.thinking_off"} <= seen
+    assert {"runtime.kind", "paths.hf_home", "listen.port", "contract.thinking_off", "node.rank", "node.count"} <= seen
 
 
 @pytest.mark.parametrize(
@@ -138,6 +140,7 @@ def test_what_roles_templates_and_modules_read_of_a_plan_is_in_the_schema() -> N
         "{{ ansible_facts['glm_plans'][0]['listen']['prot'] }}",
         "{{ __verify_plan['listen']['prot'] }}",
         "{{ serve_plans | map(attribute='listen.prot') }}",
+        "{{ hosts | map('extract', hostvars, 'ansible_facts') | map(attribute='glm_plans.0.listen.prot') }}",
         "{{ ansible_facts['glm_plans'] | default([]) | map(attribute='listen.prot', default='') }}",
         "{{ engine_image_plans | unique(attribute='listen.prot') }}",
     ],
