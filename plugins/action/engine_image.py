@@ -35,8 +35,11 @@ class ActionModule(FleetAction):
         image = plan.get("image")
         if not image:
             raise self._failure(
-                "expected a serving plan with an image, found none. Next: run the role glm.fleet.plan first, and pass "
-                "one of ansible_facts['glm_plans']."
+                unmet(
+                    "a serving plan with an image",
+                    "none",
+                    "run the role glm.fleet.plan first, and pass one of ansible_facts['glm_plans']",
+                )
             )
         args["mirrors"] = [*(args.get("mirrors") or []), *(self._variable("docker_registry_mirrors") or [])]
         try:

@@ -116,7 +116,7 @@ from typing import Any, NoReturn, Optional
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.glm.fleet.plugins.module_utils import files
-from ansible_collections.glm.fleet.plugins.module_utils.finding import unmet
+from ansible_collections.glm.fleet.plugins.module_utils.finding import advised, unmet
 from ansible_collections.glm.fleet.plugins.module_utils.host import docker
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run, which
 
@@ -203,10 +203,10 @@ class Daemon:
         return docker.needs_restart(sorted(keys & ours), self.facts, config)
 
     def caution(self, deferred: list[str]) -> str:
-        return (
+        return advised(
             f"docker: {', '.join(deferred)} in {self.path} wait for a restart of dockerd, which would interrupt these "
-            f"running containers: {', '.join(self.facts['containers'])}. Serving works without. Next: drain this host "
-            "and stop them, or set docker_restart_allowed: true."
+            f"running containers: {', '.join(self.facts['containers'])}. Serving works without",
+            "drain this host and stop them, or set docker_restart_allowed: true",
         )
 
     def choose_action(self, keys: list[str], config: dict[str, Any]) -> str:

@@ -139,6 +139,7 @@ from ansible.module_utils import urls
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.glm.fleet.plugins.module_utils import arguments, unreachable
+from ansible_collections.glm.fleet.plugins.module_utils.finding import advised
 
 RUN_DIR = Path("/run/glm-venv")
 MARKER = ".glm.json"
@@ -198,7 +199,7 @@ class Venv:
         if self._active():
             return {"changed": True, "reattached": True}
         if self.path.exists() and any(self.path.iterdir()) and not (self.path / "pyvenv.cfg").exists():
-            raise VenvError(f"{self.path} exists and is no virtual environment. Next: remove it.")
+            raise VenvError(advised(f"{self.path} exists and is no virtual environment", "remove it"))
         uv = self._uv()
         text = self.params["requirements"]
         requirements = self.work / f"{self.key}.txt"

@@ -172,3 +172,11 @@ def test_reboots_are_permitted_and_wait_for_every_board() -> None:
                 assert "_reboot_allowed" in given["driver_reboot_allowed"], path
             before.append(str(task))
     assert reboots == 2 and callers == 2
+
+
+def test_one_place_puts_the_words_of_an_error_together() -> None:
+    """``expected …, found …. Next: …`` is worded by module_utils/finding.py, whoever says it."""
+    wording = ROOT / "plugins/module_utils/finding.py"
+    sources = [path for path in (ROOT / "plugins").rglob("*.py") if path != wording]
+    assert len(sources) > 100 and "Next: " in wording.read_text(encoding="utf-8")
+    assert [str(path) for path in sources if "Next: " in path.read_text(encoding="utf-8")] == []

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils import unreachable
-from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError, printable_in
+from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError, advised, printable_in
 from ansible_collections.glm.fleet.plugins.module_utils.versions import COLLECTION
 
 try:
@@ -79,7 +79,7 @@ class ApiError(CloudError):
         if suggestion:
             parts.append(f"Suggestion from the API: {suggestion}")
         elif advice:
-            parts.append(f"Next: {advice}")
+            parts = [advised(" ".join(parts), advice)]
         super().__init__(" ".join(parts))
 
 

@@ -171,7 +171,7 @@ def test_an_error_is_not_its_own_cause(cloud: FakeCloud) -> None:
 
 def test_our_advice_is_not_called_the_api_s() -> None:
     ours = lambda_api.AuthError("GET x", 401, "c", "m", "", "make a key.")
-    assert str(ours) == "GET x: HTTP 401 c: m Next: make a key."
+    assert str(ours) == "GET x: HTTP 401 c: m. Next: make a key."
     assert ours.suggestion == ""
     theirs = lambda_api.AuthError("GET x", 401, "c", "m", "Use the console.", "make a key.")
     assert str(theirs) == "GET x: HTTP 401 c: m Suggestion from the API: Use the console."
