@@ -14,16 +14,21 @@ from setuptools.command.build_py import build_py
 
 PACKAGE = "ansible_collections.glm.fleet"
 CONTENT = ("catalog", "changelogs", "meta", "playbooks", "plugins", "roles", "templates")
-FILES = ("galaxy.yml", "requirements.yml", "README.md", "LICENSE")
+FILES = ("galaxy.yml", "requirements.yml", "README.md", "LICENSE", "ansible.cfg")
+COMMAND = "glm_fleet"
 ROOT = Path(__file__).parent
+# What `glm-fleet init` copies: inventories/<cloud>/<cloud>.yml. The rehearsal's needs a checkout.
+INVENTORIES = [f"inventories/{path.name}/{path.name}.yml" for path in (ROOT / "inventories").iterdir()]
 GALAXY = yaml.safe_load((ROOT / "galaxy.yml").read_text(encoding="utf-8"))
 
 
 class build_collection(build_py):
-    """Copy the collection's files as data; nothing at the top level is an importable module."""
+    """Copy the collection's files as data; of the top level only the command is an importable module."""
 
     def find_package_modules(self, package: str, package_dir: str) -> list[tuple[str, str, str]]:
-        return []
+        if package != COMMAND:
+            return []
+        return [(package, path.stem, str(path)) for path in sorted(Path(package_dir).glob("*.py"))]
 
 
 setup(
@@ -35,9 +40,10 @@ setup(
     license="GPL-3.0-or-later",
     license_files=["LICENSE"],
     python_requires=">=3.11",
-    packages=[PACKAGE],
+    packages=[PACKAGE, COMMAND],
     package_dir={PACKAGE: "."},
-    package_data={PACKAGE: [*FILES, *(f"{name}/**/*" for name in CONTENT)]},
+    package_data={PACKAGE: [*FILES, *INVENTORIES, *(f"{name}/**/*" for name in CONTENT)]},
+    entry_points={"console_scripts": ["glm-fleet = glm_fleet.cli:main"]},
     exclude_package_data={PACKAGE: ["**/__pycache__/*", "**/*.pyc"]},
     cmdclass={"build_py": build_collection},
     install_requires=[

@@ -35,6 +35,8 @@ if tar -tzf "$work"/dist/glm-fleet-*.tar.gz | grep -E '^(\.|lambda$|rehearsal$)'
     echo "the collection tarball carries files that only a checkout needs" >&2
     exit 1
 fi
+dangling=$(find "$work/collections" -xtype l)
+[ -z "$dangling" ] || { echo "the collection carries links to nothing: $dangling" >&2; exit 1; }
 # Galaxy's own importer; lint is a check of its own, and the collection is found where Galaxy would have put it.
 (cd "$work" && env PATH="$(dirname "$python"):$PATH" GALAXY_IMPORTER_RUN_ANSIBLE_LINT=false \
     python -m galaxy_importer.main "$work"/dist/glm-fleet-*.tar.gz)
@@ -43,3 +45,24 @@ found "$work/collections" env ANSIBLE_COLLECTIONS_PATH="$work/collections"
 "$python" -m venv "$work/venv"
 "$work/venv/bin/pip" install --quiet "$work/source"
 found "$work/venv" env -u ANSIBLE_COLLECTIONS_PATH PATH="$work/venv/bin:$PATH"
+
+# A folder to start from, made by the command of the wheel, with what it needs in it.
+cd "$work"
+venv=(env -u ANSIBLE_COLLECTIONS_PATH PATH="$work/venv/bin:$PATH")
+"${venv[@]}" glm-fleet init "$work/fleet" >/dev/null
+if "${venv[@]}" glm-fleet init "$work/fleet" 2>again.txt; then
+    echo "glm-fleet init wrote over a folder that it made before" >&2
+    exit 1
+fi
+grep -q 'has ansible.cfg, .* already' again.txt
+cd "$work/fleet"
+"${venv[@]}" ansible-playbook glm.fleet.plan -e glm_accelerator=B200 -e glm_accelerator_count=8 >plan.txt 2>&1
+grep -q 'glm-5.1-fp8' plan.txt
+if grep -A 2 WARNING plan.txt >&2; then
+    exit 1
+fi
+echo 'glm_served_model_name: name-of-the-folder' >>group_vars/all.yml
+printf 'glm_fleet:\n  hosts:\n    a: {ansible_connection: local}\n' >hosts.yml
+"${venv[@]}" ansible-playbook glm.fleet.plan -i hosts.yml -e glm_accelerator=B200 -e glm_accelerator_count=8 >plan.txt
+grep -q 'name-of-the-folder' plan.txt
+echo "the folder of glm-fleet init works"
