@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -69,7 +70,8 @@ class Wait(serving_wait.ActionModule):
         self._connection = Connection()
         self.answers = answers
 
-    def _execute_module(self, **_kwargs: Any) -> dict[str, Any]:
+    def _execute_module(self, **asked: Any) -> dict[str, Any]:
+        self.asked = asked
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
             raise answer
@@ -88,6 +90,25 @@ def test_an_endpoint_that_is_up_is_not_talked_about(said: list[str]) -> None:
     answer = Wait([READY])._wait(ARGS)
     assert answer["changed"] is False and answer["phase"] == "ready" and not answer.get("failed")
     assert said == []
+
+
+@pytest.mark.parametrize(
+    ("engine", "phases"),
+    [
+        ({"name": "vllm", "version": "0.32.0"}, (True, False)),
+        ({"name": "sglang", "version": "0.5.10"}, (False, True)),
+        (None, (True, True)),
+    ],
+)
+def test_the_host_gets_what_the_lines_of_the_engine_mean(
+    engine: dict[str, str] | None, phases: tuple[bool, bool], said: list[str]
+) -> None:
+    action = Wait([READY])
+    action._task = SimpleNamespace(check_mode=False)
+    action._args = {**ARGS, "engine": engine}
+    assert action._outcome()["phase"] == "ready"
+    patterns = [rule["pattern"] for rule in action.asked["module_args"]["rules"]["phases"]]
+    assert ("non-default args:" in patterns, "Load weight begin" in patterns) == phases
 
 
 def test_phases_are_told_when_they_change_and_every_15_seconds(said: list[str]) -> None:
