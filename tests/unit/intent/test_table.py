@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from ansible_collections.glm.fleet.plugins.modules import serving_plan as documented
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.hosts import HOST_PREFIX, Host
 from ansible_collections.glm.fleet.plugins.plugin_utils.intent import table
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import request
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Intent
@@ -51,6 +52,11 @@ def test_the_plan_has_a_field_for_each_of_its_variables() -> None:
     elsewhere = {"bind": "listen_address", "private_address": "listen_address", "port": "listen_port"}
     named = {elsewhere.get(option, option) for option in table.options(TABLE)} - {"lock_file"}
     assert named - fields == set()
+
+
+def test_host_variables_are_those_that_every_inventory_sets() -> None:
+    listed = [name for name, variable in TABLE.items() if variable.section == "host"]
+    assert listed == [f"{HOST_PREFIX}{key}" for key in Host.__annotations__]
 
 
 def places() -> list[Path]:
