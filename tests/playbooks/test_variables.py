@@ -128,3 +128,32 @@ def test_nothing_is_asked_of_the_cloud(
     code, output = fleet.run(playbook, **variables)
     assert code != 0 and meant in output and "controller, preflight: expected" in output, output
     assert fleet.cloud.state()["pacing"]["counts"] == before
+
+
+KEYS = """
+- hosts: localhost
+  gather_facts: false
+  vars_files: [{root}/roles/serve/defaults/main.yml, {root}/roles/verify/defaults/main.yml,
+               {root}/roles/benchmark/defaults/main.yml{plan}]
+  tasks:
+    - ansible.builtin.debug:
+        msg: "{{{{ [serve_api_key_file, verify_api_key_file, benchmark_api_key_file] | unique | join(' ') }}}} end"
+    - ansible.builtin.debug:
+        msg: "{{{{ [serve_api_key, verify_api_key, benchmark_api_key] | unique | join(' ') }}}} key"
+"""
+
+
+@pytest.mark.parametrize("plan", ["", ", {root}/roles/plan/defaults/main.yml"])
+def test_three_roles_agree_on_the_key_with_the_defaults_of_the_role_plan_and_without(folder: Path, plan: str) -> None:
+    (folder / "keys.yml").write_text(KEYS.format(root=ROOT, plan=plan.format(root=ROOT)), "utf-8")
+    where = {
+        f"{folder}/blue/api_key": {"glm_state_dir": f"{folder}/blue"},
+        f"{folder}/own": {"glm_api_key_file": f"{folder}/own", "glm_state_dir": f"{folder}/blue"},
+        f"{folder}/mine/api_key": {f"{role}_state_dir": f"{folder}/mine" for role in ("serve", "verify", "benchmark")},
+    }
+    for expected, given in where.items():
+        code, output = run(folder, str(folder / "keys.yml"), "-e", json.dumps(given))
+        assert code == 0 and f"{expected} end" in output, output
+        assert f"{Path(expected).read_text('utf-8').strip()} key" in output
+    code, output = run(folder, str(folder / "keys.yml"), "-e", json.dumps({**given, "glm_api_key": "from-a-vault"}))
+    assert code == 0 and "from-a-vault key" in output, output
