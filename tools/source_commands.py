@@ -11,46 +11,32 @@ A command line becomes *items*, a mapping of what (``--max-num-seqs``, ``env HF_
 
 from __future__ import annotations
 
-import ast
-import dataclasses
-import functools
-import operator
 import re
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any, Optional
 
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / ".collections"))
+sys.path[:0] = [str(ROOT / ".collections"), str(ROOT)]
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
-from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import memory
 from ansible_collections.glm.fleet.plugins.plugin_utils.intent import table as variables
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags, recipes
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Choice
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import ImageChosen, Plan
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import replica as unit
+from tools.source_data import Difference, Entry, Group, Intent, Reason, SourceError, groups, sources
 
-DATA = ROOT / "tests" / "unit" / "sources" / "data"
 GOLDEN = ROOT / "tests" / "unit" / "sources" / "golden"
 
-# Why something differs. `recipe` is an engine argument that the recipe we follow adds; `managed-by-plan` is everything
-# else that the plan decides by itself.
-CLASSES = (
-    "missing-flag", "renamed", "deprecated", "unsafe", "does-not-fit", "default-already", "managed-by-plan", "recipe",
-    "wrong-claim",
-)  # fmt: skip
-KINDS = ("serve", "container", "install", "pull", "advice", "configuration", "other")
 # The address of a fleet's host in the examples; a plan without hosts has the loopback address.
 ADDRESS = "10.0.0.5"
-# A claimed number this near to the computed one is right.
-TOLERANCE = 0.01
 
 VARIABLES = {option: item.name for option, item in variables.options(variables.load()).items()}
 _DOCKER_VALUES = {
@@ -67,152 +53,6 @@ _ORDER = ("image", "program", "at start", "model", "spelling", "package", "uv", 
           "mount")  # fmt: skip
 
 Items = dict[str, str]
-Intent = dict[str, Any]
-
-
-class SourceError(ValueError):
-    """The data or a command line in it has a shape that this module does not know; the text names the entry."""
-
-
-@dataclass(frozen=True)
-class Reason:
-    """Why some items differ."""
-
-    what: list[str]
-    reason: str
-    why: str
-    claim: Optional[str] = None
-    proof: Optional[Intent] = None
-
-
-@dataclass(frozen=True)
-class Literal:
-    """The intent taken to the letter of the guide: with ``change`` the plan is refused with ``refusal`` in its text."""
-
-    change: Intent
-    refusal: str
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One command, hardware configuration or piece of advice of a source. ``command`` is normalised to one line."""
-
-    id: str
-    title: str
-    kind: str
-    command: str = ""
-    engine_version: Optional[str] = None
-    intent: Intent = field(default_factory=dict)
-    expect: str = "planned"
-    refusal: str = ""
-    differences: list[Reason] = field(default_factory=list)
-    literal: list[Literal] = field(default_factory=list)
-    status: str = ""
-    place: str = ""
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A figure that a source states. ``figure`` says how to compute it, see ``compute``."""
-
-    id: str
-    text: str
-    claimed: Any
-    figure: dict[str, Any]
-    verdict: str
-    unit: str = ""
-    why: str = ""
-
-
-@dataclass(frozen=True)
-class Source:
-    """One source document."""
-
-    id: str
-    title: str
-    entries: list[Entry]
-    claims: list[Claim]
-
-
-@dataclass(frozen=True)
-class Group:
-    """Differences that hold for all commands of a kind, explained once."""
-
-    id: str
-    title: str
-    when: dict[str, list[str]]
-    differences: list[Reason]
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One computed difference; None is absent."""
-
-    what: str
-    source: Optional[str]
-    ours: Optional[str]
-
-
-# --- data ------------------------------------------------------------------------------------------------------------
-
-
-def sources() -> list[Source]:
-    """Every source, in the order of their numbers. Raises SourceError."""
-    found = []
-    for path in sorted(DATA.glob("[0-9]*.yml")):
-        data = _yaml(path)
-        found.append(
-            Source(
-                id=data["id"],
-                title=data["title"],
-                entries=[_entry(entry, path.name) for entry in data["commands"]],
-                claims=[_record(Claim, claim, path.name) for claim in data["claims"]],
-            )
-        )
-    return found
-
-
-@functools.lru_cache(maxsize=1)
-def groups() -> list[Group]:
-    """What is explained once for many commands."""
-    path = DATA / "common.yml"
-    return [
-        Group(entry["id"], entry["title"], entry["when"], [_reason(item, path.name) for item in entry["differences"]])
-        for entry in _yaml(path)["groups"]
-    ]
-
-
-def _yaml(path: Path) -> Any:
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
-
-
-def _record(kind: Any, data: Mapping[str, Any], where: str) -> Any:
-    names = {item.name for item in dataclasses.fields(kind)}
-    unknown = set(data) - names
-    if unknown:
-        raise SourceError(f"{where}: {data.get('id', data)}: unknown keys {sorted(unknown)}; known are {sorted(names)}")
-    return kind(**data)
-
-
-def _reason(data: Mapping[str, Any], where: str) -> Reason:
-    values = {("reason" if key == "class" else key): value for key, value in data.items()}
-    what = values["what"]
-    found: Reason = _record(Reason, {**values, "what": [what] if isinstance(what, str) else what}, where)
-    if found.reason not in CLASSES:
-        raise SourceError(f"{where}: {found.what}: class {found.reason!r}; known are {', '.join(CLASSES)}")
-    return found
-
-
-def _entry(data: Mapping[str, Any], where: str) -> Entry:
-    values = dict(data)
-    values["command"] = " ".join(str(values.get("command", "")).split())
-    values["differences"] = [_reason(item, where) for item in values.get("differences", [])]
-    values["literal"] = [_record(Literal, item, where) for item in values.get("literal", [])]
-    found: Entry = _record(Entry, values, where)
-    if found.kind not in KINDS or found.expect not in ("planned", "refused"):
-        raise SourceError(f"{where}: {found.id}: kind {found.kind!r}, expect {found.expect!r}")
-    return found
 
 
 # --- plans -----------------------------------------------------------------------------------------------------------
@@ -685,70 +525,3 @@ def golden_files() -> dict[Path, str]:
     return {
         golden_file(entry): golden(entry) for source in sources() for entry in source.entries if entry.kind != "other"
     }
-
-
-# --- claims ----------------------------------------------------------------------------------------------------------
-
-
-def compute(figure: Mapping[str, Any]) -> Any:
-    """The figure that a claim is compared with. ``figure`` is one of
-
-    * ``{parameters: <model>, mtp: bool}``: billions; ``{checkpoint: <model>, precision:}``: GB;
-    * ``{tensor_parallel: <model>}``: sizes that divide its heads;
-    * ``{plan: <intent>, at: memory.token_pool, times: 8}``: a value of a plan;
-    * ``{serves: <intent>}``: "planned" or "refused";
-    * ``{catalogue: [models, GLM-5, context_length]}``: a fact, by its path;
-    * ``{formula: 20.80 / 3600}``: arithmetic.
-    """
-    if "parameters" in figure:
-        config = catalog.load().models[figure["parameters"]].config
-        return memory.parameters(config, figure["mtp"]) / 1e9
-    if "checkpoint" in figure:
-        model = catalog.load().models[figure["checkpoint"]]
-        form = model.precisions[figure["precision"]]
-        return memory.checkpoint_bytes(model.config, form.weights, form.mtp, form.mtp_weights) / 1e9
-    if "tensor_parallel" in figure:
-        config = catalog.load().models[figure["tensor_parallel"]].config
-        return memory.valid_tensor_parallel(config, replicate_kv=True)
-    if "plan" in figure:
-        value: Any = plan(figure["plan"])
-        for part in figure["at"].split("."):
-            value = value[part]
-        return value * figure.get("times", 1)
-    if "serves" in figure:
-        return "refused" if refusal(figure["serves"]) else "planned"
-    if "catalogue" in figure:
-        return functools.reduce(_step, figure["catalogue"], catalog.load())
-    value = calculate(str(figure["formula"]))
-    return int(value) if value.is_integer() else value
-
-
-def _step(place: Any, name: Union[str, int]) -> Any:
-    if isinstance(place, (Mapping, list)):
-        return place[name]  # type: ignore[index]
-    return getattr(place, str(name))
-
-
-_OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
-
-
-def calculate(text: str) -> float:
-    """The value of an expression of numbers and + - * /."""
-    return _calculated(ast.parse(text, mode="eval").body, text)
-
-
-def _calculated(node: ast.expr, text: str) -> float:
-    if isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
-        return float(node.value)
-    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
-        return float(_OPERATORS[type(node.op)](_calculated(node.left, text), _calculated(node.right, text)))
-    raise SourceError(f"{text!r} is not arithmetic")
-
-
-def verdict(claimed: Any, computed: Any) -> str:
-    """``right`` or ``wrong``. A number may be 1 % off; one of several numbers may be claimed of a list."""
-    if isinstance(computed, list) and not isinstance(claimed, list):
-        return "right" if claimed in computed else "wrong"
-    if isinstance(computed, (int, float)) and isinstance(claimed, (int, float)) and not isinstance(claimed, bool):
-        return "right" if abs(claimed - computed) <= TOLERANCE * abs(computed) else "wrong"
-    return "right" if claimed == computed else "wrong"

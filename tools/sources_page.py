@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any, Optional
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / ".collections")]
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
+from tools import source_claims, source_data
 from tools import source_commands as commands
 
 PAGE = ROOT / "docs" / "sources.md"
@@ -52,7 +53,7 @@ _CLASS_TEXT = {
 _STATUS_WORDS = {"done": "done", "not-yet": "**not yet**"}
 
 
-def page(read: Sequence[commands.Source]) -> str:
+def page(read: Sequence[source_data.Source]) -> str:
     """The whole page."""
     lines = [
         NOTICE,
@@ -78,7 +79,7 @@ def page(read: Sequence[commands.Source]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _overview(read: Sequence[commands.Source]) -> list[str]:
+def _overview(read: Sequence[source_data.Source]) -> list[str]:
     rows = []
     for source in read:
         kinds = Counter(entry.kind for entry in source.entries)
@@ -95,7 +96,7 @@ def _overview(read: Sequence[commands.Source]) -> list[str]:
     return [*_table(head, rows), ""]
 
 
-def _short(read: Sequence[commands.Source]) -> list[str]:
+def _short(read: Sequence[source_data.Source]) -> list[str]:
     """What a reader must know who is about to copy from the guides."""
     entries = [entry for source in read for entry in source.entries]
     fails = [
@@ -106,7 +107,7 @@ def _short(read: Sequence[commands.Source]) -> list[str]:
     refused = [f"- {entry.id[:3]} {entry.title}. {entry.note}" for entry in entries if entry.expect == "refused"]
     wrong = [
         f"- {claim.id[:3]} {claim.text}: {_figure(claim.claimed, claim.unit)}. We find "
-        f"{_figure(commands.compute(claim.figure), claim.unit)}. {claim.why}".rstrip()
+        f"{_figure(source_claims.compute(claim.figure), claim.unit)}. {claim.why}".rstrip()
         for source in read
         for claim in source.claims
         if claim.verdict == "wrong"
@@ -122,14 +123,14 @@ def _short(read: Sequence[commands.Source]) -> list[str]:
 
 
 def _reasons() -> list[str]:
-    rows = [[f"**{_CLASS_WORDS[name]}**", _CLASS_TEXT[name]] for name in commands.CLASSES]
+    rows = [[f"**{_CLASS_WORDS[name]}**", _CLASS_TEXT[name]] for name in source_data.CLASSES]
     return ["## Kinds of reasons", "", *_table(["reason", "means"], rows), ""]
 
 
-def _shared(read: Sequence[commands.Source]) -> list[str]:
+def _shared(read: Sequence[source_data.Source]) -> list[str]:
     """The differences that are explained once, with how many commands have them."""
     count: Counter[tuple[str, str]] = Counter()
-    example: dict[tuple[str, str], commands.Difference] = {}
+    example: dict[tuple[str, str], source_data.Difference] = {}
     for entry in _compared(read):
         made = commands.plan(entry.intent)
         own = commands.own_reasons(entry)
@@ -146,7 +147,7 @@ def _shared(read: Sequence[commands.Source]) -> list[str]:
         f"that has them; {commands.ADDRESS} stands for the host's private address.",
         "",
     ]
-    for group in commands.groups():
+    for group in source_data.groups():
         rows = []
         for reason in group.differences:
             shown = [example[group.id, what] for what in reason.what]
@@ -156,24 +157,24 @@ def _shared(read: Sequence[commands.Source]) -> list[str]:
     return lines
 
 
-def _compared(read: Sequence[commands.Source]) -> list[commands.Entry]:
+def _compared(read: Sequence[source_data.Source]) -> list[source_data.Entry]:
     return [
         entry for source in read for entry in source.entries if entry.kind in ("serve", "container", "install", "pull")
     ]
 
 
-def _index(source: commands.Source) -> list[str]:
+def _index(source: source_data.Source) -> list[str]:
     """Links to the commands of a source, with what differs in them beyond what many share."""
     rows = []
     for entry in source.entries:
         if entry.kind in ("serve", "container", "install", "pull"):
             kinds = Counter(reason.reason for reason in entry.differences)
-            text = ", ".join(_CLASS_WORDS[name] for name in commands.CLASSES if kinds[name])
+            text = ", ".join(_CLASS_WORDS[name] for name in source_data.CLASSES if kinds[name])
             rows.append([f"[{entry.title}](#{_anchor(entry.title)})", text or "only what many commands share"])
     return [*_table(["command", "what differs in particular"], rows), ""] if rows else []
 
 
-def _command(entry: commands.Entry) -> list[str]:
+def _command(entry: source_data.Entry) -> list[str]:
     made = commands.plan(entry.intent)
     printed = commands.wrapped(shlex.split(entry.command), commands.as_typed)
     lines = [f"### {entry.title}", "", "The source:", "", *_code(printed)]
@@ -187,7 +188,7 @@ def _command(entry: commands.Entry) -> list[str]:
     return lines
 
 
-def _ours(entry: commands.Entry, made: Plan) -> list[str]:
+def _ours(entry: source_data.Entry, made: Plan) -> list[str]:
     golden = f"../{commands.golden_file(entry).relative_to(ROOT)}"
     whole = f"[Everything that is computed for it]({golden})."
     if entry.kind == "serve":
@@ -223,7 +224,7 @@ def _runs(made: Plan) -> str:
     return f"The image `{image['reference']}`{packages} runs"
 
 
-def _differences(entry: commands.Entry, made: Plan) -> list[str]:
+def _differences(entry: source_data.Entry, made: Plan) -> list[str]:
     own = commands.own_reasons(entry)
     computed = commands.differences(entry, made)
     rows = [_row([item for item in computed if item.what in reason.what], reason) for reason in entry.differences]
@@ -243,17 +244,17 @@ def _differences(entry: commands.Entry, made: Plan) -> list[str]:
     return lines
 
 
-def _row(found: Sequence[commands.Difference], reason: commands.Reason) -> list[str]:
+def _row(found: Sequence[source_data.Difference], reason: source_data.Reason) -> list[str]:
     """Differences that have one reason, as one row."""
     columns = zip(*((_what(item.what), _value(item.source), _value(item.ours)) for item in found))
     return [*("<br>".join(column) for column in columns), f"**{_CLASS_WORDS[reason.reason]}**: {reason.why}"]
 
 
-def _in_docker(entry: commands.Entry) -> bool:
+def _in_docker(entry: source_data.Entry) -> bool:
     return entry.kind == "container" or (entry.kind == "serve" and commands.source_line(entry).docker)
 
 
-def _literal(entry: commands.Entry) -> list[str]:
+def _literal(entry: source_data.Entry) -> list[str]:
     lines = []
     for item in entry.literal:
         asked = commands.question(item.change).removeprefix("ansible-playbook plan.yml ")
@@ -262,7 +263,7 @@ def _literal(entry: commands.Entry) -> list[str]:
     return lines
 
 
-def _configurations(source: commands.Source) -> list[str]:
+def _configurations(source: source_data.Source) -> list[str]:
     rows = []
     literal: list[str] = []
     for entry in source.entries:
@@ -283,7 +284,7 @@ def _configurations(source: commands.Source) -> list[str]:
     return ["### Hardware configurations", "", *_table(["the source", "we", "remark"], rows), "", *literal]
 
 
-def _advice(source: commands.Source) -> list[str]:
+def _advice(source: source_data.Source) -> list[str]:
     rows = []
     for entry in source.entries:
         if entry.kind != "advice":
@@ -306,7 +307,7 @@ def _advice(source: commands.Source) -> list[str]:
     return ["### Single flags", "", text, "", *_table(["the source", "our default", "tokens"], rows), ""]
 
 
-def _others(source: commands.Source) -> list[str]:
+def _others(source: source_data.Source) -> list[str]:
     rows = [
         [f"{entry.title}: `{entry.command}`", f"{_STATUS_WORDS[entry.status]} (`{entry.place}`)", entry.note]
         for entry in source.entries
@@ -317,9 +318,9 @@ def _others(source: commands.Source) -> list[str]:
     return ["### Not about serving", "", *_table(["the source", "with us", "remark"], rows), ""]
 
 
-def _claims(source: commands.Source) -> list[str]:
+def _claims(source: source_data.Source) -> list[str]:
     rows = [
-        [claim.text, _figure(claim.claimed, claim.unit), _figure(commands.compute(claim.figure), claim.unit),
+        [claim.text, _figure(claim.claimed, claim.unit), _figure(source_claims.compute(claim.figure), claim.unit),
          "right" if claim.verdict == "right" else "**wrong**", claim.why]
         for claim in source.claims
     ]  # fmt: skip
@@ -377,7 +378,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--check", action="store_true", help="change nothing, exit 1 when something would change")
     check = parser.parse_args(arguments).check
-    wanted = {PAGE: page(commands.sources()), **commands.golden_files()}
+    wanted = {PAGE: page(source_data.sources()), **commands.golden_files()}
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     left = [path for path in commands.GOLDEN.glob("*") if path not in wanted]
     if check:

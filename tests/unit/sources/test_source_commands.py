@@ -8,15 +8,16 @@ from typing import Any
 import pytest
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags
+from tools import source_claims, source_data
 from tools import source_commands as sources_of
 
-ENTRIES = {entry.id: entry for source in sources_of.sources() for entry in source.entries}
+ENTRIES = {entry.id: entry for source in source_data.sources() for entry in source.entries}
 SGLANG = flags.load("sglang", "0.5.10")
 VLLM = flags.load("vllm", "0.32.0")
 
 
-def entry(command: str, **more: Any) -> sources_of.Entry:
-    return sources_of.Entry(id="x", title="x", kind="serve", command=command, **more)
+def entry(command: str, **more: Any) -> source_data.Entry:
+    return source_data.Entry(id="x", title="x", kind="serve", command=command, **more)
 
 
 def test_a_docker_command_is_taken_apart() -> None:
@@ -54,7 +55,7 @@ def test_variables_in_front_and_a_program_by_its_path() -> None:
 
 
 def test_an_unknown_docker_option_is_an_error() -> None:
-    with pytest.raises(sources_of.SourceError, match="--cpus"):
+    with pytest.raises(source_data.SourceError, match="--cpus"):
         sources_of.source_line(entry("docker run --cpus 1 image vllm serve m"))
 
 
@@ -103,8 +104,8 @@ def test_a_reason_that_is_not_so_is_noticed(
     what: str, source: str | None, ours: str | None, reason: dict[str, Any], doubt: str
 ) -> None:
     known = ENTRIES["000-vllm"]
-    found = sources_of.Difference(what, source, ours)
-    stated = sources_of.Reason([what], why="", **reason)
+    found = source_data.Difference(what, source, ours)
+    stated = source_data.Reason([what], why="", **reason)
     assert doubt in sources_of.doubt(known, sources_of.plan(known.intent), found, stated, ["000-sglang-tag"])
 
 
@@ -122,17 +123,17 @@ def test_as_printed() -> None:
      ("refused", "planned", "wrong"), ("0.16.0", "0.16.0", "right")],
 )  # fmt: skip
 def test_verdicts(claimed: Any, computed: Any, verdict: str) -> None:
-    assert sources_of.verdict(claimed, computed) == verdict
+    assert source_claims.verdict(claimed, computed) == verdict
 
 
 def test_only_arithmetic_is_calculated() -> None:
-    assert sources_of.calculate("8 * 2.60 - 4 / 2") == pytest.approx(18.8)
-    with pytest.raises(sources_of.SourceError):
-        sources_of.calculate("__import__('os')")
+    assert source_claims.calculate("8 * 2.60 - 4 / 2") == pytest.approx(18.8)
+    with pytest.raises(source_data.SourceError):
+        source_claims.calculate("__import__('os')")
 
 
 def test_a_mistyped_key_is_an_error() -> None:
-    with pytest.raises(sources_of.SourceError, match="comand"):
-        sources_of._entry({"id": "x", "title": "x", "kind": "serve", "comand": "vllm serve m"}, "000.yml")
-    with pytest.raises(sources_of.SourceError, match="unsave"):
-        sources_of._reason({"what": "image", "class": "unsave", "why": ""}, "000.yml")
+    with pytest.raises(source_data.SourceError, match="comand"):
+        source_data._entry({"id": "x", "title": "x", "kind": "serve", "comand": "vllm serve m"}, "000.yml")
+    with pytest.raises(source_data.SourceError, match="unsave"):
+        source_data._reason({"what": "image", "class": "unsave", "why": ""}, "000.yml")

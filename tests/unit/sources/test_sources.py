@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tools import source_claims, source_data, sources_page
 from tools import source_commands as sources_of
-from tools import sources_page
 
 ROOT = Path(__file__).resolve().parents[3]
-SOURCES = sources_of.sources()
+SOURCES = source_data.sources()
 ENTRIES = [entry for source in SOURCES for entry in source.entries]
 COMPARED = [entry for entry in ENTRIES if entry.kind in ("serve", "container", "install", "pull", "advice")]
 CONFIGURATIONS = [entry for entry in ENTRIES if entry.kind == "configuration"]
@@ -35,7 +35,7 @@ def test_all_five_sources_are_there() -> None:
 
 
 @pytest.mark.parametrize("entry", COMPARED, ids=by_id)
-def test_every_difference_is_explained(entry: sources_of.Entry) -> None:
+def test_every_difference_is_explained(entry: source_data.Entry) -> None:
     made = sources_of.plan(entry.intent)
     computed = {item.what: f"{item.source} -> {item.ours}" for item in sources_of.differences(entry, made)}
     reasons = sources_of.documented(entry, made)
@@ -44,7 +44,7 @@ def test_every_difference_is_explained(entry: sources_of.Entry) -> None:
 
 
 @pytest.mark.parametrize("entry", COMPARED, ids=by_id)
-def test_every_reason_holds(entry: sources_of.Entry) -> None:
+def test_every_reason_holds(entry: source_data.Entry) -> None:
     made = sources_of.plan(entry.intent)
     reasons = sources_of.documented(entry, made)
     doubts = {
@@ -61,12 +61,12 @@ def test_every_shared_reason_is_used() -> None:
         made = sources_of.plan(entry.intent)
         computed = {item.what for item in sources_of.differences(entry, made)} - set(sources_of.own_reasons(entry))
         used |= {(group.id, what) for group in sources_of.applicable(entry, made) for what in computed}
-    stated = {(group.id, what) for group in sources_of.groups() for item in group.differences for what in item.what}
+    stated = {(group.id, what) for group in source_data.groups() for item in group.differences for what in item.what}
     assert stated - used == set()
 
 
 @pytest.mark.parametrize("entry", [entry for entry in ENTRIES if entry.kind == "advice"], ids=by_id)
-def test_advice_can_be_followed(entry: sources_of.Entry) -> None:
+def test_advice_can_be_followed(entry: source_data.Entry) -> None:
     made = sources_of.plan(entry.intent)
     table = sources_of.table_of(made)
     advised, _spelled, unknown = sources_of.engine_items(table, shlex.split(entry.command))
@@ -76,7 +76,7 @@ def test_advice_can_be_followed(entry: sources_of.Entry) -> None:
 
 
 @pytest.mark.parametrize("entry", CONFIGURATIONS, ids=by_id)
-def test_configurations(entry: sources_of.Entry) -> None:
+def test_configurations(entry: source_data.Entry) -> None:
     refusal = sources_of.refusal(entry.intent)
     assert (entry.expect == "refused") == bool(refusal), refusal
     assert bool(entry.refusal) == bool(refusal)
@@ -87,25 +87,25 @@ LITERAL = [(entry, item) for entry in ENTRIES for item in entry.literal]
 
 
 @pytest.mark.parametrize(("entry", "item"), LITERAL, ids=by_id)
-def test_taken_to_the_letter_it_is_refused(entry: sources_of.Entry, item: sources_of.Literal) -> None:
+def test_taken_to_the_letter_it_is_refused(entry: source_data.Entry, item: source_data.Literal) -> None:
     assert item.refusal in sources_of.refusal(sources_of.changed(entry.intent, item.change))
 
 
 @pytest.mark.parametrize("entry", OTHERS, ids=by_id)
-def test_what_does_not_serve_has_a_place(entry: sources_of.Entry) -> None:
+def test_what_does_not_serve_has_a_place(entry: source_data.Entry) -> None:
     assert entry.status in ("done", "not-yet")
     exists = (ROOT / entry.place).exists()
     assert exists == (entry.status == "done"), f"{entry.place}: is it {entry.status}?"
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=by_id)
-def test_claims(claim: sources_of.Claim) -> None:
-    computed = sources_of.compute(claim.figure)
-    assert sources_of.verdict(claim.claimed, computed) == claim.verdict, computed
+def test_claims(claim: source_data.Claim) -> None:
+    computed = source_claims.compute(claim.figure)
+    assert source_claims.verdict(claim.claimed, computed) == claim.verdict, computed
 
 
 @pytest.mark.parametrize("entry", [*COMPARED, *CONFIGURATIONS], ids=by_id)
-def test_golden(entry: sources_of.Entry) -> None:
+def test_golden(entry: source_data.Entry) -> None:
     kept = sources_of.golden_file(entry).read_text(encoding="utf-8")
     assert kept == sources_of.golden(entry), "review the change, then: make sources"
 
