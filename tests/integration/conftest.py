@@ -10,10 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
-os.environ.setdefault(
-    "GLM_REHEARSAL_WORLD", str(1 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")))
-)
+from tests.integration.workers import worker_world
 
+os.environ["GLM_REHEARSAL_WORLD"] = str(worker_world(os.environ))
 pytest.register_assert_rewrite("tests.integration.measuring", "tests.integration.rehearsal")
 
 
