@@ -40,7 +40,7 @@ options:
     type: str
   rules:
     description:
-      - All rules it shall have; others are taken out. An empty list lets nothing in, not even ssh.
+      - All rules of the ruleset; others are removed. An empty list lets nothing in, not even ssh.
       - Needed with O(state=present).
     type: list
     elements: dict

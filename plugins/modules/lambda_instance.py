@@ -70,7 +70,7 @@ options:
     default: keep
   replace:
     description:
-      - Instances of the fleet that are no good, for instance because their GPUs failed acceptance. They are terminated
+      - Unhealthy instances of the fleet, for instance because their GPUs failed acceptance. They are terminated
         and no longer counted, so that others are launched for them. One that is gone already is passed over.
     type: list
     elements: dict
@@ -101,7 +101,7 @@ options:
   max_hourly_usd:
     description:
       - Most that all instances of the fleet, of all roles, may cost per hour. A launch that could lead to more, at the
-        price of the dearest of O(instance_type), is refused before anything is launched.
+        price of the most expensive of O(instance_type), is refused before anything is launched.
     type: float
   region:
     description: Regions to try, in order. Needed to launch.
@@ -256,7 +256,7 @@ launch_price_usd_per_hour:
   returned: state is present, in check mode
   type: float
 replaced:
-  description: The instances that this run gave back because they were no good, or in check mode would.
+  description: The unhealthy instances that this run terminated, or in check mode would.
   returned: state is present
   type: list
   elements: dict

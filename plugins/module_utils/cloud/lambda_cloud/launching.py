@@ -85,24 +85,24 @@ class Launching:
             self.fleet.module.warn(f"fleet {self.fleet.name}, launch: regions that are not tried: {'; '.join(lacks)}.")
         return usable
 
-    def dearest(self) -> Tuple[Optional[float], str]:
-        """The price per hour of the dearest candidate and its name; no price when one is not known."""
+    def most_expensive(self) -> Tuple[Optional[float], str]:
+        """The price per hour of the most expensive candidate and its name; no price when one is not known."""
         kinds = self.fleet.api.list_instance_types()
-        price, dearest = 0.0, ""
+        price, candidate = 0.0, ""
         for name in self.fleet.params["instance_type"]:
             row = kinds.get(name)
             known = lambda_api.price_usd_per_hour(row) if isinstance(row, dict) else None
             if known is None:
                 return None, name
             if known >= price:
-                price, dearest = known, name
-        return price, dearest
+                price, candidate = known, name
+        return price, candidate
 
     def launch_price(self, number: int) -> Optional[float]:
         """What that many launches would add at most to the price per hour."""
         if not number:
             return 0.0
-        price, _name = self.dearest()
+        price, _name = self.most_expensive()
         return None if price is None else round(price * number, 2)
 
     def refuse_cost(self, number: int, leaving: Set[str]) -> None:
@@ -110,7 +110,7 @@ class Launching:
         limit = self.fleet.params["max_hourly_usd"]
         if limit is None:
             return
-        price, kind = self.dearest()
+        price, kind = self.most_expensive()
         if price is None:
             self.fleet.fail(
                 "cost", f"the price of {kind} is not known, but max_hourly_usd is set.", "correct the type."
@@ -130,7 +130,7 @@ class Launching:
                 "cost",
                 f"expected at most {limit:.2f} USD per hour (max_hourly_usd); {len(staying)} running cost "
                 f"{running:.2f}, and {number} {kind} at {price:.2f} could make it {most:.2f}.{doubt}",
-                "launch fewer, leave out the dearest type, or raise the limit.",
+                "launch fewer, leave out the most expensive type, or raise the limit.",
             )
 
     def free_names(self, number: int) -> List[str]:

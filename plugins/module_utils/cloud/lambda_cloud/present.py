@@ -27,7 +27,7 @@ class Present:
         self.waiting = Waiting(fleet, self.replacing, self.change)
 
     def present(self) -> None:
-        """Give back what is no good or too much, launch what is missing, and wait until all are up."""
+        """Give back what is unhealthy or too much, launch what is missing, and wait until all are up."""
         if self.fleet.module.check_mode:
             members = self.fleet.members()
             self.tell_plan([name_of(item) for item in members], *self.planned(members))

@@ -23,7 +23,7 @@ class Replacing:
         self.fleet = fleet
 
     def losing_twins(self) -> Dict[str, str]:
-        """What shares its name with something that this run launched and shall go: its id -> the id that stays.
+        """What shares its name with something that this run launched and has to go: its id -> the id that stays.
 
         Names are free when they are chosen, so a run elsewhere chose the same one at that moment. All runs keep the
         lowest id.

@@ -61,7 +61,7 @@ class Waiting:
         return [*(item["id"] for item in waiting), *self.fleet.unlisted()]
 
     def broken(self) -> List[Tuple[lambda_api.Instance, str]]:
-        """What this run launched and is no good, with the reason."""
+        """What this run launched and is unhealthy, with the reason."""
         known = {item["id"]: item for item in self.fleet.known}
         found: List[Tuple[lambda_api.Instance, str]] = []
         for identifier, name in self.fleet.own.items():
