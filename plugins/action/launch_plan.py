@@ -18,6 +18,8 @@ from ansible_collections.glm.fleet.plugins.module_utils.finding import advised
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import FleetAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import launch as launch_plan
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import providers
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.provider import Provider
 from ansible_collections.glm.fleet.plugins.plugin_utils.intent import table
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import request
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import PlanError
@@ -30,6 +32,7 @@ class ActionModule(FleetAction):
     ARGUMENTS = {
         "instance_types": {"type": "list", "elements": "str", "required": True},
         "offered": {"type": "list", "elements": "dict", "required": True},
+        "provider": {"type": "str", "required": True},
         "count": {"type": "int", "default": 1},
         "group": {"type": "str", "default": "glm_fleet"},
     }
@@ -38,20 +41,25 @@ class ActionModule(FleetAction):
     def _outcome(self) -> dict[str, Any]:
         args = self._args
         try:
+            provider = providers.named(args["provider"])
+        except ValueError as error:
+            raise self._failure(f"provider: {error}", "controller") from None
+        try:
             verdict = launch_plan.judge(
                 args["instance_types"],
                 args["offered"],
                 args["count"],
-                lambda instance: self._intent(instance, args["group"]),
+                lambda instance: self._intent(provider, instance, args["group"]),
                 request.plans_of,
+                provider,
             )
         except CatalogError as error:
             raise self._failure(str(error), "controller") from None
-        return {"changed": False, **dataclasses.asdict(verdict)}
+        return {"changed": False, **dataclasses.asdict(verdict), "reasons": verdict.reasons}
 
-    def _intent(self, instance: dict[str, Any], group: str) -> dict[str, Any]:
+    def _intent(self, provider: Provider, instance: dict[str, Any], group: str) -> dict[str, Any]:
         """What would be asked of serving_plan on this instance. Raises PlanError for a value of the wrong kind."""
-        variables = self._variables(instance, group)
+        variables = self._variables(provider, instance, group)
         request.require_known(variables)
         templar = Templar(loader=self._loader, variables=variables)
         # Without the lock file: which commit or digest a name means changes no arithmetic.
@@ -64,7 +72,7 @@ class ActionModule(FleetAction):
         parameters = checked.validated_parameters
         return {key: value for key, value in parameters.items() if value not in (None, "") and key != "fleet_hosts"}
 
-    def _variables(self, instance: dict[str, Any], group: str) -> dict[str, Any]:
+    def _variables(self, provider: Provider, instance: dict[str, Any], group: str) -> dict[str, Any]:
         """The variables that this instance would have in the inventory, those of its groups included.
 
         No host has them yet, and localhost is in none of these groups, so a host is made up that nobody else sees.
@@ -72,8 +80,10 @@ class ActionModule(FleetAction):
         manager = self._task.get_variable_manager()
         inventory = manager._inventory
         host = Host("instance-to-be")
-        kinds = (f"type_{instance['glm_host_instance_type']}", f"accelerator_{instance['glm_host_accelerator']}")
-        names = ["all", "lambda", group, *(to_safe_group_name(f"lambda_{kind}") for kind in kinds)]
+        own = f"{provider.name}_"
+        kinds = [(kind, instance.get(f"{own}{variable}")) for kind, variable in provider.groups.items()]
+        groups = [to_safe_group_name(f"{own}{kind}_{value}") for kind, value in kinds if value]
+        names = ["all", provider.name, group, *groups]
         for name in names:
             host.add_group(inventory.groups.get(name) or Group(name))
         host.vars = {**host.vars, **instance}

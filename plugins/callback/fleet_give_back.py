@@ -31,7 +31,7 @@ from ansible import context
 from ansible.plugins.callback import CallbackBase
 
 from ansible_collections.glm.fleet.plugins.module_utils.finding import advised
-from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import give_back
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import give_back, providers
 
 TERMINATE = Path(__file__).resolve().parents[2] / "playbooks" / "terminate.yml"
 # A deploy announces with this fact that it wants to be cleaned up after: the fleet, the run (a tag of what it launches)
@@ -57,7 +57,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
 
     def v2_runner_on_start(self, host: Any, task: Any) -> None:
         """From here on instances may exist of which nobody has told."""
-        if self._armed and str(task.action).endswith("lambda_instance") and not task.check_mode:
+        if self._armed and providers.launches(str(task.action)) and not task.check_mode:
             self._state.unsettled = True
             self._tell()
 
@@ -118,7 +118,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
     def _note_launches(self, result: Any) -> None:
         values = _values(result)
         # A module that crashed tells nothing; then what the run's tag marks is given back.
-        if not _action(result).endswith("lambda_instance") or "launched_ids" not in values:
+        if not providers.launches(_action(result)) or "launched_ids" not in values:
             return
         names = {item.get("id"): item.get("name") for item in values.get("instances") or []}
         for identifier in values["launched_ids"]:

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import residency
-from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.lambda_cloud import hosts as lambda_hosts
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import providers, residency
 
 
 def outside_countries(
@@ -19,9 +18,10 @@ def outside_countries(
     return residency.outside(((host, hostvars[host]) for host in hosts), allowed)
 
 
-def regions_outside(regions: Iterable[str], allowed: Iterable[str]) -> list[str]:
+def regions_outside(regions: Iterable[str], allowed: Iterable[str], provider: str) -> list[str]:
     """See regions_outside.yml."""
-    places = ((region, {"glm_host_country": lambda_hosts.country_of(region)}) for region in regions)
+    country_of = providers.named(provider).country_of
+    places = ((region, {"glm_host_country": country_of(region)}) for region in regions)
     return residency.outside(places, allowed)
 
 

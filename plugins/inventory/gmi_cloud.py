@@ -189,6 +189,7 @@ from typing import Any, Optional
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.gmi_cloud import api as gmi_api
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import hosts as cloud_hosts
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.gmi_cloud import hosts as gmi_hosts
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.gmi_cloud.provider import GMI
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.inventory import Account, CloudInventory
 
 # What only this cloud has.
@@ -199,29 +200,13 @@ class InventoryModule(CloudInventory):
     """See DOCUMENTATION."""
 
     NAME = "glm.fleet.gmi_cloud"
-    CLOUD = "gmi"
+    PROVIDER = GMI
     KEY_VARIABLE = "GMI_API_KEY"
     KEY_PAGE = "https://console.gmicloud.ai (organisation settings, scope Cluster Engine)"
     BASE_URL = gmi_api.DEFAULT_BASE_URL
     ACCOUNT_OPTIONS = ("organization",)
     NAME_SOURCES = ("name", "id", "ip", "private_ip")
     TAGS = False
-    GROUPS = {
-        "region": "region",
-        "country": "country",
-        "product": "product",
-        "kind": "kind",
-        "accelerator": "accelerator",
-        "status": "status",
-        "account": "account",
-    }
-    REPEATED = {
-        **{name: name for name in ("id", "name", "status", "region", "country")},
-        **{name: name for name in ("accelerator", "accelerator_count", "architecture")},
-        "product": "instance_type",
-        "ip": "public_address",
-        "private_ip": "private_address",
-    }
 
     def _ask(self, account: Account) -> list[dict[str, Any]]:
         api = gmi_api.GmiApi(

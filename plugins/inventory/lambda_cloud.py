@@ -184,6 +184,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.fleet
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import hosts as cloud_hosts
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.inventory import Account, CloudInventory
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.lambda_cloud import hosts as lambda_hosts
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.lambda_cloud.provider import LAMBDA
 
 MORE_HOSTVARS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "accelerator_memory_gib": lambda instance: lambda_hosts.hardware_of(instance.get("instance_type")).memory_gib,
@@ -201,26 +202,13 @@ class InventoryModule(CloudInventory):
     """See DOCUMENTATION."""
 
     NAME = "glm.fleet.lambda_cloud"
-    CLOUD = "lambda"
+    PROVIDER = LAMBDA
     KEY_VARIABLE = "LAMBDA_API_KEY"
     KEY_PAGE = lambda_api.API_KEY_PAGE
     BASE_URL = lambda_api.DEFAULT_BASE_URL
     NAME_SOURCES = ("name", "hostname", "id", "ip", "private_ip")
     TAGS = True
     UNGROUPED_TAGS = frozenset({LAUNCHED_TAG, RUN_TAG})
-    GROUPS = {
-        "region": "region",
-        "type": "instance_type",
-        "accelerator": "accelerator",
-        "status": "status",
-        "account": "account",
-    }
-    REPEATED = {
-        **{name: name for name in ("id", "name", "status", "region", "instance_type", "tags", "price_usd_per_hour")},
-        **{name: name for name in ("accelerator", "accelerator_count", "architecture")},
-        "ip": "public_address",
-        "private_ip": "private_address",
-    }
 
     def _ask(self, account: Account) -> list[dict[str, Any]]:
         api = lambda_api.LambdaApi(

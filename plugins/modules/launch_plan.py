@@ -23,12 +23,18 @@ options:
     elements: str
     required: true
   offered:
-    description: What the account is offered, as RV(glm.fleet.lambda_instance_type_info#module:instance_types) has it.
+    description:
+      - What the account is offered, as the cloud's module of instance types returns it, for instance
+        RV(glm.fleet.lambda_instance_type_info#module:instance_types).
     type: list
     elements: dict
     required: true
+  provider:
+    description: The cloud, as in C(glm_host_provider).
+    type: str
+    required: true
   count:
-    description: How many instances the fleet shall have; with C(glm_nodes), it has to be a multiple of that.
+    description: Desired number of instances of the fleet; with C(glm_nodes), it has to be a multiple of that.
     type: int
     default: 1
   group:
@@ -59,6 +65,7 @@ EXAMPLES = r"""
   glm.fleet.launch_plan:
     instance_types: [gpu_8x_b200_sxm6, gpu_8x_h100_sxm5]
     offered: "{{ __types.instance_types }}"
+    provider: lambda
   register: __plan
 """
 
@@ -77,6 +84,10 @@ dropped:
   contains:
     instance_type: {description: Name of the type., type: str, returned: always}
     reason: {description: The planner's refusal with its arithmetic., type: str, returned: always}
+reasons:
+  description: Why a plan can be made for none of RV(dropped), in one paragraph.
+  returned: success
+  type: str
 plans:
   description: For each fitting type the memory arithmetic of its plan.
   returned: success

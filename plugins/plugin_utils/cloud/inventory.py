@@ -28,6 +28,7 @@ from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructa
 
 from ansible_collections.glm.fleet.plugins.module_utils.cloud import api as _cloud_api
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import hosts as cloud_hosts
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.provider import Provider
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.unsafe import text_marker
 
 CACHE_SCHEMA = 1
@@ -53,8 +54,8 @@ class Account(NamedTuple):
 class CloudInventory(BaseInventoryPlugin, Constructable, Cacheable):  # type: ignore[misc]
     """An inventory plugin but for its API: subclasses set the constants and fill in the methods that raise."""
 
-    # The word in file names and groups, where its keys come from, and the options that an account may set for itself.
-    CLOUD: ClassVar[str]
+    # The cloud, where its keys come from, and the options that an account may set for itself.
+    PROVIDER: ClassVar[Provider]
     KEY_VARIABLE: ClassVar[str]
     KEY_PAGE: ClassVar[str]
     BASE_URL: ClassVar[str]
@@ -63,10 +64,6 @@ class CloudInventory(BaseInventoryPlugin, Constructable, Cacheable):  # type: ig
     TAGS: ClassVar[bool]
     # Tags whose values are as many as the machines; groups of one help nobody.
     UNGROUPED_TAGS: ClassVar[frozenset[str]] = frozenset()
-    # Kind of a built-in group -> the host variable (without prefix) whose values it groups by.
-    GROUPS: ClassVar[dict[str, str]]
-    # The cloud's own host variables (without prefix) that repeat a neutral one, by its key of Host.
-    REPEATED: ClassVar[dict[str, str]]
 
     _failed: ClassVar[dict[str, float]] = {}
 
@@ -117,7 +114,7 @@ class CloudInventory(BaseInventoryPlugin, Constructable, Cacheable):  # type: ig
     def verify_file(self, path: str) -> bool:
         """Whether the file is meant for this plugin, by its name; ``-vvv`` tells why not."""
         name = Path(path).name
-        stem = self.CLOUD
+        stem = self.PROVIDER.name
         if not re.fullmatch(rf"(.+\.)?{stem}\.ya?ml", name):
             self.display.vvv(
                 f"{self.NAME}: not reading {path}: expected a file named {stem}.yml, {stem}.yaml, *.{stem}.yml or "
@@ -345,7 +342,7 @@ class CloudInventory(BaseInventoryPlugin, Constructable, Cacheable):  # type: ig
         pin = self.pinner(mark)
         own_of, user_of = self._own_of(), self._user_of()
         neutral = {key: f"{cloud_hosts.HOST_PREFIX}{key}" for key in cloud_hosts.Host.__annotations__}
-        repeated = [(f"{prefix}{name}", neutral[key]) for name, key in self.REPEATED.items()]
+        repeated = [(f"{prefix}{name}", neutral[key]) for name, key in self.PROVIDER.hostvars.items()]
 
         def describe(account: str, machine: dict[str, Any]) -> dict[str, Any]:
             variables = {neutral[key]: mark(value) for key, value in self._host(machine).items()}
@@ -371,12 +368,13 @@ class CloudInventory(BaseInventoryPlugin, Constructable, Cacheable):  # type: ig
         group_prefix = self.get_option("group_prefix")
         fleet = self.text("fleet")
         safe = lru_cache(maxsize=None)(lambda name: self._sanitize_group_name(f"{group_prefix}{name}"))
-        everything = self._sanitize_group_name(group_prefix.rstrip("_") or self.CLOUD)
+        everything = self._sanitize_group_name(group_prefix.rstrip("_") or self.PROVIDER.name)
         # Always there, so that a play on them finds an empty group rather than an unknown one.
         groups: dict[str, list[int]] = {
             name: [] for kind, name in (("all", everything), ("fleet", FLEET_GROUP)) if kind in kinds
         }
-        by_variable = [(kind, f"{prefix}{variable}") for kind, variable in self.GROUPS.items() if kind in kinds]
+        by = self.PROVIDER.groups
+        by_variable = [(kind, f"{prefix}{variable}") for kind, variable in by.items() if kind in kinds]
         tags_name = f"{cloud_hosts.HOST_PREFIX}tags"
         for position, variables in enumerate(described):
             memberships = [f"{kind}_{variables[name]}" for kind, name in by_variable if variables.get(name)]

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils.finding import advised
-from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.lambda_cloud import hosts as lambda_hosts
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.hosts import HOST_PREFIX
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.provider import Provider
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.providers import launcher_of
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 
@@ -26,36 +28,31 @@ class Verdict:
     dropped: list[dict[str, str]] = field(default_factory=list)
     plans: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def reasons(self) -> str:
+        """Why the model does not fit on the others, in one paragraph."""
+        return " ".join(f"{entry['instance_type']}: {entry['reason']}" for entry in self.dropped)
 
-def instance_of(name: str, offered: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+
+def instance_of(provider: Provider, name: str, offered: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The host variables that the inventory would give an instance of this type, as far as a plan reads them.
 
-    ``offered``: rows as lambda_instance_type_info returns them. Raises PlanError for a type that nobody offers or that
-    has no accelerators.
+    ``offered``: rows as the cloud's module of instance types returns them. Raises PlanError for a type that nobody
+    offers or that has no accelerators.
     """
+    launcher = launcher_of(provider)
     row = next((row for row in offered if row.get("name") == name), None)
     if row is None:
         raise planner.PlanError(
-            advised(
-                "the account is not offered this type", "see ansible localhost -m glm.fleet.lambda_instance_type_info"
-            )
+            advised("the account is not offered this type", f"see ansible localhost -m {launcher.instance_types}")
         )
-    kind = {"name": name, "gpu_description": row.get("gpu_description"), "specs": {"gpus": row.get("gpus")}}
-    hardware = lambda_hosts.hardware_of(kind)
-    if not hardware.accelerator:
+    host = launcher.host_of_type(row)
+    if not host["accelerator"]:
         raise planner.PlanError(advised("it has no accelerators", "name a type that has"))
-    return {
-        "glm_host_instance_type": name,
-        "glm_host_accelerator": hardware.accelerator,
-        "glm_host_accelerator_count": hardware.total,
-        "glm_host_architecture": hardware.architecture,
-        "glm_host_private_address": _SOME_ADDRESS,
-        "lambda_instance_type": name,
-        "lambda_accelerator": hardware.accelerator,
-        "lambda_accelerator_count": hardware.total,
-        "lambda_architecture": hardware.architecture,
-        "lambda_private_ip": _SOME_ADDRESS,
-    }
+    host["private_address"] = _SOME_ADDRESS
+    neutral = {f"{HOST_PREFIX}{key}": value for key, value in host.items() if value}
+    own = {f"{provider.name}_{key}": value for key, value in provider.own_names(host).items() if value}
+    return {**neutral, **own}
 
 
 def judge(
@@ -64,15 +61,16 @@ def judge(
     count: int,
     intent_of: Callable[[dict[str, Any]], dict[str, Any]],
     plans_of: Callable[[dict[str, Any]], list[Plan]],
+    provider: Provider,
 ) -> Verdict:
-    """Plan each wanted type for a fleet of ``count`` instances.
+    """Plan each wanted type of the cloud for a fleet of ``count`` instances.
 
     ``intent_of``: host variables -> arguments of serving_plan; ``plans_of``: those -> plans. Both raise PlanError.
     """
     verdict = Verdict()
     for name in dict.fromkeys(wanted):
         try:
-            intent = intent_of(instance_of(name, offered))
+            intent = intent_of(instance_of(provider, name, offered))
             _require_whole_replicas(count, int(intent.get("nodes", 1)))
             plans = plans_of(intent)
         except planner.PlanError as error:

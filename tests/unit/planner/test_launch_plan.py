@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import launch as launch_plan
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.providers import LAMBDA
 from ansible_collections.glm.fleet.plugins.plugin_utils.intent import table
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import request
 
@@ -35,7 +36,7 @@ def test_every_option_of_a_plan_is_asked_for_by_the_variable_that_the_role_gives
 
 def test_types_that_fit_keep_their_order_and_the_others_their_arithmetic() -> None:
     wanted = [H100["name"], B200["name"], "gpu_8x_unheard_of", B200["name"]]
-    verdict = launch_plan.judge(wanted, [B200, H100], 1, intent, request.plans_of)
+    verdict = launch_plan.judge(wanted, [B200, H100], 1, intent, request.plans_of, LAMBDA)
     assert verdict.fitting == [B200["name"]] and "GiB" in verdict.plans[B200["name"]]
     assert [entry["instance_type"] for entry in verdict.dropped] == [H100["name"], "gpu_8x_unheard_of"]
     assert "98.3 GiB" in verdict.dropped[0]["reason"] and "not offered" in verdict.dropped[1]["reason"]
@@ -45,8 +46,8 @@ def test_a_replica_over_two_hosts_needs_two() -> None:
     def over_two(instance: dict[str, Any]) -> dict[str, Any]:
         return intent(instance, nodes=2)
 
-    assert launch_plan.judge([H100["name"]], [H100], 2, over_two, request.plans_of).fitting == [H100["name"]]
-    odd = launch_plan.judge([H100["name"]], [H100], 3, over_two, request.plans_of)
+    assert launch_plan.judge([H100["name"]], [H100], 2, over_two, request.plans_of, LAMBDA).fitting == [H100["name"]]
+    odd = launch_plan.judge([H100["name"]], [H100], 3, over_two, request.plans_of, LAMBDA)
     assert odd.fitting == [] and "a multiple of 2" in odd.dropped[0]["reason"]
 
 
@@ -60,5 +61,5 @@ def test_a_replica_over_two_hosts_needs_two() -> None:
     ],
 )
 def test_types_nobody_knows_are_left_out_not_a_crash(row: dict[str, Any]) -> None:
-    verdict = launch_plan.judge([row["name"]], [row], 1, intent, request.plans_of)
+    verdict = launch_plan.judge([row["name"]], [row], 1, intent, request.plans_of, LAMBDA)
     assert verdict.fitting == [] and "Next:" in verdict.dropped[0]["reason"]

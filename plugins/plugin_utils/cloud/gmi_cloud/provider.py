@@ -1,0 +1,31 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""GMI Cloud, as the rest of the house knows it. Its instances are launched in its console."""
+
+from __future__ import annotations
+
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.provider import Provider
+
+GMI = Provider(
+    name="gmi",
+    title="GMI Cloud",
+    hostvars={
+        **{name: name for name in ("id", "name", "status", "region", "country")},
+        **{name: name for name in ("accelerator", "accelerator_count", "architecture")},
+        "product": "instance_type",
+        "ip": "public_address",
+        "private_ip": "private_address",
+    },
+    groups={
+        "region": "region",
+        "country": "country",
+        "product": "product",
+        "kind": "kind",
+        "accelerator": "accelerator",
+        "status": "status",
+        "account": "account",
+    },
+    # The API says where a data centre is; its name does not.
+    country_of=lambda _region: None,
+)

@@ -1,0 +1,45 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a cloud says of itself, so that nothing outside its own rooms has to know it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Optional
+
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.hosts import Host
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """How instances of a cloud are launched. The calls of its modules are in the role launch, in the cloud's folder."""
+
+    # Module that launches and terminates: it returns launched_ids, instances and replaced as lambda_instance does.
+    instances: str
+    # Module that lists what can be launched.
+    instance_types: str
+    # The host that an instance of a listed type will be, as far as the type says it.
+    host_of_type: Callable[[Mapping[str, Any]], Host]
+
+
+@dataclass(frozen=True)
+class Provider:
+    """A cloud. ``name`` is its word in ``glm_host_provider``, names of files, groups and variables."""
+
+    name: str
+    title: str
+    # Variables in its own words, without their prefix -> the key of Host that they repeat.
+    hostvars: Mapping[str, str]
+    # Kinds of groups -> the variable (without prefix) by whose values hosts are grouped.
+    groups: Mapping[str, str]
+    # The country that the name of a region says, or None.
+    country_of: Callable[[Optional[str]], Optional[str]]
+    # None: its instances are launched by hand.
+    launcher: Optional[Launcher] = None
+
+    def own_names(self, host: Host) -> dict[str, Any]:
+        """The host in the cloud's own words, without their prefix."""
+        values: Mapping[str, Any] = host
+        return {name: values[key] for name, key in self.hostvars.items()}
