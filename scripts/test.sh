@@ -124,7 +124,8 @@ playbooks() {
 }
 
 # Each worker has a world of its own. A file's tests stay in one, because they build on one another.
-integration() { suite "integration" "$venv/bin/python" -v -n 3 --dist loadfile tests/integration; }
+integration() { suite "integration" "$venv/bin/python" -v -n 3 --dist loadfile \
+    --no-loadscope-reorder tests/integration; }
 
 molecule() { # scenarios...
     local python scenario
@@ -173,8 +174,21 @@ everything() {
 }
 
 lanes=()
-# Interrupted as by hand, so that hosts are removed.
-trap 'for lane in "${lanes[@]}"; do kill -INT -- "-$lane" 2>/dev/null; done; wait; exit 130' INT TERM
+# Interrupted as by hand, so that hosts are removed; whoever ignores that, as what was started in the background does, ends
+# a minute later.
+interrupted() {
+    local signal lane again
+    trap - INT TERM
+    for signal in INT TERM; do
+        for lane in "${lanes[@]}"; do kill -"$signal" -- "-$lane" 2>/dev/null; done
+        for ((again = 0; again < 60; again++)); do
+            for lane in "${lanes[@]}"; do kill -0 -- "-$lane" 2>/dev/null && sleep 1 && continue 2; done
+            exit 130
+        done
+    done
+    exit 130
+}
+trap interrupted INT TERM
 case $stage in
 all) everything ;;
 lint)

@@ -15,6 +15,15 @@ from tests.integration.workers import worker_world
 os.environ["GLM_REHEARSAL_WORLD"] = str(worker_world(os.environ))
 pytest.register_assert_rewrite("tests.integration.measuring", "tests.integration.rehearsal")
 
+LONGEST_FIRST = ("test_rehearsal.py", "test_rehearsal_benchmark.py", "test_serve_on_host.py", "test_engine_venv.py")
+"""Files that would end last if a worker took them up late; the others follow in their order."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Hand out the longest files first (with --no-loadscope-reorder)."""
+    order = {name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
 
 @pytest.fixture(scope="module")
 def rehearsal() -> Iterator[None]:
