@@ -14,7 +14,6 @@ from ansible.inventory.host import Host
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.template import Templar
 
-from ansible_collections.glm.fleet.plugins.module_utils.finding import advised
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import FleetAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import launch as launch_plan
@@ -68,7 +67,7 @@ class ActionModule(FleetAction):
         given = {option: value for option, value in values.items() if value not in (None, "")}
         checked = ArgumentSpecValidator(request.ARGUMENTS).validate(given)
         if checked.error_messages:
-            raise PlanError(advised("; ".join(checked.error_messages), "correct that variable"))
+            raise PlanError("; ".join(checked.error_messages), "correct that variable")
         parameters = checked.validated_parameters
         return {key: value for key, value in parameters.items() if value not in (None, "") and key != "fleet_hosts"}
 

@@ -44,6 +44,8 @@ class ActionModule(FleetAction):
             request.require_known(self._task_vars)
             given.update(request.node_of(self._host, given, self._task_vars))
             plans = request.plans_of(given)
-        except (PlanError, CatalogError, lockfile.LockFileError) as exc:
+        except PlanError as exc:
+            raise self._failure(str(exc), findings=[exc.finding("plan", "a plan that can be served")]) from None
+        except (CatalogError, lockfile.LockFileError) as exc:
             raise self._failure(str(exc)) from None
         return {"changed": False, "ansible_facts": {"glm_plans": plans}}

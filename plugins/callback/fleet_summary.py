@@ -27,6 +27,7 @@ from ansible import context
 from ansible.plugins.callback import CallbackBase
 
 from ansible_collections.glm.fleet.plugins.module_utils import files
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Finding
 from ansible_collections.glm.fleet.plugins.plugin_utils.report import VerifyReport
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import verdict
 
@@ -44,7 +45,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._path: Path | None = None
         self._hosts: list[str] = []
         self._verdicts: dict[str, list[VerifyReport]] = {}
-        self._stopped: dict[str, tuple[str, str]] = {}
+        self._stopped: dict[str, tuple[str, str, list[Finding]]] = {}
 
     def v2_runner_on_ok(self, result: Any) -> None:
         """A report begins or is done; a host is verified."""
@@ -57,11 +58,11 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._note(result)
         host, values = _host(result), _values(result)
         text = values.get("msg") or values.get("censored") or "it gave no reason"
-        self._stopped[host] = (_task_name(result), str(text))
+        self._stopped[host] = (_task_name(result), str(text), list(values.get("findings") or []))
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
         """A host stops here."""
-        self._stopped[_host(result)] = (_task_name(result), f"unreachable: {_values(result).get('msg', '')}")
+        self._stopped[_host(result)] = (_task_name(result), f"unreachable: {_values(result).get('msg', '')}", [])
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
         """The run is over: print what the report would have said, if it was begun and never came."""

@@ -114,6 +114,19 @@ class Unmet(QuotingError):
         return failed(phase, self.expected, self.found, self.next_step)
 
 
+class Refusal(QuotingError, ValueError):
+    """What was asked for is refused: an error in the wording of ``advised``, without who and where."""
+
+    def __init__(self, why: str, next_step: str = "") -> None:
+        super().__init__(advised(why, next_step))
+        self.why = why
+        self.next_step = next_step
+
+    def finding(self, phase: str, expected: str) -> Finding:
+        """As the failed check of a phase."""
+        return failed(phase, expected, self.why, self.next_step)
+
+
 def counts_against(finding: Finding) -> bool:
     """Whether this finding alone makes a verdict bad. What is not proven does not: it is reported, and fails nobody."""
     return finding["outcome"] == "failed"

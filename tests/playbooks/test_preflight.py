@@ -192,3 +192,16 @@ def test_a_verdict_survives_a_report_that_cannot_be_written(tmp_path: Path) -> N
     assert "h0, verify:" in output and "checks failed" in output
     assert f"the report cannot be written to {tmp_path / 'file' / 'h0.json'}" in output
     assert "set glm_state_dir" in output
+
+
+def test_a_refused_plan_is_a_finding_of_the_fleet_s_report(tmp_path: Path) -> None:
+    small = {"ansible_connection": "local", "glm_accelerator": "H100", "glm_accelerator_count": 8}
+    code, output = run(tmp_path, "playbooks/deploy.yml", {"gpu-1": small})
+    assert code != 0
+    assert "gpu-1, plan: GLM-5.1 fp8 on 8x H100" in output
+    [host] = json.loads((tmp_path / "state/reports/fleet.json").read_text(encoding="utf-8"))["hosts"]
+    assert not host["ok"]
+    [finding] = host["checks"]
+    assert (finding["phase"], finding["outcome"]) == ("plan", "failed")
+    assert "does not fit" in finding["found"] and finding["next"]
+    assert "NOT VERIFIED" in output

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils import address, versions
-from ansible_collections.glm.fleet.plugins.module_utils.finding import advised, unmet
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Refusal, unmet
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Catalog, Point, Workload
@@ -31,7 +31,7 @@ TOKENIZER = "/tokenizer"
 _INTERFACES = {"chat": ("openai-chat", "/v1/chat/completions"), "completions": ("openai", "/v1/completions")}
 
 
-class RunError(ValueError):
+class RunError(Refusal):
     """The benchmark cannot be run like this; the text says what was expected, what was found, and what to do."""
 
 
@@ -101,19 +101,15 @@ def client(plan: Plan, folder: str, image: str, program: str, host: str = "", to
         return Client(program, None, known, folder, host)
     if kind == "venv" and host:
         raise RunError(
-            advised(
-                f"expected a program that measures on {host}: bare metal has no image of the client",
-                f"set benchmark_client_path to the {measures.program} program of an environment there",
-            )
+            f"expected a program that measures on {host}: bare metal has no image of the client",
+            f"set benchmark_client_path to the {measures.program} program of an environment there",
         )
     if kind == "venv" and own:
         return Client(f"{plan['runtime']['path']}/{measures.path}", None, known, folder)
     if kind == "venv":
         raise RunError(
-            advised(
-                f"expected a program that measures: {engine} without containers has none of {measuring.title}'s",
-                f"set benchmark_client_path to the {measures.program} program of an environment on the host",
-            )
+            f"expected a program that measures: {engine} without containers has none of {measuring.title}'s",
+            f"set benchmark_client_path to the {measures.program} program of an environment on the host",
         )
     chosen = plan["image"]["reference"] if plan["image"] and own else image
     if not chosen:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils import versions
-from ansible_collections.glm.fleet.plugins.module_utils.finding import advised
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Refusal
 from ansible_collections.glm.fleet.plugins.module_utils.names import nearest
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.engine import Engine, Image, Variant
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import (
@@ -29,7 +29,7 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 RUNTIMES = ("container", "venv")
 
 
-class PlanError(ValueError):
+class PlanError(Refusal):
     """The intent cannot work; the text has what was asked, why it fails, with numbers, and what to do next."""
 
 
@@ -156,7 +156,7 @@ class Choice:
 
     def refuse(self, why: str, next_step: str = "") -> NoReturn:
         """Raise the refusal, with what would work when no better step is known."""
-        raise PlanError(advised(f"{self.title}: {why}", next_step or self.alternatives() or "see docs/planner.md"))
+        raise PlanError(f"{self.title}: {why}", next_step or self.alternatives() or "see docs/planner.md")
 
     def _suits(self, variant: Variant) -> bool:
         return variant.vendor == self.accelerator.vendor and (
@@ -171,20 +171,16 @@ class Choice:
         if versions.order(version) < versions.order(wants.min_version):
             because = f" ({wants.too_old})" if wants.too_old else ""
             raise PlanError(
-                advised(
-                    f"{engine.name} {version} cannot serve {self.model.name}: it needs {engine.name} "
-                    f"{wants.min_version} or newer{because}",
-                    f"leave glm_engine_version empty, or set it to {wants.recommended}",
-                )
+                f"{engine.name} {version} cannot serve {self.model.name}: it needs {engine.name} "
+                f"{wants.min_version} or newer{because}",
+                f"leave glm_engine_version empty, or set it to {wants.recommended}",
             )
         if version in engine.versions:
             return version
         order = sorted(engine.versions, key=versions.order)
         raise PlanError(
-            advised(
-                f"unknown {engine.name} version {version!r}; the catalogue has no flag table of it",
-                f"set glm_engine_version to one of {', '.join(order)}",
-            )
+            f"unknown {engine.name} version {version!r}; the catalogue has no flag table of it",
+            f"set glm_engine_version to one of {', '.join(order)}",
         )
 
     def _default_version(self) -> str:
@@ -280,16 +276,14 @@ def _model(intent: Intent, known: Catalog) -> Model:
     if intent.model_config:
         if intent.model in known.models:
             raise PlanError(
-                advised(
-                    f"glm_model_config describes a model the catalogue does not know, and it knows {intent.model}",
-                    "leave glm_model_config empty, or give the model a name of its own in glm_model",
-                )
+                f"glm_model_config describes a model the catalogue does not know, and it knows {intent.model}",
+                "leave glm_model_config empty, or give the model a name of its own in glm_model",
             )
         try:
             return model_config.from_config(Path(intent.model_config), intent.model, known)
         except model_config.ModelConfigError as error:
             advice = "correct the file named in glm_model_config"
-            raise PlanError(advised(f"{intent.model}: {error}", advice)) from error
+            raise PlanError(f"{intent.model}: {error}", advice) from error
     found: Model = _look_up(intent.model, known.models, "model", "glm_model")
     return found
 
@@ -307,6 +301,4 @@ def _look_up(name: str, known: Mapping[str, Any], kind: str, variable: str) -> A
         return known[name]
     close = nearest(name, known, 1)
     hint = f" Did you mean {close[0]}?" if close else ""
-    raise PlanError(
-        advised(f"unknown {kind} {name!r}.{hint}", f"set {variable} to one the catalogue knows: {', '.join(known)}")
-    )
+    raise PlanError(f"unknown {kind} {name!r}.{hint}", f"set {variable} to one the catalogue knows: {', '.join(known)}")

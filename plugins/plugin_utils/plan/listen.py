@@ -8,7 +8,6 @@ from __future__ import annotations
 import ipaddress
 from typing import Optional
 
-from ansible_collections.glm.fleet.plugins.module_utils.finding import advised
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Intent, PlanError
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Listen
 
@@ -24,10 +23,8 @@ def listen_address(bind: str, private_address: Optional[str]) -> str:
         if private_address:
             return listen_address(private_address, None)
         raise PlanError(
-            advised(
-                "the endpoint shall be bound to the private address, but the inventory knows none",
-                "set glm_bind to loopback, public or an address of the host",
-            )
+            "the endpoint shall be bound to the private address, but the inventory knows none",
+            "set glm_bind to loopback, public or an address of the host",
         )
     known = {"loopback": "127.0.0.1", "public": "0.0.0.0"}
     if bind in known:
@@ -36,7 +33,7 @@ def listen_address(bind: str, private_address: Optional[str]) -> str:
         return str(ipaddress.ip_address(bind))
     except ValueError:
         raise PlanError(
-            advised(f"{bind!r} is neither private, loopback, public nor an IP address", "set glm_bind to one of these")
+            f"{bind!r} is neither private, loopback, public nor an IP address", "set glm_bind to one of these"
         ) from None
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.glm.fleet.plugins.module_utils.finding import advised, unmet
+from ansible_collections.glm.fleet.plugins.module_utils.finding import unmet
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.intent import check, table
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import lockfile
@@ -62,10 +62,8 @@ def node_of(host: str, args: dict[str, Any], task_vars: dict[str, Any]) -> dict[
         return {}
     if len(fleet) % nodes:
         raise planner.PlanError(
-            advised(
-                f"glm_nodes {nodes} puts {nodes} hosts together, but the fleet has {len(fleet)}",
-                f"launch or leave out hosts until their number is a multiple of {nodes}",
-            )
+            f"glm_nodes {nodes} puts {nodes} hosts together, but the fleet has {len(fleet)}",
+            f"launch or leave out hosts until their number is a multiple of {nodes}",
         )
     rank = fleet.index(host) % nodes
     head = fleet[fleet.index(host) - rank]

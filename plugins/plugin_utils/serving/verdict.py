@@ -109,10 +109,12 @@ def worker_report(host: str, plan: Plan) -> VerifyReport:
 
 
 def missing_report(
-    host: str, reason: str = "not verified in this run: it failed before, or was not part of it"
+    host: str,
+    reason: str = "not verified in this run: it failed before, or was not part of it",
+    findings: Sequence[Finding] = (),
 ) -> VerifyReport:
-    """The report of a host that this run did not get as far as verifying."""
-    return {**host_report(host, [], {}, None), "reason": finding.printable(reason, newlines=True)}
+    """The report of a host that this run did not get as far as verifying; ``findings`` are what stopped it."""
+    return {**host_report(host, findings, {}, None), "reason": finding.printable(reason, newlines=True)}
 
 
 def fleet_report(reports: Sequence[VerifyReport], ok: bool = True) -> FleetReport:
@@ -126,16 +128,16 @@ def fleet_report(reports: Sequence[VerifyReport], ok: bool = True) -> FleetRepor
     }
 
 
-def stopped_report(host: str, phase: str, reason: str) -> VerifyReport:
-    """The report of a host that failed before it was verified: in which task, and with what message."""
-    return {**missing_report(host, reason), "phase": finding.printable(phase)}
+def stopped_report(host: str, phase: str, reason: str, findings: Sequence[Finding] = ()) -> VerifyReport:
+    """The report of a host that failed before it was verified: in which task, with what message and findings."""
+    return {**missing_report(host, reason, findings), "phase": finding.printable(phase)}
 
 
 def reasons(reports: Sequence[VerifyReport]) -> list[str]:
     """Why hosts are not verified, a line each: the task that failed, and the first line of what it said."""
     lines = []
     for entry in reports:
-        if entry["ok"] or entry["checks"] or not entry.get("reason"):
+        if entry["ok"] or not entry.get("reason"):
             continue
         first = next(iter(entry["reason"].strip().splitlines()), "it gave no reason")
         where = f"{entry['phase']}: " if entry.get("phase") else ""
@@ -152,7 +154,7 @@ def table(reports: Sequence[VerifyReport]) -> list[str]:
 
 
 def _row(entry: VerifyReport) -> tuple[str, ...]:
-    if not entry["checks"]:
+    if entry.get("reason"):
         return (finding.printable(entry["host"]), "-", "-", "-", "NOT VERIFIED", "-", "-")
     engine = entry["plan"].get("engine")
     passed, made = finding.tally(entry["checks"])
