@@ -64,3 +64,10 @@ def test_the_definition_of_an_environment_installs_this_version() -> None:
 def test_galaxy_has_what_its_importer_requires() -> None:
     galaxy = load("galaxy.yml")
     assert all(galaxy.get(key) for key in ("repository", "documentation", "homepage", "issues", "tags", "description"))
+
+
+def test_the_readme_names_every_model_of_the_catalogue() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    [sentence] = re.findall(r"any model of the catalogue: GLM-([^\n]+(?:\n[^\n]+)?), in the", readme)
+    named = {f"GLM-{word}" for word in re.split(r",\s*|\s+and\s+", sentence)}
+    assert named == set(load("catalog/models.yml")["models"])
