@@ -11,8 +11,8 @@ mkdir -p "$out" "$work/source/reference"
 cp docs/docsite/conf.py docs/docsite/index.md galaxy.yml README.md CONTRIBUTING.md SECURITY.md CHANGELOG.md LICENSE "$work/source"
 cp -r docs "$work/source/docs"
 rm -r "$work/source/docs/docsite"
-# What pages link to: the roles' own pages, the catalogue, the command lines of docs/sources.md.
-git ls-files -z --cached --others --exclude-standard -- 'roles/*/README.md' catalog 'tests/*/golden/*' |
+# What pages link to: the roles' own pages, that of the tests, the catalogue, the command lines of docs/sources.md.
+git ls-files -z --cached --others --exclude-standard -- 'roles/*/README.md' tests/README.md catalog 'tests/*/golden/*' |
     xargs -0 cp --parents -t "$work/source"
 chmod -R go-w "$work/source"
 ANSIBLE_COLLECTIONS_PATH="$PWD/.collections" antsibull-docs collection --use-current --squash-hierarchy \
