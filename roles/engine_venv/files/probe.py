@@ -1,4 +1,4 @@
-"""Say as JSON what an engine's environment has: its version, whether it knows the model, how many GPUs torch sees."""
+"""Print as JSON what an engine's environment has: its version, whether it knows the model, how many GPUs torch sees."""
 
 import importlib.metadata
 import json

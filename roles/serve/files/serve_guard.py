@@ -167,7 +167,7 @@ def wait_for_port(address: str, port: int, seconds: float = 15) -> None:
 
 
 def stamp(files: list[str], folder: Optional[str]) -> None:
-    """Record what this start was made from, so that a later run can tell a stale replica from a current one."""
+    """Record what this start was made from, so that a later run can distinguish a stale replica from a current one."""
     if folder is None:
         raise GuardError("RUNTIME_DIRECTORY is not set; this must run inside its unit")
     sums = {file: hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files}
@@ -214,7 +214,7 @@ def ask(options: argparse.Namespace, method: str, path: str, body: Any, seconds:
 
 
 def started_at(pid: int) -> Optional[str]:
-    """The kernel's start time of a process, which tells a reused process id from the old one; None when it ended."""
+    """The kernel's start time of a process, which differs if the process id was reused; None when it ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
@@ -223,7 +223,7 @@ def started_at(pid: int) -> Optional[str]:
 
 
 def models_answer(options: argparse.Namespace) -> bool:
-    """Whether /v1/models lists the model. Raises GuardError for answers that waiting cannot mend."""
+    """Whether /v1/models lists the model. Raises GuardError for answers that waiting cannot change."""
     try:
         status, answer = ask(options, "GET", "/v1/models", None, 10)
     except (OSError, http.client.HTTPException):
@@ -304,7 +304,7 @@ def interface_to(address: str, routes: str) -> str:
 
 
 class Peers:
-    """Connections between the first host of a replica and the others: whoever is lost, all stop and start together.
+    """Connections between the first host of a replica and the others: if one is lost, all stop and start together.
 
     An engine that lost a rank does not end; its other ranks hang in a collective until a watchdog of minutes.
     """
