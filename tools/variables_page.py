@@ -51,8 +51,10 @@ INTRODUCTION = f"""<!-- {MARK.format("this page")[2:]} -->
 # Variables
 
 All public variables of the collection. Set them in `group_vars` beside the inventory, or with `-e`; those marked *extra
-variable* only with `-e`, since Ansible reads them before any host is known. An empty value means that a variable is not
-set. Roles have further variables of their own, which `ansible-doc -t role glm.fleet.<role>` lists.
+variable* only with `-e`, since Ansible reads them before any host is known. Those marked *whole fleet* are read on the
+controller: set them with `-e` or in `group_vars/all`; in other groups and for hosts they are refused. An
+empty value means that a variable is not set. Roles have further variables of their own, which
+`ansible-doc -t role glm.fleet.<role>` lists.
 
 A variable that begins with `glm_` and is not here is refused by every playbook before anything is planned, launched or
 terminated, with the nearest name that is.
@@ -103,6 +105,8 @@ def _row(variable: Variable) -> str:
         notes.append(f"Example: `{variable.example}`.")
     if variable.header:
         notes.append("*Extra variable.*")
+    if variable.controller:
+        notes.append("*Whole fleet.*")
     if variable.replaced_by:
         notes.append(f"**Old name** of `{variable.replaced_by}`, refused from {variable.removed_in} on.")
     if variable.since != "0.1.0":

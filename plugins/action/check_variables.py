@@ -34,27 +34,32 @@ class ActionModule(FleetAction):
         for text, removed_in in verdict.deprecations:
             display.deprecated(text, version=removed_in, collection_name="glm.fleet")
         if verdict.errors:
-            raise self._failure(" ".join(verdict.errors), "controller")
+            raise self._failure("\n".join(verdict.errors), "controller")
         return {"changed": False}
 
     def _places(self, pattern: Any) -> Iterator[check.Place]:
         """Everywhere that variables of the run are set, the strongest first, and last what the play itself sets."""
         manager = self._task.get_variable_manager()
-        yield check.Place("an extra variable", False, manager.extra_vars)
+        yield check.Place("an extra variable", "all", manager.extra_vars)
         inventory = manager._inventory
+        controller = inventory.get_host("localhost")
         # Without an inventory there is no group of the fleet, and ansible would warn about it.
         absent = pattern == _FLEET and _FLEET not in inventory.groups
         hosts = [] if absent else inventory.get_hosts(pattern, ignore_limits=True, ignore_restrictions=True)
-        for host in hosts:
-            yield check.Place(f"host {host.name}", True, self._own_variables(host))
+        for host in {controller.name: controller, **{host.name: host for host in hosts}}.values():
+            reach: check.Reach = "controller" if host is controller else "hosts"
+            yield check.Place(f"host {host.name}", reach, self._own_variables(host))
         # What will be launched is in groups that may be empty, or not there, yet.
-        names = {"all", _FLEET, *(group.name for host in hosts for group in host.get_groups())}
+        fleet = inventory.groups.get(_FLEET) or Group(_FLEET)
+        seen = {"all", *(group.name for group in controller.get_groups())}
+        meant = {fleet.name, *(group.name for group in fleet.get_ancestors())}
+        names = seen | meant | {group.name for host in hosts for group in host.get_groups()}
         for name in sorted(names):
             group = inventory.groups.get(name) or Group(name)
-            yield check.Place(f"group {name}", True, self._own_variables(group))
+            yield check.Place(f"group {name}", "controller" if name in seen else "hosts", self._own_variables(group))
         facts = self._task_vars.get("ansible_facts") or {}
         yield check.Place(
-            "the play", False, {name: self._task_vars[name] for name in self._task_vars if name not in facts}
+            "the play", "all", {name: self._task_vars[name] for name in self._task_vars if name not in facts}
         )
 
     def _own_variables(self, entity: Host | Group) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import FleetAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
@@ -44,6 +45,8 @@ class ActionModule(FleetAction):
             request.require_known(self._task_vars)
             given.update(request.node_of(self._host, given, self._task_vars))
             plans = request.plans_of(given)
+        except Unmet as exc:
+            raise self._failure(str(exc), findings=[exc.finding("plan")]) from None
         except PlanError as exc:
             raise self._failure(str(exc), findings=[exc.finding("plan", "a plan that can be served")]) from None
         except (CatalogError, lockfile.LockFileError) as exc:

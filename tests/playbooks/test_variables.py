@@ -59,6 +59,22 @@ def test_all_mistyped_names_of_a_plan_are_refused_together_wherever_they_are_set
     assert "s3cret" not in output
 
 
+def test_the_variables_of_groups_of_a_fleet_to_be_and_of_localhost_are_judged_by_who_sees_them(folder: Path) -> None:
+    (folder / "hosts.yml").write_text("all: {children: {production: {children: {glm_fleet: {}}}}}", "utf-8")
+    write(folder, "group_vars/production.yml", glm_max_hourly_uds=60)
+    write(folder, "group_vars/glm_fleet.yml", glm_allowed_countries=["US"])
+    write(folder, "host_vars/localhost.yml", glm_hosts="web", glm_max_hourly_usd=60)
+    code, output = run(folder, "launch.yml")
+    assert code != 0, output
+    for words in (
+        "glm_max_hourly_uds (group production; did you mean glm_max_hourly_usd?)",
+        "expected glm_allowed_countries as an extra variable or of the group all", "found it in group glm_fleet",
+        "expected glm_hosts as an extra variable, since", "found it in host localhost",
+    ):  # fmt: skip
+        assert words in output, output
+    assert "expected glm_max_hourly_usd" not in output, output
+
+
 def test_variables_that_exist_and_facts_pass_and_no_template_is_evaluated(folder: Path) -> None:
     write(folder, "group_vars/all.yml", glm_api_key="{{ nobody_knows_this }}", glm_launch_count="{{ nor_this }}")
     write(folder, "group_vars/elsewhere.yml", glm_of_another_collection=1)
@@ -83,6 +99,8 @@ def test_the_role_plan_used_alone_refuses_them_too(folder: Path) -> None:
     code, output = run(folder, str(folder / "alone.yml"))
     assert code != 0 and "h1, plan: expected only variables of the collection" in output, output
     assert "glm_modle (did you mean glm_model?)" in output and "h0, plan" not in output
+    # The finding says the same as the message, each part in its place.
+    assert "next: correct or remove them (docs/variables.md lists all)" in output, output
 
 
 SETTINGS = """

@@ -109,6 +109,9 @@ class CloudInventory(BaseInventoryPlugin, Constructable, Cacheable):  # type: ig
         prefix: str = self.get_option("hostvars_prefix")
         if not f"{prefix}x".isidentifier():
             raise AnsibleParserError(f"hostvars_prefix: expected the beginning of a variable name, found {prefix!r}")
+        # Words of the cloud would take the place of the neutral ones, such as glm_host_name.
+        if prefix.startswith("glm_"):
+            raise AnsibleParserError(f"hostvars_prefix: expected one that does not begin with glm_, found {prefix!r}")
         return prefix
 
     def verify_file(self, path: str) -> bool:

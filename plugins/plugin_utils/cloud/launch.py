@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.glm.fleet.plugins.module_utils.finding import advised
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.hosts import HOST_PREFIX
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.provider import Provider
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.providers import launcher_of
@@ -44,11 +44,11 @@ def instance_of(provider: Provider, name: str, offered: Sequence[Mapping[str, An
     row = next((row for row in offered if row.get("name") == name), None)
     if row is None:
         raise planner.PlanError(
-            advised("the account is not offered this type", f"see ansible localhost -m {launcher.instance_types}")
+            "the account is not offered this type", f"see ansible localhost -m {launcher.instance_types}"
         )
     host = launcher.host_of_type(row)
     if not host["accelerator"]:
-        raise planner.PlanError(advised("it has no accelerators", "name a type that has"))
+        raise planner.PlanError("it has no accelerators", "name a type that has")
     host["private_address"] = _SOME_ADDRESS
     neutral = {f"{HOST_PREFIX}{key}": value for key, value in host.items() if value}
     own = {f"{provider.name}_{key}": value for key, value in provider.own_names(host).items() if value}
@@ -73,7 +73,7 @@ def judge(
             intent = intent_of(instance_of(provider, name, offered))
             _require_whole_replicas(count, int(intent.get("nodes", 1)))
             plans = plans_of(intent)
-        except planner.PlanError as error:
+        except (planner.PlanError, Unmet) as error:
             verdict.dropped.append({"instance_type": name, "reason": str(error)})
             continue
         verdict.fitting.append(name)
@@ -84,8 +84,6 @@ def judge(
 def _require_whole_replicas(count: int, nodes: int) -> None:
     if nodes > 1 and count % nodes:
         raise planner.PlanError(
-            advised(
-                f"glm_nodes {nodes} puts {nodes} hosts together, but {count} are asked for",
-                f"set glm_launch_count to a multiple of {nodes}",
-            )
+            f"glm_nodes {nodes} puts {nodes} hosts together, but {count} are asked for",
+            f"set glm_launch_count to a multiple of {nodes}",
         )

@@ -11,11 +11,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from ansible.module_utils.common.parameters import DEFAULT_TYPE_VALIDATORS
 
-from ansible_collections.glm.fleet.plugins.module_utils.finding import printable, unmet
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet, printable, unmet
 from ansible_collections.glm.fleet.plugins.module_utils.names import nearest
 from ansible_collections.glm.fleet.plugins.module_utils.versions import older
 from ansible_collections.glm.fleet.plugins.plugin_utils.intent.table import PREFIX, Kind, Table, Variable
@@ -23,12 +23,16 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.intent.table import PREF
 _PAGE = "docs/variables.md lists all"
 
 
+# Who sees what is set in a place: play headers, too; the controller and hosts; hosts only.
+Reach = Literal["all", "controller", "hosts"]
+
+
 @dataclass(frozen=True)
 class Place:
-    """Where variables are set: words for people, and whether these are the variables of hosts or groups."""
+    """Where variables are set, in words for people, and who sees them there."""
 
     words: str
-    inventory: bool
+    reach: Reach
     variables: Mapping[str, Any]
 
 
@@ -43,19 +47,24 @@ class Verdict:
 def judge(table: Table, places: Iterable[Place], release: str) -> Verdict:
     """Judge the variables of all places for a ``release`` of the collection, such as ``0.2.0``.
 
-    One error names all unknown variables. A name in several places is named with the first.
+    One error names all unknown variables. A name in several places, the strongest first, is named with the first.
     """
     verdict = Verdict()
     first: dict[str, Place] = {}
+    unseen: dict[str, Place] = {}
     for place in places:
-        for name in place.variables:
-            if str(name).startswith(PREFIX):
-                first.setdefault(str(name), place)
+        for name in map(str, place.variables):
+            if not name.startswith(PREFIX):
+                continue
+            strongest = first.setdefault(name, place)
+            if strongest.reach != "all" and name in table and not _seen(table[name], place.reach):
+                unseen.setdefault(name, place)
     unknown = {name: place.words for name, place in first.items() if name not in table}
     if unknown:
-        verdict.errors.append(refusal(table, unknown))
+        verdict.errors.append(str(refusal(table, unknown)))
     for name in sorted(first.keys() & table.keys()):
         _judge_known(table[name], first[name], release, verdict)
+    verdict.errors.extend(_misplaced(table[name], unseen[name]) for name in sorted(unseen))
     return verdict
 
 
@@ -65,7 +74,7 @@ def unknown_names(table: Table, variables: Mapping[str, Any]) -> list[str]:
     return [name for name in variables if name.startswith(PREFIX) and name not in table and name not in facts]
 
 
-def refusal(table: Table, unknown: Mapping[str, str]) -> str:
+def refusal(table: Table, unknown: Mapping[str, str]) -> Unmet:
     """The error for unknown names; ``unknown``: name -> where it is set, or nothing."""
     known = [name for name, variable in table.items() if not variable.replaced_by]
 
@@ -75,7 +84,7 @@ def refusal(table: Table, unknown: Mapping[str, str]) -> str:
         shown = "; ".join(note for note in notes if note)
         return f"{printable(name)} ({shown})" if shown else printable(name)
 
-    return unmet(
+    return Unmet(
         "only variables of the collection among those that begin with glm_",
         ", ".join(described(name) for name in sorted(unknown)),
         f"correct or remove them ({_PAGE})",
@@ -92,13 +101,24 @@ def _judge_known(variable: Variable, place: Place, release: str, verdict: Verdic
             return
         text = f"{name} ({place.words}) has a new name. Set {variable.replaced_by} instead"
         verdict.deprecations.append((f"{text}; the old name works until {removed}.", removed))
-    if variable.header and place.inventory:
-        wanted = f"{name} as an extra variable, since it is read before any host is known"
-        verdict.errors.append(unmet(wanted, f"it in {place.words}", f"give it with -e {name}=..."))
     problem = _problem(variable, value)
     if problem:
         found = f"{printable(value, limit=80)!r} ({place.words})"
         verdict.errors.append(unmet(f"{problem} for {name}", found, f"correct it ({_PAGE})"))
+
+
+def _seen(variable: Variable, reach: Reach) -> bool:
+    return reach == "all" or (not variable.header and (reach == "controller" or not variable.controller))
+
+
+def _misplaced(variable: Variable, place: Place) -> str:
+    name = variable.name
+    if variable.header:
+        wanted, next_step = "as an extra variable, since it is read before any host is known", ""
+    else:
+        wanted = "as an extra variable or of the group all, since it is read on the controller, for the whole fleet"
+        next_step = ", or set it in group_vars/all"
+    return unmet(f"{name} {wanted}", f"it in {place.words}", f"give it with -e {name}=...{next_step}")
 
 
 def _problem(variable: Variable, value: Any) -> str:

@@ -36,6 +36,7 @@ class Variable:
     option: Optional[str] = None
     secret: bool = False
     header: bool = False
+    controller: bool = False
     since: str = "0.1.0"
     replaced_by: Optional[str] = None
     removed_in: Optional[str] = None

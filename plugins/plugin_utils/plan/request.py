@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.glm.fleet.plugins.module_utils.finding import unmet
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.intent import check, table
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import lockfile
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 
-_NO_ACCELERATOR = unmet(
+_NO_ACCELERATOR = (
     "the host's accelerators",
     "none",
     "set glm_accelerator and glm_accelerator_count (for example B200 and 8), or use an inventory that knows them",
@@ -35,17 +35,17 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 
 def require_known(variables: Mapping[str, Any]) -> None:
-    """Refuse mistyped names among the variables that a plan is made from. Raises PlanError."""
+    """Refuse mistyped names among the variables that a plan is made from. Raises Unmet."""
     unknown = check.unknown_names(table.load(), variables)
     if unknown:
-        raise planner.PlanError(check.refusal(table.load(), dict.fromkeys(unknown, "")))
+        raise check.refusal(table.load(), dict.fromkeys(unknown, ""))
 
 
 def plans_of(given: Mapping[str, Any]) -> list[Plan]:
-    """The plans of a host's replicas for arguments of ARGUMENTS that are set. Raises PlanError, CatalogError."""
+    """The plans of a host's replicas for arguments of ARGUMENTS that are set. Raises Unmet, PlanError, CatalogError."""
     args = dict(given)
     if "accelerator" not in args or "accelerator_count" not in args:
-        raise planner.PlanError(_NO_ACCELERATOR)
+        raise Unmet(*_NO_ACCELERATOR)
     lock_file = args.pop("lock_file", None)
     address = planner.listen_address(args.pop("bind"), args.pop("private_address", None))
     intent = planner.Intent(listen_address=address, listen_port=args.pop("port"), **args)

@@ -237,6 +237,7 @@ def test_fleet_can_be_named_on_the_command_line(inventory: Inventory) -> None:
         ("address: [publik]\n", "address: expected public, private or tag:<key>, found 'publik'"),
         ("hostnames: ['tag:']\n", "hostnames: expected"),
         ("hostvars_prefix: '7-'\n", "hostvars_prefix: expected the beginning of a variable name"),
+        ("hostvars_prefix: glm_host_\n", "hostvars_prefix: expected one that does not begin with glm_"),
         ("known_hosts_file: '/a\"b'\n", "known_hosts_file: ssh cannot use"),
         ("base_url: nonsense\n", "base_url must be an http(s) address"),
         ("api_key: '{{ no_such_variable }}'\n", "api_key cannot be evaluated"),

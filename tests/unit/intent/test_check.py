@@ -18,15 +18,15 @@ OLD = {
 }
 
 
-def judged(variables: dict[str, Any], inventory: bool = False, release: str = "0.2.0") -> check.Verdict:
-    return check.judge(OLD, [check.Place("group all", inventory, variables)], release)
+def judged(variables: dict[str, Any], reach: check.Reach = "all", release: str = "0.2.0") -> check.Verdict:
+    return check.judge(OLD, [check.Place("group all", reach, variables)], release)
 
 
 def test_all_unknown_names_are_named_at_once_with_the_nearest_and_where_they_are_set() -> None:
     places = [
-        check.Place("an extra variable", False, {"glm_precison": "nvfp4", "glm_model": "GLM-5.1"}),
-        check.Place("host a", True, {"glm_modle": "x", "glm_precison": "fp8", "modle": 1}),
-        check.Place("group all", True, {"glm_zzz": 1}),
+        check.Place("an extra variable", "all", {"glm_precison": "nvfp4", "glm_model": "GLM-5.1"}),
+        check.Place("host a", "hosts", {"glm_modle": "x", "glm_precison": "fp8", "modle": 1}),
+        check.Place("group all", "controller", {"glm_zzz": 1}),
     ]
     (error,) = check.judge(TABLE, places, "0.2.0").errors
     assert "glm_modle (host a; did you mean glm_model?)" in error
@@ -91,9 +91,26 @@ def test_a_secret_is_never_shown() -> None:
 
 
 def test_what_play_headers_read_is_refused_where_they_do_not_see_it() -> None:
-    (error,) = judged({"glm_hosts": "web"}, inventory=True).errors
+    (error,) = judged({"glm_hosts": "web"}, "controller").errors
     assert "glm_hosts as an extra variable" in error and "found it in group all" in error and "-e glm_hosts=" in error
     assert judged({"glm_hosts": "web"}).errors == []
+
+
+@pytest.mark.parametrize("name", ["glm_max_hourly_usd", "glm_terminate_on_failure", "glm_allowed_countries"])
+def test_what_the_controller_reads_is_refused_where_it_does_not_see_it(name: str) -> None:
+    value = {"glm_max_hourly_usd": 60, "glm_terminate_on_failure": True, "glm_allowed_countries": ["US"]}[name]
+    (error,) = judged({name: value}, "hosts").errors
+    assert f"expected {name} as an extra variable or of the group all" in error and "found it in group all" in error
+    assert f"-e {name}=..., or set it in group_vars/all" in error
+    assert judged({name: value}, "controller").errors == judged({name: value}).errors == []
+
+
+def test_a_value_that_nobody_sees_is_named_beside_one_that_counts_but_not_beside_an_extra_variable() -> None:
+    group = check.Place("group glm_fleet", "hosts", {"glm_launch_count": 3})
+    seen = check.Place("group all", "controller", {"glm_launch_count": 2})
+    extra = check.Place("an extra variable", "all", {"glm_launch_count": 1})
+    assert "found it in group glm_fleet" in check.judge(TABLE, [seen, group], "0.2.0").errors[0]
+    assert check.judge(TABLE, [extra, seen, group], "0.2.0").errors == []
 
 
 def test_an_old_name_works_until_its_release_and_is_refused_from_then_on() -> None:
