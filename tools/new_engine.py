@@ -95,9 +95,9 @@ def compare(known: Catalog, engine: str, old: flags.Table, new: flags.Table) -> 
         changes += [Change(f"{kind} parser {name} is new") for name in glm]
     for flag in sorted(known.engines[engine].replaced_options):
         if flag in new.options and flag not in old.options:
-            changes.append(Change(f"{flag}, which we tell people does not exist, exists again"))
+            changes.append(Change(f"{flag}, which our advice says does not exist, exists again"))
         if flag in old.options and flag not in new.options:
-            changes.append(Change(f"{flag} is gone; glm_engine_args that hold it are told what to use instead"))
+            changes.append(Change(f"{flag} is gone; the refusal of glm_engine_args with it names what to use instead"))
     return changes
 
 

@@ -509,7 +509,7 @@ def wrapped(words: Sequence[str], quote: Callable[[str], str] = shlex.quote) -> 
 
 
 def as_typed(word: str) -> str:
-    """A word of a guide's command as a person would write it: the shell shall still see ~ and $(pwd)."""
+    """A word of a guide's command as a person would write it: the shell must still see ~ and $(pwd)."""
     if "'" in word:
         return f'"{word}"'
     return word if re.fullmatch(r"[\w@%+=:,./~$()…-]+", word) else shlex.quote(word)

@@ -45,7 +45,7 @@ _CLASS_TEXT = {
     "deprecated": "the engine warns about it or has removed it",
     "unsafe": "it opens something, runs foreign code, or makes starts differ from each other",
     "does-not-fit": "with the source's value the planner refuses, and the test sees it refuse",
-    "default-already": "the engine does it without being told",
+    "default-already": "the engine does it by default",
     "managed-by-plan": "the plan or the unit decides it, for the reason given",
     "recipe": "the published recipe that we follow for this hardware says so",
     "wrong-claim": "the source is mistaken, see the claims",

@@ -120,7 +120,7 @@ def defaults(known: table.Table) -> str:
         "---\n" + MARK.format("this file") + "\n\n"
         "# What to do: all, or none, which only declares the variables, for plays that need them and no plan.\n"
         "plan_tasks: all\n\n"
-        "# The intent variables of hosts live here, so they carry the collection's prefix (hence each noqa).\n"
+        "# The intent variables of hosts live here with the collection's prefix, which is why each has a noqa.\n"
     ]
     for variable in _declared(known):
         if variable.default is not None:

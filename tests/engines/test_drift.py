@@ -31,7 +31,7 @@ def test_a_flag_that_people_copy_and_we_do_not_use_is_told() -> None:
     texts = [change.text for change in changes("vllm", "0.16.0", "0.17.1")]
     assert any("--disable-log-requests is gone" in text for text in texts)
     back = [change.text for change in changes("vllm", "0.32.0", "0.33.0")]
-    assert any("--disable-log-requests, which we tell people does not exist, exists again" in text for text in back)
+    assert any("--disable-log-requests, which our advice says does not exist, exists again" in text for text in back)
 
 
 def test_a_recipe_that_leans_on_what_is_gone_breaks() -> None:
