@@ -7,6 +7,7 @@ python tools/plan_page.py --check     # exit 1 when the committed one differs
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -76,14 +77,17 @@ def _type(field: Mapping[str, Any]) -> str:
     return str(field.get("type", "anything"))
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Write the page, or compare it. Returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="compare only")
+    check = parser.parse_args(arguments).check
     sys.path[:0] = [str(ROOT / ".collections"), str(ROOT)]
     from ansible_collections.glm.fleet.plugins.plugin_utils.plan import schema
     from tools import json_schemas
 
     text = page(json_schemas.json_schema(schema.Plan, "plan"), schema.SCHEMA)
-    if "--check" not in arguments:
+    if not check:
         PAGE.write_text(text, encoding="utf-8")
         return 0
     if PAGE.is_file() and PAGE.read_text(encoding="utf-8") == text:
@@ -93,4 +97,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

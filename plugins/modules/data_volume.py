@@ -342,7 +342,7 @@ class Volume:
             return self.disks[0] if len(self.disks) == 1 else ARRAY
         self.need(f"mkfs.{self.module.params['filesystem']}")
         if len(self.disks) == 1:
-            STATE.write_text(json.dumps(identity), "utf-8")
+            files.write_text(STATE, json.dumps(identity), files.READABLE, durable=True)
             return self.disks[0]
         self.need("mdadm")
         self.checked(

@@ -151,6 +151,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.module_utils.host import probe, runtime
 from ansible_collections.glm.fleet.plugins.module_utils.host.docker import (
     DockerError,
@@ -315,8 +316,7 @@ class EngineImage:
         problems = probe.judge(found, expected)
         if problems:
             self.module.fail_json(msg=f"image: {self.name} cannot serve this plan: {'; '.join(problems)}.", probe=found)
-        notes.parent.mkdir(parents=True, exist_ok=True)
-        notes.write_text(json.dumps({"key": key, "found": found}, indent=2), "utf-8")
+        files.write_json(notes, {"key": key, "found": found}, files.READABLE)
         return {**found, "cached": False}
 
     def device_names(self) -> list[str]:

@@ -138,7 +138,7 @@ from typing import Any, Optional
 from ansible.module_utils import urls
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.glm.fleet.plugins.module_utils import arguments, unreachable
+from ansible_collections.glm.fleet.plugins.module_utils import arguments, files, unreachable
 from ansible_collections.glm.fleet.plugins.module_utils.finding import advised
 
 RUN_DIR = Path("/run/glm-venv")
@@ -184,7 +184,7 @@ class Venv:
         command += ["--quiet", "--python", self.params["python"]]
         if self.params["overrides"]:
             overrides = self.work / f"{self.key}.overrides.txt"
-            overrides.write_text("".join(f"{line}\n" for line in self.params["overrides"]), encoding="utf-8")
+            files.write_text(overrides, "".join(f"{line}\n" for line in self.params["overrides"]), files.READABLE)
             command += ["--overrides", str(overrides)]
         code, out, err = self.module.run_command(
             command, data=f"{self.params['package']}\n", environ_update=self._environment()
@@ -203,9 +203,9 @@ class Venv:
         uv = self._uv()
         text = self.params["requirements"]
         requirements = self.work / f"{self.key}.txt"
-        requirements.write_text(text, encoding="utf-8")
+        files.write_text(requirements, text, files.READABLE)
         script = self.work / f"{self.key}.sh"
-        script.write_text(self._script(uv, requirements, _sha256(text)), encoding="utf-8")
+        files.write_text(script, self._script(uv, requirements, _sha256(text)), files.READABLE)
         self.log.unlink(missing_ok=True)
         RUN_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
         command = ["systemd-run", "--quiet", "--collect", "--unit", self.unit, "--property", "Type=exec"]

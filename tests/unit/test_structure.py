@@ -169,6 +169,19 @@ def test_files_stay_short() -> None:
     assert {name: size for name, size in sizes.items() if size > MOST_LINES} == {}
 
 
+def test_files_are_written_whole() -> None:
+    """A reader, or the run after a crash, must not find half a file; module_utils/files.py writes whole ones."""
+    found = {
+        path.stem
+        for path in files_of("plugins")
+        for call in ast.walk(tree(path))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "write_text"
+        if getattr(call.func.value, "id", "") != "files"
+    }
+    # These write into a folder of their own, which nobody else reads and which goes when they end.
+    assert found == {"engine_image_build", "docker_daemon"}
+
+
 def test_every_file_says_what_it_is_for() -> None:
     """In the place where Python looks for it: above every import, ``from __future__`` included."""
     silent = [str(path.relative_to(ROOT)) for path in PRODUCT if not ast.get_docstring(tree(path))]

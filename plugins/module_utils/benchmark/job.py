@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Optional
 
+from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.module_utils.benchmark import metrics
 from ansible_collections.glm.fleet.plugins.module_utils.host.background import Background
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run, search_path
@@ -256,7 +257,7 @@ def _result(path: Path) -> Optional[dict[str, Any]]:
     for name in _DETAILS:
         data.pop(name, None)
     data["errors"] = [error for error in data.get("errors") or [] if error][:3]
-    path.write_text(json.dumps(data), "utf-8")
+    files.write_text(path, json.dumps(data), files.READABLE)
     return data
 
 

@@ -185,6 +185,7 @@ def test_a_node_that_failed_acceptance_is_replaced_once_with_the_evidence(cloud:
     evidence = tmp_path / "evidence" / f"glm-default-1-{first['id'][:8]}.json"
     kept = json.loads(evidence.read_text("utf-8"))
     assert kept["reason"] == "7 of 8 GPUs" and kept["found"] == verdict
+    assert evidence.stat().st_mode & 0o777 == 0o600 and list(evidence.parent.iterdir()) == [evidence]
     again = run(cloud, count=2, replace=replace)
     assert not again["changed"] and again["replaced"] == []
 

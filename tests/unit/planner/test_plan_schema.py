@@ -59,6 +59,16 @@ def test_the_page_is_made_from_the_types() -> None:
     assert json_schemas.main(["--check"]) == 0
 
 
+@pytest.mark.parametrize("asked", ["--help", "--chek", "docs/plan.md"])
+def test_the_page_is_not_written_by_an_argument_that_is_no_order(
+    asked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan_page, "PAGE", tmp_path / "plan.md")
+    with pytest.raises(SystemExit):
+        plan_page.main([asked])
+    assert not plan_page.PAGE.exists()
+
+
 def test_every_reader_takes_a_plan_by_its_type() -> None:
     """Else a key that is renamed would be looked for under its old name there, and mypy would not know."""
     loose = []

@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from pathlib import Path
 from typing import Any, Dict, List
 
+from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import api as lambda_api
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import fleet as _lambda_fleet
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.members import RECONCILE_LOOKS, Members
@@ -85,8 +85,7 @@ class Replacing:
         plain = re.sub(r"[^A-Za-z0-9._-]", "_", instance["name"]) or "instance"
         path = Path(self.fleet.params["evidence_dir"]) / f"{plain}-{instance['id'][:8]}.json"
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path.write_text(json.dumps(entry, indent=2) + "\n", encoding="utf-8")
+            files.write_json(path, entry)
         except OSError as error:
             self.fleet.fail(
                 "evidence",
