@@ -28,6 +28,11 @@ class ActionModule(FleetAction):
 
     LABEL = "image"
     _uname: str | None = None
+    # How far the pull is, as far as is known.
+    _far = ""
+
+    def _progress(self) -> str:
+        return self._far
 
     def _outcome(self) -> dict[str, Any]:
         args = dict(self._task.args)
@@ -189,9 +194,11 @@ class ActionModule(FleetAction):
         while result.get("pulling"):
             state = result["pulling"]
             done = f"{state['layers_done'] or 0} of {state['layers'] or '?'} layers, {(state['bytes'] or 0) / 1e9:.2f}"
-            self._show([f"{self._host}: pulling {reference[:60]}…: {done} GB in {state['seconds']} s"])
+            self._far = f"pulling {reference[:60]}…: {done} GB"
+            self._show([f"{self._host}: {self._far} in {state['seconds']} s"])
             # The pull is the docker daemon's: it goes on while the host cannot be reached.
             result = self._succeeded(reconnect.ask(lambda: self._asked({**args, "follow": True}), self._say))
+        self._far = ""
         return result
 
     def _succeeded(self, result: dict[str, Any]) -> dict[str, Any]:

@@ -98,12 +98,8 @@ class ActionModule(RemoteJobAction):
 
     def _watch(self, text: str, begun: float) -> None:
         """Follow the installation to its end."""
-        said = begun
         while True:
             outcome = self._status(requirements=text)
             if not outcome["running"]:
                 return
-            now = time.monotonic()
-            if now - said >= self._args["progress_seconds"]:
-                said = now
-                self._say(f"installing for {now - begun:.0f} s: {outcome['last_line'][:120]}")
+            self._say_if_due(f"installing for {time.monotonic() - begun:.0f} s: {outcome['last_line'][:120]}")

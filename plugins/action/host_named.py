@@ -18,5 +18,9 @@ class ActionModule(FleetAction):
 
     LABEL = "module"
 
+    @property
+    def _phase(self) -> str:
+        return str(self._task.action).rpartition(".")[2]
+
     def _outcome(self) -> dict[str, Any]:
         return self._named(self._module())

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils import arguments
@@ -95,15 +94,12 @@ class ActionModule(RemoteJobAction):
 
     def _watch(self, known: dict[str, Any]) -> dict[str, Any]:
         """Follow the fetch to its end and return its last status."""
-        said = 0.0
         while True:
             outcome = self._status(**known)
             status: dict[str, Any] = outcome["status"]
             if outcome["progress"] == "present":
                 return status
-            if time.monotonic() - said >= self._args["progress_seconds"]:
-                said = time.monotonic()
-                self._say(progress_line(status))
+            self._say_if_due(progress_line(status))
 
 
 _RETURNED = ("changed", "commit", "snapshot", "manifest_sha256", "total_bytes", "files", "missing_bytes")

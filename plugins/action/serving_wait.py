@@ -32,13 +32,21 @@ class Progress:
         self.heartbeat = heartbeat
         self.phase = ""
         self.spoken = float("-inf")
+        self.latest: tuple[dict[str, Any], float] | None = None
 
     def tell(self, status: dict[str, Any], now: float) -> None:
-        if status["phase"] == self.phase and now - self.spoken < self.heartbeat:
+        self.latest = status, now
+        if status["phase"] != self.phase or now - self.spoken >= self.heartbeat:
+            self.repeat(now)
+
+    def repeat(self, now: float) -> None:
+        """Print what was last known, at the moment ``now``; nothing while nothing is known."""
+        if self.latest is None:
             return
+        status, then = self.latest
         self.phase, self.spoken = status["phase"], now
         detail = f" ({status['detail']})" if status["detail"] else ""
-        self.note(f"{self.phase}{detail}, {status['elapsed_seconds']} of {self.budget} s")
+        self.note(f"{self.phase}{detail}, {status['elapsed_seconds'] + round(now - then)} of {self.budget} s")
 
     def note(self, text: str) -> None:
         self._show([f"{self.prefix}: {text}"])
@@ -69,16 +77,29 @@ class ActionModule(FleetAction):
         "engine": {"type": "dict"},
         "secret_files": {"type": "list", "elements": "path", "default": []},
         "poll_seconds": {"type": "int", "default": 5},
-        "heartbeat_seconds": {"type": "int", "default": 15},
+        "heartbeat_seconds": {"type": "int", "default": 10},
     }
+
+    # What was said about the start, once it is followed.
+    _lines: Progress | None = None
 
     def _outcome(self) -> dict[str, Any]:
         if self._task.check_mode:
             return {"changed": False, "skipped": True, "msg": "check mode: nothing was started"}
         return self._wait({**self._args, "rules": logs.rules(self._args["engine"])})
 
+    def _longest_silence(self) -> float:
+        return float(self._args["heartbeat_seconds"])
+
+    def _say_alive(self, seconds: float) -> None:
+        if self._lines is None or self._lines.latest is None:
+            super()._say_alive(seconds)
+        else:
+            self._lines.repeat(time.monotonic())
+
     def _wait(self, args: dict[str, Any]) -> dict[str, Any]:
         progress = Progress(self._show, self._host, args["unit"], args["start_seconds"], args["heartbeat_seconds"])
+        self._lines = progress
         begun = time.monotonic()
         deadline = begun + ATTEMPTS * args["start_seconds"] + SLACK_SECONDS
         first_failure: dict[str, Any] | None = None

@@ -49,7 +49,7 @@ ENGINE_VENV: dict[str, dict[str, Any]] = {
     "uv_url": {"type": "str"},
     "environment": {"type": "dict", "default": {}},
     "timeout": {"type": "int", "default": 3600},
-    "progress_seconds": {"type": "float", "default": 15},
+    "progress_seconds": {"type": "float", "default": 10},
     "phase": {"type": "str", "choices": ["look", "resolve", "start", "status"], "default": "look"},
     "requirements": {"type": "str"},
 }
@@ -73,7 +73,7 @@ MODEL_WEIGHTS: dict[str, dict[str, Any]] = {
     "retry_seconds": {"type": "float", "default": 5},
     "download_workers": {"type": "int", "default": 8},
     "hash_workers": {"type": "int", "default": 0},
-    "progress_seconds": {"type": "float", "default": 15},
+    "progress_seconds": {"type": "float", "default": 10},
     "phase": {"type": "str", "choices": ["resolve", "start", "status"], "default": "start"},
     "commit": {"type": "str"},
     "manifest_sha256": {"type": "str"},

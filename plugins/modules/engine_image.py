@@ -78,7 +78,7 @@ options:
   poll:
     description: Seconds between two looks at a pull, and between two lines of progress.
     type: int
-    default: 15
+    default: 5
   probe_timeout:
     description: Seconds that the container of the probe may take.
     type: int
@@ -344,7 +344,7 @@ def main() -> None:
             "dockerfile": {"type": "str"},
             "registry_timeout": {"type": "int", "default": 20},
             "stall_timeout": {"type": "int", "default": 900},
-            "poll": {"type": "int", "default": 15},
+            "poll": {"type": "int", "default": 5},
             "probe_timeout": {"type": "int", "default": 600},
             "follow": {"type": "bool", "default": False},
         },

@@ -69,9 +69,9 @@ options:
     type: int
     default: 3600
   progress_seconds:
-    description: Seconds between progress lines.
+    description: After so many seconds without a line of progress there is one.
     type: float
-    default: 15
+    default: 10
   phase:
     description: What one call on the host does. The action plugin sets it; playbooks leave it out.
     type: str
@@ -219,7 +219,7 @@ class Venv:
 
     def status(self) -> dict[str, Any]:
         """Wait for the installation to end, at most STATUS_WAIT_SECONDS, and tell how far it is."""
-        deadline = time.monotonic() + min(STATUS_WAIT_SECONDS, self.params["progress_seconds"])
+        deadline = time.monotonic() + min(STATUS_WAIT_SECONDS, self.params["progress_seconds"] / 2)
         active = self._active()
         while active and time.monotonic() < deadline:
             time.sleep(0.5)

@@ -113,9 +113,9 @@ options:
     type: int
     default: 0
   progress_seconds:
-    description: Seconds between progress lines.
+    description: After so many seconds without a line of progress there is one.
     type: float
-    default: 15
+    default: 10
   phase:
     description:
       - What one call on the host does. The action plugin sets it; playbooks leave it out.
@@ -312,7 +312,7 @@ class Weights:
 
     def status(self) -> dict[str, Any]:
         """Wait for the fetch to end, at most STATUS_WAIT_SECONDS, and tell how far it is."""
-        deadline = time.monotonic() + min(STATUS_WAIT_SECONDS, self.params["progress_seconds"])
+        deadline = time.monotonic() + min(STATUS_WAIT_SECONDS, self.params["progress_seconds"] / 2)
         active = self._active()
         while active and time.monotonic() < deadline:
             time.sleep(0.5)

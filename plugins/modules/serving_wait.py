@@ -41,7 +41,7 @@ options:
   heartbeat_seconds:
     description: Seconds between two lines about a phase that has not changed.
     type: int
-    default: 15
+    default: 10
 extends_documentation_fragment:
   - glm.fleet.attributes
 attributes:

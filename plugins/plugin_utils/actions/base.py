@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
@@ -12,6 +13,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from ansible_collections.glm.fleet.plugins.module_utils.finding import printable, printable_in
+from ansible_collections.glm.fleet.plugins.plugin_utils.actions import heartbeat
 
 display = Display()
 
@@ -32,6 +34,8 @@ class FleetAction(ActionBase):  # type: ignore[misc]  # ansible-core has no type
     LABEL: ClassVar[str]
     # What the action checks itself; empty where the module does.
     ARGUMENTS: ClassVar[Mapping[str, Any]] = {}
+    # When a line of this action was printed last, by time.monotonic().
+    _last_heard = float("-inf")
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Entry point of the action."""
@@ -40,7 +44,8 @@ class FleetAction(ActionBase):  # type: ignore[misc]  # ansible-core has no type
         try:
             if self.ARGUMENTS:
                 self._args = self._checked_arguments()
-            return _shown({**result, **self._outcome()})
+            with heartbeat.beating(self._longest_silence(), lambda: self._last_heard, self._say_alive):
+                return _shown({**result, **self._outcome()})
         except Failed as failed:
             return _shown({**result, **self._worded(failed)})
 
@@ -70,8 +75,26 @@ class FleetAction(ActionBase):  # type: ignore[misc]  # ansible-core has no type
         """A line of progress that names host and phase."""
         self._show([f"{self._host}: {self.LABEL}: {text}"])
 
+    def _say_alive(self, seconds: float) -> None:
+        """A line of progress for a step that had none for a while; ``seconds`` is how long it has taken."""
+        self._show([f"{self._host}: {self._phase}: {self._progress() or self._task.name}, {seconds:.0f} s so far"])
+
+    def _progress(self) -> str:
+        """What is waited for and how far it is, where more is known than the task's name. Called in another thread."""
+        return ""
+
+    def _longest_silence(self) -> float:
+        """After so many seconds without a line of progress there is one."""
+        return heartbeat.SECONDS
+
+    @property
+    def _phase(self) -> str:
+        """The word for the phase in lines of progress."""
+        return self.LABEL
+
     def _show(self, lines: Iterable[str]) -> None:
         """Lines on the terminal, printable whatever is quoted in them."""
+        self._last_heard = time.monotonic()
         for line in lines:
             display.display(printable(line, newlines=True))
 

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, ClassVar
 
-from ansible_collections.glm.fleet.plugins.plugin_utils.actions import reconnect
+from ansible_collections.glm.fleet.plugins.plugin_utils.actions import heartbeat, reconnect
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import Failed, FleetAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import lockfile
 
@@ -18,6 +19,8 @@ class RemoteJobAction(FleetAction):
     MODULE: ClassVar[str]
     # Arguments of the module that only the action gives.
     INTERNAL: ClassVar[tuple[str, ...]]
+    # How far the work is, as far as is known.
+    _far = ""
 
     def _work(self) -> dict[str, Any]:
         """The task's result. Raises Failed and LockFileError."""
@@ -49,6 +52,18 @@ class RemoteJobAction(FleetAction):
     def _on_host(self, phase: str, **more: Any) -> dict[str, Any]:
         """The module's answer in a phase. Raises Failed."""
         return _succeeded(self._asked(phase, **more))
+
+    def _longest_silence(self) -> float:
+        return float(self._args.get("progress_seconds") or heartbeat.SECONDS)
+
+    def _progress(self) -> str:
+        return self._far
+
+    def _say_if_due(self, far: str) -> None:
+        """Keep how far the work is, and print it unless something was printed a moment ago."""
+        self._far = far
+        if time.monotonic() - self._last_heard >= self._longest_silence():
+            self._say(far)
 
     def _status(self, **more: Any) -> dict[str, Any]:
         """The module's answer to how far the work is, however long the host cannot be reached. Raises Failed."""

@@ -61,6 +61,12 @@ def play(tmp_path: Path) -> Play:
     return run
 
 
+def test_a_module_that_takes_long_is_followed(play: Play) -> None:
+    done = play("host_settled", {"cloud-init": '#!/bin/sh\nsleep 11\necho \'{"status": "done"}\'\n'})
+    for host in ("gpu-3", "gpu-4"):
+        assert re.search(rf"^{host}: host_settled: Try it, 1\d s so far$", done.stdout, re.M), done.stdout + done.stderr
+
+
 @pytest.mark.parametrize(
     ("module", "commands", "options", "phase"),
     [

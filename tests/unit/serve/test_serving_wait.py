@@ -167,3 +167,26 @@ def test_a_short_gap_of_the_network_is_survived_and_a_long_one_is_not(said: list
 
 def test_a_module_that_fails_is_passed_on(said: list[str]) -> None:
     assert Wait([{"failed": True, "msg": "no systemd"}])._wait(ARGS)["msg"] == "no systemd"
+
+
+def test_between_two_looks_the_last_status_is_repeated_with_the_time_that_has_passed() -> None:
+    shown: list[str] = []
+    progress = serving_wait.Progress(shown.extend, "gpu-1", "glm-serve-0.service", 600, 15)
+    progress.repeat(3.0)
+    assert shown == [], "nothing is known yet"
+    progress.tell({**BASE, "detail": "3 of 9 shards", "elapsed_seconds": 20}, 100.0)
+    progress.tell({**BASE, "detail": "4 of 9 shards", "elapsed_seconds": 27}, 107.0)
+    progress.repeat(110.0)
+    assert shown == [
+        "[gpu-1] glm-serve-0: loading weights (3 of 9 shards), 20 of 600 s",
+        "[gpu-1] glm-serve-0: loading weights (4 of 9 shards), 30 of 600 s",
+    ]
+    progress.tell({**BASE, "elapsed_seconds": 40}, 120.0)
+    assert len(shown) == 2, "10 s after the last line"
+
+
+def test_an_engine_is_heard_every_ten_seconds_unless_it_was_set() -> None:
+    assert serving_wait.ActionModule.ARGUMENTS["heartbeat_seconds"]["default"] == 10
+    waiting = Wait([BASE])
+    waiting._args = {"heartbeat_seconds": 30}
+    assert waiting._longest_silence() == 30

@@ -1,0 +1,40 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A sign of life while an action has nothing to say of its own: a module at work, a lock, a host that is away."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+# Nobody should have to wonder for longer whether a run still goes on.
+SECONDS = 10.0
+
+
+@contextlib.contextmanager
+def beating(silence: float, last_heard: Callable[[], float], say: Callable[[float], None]) -> Iterator[None]:
+    """Within, call ``say`` with the seconds since the beginning whenever nothing was heard for ``silence`` seconds.
+
+    ``last_heard`` gives that moment by time.monotonic(); ``say`` is called in a thread of its own.
+    """
+    started = time.monotonic()
+    ended = threading.Event()
+
+    def beat() -> None:
+        spoken = started
+        while not ended.wait(max(0.0, max(spoken, last_heard()) + silence - time.monotonic())):
+            now = time.monotonic()
+            if now - max(spoken, last_heard()) >= silence:
+                spoken = now
+                say(now - started)
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
