@@ -11,17 +11,17 @@ module: benchmark_report
 short_description: Make the report of a fleet's benchmarks
 version_added: 0.1.0
 description:
-  - Writes one HTML page that needs no network, and the same as Markdown, from records that M(glm.fleet.benchmark_run)
-    kept. Shows them beside published results and earlier records of the fleet of the same workload; what is of another
-    workload is refused, with the reason.
+  - Writes one HTML page that needs no network, and the same as Markdown, from the records of
+    M(glm.fleet.benchmark_run). Shows them beside published results and earlier records of the fleet for the same
+    workload. Records of another workload are refused, with the reason.
   - Runs on the controller, which needs matplotlib for the charts.
 options:
   state_dir:
-    description: Folder on the controller whose C(benchmarks) has the records, and gets the report.
+    description: Folder on the controller. Its C(benchmarks) holds the records and receives the report.
     type: path
     required: true
   hosts:
-    description: Hosts that this run was to measure. One of which nothing is among O(records) fails the task.
+    description: Hosts that this run was to measure. The task fails when O(records) has no record of one of them.
     type: list
     elements: str
     default: []
@@ -54,7 +54,7 @@ author:
 """
 
 EXAMPLES = r"""
-- name: Report on everything that this fleet measured, at a price of one's own
+- name: Report on everything that this fleet measured, at your own price
   glm.fleet.benchmark_report:
     state_dir: ~/.local/state/glm-fleet/default
     usd_per_hour: 41.60

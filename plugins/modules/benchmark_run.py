@@ -11,13 +11,13 @@ module: benchmark_run
 short_description: Measure an endpoint with the engine's own client
 version_added: 0.1.0
 description:
-  - Runs C(vllm bench serve) against the endpoint of a serving plan - one run to warm up, then every point of a workload
-    as often as asked - and samples the engine's metrics and the GPUs meanwhile.
+  - Runs C(vllm bench serve) against the endpoint of a serving plan - one run to warm up, then O(repeats) runs of every
+    point of a workload - and samples the engine's metrics and the GPUs meanwhile.
   - The client's result decides and not its exit status, which is 0 also when every request failed. A run in which a
-    request failed, or an answer ended early, is no measurement and fails the task with the first error and its cause.
-  - The runs go on on the host without the controller, which looks every O(poll) seconds and prints a line. An
-    interrupted call finds them again.
-  - Has an action plugin of the same name, which knows the workloads, follows the runs and keeps the result on the
+    request failed, or an answer ended early, is not a measurement. It fails the task with the first error and cause.
+  - The runs continue on the host without the controller, which checks them every O(poll) seconds and prints a line.
+    After an interrupted call, the next one follows them again.
+  - Has an action plugin of the same name, which knows the workloads, follows the runs and stores the result on the
     controller.
 options:
   plan:
@@ -29,7 +29,7 @@ options:
     type: str
     required: true
   workloads:
-    description: Workloads of one's own by name, in the form of C(catalog/workloads.yml).
+    description: Your own workloads by name, in the form of C(catalog/workloads.yml).
     type: dict
     default: {}
   scale:
@@ -41,7 +41,7 @@ options:
     type: int
     default: 1
   warmup:
-    description: Most requests of the run that warms the engine up, whose figures count for nothing. V(0) leaves it out.
+    description: Maximum number of requests of the warm-up run, whose figures are discarded. V(0) skips the run.
     type: int
     default: 32
   seed:
@@ -54,13 +54,13 @@ options:
     type: str
     default: ""
   client_path:
-    description: A C(vllm) program on the host to measure with, in the place of a container.
+    description: A C(vllm) program on the host to measure with, instead of a container.
     type: str
     default: ""
   client_host:
     description:
       - Name of the host that the task is delegated to, where the client does not run on the host that serves. Its GPUs
-        are not looked at, and the endpoint is reached at O(address).
+        are not read, and the endpoint is reached at O(address).
     type: str
     default: ""
   address:
@@ -86,7 +86,7 @@ options:
     default: []
   strict:
     description:
-      - Whether a run that is no measurement, or a failed check of O(quality), fails the task. Otherwise RV(ok) says so,
+- Whether a run that is not a measurement, or a failed check of O(quality), fails the task. Otherwise RV(ok) says so,
         and M(glm.fleet.benchmark_report) fails with the reason after it made the report.
     type: bool
     default: true
@@ -95,7 +95,7 @@ options:
     type: int
     default: 14400
   sample_seconds:
-    description: Seconds between two looks at the engine's metrics and the GPUs.
+    description: Seconds between two samples of the engine's metrics and the GPUs.
     type: float
     default: 5.0
   poll:
@@ -146,7 +146,7 @@ EXAMPLES = r"""
     api_key: "{{ lookup('glm.fleet.api_key', '~/.local/state/glm-fleet/default/api_key') }}"
     state_dir: ~/.local/state/glm-fleet/default
 
-- name: Measure a workload of one's own
+- name: Measure your own workload
   glm.fleet.benchmark_run:
     plan: "{{ ansible_facts['glm_plans'][0] }}"
     workload: support_chat
@@ -226,8 +226,8 @@ class Measurement:
         if not running and not state.get("finished"):
             self.module.fail_json(
                 msg=unmet(
-                    "the measurement to go on on the host",
-                    "that its process ended without a word (killed, or out of memory)",
+                    "the measurement to keep running on the host",
+                    "that its process ended without an error message (killed, or out of memory)",
                     "read the kernel's log there and run this again",
                 )
             )
@@ -240,8 +240,8 @@ class Measurement:
                 self.module.fail_json(
                     msg=unmet(
                         "no other measurement of this replica",
-                        f"one that began {self.age(state)} ago and goes on",
-                        "wait for it; two at once measure each other",
+                        f"one that began {self.age(state)} ago and is still running",
+                        "wait for it; two at once would measure each other",
                     )
                 )
             self.module.exit_json(changed=False, running=True, reattached=True, state=state)
@@ -251,7 +251,7 @@ class Measurement:
         except ProbeError as error:
             self.module.fail_json(msg=f"expected the plan's devices on the host, but {error}.")
         if job.stop:
-            # A client whose job was killed may still be there, and go on measuring.
+            # A client whose job was killed may still be there, and still measure.
             run(tuple(job.stop), 60)
         self.folder.begin(job)
         self.module.exit_json(changed=False, running=True, reattached=False, state=self.folder.state())

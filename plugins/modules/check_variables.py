@@ -12,13 +12,13 @@ short_description: Refuse public variables that do not exist
 version_added: 0.2.0
 description:
   - Names that begin with C(glm_) are those of the collection. One that it does not have is mistyped and would be
-    ignored in silence, so it is an error that gives the nearest name and says where it is set. All of them are named
+    silently ignored, so it is an error that gives the nearest name and says where it is set. All of them are named
     at once.
   - Looks at extra variables, at the variables of the play, and at those of the hosts and their groups. Values are
     checked for their type as they are written. No template is evaluated, and no secret is shown.
   - A variable that play headers read, before any host is known, is refused among the variables of hosts and groups,
-    where they do not see it.
-  - A variable that has a new name gives a deprecation warning, and an error from the release on that the warning names.
+    because play headers do not see those.
+  - A variable that has a new name gives a deprecation warning, and an error from the release that the warning names.
   - Every playbook of the collection does this first. C(docs/variables.md) lists all variables.
 options:
   hosts:

@@ -5,21 +5,21 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: data_volume
-short_description: Give a host the volume and the folder that its data go to, without ever losing any
+short_description: Prepare the volume and the folder for a host's data, without ever losing any
 version_added: 0.1.0
 description:
-  - Makes the data folder and, only when asked with O(volume), sees to the file system that it lies on - one that is
-    mounted already, or a new one on the host's big local NVMe disks, joined as RAID 0 where there are several.
+  - Creates the data folder and, only if O(volume) says so, prepares the file system below it - one that is mounted
+    already, or a new one on the host's big local NVMe disks, joined as RAID 0 where there are several.
   - Formats nothing that holds anything - a partition table, any signature that libblkid knows, a member of an array or
     a volume group, a mount, a device in use, or bytes of no known kind. It then changes nothing and says what it found.
   - A volume that an earlier run made is recognised by its label C(glm-data) and mounted, also after the system disk was
-    reinstalled. An interrupted run is taken up where it was.
+    reinstalled. The next run continues an interrupted one.
   - Mounts by UUID with an entry in C(/etc/fstab) that does not keep the host from booting when a disk is lost
     (C(nofail)). RAID 0 has no redundancy; what goes there (weights, caches, images) can be fetched again.
 author: glm.fleet contributors !UNKNOWN
 options:
   path:
-    description: The data folder. It is made when it is missing.
+    description: The data folder. Created when it is missing.
     type: path
     required: true
   volume:
@@ -35,7 +35,7 @@ options:
     type: path
   disks:
     description:
-      - Block devices to make the volume of, all of them. Names below C(/dev/disk/by-id) stay the same over reboots.
+      - Block devices for the volume; all of them are used. Names below C(/dev/disk/by-id) stay the same over reboots.
       - Empty takes every empty local NVMe disk of at least O(minimum_gb), of the largest size there is.
     type: list
     elements: path
@@ -63,7 +63,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Make the data folder on whatever holds it
+- name: Create the data folder on the disk that holds its place
   glm.fleet.data_volume:
     path: /var/lib/glm
 
@@ -97,7 +97,7 @@ disks:
   type: list
   elements: str
 left_out:
-  description: Disks that were looked at and left alone, each with the reason.
+  description: Disks that were examined and left alone, each with the reason.
   returned: success
   type: dict
 phase:
@@ -290,7 +290,7 @@ class Volume:
         self.checked(
             ("mdadm", "--assemble", ARRAY, *members),
             f"mdadm --assemble {ARRAY}",
-            f"find the disk that is missing; if there is nothing on the others that is needed: wipefs --all "
+            f"find the disk that is missing; if the others hold nothing that is needed: wipefs --all "
             f"{' '.join(members)}, and run again",
         )
         return volumes.read_tree()
@@ -306,7 +306,7 @@ class Volume:
                 unmet(
                     f"one array named {volumes.LABEL}",
                     f"{', '.join(sorted(arrays))}. Nothing was changed",
-                    "stop the one that is not wanted",
+                    "stop the one that is not needed",
                 )
             )
         self.disks = sorted(str(node["path"]) for node in members)

@@ -5,22 +5,22 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: docker_daemon
-short_description: Configure and run the Docker engine without ever surprising a serving container
+short_description: Configure and run the Docker engine without interrupting serving containers
 version_added: 0.1.0
 description:
   - Owns C(daemon.json) as one dictionary. Keys that are already there are kept, O(settings) are merged over them,
-    O(defaults) only fill what nobody has set.
+    O(defaults) only fill in what is not set.
   - The new file is checked with C(dockerd --validate), together with the flags of the unit, before it replaces the old
     one. If the engine does not come back with it, the old file is put back and the engine started again.
-  - Keys that the engine can change while it runs are brought into effect by a reload. A restart is made only while no
+  - Keys that the engine can change while it runs take effect with a reload. A restart is made only while no
     container runs, or with O(restart_allowed=true); otherwise the module changes nothing and names the containers.
-  - Keys that only O(defaults) name are not worth a refusal. Where they would need a restart that may not be made, they
-    stay as they are, RV(deferred) names them, and everything else is done.
-  - Notices when the running engine does not follow the file, and mends that too.
+  - Keys that only O(defaults) name never cause a refusal. Where they need a restart that is not allowed, they stay as
+    they are, RV(deferred) names them, and everything else is done.
+  - Detects a running engine that does not follow the file, and fixes that too.
 author: glm.fleet contributors !UNKNOWN
 options:
   settings:
-    description: Keys that shall have these values. Mappings merge key by key; of lists, these entries come first.
+    description: Keys that must have these values. Mappings merge key by key; of lists, these entries come first.
     type: dict
     default: {}
   defaults:
@@ -186,17 +186,17 @@ class Daemon:
                 unmet(
                     f"{self.path} to hold one JSON object",
                     f"{error}. Nothing was changed",
-                    "mend or remove it on the host",
+                    "fix or remove it on the host",
                 )
             )
         return text, data
 
     def restart_refused(self) -> bool:
-        """Whether a restart would interrupt containers and nobody allowed that."""
+        """Whether a restart would interrupt containers and is not allowed."""
         return bool(self.facts["running"] and self.facts["containers"]) and not self.module.params["restart_allowed"]
 
     def defer(self, keys: set[str], config: dict[str, Any]) -> list[str]:
-        """Those of ``keys`` that need a restart which may not be made, and that nobody asked for."""
+        """Those of ``keys`` that need a restart that is not allowed, and that only the defaults set."""
         if not self.restart_refused():
             return []
         ours = {*self.module.params["defaults"]} - {*self.module.params["settings"]}
@@ -205,7 +205,7 @@ class Daemon:
     def caution(self, deferred: list[str]) -> str:
         return advised(
             f"docker: {', '.join(deferred)} in {self.path} wait for a restart of dockerd, which would interrupt these "
-            f"running containers: {', '.join(self.facts['containers'])}. Serving works without",
+            f"running containers: {', '.join(self.facts['containers'])}. Serving works without them",
             "drain this host and stop them, or set docker_restart_allowed: true",
         )
 
@@ -275,7 +275,7 @@ class Daemon:
         files.write_text(self.path, text, files.READABLE, move=self.module.atomic_move)
 
     def apply(self, action: str, config: dict[str, Any], deferred: list[str], old_text: Optional[str]) -> None:
-        """Bring the file into effect, but for ``deferred`` keys.
+        """Apply the file, except for ``deferred`` keys.
 
         ``old_text`` is what to put back if the engine fails, None for nothing.
         """
@@ -300,7 +300,7 @@ class Daemon:
             unmet(
                 f"dockerd to follow {self.path}",
                 f"{problem}.{restored}",
-                f"journalctl --unit {self.service} on the host; its last words: {journal.strip()}",
+                f"journalctl --unit {self.service} on the host; its last lines: {journal.strip()}",
             ),
             config=config,
         )

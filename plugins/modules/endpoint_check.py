@@ -13,7 +13,7 @@ version_added: 0.1.0
 description:
   - Asks an OpenAI-compatible endpoint on the host for its models, a chat, reasoning with thinking on and none with
     thinking off, a parsed tool call, and for a refusal without the right key. Needs only Python's standard library.
-  - The part that runs on the controller tries that the port is closed where it should be, and writes a report.
+  - The part that runs on the controller checks that the port is closed where it should be, and writes a report.
   - All checks run even if one fails; the task then fails and names each failed check.
 options:
   address:
@@ -85,7 +85,7 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     support: full
-    details: In check mode nothing is asked and the task is skipped.
+    details: In check mode no request is sent and the task is skipped.
   diff_mode:
     support: none
   idempotent:
@@ -182,7 +182,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     if module.check_mode:
-        module.exit_json(changed=False, skipped=True, ok=False, checks=[], msg="check mode: nothing was asked")
+        module.exit_json(changed=False, skipped=True, ok=False, checks=[], msg="check mode: no request was sent")
     options = {name: module.params[name] for name in ENDPOINT_OPTIONS}
     options["thinking_off"] = options["thinking_off"] or None
     checks = _endpoint.run_checks(_endpoint.Endpoint(**options))

@@ -5,16 +5,16 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: engine_image
-short_description: Bring the engine image of a plan to a host, by a digest that the whole fleet shares
+short_description: Pull the engine image of a plan to a host, by a digest that the whole fleet shares
 version_added: 0.1.0
 description:
   - Turns the image tag of a serving plan into a digest, pulls the image by that digest, and runs it once to check that
     it sees every GPU of the plan and knows the model.
   - The first host that needs a tag resolves it, through the registry mirrors of its Docker engine first, then at the
-    registry. The digest is written to the lock file; later hosts and later runs obey it. Never written in check mode.
+    registry. The digest is written to the lock file; later hosts and later runs use it. Never written in check mode.
   - An image that needs newer packages to know the model (C(image.build) of the plan) is derived from that one. What is
     added is resolved once for the fleet, and the lock file keeps the exact versions with their hashes. See O(registry).
-  - A pull goes on in the background on the host while the controller looks every O(poll) seconds and prints a line, so
+  - A pull runs in the background on the host while the controller checks it every O(poll) seconds and prints a line, so
     it survives a lost connection and continues with the next run.
   - Has an action plugin of the same name, which holds the lock file and follows the pull.
 author: glm.fleet contributors !UNKNOWN
@@ -22,7 +22,7 @@ options:
   plan:
     description:
       - A serving plan of the host. Uses its C(image), C(devices), C(accelerator), C(model), C(disk) and C(paths).
-      - It stays as it is; make it again once the lock file has the digest.
+      - It is not changed; make a new plan once the lock file has the digest.
     type: dict
     required: true
   state:
@@ -44,8 +44,8 @@ options:
     type: path
   mirrors:
     description:
-      - Registry mirrors to ask before those that the Docker engine of the host is configured with. The action plugin
-        adds C(docker_registry_mirrors), so that a check of a fresh host asks where a real run would.
+- Registry mirrors to try before those that the Docker engine of the host is configured with. The action plugin
+        adds C(docker_registry_mirrors), so that check mode on a fresh host tries what a real run would.
     type: list
     elements: str
     default: []
@@ -59,13 +59,13 @@ options:
     default: 900
   index_url:
     description:
-      - Package index to take packages from that an image lacks (C(image.build) of the plan). Empty means the one that
+      - Package index for packages that an image lacks (C(image.build) of the plan). Empty means the one that
         the image is configured with.
     type: str
     default: ""
   registry:
     description:
-      - Registry that images are pushed to which had to be built, such as C(registry.example.com/team). One host builds
+      - Registry that built images are pushed to, such as C(registry.example.com/team). One host builds
         and pushes, all others pull. Docker on the hosts must be logged in there. Empty means that each host builds its
         own image, from the same locked base and packages.
     type: str
@@ -76,7 +76,7 @@ options:
         holds C(requirements.txt) and the folder C(wheels). The role passes the collection's own.
     type: str
   poll:
-    description: Seconds between two looks at a pull, and between two lines of progress.
+    description: Seconds between two checks of a pull, and between two lines of progress.
     type: int
     default: 5
   probe_timeout:
@@ -84,7 +84,7 @@ options:
     type: int
     default: 600
   follow:
-    description: Only look at the pull that an earlier call began. Set by the action plugin.
+    description: Only check the pull that an earlier call began. Set by the action plugin.
     type: bool
     default: false
 extends_documentation_fragment:
@@ -129,7 +129,7 @@ reference:
   type: str
   sample: vllm/vllm-openai@sha256:0000000000000000000000000000000000000000000000000000000000000000
 resolved_by:
-  description: Who named the digest - C(plan), C(lock file) or the URL of a registry or mirror.
+  description: Where the digest comes from - C(plan), C(lock file) or the URL of a registry or mirror.
   returned: success
   type: str
 probe:
@@ -199,7 +199,7 @@ class EngineImage:
         except DockerError as error:
             if not self.module.check_mode:
                 self.module.fail_json(msg=f"image: {error}. Check `systemctl status docker` on the host.")
-            # A fresh host has no Docker yet; a real run would bring it and then pull.
+            # A fresh host has no Docker yet; a real run would install it and then pull.
             self.module.exit_json(**{**result, "changed": True})
         if self.module.params["state"] == "probed" and not (self.module.check_mode and result["changed"]):
             result["probe"] = self.probed()
@@ -213,9 +213,9 @@ class EngineImage:
         except RegistryError as error:
             advice = (
                 "Tags are never guessed: choose a glm_engine_version (or glm_image_variant) whose tag exists; if it "
-                "does exist, check the host's way to the registry"
+                "does exist, check the host's connection to the registry"
                 if error.missing
-                else "Check the host's way to the registry, or set docker_registry_mirrors"
+                else "Check the host's connection to the registry, or set docker_registry_mirrors"
             )
             self.module.fail_json(msg=f"image: {error}. {advice}.", missing=error.missing)
         self.module.exit_json(
@@ -262,10 +262,10 @@ class EngineImage:
         if running:
             self.module.exit_json(**{**result, "changed": True, "pulling": summary})
         if state.get("error") or not state.get("finished"):
-            reason = state.get("error") or "the process that pulled it ended without a word (killed, or out of memory)"
+            reason = state.get("error") or "the process ended without an error message (killed, or out of memory)"
             self.module.fail_json(
                 msg=f"image: pulling {self.reference} failed after {summary['seconds']} s, {summary['layers_done']} of "
-                f"{summary['layers']} layers: {reason}. Layers that are complete are kept; run this again.",
+                f"{summary['layers']} layers: {reason}. Complete layers are kept; run this again.",
                 pull=summary,
             )
         result["pull"] = summary

@@ -66,7 +66,7 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     support: full
-    details: Tells whether the image would be built; V(resolve) only reads.
+    details: Reports whether the image would be built; V(resolve) only reads.
   diff_mode:
     support: none
     details: An image has no diff.
@@ -75,7 +75,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Find out what a newer transformers brings along
+- name: Find out what a newer transformers needs
   glm.fleet.engine_image_build:
     phase: resolve
     base: vllm/vllm-openai@sha256:0000000000000000000000000000000000000000000000000000000000000000
@@ -160,7 +160,7 @@ def requirements_of(report: str) -> list[str]:
 
 
 def said(done: CommandResult) -> str:
-    """Why pip failed, without its five announcements of a retry."""
+    """Why pip failed, without its five messages about retries."""
     broken = re.search(r"connection broken by '(.*)': /", done.stderr)
     errors = [line for line in done.stderr.splitlines() if "ERROR:" in line]
     return printable(" | ".join([*([broken.group(1)] if broken else []), *errors])) or done.evidence(900)
@@ -189,7 +189,7 @@ class Build:
                 unmet(
                     f"pip in {self.params['base']} to resolve {' '.join(self.params['packages'])}",
                     said(done),
-                    "check the host's way to the package index (engine_image_index_url)",
+                    "check the host's connection to the package index (engine_image_index_url)",
                 )
             )
         return {"changed": False, "requirements": requirements_of(done.stdout[start:])}
@@ -218,7 +218,7 @@ class Build:
         return {"changed": True, "seconds": round(time.monotonic() - begun, 1)}
 
     def fetch(self, folder: Path) -> None:
-        """Bring the wheels, each checked against its hash."""
+        """Fetch the wheels, each checked against its hash."""
         argv = ["-m", "pip", "download", "--quiet", "--no-cache-dir", "--no-deps", "--require-hashes"]
         argv += ["--only-binary", ":all:", "--dest", "/work/wheels", "--requirement", "/work/requirements.txt"]
         done = self.in_base(argv, "--volume", f"{folder}:/work")
@@ -227,12 +227,12 @@ class Build:
                 unmet(
                     f"to fetch the {len(self.params['requirements'])} packages that the lock file names",
                     said(done),
-                    "check the host's way to the package index (engine_image_index_url)",
+                    "check the host's connection to the package index (engine_image_index_url)",
                 )
             )
 
     def push(self) -> dict[str, Any]:
-        """Build, push, and tell the digest that the registry gave."""
+        """Build, push, and return the digest that the registry gave."""
         result = self.build()
         if self.check_mode:
             return result

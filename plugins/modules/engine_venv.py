@@ -8,14 +8,14 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: engine_venv
-short_description: Have an engine in a virtual environment, the same packages on every host
+short_description: Install an engine in a virtual environment, the same packages on every host
 version_added: 0.1.0
 description:
   - Resolves the engine's package to a list of exact versions with hashes once per fleet, on the first host that needs
-    it, and keeps the list beside O(lock_file). Every host and every later run installs exactly that list.
+    it, and stores the list beside O(lock_file). Every host and every later run installs exactly that list.
   - Fetches C(uv) by its hash, so nothing but Python 3.9 and systemd is needed on the host.
-  - Installs in a transient unit, which goes on when the connection is lost; the next run finds it and follows it.
-  - A second run changes nothing and asks no index.
+  - Installs in a transient unit, which continues when the connection is lost; the next run finds it and follows it.
+  - A second run changes nothing and contacts no index.
 options:
   package:
     description: The engine's package with its exact version.
@@ -39,7 +39,7 @@ options:
     required: true
   overrides:
     description:
-      - Requirements that win over what the packages themselves ask for, for engines whose metadata rules out what a
+      - Requirements that win over those of the packages themselves, for engines whose metadata rules out what a
         model needs.
     type: list
     elements: str
@@ -94,7 +94,7 @@ author:
 """
 
 EXAMPLES = r"""
-- name: Have vLLM on the host itself
+- name: Install vLLM on the host itself
   glm.fleet.engine_venv:
     package: vllm==0.32.0
     path: /opt/glm/engines/vllm-0.32.0
@@ -218,7 +218,7 @@ class Venv:
         return {"changed": True, "reattached": False}
 
     def status(self) -> dict[str, Any]:
-        """Wait for the installation to end, at most STATUS_WAIT_SECONDS, and tell how far it is."""
+        """Wait for the installation to end, at most STATUS_WAIT_SECONDS, and report how far it is."""
         deadline = time.monotonic() + min(STATUS_WAIT_SECONDS, self.params["progress_seconds"] / 2)
         active = self._active()
         while active and time.monotonic() < deadline:
@@ -227,7 +227,7 @@ class Venv:
         installed = self._marker().get("requirements_sha256", "")
         if not active and installed != _sha256(self.params["requirements"]):
             raise VenvError(
-                f"{self.unit} ended without a complete environment. Run again: it goes on from what is there. "
+                f"{self.unit} ended without a complete environment. Run again: it continues from what is there. "
                 f"Its last lines:\n  {self._log_tail()}"
             )
         return {"changed": False, "running": active, "last_line": _last_lines(self._log_tail(), 1)}
@@ -336,7 +336,7 @@ def _fetch(url: str) -> bytes:
     except (urllib.error.URLError, urls.ConnectionError, http.client.HTTPException, OSError, ValueError) as exc:
         found = exc if isinstance(exc, urllib.error.HTTPError) else unreachable.why(exc, url)
         raise VenvError(
-            f"{url} cannot be fetched: {found}. Check this host's way there, or set another index."
+            f"{url} cannot be fetched: {found}. Check this host's connection to it, or set another index."
         ) from None
 
 

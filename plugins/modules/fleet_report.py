@@ -8,11 +8,11 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: fleet_report
-short_description: Show and keep the verdict of a whole fleet
+short_description: Print and save the verdict of a whole fleet
 version_added: 0.1.0
 description:
   - Prints one line per host, the endpoints that were verified and a request to paste. The key is never printed.
-  - Takes the verdicts that the role C(verify) registered in this run. A host without one counts as not verified, so
+  - Uses the verdicts that the role C(verify) registered in this run. A host without one counts as not verified, so
     the report of an earlier run cannot stand in for it.
   - Fails if any host is not verified.
 options:
@@ -31,7 +31,7 @@ options:
   begin:
     description:
       - Only write that no host is verified yet. For the start of a run, because Ansible ends a run in which a whole
-        batch failed before it comes to the report.
+        batch failed before it gets to the report.
     type: bool
     default: false
 extends_documentation_fragment:

@@ -11,7 +11,7 @@ description:
   - Gathers what a GPU host is and has - distribution, accelerators, driver, NVLink fabric, CDI specs, Docker, disks,
     memory, addresses, first boot - and returns it as C(ansible_facts['gpu_facts']).
   - With O(subset), the parts that were gathered before in the same run are kept.
-  - Never fails because something is broken. What is wrong stands in C(gpu_facts.errors), each entry with its phase.
+  - Never fails because something is broken. C(gpu_facts.errors) lists what is wrong, each entry with its phase.
   - Needs nothing on the host but Python.
 author: glm.fleet contributors !UNKNOWN
 options:
@@ -69,7 +69,7 @@ ansible_facts:
   type: dict
   contains:
     gpu_facts:
-      description: The description of the host. Parts that were not asked for are absent.
+      description: The description of the host. Parts that O(subset) leaves out are absent.
       returned: always
       type: dict
       contains:
@@ -102,7 +102,7 @@ ansible_facts:
               driver_version: 580.126.09
               vendor: nvidia
         gpu_source:
-          description: Who told of the GPUs - C(nvidia-smi), C(amd-smi), C(rocm-smi), C(pci) or C(none).
+          description: Source of the list of GPUs - C(nvidia-smi), C(amd-smi), C(rocm-smi), C(pci) or C(none).
           type: str
           returned: when gpu is in O(subset)
         driver:

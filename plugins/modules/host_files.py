@@ -21,7 +21,7 @@ options:
     required: true
     suboptions:
       path:
-        description: Where it lies.
+        description: Path of the file.
         type: path
         required: true
       content:
@@ -29,7 +29,7 @@ options:
         type: str
         default: ''
       wanted:
-        description: Whether it shall be there. A file that is not wanted is removed.
+        description: Whether the file must exist. If false, it is removed.
         type: bool
         default: true
       mode:
@@ -125,9 +125,9 @@ def main() -> None:
     )
     written: list[str] = []
     diffs: list[dict[str, str]] = []
-    for wish in module.params["files"]:
-        path, mode = Path(wish["path"]), int(wish["mode"], 8)
-        after = wish["content"] if wish["wanted"] else None
+    for file in module.params["files"]:
+        path, mode = Path(file["path"]), int(file["mode"], 8)
+        after = file["content"] if file["wanted"] else None
         try:
             before, before_mode = current(path)
             if before == after and (after is None or before_mode == mode):
@@ -140,7 +140,7 @@ def main() -> None:
                 + unmet(
                     f"to write {path}",
                     f"{error.strerror}. Written so far: {', '.join(written) or 'none'}",
-                    "mend that on the host and run again",
+                    "fix that on the host and run again",
                 ),
                 phase="files",
             )

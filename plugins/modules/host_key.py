@@ -13,12 +13,12 @@ description:
     fingerprints.
   - Runs on the controller only. Nothing is authenticated, and the host needs nothing but its ssh server.
   - Does nothing for a host whose ssh arguments name no C(UserKnownHostsFile) and C(HostKeyAlias). The inventory plugins
-    of this collection set them; for other hosts the user's own ssh configuration rules.
+    of this collection set them; for other hosts the user's own ssh configuration applies.
   - ssh is called as the connection plugin calls it, with its options from variables, C(ansible.cfg) and the
-    environment, and C(ssh -G) says what comes of them and of the user's C(~/.ssh/config).
+    environment, and C(ssh -G) resolves them together with the user's C(~/.ssh/config).
   - Behind a jump host (C(ProxyJump), C(ProxyCommand) or C(-J) in any of these) the key is fetched with the ssh client
-    through that same jump host, since the controller cannot reach the host itself. That client has no terminal to ask
-    at, and nothing that it started stays behind.
+    through that same jump host, since the controller cannot reach the host itself. That client has no terminal for
+    prompts, and leaves no process behind.
 author: glm.fleet contributors !UNKNOWN
 options:
   known_hosts_file:

@@ -8,24 +8,24 @@ module: host_packages
 short_description: Install the packages that are missing, and nothing else
 version_added: 0.1.0
 description:
-  - Compares the wanted packages with what dpkg has and installs only what is missing, in one call; a host that has them
-    all is left in one quick look, without touching apt's lists or locks. Upgrades no package but those in O(upgrade).
-  - Waits for the locks of apt and dpkg, and tells needrestart to restart no service, so that a container engine under
-    load is not restarted by an unrelated package.
+  - Compares the required packages with what dpkg has and installs only what is missing, in one call. A host that has
+    all of them costs one quick look, without touching apt's lists or locks. Upgrades only packages in O(upgrade).
+  - Waits for the locks of apt and dpkg, and keeps needrestart from restarting services, so that a container engine
+    under load is not restarted by an unrelated package.
   - Works in check mode on a fresh host, which M(ansible.builtin.apt) does only where python3-apt is there.
   - For Debian and Ubuntu.
 author: glm.fleet contributors !UNKNOWN
 options:
   names:
     description:
-      - Packages that shall be there, in any version that satisfies O(minimum_versions).
+      - Packages that must be installed, in any version that satisfies O(minimum_versions).
       - Alternatives are written as dpkg writes them, V(chrony | ntpsec). Any of them will do; the first is installed
         where there is none.
     type: list
     elements: str
     required: true
   removes:
-    description: Packages that an installation of others shall replace, in the same call of apt. Removed only then.
+    description: Packages that others replace, in the same call of apt. Removed only when those are installed.
     type: list
     elements: str
     default: []
@@ -37,8 +37,8 @@ options:
     default: {}
   upgrade:
     description:
-      - Packages among O(names) to bring to the version that apt prefers, also to a lower one, if they are installed in
-        another. A hold of theirs gives way.
+      - Packages among O(names) to change to the version that apt prefers, also to a lower one, if another is installed.
+        A hold on them is overridden.
     type: list
     elements: str
     default: []
@@ -49,7 +49,7 @@ options:
     type: dict
     default: {}
   hold:
-    description: Hold the packages, so that neither people nor unattended upgrades move them by accident.
+    description: Hold the packages, so that neither people nor unattended upgrades change them by accident.
     type: bool
     default: false
   hold_installed:
@@ -100,7 +100,7 @@ EXAMPLES = r"""
     minimum_versions:
       docker.io: "25"
 
-- name: Have a time daemon, and keep the kernel under a driver's module
+- name: Install a time daemon, and hold the kernel that a driver's module is built for
   glm.fleet.host_packages:
     names: [systemd-timesyncd | chrony | ntpsec]
     hold_installed: [linux-image-*, linux-headers-*]
@@ -109,7 +109,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 missing:
-  description: Packages that were not installed before, or were to be brought to another version.
+  description: Packages that were not installed before, or whose version was to be changed.
   returned: always
   type: list
   elements: str
@@ -119,7 +119,7 @@ held:
   type: list
   elements: str
 versions:
-  description: Version of every wanted package after the run (before it, in check mode).
+  description: Version of every required package after the run (before it, in check mode).
   returned: always
   type: dict
 phase:
@@ -149,7 +149,7 @@ ENVIRONMENT = {"DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_SUSPEND": "1", 
 
 def installed_versions(names: list[str]) -> dict[str, str]:
     """Version of each installed package among ``names``."""
-    # Without a pattern dpkg tells of all packages.
+    # Without a pattern dpkg lists all packages.
     found = installed_packages(tuple(names)) if names else {}
     return {name: row["version"] for name, row in found.items()}
 
@@ -161,7 +161,7 @@ def resolve(name: str, installed: dict[str, str]) -> str:
 
 
 def policies(names: Iterable[str]) -> dict[str, Policy]:
-    """What apt knows of each package, by name; a package that it never heard of is absent."""
+    """What apt knows of each package, by name; a package that it does not know is absent."""
     wanted = tuple(names)
     return parse_policies(run(("apt-cache", "policy", *wanted)).stdout) if wanted else {}
 
@@ -211,7 +211,7 @@ class Installer:
         )
 
     def outdated(self, before: dict[str, str]) -> list[str]:
-        """Installed packages that shall be brought to another version."""
+        """Installed packages whose version has to change."""
         known = policies(name for name in self.module.params["upgrade"] if name in before)
         return [name for name, policy in known.items() if policy["candidate"] not in ("", before[name])]
 
@@ -274,7 +274,7 @@ class Installer:
                     unmet(
                         f"apt to know {name}",
                         "no source of this host that has it",
-                        "check /etc/apt on the host, or take it out of the list of packages",
+                        "check /etc/apt on the host, or remove it from the list of packages",
                     )
                 )
             self.require_minimum(name, version, "in the archive")
@@ -307,7 +307,7 @@ class Installer:
                 unmet(
                     "apt to work",
                     f"that {what} failed with {done.rc}: {done.evidence(1200)}",
-                    "mend apt on the host, then run this again",
+                    "fix apt on the host, then run this again",
                 ),
                 rc=done.rc,
                 stdout=done.stdout,

@@ -10,7 +10,7 @@ version_added: 0.1.0
 description:
   - Waits until cloud-init is done and no process holds the locks of dpkg and apt. On a fresh cloud host both are busy
     for the first minutes, and a package installation that does not wait fails.
-  - Asks who holds a lock without ever taking it.
+  - Reads who holds a lock without ever taking it.
   - Fails at the deadline with what it still waited for, and at once if cloud-init ended in an error, with that error.
 author: glm.fleet contributors !UNKNOWN
 options:
@@ -58,7 +58,7 @@ waited_for:
   type: list
   elements: str
 caution:
-  description: What cloud-init complained of; also printed as a warning that names the host.
+  description: The errors of cloud-init; also printed as a warning that names the host.
   returned: when errors of cloud-init were accepted
   type: str
 phase:
@@ -130,13 +130,13 @@ def main() -> None:
                 + unmet(
                     "a clean first boot",
                     f"that cloud-init ended with an error: {text}",
-                    f"look at {LOG} on the host, and mend the image or its user data; to go on all the same, set "
+                    f"look at {LOG} on the host, and fix the image or its user data; to continue anyway, set "
                     "gpu_base_accept_cloud_init_errors: true",
                 ),
                 phase="first boot",
                 **result,
             )
-        result["caution"] = f"first boot: cloud-init ended with an error, going on as asked: {text}"
+        result["caution"] = f"first boot: cloud-init ended with an error, accepted as configured: {text}"
     module.exit_json(**result)
 
 

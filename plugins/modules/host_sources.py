@@ -5,14 +5,14 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: host_sources
-short_description: Tell which apt sources a host has already under another name
+short_description: Find the apt sources that a host already has under another name
 version_added: 0.1.0
 description:
-  - Compares sources that shall be added with C(/etc/apt/sources.list) and the C(.list) and C(.sources) files of
+  - Compares sources that are to be added with C(/etc/apt/sources.list) and the C(.list) and C(.sources) files of
     C(/etc/apt/sources.list.d). apt reads no source at all once two of them name one address and suite with different
-    keys, so what a provider's image brought has to be known before a source is added.
+    keys, so the sources of a provider's image have to be known before another is added.
   - Sources that are switched off do not count, nor does what an earlier run added under the same name.
-  - Fails where the host's source lacks a component that is wanted, as neither using it nor adding another would do.
+  - Fails where the host's source lacks a required component, as neither using it nor adding another would work.
 author: glm.fleet contributors !UNKNOWN
 options:
   sources:
@@ -36,7 +36,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Look whether the image has Docker's source
+- name: Check whether the image has Docker's source
   glm.fleet.host_sources:
     sources:
       - name: glm-docker
@@ -53,7 +53,7 @@ adopted:
   elements: dict
   contains:
     name:
-      description: Name of the wanted source.
+      description: Name of the required source.
       type: str
       returned: success
     file:
@@ -61,7 +61,7 @@ adopted:
       type: str
       returned: success
     signed_by:
-      description: The key that it is checked with; empty where any key that the host trusts will do.
+      description: The key that it is checked with; empty where any key that the host trusts is accepted.
       type: str
       returned: success
 phase:

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Module: have a file system of a Lambda Cloud region, or not have it. Runs on the controller."""
+"""Module: create or delete a file system of a Lambda Cloud region. Runs on the controller."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ options:
     required: true
   wait_timeout:
     description:
-      - Seconds to wait for its release when deleting. The API calls a file system in use for a while after its last
-        instance has ended.
+      - Seconds to wait for its release when deleting. The API reports a file system as in use for a while after its
+        last instance was terminated.
     type: float
     default: 600
   wait_interval:
@@ -54,12 +54,12 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Have a place for weights beside the instances
+- name: Create a file system for the weights of all instances
   glm.fleet.lambda_filesystem:
     name: weights
     region: us-east-1
 
-- name: Delete it with all it holds
+- name: Delete it with all its data
   glm.fleet.lambda_filesystem:
     name: weights
     region: us-east-1
@@ -132,7 +132,7 @@ class FileSystem:
         return next((row for row in rows if (row["name"], lambda_api.region_of(row)) == (self.name, self.region)), None)
 
     def end(self, changed: bool, before: Optional[Dict[str, Any]], after: Optional[Dict[str, Any]], here: bool) -> None:
-        """Tell the result; ``here``: whether there is, or in check mode would be, a file system afterwards."""
+        """Return the result; ``here``: whether there is, or in check mode would be, a file system afterwards."""
         place = {"name": self.name, "region": self.region}
         diff = {"before": place if before else {}, "after": place if here else {}}
         self.module.exit_json(changed=changed, filesystem=summary_of(after), diff=diff)
@@ -162,7 +162,7 @@ class FileSystem:
             return found
 
     def absent(self) -> None:
-        """Delete it if it is there, once its last instance has let go of it."""
+        """Delete it if it is there, once its last instance has released it."""
         found = self.find()
         if found is None or self.module.check_mode:
             self.end(found is not None, found, found, False)
@@ -176,7 +176,7 @@ class FileSystem:
             params["wait_interval"],
         )
         if error is not None and not (maybe_gone and self.find() is None):
-            self.fail("delete", str(error), "run again; an instance that has just ended lets go of it within minutes.")
+            self.fail("delete", str(error), "run again; an instance just terminated releases it within minutes.")
         self.end(True, found, None, False)
 
     def refuse_attached(self) -> None:
@@ -196,7 +196,7 @@ class FileSystem:
 
 
 def act(module: AnsibleModule, api: lambda_api.LambdaApi) -> None:
-    """Reach the wanted state."""
+    """Reach the desired state."""
     file_system = FileSystem(module, api)
     file_system.present() if module.params["state"] == "present" else file_system.absent()
 

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Module: have a Lambda Cloud firewall ruleset with exactly the given rules, or not have it. Runs on the controller."""
+"""Module: create, change or delete a Lambda Cloud firewall ruleset. Runs on the controller."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ options:
         type: str
         default: ""
   wait_timeout:
-    description: Seconds to wait when deleting, while instances that have just ended still count as its users.
+    description: Seconds to wait when deleting, while instances that were just terminated still count as its users.
     type: float
     default: 300
   wait_interval:
@@ -247,7 +247,7 @@ class Ruleset:
         before: List[Dict[str, Any]],
         after: List[Dict[str, Any]],
     ) -> None:
-        """Tell the result."""
+        """Return the result."""
         self.module.exit_json(
             changed=changed, ruleset=summary_of(ruleset), diff={"before": {"rules": before}, "after": {"rules": after}}
         )
@@ -296,7 +296,7 @@ class Ruleset:
 
 
 def act(module: AnsibleModule, api: lambda_api.LambdaApi) -> None:
-    """Reach the wanted state."""
+    """Reach the desired state."""
     ruleset = Ruleset(module, api)
     state, name = module.params["state"], module.params["name"]
     if (name == GLOBAL) == bool(module.params["region"]):

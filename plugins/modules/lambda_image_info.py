@@ -98,7 +98,7 @@ def chosen(image: Dict[str, Any], params: Dict[str, Any]) -> bool:
 
 
 def act(module: AnsibleModule, api: lambda_api.LambdaApi) -> None:
-    """Ask and tell."""
+    """Ask the API and return the result."""
     rows = api.list_images()
     images = [{**{key: row.get(key) for key in SHOWN}, "region": lambda_api.region_of(row)} for row in rows]
     images = [image for image in images if chosen(image, module.params)]

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Module: give one fleet the wanted number of instances, restart or terminate them. Runs on the controller."""
+"""Module: launch, restart or terminate the instances of one fleet. Runs on the controller."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ description:
   - Counts the instances with the tag C(glm-fleet=<fleet>), and C(glm-role=<role>) if O(role) is set, and launches
     what is missing, one paced request each, or restarts or terminates them. Instances without the tag are left alone.
   - Run it once for a whole fleet, on C(localhost). Runs of one user for the same fleet wait for each other; instances
-    that runs on two machines launched under one name are recognised, and all but one given back.
+    that runs on two machines launched under one name are recognised, and all but one terminated.
   - A launch whose answer was lost is looked up by name and tag, never repeated blindly.
   - Launching costs money from the first minute. Each failure names what is left running and its price per hour.
 extends_documentation_fragment:
@@ -23,7 +23,7 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     support: full
-    description: Asks what exists and sends nothing. RV(launched) and RV(terminated) then name what would be done.
+    description: Reads what exists and changes nothing. RV(launched) and RV(terminated) then name what would be done.
   diff_mode:
     support: full
   idempotent:
@@ -32,7 +32,7 @@ attributes:
 options:
   state:
     description:
-      - V(present) launches until O(count) instances exist. What becomes of more than that is for O(surplus) to say.
+      - V(present) launches until O(count) instances exist. O(surplus) says what happens to more than that.
       - V(restarted) restarts every instance of the fleet, and refuses if one of them cannot restart now.
       - V(absent) terminates every instance of the fleet. Their local disks are lost.
     type: str
@@ -45,15 +45,15 @@ options:
   role:
     description:
       - Value of the tag C(glm-role), for a fleet whose instances do different things. Only instances with it are
-        counted, restarted or terminated, and new ones get it. Without it, all instances of the fleet are meant.
+        counted, restarted or terminated, and new ones get it. Without it, all instances of the fleet are.
     type: str
   run:
     description:
       - With O(state=present), value of the tag C(glm-run) of what is launched. With O(state=restarted) and
-        O(state=absent), only the instances that have it are meant.
+        O(state=absent), only the instances that have it are changed.
     type: str
   count:
-    description: How many instances the fleet should have. Booting, active and unhealthy ones count.
+    description: Desired number of instances of the fleet. Booting, active and unhealthy ones count.
     type: int
     default: 1
   only:
@@ -63,15 +63,15 @@ options:
     default: []
   surplus:
     description:
-      - What becomes of instances beyond O(count). V(terminate) ends unhealthy ones first, then those with the highest
+      - What happens to instances beyond O(count). V(terminate) ends unhealthy ones first, then those with the highest
         numbers.
     type: str
     choices: [keep, terminate]
     default: keep
   replace:
     description:
-      - Unhealthy instances of the fleet, for instance because their GPUs failed acceptance. They are terminated
-        and no longer counted, so that others are launched for them. One that is gone already is passed over.
+      - Unhealthy instances of the fleet, for example because their GPUs failed acceptance. They are terminated and no
+        longer counted, so that others are launched for them. One that no longer exists is skipped.
     type: list
     elements: dict
     default: []
@@ -81,27 +81,27 @@ options:
         type: str
         required: true
       reason:
-        description: What was found; kept as evidence.
+        description: What was found; saved as evidence.
         type: str
         required: true
       evidence:
-        description: What else to keep, such as the verdict of M(glm.fleet.node_acceptance).
+        description: What else to save, such as the verdict of M(glm.fleet.node_acceptance).
         type: dict
   replacements:
     description:
-      - How many instances launched by this run may be given back and launched again because they did not come up; they
-        ended, became unhealthy, or have no address within O(wait_timeout). Beyond that the run fails.
+      - How many instances launched by this run may be replaced because they did not come up; they ended, became
+        unhealthy, or have no address within O(wait_timeout). Beyond that the run fails.
     type: int
     default: 0
   evidence_dir:
     description:
-      - Folder on the controller. What was known about each instance that was replaced is kept in
+      - Folder on the controller. What was known about each instance that was replaced is saved in
         C(<name>-<first 8 of the id>.json) in it.
     type: path
   max_hourly_usd:
     description:
       - Most that all instances of the fleet, of all roles, may cost per hour. A launch that could lead to more, at the
-        price of the most expensive of O(instance_type), is refused before anything is launched.
+        price of the most expensive O(instance_type), is refused before anything is launched.
     type: float
   region:
     description: Regions to try, in order. Needed to launch.
@@ -134,7 +134,7 @@ options:
   firewall_rulesets:
     description:
       - Names of firewall rulesets for new instances. A region that lacks one of them is not tried, so that no instance
-        is more open than meant. Without any, the account's own rules hold.
+        is more open than meant. Without any, the account's own rules apply.
       - They can be made with M(glm.fleet.lambda_firewall_ruleset).
     type: list
     elements: str
@@ -170,11 +170,11 @@ options:
     type: int
     default: 22
   wait_timeout:
-    description: Seconds to wait for that, and for another run for this fleet. A replacement gets this time anew.
+    description: Seconds to wait for that, and for another run for this fleet. A replacement gets the full time again.
     type: int
     default: 1500
   wait_interval:
-    description: Seconds between two looks at the instances.
+    description: Seconds between two checks of the instances.
     type: float
     default: 5
   launch_interval:
@@ -192,7 +192,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Have two instances with eight B200 each
+- name: Run two instances with eight B200 each
   glm.fleet.lambda_instance:
     fleet: production
     count: 2
@@ -201,7 +201,7 @@ EXAMPLES = r"""
     ssh_key_names: [deploy]
   register: __launched
 
-- name: Replace one whose GPUs failed, and keep what was found
+- name: Replace one whose GPUs failed, and save what was found
   glm.fleet.lambda_instance:
     fleet: production
     count: 2
@@ -214,7 +214,7 @@ EXAMPLES = r"""
     evidence_dir: ~/.local/state/glm-fleet/production/evidence
     max_hourly_usd: 120
 
-- name: Give them back
+- name: Terminate them
   glm.fleet.lambda_instance:
     fleet: production
     state: absent
@@ -247,7 +247,7 @@ launched:
   type: list
   elements: str
 launched_ids:
-  description: Ids of the instances that this run launched and did not give back.
+  description: Ids of the instances that this run launched and did not terminate.
   returned: state is present
   type: list
   elements: str
@@ -256,7 +256,7 @@ launch_price_usd_per_hour:
   returned: state is present, in check mode
   type: float
 replaced:
-  description: The unhealthy instances that this run terminated, or in check mode would.
+  description: The instances that this run terminated because they were unhealthy, or in check mode would.
   returned: state is present
   type: list
   elements: dict
@@ -268,7 +268,7 @@ replaced:
       description: What was found.
       type: str
     time:
-      description: When it was given back, in UTC.
+      description: When it was terminated, in UTC.
       type: str
     evidence:
       description: The file that holds this entry, if O(evidence_dir) is set.
@@ -302,7 +302,7 @@ other_fleets:
   description:
     - How many instances of the account carry another value of the tag C(glm-fleet), by that value. They are never
       touched. Empty when there are none.
-    - Tells a mistyped O(fleet) from a fleet that is gone.
+    - Distinguishes a mistyped O(fleet) from a fleet that is gone.
   returned: success
   type: dict
   sample: {staging: 2}
@@ -369,7 +369,7 @@ class Fleet:
 
 
 def act(module: AnsibleModule, api: lambda_api.LambdaApi) -> None:
-    """Reach the wanted state."""
+    """Reach the desired state."""
     for option in ("count", "replacements"):
         if module.params[option] < 0:
             module.fail_json(msg=f"{option}: expected 0 or more, found {module.params[option]}")

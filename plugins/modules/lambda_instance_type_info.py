@@ -1,7 +1,7 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Module: what Lambda Cloud rents, at what price, and where there is capacity now. Runs on the controller."""
+"""Module: the instance types of Lambda Cloud, their prices, and where there is capacity now. Runs on the controller."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ version_added: 0.1.0
 author: glm.fleet contributors (!UNKNOWN)
 description:
   - Lists instance types with their price and the regions that have capacity for them at this moment.
-  - This is no reservation. Capacity that is listed may be gone seconds later, so M(glm.fleet.lambda_instance) does not
-    ask for it but tries its candidates in order.
+  - This is not a reservation. Capacity that is listed may be gone seconds later, so M(glm.fleet.lambda_instance) does
+    not use the list but tries its candidates in order.
 extends_documentation_fragment:
   - glm.fleet.lambda_auth
   - glm.fleet.attributes
@@ -45,7 +45,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: See where eight B200 can be had now
+- name: See where eight B200 are available now
   glm.fleet.lambda_instance_type_info:
     instance_type: ["gpu_8x_b200*"]
     available: true
@@ -119,7 +119,7 @@ def regions_of(row: Dict[str, Any]) -> List[str]:
 
 
 def act(module: AnsibleModule, api: lambda_api.LambdaApi) -> None:
-    """Ask and tell."""
+    """Ask the API and return the result."""
     params = module.params
     kinds = []
     for name, row in sorted(api.list_instance_types().items()):

@@ -11,8 +11,8 @@ short_description: List the regions of Lambda Cloud
 version_added: 0.1.0
 author: glm.fleet contributors (!UNKNOWN)
 description:
-  - Lists the regions that the account's API knows. Which of them has capacity is told by
-    M(glm.fleet.lambda_instance_type_info).
+  - Lists the regions that the account's API knows. M(glm.fleet.lambda_instance_type_info) says which of them have
+    capacity.
 extends_documentation_fragment:
   - glm.fleet.lambda_auth
   - glm.fleet.attributes
@@ -55,7 +55,7 @@ ARGUMENTS: Dict[str, Dict[str, Any]] = {}
 
 
 def act(module: AnsibleModule, api: lambda_api.LambdaApi) -> None:
-    """Ask and tell."""
+    """Ask the API and return the result."""
     rows = sorted(api.list_regions(), key=lambda row: row["name"])
     regions = [{"name": row["name"], "description": row.get("description")} for row in rows]
     module.exit_json(changed=False, regions=regions)

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Module: have an ssh key registered with Lambda Cloud, or not. Runs on the controller."""
+"""Module: register or remove an ssh key of Lambda Cloud. Runs on the controller."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ options:
   public_key:
     description:
       - The public key, one line as in a C(.pub) file. Its comment does not count when keys are compared.
-      - Without it, a key of this name will do, whatever it is; if there is none, Lambda makes a pair and
+      - Without it, any key of this name is accepted; if there is none, Lambda makes a pair and
         O(private_key_file) is needed.
     type: str
   private_key_file:
     description:
       - Where the private half of a pair that Lambda makes is written, mode 0600. It must not exist yet.
-      - Lambda tells it once, so the file is opened before the pair is made. It is never part of the result.
+      - Lambda shows it only once, so the file is opened before the pair is made. It is never part of the result.
     type: path
   replace:
-    description: Whether a key of this name but with another content makes way for the new one. Otherwise that fails.
+    description: Whether to replace a key of this name that has another content. Otherwise that fails.
     type: bool
     default: false
 seealso:
@@ -133,13 +133,13 @@ class SshKey:
         return [key for key in self.api.list_ssh_keys() if key["name"] == self.name]
 
     def matches(self, key: Dict[str, Any]) -> bool:
-        """Whether a key has the wanted content."""
+        """Whether a key has the desired content."""
         return self.params["public_key"] is None or content_of(key.get("public_key")) == content_of(
             self.params["public_key"]
         )
 
     def end(self, before: List[Dict[str, Any]], after: Optional[Dict[str, Any]], content: str, **more: Any) -> None:
-        """Tell a change; ``content`` is the public key afterwards, as far as it is known."""
+        """Return a change; ``content`` is the public key afterwards, as far as it is known."""
         self.module.exit_json(
             changed=True,
             ssh_key=summary_of(after),
@@ -219,7 +219,7 @@ class SshKey:
             return key
         except lambda_api.LambdaError as error:
             path.unlink()
-            left = " A key may be registered whose private half nobody has." if error.outcome_unknown else ""
+            left = " A key may be registered whose private half is lost." if error.outcome_unknown else ""
             self.fail("generate", f"{error}{left}", "run with state absent, then again.")
 
     def absent(self) -> None:
@@ -241,7 +241,7 @@ class SshKey:
 
 
 def act(module: AnsibleModule, api: lambda_api.LambdaApi) -> None:
-    """Reach the wanted state."""
+    """Reach the desired state."""
     key = SshKey(module, api)
     key.present() if module.params["state"] == "present" else key.absent()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: launch_plan
-short_description: Say which instance types the fleet's model fits on before one is launched
+short_description: Find the instance types that the fleet's model fits on, before one is launched
 version_added: 0.1.0
 description:
   - Makes the serving plan that M(glm.fleet.serving_plan) would make on an instance of each type, with the variables
@@ -38,7 +38,7 @@ options:
     type: int
     default: 1
   group:
-    description: Inventory group whose variables hold for new instances, besides those of its type.
+    description: Inventory group whose variables apply to new instances, besides those of its type.
     type: str
     default: glm_fleet
 extends_documentation_fragment:
@@ -56,7 +56,7 @@ author:
 """
 
 EXAMPLES = r"""
-- name: Ask what there is
+- name: List the instance types on offer
   glm.fleet.lambda_instance_type_info:
     instance_type: [gpu_8x_b200_sxm6, gpu_8x_h100_sxm5]
   register: __types

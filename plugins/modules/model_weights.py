@@ -2,7 +2,7 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Bring a model's weights to a host and prove that they are right."""
+"""Fetch a model's weights to a host and prove that they are right."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ version_added: 0.1.0
 author:
   - glm.fleet contributors (@glm-fleet)
 description:
-  - Resolves a model revision to a commit once per fleet, records it in the lock file on the controller, and obeys
+  - Resolves a model revision to a commit once per fleet, records it in the lock file on the controller, and uses
     that record afterwards.
   - Checks free disk space, then fetches the files with the real C(huggingface_hub) client inside the engine image, in
-    a transient systemd unit that an interrupted run leaves going and the next run finds again.
+    a transient systemd unit that keeps running after an interrupted run and that the next run finds again.
   - Restarts a stalled client, without Xet from the second attempt on, and compares every file with the size and hash
     that the hub gives for it. A wrong file is removed and fetched once more.
   - Hashed files are recorded with size and modification time, so a later run only looks at those and needs no hub.
@@ -25,7 +25,7 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     support: full
-    details: Asks the hub and the disk, reports what would be fetched, and writes nothing anywhere.
+    details: Reads the hub and the disk, reports what would be fetched, and writes nothing anywhere.
   diff_mode:
     support: none
     details: Reports sizes and counts instead.
@@ -38,8 +38,8 @@ attributes:
 options:
   state:
     description:
-      - V(present) makes the files be there and right.
-      - V(verified) fails unless they are, and fetches nothing.
+      - V(present) fetches what is missing or wrong.
+      - V(verified) fails when anything is missing or wrong, and fetches nothing.
     type: str
     choices: [present, verified]
     default: present
@@ -48,7 +48,7 @@ options:
     type: str
     required: true
   revision:
-    description: Branch, tag or commit. What it means is resolved once and then taken from O(lock_file).
+    description: Branch, tag or commit. Its commit is resolved once and then read from O(lock_file).
     type: str
     default: main
   lock_file:
@@ -62,7 +62,7 @@ options:
   image:
     description:
       - Engine image that is on the host and carries C(huggingface_hub). Needed to fetch, unless O(python) is given.
-      - When O(lock_file) has a digest for this C(<repository>:<tag>), the image of that digest is meant.
+      - When O(lock_file) has a digest for this C(<repository>:<tag>), the image of that digest is used.
     type: str
   python:
     description:
@@ -77,7 +77,7 @@ options:
     description: Read token for the hub. It travels in a file of mode 0600, never on a command line.
     type: str
   rehash:
-    description: Hash every file again even if a record says that all is well.
+    description: Hash every file again even if a record says that all are right.
     type: bool
     default: false
   environment:
@@ -132,11 +132,11 @@ requirements:
   - Python 3.9, systemd and, with O(image), docker on the host
   - the lock file is read and written on the controller, with PyYAML
 notes:
-  - The hub is asked from the host, so the controller needs no way to it.
+  - The host contacts the hub; the controller does not have to reach it.
 """
 
 EXAMPLES = r"""
-- name: Have the weights of GLM-5.1 on every host, at one commit
+- name: Fetch the weights of GLM-5.1 to every host, at one commit
   glm.fleet.model_weights:
     repository: zai-org/GLM-5.1-FP8
     lock_file: "{{ inventory_dir }}/glm.lock.yml"
@@ -311,7 +311,7 @@ class Weights:
         return {**report, "progress": "running"}
 
     def status(self) -> dict[str, Any]:
-        """Wait for the fetch to end, at most STATUS_WAIT_SECONDS, and tell how far it is."""
+        """Wait for the fetch to end, at most STATUS_WAIT_SECONDS, and report how far it is."""
         deadline = time.monotonic() + min(STATUS_WAIT_SECONDS, self.params["progress_seconds"] / 2)
         active = self._active()
         while active and time.monotonic() < deadline:
@@ -459,7 +459,7 @@ class Weights:
     def _check_image(self) -> str:
         image = self.params["image"]
         if not image:
-            raise WeightsError("neither image nor python is given, and one of them brings the client. Set one of them.")
+            raise WeightsError("neither image nor python is given, and one supplies the client. Set one of them.")
         if self.module.get_bin_path("docker") is None:
             raise WeightsError("docker is not installed. Run the role docker first.")
         code, _out, err = self.module.run_command(["docker", "image", "inspect", "--format", "{{.Id}}", image])
@@ -526,10 +526,10 @@ class Weights:
         if status.get("phase") == "failed":
             return f"{status.get('error')}. {self._next_step(str(status.get('error_kind')))}{self._said()}"
         if status.get("phase") == "interrupted":
-            return f"{self.unit} was stopped before the end. Run again: it goes on from what is there."
+            return f"{self.unit} was stopped before the end. Run again: it continues from what is there."
         return (
             f"{self.unit} ended in phase {status.get('phase', 'unknown')!r} without a result. "
-            f"Run again: it goes on from what is there.{self._said()}"
+            f"Run again: it continues from what is there.{self._said()}"
         )
 
     def _next_step(self, kind: str) -> str:
@@ -541,7 +541,8 @@ class Weights:
             return f"Free space on the file system of {self.hf_home}, or set glm_data_dir to a larger disk."
         if kind == "no_client":
             place = self.params["python"] or self.params["image"]
-            return f"{place} is not an engine's. Correct the option {'python' if self.params['python'] else 'image'}."
+            option = "python" if self.params["python"] else "image"
+            return f"{place} is not that of an engine. Correct the option {option}."
         if kind == "damaged" and self.params["state"] == "verified":
             return "Run the role weights without tags: it hashes all files and fetches the wrong ones again."
         if kind == "damaged":
@@ -549,7 +550,7 @@ class Weights:
                 "They were fetched twice. If the hash differs each time, suspect memory or disk of this host; "
                 "if it is the same, suspect a proxy or mirror: try another glm_hub_endpoint."
             )
-        return "Run again: it goes on from what is there. Check this host's way to the hub if it fails in the same way."
+        return "Run again: it continues. Check this host's connection to the hub if it fails in the same way."
 
     def _said(self) -> str:
         log = _weights_fetch.log_tail(self.folder).splitlines()[-JOURNAL_LINES:]

@@ -13,7 +13,7 @@ description:
     without a module, slow disks and networks, containers that do not see every GPU - and returns one verdict, each
     check with what was expected, what was found, and what to do next.
   - Fails when the verdict does, unless O(fail) is off or in check mode. The report is written first, so that a node can
-    be given back with evidence.
+    be terminated with evidence.
   - Has an action plugin of the same name, which judges on the controller.
 author: glm.fleet contributors !UNKNOWN
 options:
@@ -48,7 +48,7 @@ options:
     default: {disk_write: 200, disk_read: 200, network: 50}
   leave_out:
     description:
-      - Names of checks that are not judged, because what they look at is brought later or does not matter here. They
+      - Names of checks that are not judged, because what they check is installed later or does not matter here. They
         are in the verdict, as left out.
     type: list
     elements: str
@@ -89,17 +89,17 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Accept the node or say why not
+- name: Accept the node or fail with the reasons
   glm.fleet.node_acceptance:
     report: "reports/{{ inventory_hostname }}.acceptance.json"
 
-- name: Judge a new node before Docker is set up on it
+- name: Check a new node before Docker is set up on it
   glm.fleet.node_acceptance:
     leave_out: [docker, cdi]
     container: false
     fabric_wait: 300
 
-- name: Only look, on a node without disks to speak of
+- name: Only look, on a node with small disks
   glm.fleet.node_acceptance:
     measure_disk: false
     fail: false
@@ -141,7 +141,7 @@ def existing(path: Path) -> Path:
 
 
 def disk(folder: Path) -> dict[str, Any]:
-    """Speed of the disk under ``folder``; nothing when it has no room: whoever fills it says so with its arithmetic."""
+    """Speed of the disk under ``folder``; nothing when it has no room: what fills it fails with the arithmetic."""
     if shutil.disk_usage(folder).free < 4 * health.DISK_BYTES:
         return {}
     try:
@@ -202,9 +202,9 @@ def main() -> None:
         module.fail_json(msg=f"acceptance: expected network_url to be http or https, found {url}.")
     gatherer = Gatherer(Path("/"), params["timeout"], [params["data_dir"]], params["fabric_wait"])
     facts = gatherer.gather(["system", "gpu", "cdi", "docker", "disks"])
-    sound = health.Health(params["plans"][0]["accelerator"]["vendor"], timeout=params["timeout"]).gather()
+    signs = health.Health(params["plans"][0]["accelerator"]["vendor"], timeout=params["timeout"]).gather()
     measured = measure(module, facts["errors"])
-    module.exit_json(changed=False, gathered={"facts": facts, "health": sound, "measured": measured})
+    module.exit_json(changed=False, gathered={"facts": facts, "health": signs, "measured": measured})
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: plan_report
-short_description: Print serving plans and keep them as JSON
+short_description: Print serving plans and save them as JSON
 version_added: 0.1.0
 description:
   - Prints the plans that M(glm.fleet.serving_plan) made in this run, one block for all hosts with the same plan.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: quality_check
-short_description: A smoke test of what a served model can do
+short_description: Run a smoke test of what a served model can do
 version_added: 0.1.0
 description:
   - Asks an endpoint, on its host, with the author's sampling parameters for each kind of work, in each thinking mode,
@@ -20,7 +20,7 @@ options:
     type: dict
     required: true
   checks:
-    description: What to ask.
+    description: Checks to run.
     type: list
     elements: str
     choices: [sampling, thinking_interleaved, thinking_preserved, thinking_off, tool_turns, needle]
@@ -53,7 +53,7 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     support: full
-    details: In check mode nothing is asked and the task is skipped.
+    details: In check mode no request is sent and the task is skipped.
   diff_mode:
     support: none
     details: It changes nothing.
@@ -64,7 +64,7 @@ author:
 """
 
 EXAMPLES = r"""
-- name: Ask for everything that is quick
+- name: Run the quick checks
   glm.fleet.quality_check:
     plan: "{{ ansible_facts['glm_plans'][0] }}"
     address: "{{ ansible_facts['glm_plans'][0]['listen']['address'] }}"
@@ -123,7 +123,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.serving.quality import K
 
 
 def asked(params: dict[str, Any]) -> Asked:
-    """What the task wants to know, and of whom."""
+    """What the task asks, and of which endpoint."""
     plan = params["plan"]
     contract = plan["contract"]
     endpoint = Endpoint(
@@ -163,7 +163,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     if module.check_mode:
-        module.exit_json(changed=False, skipped=True, ok=False, checks=[], msg="check mode: nothing was asked")
+        module.exit_json(changed=False, skipped=True, ok=False, checks=[], msg="check mode: no request was sent")
     checks = run_quality(asked(module.params))
     ok = finding.verdict_ok(checks)
     if not ok and module.params["strict"]:

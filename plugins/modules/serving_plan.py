@@ -82,7 +82,7 @@ options:
     type: str
     default: /opt/glm/engines
   repository:
-    description: Repository of the weights, where it is not the catalogue's. Required for forms that nobody publishes.
+    description: Repository of the weights, where it is not the catalogue's. Required for forms that are not published.
     type: str
   model_config:
     description:
@@ -102,7 +102,7 @@ options:
     default: 1
   fleet_hosts:
     description:
-      - With O(nodes) above 1, all hosts of the fleet. They are put together in this order; the first of each group is
+      - With O(nodes) above 1, all hosts of the fleet. They are grouped in this order; the first of each group is
         its head.
     type: list
     elements: str
@@ -111,10 +111,10 @@ options:
     description: Network interface on which hosts of one replica talk.
     type: str
   driver_version:
-    description: Driver of the host, when it is known. A driver too old for the image is then refused.
+    description: Driver of the host, if known. A driver too old for the image is then refused.
     type: str
   lock_file:
-    description: Lock file on the controller. A missing file is an empty one. The plan obeys it and never writes it.
+    description: Lock file on the controller. A missing file is an empty one. The plan follows it and never writes it.
     type: path
 extends_documentation_fragment:
   - glm.fleet.attributes

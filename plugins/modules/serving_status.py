@@ -8,7 +8,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: serving_status
-short_description: Say what a serving unit is doing
+short_description: Report what a serving unit is doing
 version_added: 0.1.0
 description:
   - Reads systemd and the journal once and says in which phase of its start an engine is, or why it failed.
@@ -19,7 +19,7 @@ options:
     type: str
     required: true
   secret_files:
-    description: Files on the host whose values are struck out of every line that is returned.
+    description: Files on the host whose values are removed from every line that is returned.
     type: list
     elements: path
     default: []
@@ -68,7 +68,7 @@ active_state:
   returned: always
   sample: activating
 sub_state:
-  description: The finer state, such as V(start-pre), V(start-post), V(running) or V(auto-restart).
+  description: The detailed state, such as V(start-pre), V(start-post), V(running) or V(auto-restart).
   type: str
   returned: always
 result:

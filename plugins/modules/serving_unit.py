@@ -2,7 +2,7 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Bring one serving unit to what its files on disk say, touching it only when they changed."""
+"""Start a serving unit from its files on disk, or restart it when they changed."""
 
 from __future__ import annotations
 

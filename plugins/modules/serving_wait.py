@@ -8,7 +8,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: serving_wait
-short_description: Wait until a serving unit answers, telling its phases
+short_description: Wait until a serving unit answers, and print its phases
 version_added: 0.1.0
 description:
   - Looks at a unit every few seconds from the controller and prints in which phase its engine is.
@@ -30,12 +30,12 @@ options:
         default the lines of every engine are known.
     type: dict
   secret_files:
-    description: Files on the host whose values are struck out of every line that is shown.
+    description: Files on the host whose values are removed from every line that is shown.
     type: list
     elements: path
     default: []
   poll_seconds:
-    description: Seconds between two looks.
+    description: Seconds between two checks.
     type: int
     default: 5
   heartbeat_seconds:

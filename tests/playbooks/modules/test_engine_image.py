@@ -289,7 +289,7 @@ def test_a_pull_that_died_is_noticed(engine: DockerApi, tmp_path: Path, run_modu
     job.lock_file.touch()
     job.write(pull.Progress().data())
     result = run_module(engine_image.main, plan=plan(tmp_path), state="present", digest=DIGEST, follow=True)
-    assert result["failed"] and "ended without a word" in result["msg"]
+    assert result["failed"] and "ended without an error message" in result["msg"]
 
 
 def test_an_engine_that_goes_silent_ends_the_pull(engine: DockerApi, tmp_path: Path) -> None:

@@ -171,7 +171,7 @@ def test_a_pair_whose_private_half_was_lost_is_said_to_be_and_leaves_no_file(
 ) -> None:
     cloud.fault("answer-lost", path="/ssh-keys$", method="POST")
     lost = run(lambda_ssh_key, name="deploy", private_key_file=str(tmp_path / "deploy"))
-    assert lost["failed"] and "whose private half nobody has" in lost["msg"]
+    assert lost["failed"] and "whose private half is lost" in lost["msg"]
     assert not (tmp_path / "deploy").exists()
 
 
