@@ -37,7 +37,7 @@ class ActionModule(RemoteJobAction):
         self._prepare(plan)
         started = self._on_host("start", job=self._job)
         if started.get("reattached"):
-            self._say("an earlier run's measurement still goes on, watching it")
+            self._say("an earlier run's measurement is still running, watching it")
         state = self._watch(started["state"])
         return self._kept(plan, state)
 

@@ -45,7 +45,7 @@ class ActionModule(RemoteJobAction):
         begun = time.monotonic()
         started = self._on_host("start", requirements=text)
         if started["reattached"]:
-            self._say("an earlier run still installs, watching it")
+            self._say("an earlier run is still installing, watching it")
         self._watch(text, begun)
         return {**answer, "changed": True, "seconds": round(time.monotonic() - begun, 1)}
 
@@ -89,7 +89,7 @@ class ActionModule(RemoteJobAction):
                     "msg": unmet(
                         f"{path} to be made for {self._request()}",
                         made_for or "no request in it",
-                        "take the overrides back, or delete that file so that it is resolved again",
+                        "restore the overrides, or delete that file so that it is resolved again",
                     ),
                     "phase": "resolve",
                 }

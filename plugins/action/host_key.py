@@ -50,7 +50,7 @@ class ActionModule(FleetAction):
             own = client.own_known_hosts()
             known_hosts, alias = known_hosts or own[0], alias or own[1]
         if client is None or not known_hosts or not alias:
-            return {"changed": False, "msg": "no known_hosts file of its own: the user's ssh configuration rules"}
+            return {"changed": False, "msg": "no known_hosts file of its own: the user's ssh configuration applies"}
         return self._pin(Path(known_hosts).expanduser(), alias, args["timeout"], client)
 
     def _ssh_client(self) -> host_keys.SshClient | None:
@@ -97,7 +97,8 @@ class ActionModule(FleetAction):
                 unmet(
                     f"to keep host keys in {path}",
                     f"that it cannot be read or written: {error.strerror or error}",
-                    "make that file and its folder yours, or set known_hosts_file in the inventory to one that is",
+                    "make yourself the owner of that file and its folder, or set known_hosts_file in the inventory to "
+                    "another",
                 )
             ) from None
         except host_keys.HostKeyError as error:
@@ -110,7 +111,7 @@ class ActionModule(FleetAction):
         }
 
     def _address_is_only_the_name(self) -> bool:
-        """ansible puts the inventory name into ansible_host of a task; the host's own variables tell the truth."""
+        """ansible puts the inventory name into ansible_host of a task; the host's own variables have the address."""
         own = (self._task_vars.get("hostvars") or {}).get(self._host) or {}
         return "ansible_host" not in own
 
@@ -122,7 +123,7 @@ def _way_out(jump: str | None) -> str:
         "is right; raise the task's timeout for a host that boots slowly. "
     )
     if jump:
-        return f"{check}ssh goes through {jump}: check that this machine may log in there without a question."
+        return f"{check}ssh goes through {jump}: check that this machine may log in there without a prompt."
     return (
         f"{check}If this machine reaches the host only through a jump host, name that one to ssh: ProxyJump in "
         "~/.ssh/config, or -J in ansible_ssh_common_args."

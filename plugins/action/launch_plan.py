@@ -74,7 +74,7 @@ class ActionModule(FleetAction):
     def _variables(self, provider: Provider, instance: dict[str, Any], group: str) -> dict[str, Any]:
         """The variables that this instance would have in the inventory, those of its groups included.
 
-        No host has them yet, and localhost is in none of these groups, so a host is made up that nobody else sees.
+        No host has them yet, and localhost is in none of these groups, so a host is made up for this alone.
         """
         manager = self._task.get_variable_manager()
         inventory = manager._inventory
@@ -93,7 +93,7 @@ class ActionModule(FleetAction):
 
 
 def _value(templar: Any, name: str) -> Any:
-    """The value of a variable, or None when it can only be told on a host (it reads facts, say)."""
+    """The value of a variable, or None when it is only known on a host (it reads facts, say)."""
     try:
         return templar.template(templar.available_variables.get(name))
     except AnsibleError:

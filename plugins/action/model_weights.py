@@ -80,7 +80,7 @@ class ActionModule(RemoteJobAction):
         if started["progress"] != "running":
             return {**outcome, "msg": _sentence(started)}
         if started.get("reattached"):
-            self._say("an earlier run's fetch still goes on, watching it")
+            self._say("an earlier run's fetch is still running, watching it")
         status = self._watch(known)
         changed = self._args["state"] == "present" and (started["changed"] or status["fetched_bytes"] > 0)
         return {

@@ -43,8 +43,8 @@ class ActionModule(FleetAction):
                 text = f"the report cannot be written to {path}: {error.strerror or error}"
                 raise self._failure(advised(text, "make room there or choose another file"), **result) from None
         if not report["ok"] and self._task.check_mode:
-            # What would mend it (Docker's settings, a CDI spec) was only announced on a host that is not converged.
-            result["warnings"] = [f"{acceptance.failures(report)} A run without --check would refuse that."]
+            # What would fix it (Docker's settings, a CDI spec) is only planned on a host that is not converged.
+            result["warnings"] = [f"{acceptance.failures(report)} A run without --check would fail."]
         elif not report["ok"] and args["fail"]:
             result.update(failed=True, msg=acceptance.failures(report))
         return result

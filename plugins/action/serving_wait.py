@@ -1,7 +1,7 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Wait on the controller for a serving unit, telling its phases. Documented in ``plugins/modules/serving_wait.py``."""
+"""Wait on the controller for a serving unit; print its phases. Documented in ``plugins/modules/serving_wait.py``."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Progress:
         self.spoken = float("-inf")
         self.latest: tuple[dict[str, Any], float] | None = None
 
-    def tell(self, status: dict[str, Any], now: float) -> None:
+    def show(self, status: dict[str, Any], now: float) -> None:
         self.latest = status, now
         if status["phase"] != self.phase or now - self.spoken >= self.heartbeat:
             self.repeat(now)
@@ -122,7 +122,7 @@ class ActionModule(FleetAction):
                 text = failure_text(self._host, args["unit"], status, phase, 2 if retried else 1)
                 return {"failed": True, "changed": False, "msg": text, "phase": phase, "cause": status["cause"]}
             if status["sub_state"] != "auto-restart":
-                progress.tell(status, time.monotonic())
+                progress.show(status, time.monotonic())
             time.sleep(args["poll_seconds"])
 
     def _success(

@@ -12,7 +12,7 @@ from ansible.errors import AnsibleFilterError
 
 # Where hosts are counted when they are ready to serve. An empty list of hosts would mean all of them to ansible.
 PREPARED = ["glm_prepared"]
-NOBODY = ["glm_prepared:!glm_prepared"]
+NO_HOST = ["glm_prepared:!glm_prepared"]
 
 
 def batches(serial: Union[int, str, Sequence[Any]], hosts: int, nodes: int) -> list[Any]:
@@ -40,7 +40,7 @@ def whole_groups(fleet: Sequence[str], present: Sequence[str], nodes: int) -> li
         return PREPARED
     groups = [list(fleet[start : start + size]) for start in range(0, len(fleet), size)]
     whole = [host for group in groups if there.issuperset(group) for host in group]
-    return whole or NOBODY
+    return whole or NO_HOST
 
 
 class FilterModule:

@@ -12,7 +12,7 @@ version_added: 0.1.0
 description:
   - The key of a fleet is C(glm_api_key) where that is set. Otherwise it is read from a file on the controller, which is
     made, with mode 0600, if it does not exist.
-  - In check mode nothing is made; before the first real run the answer is then a placeholder.
+  - In check mode nothing is made; before the first real run the result is then a placeholder.
 options:
   _terms:
     description: The file. Exactly one.
@@ -22,7 +22,7 @@ author:
 """
 
 EXAMPLES = r"""
-- name: Ask the endpoint with the fleet's key
+- name: Check the endpoint with the fleet's key
   glm.fleet.endpoint_check:
     model: glm-5.1-fp8
     api_key: "{{ lookup('glm.fleet.api_key', '~/.local/state/glm-fleet/default/api_key') }}"

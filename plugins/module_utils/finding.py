@@ -128,7 +128,7 @@ class Refusal(QuotingError, ValueError):
 
 
 def counts_against(finding: Finding) -> bool:
-    """Whether this finding alone makes a verdict bad. What is not proven does not: it is reported, and fails nobody."""
+    """Whether this finding alone makes a verdict bad. What is not proven does not: it is only reported."""
     return finding["outcome"] == "failed"
 
 

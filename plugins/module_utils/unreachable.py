@@ -28,7 +28,7 @@ def why(error: BaseException, url: str) -> str:
     host, port = parts.hostname or url, parts.port or _PORTS.get(parts.scheme, 0)
     causes = list(_causes(error))
     if _is_of_proxy(causes, parts.scheme, host):
-        return f"the proxy between here and {host} (HTTPS_PROXY, HTTP_PROXY) gives no way: {_of_proxy(causes[-1])}"
+        return f"the proxy between here and {host} (HTTPS_PROXY, HTTP_PROXY) does not connect: {_of_proxy(causes[-1])}"
     return _words(causes, host, port) or str(causes[-1]) or type(causes[-1]).__name__
 
 
@@ -41,7 +41,7 @@ def check(error: BaseException, url: str, setting: str) -> str:
     if any(isinstance(cause, ssl.SSLError) for cause in causes):
         return (
             f"Check {setting}, the clock of this machine, its CA certificates (REQUESTS_CA_BUNDLE, SSL_CERT_FILE), and "
-            "whether a proxy opens TLS in between."
+            "whether a proxy intercepts TLS."
         )
     if any(isinstance(cause, socket.gaierror) for cause in causes):
         return f"Check the spelling of {setting}, and the DNS and network of this machine."
@@ -59,7 +59,7 @@ def _words(causes: list[BaseException], host: str, port: int) -> Optional[str]:
         if isinstance(cause, ConnectionRefusedError):
             return f"{host} port {port} refuses connections"
         if isinstance(cause, (ConnectionResetError, BrokenPipeError)):
-            return f"{host} port {port} broke the connection off"
+            return f"{host} port {port} closed the connection"
         if isinstance(cause, OSError) and cause.errno in _NO_WAY:
             return f"there is no route to {host}: {cause.strerror}"
     if any(isinstance(cause, (socket.timeout, TimeoutError)) for cause in causes):

@@ -86,8 +86,8 @@ options:
     default: []
   strict:
     description:
-- Whether a run that is not a measurement, or a failed check of O(quality), fails the task. Otherwise RV(ok) says so,
-        and M(glm.fleet.benchmark_report) fails with the reason after it made the report.
+      - Whether a run that is not a measurement, or a failed check of O(quality), fails the task. Otherwise RV(ok) says
+        so, and M(glm.fleet.benchmark_report) fails with the reason after it made the report.
     type: bool
     default: true
   run_timeout:

@@ -44,7 +44,7 @@ options:
     type: path
   mirrors:
     description:
-- Registry mirrors to try before those that the Docker engine of the host is configured with. The action plugin
+      - Registry mirrors to try before those that the Docker engine of the host is configured with. The action plugin
         adds C(docker_registry_mirrors), so that check mode on a fresh host tries what a real run would.
     type: list
     elements: str

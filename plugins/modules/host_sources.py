@@ -53,7 +53,7 @@ adopted:
   elements: dict
   contains:
     name:
-      description: Name of the required source.
+      description: Name of the source.
       type: str
       returned: success
     file:

@@ -384,7 +384,7 @@ def test_an_interrupted_run_is_taken_up_again(controller: Controller) -> None:
         os.killpg(first.pid, signal.SIGKILL)
         first.wait()
     assert len(list(controller.state.glob("*.pid"))) == 1, "the fetch went on"
-    watched = "h1: weights: an earlier run's fetch still goes on, watching it"
+    watched = "h1: weights: an earlier run's fetch is still running, watching it"
     with subprocess.Popen(**controller.command(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as second:
         assert second.stdout is not None
         output = ""

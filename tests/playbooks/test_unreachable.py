@@ -89,7 +89,7 @@ def test_a_server_that_breaks_off(problem: Problem) -> None:
         connection.close()
 
     with served(reset) as port:
-        assert problem(f"http://127.0.0.1:{port}/")[0] == f"127.0.0.1 port {port} broke the connection off"
+        assert problem(f"http://127.0.0.1:{port}/")[0] == f"127.0.0.1 port {port} closed the connection"
 
 
 def test_a_server_without_tls(problem: Problem) -> None:
@@ -110,7 +110,7 @@ def test_a_certificate_that_nobody_signed(problem: Problem, tmp_path: Path) -> N
     with served(lambda connection: context.wrap_socket(connection, server_side=True).close()) as port:
         found, check = problem(f"https://localhost:{port}/")
     assert found == "the TLS certificate of localhost is not accepted: self-signed certificate"
-    assert "whether a proxy opens TLS in between" in check
+    assert "whether a proxy intercepts TLS" in check
 
 
 def test_a_proxy_that_is_not_there(problem: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +119,8 @@ def test_a_proxy_that_is_not_there(problem: Problem, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("https_proxy", "http://proxy.invalid:3128")
     found, check = problem("https://cloud.lambda.ai/")
     assert found == (
-        "the proxy between here and cloud.lambda.ai (HTTPS_PROXY, HTTP_PROXY) gives no way: its name cannot be resolved"
+        "the proxy between here and cloud.lambda.ai (HTTPS_PROXY, HTTP_PROXY) does not connect: its name cannot be "
+        "resolved"
     )
     assert check == "Check these variables, and NO_PROXY."
 

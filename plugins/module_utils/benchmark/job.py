@@ -28,7 +28,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run
 from ansible_collections.glm.fleet.plugins.module_utils.serving.endpoint import Answer, Endpoint, NoAnswer, ask
 
 LOOK_SECONDS = 0.2
-# An engine that is too busy to tell of itself is not waited for.
+# An engine that is too busy to report its metrics is not waited for.
 METRICS_SECONDS = 10.0
 SILENT = "the endpoint said nothing"
 # Per request, and by far the most of a result; the figures are computed from them already.
@@ -41,7 +41,7 @@ class Job:
     """What to run. ``runs`` have ``name``, ``prompts`` and ``argv`` (after ``command``), which writes ``result``.
 
     ``stop`` ends a client that outlives ``run_timeout``, or waits for an endpoint that said nothing for
-    ``silence_timeout`` seconds. ``fingerprint`` tells two jobs apart. ``environment`` is added to the client's and is
+    ``silence_timeout`` seconds. ``fingerprint`` distinguishes two jobs. ``environment`` is added to the client's and is
     never written anywhere. ``metrics`` are the rules of metrics.parse for the engine that serves. ``gpus``: whether the
     GPUs of this machine are the ones that serve, and are looked at.
     """
@@ -60,7 +60,7 @@ class Job:
 
 
 class Folder(Background):
-    """The place of a replica's benchmarks on the host; at most one runs, whoever asks."""
+    """The place of a replica's benchmarks on the host; at most one runs at a time."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path / "lock", path / "state.json")
@@ -105,7 +105,7 @@ class Worker:
         self.save()
 
     def work(self) -> None:
-        """The whole job, to a last word in any case."""
+        """The whole job; its last state is written in any case."""
         try:
             self.run()
         except Exception as error:
@@ -218,7 +218,7 @@ class Worker:
     def _sample(self, samples: list[dict[str, float]], gpus: list[list[dict[str, Any]]]) -> None:
         text = self._get("/metrics")
         found = metrics.parse(text, self.job.metrics) if isinstance(text, str) else {}
-        # An engine without metrics is sampled as well: progress is told by its beats.
+        # An engine without metrics is sampled as well: progress is reported with each sample.
         if found or not samples:
             samples.append(found)
         if not self.job.gpus:

@@ -94,7 +94,7 @@ def _share(part: Optional[float], whole: Optional[float]) -> Optional[float]:
 
 
 def parse_smi(text: str) -> list[dict[str, Any]]:
-    """GPUs out of ``nvidia-smi --query-gpu=… --format=csv,noheader,nounits`` with SMI_FIELDS; None is not told."""
+    """GPUs out of ``nvidia-smi --query-gpu=… --format=csv,noheader,nounits`` with SMI_FIELDS; None is not reported."""
     gpus = []
     for line in text.splitlines():
         columns = [column.strip() for column in line.split(",")]
@@ -152,7 +152,7 @@ def _top_clock(levels: str) -> Optional[float]:
 
 
 def gpu_summary(samples: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
-    """What the GPUs were and how they ran: clocks below the most show heat or a power limit. None: not told."""
+    """What the GPUs were and how they ran: clocks below the most show heat or a power limit. None: not reported."""
     rows = [gpu for sample in samples for gpu in sample]
 
     def values(key: str) -> list[float]:

@@ -19,7 +19,7 @@ _SOURCE = re.compile(r"^\s+-?\d+ (\S.*)$")
 _ORIGIN = re.compile(r"^\s+release .*?\bo=([^,]*)")
 _ONE_LINE = re.compile(r"^deb\s+(?:\[(?P<options>[^]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)(?P<components>.*)$")
 _SIGNED_BY = re.compile(r"(?:^|\s)signed-by=(\S+)", re.IGNORECASE)
-# StringToBool of apt, whose words for yes are not needed: nobody writes them.
+# StringToBool of apt; its words for yes are not needed.
 _NO = ("no", "false", "without", "off", "disable", "0")
 
 
@@ -75,7 +75,7 @@ def parse_origins(text: str) -> dict[str, str]:
 
 
 def strangers(policy: Policy, origins: dict[str, str], wanted: str, version: str) -> list[str]:
-    """Sources of another origin that a version comes from; empty when ``wanted`` has it too, or nobody has."""
+    """Sources of another origin that a version comes from; empty when ``wanted`` has it too, or no source has."""
     sources = [source for source in policy["sources"].get(version, []) if source in origins]
     return [] if any(origins[source] == wanted for source in sources) else sources
 

@@ -4,7 +4,7 @@
 """Work that goes on on a host when the module, its ssh session and the controller are gone.
 
 This module util is PRIVATE to the collection. A detached child holds a lock while it lives and writes its state to a
-file; whoever looks later, from another session, sees how far it is.
+file, from which another session reads later how far it is.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ansible_collections.glm.fleet.plugins.module_utils import files
 
 
 class Background:
-    """One piece of work by its lock and its state file; at most one child does it, whoever asks."""
+    """One piece of work by its lock and its state file; at most one child does it at a time."""
 
     def __init__(self, lock_file: Path, state_file: Path) -> None:
         self.lock_file = lock_file
@@ -52,11 +52,11 @@ class Background:
     def start(self, prepare: Callable[[], None], work: Callable[[], None]) -> bool:
         """Do ``prepare`` here and ``work`` in a detached child; False, and neither, when a child is at it already.
 
-        ``work`` writes its own errors into its state: nobody hears what it raises.
+        ``work`` writes its own errors into its state: what it raises is lost.
         """
         with self.lock_file.open("ab") as lock:
             try:
-                # Taken here and inherited: there is no moment in which nobody holds it.
+                # Taken here and inherited: there is no moment in which it is free.
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return False

@@ -133,7 +133,7 @@ def choose(nodes: Sequence[Node], minimum_bytes: int, transports: Mapping[str, s
 
 
 def _unfit(node: Node, minimum_bytes: int, transports: Mapping[str, str]) -> Optional[str]:
-    """Why a device is not for us: a reason for people, "" where nobody would ask (a loop device), None if it is."""
+    """Why a device is not for us: a reason for people, "" where none is needed (a loop device), None if it is."""
     if node["type"] != "disk" or str(node["name"]).startswith(("zram", "ram", "nbd", "fd")):
         return ""
     if is_set(node.get("ro")):
@@ -197,8 +197,8 @@ def read_tree() -> list[Node]:
 def _probed(node: Node, known: dict[str, dict[str, str]]) -> Node:
     """``node`` with what libblkid reads from the device where lsblk, which asks udev, knows nothing."""
     path = str(node["path"])
-    told = node.get("fstype") or node.get("pttype") or int(node.get("size") or 0) == 0
-    if not told and path not in known:
+    typed = node.get("fstype") or node.get("pttype") or int(node.get("size") or 0) == 0
+    if not typed and path not in known:
         shown = run(("blkid", "--probe", "--output", "export", path)).stdout
         known[path] = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
     found = known.get(path, {})

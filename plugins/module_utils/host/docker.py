@@ -108,7 +108,7 @@ def major(version: Optional[str]) -> int:
 
 
 def merge(current: Mapping[str, Any], settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """daemon.json as it should be: ``settings`` win over ``current``, ``defaults`` only fill what nobody set.
+    """daemon.json as it should be: ``settings`` win over ``current``, ``defaults`` only fill in what is not set.
 
     Mappings merge key by key. Lists are the wanted entries first, then the ones already there. Default ``log-opts``
     belong to the default ``log-driver``: with another driver they are left out, since dockerd would refuse containers.
@@ -151,7 +151,7 @@ def put_back(keys: Collection[str], before: Mapping[str, Any], after: Mapping[st
 
 
 def not_in_effect(wanted: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
-    """Keys of daemon.json that the running engine demonstrably does not follow (it was never told to)."""
+    """Keys of daemon.json that the running engine demonstrably does not follow (it has not read them)."""
     keys = []
     cdi_off = (wanted.get("features") or {}).get("cdi") and not facts["cdi"]
     if cdi_off or (_own_store(wanted) and facts["image_store"] == "containerd"):

@@ -35,7 +35,7 @@ FABRIC_POLL_SECONDS = 5.0
 # The fabric manager reaches the switches of NVLink 5 through these; without them the fabric stays In Progress.
 FABRIC_MODULES = ("mlx5_ib", "ib_umad")
 _CAP_SYS_RESOURCE = 24
-# In a process of its own: whoever asks a network file system that has gone waits for ever, or gets ESTALE.
+# In a process of its own: a call on a network file system that has gone hangs for ever, or gets ESTALE.
 _SPACE = """
 import json, os, sys
 path = os.path.abspath(sys.argv[1])
@@ -165,7 +165,7 @@ class Gatherer:
     # -- accelerators -------------------------------------------------------------------------------------------
 
     def gpus(self) -> dict[str, Any]:
-        """Accelerators, driver, fabric. ``gpu_source`` says who told: nvidia-smi, pci or none."""
+        """Accelerators, driver, fabric. ``gpu_source`` says where they are from: nvidia-smi, pci or none."""
         pci = gpu.scan_pci(self.root)
         facts: dict[str, Any] = {
             "gpus": [],
@@ -179,7 +179,7 @@ class Gatherer:
         if nouveau:
             self.problem(
                 "driver",
-                f"nouveau drives {nouveau} boards, so NVIDIA's driver cannot; a reboot after nouveau was switched off "
+                f"nouveau drives {nouveau} GPUs, so NVIDIA's driver cannot; a reboot after nouveau was switched off "
                 "(gpu_base_reboot_allowed) frees them",
             )
         if which("nvidia-smi"):
@@ -258,12 +258,12 @@ class Gatherer:
             if missing > 0:
                 self.problem("gpu", f"{missing} GPUs are on the PCI bus but {argv[0]} does not show them")
             return
-        # One tool that is broken says nothing of the driver while another describes the boards.
+        # One tool that is broken says nothing of the driver while another describes the GPUs.
         for complaint in complaints:
             self.problem("driver", complaint)
 
     def _add_used_memory(self, gpus: list[dict[str, Any]]) -> None:
-        """``amd-smi static`` leaves it out; the driver tells it (gpu/amdgpu/driver-misc.rst in the kernel)."""
+        """``amd-smi static`` leaves it out; the driver has it (gpu/amdgpu/driver-misc.rst in the kernel)."""
         for entry in gpus:
             used = self._text(f"sys/bus/pci/devices/{entry['bus_id']}/mem_info_vram_used")
             if entry["memory_used_mib"] is None and used.isdigit():

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What accelerators a host has, as its driver, its PCI bus and its CDI files tell it.
+"""What accelerators a host has, as its driver, its PCI bus and its CDI files report it.
 
 This module util is PRIVATE to the collection. Pure parsing plus reads below a given root, so that every broken host of
 docs/hosts.md can be a test.
@@ -26,7 +26,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.host import cdi
 SMI_FIELDS = ("index", "name", "uuid", "pci.bus_id", "memory.used", "memory.total", "driver_version")
 ROCM_SMI_OPTIONS = ("--showproductname", "--showmeminfo", "vram", "--showbus", "--showdriverversion")
 PCI_VENDORS = {"0x10de": "nvidia", "0x1002": "amd"}
-# 0x0300 VGA, 0x0302 3D controller; AMD Instinct boards announce 0x1200, a processing accelerator.
+# 0x0300 VGA, 0x0302 3D controller; AMD Instinct GPUs have 0x1200, a processing accelerator.
 PCI_GPU_CLASSES = ("0x0300", "0x0302", "0x1200")
 PCI_BRIDGE_CLASS = "0x0680"
 _VERSION = re.compile(r"\b(\d{3,4}\.\d{1,3}(?:\.\d{1,3})?)\b")

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What tells a sound GPU host from one that will fail under load: memory errors, kernel log, modules, disk, network.
+"""How a healthy GPU host differs from one that will fail under load: memory errors, kernel log, modules, disk, network.
 
 This module util is PRIVATE to the collection. Parsing is pure; gathering never fails because something is broken.
 
@@ -28,7 +28,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.host import runtime
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run, which
 from ansible_collections.glm.fleet.plugins.module_utils.host.dpkg import installed_packages
 
-# docs.nvidia.com/deploy/xid-errors: these name the program that used the GPU, not the board.
+# docs.nvidia.com/deploy/xid-errors: these name the program that used the GPU, not the GPU.
 APPLICATION_XIDS = frozenset({13, 31, 32, 43, 45, 68, 69, 109})
 _XID = re.compile(r"NVRM: Xid \(PCI:(?P<bus>[0-9a-fA-F:.]+)\): (?P<xid>\d+)(?P<rest>.*)")
 # NVSwitches; links that went down for good. Non-fatal ones are retried by the hardware (Fabric Manager User Guide).
@@ -47,7 +47,7 @@ def parse_memory_errors(text: str) -> list[dict[str, Any]]:
     """Memory errors of each GPU out of ``nvidia-smi -q -x``, in the document's order.
 
     ``[{bus_id, uncorrected, aggregate, remap_pending, remap_failed, threshold_exceeded}]``: ``uncorrected`` since the
-    driver was loaded, ``aggregate`` ever; None where the board does not count. Raises ValueError for another document.
+    driver was loaded, ``aggregate`` ever; None where the GPU does not count. Raises ValueError for another document.
     """
     try:
         root = ElementTree.fromstring(text[text.index("<nvidia_smi_log") :])
@@ -234,7 +234,7 @@ class Health:
             "memory_errors": memory,
             "memory_errors_problem": problem,
             "xids": self._xids(),
-            # Eight boards without persistence, one after the other.
+            # Eight GPUs without persistence, one after the other.
             "runtime": initialise(self.vendor, 3 * self.timeout),
             "iommu": iommu(self.root),
             "acs_bridges": acs_bridges(run(("lspci", "-vvv"), self.timeout).stdout) if which("lspci") else None,
@@ -269,7 +269,7 @@ class Health:
             return [], f"{' '.join(argv)}: {done.evidence() if not done.ok else error}"
 
     def _xids(self) -> Optional[list[dict[str, Any]]]:
-        """None when nobody lets us read the kernel log."""
+        """None when the kernel log cannot be read."""
         for argv in (("journalctl", "--dmesg", "--boot", "--no-pager", "--output=cat"), ("dmesg",)):
             done = run(argv, self.timeout)
             if done.ok and done.stdout.strip():

@@ -58,7 +58,7 @@ class Progress:
 
 
 class PullJob(Background):
-    """The pull of ``repository@digest`` on this host; at most one runs, whoever asks."""
+    """The pull of ``repository@digest`` on this host; at most one runs at a time."""
 
     def __init__(self, repository: str, digest: str, folder: Path = FOLDER, socket_path: str = SOCKET) -> None:
         name = digest.partition(":")[2][:12]

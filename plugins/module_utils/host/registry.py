@@ -46,7 +46,7 @@ _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
 
 
 class RegistryError(QuotingError):
-    """No digest. ``missing`` tells a tag that does not exist from a registry that could not be asked."""
+    """No digest. ``missing``: the tag does not exist. Otherwise no registry could be asked."""
 
     def __init__(self, message: str, missing: bool) -> None:
         super().__init__(message)
@@ -93,8 +93,8 @@ def endpoints(repository: str, mirrors: Iterable[str]) -> list[str]:
 def resolve(repository: str, tag: str, mirrors: Iterable[str] = (), timeout: float = 20) -> Resolved:
     """The digest that ``repository:tag`` means now.
 
-    Raises RegistryError with what was tried and how each try ended: ``missing`` when somebody answered that there is no
-    such tag (similar ones are named then), otherwise nobody answered at all.
+    Raises RegistryError with what was tried and how each try ended: ``missing`` when one answered that there is no
+    such tag (similar ones are named then), otherwise none answered at all.
     """
     _host, path = split_repository(repository)
     tried: list[str] = []

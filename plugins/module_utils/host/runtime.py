@@ -4,7 +4,7 @@
 """Whether CUDA or HIP initialises on every GPU, asked on the host and inside an engine's container alike.
 
 This module util is PRIVATE to the collection. nvidia-smi looks fine on a host whose fabric is down, and the library
-initialises although one board can have no context; both show only here.
+initialises although one GPU can have no context; both show only here.
 
 Sources: cuda.h (cuInit, cuDeviceGetCount, cuDevicePrimaryCtxRetain, CUresult), hip_runtime_api.h (hipInit,
 hipGetDeviceCount, hipDeviceGetPCIBusId, hipSetDevice, hipFree, hipError_t).
@@ -18,7 +18,7 @@ from typing import Any, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import CommandResult
 
-# Runs in a process of its own: a driver that hangs or crashes must take nobody with it. Prints null where the library
+# Runs in a process of its own: a driver that hangs or crashes must not take us with it. Prints null where the library
 # is not there, else {code, gpus, devices}: the code of each device, null where no context was made because somebody may
 # be using it. A context takes half a GiB, which an engine that serves may not have left.
 SCRIPT = r"""

@@ -150,7 +150,7 @@ def gpu_users(
 ) -> list[str]:
     """Which of ``gpus`` (indices) have memory that others hold, and the processes that hold it.
 
-    Memory of the units in ``leaving`` does not count: they are stopped first. Empty when free or when nothing can tell.
+    Memory of the units in ``leaving`` does not count: they are stopped first. Empty when free or not readable.
     """
     used = {"nvidia": _nvidia_used, "amd": _amd_used}[vendor](run, root)
     busy = []

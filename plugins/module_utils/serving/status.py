@@ -64,7 +64,7 @@ _CAUSES: tuple[tuple[re.Pattern[str], str, str], ...] = tuple(
         (
             r"unrecognized arguments|invalid choice|the following arguments are required|ambiguous option",
             "this engine version does not know an argument it was given",
-            "take the argument out of glm_engine_args or choose another glm_engine_version",
+            "remove the argument from glm_engine_args or choose another glm_engine_version",
         ),
         (
             r"No such image|Unable to find image|pull access denied",
@@ -258,7 +258,7 @@ def cause_of(properties: Mapping[str, str], lines: Sequence[Line], rules: Rules)
             if pattern.search(line.text):
                 return Cause(cause, remedy)
     if properties.get("Result") == "timeout":
-        return Cause("the start budget of the plan was spent", "the phase above is the slow one; look at its log lines")
+        return Cause("the start budget of the plan is spent", "the phase above is the slow one; look at its log lines")
     if properties.get("ExecMainStatus") == "137":
         return Cause(
             "the engine was killed (SIGKILL)", "look for the out-of-memory killer: journalctl -k -g 'Out of memory'"

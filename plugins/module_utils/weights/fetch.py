@@ -41,7 +41,7 @@ EVENTS_KEPT = 20
 LOG_TAIL_BYTES = 4000
 _RATE_WINDOW_SECONDS = 60.0
 _TERM_SECONDS = 10.0
-# Errors that another attempt cannot mend.
+# Errors that another attempt cannot fix.
 FATAL = frozenset({"unauthorised", "forbidden", "not_found", "disk_full", "no_client"})
 _KINDS_BY_STATUS = {401: "unauthorised", 403: "forbidden", 404: "not_found", 429: "rate_limited"}
 
@@ -118,7 +118,7 @@ class Supervisor:
             self._report("failed", str(exc))
             return 1
         except Interrupted:
-            self._report("interrupted", "stopped before the end; the next run goes on from here")
+            self._report("interrupted", "stopped before the end; the next run continues from here")
             return 1
         except OSError as exc:
             self.status.error_kind = "disk_full" if exc.errno == errno.ENOSPC else "input_output"

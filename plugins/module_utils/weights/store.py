@@ -141,7 +141,7 @@ class Store:
             etag = entry.name.split(".")[0]
             if etag in sizes:
                 stat = entry.stat()
-                # A client may allocate the whole file first; blocks tell what has really arrived.
+                # A client may allocate the whole file first; blocks show what has really arrived.
                 size = stat.st_size if entry.name == etag else min(stat.st_size, stat.st_blocks * 512)
                 written[etag] = min(sizes[etag], max(written[etag], size))
         return sum(written.values())

@@ -125,5 +125,5 @@ class FleetAction(ActionBase):  # type: ignore[misc]  # ansible-core has no type
 
 def _shown(result: dict[str, Any]) -> dict[str, Any]:
     """``result`` with what ansible prints of it printable: all of a failure, messages and warnings of a success."""
-    told = set(result) if result.get("failed") or result.get("unreachable") else {"msg", "warnings"}
-    return {key: printable_in(value) if key in told else value for key, value in result.items()}
+    shown = set(result) if result.get("failed") or result.get("unreachable") else {"msg", "warnings"}
+    return {key: printable_in(value) if key in shown else value for key, value in result.items()}

@@ -17,7 +17,7 @@ CONNECTION_WAIT_SECONDS = 15.0
 
 
 def ask(question: Callable[[], dict[str, Any]], say: Callable[[str], None]) -> dict[str, Any]:
-    """The module result of ``question``, asked again while the host cannot be reached; ``say`` tells people why.
+    """The module result of ``question``, asked again while the host cannot be reached; ``say`` shows people why.
 
     Returns the last result, unreachable or not; raises AnsibleConnectionFailure when the last question did.
     """
@@ -33,6 +33,6 @@ def ask(question: Callable[[], dict[str, Any]], say: Callable[[str], None]) -> d
             if last or not result.get("unreachable"):
                 return result
             reason = str(result.get("msg", "unreachable"))
-        say(f"no connection, the work goes on there; trying again ({reason})")
+        say(f"no connection, the work continues there; trying again ({reason})")
         time.sleep(CONNECTION_WAIT_SECONDS)
     raise AssertionError("the last attempt returns or raises")

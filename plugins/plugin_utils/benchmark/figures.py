@@ -63,12 +63,12 @@ _CAUSES: tuple[tuple[tuple[str, ...], Cause], ...] = (
     (
         ("Too Many Requests", "Service Unavailable", "Timeout", "timed out", "ServerTimeoutError"),
         Cause(
-            "the endpoint is overloaded: it turned requests away or let them wait too long",
+            "the endpoint is overloaded: it refused requests or kept them waiting too long",
             "send fewer requests at once, or raise the engine's limits (max-num-seqs, max-running-requests)",
         ),
     ),
     (
-        # SGLang 0.5.10 says in a stream of status 200 that its queue is full; the client tells only this (measured).
+        # SGLang 0.5.10 says in a stream of status 200 that its queue is full; the client reports only this (measured).
         ("Never received a valid chunk",),
         Cause(
             "the endpoint took requests and gave no token, as an overloaded engine does whose queue is full",
@@ -98,7 +98,7 @@ _CAUSES: tuple[tuple[tuple[str, ...], Cause], ...] = (
         ("Bad Request", "context length", "maximum context"),
         Cause(
             "the endpoint refused the requests themselves",
-            "see that input and output fit the served context, and that the interface is the right one",
+            "check that input and output fit the served context, and that the interface is the right one",
         ),
     ),
 )
@@ -167,7 +167,7 @@ def shape(workload: Workload, point: Point) -> Shape:
 
 
 def published_shape(workload: Workload, result: Published) -> Shape:
-    """The shape of a published result, as far as its source tells."""
+    """The shape of a published result, as far as its source says."""
     common = asdict(shape(workload, workload.points[0]))
     return Shape(**{**common, "prompts": result.prompts, "parallel": result.parallel})
 
@@ -198,7 +198,7 @@ def problem(
     made = int(result.get("total_output_tokens") or 0)
     if made < COMPLETE_ANSWERS * prompts * output_tokens:
         found = f"{made} tokens in the answers instead of {prompts * output_tokens}"
-        advice = "check that the engine obeys ignore_eos and that the context is long enough"
+        advice = "check that the engine honours ignore_eos and that the context is long enough"
         return no_measurement(run, found, Cause("answers ended early", advice), log)
     return None
 

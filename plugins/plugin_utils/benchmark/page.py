@@ -97,9 +97,9 @@ def _facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Image digest", plan["image_digest"] or "none"),
         ("Prefix cache", "on" if plan["prefix_caching"] else "off"),
         ("Client", _client(client)),
-        ("GPUs", f"{gpus.get('count', 0)}x {', '.join(gpus.get('names', [])) or 'not told'}"),
-        ("Driver", ", ".join(gpus.get("drivers", [])) or "not told"),
-        ("SM clock", clocks + limit if gpus.get("sm_mhz_max") else "not told"),
+        ("GPUs", f"{gpus.get('count', 0)}x {', '.join(gpus.get('names', [])) or 'not reported'}"),
+        ("Driver", ", ".join(gpus.get("drivers", [])) or "not reported"),
+        ("SM clock", clocks + limit if gpus.get("sm_mhz_max") else "not reported"),
         ("Record", f"{record['id']}.json"),
     ]
     if plan.get("planned_token_pool"):

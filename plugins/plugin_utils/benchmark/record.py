@@ -125,8 +125,8 @@ def _problem(run: Mapping[str, Any], outcome: Mapping[str, Any], workload: Workl
     if error.startswith(SILENT):
         return bench.no_measurement(run, error, bench.cause(error), log)
     if error:
-        found = f"{error}; its last words: {(log or ['nothing'])[-1]}"
-        advice = "read the client's log below; with an image, see that the host has it"
+        found = f"{error}; its last line: {(log or ['nothing'])[-1]}"
+        advice = "read the client's log below; with an image, check that the host has it"
         return bench.no_measurement(run, found, bench.Cause("the client failed", advice), log)
     return bench.problem(run, outcome["result"], workload.output_tokens, log)
 

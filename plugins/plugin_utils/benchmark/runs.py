@@ -51,7 +51,7 @@ class Client:
 
 
 def workload(known: Catalog, name: str, own: Mapping[str, Any], scale: float = 1.0) -> Workload:
-    """The workload of that name, one's own before the catalogue's, made smaller by ``scale``.
+    """The workload of that name, the user's own before the catalogue's, made smaller by ``scale``.
 
     Raises RunError.
     """
@@ -76,7 +76,7 @@ def _scaled(workload: Workload, scale: float) -> Workload:
         for point in workload.points
     ]
     unique = list(dict.fromkeys(points))
-    note = f"Scaled down by benchmark_scale {scale:g}: a rehearsal of the workload, comparable with nothing."
+    note = f"Scaled down by benchmark_scale {scale:g}: a rehearsal of the workload, not comparable with any result."
     return replace(
         workload,
         input_tokens=less(workload.input_tokens),
@@ -245,7 +245,7 @@ def _arguments(
 
 
 def prefix_caching(plan: Plan) -> bool:
-    """Whether the replica is served with a prefix cache, which every engine has unless it is told otherwise."""
+    """Whether the replica is served with a prefix cache, which every engine has unless it is switched off."""
     return not set(catalog.load().engines[plan["engine"]["name"]].no_prefix_cache) & set(plan["command"])
 
 
@@ -275,7 +275,7 @@ def fingerprint(plan: Plan, workload: Workload, repeats: int, warmup: int) -> st
 
 
 def client_plan(known: Catalog, plan: Plan, own: Mapping[str, Any]) -> dict[str, Any]:
-    """The plan with the client's image in the place of the engine's, for the module that brings images to hosts.
+    """The plan with the client's image in the place of the engine's, for the module that pulls images.
 
     The measuring engine's own image has the client. Else it is ``own``, or the catalogue's for the host's vendor: the
     default version's, or the newest there is.

@@ -24,7 +24,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import (
 )
 from ansible_collections.glm.fleet.plugins.plugin_utils.report import BenchmarkRecord
 
-# Of the same fleet, newest first; more would make a table nobody reads.
+# Of the same fleet, newest first; more would make the table too long.
 EARLIER = 6
 
 
@@ -229,7 +229,7 @@ def _curves(record: BenchmarkRecord, rows: Sequence[Row], compared: Sequence[Row
 
 
 def _prices(record: BenchmarkRecord, usd_per_hour: float) -> list[dict[str, Any]]:
-    """One's own price, else the catalogue's of the whole host."""
+    """The user's own price, else the catalogue's of the whole host."""
     if usd_per_hour:
         return [{"provider": "own price", "usd_per_hour": usd_per_hour, "source": "benchmark_usd_per_hour"}]
     return [

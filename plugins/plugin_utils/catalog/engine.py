@@ -269,7 +269,7 @@ class Engine:
     overhead_outside_gib: float
     requires_full_context: bool
     secret: Secret
-    # Options the plan sets, with what to use instead; options that documents name in vain, with what to use instead.
+    # Options the plan sets, with what to use instead; options in documents that no version has, likewise.
     managed_options: dict[str, str]
     replaced_options: dict[str, str]
     # New name of an option: the name it has in versions without the new one.

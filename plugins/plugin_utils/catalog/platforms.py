@@ -15,7 +15,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError, record
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.load import ROOT
 
-# The first driver branch for Hopper; the table's boards of older branches are older.
+# The first driver branch for Hopper; the table's GPUs of older branches are older.
 _HOPPER = 525
 
 
@@ -58,16 +58,16 @@ def load(root: Path = ROOT) -> list[Platform]:
 
 
 def fabric_of(facts: Mapping[str, Any], platform: Platform) -> str:
-    """What brings NVLink up on this host. A share of a board's GPUs comes without its switches.
+    """What starts NVLink on this host. A share of a baseboard's GPUs comes without its switches.
 
-    The switches of NVLink 5 are not on the PCI bus: there more than one board tells.
+    The switches of NVLink 5 are not on the PCI bus: there more than one GPU means that it has some.
     """
     needed = {"fabricmanager": facts["pci"]["nvswitches"] > 0, "nvlsm": len(facts["pci"]["gpus"]) > 1}
     return platform.fabric if needed.get(platform.fabric, True) else "none"
 
 
-def tells_fabric(facts: Mapping[str, Any]) -> bool:
-    """Whether the boards report the state of their fabric: from Hopper on; nvidia-smi has N/A for an A100."""
+def reports_fabric(facts: Mapping[str, Any]) -> bool:
+    """Whether the GPUs report the state of their fabric: from Hopper on; nvidia-smi has N/A for an A100."""
     try:
         return of_host(facts).min_branch >= _HOPPER
     except PlatformError:
@@ -76,23 +76,23 @@ def tells_fabric(facts: Mapping[str, Any]) -> bool:
 
 def of_host(facts: Mapping[str, Any]) -> Platform:
     """The platform of a host by ``gpu_facts.pci``. Raises PlatformError when it has none, two, or an unknown one."""
-    boards = {(gpu["vendor"], _device(gpu["device"])) for gpu in facts["pci"]["gpus"]}
-    rows = [row for row in load() if any(_has(row, board) for board in boards)]
-    if len(rows) == 1 and all(_has(rows[0], board) for board in boards):
+    found = {(gpu["vendor"], _device(gpu["device"])) for gpu in facts["pci"]["gpus"]}
+    rows = [row for row in load() if any(_has(row, kind) for kind in found)]
+    if len(rows) == 1 and all(_has(rows[0], kind) for kind in found):
         return rows[0]
-    if not boards:
+    if not found:
         raise PlatformError("accelerators on the PCI bus", "none", "lspci -nn on the host")
-    found = ", ".join(sorted(f"{vendor} {device}" for vendor, device in boards))
+    devices = ", ".join(sorted(f"{vendor} {device}" for vendor, device in found))
     names = ", ".join(row.name for row in load())
     raise PlatformError(
         f"accelerators of one kind out of {names}",
-        f"PCI devices {found}",
-        "take another instance type, or prepare this host yourself and leave the role for its driver out",
+        f"PCI devices {devices}",
+        "choose another instance type, or prepare this host yourself and skip the role for its driver",
     )
 
 
-def _has(row: Platform, board: tuple[str, str]) -> bool:
-    return row.vendor == board[0] and board[1] in row.devices
+def _has(row: Platform, kind: tuple[str, str]) -> bool:
+    return row.vendor == kind[0] and kind[1] in row.devices
 
 
 def _device(text: str) -> str:

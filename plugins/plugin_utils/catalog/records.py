@@ -26,7 +26,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.engine import (
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One form of a model's weights. ``repository`` is None where nobody publishes it: one's own must be named.
+    """One form of a model's weights. ``repository`` is None where it is not published: users name their own.
 
     ``mtp`` is whether the multi-token-prediction layer is in it, ``mtp_weights`` its format where that is not the
     usual one of ``weights`` (see catalog/memory.py). ``alternatives`` are other repositories of the same form.

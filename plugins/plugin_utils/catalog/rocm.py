@@ -1,10 +1,10 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which releases of AMD's driver, ROCm, distributions and boards go together (``catalog/rocm.yml``).
+"""Which releases of AMD's driver, ROCm, distributions and GPUs go together (``catalog/rocm.yml``).
 
-Pure. Releases are AMD's (30.30.4), series their first two numbers (30.30). What a host tells is neither: the version of
-the loaded module (6.16.13), and that of the package, which holds both (1:6.16.13.30300400-2341068.24.04).
+Pure. Releases are AMD's (30.30.4), series their first two numbers (30.30). What a host reports is neither: the version
+of the loaded module (6.16.13), and that of the package, which holds both (1:6.16.13.30300400-2341068.24.04).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _PACKAGED = re.compile(r"\.(?:(\d\d)(\d\d)(\d\d)\d\d|(\d)(\d\d)(\d\d))-")
 
 @dataclass(frozen=True)
 class Listed:
-    """Where AMD lists a driver: kernels as major.minor, and the boards if not all of the driver's."""
+    """Where AMD lists a driver: kernels as major.minor, and the GPUs if not all of the driver's."""
 
     kernels: list[str]
     gpus: list[str] = field(default_factory=list)
@@ -63,7 +63,7 @@ class Matrix:
         return fits[-1] if fits else None
 
     def oldest_for(self, rocm: str, gpu: str) -> Optional[Driver]:
-        """The oldest driver that AMD lists with the series of a ROCm and that knows the board, or None."""
+        """The oldest driver that AMD lists with the series of a ROCm and that knows the GPU, or None."""
         return next((row for row in self.drivers if versions.series(rocm) in row.rocm and gpu in row.gpus), None)
 
 
@@ -71,7 +71,7 @@ class Matrix:
 def load(root: Path = ROOT) -> Matrix:
     """Read and check the table. Raises CatalogError."""
     matrix = record(Matrix, root / "rocm.yml")
-    boards = {row.name for row in platforms.load(root) if row.vendor == "amd"}
+    known = {row.name for row in platforms.load(root) if row.vendor == "amd"}
     keys = [versions.order(row.release) for row in matrix.drivers]
     if keys != sorted(set(keys)):
         raise CatalogError("catalog/rocm.yml: drivers: expected each series once, the oldest first")
@@ -79,9 +79,9 @@ def load(root: Path = ROOT) -> Matrix:
         where = f"catalog/rocm.yml: drivers.{row.release}"
         if versions.series(row.newest) != row.release:
             raise CatalogError(f"{where}: newest is {row.newest}, which is of another series")
-        unknown = {*row.gpus, *(gpu for listed in row.distributions.values() for gpu in listed.gpus)} - boards
+        unknown = {*row.gpus, *(gpu for listed in row.distributions.values() for gpu in listed.gpus)} - known
         if unknown:
-            raise CatalogError(f"{where}: unknown board {', '.join(sorted(unknown))}; platforms.yml has no such row")
+            raise CatalogError(f"{where}: unknown GPU {', '.join(sorted(unknown))}; platforms.yml has no such row")
         nowhere = set(row.distributions) - set(matrix.suites)
         if nowhere:
             raise CatalogError(f"{where}: {', '.join(sorted(nowhere))} has no suite")
@@ -105,7 +105,7 @@ def packaged(version: str) -> tuple[str, str]:
 def too_old(facts: Mapping[str, Any], rocm: Optional[str], gpu: str) -> Optional[tuple[str, str]]:
     """``(oldest series, running driver)`` when the loaded driver is older than a ROCm needs, else None.
 
-    ``facts``: gpu_facts.driver. The kernel's own amdgpu has no version to judge, and a ROCm or a board that is not in
+    ``facts``: gpu_facts.driver. The kernel's own amdgpu has no version to judge, and a ROCm or a GPU that is not in
     the table has no oldest driver: both None.
     """
     matrix, module = load(), facts.get("module_version")
@@ -122,7 +122,7 @@ def too_old(facts: Mapping[str, Any], rocm: Optional[str], gpu: str) -> Optional
 
 
 def unlisted(gpu: str, release: str, rocm: str, distribution: str, kernel: Optional[str]) -> list[tuple[str, str]]:
-    """What AMD does not list about a combination that shall be installed, as what is expected and what was found.
+    """What AMD does not list about a combination that is to be installed, as what is expected and what was found.
 
     ``distribution``: id and version, ``ubuntu-24.04``. ``kernel``: None where it belongs to another machine.
     """

@@ -4,7 +4,7 @@
 """Judge whether a node may serve: every check with what was expected, what was found, and what to do next.
 
 Pure. What is judged was gathered by the module node_acceptance (``facts``, ``health``, ``measured``); what a plan needs
-is judged by host_checks, what the board needs by the platform table.
+is judged by host_checks, what the GPU needs by the platform table.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 from ansible_collections.glm.fleet.plugins.plugin_utils.report import AcceptanceReport
 
 Gathered = Mapping[str, Any]
-SEND_BACK = "drain the node and give it back to the provider with this report"
+SEND_BACK = "drain the node, terminate it and send this report to the provider"
 
 
 def verdict(
@@ -111,7 +111,7 @@ def _memory_errors(gathered: Gathered, _plans: Sequence[Plan]) -> Finding:
     rows = health["memory_errors"]
     expected = "no uncorrected memory errors, and no row that waits for its remapping or failed it"
     if not rows:
-        return _check("memory errors", None, expected, health["memory_errors_problem"] or "the driver tells none")
+        return _check("memory errors", None, expected, health["memory_errors_problem"] or "the driver reports none")
     bad = [(row, words) for row in rows if (words := _memory_words(row))]
     if not bad:
         counted = sum(row["aggregate"] or 0 for row in rows)
@@ -156,11 +156,11 @@ def _runtime(gathered: Gathered, plans: Sequence[Plan]) -> Finding:
     count, vendor = accelerator["count"], accelerator["vendor"]
     expected = f"{runtime.name(vendor)} to initialise on {count} GPUs"
     if answer is None:
-        return _check("runtime", None, expected, f"no {runtime.name(vendor)} library; the image is asked instead")
+        return _check("runtime", None, expected, f"no {runtime.name(vendor)} library; the image is checked instead")
     wrong = runtime.problems(answer, vendor, count)
     if not wrong:
         return _check("runtime", True, expected, runtime.tried(answer))
-    next_step = f"bring driver and fabric up, or reboot the node; if that does not help, {SEND_BACK}"
+    next_step = f"start the driver and the fabric, or reboot the node; if that does not help, {SEND_BACK}"
     return _check("runtime", False, expected, wrong[0], next_step)
 
 
@@ -194,7 +194,7 @@ def _switches(facts: Mapping[str, Any]) -> str:
         fabric = "none"
     if count:
         return f"{count} NVSwitches"
-    return f"the NVLink 5 switches of {len(facts['pci']['gpus'])} boards" if fabric == "nvlsm" else ""
+    return f"the NVLink 5 switches of {len(facts['pci']['gpus'])} GPUs" if fabric == "nvlsm" else ""
 
 
 def _modules_for_kernels(gathered: Gathered, _plans: Sequence[Plan]) -> Finding:
@@ -292,7 +292,7 @@ def _inside(gathered: Gathered, plans: Sequence[Plan]) -> Finding:
     seen = gathered["measured"].get("container")
     expected = f"{plans[0]['accelerator']['count']} GPUs inside a container of the engine's image"
     if seen is None:
-        return _check("container", None, expected, "not asked, or the image is not on the host yet")
+        return _check("container", None, expected, "not checked, or the image is not on the host yet")
     if "problem" in seen:
         return _check(
             "container", False, expected, seen["problem"], "docker run --rm --device with that image on the host"

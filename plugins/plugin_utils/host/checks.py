@@ -20,10 +20,10 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import platforms
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import rocm as rocm_matrix
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 
-# nvidia-smi rounds, and ECC and firmware reservations differ by driver; the smallest step between two boards is 10 %.
+# nvidia-smi rounds, and ECC and firmware reservations differ by driver; the smallest step between two models is 10 %.
 MEMORY_TOLERANCE = 0.03
 MAXIMUM_SKEW_SECONDS = 60.0
-# Who can tell the memory of a GPU; the PCI bus cannot.
+# What reports the memory of a GPU; the PCI bus does not.
 TOOLS = ("nvidia-smi", "amd-smi", "rocm-smi")
 # Where a spec goes that no file names yet: here it outlives a reboot.
 CDI_OUTPUT = "/etc/cdi/nvidia.yaml"
@@ -66,10 +66,10 @@ def _count(facts: Mapping[str, Any], accelerator: Mapping[str, Any]) -> list[Fin
     details = [error["message"] for error in facts["errors"] if error["phase"] == "gpu"]
     found = f"{len(answering)} ({'; '.join(details)})" if details else str(len(answering))
     next_step = (
-        "look for errors in the kernel log (dmesg | grep -iE 'xid|amdgpu') and give the host back to the provider if a "
-        "GPU fell off the bus"
+        "look for errors in the kernel log (dmesg | grep -iE 'xid|amdgpu') and terminate the instance if a GPU fell "
+        "off the bus"
         if len(answering) < accelerator["count"]
-        else "set glm_accelerator_count to what the host has, or take the right instance type"
+        else "set glm_accelerator_count to what the host has, or choose the right instance type"
     )
     return [finding.failed("gpu", f"{accelerator['count']} GPUs", found, next_step)]
 
@@ -94,7 +94,7 @@ def _kind(facts: Mapping[str, Any], accelerator: Mapping[str, Any]) -> list[Find
             "gpu",
             f"{accelerator['name']} with {wanted_mib:.0f} MiB each (within {MEMORY_TOLERANCE:.0%})",
             found,
-            "correct glm_accelerator, or take the right instance type; a MIG-partitioned GPU also shows less memory",
+            "correct glm_accelerator, or choose the right instance type; a MIG-partitioned GPU also shows less memory",
         )
     ]
 
@@ -141,7 +141,7 @@ def _fabric(facts: Mapping[str, Any]) -> list[Finding]:
     problems = [error["message"] for error in facts["errors"] if error["phase"] == "fabric"]
     if fabric["present"] and fabric["state"] == "Completed":
         return []
-    if not fabric["present"] and (not switches or not platforms.tells_fabric(facts)):
+    if not fabric["present"] and (not switches or not platforms.reports_fabric(facts)):
         return []
     found = fabric["state"] or "; ".join(problems) or f"none, though the host has {switches} NVSwitches"
     return [

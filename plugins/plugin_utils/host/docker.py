@@ -1,9 +1,9 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Decide which packages of Docker a host shall have, and refuse what would take a running container down.
+"""Decide which packages of Docker a host needs, and refuse what would take a running container down.
 
-Pure. A Docker that works is adopted, whoever packaged it: it is pinned and held where it is.
+Pure. A Docker that works is adopted, no matter who packaged it: it is pinned and held where it is.
 
 Sources: docs.docker.com/engine/install/ubuntu and /debian (packages, apt source, conflicting packages).
 """
@@ -37,7 +37,7 @@ class Work(TypedDict):
 
     ``source``: where the host's Docker is from, ``other`` for neither. ``install``: whether the package step has
     anything to do. ``holds``: packages to hold once they are there, also those that come as dependencies. ``pins``:
-    packages and the version that apt shall take them in.
+    packages and the version that apt is to install.
     """
 
     source: str
@@ -81,7 +81,7 @@ def work(facts: Mapping[str, Any], wanted: Mapping[str, Any]) -> Work:
 
 
 def _differs(installed: Mapping[str, Any], there: str, source: str, version: str, replace: bool) -> bool:
-    """Whether a Docker that is there shall give way."""
+    """Whether a Docker that is there is to be replaced."""
     if not replace or there == "other":
         return False
     engine = next(name for name, kind in _ENGINES.items() if kind == there)
@@ -157,7 +157,7 @@ def _problems(facts: Mapping[str, Any], wanted: Mapping[str, Any], packages: lis
         what = f"{wanted['source']} {wanted['version']}".strip()
         found.append(
             _failed(
-                f"no running containers, as Docker shall be replaced by {what}",
+                f"no running containers, as Docker is to be replaced by {what}",
                 f"these: {', '.join(docker['containers'])}. Nothing was changed",
                 "drain this host and stop them, or set docker_replace: false",
             )

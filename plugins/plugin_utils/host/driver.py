@@ -15,12 +15,12 @@ from ansible_collections.glm.fleet.plugins.module_utils import finding
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Finding
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import platforms
 
-# What the driver itself and its daemons keep on an idle board.
+# What the driver itself and its daemons keep on an idle GPU.
 _IDLE_MIB = 2048
 # Ubuntu's kernels since 25.10 have in one package what older ones keep apart.
 _MODULES_EXTRA = ("22.04", "24.04")
 
-# How a vendor is written, and the role that brings its driver.
+# How a vendor is written, and the role that installs its driver.
 _VENDORS = {"amd": ("AMD", "rocm"), "nvidia": ("NVIDIA", "nvidia")}
 
 
@@ -36,11 +36,11 @@ class Work(TypedDict):
 
 
 def platform_of(facts: Mapping[str, Any], vendor: str) -> platforms.Platform:
-    """The platform of a host whose boards are the vendor's. Raises PlatformError."""
+    """The platform of a host whose GPUs are the vendor's. Raises PlatformError."""
     platform = platforms.of_host(facts)
     if platform.vendor != vendor:
         raise platforms.PlatformError(
-            f"{_VENDORS[vendor][0]} boards", platform.name, f"use the role glm.fleet.{_VENDORS[platform.vendor][1]}"
+            f"{_VENDORS[vendor][0]} GPUs", platform.name, f"use the role glm.fleet.{_VENDORS[platform.vendor][1]}"
         )
     return platform
 

@@ -41,8 +41,8 @@ TOOLKIT = (
 
 
 class Work(host_driver.Work):
-    """What has to be done. ``pins``: package patterns and the version apt shall take them in. ``upgrade``: installed
-    packages to bring to the wanted version. ``removes``: those that others take the place of. ``sources``: whether the
+    """What has to be done. ``pins``: package patterns and the version that apt is to install. ``upgrade``: installed
+    packages to change to the wanted version. ``removes``: those that others take the place of. ``sources``: whether the
     vendor's apt sources are needed. ``modules``: for each boot; ``unloaded``: those of them to load now. ``waits``:
     whether the fabric only needs time. ``toolkit``: version of the container toolkit, empty for any."""
 
@@ -193,8 +193,8 @@ def _change_problems(
     if stacks:
         found.append(
             _failed(
-                "a host whose driver is ours to change",
-                f"{stacks[0]}, which brings its own",
+                "a host whose driver this role may change",
+                f"{stacks[0]}, which installs its own",
                 "leave nvidia_change_driver off, or launch the image family gpu-base",
             )
         )

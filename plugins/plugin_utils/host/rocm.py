@@ -119,7 +119,7 @@ def _other_toolkit(facts: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
 def _running(facts: Mapping[str, Any]) -> Optional[str]:
     """The driver that works, as a release where that is known, else as the host words it; None without one.
 
-    A host may have the module and none of the tools that would tell of it.
+    A host may have the module and none of the tools that would show it.
     """
     bound = all(gpu.get("driver") == "amdgpu" for gpu in facts["pci"]["gpus"])
     version = facts["driver"]["version"] or (facts["driver"]["module_version"] if bound else None)
@@ -199,7 +199,7 @@ def _change_problems(
             _failed(
                 f"{_ARCHITECTURE}, the only architecture that AMD publishes its driver for",
                 str(facts["architecture"]),
-                "take another instance type",
+                "choose another instance type",
             )
         )
     if wanted["unlisted_allowed"]:
@@ -257,7 +257,7 @@ def _repositories(facts: Mapping[str, Any], wanted: Mapping[str, Any], *, adopt:
 
 
 def _grants(facts: Mapping[str, Any], users: list[str]) -> list[dict[str, str]]:
-    """Who lacks which of the groups that may open the boards."""
+    """Who lacks which of the groups that may open the GPUs."""
     groups = facts["drivers"]["groups"]
     return [
         {"user": user, "group": name}

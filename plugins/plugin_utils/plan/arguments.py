@@ -66,7 +66,7 @@ def _roomy(choice: Choice, served: Served) -> bool:
     """Whether a division for throughput leaves each rank room for many requests; others need none."""
     if served.recipe or choice.intent.profile != "throughput":
         return True
-    return served.size.per_rank >= BUSY_REQUESTS * choice.context_wish
+    return served.size.per_rank >= BUSY_REQUESTS * choice.context_goal
 
 
 def _refuse_division(choice: Choice) -> None:
@@ -88,7 +88,7 @@ def _check_capabilities(choice: Choice) -> None:
 
 
 def _attempt(choice: Choice, table: flags.Table, recipe: Optional[Recipe], way: recipes.Layout) -> Served:
-    served = _worked_out(choice, table, recipe, way, choice.context_wish)
+    served = _worked_out(choice, table, recipe, way, choice.context_goal)
     shorter = served.size.per_rank // 1024 * 1024
     if not served.size.short_of_context or not served.composed.fills_context or shorter < SHORTEST_CONTEXT:
         return served
@@ -96,7 +96,7 @@ def _attempt(choice: Choice, table: flags.Table, recipe: Optional[Recipe], way: 
         return served
     again = _worked_out(choice, table, recipe, way, shorter)
     note = (
-        f"{choice.engine.options.context} is {shorter:,} and not {choice.context_wish:,} tokens: the KV cache of one "
+        f"{choice.engine.options.context} is {shorter:,} and not {choice.context_goal:,} tokens: the KV cache of one "
         f"{'rank' if again.divided.data > 1 else 'replica'} holds {served.size.per_rank:,}."
     )
     return dataclasses.replace(again, notes=[*again.notes, note])
@@ -135,7 +135,7 @@ def _worked_out(
         if versions.in_range(choice.version, entry.since, entry.below)
     }
     divided = plan_fit.parallel(choice, table, arguments)
-    told = list({issue.id: issue for issue in (*expected, *met) if issue.status != "broken"}.values())
+    kept = list({issue.id: issue for issue in (*expected, *met) if issue.status != "broken"}.values())
     return Served(
         recipe=recipe,
         composed=composed,
@@ -143,7 +143,7 @@ def _worked_out(
         shown=_shown(table, [*base, *remedy.args, *override]),
         divided=divided,
         size=plan_fit.fit(choice, table, arguments, divided),
-        met=told,
+        met=kept,
         env={**env, **remedy.env},
         notes=list(composed.notes),
     )
@@ -167,7 +167,7 @@ def _shown(table: flags.Table, names: Sequence[str]) -> dict[str, str]:
 
 
 def _node_arguments(choice: Choice) -> dict[str, Any]:
-    """What an engine that spans hosts is told about them; empty for one host."""
+    """The arguments about its hosts for an engine that spans several; empty for one host."""
     intent, several = choice.intent, choice.engine.multi_node
     if intent.nodes == 1:
         return {}
@@ -188,7 +188,7 @@ def _check_managed(choice: Choice, table: flags.Table) -> None:
         try:
             aliases = set(table.find(name).names)
         except flags.FlagError:
-            continue  # told with the other problems of glm_engine_args
+            continue  # reported with the other problems of glm_engine_args
         for option, instead in managed.items():
             if option in aliases:
                 choice.refuse(f"glm_engine_args may not hold {flags.spelled(name)}: the plan sets it", f"use {instead}")

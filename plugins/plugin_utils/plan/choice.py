@@ -88,7 +88,7 @@ class Choice:
         self.engine: Engine = _look_up(intent.engine or preferred, engines, "engine", "glm_engine")
         _look_up(intent.profile, known.profiles, "profile", "glm_profile")
         self.version = self._version()
-        # Told by planner.make: what would work instead. Refusals found while looking for that have none of their own.
+        # Added by plan/make.py: what would work instead. Refusals found while looking for that have none of their own.
         self.alternatives: Callable[[], str] = lambda: ""
 
     @property
@@ -130,10 +130,10 @@ class Choice:
         )  # fmt: skip
 
     @property
-    def context_wish(self) -> int:
+    def context_goal(self) -> int:
         """Most tokens of a request, as the profile wants it."""
-        wish = self.known.profiles[self.intent.profile].context
-        return min(wish or self.model.context_length, self.model.context_length)
+        goal = self.known.profiles[self.intent.profile].context
+        return min(goal or self.model.context_length, self.model.context_length)
 
     def obtainable(self, version: str) -> bool:
         """Whether this version can be had for the accelerator: an image, or on NVIDIA's also the package on PyPI.
@@ -265,7 +265,7 @@ def _check_repository(choice: Choice) -> None:
         also = f" (for example {choice.checkpoint.alternatives[0]})" if choice.checkpoint.alternatives else ""
         note = f": {choice.checkpoint.note.rstrip('.')}" if choice.checkpoint.note else ""
         choice.refuse(
-            f"nobody publishes these weights with authority{note}",
+            f"these weights have no official repository{note}",
             f"set glm_repository to the repository that holds yours{also}",
         )
     if not _REPOSITORY.fullmatch(choice.repository):

@@ -4,7 +4,7 @@
 """Which known issues a plan meets, and what their workarounds change.
 
 A planner asks twice: ``find`` with the recipe's arguments, then, after ``remedy`` and the user's own arguments were
-merged over them, again. What is ``broken`` the second time is refused; everything found either time is worth telling.
+merged over them, again. What is ``broken`` the second time is refused; everything found either time is worth reporting.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ def listen_address(bind: str, private_address: Optional[str]) -> str:
         if private_address:
             return listen_address(private_address, None)
         raise PlanError(
-            "the endpoint shall be bound to the private address, but the inventory knows none",
+            "the endpoint is to be bound to the private address, but the inventory has none",
             "set glm_bind to loopback, public or an address of the host",
         )
     known = {"loopback": "127.0.0.1", "public": "0.0.0.0"}

@@ -5,7 +5,7 @@
 
 A tag and a branch can move under a running fleet. The first host that needs one resolves it (image tag to
 digest, model revision to commit); this module records the answer beside the inventory, and every later host
-and run obeys it.
+and run uses it.
 
 Shape of the data (``LockData``)::
 
@@ -77,7 +77,7 @@ class LockFileError(Exception):
 
 HEADER = """\
 # Lock file of glm.fleet: image tags and model revisions as they were when this fleet first resolved them.
-# glm.fleet writes it at the first deploy; the plan and every later deploy read it and obey it.
+# glm.fleet writes it at the first deploy; the plan and every later deploy follow it.
 # It belongs in version control, beside the inventory. To move to a newer image or revision on purpose,
 # delete that entry (or the file) and deploy again.
 """
@@ -283,5 +283,5 @@ def _malformed(path: Path, where: int | yaml.Node, problem: str) -> LockFileErro
     line = where if isinstance(where, int) else where.start_mark.line + 1
     return LockFileError(
         f"{path}, line {line}: {problem}. "
-        "Repair it by hand, take it back from version control, or delete it to resolve everything again."
+        "Repair it by hand, restore it from version control, or delete it to resolve everything again."
     )

@@ -22,7 +22,7 @@ _NO_ACCELERATOR = (
 )
 
 
-# What no variable sets, or not as its default says: a task names its model, and listens where nobody else does.
+# What no variable sets, or not as its default says: a task names its model, and listens on loopback.
 ARGUMENTS: dict[str, dict[str, Any]] = {
     **{option: variable.argument() for option, variable in table.options(table.load()).items()},
     "model": {"type": "str", "required": True},

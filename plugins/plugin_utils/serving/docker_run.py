@@ -42,7 +42,7 @@ def docker_run(plan: Plan, name: str, files: Mapping[str, str], groups: Mapping[
         argv += ["--env-file", files["secret"]]
     else:
         if not any(secret["container_path"] in str(word) for word in plan["command"]):
-            raise UnitError(f"the command never reads {secret['container_path']}, so no API key would be asked for")
+            raise UnitError(f"the command never reads {secret['container_path']}, so no API key would be required")
         argv += ["--mount", _bind(files["secret"], secret["container_path"], True)]
     return [*argv, image["reference"], *[str(word) for word in plan["command"]]]
 

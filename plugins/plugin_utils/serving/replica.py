@@ -142,7 +142,7 @@ def _replica(plan: Plan, groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
         "start_seconds": start,
         "stop_seconds": stop + _STOP_SLACK_SECONDS,
         "restart_seconds": _RESTART_SECONDS,
-        # A status that counts as a clean stop must still count as a crash when nobody asked for a stop (137 and SIGKILL
+        # A status that counts as a clean stop must still count as a crash when no stop was requested (137 and SIGKILL
         # are also what the kernel's out-of-memory killer leaves behind).
         "success_exit_status": " ".join(str(status) for status in plan["stop"]["success_exit_status"]),
         # Long enough for two whole starts, so the third within it is refused.
@@ -214,7 +214,7 @@ def _credential(plan: Plan, name: str, files: Mapping[str, str]) -> tuple[str | 
         return None, command
     planned = secret["container_path"]
     if not any(planned in word for word in command):
-        raise UnitError(f"the command never reads {planned}, so no API key would be asked for")
+        raise UnitError(f"the command never reads {planned}, so no API key would be required")
     credential = planned.rpartition("/")[2]
     place = f"/run/credentials/{name}.service/{credential}"
     return f"{credential}:{files['secret']}", [word.replace(planned, place) for word in command]

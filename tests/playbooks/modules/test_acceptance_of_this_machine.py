@@ -43,7 +43,7 @@ def test_a_host_that_is_not_ready_fails_a_run_and_warns_in_check_mode(tmp_path: 
     text = " ".join((done.stdout + done.stderr).split())
     assert (done.returncode == 0) is check, text
     assert "h0, acceptance, gpu: expected 8 GPUs, found 0" in text
-    assert ("A run without --check would refuse that" in text) is check
+    assert ("A run without --check would fail" in text) is check
     assert (tmp_path / "report.json").exists() is not check
 
 

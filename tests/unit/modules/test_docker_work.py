@@ -83,7 +83,8 @@ def test_a_swap_is_asked_for_and_never_made_under_containers() -> None:
     serving = facts(DEBIAN, containers=["glm-serve-0"])
     problems = work(serving, source="docker_ce", version="28", replace=True)["problems"]
     refused = finding.describe(problems, "gpu-1")
-    assert len(problems) == 1 and refused.startswith("gpu-1, docker: expected no running containers, as Docker shall")
+    expected = "gpu-1, docker: expected no running containers, as Docker is to be replaced"
+    assert len(problems) == 1 and refused.startswith(expected)
     assert "docker_ce 28" in refused and "glm-serve-0" in refused and "Nothing was changed. Next: drain" in refused
     [silent] = work(facts(DEBIAN, running=False), source="docker_ce", replace=True)["problems"]
     assert silent["expected"].startswith("a Docker that answers before it is replaced")

@@ -140,7 +140,7 @@ def test_nouveau_on_the_boards_is_named(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(host_facts, "which", lambda name: None)
     pci_device(tmp_path, "0000:1b:00.0", "0x10de", "0x2335", "0x030200", "nouveau")
     errors = host_facts.Gatherer(tmp_path).gather(["gpu"])["errors"]
-    assert errors[0]["phase"] == "driver" and "nouveau drives 1 boards" in errors[0]["message"]
+    assert errors[0]["phase"] == "driver" and "nouveau drives 1 GPUs" in errors[0]["message"]
     assert "gpu_base_reboot_allowed" in errors[0]["message"]
 
 

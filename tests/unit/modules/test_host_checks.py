@@ -56,7 +56,7 @@ def test_seven_of_eight() -> None:
     facts["gpus"].pop()
     assert problems(facts) == (
         "gpu-3, gpu: expected 8 GPUs, found 7. Next: look for errors in the kernel log (dmesg | grep -iE 'xid|amdgpu') "
-        "and give the host back to the provider if a GPU fell off the bus."
+        "and terminate the instance if a GPU fell off the bus."
     )
 
 

@@ -113,7 +113,7 @@ BROKEN = [
         "health.units",
         {"nvidia-fabricmanager": "absent"},
         "fabric manager",
-        "one that runs, for the NVLink 5 switches of 8 boards, found absent",
+        "one that runs, for the NVLink 5 switches of 8 GPUs, found absent",
     ),
     ("health.units", {"nvidia-fabricmanager": "failed"}, "fabric manager", "nvlsm and the module ib_umad"),
     ("health.runtime", {"code": 802, "gpus": 0, "devices": []}, "runtime", "error 802, system not yet initialised"),
@@ -161,7 +161,7 @@ def test_a_broken_node_is_named_with_evidence_and_remedy(path: str, value: Any, 
     ("path", "value", "check", "found"),
     [
         ("health.xids", None, "kernel log", "cannot be read"),
-        ("health.runtime", None, "runtime", "no CUDA library; the image is asked"),
+        ("health.runtime", None, "runtime", "no CUDA library; the image is checked"),
         ("measured.container", None, "container", "the image is not on the host yet"),
         ("health.peermem", False, "GPU direct", "not loaded"),
         ("health.iommu", {"groups": 9, "translating": True, "arguments": []}, "peer transfers", "translates DMA"),
@@ -222,7 +222,7 @@ def test_a_host_without_nvswitches_needs_no_fabric_manager_and_a_failed_one_is_n
     ("fixture", "words", "remedy"),
     [
         ("b200_8", [], ""),
-        ("b200_8_ecc_errors", ["4 uncorrected errors since the driver", "a row remapping failed"], "give it back"),
+        ("b200_8_ecc_errors", ["4 uncorrected errors since the driver", "a row remapping failed"], "terminate it"),
         ("b200_8_remap_pending", ["a row remapping is pending"], "reset its GPUs or reboot"),
     ],
 )

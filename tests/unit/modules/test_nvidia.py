@@ -263,7 +263,7 @@ def test_lambda_stack_is_adopted_and_never_mixed() -> None:
     made = work(gathered)
     assert made["problems"] == [] and made["packages"] == ["nvidia-fabricmanager-570", *nvidia.TOOLKIT]
     assert not made["sources"], "what is lacking comes from the image's own sources, or not at all"
-    assert "found lambda-stack-cuda, which brings its own" in refusal(gathered, change_driver=True)
+    assert "found lambda-stack-cuda, which installs its own" in refusal(gathered, change_driver=True)
 
 
 def test_unknown_boards_and_amd_boards_are_refused_by_name() -> None:

@@ -214,7 +214,7 @@ def test_secure_boot_is_refused_before_a_module_is_built() -> None:
 def test_boards_of_others_are_refused_by_name() -> None:
     gathered = facts()
     gathered["pci"]["gpus"] = [{"vendor": "nvidia", "device": "0x2901"}] * 8
-    assert "expected AMD boards, found B200. Next: use the role glm.fleet.nvidia" in refusal(gathered)
+    assert "expected AMD GPUs, found B200. Next: use the role glm.fleet.nvidia" in refusal(gathered)
     gathered["pci"]["gpus"] = []
     assert "found none" in refusal(gathered)
 

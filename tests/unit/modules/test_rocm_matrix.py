@@ -25,7 +25,7 @@ def copied(tmp_path: Path) -> Path:
         ("    newest: 6.4.4\n", "", r"rocm\.yml: drivers\[2\]: missing key newest"),
         ("    module: 6.12.12", "    modul: 6.12.12", r"drivers\[2\]: unknown key 'modul'; did you mean module\?"),
         ('release: "6.4"', "release: 6.4", r"drivers\[2\]\.release: expected str, found float 6\.4"),
-        ("[MI300X, MI325X]\n", "[MI300X, MI399X]\n", r"drivers\.6\.3: unknown board MI399X"),
+        ("[MI300X, MI325X]\n", "[MI300X, MI399X]\n", r"drivers\.6\.3: unknown GPU MI399X"),
         ("newest: 6.4.4", "newest: 7.4.4", r"drivers\.6\.4: newest is 7\.4\.4, which is of another series"),
         ('release: "6.3"\n    newest: 6.3.4', 'release: "6.5"\n    newest: 6.5.4', r"each series once, the oldest"),
         ("  debian-12: jammy\n", "", r"drivers\.30\.20: debian-12 has no suite"),

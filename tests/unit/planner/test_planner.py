@@ -309,7 +309,7 @@ def test_listen_address(bind: str, private: str | None, address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("bind", "message"), [("private", "the inventory knows none"), ("everywhere", "'everywhere' is neither private")]
+    ("bind", "message"), [("private", "the inventory has none"), ("everywhere", "'everywhere' is neither private")]
 )
 def test_listen_address_refusals(bind: str, message: str) -> None:
     with pytest.raises(planner.PlanError, match=message):

@@ -133,7 +133,7 @@ def test_a_derived_context_is_what_the_cache_holds() -> None:
 
 def test_weights_nobody_publishes_need_a_repository() -> None:
     text = refusal("GLM-5.1", "H200", precision="int4")
-    assert "nobody publishes these weights" in text and "set glm_repository" in text
+    assert "these weights have no official repository" in text and "set glm_repository" in text
     made = plan("GLM-5.1", "H200", precision="int4", repository="acme/GLM-5.1-AWQ")
     assert made["model"]["repository"] == "acme/GLM-5.1-AWQ"
     assert made["model"]["weights_bytes"] == pytest.approx(389.5e9, rel=1e-3)

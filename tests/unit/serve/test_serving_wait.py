@@ -174,14 +174,14 @@ def test_between_two_looks_the_last_status_is_repeated_with_the_time_that_has_pa
     progress = serving_wait.Progress(shown.extend, "gpu-1", "glm-serve-0.service", 600, 15)
     progress.repeat(3.0)
     assert shown == [], "nothing is known yet"
-    progress.tell({**BASE, "detail": "3 of 9 shards", "elapsed_seconds": 20}, 100.0)
-    progress.tell({**BASE, "detail": "4 of 9 shards", "elapsed_seconds": 27}, 107.0)
+    progress.show({**BASE, "detail": "3 of 9 shards", "elapsed_seconds": 20}, 100.0)
+    progress.show({**BASE, "detail": "4 of 9 shards", "elapsed_seconds": 27}, 107.0)
     progress.repeat(110.0)
     assert shown == [
         "[gpu-1] glm-serve-0: loading weights (3 of 9 shards), 20 of 600 s",
         "[gpu-1] glm-serve-0: loading weights (4 of 9 shards), 30 of 600 s",
     ]
-    progress.tell({**BASE, "elapsed_seconds": 40}, 120.0)
+    progress.show({**BASE, "elapsed_seconds": 40}, 120.0)
     assert len(shown) == 2, "10 s after the last line"
 
 

@@ -115,7 +115,7 @@ def test_the_key_is_in_no_argument_list_and_not_in_the_unit() -> None:
 
 def test_a_command_that_would_not_read_the_key_file_is_refused() -> None:
     careless = plan("sglang", command=["python3", "-m", "sglang.launch_server"])
-    with pytest.raises(quoting.UnitError, match="no API key would be asked for"):
+    with pytest.raises(quoting.UnitError, match="no API key would be required"):
         unit.replica(careless)
 
 
@@ -257,7 +257,7 @@ def test_a_key_that_an_engine_reads_from_a_file_is_a_credential_on_bare_metal() 
     assert "--config /run/credentials/glm-serve-0.service/engine.yaml" in re.sub(r" \\\n\s+", " ", text)
     careless = venv("sglang")
     careless["command"] = careless["command"][:3]
-    with pytest.raises(quoting.UnitError, match="no API key would be asked for"):
+    with pytest.raises(quoting.UnitError, match="no API key would be required"):
         unit.replica(careless)
 
 
