@@ -1,7 +1,7 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Callback plugin: give back what a failed deploy launched and what never served."""
+"""Callback plugin: terminate what a failed deploy launched and what never served."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ description:
   - With C(glm_terminate_on_failure=true), a deploy that launched instances and fails runs C(terminate.yml) at its end
     for those of them that were not verified, with the inventory and the extra vars of the deploy itself.
   - Ansible ends a run in which a whole batch failed at once, so no later play could do this. A run that is
-    interrupted or killed gets no end at all; a second process, started with it, then does the same and writes what it
+    interrupted or killed has no end; a second process, started with it, then does the same and writes what it
     did to C(<glm_state_dir>/give_back.log).
   - Instances that were there before the run are never touched, nor are those of a run in check mode.
 requirements:
@@ -34,8 +34,8 @@ from ansible_collections.glm.fleet.plugins.module_utils.finding import advised
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import give_back, providers
 
 TERMINATE = Path(__file__).resolve().parents[2] / "playbooks" / "terminate.yml"
-# A deploy announces with this fact that it wants to be cleaned up after: the fleet, the run (a tag of what it launches)
-# and the file for what happens when nobody looks any more.
+# A deploy sets this fact to be cleaned up after: the fleet, the run (a tag of what it launches)
+# and the log for what happens after the run has gone.
 ARMED = "__deploy_give_back"
 # Options of ansible-playbook that decide which account is asked, and with which key.
 CARRIED = (("inventory", "-i"), ("extra_vars", "-e"), ("vault_ids", "--vault-id"))
@@ -56,44 +56,44 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._state = give_back.State()
 
     def v2_runner_on_start(self, host: Any, task: Any) -> None:
-        """From here on instances may exist of which nobody has told."""
+        """From here on instances may exist that no result has named."""
         if self._armed and providers.launches(str(task.action)) and not task.check_mode:
             self._state.unsettled = True
-            self._tell()
+            self._report()
 
     def v2_runner_on_ok(self, result: Any) -> None:
-        """The deploy announces itself, instances are launched, a host is verified."""
+        """The deploy asks for it, instances are launched, a host is verified."""
         values = _values(result)
         self._arm((values.get("ansible_facts") or {}).get(ARMED))
         self._note_launches(result)
         if _action(result).endswith("endpoint_check") and not values.get("skipped"):
             self._state.served.append(str(_host(result).vars.get("glm_host_id")))
-            self._tell()
+            self._report()
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         """A launch that failed may have made some of its instances."""
         self._note_launches(result)
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
-        """The run is over: give back what it launched in vain."""
+        """The run is over: terminate what it launched and what never served."""
         failed = any(stats.failures.values()) or any(stats.dark.values())
         if self._armed and failed:
-            self._give_back(self._armed)
+            self._terminate(self._armed)
         self._state.done = True
-        self._tell()
+        self._report()
 
-    def _give_back(self, armed: dict[str, str]) -> None:
+    def _terminate(self, armed: dict[str, str]) -> None:
         wanted = self._state.wanted(armed["run"])
         if wanted is None:
             return
         names = self._state.names()
-        self._display.display(f"\nglm_terminate_on_failure: giving back what was launched and never served: {names}")
+        self._display.display(f"\nglm_terminate_on_failure: terminating what was launched and never served: {names}")
         # Through the display, which keeps the order of lines and writes the log.
         if not give_back.end(_command(armed["fleet"]), wanted, self._display.display):
             self._display.error(
                 advised(
-                    f"fleet {armed['fleet']}, give back: {TERMINATE.name} failed, see above; {names} may go on "
-                    "costing money",
+                    f"fleet {armed['fleet']}, terminate: {TERMINATE.name} failed, see above; {names} may still cost "
+                    "money",
                     f"terminate them with {TERMINATE.name}, or in the console",
                 )
             )
@@ -107,17 +107,17 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             self._guard = give_back.Guard(_command(self._armed["fleet"]), self._armed["run"], log)
         except OSError as error:
             self._display.warning(
-                f"fleet {self._armed['fleet']}, give back: no process can be started that gives back when this one is "
-                f"killed: {error}. When the run fails in the ordinary way, all is given back."
+                f"fleet {self._armed['fleet']}, terminate: the process that cleans up when this one is killed cannot "
+                f"be started: {error}. When the run fails in the ordinary way, everything is terminated."
             )
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         if self._guard:
-            self._guard.tell(self._state)
+            self._guard.report(self._state)
 
     def _note_launches(self, result: Any) -> None:
         values = _values(result)
-        # A module that crashed tells nothing; then what the run's tag marks is given back.
+        # A module that crashed names nothing; then what the run's tag marks is terminated.
         if not providers.launches(_action(result)) or "launched_ids" not in values:
             return
         names = {item.get("id"): item.get("name") for item in values.get("instances") or []}
@@ -126,11 +126,11 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         for entry in values.get("replaced") or []:
             self._state.launched.pop(entry["instance"]["id"], None)
         self._state.unsettled = False
-        self._tell()
+        self._report()
 
 
 def _command(fleet: str) -> list[str]:
-    """terminate.yml for this fleet, without asking, as the deploy was called."""
+    """terminate.yml for this fleet, without confirmation, as the deploy was called."""
     command = [sys.executable, "-m", "ansible", "playbook", str(TERMINATE)]
     for option, flag in CARRIED:
         for value in context.CLIARGS.get(option) or ():

@@ -16,13 +16,13 @@ options:
       - Several accounts or workspaces, side by side. Each is asked and cached on its own; if one fails, all fail.
       - Without it, there is one account, described by O(api_key) or O(api_key_file) and O(base_url).
       - Each entry has a C(name), one of C(api_key), C(api_key_env) (name of an environment variable) and
-        C(api_key_file), and optionally a C(base_url) and what else the cloud tells accounts apart by.
+        C(api_key_file), and optionally a C(base_url) and what else distinguishes accounts of the cloud.
     type: list
     elements: dict
     default: []
   stale_cache_on_error:
     description:
-      - When the API does not answer, use the last good answer, with a warning that tells its age.
+      - When the API does not answer, use the last good answer, with a warning that gives its age.
       - While this is on, each good answer is kept in O(stale_cache_dir), whether or not O(cache) is on.
       - Never done for a refused key.
     type: bool

@@ -1,4 +1,4 @@
-"""What a run launched in vain is given back, also when the run is interrupted or killed."""
+"""What a run launched and what never served is terminated, also when the run is interrupted or killed."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_guard_that_is_gone_stops_nobody(tmp_path: Path) -> None:
     guard._process.kill()
     guard._process.wait()
     for _line in range(3):
-        guard.tell(give_back.State())
+        guard.report(give_back.State())
 
 
 class Deploy:
@@ -96,9 +96,9 @@ def test_a_run_that_dies_while_it_launches_leaves_nothing(
     deploy.wait_for("the first launch", lambda: "glm-default-1" in fleet.alive())
     os.kill(deploy.process.pid, number)
     deploy.wait_for("the end of the run", lambda: deploy.process.poll() is not None)
-    deploy.wait_for("giving back", lambda: fleet.alive() == ["glm-default-7"])
+    deploy.wait_for("terminating", lambda: fleet.alive() == ["glm-default-7"])
     log = fleet.folder / "state" / "give_back.log"
-    assert "is gone; giving back what it launched" in log.read_text("utf-8")
+    assert "is gone; terminating what it launched" in log.read_text("utf-8")
 
 
 def test_a_run_that_is_interrupted_after_the_launch_leaves_nothing(
@@ -111,10 +111,10 @@ def test_a_run_that_is_interrupted_after_the_launch_leaves_nothing(
     deploy.wait_for("the launch", lambda: deploy.says("TASK [Wait for ssh and pin the host key]"))
     assert fleet.alive() == ["glm-default-1"]
     os.kill(deploy.process.pid, signal.SIGTERM)
-    deploy.wait_for("giving back", lambda: fleet.alive() == [])
+    deploy.wait_for("terminating", lambda: fleet.alive() == [])
 
 
-def test_a_host_that_cannot_be_reached_is_given_back(fleet: Fleet) -> None:
+def test_a_host_that_cannot_be_reached_is_terminated(fleet: Fleet) -> None:
     book = fleet.folder / "dark.yml"
     book.write_text(
         f"""
@@ -134,4 +134,4 @@ def test_a_host_that_cannot_be_reached_is_given_back(fleet: Fleet) -> None:
     )
     code, output = fleet.run(str(book), glm_launch=True, ansible_ssh_extra_args="-o ConnectTimeout=1")
     assert code != 0 and "unreachable=1" in output and fleet.alive() == [], output
-    assert "giving back what was launched and never served: glm-default-1" in output
+    assert "terminating what was launched and never served: glm-default-1" in output

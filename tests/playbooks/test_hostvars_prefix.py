@@ -74,5 +74,5 @@ def test_an_instance_that_serves_is_not_given_back(prefixed: Fleet) -> None:
     module.parent.mkdir()
     module.write_text(VERIFIED, "utf-8")
     code, output = prefixed.run(str(book), glm_launch=True, glm_launch_count=2, **HERE)
-    assert code != 0 and "giving back what was launched and never served: glm-default-2" in output, output
+    assert code != 0 and "terminating what was launched and never served: glm-default-2" in output, output
     assert prefixed.alive() == ["glm-default-1"]

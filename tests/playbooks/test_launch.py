@@ -171,7 +171,7 @@ def test_orphans_surplus_and_other_fleets_are_told(fleet: Fleet) -> None:
     fleet.inventory.write_text("plugin: glm.fleet.lambda_cloud\nregions: [us-east-1]\n", "utf-8")
     code, output = fleet.run("launch.yml", glm_launch=True, glm_launch_count=2)
     assert code == 0, output
-    assert "beyond the wanted number: glm-default-1 (-e glm_launch_count, or scale)" in output
+    assert "beyond the desired number: glm-default-1 (-e glm_launch_count, or scale)" in output
     assert "ORPHANS, tagged as this fleet but not in its inventory: far" in output
     assert "other fleets of the account: theirs: 1" in output
 
@@ -221,9 +221,9 @@ def test_a_deploy_that_fails_gives_back_what_it_launched_if_it_shall(fleet: Flee
     failing = {"glm_launch": True, "glm_launch_count": 2, "glm_hosts": "somebody_else"}
     code, output = fleet.run("deploy.yml", **failing)
     assert code != 0 and fleet.alive() == ["glm-default-1", "glm-default-7"], output
-    assert "giving back" not in output
+    assert "terminating what was launched" not in output
     code, output = fleet.run("deploy.yml", **{**failing, "glm_launch_count": 3}, glm_terminate_on_failure=True)
-    assert code != 0 and "giving back what was launched and never served: glm-default-2" in output, output
+    assert code != 0 and "terminating what was launched and never served: glm-default-2" in output, output
     assert fleet.alive() == ["glm-default-1", "glm-default-7"], "what was there before stays"
 
 
@@ -233,14 +233,14 @@ def test_a_plan_refused_for_the_launched_host_alone_gives_it_back(fleet: Fleet) 
     variables.write_text("glm_replicas: 3\n", "utf-8")
     code, output = fleet.run("deploy.yml", glm_launch=True, glm_terminate_on_failure=True)
     assert code != 0 and "8 GPUs cannot be shared evenly by 3 replicas" in output, output
-    assert "giving back" in output and fleet.alive() == [], output
+    assert "terminating what was launched" in output and fleet.alive() == [], output
 
 
 def test_a_launch_that_fails_halfway_gives_back_its_half(fleet: Fleet) -> None:
     fleet.cloud.fault("error", code="global/quota-exceeded", path="launch$", after=1)
     code, output = fleet.run("deploy.yml", glm_launch=True, glm_launch_count=2, glm_terminate_on_failure=True)
     assert code != 0 and "global/quota-exceeded" in output
-    assert "giving back" in output and fleet.alive() == []
+    assert "terminating what was launched" in output and fleet.alive() == []
 
 
 def test_what_cannot_be_given_back_is_named(fleet: Fleet) -> None:

@@ -28,7 +28,7 @@ def of_fleet(answer: Mapping[str, Any], fleet: str, listed: Collection[str], ask
         price = answer.get("launch_price_usd_per_hour") or 0
         parts.append(f"{len(launched)} more would be launched, for at most {price:.2f} USD per hour")
     if surplus:
-        parts.append(f"beyond the wanted number: {_named(surplus)} (-e glm_launch_count, or scale)")
+        parts.append(f"beyond the desired number: {_named(surplus)} (-e glm_launch_count, or scale)")
     if orphans:
         parts.append(
             f"ORPHANS, tagged as this fleet but not in its inventory: {_named(orphans)} (see the filters of the "

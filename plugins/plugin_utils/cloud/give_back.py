@@ -1,12 +1,12 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Give back what a run launched in vain, also when the run itself is gone.
+"""Terminate what a run launched and what never served, also when the run itself is gone.
 
-A run that is interrupted or killed gets no chance to clean up, and what it launched goes on costing money. So a
+A run that is interrupted or killed gets no chance to clean up, and what it launched still costs money. So a
 second process, the guard, holds the other end of a pipe: the run writes what it launched and what serves, one JSON
 object a line (``State``), the last one with ``done``. When the pipe ends without that, the run and all its workers are
-gone, and the guard gives back in its place. Executed as a script the file is the guard; it needs the standard library
+gone, and the guard terminates in its place. Executed as a script the file is the guard; it needs the standard library
 only.
 """
 
@@ -29,7 +29,7 @@ LOOKS = (5.0, 60.0)
 
 @dataclass
 class State:
-    """What there is to give back. ``unsettled``: a launch began and nobody has told what it made."""
+    """What there is to terminate. ``unsettled``: a launch began and no result has said what it made."""
 
     unsettled: bool = False
     launched: dict[str, str] = field(default_factory=dict)
@@ -37,16 +37,16 @@ class State:
     done: bool = False
 
     def wanted(self, run: str) -> Optional[dict[str, Any]]:
-        """What terminate.yml is told to end; None when there is nothing."""
+        """What terminate.yml is to end; None when there is nothing."""
         if self.unsettled:
             return {"glm_terminate_run": run}
-        vain = sorted(set(self.launched) - set(self.served))
-        return {"glm_terminate_only": vain} if vain else None
+        unused = sorted(set(self.launched) - set(self.served))
+        return {"glm_terminate_only": unused} if unused else None
 
     def names(self) -> str:
         """What that is, for people."""
-        vain = [name for key, name in self.launched.items() if key not in self.served]
-        return ", ".join(sorted(vain)) or "whatever its last launch made"
+        unused = [name for key, name in self.launched.items() if key not in self.served]
+        return ", ".join(sorted(unused)) or "what its last launch made"
 
 
 class Guard:
@@ -64,8 +64,8 @@ class Guard:
                 start_new_session=True,
             )  # fmt: skip
 
-    def tell(self, state: State) -> None:
-        """Let it know; a guard that is gone is no reason to stop a run."""
+    def report(self, state: State) -> None:
+        """Pass the state on; a guard that is gone is no reason to stop a run."""
         stream = self._process.stdin
         with contextlib.suppress(OSError):
             if stream:
@@ -92,16 +92,16 @@ def last_state(lines: Iterable[str]) -> State:
 
 
 def guard(command: Sequence[str], run: str, lines: Iterable[str], looks: Sequence[float] = LOOKS) -> None:
-    """Read until the run has ended, and give back unless it did so itself."""
+    """Read until the run has ended, and terminate unless it did so itself."""
     state = last_state(lines)
     wanted = None if state.done else state.wanted(run)
     if wanted is None:
         return
-    _say(f"run {run} is gone; giving back what it launched and what never served: {state.names()}")
+    _say(f"run {run} is gone; terminating what it launched and what never served: {state.names()}")
     for seconds in looks:
         time.sleep(seconds)
         if not end(command, wanted, lambda text: print(text, flush=True)):
-            _say("terminate.yml failed, see above; instances may go on costing money")
+            _say("terminate.yml failed, see above; instances may still cost money")
     _say("done")
 
 

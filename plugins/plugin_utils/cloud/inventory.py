@@ -62,7 +62,7 @@ class CloudInventory(BaseInventoryPlugin, Constructable, Cacheable):  # type: ig
     ACCOUNT_OPTIONS: ClassVar[tuple[str, ...]] = ()
     NAME_SOURCES: ClassVar[tuple[str, ...]]
     TAGS: ClassVar[bool]
-    # Tags whose values are as many as the machines; groups of one help nobody.
+    # Tags whose values are as many as the machines; groups of one are of no use.
     UNGROUPED_TAGS: ClassVar[frozenset[str]] = frozenset()
 
     _failed: ClassVar[dict[str, float]] = {}
@@ -115,7 +115,7 @@ class CloudInventory(BaseInventoryPlugin, Constructable, Cacheable):  # type: ig
         return prefix
 
     def verify_file(self, path: str) -> bool:
-        """Whether the file is meant for this plugin, by its name; ``-vvv`` tells why not."""
+        """Whether the file is meant for this plugin, by its name; ``-vvv`` shows why not."""
         name = Path(path).name
         stem = self.PROVIDER.name
         if not re.fullmatch(rf"(.+\.)?{stem}\.ya?ml", name):
@@ -219,7 +219,7 @@ class CloudInventory(BaseInventoryPlugin, Constructable, Cacheable):  # type: ig
 
     def _instances_of(self, account: Account, path: str, cache: bool) -> list[dict[str, Any]]:
         """The instances of one account from the cache, the API or, if allowed, the last good answer."""
-        # The key takes part so that another account's answer is never taken for this one's.
+        # The key is part of it so that another account's answer is never taken for this one's.
         parts = [account.base_url, account.api_key, *(value for value in account.more.values() if value)]
         digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
         cache_key = f"{self.get_cache_key(path)}_{digest}"

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which instance types a model can be served on, told before one is launched. Pure but for the planner's catalogue."""
+"""Which instance types a model can be served on, known before one is launched. Pure but for the planner's catalogue."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Verdict:
 def instance_of(provider: Provider, name: str, offered: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The host variables that the inventory would give an instance of this type, as far as a plan reads them.
 
-    ``offered``: rows as the cloud's module of instance types returns them. Raises PlanError for a type that nobody
-    offers or that has no accelerators.
+    ``offered``: rows as the cloud's module of instance types returns them. Raises PlanError for a type that is
+    not offered or that has no accelerators.
     """
     launcher = launcher_of(provider)
     row = next((row for row in offered if row.get("name") == name), None)

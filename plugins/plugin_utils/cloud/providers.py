@@ -38,7 +38,7 @@ def launching() -> list[Provider]:
 def in_inventory(groups: Iterable[str], sources: Iterable[str]) -> list[Provider]:
     """Those of them whose instances turn up in an inventory with these groups, read from these sources.
 
-    The group may have another name (group_prefix) or not be there (builtin_groups); then the file's name tells.
+    The group may have another name (group_prefix) or not be there (builtin_groups); then the file's name says it.
     """
     there, files = set(groups), list(sources)
     return [

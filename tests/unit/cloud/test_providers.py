@@ -90,7 +90,7 @@ def test_the_bill_of_a_fleet_names_what_costs_money_unseen() -> None:
     quiet = {**ANSWER, "surplus": ["x-2"], "other_fleets": {}}
     assert bill.of_fleet(quiet, "f", ["a", "b"], False) == (
         "fleet f: 2 instance(s) at 2.50 USD per hour, 1.00 USD since they were launched; "
-        "beyond the wanted number: x-2 (-e glm_launch_count, or scale)"
+        "beyond the desired number: x-2 (-e glm_launch_count, or scale)"
     )
 
 

@@ -33,7 +33,7 @@ KEY_ENVIRONMENT = ("GMI_API_KEY", "GMI_CLOUD_API_KEY")
 ORGANIZATION_HEADER = "X-Organization-ID"
 # The vendor publishes no limit; five a second is gentle for the handful of lists that an inventory reads.
 REQUEST_INTERVAL = 0.2
-# Under these names an envelope may tell how many entries there are; no pagination is documented.
+# Under these names an envelope may say how many entries there are; no pagination is documented.
 TOTAL_KEYS = ("total", "totalCount", "total_count")
 
 SCOPE_ADVICE = (

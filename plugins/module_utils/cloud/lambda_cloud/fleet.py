@@ -26,7 +26,7 @@ except ImportError:
 
 FLEET_TAG = "glm-fleet"
 ROLE_TAG = "glm-role"
-# The API does not tell when an instance was launched, so the launch itself writes it down.
+# The API does not say when an instance was launched, so the launch itself writes it down.
 LAUNCHED_TAG = "glm-launched"
 # Which run launched it, so that all of a run can be found even when its answers were lost.
 RUN_TAG = "glm-run"
@@ -109,7 +109,7 @@ def cost_of(instances: Iterable[lambda_api.Instance]) -> float:
 
 
 def bill(members: Optional[List[lambda_api.Instance]], fresh: bool) -> str:
-    """What is running and what it costs; ``fresh``: as of now rather than as of the last look. None: nobody looked."""
+    """What is running and what it costs; ``fresh``: as of now rather than as of the last look. None: not known."""
     page = "https://cloud.lambda.ai/instances"
     if members is None:
         return f"What is running could not be asked; look at {page}."

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The instances of one fleet as a run has seen and changed them, and how a run fails. Knows no wanted state."""
+"""The instances of one fleet as a run has seen and changed them, and how a run fails. Knows no desired state."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Members:
         self.role = self.params["role"]
         self.prefix = self.params["name_prefix"] or "-".join(filter(None, ["glm", self.name, self.role]))
         self.changed = False
-        # What this run launched and did not give back: id -> name.
+        # What this run launched and did not terminate: id -> name.
         self.own: Dict[str, str] = {}
         self.listed: Set[str] = set()
         self.replaced: List[Dict[str, Any]] = []

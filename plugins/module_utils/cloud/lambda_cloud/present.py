@@ -27,7 +27,7 @@ class Present:
         self.waiting = Waiting(fleet, self.replacing, self.change)
 
     def present(self) -> None:
-        """Give back what is unhealthy or too much, launch what is missing, and wait until all are up."""
+        """Terminate what is unhealthy or too much, launch what is missing, and wait until all are up."""
         if self.fleet.module.check_mode:
             members = self.fleet.members()
             self.tell_plan([name_of(item) for item in members], *self.planned(members))
@@ -119,7 +119,7 @@ class Present:
         return [(item, reasons[item["id"]]) for item in members if item["id"] in reasons]
 
     def too_many(self, members: List[lambda_api.Instance]) -> List[lambda_api.Instance]:
-        """The instances beyond the wanted number that are to end."""
+        """The instances beyond the desired number that are to end."""
         number = len(members) - self.fleet.params["count"]
         if self.fleet.params["surplus"] == "keep" or number <= 0:
             return []
@@ -132,7 +132,7 @@ class Present:
         self.fleet.terminated += [name_of(item) for item in surplus]
 
     def settled(self) -> List[lambda_api.Instance]:
-        """The members right after the launches, when nobody wants to wait for them."""
+        """The members right after the launches, when they are not waited for."""
         members = self.fleet.members()
         self.fleet.refuse_strays()
         return members

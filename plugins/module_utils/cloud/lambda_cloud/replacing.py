@@ -1,7 +1,7 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Give back an instance of a fleet that is unhealthy or was launched twice, and keep what was found."""
+"""Terminate an instance of a fleet that is unhealthy or was launched twice, and keep what was found."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.membe
 
 
 class Replacing:
-    """Gives instances back. Two runs on two machines may launch under one name; then all but one of these go, too."""
+    """Terminates instances. Two runs on two machines may launch under one name; then all but one of these go, too."""
 
     def __init__(self, fleet: Members) -> None:
         self.fleet = fleet
@@ -41,7 +41,7 @@ class Replacing:
         return [item for item in self.fleet.known_members() if item["id"] not in losing]
 
     def give_back_twins(self) -> None:
-        """Give back what this run launched and a run elsewhere keeps another for."""
+        """Terminate what this run launched and a run elsewhere keeps another for."""
         for twin, keeper in self.losing_twins().items():
             if twin in self.fleet.own:
                 self.give_back_own(twin, keeper)
@@ -51,7 +51,7 @@ class Replacing:
         self.give_back(self.entry(item, f"another run launched {other} under the same name"))
 
     def outlast_twins(self, looks: int) -> None:
-        """Let a run elsewhere give back its twins; when it has ended without having seen ours, give ours back."""
+        """Let a run elsewhere terminate its twins; when it has ended without having seen ours, terminate ours."""
         if looks < RECONCILE_LOOKS:
             time.sleep(self.fleet.params["wait_interval"])
             return
@@ -63,7 +63,7 @@ class Replacing:
 
     @staticmethod
     def entry(instance: lambda_api.Instance, reason: str) -> Dict[str, Any]:
-        """What is told and kept about an instance that is given back."""
+        """What is reported and kept about an instance that is terminated."""
         moment = _lambda_fleet.stamp(time.time())
         return {"instance": _lambda_fleet.summary_of(instance), "reason": reason, "time": moment}
 
@@ -71,13 +71,13 @@ class Replacing:
         """Keep the evidence, then terminate the instance unless it is going away already."""
         instance = entry["instance"]
         if self.fleet.params["evidence_dir"]:
-            told = [item.get("evidence") for item in self.fleet.params["replace"] if item["id"] == instance["id"]]
-            entry["evidence"] = self.keep_evidence({**entry, "found": told[0]} if told and told[0] else entry)
+            given = [item.get("evidence") for item in self.fleet.params["replace"] if item["id"] == instance["id"]]
+            entry["evidence"] = self.keep_evidence({**entry, "found": given[0]} if given and given[0] else entry)
         self.fleet.replaced.append(entry)
         if instance["status"] not in lambda_api.GONE:
             self.fleet.terminate([instance["id"]])
         self.fleet.own.pop(instance["id"], None)
-        # Without waiting nobody has looked again.
+        # Without waiting there was no second look.
         self.fleet.known = [item for item in self.fleet.known if item["id"] != instance["id"]]
 
     def keep_evidence(self, entry: Dict[str, Any]) -> str:

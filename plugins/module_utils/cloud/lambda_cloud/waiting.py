@@ -16,7 +16,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.repla
 
 
 class Waiting:
-    """Waits. ``change`` launches others for what was given back."""
+    """Waits. ``change`` launches others for what was terminated."""
 
     def __init__(self, fleet: Members, replacing: Replacing, change: Callable[[], Any]) -> None:
         self.fleet = fleet
@@ -24,7 +24,7 @@ class Waiting:
         self.change = change
 
     def wait_until_up(self) -> List[lambda_api.Instance]:
-        """Return the members once each is up; gives back and launches again what is not, as often as it may."""
+        """Return the members once each is up; replaces what is not, as often as it may."""
         deadlines: Dict[str, float] = {}
         start = time.monotonic()
         looks_at_twins = 0
@@ -86,7 +86,7 @@ class Waiting:
         return was_up or _lambda_fleet.answers_ssh(address, self.fleet.params["ssh_port"])
 
     def replace_broken(self, broken: List[Tuple[lambda_api.Instance, str]], seconds: float) -> None:
-        """Give these back and launch others, or fail when no more may be replaced."""
+        """Terminate these and launch others, or fail when no more may be replaced."""
         if len(broken) > self.fleet.replacements_left:
             self.fleet.fail(
                 "wait",
@@ -100,7 +100,7 @@ class Waiting:
         self.change()
 
     def replace_late(self, late: List[lambda_api.Instance], lost: List[str], seconds: float) -> None:
-        """Give back what did not come up in time, or fail when it may not be replaced."""
+        """Terminate what did not come up in time, or fail when it may not be replaced."""
         what = "an address" if self.fleet.params["wait_for"] == "address" else "ssh that answers"
         if lost or any(item["id"] not in self.fleet.own for item in late) or len(late) > self.fleet.replacements_left:
             hanging = [_lambda_fleet.states_of(late)] if late else []
