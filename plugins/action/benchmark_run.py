@@ -126,6 +126,6 @@ def done_line(outcome: dict[str, Any]) -> str:
     """One line for people when a run ended."""
     result = outcome["result"]
     if not result or outcome.get("error") or result["failed"]:
-        return f"{outcome['name']}: no measurement, after {outcome['seconds']:.0f} s"
+        return f"{outcome['name']}: not a measurement, after {outcome['seconds']:.0f} s"
     rate, ttft = result["output_throughput"], result["mean_ttft_ms"]
     return f"{outcome['name']}: {rate:,.1f} tok/s out, first token after {ttft:,.0f} ms, {outcome['seconds']:.0f} s"

@@ -69,7 +69,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         if self._path is None:
             return
         reports = [report for host in self._hosts for report in self._reports(host)]
-        lines = ["", "The run ended before its report. How far each host came:", "", *verdict.table(reports)]
+        lines = ["", "The run ended before its report. How far each host got:", "", *verdict.table(reports)]
         lines += ["", *verdict.reasons(reports)]
         if not context.CLIARGS.get("check"):
             lines += ["", self._kept(self._path, reports)]

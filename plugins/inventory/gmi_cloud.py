@@ -232,7 +232,7 @@ class InventoryModule(CloudInventory):
         try:
             return ask()
         except gmi_api.NotServed as error:
-            self.display.v(f"{self.NAME}: {account.label}: taken as empty: {error}")
+            self.display.v(f"{self.NAME}: {account.label}: treated as empty: {error}")
             return []
 
     def _selection(self) -> gmi_hosts.Selection:

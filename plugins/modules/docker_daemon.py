@@ -216,7 +216,7 @@ class Daemon:
         if "data-root" in restart and self.facts["containers"]:
             self.fail(
                 unmet(
-                    "no running containers, as dockerd would forget them with its data-root, and they would "
+                    "no running containers, as dockerd would lose them with its data-root, and they would "
                     "keep their GPUs",
                     f"these: {', '.join(self.facts['containers'])}. Nothing was changed, and a permitted "
                     "restart does not help",
@@ -265,8 +265,8 @@ class Daemon:
                 unmet(
                     "a configuration that dockerd accepts",
                     f"that dockerd refuses the configuration: {done.evidence(800)}. Nothing was changed",
-                    f"correct docker_daemon_settings or {self.path}; a key that stands in the unit's flags "
-                    f"({' '.join(flags) or 'none'}) must not stand in the file too",
+                    f"correct docker_daemon_settings or {self.path}; a key that is in the unit's flags "
+                    f"({' '.join(flags) or 'none'}) must not be in the file too",
                 ),
                 config=config,
             )

@@ -164,7 +164,11 @@ def test_an_endpoint_that_turns_requests_away_is_overloaded() -> None:
     run = playbook(
         "benchmark.yml", "--limit", f"{host},localhost", glm_engine="sglang", glm_engine_args=narrow(), **burst(BURST)
     )
-    refused(run, "took requests and gave no token, as an overloaded engine does", "max-queued-requests")
+    refused(
+        run,
+        "accepted requests and returned no token, as an overloaded engine with a full queue does",
+        "max-queued-requests",
+    )
     assert not newest_record()["ok"]
 
 

@@ -30,7 +30,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.serving.endpoint import 
 LOOK_SECONDS = 0.2
 # An engine that is too busy to report its metrics is not waited for.
 METRICS_SECONDS = 10.0
-SILENT = "the endpoint said nothing"
+SILENT = "the endpoint sent nothing"
 # Per request, and by far the most of a result; the figures are computed from them already.
 _DETAILS = ("input_lens", "output_lens", "ttfts", "itls", "latencies", "start_times", "queue_times", "generated_texts")
 _DONE = re.compile(r"(\d+)/(\d+) \[")

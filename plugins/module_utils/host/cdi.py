@@ -212,7 +212,7 @@ class _Reader:
         value = self._scalar(plain)
         key = value if isinstance(value, str) else self.text[start : self.at]
         if key in known or key == "<<":
-            raise self._refused("a key that stands twice" if key in known else "a merge key")
+            raise self._refused("a duplicate key" if key in known else "a merge key")
         return key
 
     def _scalar(self, plain: re.Pattern[str]) -> Any:

@@ -172,8 +172,7 @@ def named(nodes: Sequence[Node], paths: Sequence[str]) -> Choice:
             unmet(
                 "empty disks",
                 f"{'; '.join(problems)}. Nothing was changed",
-                "correct gpu_base_data_disks; if a disk really is to lose what it holds, empty it yourself "
-                "(wipefs --all)",
+                "correct gpu_base_data_disks; if the data on a disk may be lost, empty it yourself (wipefs --all)",
             )
         )
     return Choice(tuple(taken), {})
@@ -274,7 +273,7 @@ def require_empty(path: str, trusted: bool = False) -> None:
             unmet(
                 f"{path} to be empty",
                 f"{', '.join(found)}. Nothing was changed",
-                "leave it out of gpu_base_data_disks; if it really is to lose what it holds, empty it "
+                "leave it out of gpu_base_data_disks; if its data may be lost, empty it "
                 "yourself (wipefs --all, blkdiscard)",
             )
         )

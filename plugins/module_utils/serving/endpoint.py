@@ -246,7 +246,7 @@ class Conversation:
         found = [tag for tag in _MARKUP if tag in _text(message, "content")]
         if found:
             option = "tool-call-parser" if found[0] == "<tool_call>" else "reasoning-parser"
-            raise CheckError(f"{found[0]} stands in message.content", self.endpoint.parser_advice(option))
+            raise CheckError(f"{found[0]} is in message.content", self.endpoint.parser_advice(option))
 
 
 def _text(message: Mapping[str, Any], key: str) -> str:

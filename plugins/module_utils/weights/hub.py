@@ -121,7 +121,7 @@ class HubClient:
             except (OSError, http.client.HTTPException, ValueError) as exc:
                 if attempt == _ATTEMPTS:
                     raise HubError(
-                        f"cannot ask {self.endpoint} about {repository}: {unreachable.why(exc, url)}. "
+                        f"cannot query {self.endpoint} for {repository}:  {unreachable.why(exc, url)}. "
                         "Check this host's network, DNS and proxy, or set glm_hub_endpoint to a mirror it reaches."
                     ) from None
                 self._sleep(float(attempt))
@@ -157,7 +157,7 @@ def advice(status: int, code: str, repository: str, has_token: bool, retry_after
         return f"Check the name {repository} and glm_hub_endpoint; a private repository needs glm_hub_token."
     if status == 429:
         wait = f"Wait {retry_after} s" if retry_after else "Wait a few minutes"
-        return f"The hub limits how often this address may ask. {wait} and run again, or set glm_hub_token."
+        return f"The hub limits requests from this address. {wait} and run again, or set glm_hub_token."
     return "The hub has a fault. Run again later, or set glm_hub_endpoint to a mirror."
 
 

@@ -252,7 +252,7 @@ def changed_text(alias: str, known: list[HostKey], found: str, path: Path) -> st
     expected = ", ".join(f"{key.fingerprint} ({key.kind})" for key in known)
     return (
         f"the host key of {alias} has changed: expected {expected}, found {found}. Either this is another machine "
-        "than the one first met, or it was reinstalled. If you know why, forget the old key and run this again: "
+        "than at first contact, or it was reinstalled. If that is expected, remove the old key and run this again: "
         f"ssh-keygen -R {shlex.quote(alias)} -f {shlex.quote(str(path))}"
     )
 

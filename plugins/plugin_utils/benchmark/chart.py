@@ -71,7 +71,7 @@ def over_users(curves: Sequence[Curve]) -> str:
 def against_latency(curves: Sequence[Curve]) -> str:
     """What one user gets over what all get: the choice that an operator makes. Labels are parallel requests."""
     with matplotlib.rc_context(_STYLE):
-        title = "What all get, and what each gets"
+        title = "Throughput of all users and of each user"
         figure, axes = _axes(title, "output tokens per second, all users", "output tokens per second, each user")
         for curve, colour in _coloured(curves):
             _line(axes, curve, colour, lambda row: row.figures.generation, lambda row: row.figures.per_user)

@@ -71,14 +71,14 @@ _CAUSES: tuple[tuple[tuple[str, ...], Cause], ...] = (
         # SGLang 0.5.10 says in a stream of status 200 that its queue is full; the client reports only this (measured).
         ("Never received a valid chunk",),
         Cause(
-            "the endpoint took requests and gave no token, as an overloaded engine does whose queue is full",
+            "the endpoint accepted requests and returned no token, as an overloaded engine with a full queue does",
             "send fewer requests at once, or raise max-queued-requests; else read the unit's journal "
             "(journalctl -u glm-serve-0)",
         ),
     ),
     (
         (
-            "the endpoint said nothing",
+            "the endpoint sent nothing",
             "disconnected",
             "Connection reset",
             "payload is not completed",

@@ -256,7 +256,7 @@ class CloudInventory(BaseInventoryPlugin, Constructable, Cacheable):  # type: ig
             try:
                 _keep(last_good, instances)
             except OSError as error:
-                self.display.warning(f"{self.NAME}: {account.label}: this answer could not be kept: {error}")
+                self.display.warning(f"{self.NAME}: {account.label}: this answer could not be cached: {error}")
         return instances
 
     def _last_good(self, account: Account, file: Path, error: Exception) -> list[dict[str, Any]]:

@@ -84,6 +84,6 @@ def judge(
 def _require_whole_replicas(count: int, nodes: int) -> None:
     if nodes > 1 and count % nodes:
         raise planner.PlanError(
-            f"glm_nodes {nodes} puts {nodes} hosts together, but {count} are asked for",
+            f"glm_nodes {nodes} puts {nodes} hosts together, but {count} are requested",
             f"set glm_launch_count to a multiple of {nodes}",
         )

@@ -76,14 +76,14 @@ def _host_checks(facts: Mapping[str, Any], plans: Sequence[Plan]) -> list[Findin
     }
     if containers:
         devices = ", ".join(host_checks.planned_devices(plans))
-        good.update(docker=f"Docker {facts['docker']['version']} with CDI", cdi=devices or "none asked")
+        good.update(docker=f"Docker {facts['docker']['version']} with CDI", cdi=devices or "none requested")
     # A broken driver hides what is behind it.
     hidden = {"gpu", "fabric", "cdi"} if "driver" in wrong and not driver else set()
     return [
         _check(name, False, wrong[name]["expected"], wrong[name]["found"], wrong[name]["next"])
         if name in wrong
         else _check(
-            name, None if name in hidden else True, "", "not seen behind the driver" if name in hidden else text
+            name, None if name in hidden else True, "", "hidden by the driver's failure" if name in hidden else text
         )
         for name, text in good.items()
     ]
@@ -115,7 +115,7 @@ def _memory_errors(gathered: Gathered, _plans: Sequence[Plan]) -> Finding:
     bad = [(row, words) for row in rows if (words := _memory_words(row))]
     if not bad:
         counted = sum(row["aggregate"] or 0 for row in rows)
-        return _check("memory errors", True, expected, f"none on {len(rows)} GPUs ({counted} in their whole life)")
+        return _check("memory errors", True, expected, f"none on {len(rows)} GPUs ({counted} over their lifetime)")
     found = "; ".join(f"{row['bus_id']}: {', '.join(words)}" for row, words in bad)
     reset = all(
         row["remap_pending"] and not row["remap_failed"] and not row["threshold_exceeded"] for row, _words in bad

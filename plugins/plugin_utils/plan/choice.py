@@ -225,7 +225,7 @@ def check(choice: Choice) -> None:
         per_host = choice.accelerator.per_host
         hosts = -(-intent.accelerator_count // per_host)
         choice.refuse(
-            f"a host has {per_host} {choice.accelerator.name}, and {intent.accelerator_count} are asked for",
+            f"a host has {per_host} {choice.accelerator.name}, and {intent.accelerator_count} are requested",
             f"set glm_accelerator_count to {per_host}, and glm_nodes to {hosts} for one replica over several hosts",
         )
     if intent.runtime not in RUNTIMES:

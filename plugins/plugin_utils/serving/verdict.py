@@ -40,7 +40,7 @@ def closed_check(closed_address: str, port: int, listen: str, seconds: float = C
         found = f"no connection ({exc.strerror or exc})"
     advice = (
         "bind the endpoint to loopback or a private address (glm_bind), or remove the rule that opens the port out of "
-        "the cloud's firewall; Docker's own rules pass by one on the host"
+        "the cloud's firewall; Docker's own rules bypass one on the host"
     )
     return finding.judged("verify", "closed", closed, expected, found, advice, time.monotonic() - begun)
 

@@ -151,7 +151,7 @@ def test_an_engine_whose_port_is_held_by_what_a_kill_left(tmp_path: Path) -> Non
     assert not record["ok"] and record["trouble"]["check"] == "4 prompts, 2 parallel, repeat 1 of 2"
     assert record["trouble"]["found"] == (
         "the engine ended, or was killed, while it answered: "
-        "the endpoint said nothing for 1 s, so the client was stopped"
+        "the endpoint sent nothing for 1 s, so the client was stopped"
     )
 
 

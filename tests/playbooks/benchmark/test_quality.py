@@ -90,7 +90,7 @@ def test_a_model_that_does_not_think_and_one_that_always_does() -> None:
 
 def test_no_tool_call_and_markup_in_the_text() -> None:
     results = ask(Behaviour(tool_as_text=True), ("tool_turns",))
-    assert failed(results) == ["tool_turns"] and "<tool_call> stands in message" in results["tool_turns"]["found"]
+    assert failed(results) == ["tool_turns"] and "<tool_call> is in message" in results["tool_turns"]["found"]
 
 
 def test_after_one_question_without_an_answer_none_is_asked() -> None:

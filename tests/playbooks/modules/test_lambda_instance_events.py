@@ -487,7 +487,7 @@ def test_a_run_ends_with_exactly_the_wanted_number_or_names_every_instance_it_le
         left = there(cloud)
         if result["failed"]:
             assert " Next: " in result["msg"]
-            if "What is running could not be asked" in result["msg"]:
+            if "The running instances could not be listed" in result["msg"]:
                 # The key was refused before the run saw anything: it launched nothing and says where to look.
                 assert {record.id for record in left} == before
             else:

@@ -99,7 +99,7 @@ def test_long_waits_are_left_to_people(hub: Hub) -> None:
 def test_an_unreachable_hub_is_named() -> None:
     with pytest.raises(HubError) as caught:
         HubClient("http://127.0.0.1:9", sleep=lambda _seconds: None).resolve(REPO, "main")
-    assert "cannot ask http://127.0.0.1:9" in str(caught.value)
+    assert "cannot query http://127.0.0.1:9" in str(caught.value)
     assert f"about {REPO}: 127.0.0.1 port 9 refuses connections. Check" in str(caught.value)
     assert "glm_hub_endpoint" in str(caught.value)
 
@@ -149,7 +149,7 @@ def test_an_answer_without_a_commit_is_refused(canned: Any, body: bytes) -> None
 
 def test_half_a_body_is_asked_for_again_then_reported(canned: Any) -> None:
     canned.answer = lambda _path: (200, {}, b'{"sha": "0123')
-    with pytest.raises(HubError, match="cannot ask"):
+    with pytest.raises(HubError, match="cannot query"):
         HubClient(canned.url, sleep=lambda _seconds: None).resolve(REPO, "main")
     assert len(canned.seen) == 4
 

@@ -197,7 +197,7 @@ def test_a_restart_under_a_container_is_refused_before_anything_changes(host: Ho
 def test_the_place_of_containers_is_not_changed_under_them(host: Host, configure: Any) -> None:
     host.set(containers="glm-serve-0\n", cdi=True)
     result = configure(settings={**CDI, "data-root": "/data/docker"}, restart_allowed=True)
-    assert result["failed"] and "would forget them with its data-root" in result["msg"]
+    assert result["failed"] and "would lose them with its data-root" in result["msg"]
     assert "found these: glm-serve-0" in result["msg"]
     assert not host.config.exists() and host.verbs() == []
 

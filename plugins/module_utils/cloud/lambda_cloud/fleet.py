@@ -112,7 +112,7 @@ def bill(members: Optional[List[lambda_api.Instance]], fresh: bool) -> str:
     """What is running and what it costs; ``fresh``: as of now rather than as of the last look. None: not known."""
     page = "https://cloud.lambda.ai/instances"
     if members is None:
-        return f"What is running could not be asked; look at {page}."
+        return f"The running instances could not be listed; look at {page}."
     if not members:
         known = "Nothing of this fleet is running."
     else:
@@ -120,7 +120,7 @@ def bill(members: Optional[List[lambda_api.Instance]], fresh: bool) -> str:
         known = f"Left running, at {price_of(members):.2f} USD per hour: {names}."
     if fresh:
         return known
-    return f"What is left running could not be asked; look at {page}. At the last look: {known}"
+    return f"The instances left running could not be listed; look at {page}. At the last look: {known}"
 
 
 def answers_ssh(address: str, port: int, timeout: float = 3.0) -> bool:
