@@ -55,7 +55,7 @@ class ActionModule(FleetAction):
             files.write_text(paths["markdown"], markdown)
         except OSError as exc:
             found = f"{folder}: {exc.strerror or exc}"
-            raise self._unmet("a folder that can be written", found, "make room there or set glm_state_dir") from None
+            raise self._unmet("a folder that can be written", found, "free space there or set glm_state_dir") from None
         self._show(_lines(sections, paths["page"]))
         names = {name: str(path) for name, path in paths.items()}
         answer = {"changed": False, **names, "records": [record["id"] for record in chosen]}

@@ -99,7 +99,7 @@ class ActionModule(RemoteJobAction):
         try:
             file = benchmark_record.keep(self._args["state_dir"], record)
         except OSError as exc:
-            advice = "make room there or set glm_state_dir to a folder that can be written"
+            advice = "free space there or set glm_state_dir to a folder that can be written"
             text = unmet(f"to keep the record in {self._args['state_dir']}", exc.strerror or exc, advice)
             raise Failed({"msg": text}) from exc
         answer = {"changed": False, "ok": record["ok"], "record": record, "file": str(file)}

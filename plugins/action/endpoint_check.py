@@ -61,7 +61,7 @@ class ActionModule(FleetAction):
             return self._failure(
                 advised(
                     f"{verdict_text}, but the report cannot be written to {file}: {exc.strerror or exc}",
-                    "make room there or set glm_state_dir to a folder that can be written",
+                    "free space there or set glm_state_dir to a folder that can be written",
                 )
             ).result
         return {}

@@ -54,7 +54,7 @@ class ActionModule(FleetAction):
             raise self._failure(str(error)) from None
 
     def _published(self, args: dict[str, Any], plan: Plan, image: ImageChosen) -> dict[str, Any]:
-        """Bring the image as its makers published it."""
+        """Pull the image as its makers published it."""
         digest, origin = self._digest(args, plan, image)
         wanted = args.get("state") or "probed"
         outcome: dict[str, Any] = {"changed": False}
@@ -64,22 +64,22 @@ class ActionModule(FleetAction):
         return {**outcome, **_answer(image), "resolved_by": origin["resolved_by"]}
 
     def _derived(self, args: dict[str, Any], plan: Plan, image: ImageChosen, build: ImageBuild) -> dict[str, Any]:
-        """Bring the published image, derive the plan's from it, and look at that one."""
+        """Pull the published image, derive the plan's from it, and look at that one."""
         wanted = args.get("state") or "probed"
         base: ImageChosen = {**plan_image.named(image, build["base"], None), "build": None}
-        brought = self._published(
+        published = self._published(
             {**args, "state": "resolved" if wanted == "resolved" else "present"}, {**plan, "image": base}, base
         )
-        if wanted == "resolved" or (self._task.check_mode and brought["changed"]):
-            return {**brought, **_answer(image)}
-        entry, changed = self._built(args, plan, build, brought["digest"])
+        if wanted == "resolved" or (self._task.check_mode and published["changed"]):
+            return {**published, **_answer(image)}
+        entry, changed = self._built(args, plan, build, published["digest"])
         if entry is None:
-            return {**brought, **_answer(image), "changed": True}
+            return {**published, **_answer(image), "changed": True}
         image = plan_image.named(image, entry["image"], entry.get("digest"))
         own = {**args, "plan": {**plan, "image": image}, "digest": image["digest"], "state": wanted}
         outcome = self._follow(own, image["reference"])
-        changed = bool(brought["changed"] or changed or outcome["changed"])
-        return {**outcome, **_answer(image), "changed": changed, "resolved_by": brought["resolved_by"]}
+        changed = bool(published["changed"] or changed or outcome["changed"])
+        return {**outcome, **_answer(image), "changed": changed, "resolved_by": published["resolved_by"]}
 
     def _built(
         self, args: dict[str, Any], plan: Plan, build: ImageBuild, base: str

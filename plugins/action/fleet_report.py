@@ -50,7 +50,7 @@ class ActionModule(FleetAction):
         except OSError as exc:
             text = advised(
                 f"{path} cannot be written: {exc.strerror or exc}",
-                "make room there or set glm_state_dir to a folder that can be written",
+                "free space there or set glm_state_dir to a folder that can be written",
             )
             raise self._failure(text, "controller", ok=fleet["ok"]) from None
         key_file = args["api_key_file"] or str(Path(args["state_dir"]).expanduser() / "api_key")

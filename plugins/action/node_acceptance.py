@@ -41,7 +41,7 @@ class ActionModule(FleetAction):
                 files.write_json(path, finding.printable_in({**report, "gathered": gathered}))
             except OSError as error:
                 text = f"the report cannot be written to {path}: {error.strerror or error}"
-                raise self._failure(advised(text, "make room there or choose another file"), **result) from None
+                raise self._failure(advised(text, "free space there or choose another file"), **result) from None
         if not report["ok"] and self._task.check_mode:
             # What would fix it (Docker's settings, a CDI spec) is only planned on a host that is not converged.
             result["warnings"] = [f"{acceptance.failures(report)} A run without --check would fail."]

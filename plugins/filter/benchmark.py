@@ -1,7 +1,7 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Jinja filters for the role ``benchmark``: a thin door to plugin_utils/benchmark/runs.py."""
+"""Jinja filters for the role ``benchmark``: a thin layer over plugin_utils/benchmark/runs.py."""
 
 from __future__ import annotations
 

@@ -358,7 +358,7 @@ ARGUMENTS: Dict[str, Dict[str, Any]] = {
 
 
 class Fleet:
-    """One fleet and the states that it can be brought to; each ends the module."""
+    """One fleet and the states that it can be put in; each ends the module."""
 
     def __init__(self, module: AnsibleModule, api: lambda_api.LambdaApi) -> None:
         self.members = Members(module, api)

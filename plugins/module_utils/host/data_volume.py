@@ -1,7 +1,7 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which disks of a host may become its data volume, and what forbids it.
+"""Which disks of a host may become its data volume, and what prevents it.
 
 This module util is PRIVATE to the collection. Choosing is pure; a disk that holds anything is never chosen.
 

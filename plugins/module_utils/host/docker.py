@@ -29,7 +29,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.host.dpkg import install
 SOCKET = "/var/run/docker.sock"
 # docker run --device vendor.com/class=name; older engines refuse the option.
 MINIMUM_MAJOR = 25
-# Docker as the distributions and as Docker itself package it, and what each brings or splits off.
+# Docker as the distributions and as Docker itself package it, and what each includes or splits off.
 PACKAGES = ("docker*", "containerd*", "runc", "moby-*")
 RELOADABLE = frozenset(
     {
@@ -169,7 +169,7 @@ def not_in_effect(wanted: Mapping[str, Any], facts: Mapping[str, Any]) -> list[s
 
 
 def needs_restart(keys: list[str], facts: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """Those of ``keys`` that a reload does not bring into effect.
+    """Those of ``keys`` that need more than a reload to take effect.
 
     ``features`` that only say what the engine does anyway need nothing: CDI (on since Docker 28.3), and no containerd
     image store.

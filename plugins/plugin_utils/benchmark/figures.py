@@ -279,7 +279,7 @@ def cost_per_million(usd_per_hour: float, tokens_per_second: float) -> float:
 
 
 def managed_cost(price: ManagedPrice, input_tokens: int, output_tokens: int) -> float:
-    """USD that a managed API asks for so many tokens in and out."""
+    """USD that a managed API charges for so many tokens in and out."""
     rates = (price.input, price.output) if price.blended is None else (price.blended, price.blended)
     return sum((rate or 0) * tokens for rate, tokens in zip(rates, (input_tokens, output_tokens))) / MILLION
 

@@ -264,7 +264,7 @@ class KnownIssue:
 
 @dataclass(frozen=True)
 class Price:
-    """What a provider asks for a whole host."""
+    """What a provider charges for a whole host."""
 
     provider: str
     accelerator: str
@@ -276,7 +276,7 @@ class Price:
 
 @dataclass(frozen=True)
 class ManagedPrice:
-    """What a managed API asks, USD per million tokens: by direction, or ``blended`` for all alike."""
+    """What a managed API charges, USD per million tokens: by direction, or ``blended`` for all alike."""
 
     provider: str
     model: str

@@ -400,7 +400,7 @@ class CloudInventory(BaseInventoryPlugin, Constructable, Cacheable):  # type: ig
     def _add_hosts(self, names: list[str], described: list[dict[str, Any]]) -> None:
         """Add the hosts with their variables.
 
-        ``InventoryData.add_host`` and ``set_variable`` copy and check each value anew, which costs seconds for
+        ``InventoryData.add_host`` and ``set_variable`` copy and check each value again, which costs seconds for
         thousands of hosts. Here the prefix of the names was checked and the values are fresh and marked; and what
         ``add_host`` notes about where a host comes from is the same for all of one file, so the first host's is taken
         for the others.

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a cloud says of itself, so that nothing outside its own rooms has to know it."""
+"""What a cloud says of itself, so that nothing outside its own folders has to know it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the drivers of all vendors have in common: what forbids changing one, and what must be there for its module.
+"""What the drivers of all vendors have in common: what prevents changing one, and what must be there for its module.
 
 Pure. ``role`` is the role of the driver, nvidia or rocm: the phase of its problems, and the prefix of its variables.
 """

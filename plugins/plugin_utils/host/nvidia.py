@@ -184,7 +184,7 @@ def _too_old_for_image(driver: str, wanted: Mapping[str, Any], *, adopt: bool) -
 def _change_problems(
     facts: Mapping[str, Any], wanted: Mapping[str, Any], platform: platforms.Platform, modules: str
 ) -> list[Finding]:
-    """What forbids installing a driver on this host."""
+    """What prevents installing a driver on this host."""
     found = []
     if platform.modules == "open" and modules != "open":
         found.append(_failed(f"nvidia_modules open or auto for {platform.name}", modules, "correct it"))
@@ -202,7 +202,7 @@ def _change_problems(
 
 
 def _stacks(installed: Packages) -> list[str]:
-    """Packages of an image that brings a stack of its own, beside which no other vendor's sources belong."""
+    """Packages of an image that has a stack of its own, beside which no other vendor's sources belong."""
     return sorted(name for name in installed if name.startswith("lambda-stack"))
 
 

@@ -29,7 +29,7 @@ _KEY = f"{_REPOSITORY}/rocm/rocm.gpg.key"
 
 
 class Work(host_driver.Work):
-    """What has to be done. ``upgrade``: installed packages to bring to the wanted release. ``origins``: by package.
+    """What has to be done. ``upgrade``: installed packages to change to the wanted release. ``origins``: by package.
 
     ``toolkit``: what the version of the container toolkit has to begin with.
     """
@@ -154,7 +154,7 @@ def _is(running: Optional[str], target: str) -> bool:
 def _driver_problems(
     facts: Mapping[str, Any], wanted: Mapping[str, Any], platform: platforms.Platform, *, adopt: bool
 ) -> list[Finding]:
-    """What forbids serving the image's ROCm on the driver that is there, or will be."""
+    """What prevents serving the image's ROCm on the driver that is there, or will be."""
     image, matrix = str(wanted["image_rocm"] or ""), rocm_matrix.load()
     if not image or wanted["unlisted_allowed"]:
         return []
@@ -192,7 +192,7 @@ def _driver_problems(
 def _change_problems(
     facts: Mapping[str, Any], wanted: Mapping[str, Any], platform: platforms.Platform
 ) -> list[Finding]:
-    """What forbids installing the wanted driver on this host."""
+    """What prevents installing the wanted driver on this host."""
     found = host_driver.secure_boot(facts, wanted["secure_boot_ready"], "rocm")
     if facts["architecture"] != _ARCHITECTURE:
         found.append(
@@ -227,7 +227,7 @@ def _user_problems(facts: Mapping[str, Any], users: list[str]) -> list[Finding]:
 
 
 def _packages(facts: Mapping[str, Any], wanted: Mapping[str, Any], *, adopt: bool) -> list[str]:
-    """Packages to have and to hold. What an adopted host brings instead of ours is left alone."""
+    """Packages to install and to hold. What an adopted host has instead of ours is left alone."""
     installed = facts["drivers"]["packages"]
     tools = wanted["tool_packages"]
     if adopt:

@@ -353,7 +353,7 @@ class Disk(TypedDict):
 
 
 class Price(TypedDict):
-    """What a provider asks for a whole host like this."""
+    """What a provider charges for a whole host like this."""
 
     provider: str
     """Name of the provider."""

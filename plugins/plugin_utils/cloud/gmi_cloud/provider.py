@@ -1,7 +1,7 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""GMI Cloud, as the rest of the house knows it. Its instances are launched in its console."""
+"""GMI Cloud, as the rest of the collection knows it. Its instances are launched in its console."""
 
 from __future__ import annotations
 
