@@ -8,7 +8,7 @@ module: data_volume
 short_description: Prepare the volume and the folder for a host's data, without ever losing any
 version_added: 0.1.0
 description:
-  - Creates the data folder and, only if O(volume) says so, prepares the file system below it - one that is mounted
+  - Creates the data folder and, only if O(volume) says so, prepares the file system that it is on - one that is mounted
     already, or a new one on the host's big local NVMe disks, joined as RAID 0 where there are several.
   - Formats nothing that holds anything - a partition table, any signature that libblkid knows, a member of an array or
     a volume group, a mount, a device in use, or bytes of no known kind. It then changes nothing and says what it found.

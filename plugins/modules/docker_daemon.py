@@ -205,7 +205,7 @@ class Daemon:
     def caution(self, deferred: list[str]) -> str:
         return advised(
             f"docker: {', '.join(deferred)} in {self.path} wait for a restart of dockerd, which would interrupt these "
-            f"running containers: {', '.join(self.facts['containers'])}. Serving works without them",
+            f"running containers: {', '.join(self.facts['containers'])}. Serving works without this",
             "drain this host and stop them, or set docker_restart_allowed: true",
         )
 

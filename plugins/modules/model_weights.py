@@ -459,7 +459,7 @@ class Weights:
     def _check_image(self) -> str:
         image = self.params["image"]
         if not image:
-            raise WeightsError("neither image nor python is given, and one supplies the client. Set one of them.")
+            raise WeightsError("neither image nor python is given. Set one of them: it supplies the client.")
         if self.module.get_bin_path("docker") is None:
             raise WeightsError("docker is not installed. Run the role docker first.")
         code, _out, err = self.module.run_command(["docker", "image", "inspect", "--format", "{{.Id}}", image])

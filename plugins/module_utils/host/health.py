@@ -28,7 +28,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.host import runtime
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run, which
 from ansible_collections.glm.fleet.plugins.module_utils.host.dpkg import installed_packages
 
-# docs.nvidia.com/deploy/xid-errors: these name the program that used the GPU, not the GPU.
+# docs.nvidia.com/deploy/xid-errors: these name the program that used the GPU, not the hardware.
 APPLICATION_XIDS = frozenset({13, 31, 32, 43, 45, 68, 69, 109})
 _XID = re.compile(r"NVRM: Xid \(PCI:(?P<bus>[0-9a-fA-F:.]+)\): (?P<xid>\d+)(?P<rest>.*)")
 # NVSwitches; links that went down for good. Non-fatal ones are retried by the hardware (Fabric Manager User Guide).

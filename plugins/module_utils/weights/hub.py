@@ -121,7 +121,7 @@ class HubClient:
             except (OSError, http.client.HTTPException, ValueError) as exc:
                 if attempt == _ATTEMPTS:
                     raise HubError(
-                        f"cannot query {self.endpoint} for {repository}:  {unreachable.why(exc, url)}. "
+                        f"cannot query {self.endpoint} for {repository}: {unreachable.why(exc, url)}. "
                         "Check this host's network, DNS and proxy, or set glm_hub_endpoint to a mirror it reaches."
                     ) from None
                 self._sleep(float(attempt))
