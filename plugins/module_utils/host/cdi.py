@@ -12,6 +12,7 @@ Sources: cncf-tags/container-device-interface, SPEC.md and pkg/cdi/cache.go (``r
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from pathlib import Path
@@ -100,12 +101,13 @@ def nodes_of(holder: dict[str, Any]) -> list[dict[str, Any]]:
 
 def load(text: str) -> Any:
     """The document in JSON or YAML. Raises ValueError that names the line and what is not read."""
-    if text.lstrip().startswith("{"):
-        try:
-            return json.loads(text)
-        except ValueError:  # a flow of YAML looks like JSON at first
-            pass
-    return _Reader(text).document()
+    try:
+        if text.lstrip().startswith("{"):
+            with contextlib.suppress(ValueError):  # a flow of YAML looks like JSON at first
+                return json.loads(text)
+        return _Reader(text).document()
+    except RecursionError:
+        raise ValueError("lists or mappings within too many others are not read here") from None
 
 
 class _Reader:

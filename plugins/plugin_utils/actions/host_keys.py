@@ -194,7 +194,7 @@ def wait_for_key(fetch: Callable[[], HostKey], where: str, timeout: float) -> Ho
         except paramiko.ssh_exception.IncompatiblePeer:
             raise
         except (OSError, EOFError, paramiko.SSHException, subprocess.TimeoutExpired) as error:
-            reason = str(error) or type(error).__name__
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             tries[reason] = tries.get(reason, 0) + 1
         if time.monotonic() - started + RETRY_SECONDS > timeout:
             seen = "; ".join(f"{reason} ({count}x)" for reason, count in tries.items())

@@ -120,6 +120,9 @@ def test_what_is_read_is_what_a_library_reads(text: str) -> None:
         ("a: `x`\n", "a reserved sign"),
         ("a: 'b\n", "does not end"),
         ("{", "does not end"),
+        ("[" * 100_000, "within too many others"),
+        ("- " * 100_000, "within too many others"),
+        ('{"a":' * 100_000, "within too many others"),
     ],
 )
 def test_what_is_not_read_is_named(text: str, what: str) -> None:
