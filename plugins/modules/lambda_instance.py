@@ -177,6 +177,9 @@ options:
     description: Seconds between two checks of the instances.
     type: float
     default: 5
+  progress_file:
+    description: File in which to keep what is waited for. Set by the action plugin, which prints it every ten seconds.
+    type: path
   launch_interval:
     description:
       - Seconds between two launches with one key, all processes of the user together. Lambda allows one per 12 s.
@@ -354,6 +357,7 @@ ARGUMENTS: Dict[str, Dict[str, Any]] = {
     "ssh_port": {"type": "int", "default": 22},
     "wait_timeout": {"type": "int", "default": 1500},
     "wait_interval": {"type": "float", "default": 5},
+    "progress_file": {"type": "path"},
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from typing import Any
 
@@ -35,6 +36,13 @@ def test_launch_attaches_opens_and_counts_as_asked_and_nothing_more(fleet: Fleet
     assert code == 0 and "changed=0" in output, output
     code, output = fleet.run("launch.yml", **{**asked, "glm_launch_count": 3})
     assert code != 0 and "could make it 160.56" in output and len(fleet.alive()) == 2
+
+
+def test_a_launch_that_takes_long_says_how_far_it_is(fleet: Fleet) -> None:
+    code, output = fleet.run("launch.yml", glm_launch=True, glm_launch_count=2, glm_launch_interval=12)
+    assert code == 0, output
+    far = rf"localhost: launch: 1 of 2 launched, launching glm-default-2 \({KIND} in us-\w+-1\), 1\d s so far"
+    assert re.search(far, output), output
 
 
 def changes(fleet: Fleet) -> list[str]:

@@ -134,6 +134,18 @@ def run(cloud: Launching, check_mode: bool = False, **options: Any) -> dict[str,
     return ended.value.result
 
 
+def test_what_is_waited_for_is_written_down_for_the_action(cloud: Launching, tmp_path: Path) -> None:
+    cloud.addresses = False
+    cloud.cloud.instances = [make_instance(1, name="glm-default-1")]
+    result = run(cloud, count=2, progress_file=str(tmp_path / "progress"))
+    assert result["failed"] and "wait" in result["msg"]
+    identifier = cloud.cloud.instances[1]["id"]
+    expected = f"1 of 2 up, waiting for an address: glm-default-2 ({identifier}) is booting"
+    assert (tmp_path / "progress").read_text("utf-8") == expected
+    ended = run(cloud, state="absent", progress_file=str(tmp_path / "folder" / "progress"))
+    assert ended["terminated"] == ["glm-default-1", "glm-default-2"]
+
+
 def test_launches_what_is_missing_and_nothing_the_second_time(cloud: Launching) -> None:
     cloud.cloud.instances = [
         make_instance(1, name="glm-default-1"),

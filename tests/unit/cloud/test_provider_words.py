@@ -12,20 +12,32 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.providers import REGISTERED
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.providers import REGISTERED, launching
 
 ROOT = Path(__file__).parents[3]
 # What ships and acts. The rest (docs, catalog, inventories, simulator, tests, examples) may name clouds.
 PRODUCT = ("plugins", "roles", "playbooks", "templates")
-# A cloud's own rooms, and where it is registered.
+# A cloud's own rooms, which need no list, and where it is registered.
 ROOMS = (
-    "plugins/inventory/*_cloud.py",
-    "plugins/modules/lambda_*.py",
-    "plugins/doc_fragments/lambda_auth.py",
-    "plugins/module_utils/cloud/*_cloud/*.py",
-    "plugins/plugin_utils/cloud/*_cloud/*.py",
+    *(
+        room.format(cloud.name)
+        for cloud in REGISTERED
+        for room in (
+            "plugins/inventory/{}_cloud.py",
+            "plugins/module_utils/cloud/{}_cloud/*.py",
+            "plugins/plugin_utils/cloud/{}_cloud/*.py",
+        )
+    ),
+    *(
+        room.format(cloud.name)
+        for cloud in launching()
+        for room in (
+            "plugins/modules/{}_*.py",
+            "plugins/doc_fragments/{}_auth.py",
+            "roles/launch/tasks/{}/*.yml",
+        )
+    ),
     "plugins/plugin_utils/cloud/providers.py",
-    "roles/launch/tasks/lambda/*.yml",
 )
 # What is nothing but documentation.
 PAGES = ("*.md", "plugins/filter/*.yml", "plugins/doc_fragments/*.py", "roles/*/meta/argument_specs.yml")

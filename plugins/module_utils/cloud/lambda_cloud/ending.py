@@ -84,6 +84,9 @@ class Ending:
                 self.fleet.fail(
                     "restart", f"expected active instances, found: {states}.", "replace those that do not come up."
                 )
+            self.fleet.report(
+                f"{len(ids) - len(down)} of {len(ids)} active, waiting for {_lambda_fleet.states_of(down)}"
+            )
             time.sleep(self.fleet.params["wait_interval"])
 
     def absent(self) -> None:

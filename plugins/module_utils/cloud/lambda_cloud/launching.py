@@ -175,6 +175,8 @@ class Launching:
     def try_launch(self, name: str, kind: str, region: str) -> bool:
         """Ask once; False when this candidate has no capacity."""
         request = self.launch_request(name, kind, region)
+        there = len(self.replacing.counted()) + len(self.fleet.unlisted())
+        self.fleet.report(f"{there} of {self.fleet.params['count']} launched, launching {name} ({kind} in {region})")
         for attempt in range(1, RATE_LIMIT_TRIES + 1):
             try:
                 self.fleet.own.update(dict.fromkeys(self.fleet.api.launch(request), name))

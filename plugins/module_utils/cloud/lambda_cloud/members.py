@@ -5,13 +5,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any, Dict, List, NoReturn, Set
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import api as lambda_api
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import fleet as _lambda_fleet
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.fleet import FLEET_TAG, exists
@@ -64,6 +67,12 @@ class Members:
         """How many existing instances each other fleet has, as of the last look at the account."""
         values = [lambda_api.tags_of(item).get(FLEET_TAG) for item in self.known if exists(item)]
         return dict(sorted(Counter(value for value in values if value not in (None, self.name)).items()))
+
+    def report(self, progress: str) -> None:
+        """Write what is waited for and how far it is, for the action to print."""
+        if self.params["progress_file"]:
+            with contextlib.suppress(OSError):
+                files.write_text(Path(self.params["progress_file"]), progress)
 
     def fail(self, phase: str, problem: str, next_step: str) -> NoReturn:
         """End the run; says what is left running and what it costs, as far as the API can be asked."""
@@ -125,4 +134,5 @@ class Members:
             if problem or time.monotonic() - start > self.params["wait_timeout"]:
                 states = _lambda_fleet.states_of(left)
                 self.fail("terminate", f"{problem}Expected to be gone, found: {states}.", "run again.")
+            self.report(f"{len(ids) - len(left)} of {len(ids)} terminated, waiting for {_lambda_fleet.states_of(left)}")
             time.sleep(self.params["wait_interval"])

@@ -54,7 +54,16 @@ class Waiting:
             elif not waiting and not unlisted:
                 return members
             else:
+                self.report(len(members), waiting, list(unlisted.values()))
                 time.sleep(self.fleet.params["wait_interval"])
+
+    def report(self, members: int, waiting: List[lambda_api.Instance], unlisted: List[str]) -> None:
+        """Say how many of the members are up, and what is waited for."""
+        for_what = "an address" if self.fleet.params["wait_for"] == "address" else "ssh"
+        hanging = [_lambda_fleet.states_of(waiting)] if waiting else []
+        hanging += [f"{name} (not listed yet)" for name in unlisted]
+        up = members - len(waiting)
+        self.fleet.report(f"{up} of {members + len(unlisted)} up, waiting for {for_what}: {'; '.join(hanging)}")
 
     def awaited(self, waiting: List[lambda_api.Instance]) -> List[str]:
         """The ids of what is waited for."""
