@@ -139,7 +139,8 @@ def test_many_processes_pin_at_once(tmp_path: Path) -> None:
 
 def test_waiting_ends_with_what_was_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_keys, "RETRY_SECONDS", 0.05)
-    with pytest.raises(host_keys.HostKeyError, match=r"at 127.0.0.1 port 9 within 0.3 s, found: Connection refused \(\d+x\)"):
+    tried = r"at 127.0.0.1 port 9 within 0.3 s, found: Connection refused \(\d+x\)"
+    with pytest.raises(host_keys.HostKeyError, match=tried):
         host_keys.wait_for_key(lambda: host_keys.scan("127.0.0.1", 9), "127.0.0.1 port 9", 0.3)
 
 
