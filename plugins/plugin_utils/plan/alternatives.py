@@ -41,7 +41,8 @@ def _neighbours(choice: Choice) -> Iterator[tuple[str, Intent]]:
         cells.append((sum(distance), distance, accelerator, precision, engine, nodes))
     for _sum, _distance, accelerator, precision, engine, nodes in sorted(cells, key=lambda cell: cell[:2]):
         hosts = f"{nodes} hosts of " if nodes > 1 else ""
-        text = f"{hosts}{accelerator.per_host}x {accelerator.name} ({precision}, {engine})"
+        replicas = ", glm_replicas 1" if asked.replicas > 1 else ""
+        text = f"{hosts}{accelerator.per_host}x {accelerator.name} ({precision}, {engine}{replicas})"
         yield (
             text,
             dataclasses.replace(
