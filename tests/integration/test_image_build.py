@@ -46,7 +46,7 @@ PLAYBOOK = """
     - role: glm.fleet.plan
     - role: glm.fleet.engine_image
   tasks:
-    - name: Plan again with what the lock file has learned
+    - name: Plan again with the locked versions
       ansible.builtin.include_role:
         name: glm.fleet.plan
     - name: Show what would be served

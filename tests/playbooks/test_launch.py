@@ -166,7 +166,7 @@ def test_scale_goes_up_freely_and_down_only_with_a_word(fleet: Fleet) -> None:
     assert code == 0 and len(fleet.alive()) == 3, output
     code, output = fleet.run("scale.yml", glm_launch_count=1, glm_launch_regions=[])
     assert code != 0 and len(fleet.alive()) == 3
-    assert "this would terminate glm-default-2, glm-default-3, beyond the 1 that are wanted" in output
+    assert "this would terminate glm-default-2, glm-default-3, beyond the desired number of 1" in output
     code, output = fleet.run("scale.yml", glm_launch_count=1, glm_confirm=True)
     assert code == 0 and fleet.alive() == ["glm-default-1"], output
     assert "fleet default: 1 instance(s) at 53.52 USD per hour" in output
