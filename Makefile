@@ -1,4 +1,4 @@
-# Everything a person types. Each target does its own set-up.
+# Every command of the project. Each target does its own setup.
 SHELL := /bin/bash
 VENV := .venv
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
@@ -15,7 +15,7 @@ ARGS ?=
 help:  ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup:  ## Make .venv with what a controller needs
+setup:  ## Create .venv with everything that a controller needs
 	@scripts/venv.sh $(VENV) requirements.txt 3.11 3.12 3.13 3.14
 
 setup-dev:
@@ -26,7 +26,7 @@ rehearse: setup  ## Run the main job end to end with no account and no GPU (ENGI
 	@python -m simulator up --engines $(ENGINE)
 	ansible-playbook deploy_glm51.yml -i rehearsal -e glm_engine=$(ENGINE) -e glm_launch_count=$(COUNT) $(ARGS)
 
-rehearse-status:  ## Show what the rehearsal runs
+rehearse-status:  ## Show the services and hosts of the rehearsal
 	@python -m simulator status
 
 rehearse-down: setup  ## Stop the rehearsal and remove its hosts
@@ -38,13 +38,13 @@ test: setup-dev  ## Run everything: lint, unit, playbooks, engines, integration 
 lint: setup-dev  ## Run the linters only
 	@scripts/test.sh lint
 
-unit: setup-dev  ## Run the pure tests, in less than a minute (ARGS="-k lockfile" picks some; so for the next three)
+unit: setup-dev  ## Run the pure tests, in less than a minute (ARGS="-k lockfile" selects some, also in the next three)
 	@scripts/test.sh unit $(ARGS)
 
 playbooks: setup-dev  ## Run the tests that run ansible-playbook, a browser or servers on this machine
 	@scripts/test.sh playbooks $(ARGS)
 
-engines: setup-dev  ## Run every planned command line past the engines' own parsers
+engines: setup-dev  ## Parse every planned command line with the engines' own parsers
 	@scripts/test.sh engines $(ARGS)
 
 integration: setup-dev  ## Run the integration tests (real hosts, real engines)
@@ -56,16 +56,16 @@ molecule: setup-dev  ## Run the molecule scenarios
 docs: setup-dev  ## Build the documentation site in build/site
 	@scripts/docs_site.sh
 
-benchmark: setup-dev  ## Print the benchmarks, as ratios measured side by side
+benchmark: setup-dev  ## Run the benchmarks and print them as ratios
 	@scripts/test.sh benchmark
 
-engine: setup-dev  ## Add an engine version and show what it changes for our recipes: make engine VERSION=vllm:0.34.0
+engine: setup-dev  ## Add an engine version and show what it changes for the recipes: make engine VERSION=vllm:0.34.0
 	@python tools/new_engine.py $(VERSION)
 
-sources: setup-dev  ## Write docs/sources.md and its golden files again (then review the difference)
+sources: setup-dev  ## Regenerate docs/sources.md and its golden files (then review the difference)
 	@python tools/sources_page.py
 
-variables: setup-dev  ## Write what repeats catalog/variables.yml: docs/variables.md, defaults and argument_specs
+variables: setup-dev  ## Regenerate docs/variables.md, defaults and argument_specs from catalog/variables.yml
 	@python tools/variables_page.py
 
 clean: rehearse-down  ## Remove the virtual environments and the rehearsal's state

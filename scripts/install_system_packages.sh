@@ -3,7 +3,7 @@
 # hosts, tools that build their root file systems, a local image registry, and a browser that opens the benchmark's
 # report. Debian and Ubuntu only.
 #
-# Safe to repeat: when everything is present it changes nothing, asks for no password and needs no network.
+# Safe to repeat: if everything is installed it changes nothing, asks for no password and needs no network.
 set -eu
 
 # podman and runc run the hosts (crun cannot set limits where CAP_SYS_RESOURCE is missing); netavark, aardvark-dns,
@@ -43,7 +43,7 @@ is_installed() {
 if ! command -v dpkg-query >/dev/null 2>&1 || ! command -v apt-get >/dev/null 2>&1; then
   name=$(. /etc/os-release 2>/dev/null && echo "${PRETTY_NAME:-}") || name=""
   echo "install_system_packages: expected Debian or Ubuntu, found ${name:-an unknown system} without apt-get." >&2
-  echo "Install the counterparts of these packages by hand, then go on:" $packages >&2
+  echo "Install the equivalents of these packages by hand, then continue:" $packages >&2
   exit 1
 fi
 
@@ -74,14 +74,14 @@ $as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=30
 case " $missing " in
   *" network-stack "*) missing=$(echo "$missing" | sed "s/network-stack/$(network_packages)/") ;;
 esac
-# Word splitting is wanted here: one argument for each package.
+# Word splitting is intended here: one argument for each package.
 # needrestart would restart services that were here before.
 # shellcheck disable=SC2086
 $as_root env DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 apt-get -q -y -o DPkg::Lock::Timeout=300 \
   install --no-install-recommends $missing
 
 # The package starts a service on port 5000 of every address; rehearsals run their own registry, bound to the bridge. A
-# registry that was here before is somebody's: it stays as it is.
+# registry that was here before belongs to the machine: it stays as it is.
 if [ -n "$new_registry" ] && command -v systemctl >/dev/null 2>&1; then
   $as_root systemctl disable --now docker-registry.service >/dev/null 2>&1 || true
 fi

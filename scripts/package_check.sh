@@ -32,11 +32,11 @@ found() { # where it must be found, command prefix...
 # From elsewhere: the checkout's ansible.cfg already finds glm.fleet, and nothing would be installed.
 (cd "$work" && ansible-galaxy collection install --offline --force -p "$work/collections" "$work"/dist/glm-fleet-*.tar.gz)
 if tar -tzf "$work"/dist/glm-fleet-*.tar.gz | grep -E '^(\.|lambda$|rehearsal$)'; then
-    echo "the collection tarball carries files that only a checkout needs" >&2
+    echo "the collection tarball has files that only a checkout needs" >&2
     exit 1
 fi
 dangling=$(find "$work/collections" -xtype l)
-[ -z "$dangling" ] || { echo "the collection carries links to nothing: $dangling" >&2; exit 1; }
+[ -z "$dangling" ] || { echo "the collection has dangling links: $dangling" >&2; exit 1; }
 # Galaxy's own importer; lint is a check of its own, and the collection is found where Galaxy would have put it.
 (cd "$work" && env PATH="$(dirname "$python"):$PATH" GALAXY_IMPORTER_RUN_ANSIBLE_LINT=false \
     python -m galaxy_importer.main "$work"/dist/glm-fleet-*.tar.gz)

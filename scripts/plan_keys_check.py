@@ -69,7 +69,7 @@ def main() -> int:
     parts = [kind for kind in keys(source) if kind != "Plan"]
     with tempfile.TemporaryDirectory() as scratch:
         shutil.copytree(ROOT / "plugins", Path(scratch) / COLLECTION, ignore=shutil.ignore_patterns("__pycache__"))
-        # In turn: what lies in a key that nobody finds is not looked at.
+        # One after the other: mypy does not check what is below a key that it cannot find.
         found = [*missed(Path(scratch), source, ["Plan"]), *missed(Path(scratch), source, parts)]
     if found:
         print(f"mypy does not notice when these are renamed: {', '.join(found)}")

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run `ansible-test sanity` on a copy of the tree: it wants .../ansible_collections/glm/fleet as its directory.
+# Run `ansible-test sanity` on a copy of the tree: it requires .../ansible_collections/glm/fleet as its directory.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)

@@ -2,7 +2,7 @@
 # Run the test stages; end with a table of them, the slowest tests, the skips and the line
 # "N passed, N failed, N skipped".
 #   scripts/test.sh all|lint|unit|playbooks|engines|integration|molecule|benchmark [pytest arguments...]
-# Called by `make`; expects .venv (requirements-dev.txt). Goes on after a failed stage so that one run shows everything.
+# Called by `make`; expects .venv (requirements-dev.txt). Continues after a failed stage so that one run shows everything.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 stage=${1:-all}
@@ -148,7 +148,7 @@ benchmark() {
     done
 }
 
-# What computes gives way to what waits for hosts: a host that starves would be taken for one that is unhealthy.
+# Computing tests have a lower priority than those with hosts: a host without CPU time would look unhealthy.
 desk() {
     renice -n 10 -p "$BASHPID" >/dev/null
     playbooks
@@ -156,7 +156,7 @@ desk() {
     slow_lint
 }
 
-# First what fails fast. Then what waits for hosts, in two groups, beside what computes.
+# First the stages that fail fast. Then those with hosts, in two groups, in parallel with those that compute.
 everything() {
     local half
     quick_lint
@@ -174,8 +174,8 @@ everything() {
 }
 
 lanes=()
-# Interrupted as by hand, so that hosts are removed; whoever ignores that, as what was started in the background does, ends
-# a minute later.
+# Interrupted like with Ctrl-C, so that hosts are removed. Programs that ignore that, as background programs do, are ended a
+# minute later.
 interrupted() {
     local signal lane again
     trap - INT TERM

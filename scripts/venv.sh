@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Make or refresh a virtual environment from pinned requirements.
 #   scripts/venv.sh DIRECTORY REQUIREMENTS [PYTHON_VERSION ...]
-# The first Python version that the machine has wins; none given means any Python from 3.11 on.
+# Takes the first of these Python versions that the machine has; without a version, any Python from 3.11 on.
 # Does nothing when DIRECTORY already satisfies REQUIREMENTS.
 set -euo pipefail
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run a long command that says nothing, and say every ten seconds that it goes on, with its last line.
+# Run a long, silent command, and print every ten seconds that it is still running, with its last line of output.
 #   scripts/with_progress.sh TITLE COMMAND [ARGUMENT ...]
 # Its output is shown only when it fails; the exit status is the command's.
 set -uo pipefail

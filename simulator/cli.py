@@ -26,13 +26,13 @@ _HOST_IMAGES = f"one of {', '.join(sorted(RECIPES))}, or an image with its tag, 
 
 def parser() -> argparse.ArgumentParser:
     """The verbs and their options."""
-    result = argparse.ArgumentParser(prog="python -m simulator", description="The rented world, on this machine.")
+    result = argparse.ArgumentParser(prog="python -m simulator", description="A simulated cloud on this machine.")
     verbs = result.add_subparsers(dest="verb", required=True)
 
-    up = verbs.add_parser("up", help="build what is missing and start everything that `-i rehearsal` needs")
+    up = verbs.add_parser("up", help="build missing images and start everything that `-i rehearsal` needs")
     _add_engines(up)
     up.add_argument("--api-port", type=int, metavar="PORT", help="port of the Lambda Cloud API (on 127.0.0.1)")
-    build = verbs.add_parser("build", help="build what is missing and start nothing")
+    build = verbs.add_parser("build", help="build missing images and start nothing")
     _add_engines(build)
     verbs.add_parser("down", help="stop the services and remove this rehearsal's hosts, volumes, networks and state")
     verbs.add_parser("status", help="show services and hosts")
@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"simulator {arguments.verb}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"simulator {arguments.verb}: interrupted; run it again to go on", file=sys.stderr)
+        print(f"simulator {arguments.verb}: interrupted; run it again to continue", file=sys.stderr)
         return 130
     return 0
 

@@ -1,4 +1,4 @@
-"""Background programs of a rehearsal: started once, found again by later commands, stopped by their own number."""
+"""Background programs of a rehearsal: started once, found again by later commands, stopped by their process id."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class Services:
 
     def _await(self, service: Service, process: subprocess.Popen[bytes], timeout: float) -> None:
         deadline = time.monotonic() + timeout
-        # Whoever answers may be another program with the same port.
+        # Another program with the same port may answer.
         while not (answers(service.url) and _listens(process.pid, urlsplit(service.url).port)):
             if process.poll() is not None:
                 raise RehearsalError(

@@ -89,7 +89,7 @@ def run(
     timeout: float | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> str:
-    """Run a command and return its standard output. Raises RehearsalError with the command and what it said."""
+    """Run a command and return its standard output. Raises RehearsalError with the command and its output."""
     try:
         done = subprocess.run(
             list(argv),
@@ -107,10 +107,10 @@ def run(
             f"the program {argv[0]!r} is not installed; run scripts/install_system_packages.sh"
         ) from error
     except subprocess.TimeoutExpired as error:
-        raise RehearsalError(f"{_shown(argv)}: no end after {timeout:g} s") from error
+        raise RehearsalError(f"{_shown(argv)}: still running after {timeout:g} s") from error
     if done.returncode != 0:
         said = (done.stderr.strip() or done.stdout.strip() or "nothing")[-2000:]
-        raise RehearsalError(f"{_shown(argv)}: ended with {done.returncode} and said: {said}")
+        raise RehearsalError(f"{_shown(argv)}: ended with {done.returncode} and printed: {said}")
     return done.stdout
 
 

@@ -77,7 +77,7 @@ def up(settings: Settings, references: Sequence[str]) -> None:
 def down(settings: Settings) -> None:
     """Stop the services and remove the hosts and everything else that this rehearsal made, except logs and caches."""
     if not settings.state_dir.is_dir():
-        print(f"nothing to take down in {settings.state_dir}", file=sys.stderr)
+        print(f"nothing to stop in {settings.state_dir}", file=sys.stderr)
         return
     services = Services(settings)
     with locked(settings.state_dir / ".lock"):
@@ -199,7 +199,7 @@ def _register_key(settings: Settings, public_key: str) -> None:
 
 
 def _call(settings: Settings, method: str, path: str, body: dict[str, str] | None = None) -> Any:
-    """One call of the simulated API; waits as told when it is asked too fast."""
+    """One call of the simulated API; waits as long as the answer demands when it is rate-limited."""
     request = urllib.request.Request(
         f"{settings.api_url}/api/v1{path}",
         method=method,
@@ -216,7 +216,7 @@ def _call(settings: Settings, method: str, path: str, body: dict[str, str] | Non
             time.sleep(float(error.headers.get("Retry-After") or 1))
         except (OSError, ValueError) as error:
             raise RehearsalError(f"{method} {request.full_url}: {error}") from error
-    raise RehearsalError(f"{method} {path}: still refused as too fast after 10 tries")
+    raise RehearsalError(f"{method} {path}: still rate-limited after 10 attempts")
 
 
 def _write_variables(settings: Settings) -> None:

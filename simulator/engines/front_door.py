@@ -9,7 +9,7 @@ engine's own. Standard library only, Python 3.11.
     python3 -m simulator.engines.front_door sglang --model-path MODEL --tp-size 8 ...
 
 Environment, set by the image: GLM_REHEARSAL_VERSION (engine version of the image's tag), GLM_REHEARSAL_ENGINES (engine
-trees; brought by the host's CDI device, as a GPU driver is) and GLM_REHEARSAL_DEVICES (where nvidia<N> nodes are).
+trees; mounted by the host's CDI device, as a GPU driver is) and GLM_REHEARSAL_DEVICES (where nvidia<N> nodes are).
 """
 
 from __future__ import annotations

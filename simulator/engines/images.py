@@ -1,7 +1,7 @@
 """Writes the engine images as OCI layouts: Debian 12, Python 3.11, huggingface_hub, and the front door.
 
 The images answer to the published names (``vllm/vllm-openai:v0.32.0``, ``lmsysorg/sglang:v0.5.10``) in the rehearsal's
-own registry. They hold no engine: the host's CDI device brings the engine trees, as it brings the driver in the rented
+own registry. They hold no engine: the host's CDI device mounts the engine trees, as it mounts the driver in the rented
 world. The same inputs give the same digests. Layers are written directly, without a container engine:
 
 1. the root file system (mmdebstrap), shared by all images;

@@ -519,7 +519,7 @@ def _prepare(engine: str, version: str, source: Path) -> None:
 
 
 def _declare_vllm_platform() -> None:
-    """Tell vLLM it runs on eight B200: it would look for devices, and some option defaults follow what it finds."""
+    """Let vLLM find eight B200: it looks for devices, and some option defaults depend on them."""
     # Importing vLLM already asks for the current platform, so it must exist before it has its class.
     current = type("_NotYet", (_Anything,), {})()
     sys.meta_path.insert(0, _PlatformFinder(current))

@@ -183,7 +183,7 @@ class Machines:
         self._join_private_network()
 
     def remove_all(self, kinds: Sequence[str]) -> list[str]:
-        """Destroy all hosts of these kinds and return their names; networks go when nobody uses them any more."""
+        """Destroy all hosts of these kinds and return their names; unused networks are removed, too."""
         names = [host.name for host in self.hosts(kinds)]
         for name in names:
             self.destroy(name)

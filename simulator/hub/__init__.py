@@ -1,7 +1,7 @@
 """A model hub that the real ``huggingface_hub`` client can download from (``HF_ENDPOINT``), for rehearsals and tests.
 
 It serves folders as repositories with the addresses, headers, error codes and pagination of the public hub, and can
-be told to misbehave: cut a file short, change its bytes, stall, crawl, or answer 401, 403, 429 and 500.
+be made to misbehave: cut a file short, change its bytes, stall, crawl, or answer 401, 403, 429 and 500.
 
 >>> from simulator.hub import Hub
 >>> with Hub(Path("repos")) as hub:      # repos/<organisation>/<name>/<files>

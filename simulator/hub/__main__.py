@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Serve until told to stop."""
+    """Serve until SIGINT or SIGTERM."""
     arguments = parser().parse_args(argv)
     arguments.repos.mkdir(parents=True, exist_ok=True)
     for repository in arguments.with_tiny:

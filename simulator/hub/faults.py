@@ -1,4 +1,4 @@
-"""Ways in which the simulated hub can be told to misbehave."""
+"""Ways in which the simulated hub can be made to misbehave."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The HTTP side of the simulated hub: addresses, headers and errors as the public hub gives them.
 
-Facts were read in the ``huggingface_hub`` client (0.36 to 2.4), which tells errors apart by status, ``X-Error-Code``
+Facts were read in the ``huggingface_hub`` client (0.36 to 2.4), which distinguishes errors by status, ``X-Error-Code``
 and ``X-Error-Message``, names blobs by ``X-Linked-Etag`` or ``ETag``, and follows ``Link: …; rel="next"``.
 """
 
@@ -238,7 +238,7 @@ class _HubHandler(_Handler):
         admitted = self.hub.access.private.get(repository)
         hidden = admitted is not None and token not in admitted
         if hidden or not self.hub.repositories.branches(repository):
-            # The public hub does not tell anonymous callers whether a repository exists.
+            # The public hub does not show anonymous callers whether a repository exists.
             if token is None:
                 raise HubError(401, "Invalid username or password.")
             raise HubError(404, "Repository not found", "RepoNotFound")

@@ -93,7 +93,7 @@ class InstanceType:
         }
 
     def spec(self) -> InstanceTypeSpec:
-        """What a backend is told, with the accelerator read out of the description as a client would."""
+        """What a backend gets, with the accelerator read out of the description as a client would."""
         match = _ACCELERATOR.match(self.gpu_description)
         accelerator = AcceleratorSpec(match["name"], self.gpus, int(match["memory"])) if match and self.gpus else None
         return InstanceTypeSpec(

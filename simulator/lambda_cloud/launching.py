@@ -54,7 +54,7 @@ def _no_capacity() -> ApiError:
 
 
 def _prepare(world: World, body: Json) -> tuple[InstanceRecord, LaunchSpec]:
-    """Resolve every name of a launch and check quota and capacity, in the order in which errors are told."""
+    """Resolve every name of a launch and check quota and capacity, in the order in which errors are reported."""
     region = world.need_region(body["region_name"])
     kind = world.config.instance_types.get(body["instance_type_name"])
     if kind is None:

@@ -251,7 +251,7 @@ def _config(arguments: argparse.Namespace) -> Config:
     token = _secret(arguments.control_token, arguments.control_token_file, TOKEN_VARIABLE)
     config = Config(
         api_key=key,
-        # Without a token nobody can guess one, which closes the control endpoint.
+        # A random token, which no client knows, closes the control endpoint.
         control_token=token or secrets.token_hex(32),
         host=host,
         port=int(port),

@@ -72,7 +72,9 @@ def load(path: Path) -> State:
             values[key] = {name: record(**item) for name, item in values[key].items()}
         return State(**values)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: not a state file of this simulator ({error}); remove it to start anew") from error
+        raise ValueError(
+            f"{path}: not a state file of this simulator ({error}); remove it for an empty account"
+        ) from error
 
 
 def save(path: Path, state: State) -> None:

@@ -14,7 +14,7 @@ UPLOAD_STATUSES = ("pending", "uploaded", "failed", "deleted")
 
 
 def list_tickets(world: World, call: Call) -> Json:
-    """GET /tickets: repeated filters are alternatives; newest first unless told otherwise."""
+    """GET /tickets: repeated filters are alternatives; newest first by default."""
     status = _choice(call, "status", TICKET_STATUSES)
     kind = _choice(call, "type", TICKET_TYPES)
     severity = _choice(call, "severity", TICKET_SEVERITIES)

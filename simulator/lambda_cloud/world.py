@@ -30,7 +30,7 @@ OWNER = {"id": "5" * 32, "email": "owner@example.com", "status": "active"}
 
 @runtime_checkable
 class Adopter(Protocol):
-    """A backend without hosts of its own, which is told about the instances that a state file remembers."""
+    """A backend without hosts of its own, which gets the instances of a state file."""
 
     def adopt(self, instance_id: str, ip: str | None, private_ip: str | None) -> None: ...
 
@@ -124,7 +124,7 @@ class World:
         return max(total - self.state.capacity_used.get(f"{name}/{region}", 0), 0)
 
     def use_capacity(self, name: str, region: str, change: int) -> None:
-        """Take (1) or give back (-1) one host."""
+        """Take (1) or release (-1) one host."""
         key = f"{name}/{region}"
         self.state.capacity_used[key] = max(self.state.capacity_used.get(key, 0) + change, 0)
         self.changed()

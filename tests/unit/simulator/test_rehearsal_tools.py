@@ -258,7 +258,7 @@ def test_errors_name_their_step_and_a_missing_program(tmp_path: Path) -> None:
     expected = r"start the thing: the program 'no-such-program' .*install_system_packages"
     with pytest.raises(RehearsalError, match=expected), step("start the thing"):
         run(["no-such-program"])
-    with pytest.raises(RehearsalError, match="ended with 3 and said: bad luck"):
+    with pytest.raises(RehearsalError, match="ended with 3 and printed: bad luck"):
         run(["sh", "-c", "echo bad luck >&2; exit 3"])
 
 
