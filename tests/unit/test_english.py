@@ -152,7 +152,7 @@ TASKS = {
 }
 # Areas that still have such words. Nothing is to stay here.
 PENDING = {
-    "molecule", "playbooks", "simulator", "tests",
+    "tests",
 }  # fmt: skip
 
 
