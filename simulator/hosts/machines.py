@@ -184,11 +184,20 @@ class Machines:
 
     def remove_all(self, kinds: Sequence[str]) -> list[str]:
         """Destroy all hosts of these kinds and return their names; unused networks are removed, too."""
-        names = [host.name for host in self.hosts(kinds)]
+        hosts = self.hosts(kinds)
+        names = [host.name for host in hosts]
+        for host in hosts:
+            self._hang_up(host)
         for name in names:
             self.destroy(name)
         self._remove_unused_networks()
         return names
+
+    def _hang_up(self, host: Host) -> None:
+        """End the host's ssh connections while its network is there: those that controllers keep open end with them."""
+        if host.kind in HOST_KINDS and host.state == "running":
+            with contextlib.suppress(RehearsalError):
+                self.execute(host.name, "pkill", "sshd")
 
     # -- parts ----------------------------------------------------------------------------------------------------
 

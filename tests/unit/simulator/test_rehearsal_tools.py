@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -18,6 +19,7 @@ import yaml
 from simulator import cli, registry, support, world
 from simulator.hosts import adapted, images
 from simulator.hosts.accelerators import declare
+from simulator.hosts.machines import KIND_LABEL, NAME_LABEL, NUMBER_LABEL, Machines
 from simulator.hosts.manual import ManualHost, create
 from simulator.hosts.podman import Machine, Podman, containers_conf, running_monitor, storage_conf
 from simulator.services import Services
@@ -346,3 +348,37 @@ def test_what_a_rehearsal_and_its_deploys_leave_is_known_to_down(tmp_path: Path)
         known = world._made_by_up(settings(tmp_path))
     made = [path for folder in ("state", "home") for path in (tmp_path / folder).rglob("*") if path.is_file()]
     assert len(made) == 3 and set(made) <= set(known)
+
+
+class Recorded(Podman):
+    """podman with these hosts, name to state, that keeps what it is asked to do; no ssh server runs in ``deaf``."""
+
+    def __init__(self, made: Settings, hosts: dict[str, str], deaf: str) -> None:
+        super().__init__(made)
+        self.hosts = hosts
+        self.deaf = deaf
+        self.asked: list[tuple[str, str]] = []
+
+    def containers(self, *filters: str) -> list[dict[str, Any]]:
+        return [
+            {"State": state, "Labels": {KIND_LABEL: "instance", NAME_LABEL: name, NUMBER_LABEL: str(10 + place)}}
+            for place, (name, state) in enumerate(self.hosts.items())
+        ]
+
+    def run(self, *argv: str, stdin: str | None = None, timeout: float | None = 300) -> str:
+        if argv[0] in ("exec", "rm"):
+            host = next(name for name in self.hosts if any(word.endswith(f"-{name}") for word in argv))
+            self.asked.append((" ".join(argv[2:]) if argv[0] == "exec" else "rm", host))
+            if argv[0] == "exec" and host == self.deaf:
+                raise RehearsalError("pkill ended with 1 and said: nothing")
+        return ""
+
+
+def test_connections_that_ansible_keeps_open_end_before_their_hosts_are_removed(tmp_path: Path) -> None:
+    """With the network gone first, an ssh master of ControlPersist would live on for a minute."""
+    made = settings(tmp_path)
+    podman = Recorded(made, {"gpu-1": "running", "gpu-2": "exited", "gpu-3": "running"}, deaf="gpu-1")
+    assert Machines(made, podman).remove_all(["instance"]) == ["gpu-1", "gpu-2", "gpu-3"]
+    assert podman.asked == [
+        ("pkill sshd", "gpu-1"), ("pkill sshd", "gpu-3"), ("rm", "gpu-1"), ("rm", "gpu-2"), ("rm", "gpu-3"),
+    ]  # fmt: skip
