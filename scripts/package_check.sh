@@ -31,7 +31,7 @@ found() { # where it must be found, command prefix...
 (cd "$work/source" && ansible-galaxy collection build --output-path "$work/dist")
 # From elsewhere: the checkout's ansible.cfg already finds glm.fleet, and nothing would be installed.
 (cd "$work" && ansible-galaxy collection install --offline --force -p "$work/collections" "$work"/dist/glm-fleet-*.tar.gz)
-if tar -tzf "$work"/dist/glm-fleet-*.tar.gz | grep -E '^(\.|lambda$|rehearsal$)'; then
+if tar -tzf "$work"/dist/glm-fleet-*.tar.gz | grep -E "^(\.|$(ls "$work/source/inventories" | sed 's/$/\$/' | paste -sd '|'))"; then
     echo "the collection tarball has files that only a checkout needs" >&2
     exit 1
 fi

@@ -6,8 +6,10 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 target=$work/ansible_collections/glm/fleet
 mkdir -p "$target"
+# The root has a link to each folder of inventories, of the same name.
+mapfile -t links < <(ls inventories)
 # What the collection ships, and what it may ignore; the rest serves a checkout only (ruff and mypy read it).
-git ls-files -z --cached --others --exclude-standard -- . ':!.collections' ':!lambda' ':!rehearsal' ':!gmi' \
+git ls-files -z --cached --others --exclude-standard -- . ':!.collections' "${links[@]/#/:!}" \
     ':!simulator' ':!tests/[!s]*' ':!tools' ':!scripts' ':!molecule' ':!inventories' ':!conftest.py' ':!setup.py' |
     xargs -0 sh -c 'for f; do [ ! -e "$f" ] || printf "%s\0" "$f"; done' sh | tar --null -T - -cf - | tar -C "$target" -xf -
 cd "$target"

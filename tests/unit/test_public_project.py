@@ -66,6 +66,25 @@ def test_galaxy_has_what_its_importer_requires() -> None:
     assert all(galaxy.get(key) for key in ("repository", "documentation", "homepage", "issues", "tags", "description"))
 
 
+def test_the_links_to_inventories_stay_out_of_the_collection() -> None:
+    """galaxy.yml can only list them."""
+    links = {
+        path.name for path in ROOT.iterdir() if path.is_symlink() and path.resolve().parent == ROOT / "inventories"
+    }
+    assert links == {path.name for path in (ROOT / "inventories").iterdir()}
+    assert links <= set(load("galaxy.yml")["build_ignore"])
+
+
+def test_the_groups_of_actions_are_complete() -> None:
+    """meta/runtime.yml can only list them."""
+    groups = load("meta/runtime.yml")["action_groups"]
+    modules = sorted(path.stem for path in (ROOT / "plugins/modules").glob("*.py") if path.stem != "__init__")
+    assert groups.pop("all") == modules
+    assert groups
+    for cloud, members in groups.items():
+        assert members == [name for name in modules if name.startswith(f"{cloud}_")]
+
+
 def test_the_readme_names_every_model_of_the_catalogue() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     [sentence] = re.findall(r"any model of the catalogue: GLM-([^\n]+(?:\n[^\n]+)?), in the", readme)
