@@ -60,7 +60,7 @@ def page(read: Sequence[source_data.Source]) -> str:
         "# The sources, command by command",
         "",
         "Five public guides show how to serve GLM. This page takes every command, hardware configuration and figure in "
-        "them, and sets what `glm.fleet` does beside it. What differs is computed, not remembered: the guide's command "
+        "them, and compares it with what `glm.fleet` does. The differences are computed: the guide's command "
         "line is read with the engine's own table of options, the same intent is planned, and the two are compared "
         "argument by argument, with image, ports, mounts and environment. A test fails when something differs without "
         "a reason here, and when a reason has nothing that differs.",

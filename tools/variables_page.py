@@ -57,7 +57,7 @@ empty value means that a variable is not set. Roles have further variables of th
 `ansible-doc -t role glm.fleet.<role>` lists.
 
 A variable that begins with `glm_` and is not here is refused by every playbook before anything is planned, launched or
-terminated, with the nearest name that is.
+terminated, with the nearest name that exists.
 """
 
 

@@ -60,7 +60,7 @@ PLAYBOOK = """
 
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[dict[str, Any]]:
-    """Inventory entry of a bare Debian 13 with a board on its bus, and contrib and non-free among its sources."""
+    """Inventory entry of a bare Debian 13 with a GPU on its bus, and contrib and non-free among its sources."""
     machines = Machines(Settings.from_environment().with_state_dir(tmp_path / "rehearsal"))
     image = images.ensure_image(machines.settings, machines.podman, "bare-trixie")
     key = tmp_path / "key"

@@ -1,4 +1,4 @@
-"""The main job as its users run it: launch, prepare, fetch, serve, verify, run again, switch engine, give back.
+"""A full deploy as its users run it: launch, prepare, fetch, serve, verify, run again, switch engine, terminate.
 
 Real systemd hosts, real ssh, real Docker, real engines, real HTTP. The tests build on one another, in file order.
 """

@@ -41,7 +41,7 @@ def executable(path: Path) -> None:
 
 
 def analyze(folder: Path, *texts: str) -> subprocess.CompletedProcess[str]:
-    """Verify units in a root of their own, so that this machine's units and programs play no part."""
+    """Verify units in a root of their own, so that this machine's units and programs are not used."""
     engines = [f"opt/glm/engines/{name}" for name in ("vllm-0.32.0/bin/vllm", "sglang-0.5.10/bin/python")]
     for program in ("usr/bin/docker", "usr/bin/python3", *engines):
         executable(folder / program)

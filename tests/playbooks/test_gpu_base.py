@@ -143,11 +143,11 @@ def test_a_kernel_without_the_module_of_the_boards_forbids_a_reboot(shown: Any, 
 def test_a_host_is_up_once_the_driver_of_either_vendor_has_every_board(
     shown: Any, tmp_path: Path, case: str, nvidia: int, amd: int
 ) -> None:
-    def up(boards: int, bound: int | None) -> bool:
-        """What the command says where nvidia-smi lists ``boards``, and amdgpu has ``bound`` or is not loaded."""
-        root = tmp_path / f"{boards}-{bound}"
+    def up(gpus: int, bound: int | None) -> bool:
+        """What the command says where nvidia-smi lists ``gpus``, and amdgpu has ``bound`` or is not loaded."""
+        root = tmp_path / f"{gpus}-{bound}"
         root.mkdir()
-        (root / "nvidia-smi").write_text(f"#!/bin/sh\nseq {boards}\n")
+        (root / "nvidia-smi").write_text(f"#!/bin/sh\nseq {gpus}\n")
         (root / "nvidia-smi").chmod(0o755)
         for number in range(bound or 0):
             (root / f"amdgpu/0000:{number}5:00.0").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""What docs/launch.md tells people to type, typed in that order against the API simulator."""
+"""The commands of docs/launch.md, typed in that order against the API simulator."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def flat_tasks(tasks: list[dict]) -> list[dict]:
 
 
 def test_tasks_that_are_always_included_are_always_run() -> None:
-    """Tags of an include are not those of its tasks: with --tags nvidia they would be skipped in silence."""
+    """Tags of an include are not those of its tasks: with --tags nvidia they would be skipped silently."""
     plays = [play for path in PLAY_FILES for play in load(path) if "hosts" in play]
     includes = [task for play in plays for part in ("pre_tasks", "tasks") for task in flat_tasks(play.get(part, []))]
     always = [
@@ -146,8 +146,8 @@ def test_sources_of_packages_have_their_own_keys() -> None:
 
 
 def test_reboots_are_permitted_and_wait_for_every_board() -> None:
-    """A reboot stands behind its permission and a look at the modules of all kernels. Who asks for one says how every
-    board of the PCI bus is counted, of either vendor where it may be either."""
+    """A reboot needs its permission and a check of the modules of all kernels. A task that reboots says how every
+    GPU of the PCI bus is counted, of either vendor where it may be either."""
     reboots, callers = 0, 0
     for path in TASK_FILES:
         before: list[str] = []

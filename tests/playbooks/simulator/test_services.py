@@ -1,4 +1,4 @@
-"""Background programs of a rehearsal, with real ones: started once, found again, stopped, told from others."""
+"""Background programs of a rehearsal, with real ones: started once, found again, stopped, distinguished from others."""
 
 from __future__ import annotations
 

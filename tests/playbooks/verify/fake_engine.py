@@ -128,7 +128,7 @@ class Handler(BaseHTTPRequestHandler):
         return self.behaviour.freezes_after is not None and len(self.behaviour.requests) > self.behaviour.freezes_after
 
     def metrics(self) -> str:
-        """What vLLM tells of itself, for as many requests as were answered."""
+        """The metrics of vLLM, for as many requests as were answered."""
         answered, underway = self.behaviour.answered, self.behaviour.underway
         return (
             'vllm:cache_config_info{block_size="16",num_gpu_blocks="1024"} 1.0\n'

@@ -1,4 +1,4 @@
-"""node_acceptance: what each broken node is called, and that a sound one passes; evidence is what real tools print."""
+"""node_acceptance: what each broken node is called, and that a healthy one passes; evidence is of real tools."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def judged(gathered: dict[str, Any], plan: dict[str, Any] = PLAN) -> dict[str, A
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
-    """A sound node with one thing different, by dotted path."""
+    """A healthy node with one thing different, by dotted path."""
     gathered = copy.deepcopy(sound())
     *parents, last = path.split(".")
     at = gathered
@@ -204,7 +204,7 @@ def test_dcgm_that_does_not_fit_is_named(packages: dict[str, str], driver: str, 
 
 
 def test_a_host_without_nvswitches_needs_no_fabric_manager_and_a_failed_one_is_named() -> None:
-    """GH200 and PCIe boards: the service fails with NV_WARN_NOTHING_TO_DO there."""
+    """GH200 and PCIe GPUs: the service fails with NV_WARN_NOTHING_TO_DO there."""
     gathered = changed("facts.fabric", {"present": False, "state": None})
     gathered["facts"]["pci"] = {"nvswitches": 0, "gpus": [{"vendor": "nvidia", "device": "0x2342"}]}
     gathered["health"]["units"] = {"nvidia-fabricmanager": "absent"}
