@@ -119,7 +119,11 @@ def _as_yaml(value: Any) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0, or 1 with the reason on stderr."""
-    parser = argparse.ArgumentParser(prog="glm-fleet", description="From an API key to a verified GLM endpoint.")
+    parser = argparse.ArgumentParser(
+        prog="glm-fleet",
+        description="From an API key to a verified GLM endpoint.",
+        epilog="Example: glm-fleet init my-fleet && cd my-fleet && ansible-playbook glm.fleet.plan -i lambda.yml",
+    )
     verbs = parser.add_subparsers(dest="verb", required=True)
     init = verbs.add_parser("init", help="make a working folder: ansible.cfg, inventories, group_vars")
     init.add_argument("folder", nargs="?", type=Path, default=Path(), metavar="DIR", help="default: this folder")

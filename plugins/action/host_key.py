@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.glm.fleet.plugins.module_utils.finding import unmet
+from ansible_collections.glm.fleet.plugins.module_utils.finding import advised, unmet
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import FleetAction
 
 try:
@@ -102,7 +102,7 @@ class ActionModule(FleetAction):
                 )
             ) from None
         except host_keys.HostKeyError as error:
-            raise self._failure(f"{error}. {_way_out(jump)}", named) from None
+            raise self._failure(advised(str(error), _way_out(jump)), named) from None
         return {
             "changed": changed,
             "alias": alias,
@@ -119,7 +119,7 @@ class ActionModule(FleetAction):
 def _way_out(jump: str | None) -> str:
     """What to check when no ssh server answered."""
     check = (
-        "Check that the instance is running, that its firewall lets this machine reach that port, and that the address "
+        "check that the instance is running, that its firewall lets this machine reach that port, and that the address "
         "is right; raise the task's timeout for a host that boots slowly. "
     )
     if jump:

@@ -86,10 +86,10 @@ class SshClient:
                 command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=CONNECT_SECONDS, check=False
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise HostKeyError(f"expected the ssh client, found: {error}") from None
+            raise HostKeyError(f"expected the ssh client, found {error}") from None
         if done.returncode != 0:
             found = done.stderr.strip()[-300:] or f"it ended with {done.returncode}"
-            raise HostKeyError(f"expected ssh to accept its configuration and arguments, found: {found}")
+            raise HostKeyError(f"expected ssh to accept its configuration and arguments, found {found}")
         lines = [line.partition(" ") for line in done.stdout.splitlines()]
         return {name: value for name, _blank, value in reversed(lines)}
 
@@ -198,7 +198,7 @@ def wait_for_key(fetch: Callable[[], HostKey], where: str, timeout: float) -> Ho
             tries[reason] = tries.get(reason, 0) + 1
         if time.monotonic() - started + RETRY_SECONDS > timeout:
             seen = "; ".join(f"{reason} ({count}x)" for reason, count in tries.items())
-            raise HostKeyError(f"expected an ssh server at {where} within {timeout:g} s, found: {seen}")
+            raise HostKeyError(f"expected an ssh server at {where} within {timeout:g} s, found {seen}")
         time.sleep(RETRY_SECONDS)
 
 

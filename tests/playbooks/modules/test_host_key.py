@@ -139,7 +139,7 @@ def test_many_processes_pin_at_once(tmp_path: Path) -> None:
 
 def test_waiting_ends_with_what_was_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_keys, "RETRY_SECONDS", 0.05)
-    tried = r"at 127.0.0.1 port 9 within 0.3 s, found: Connection refused \(\d+x\)"
+    tried = r"at 127.0.0.1 port 9 within 0.3 s, found Connection refused \(\d+x\)"
     with pytest.raises(host_keys.HostKeyError, match=tried):
         host_keys.wait_for_key(lambda: host_keys.scan("127.0.0.1", 9), "127.0.0.1 port 9", 0.3)
 
@@ -225,7 +225,7 @@ def test_a_play_names_the_host_that_does_not_answer(tmp_path: Path) -> None:
         port = unused.getsockname()[1]
         code, text = play(tmp_path, variables(tmp_path, ansible_host="127.0.0.1", ansible_port=port))
     assert code != 0
-    assert f"gpu-3 (127.0.0.1), ssh: expected an ssh server at 127.0.0.1 port {port} within 1 s, found:" in text
+    assert f"gpu-3 (127.0.0.1), ssh: expected an ssh server at 127.0.0.1 port {port} within 1 s, found " in text
     assert "its firewall lets this machine reach that port" in text
     assert "ProxyJump in ~/.ssh/config, or -J in ansible_ssh_common_args" in text
 
