@@ -140,7 +140,7 @@ def test_a_key_that_expires_while_launching_leaves_a_failure_with_names(cloud: H
     result = run(cloud, count=3)
     assert result["failed"] and "global/invalid-api-key" in result["msg"]
     assert alive(cloud) == ["glm-default-1"]
-    assert "could not be asked" in result["msg"] and "glm-default-1" in result["msg"]
+    assert "could not be listed" in result["msg"] and "glm-default-1" in result["msg"]
 
 
 # What becomes of an instance.
