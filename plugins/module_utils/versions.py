@@ -14,7 +14,7 @@ import re
 from typing import Optional
 
 # Of this collection, as in galaxy.yml.
-COLLECTION = "0.1.0"
+COLLECTION = "0.2.0"
 
 
 def order(version: str) -> tuple[int, ...]:
