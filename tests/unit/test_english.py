@@ -131,7 +131,7 @@ def docstrings(*patterns: str) -> Callable[[], Texts]:
 
 AREAS: dict[str, Callable[[], Texts]] = {
     "pages": pages("*.md", "docs/*.md", "docs/docsite/*.md", "roles/*/README.md", "examples/**/*.md", "tests/*.md"),
-    "changelog": whole("changelogs/fragments/*.yml"),
+    "changelog": whole("changelogs/changelog.yaml", "changelogs/fragments/*.yml"),
     "catalogue": whole("catalog/*.yml", "catalog/engines/*/*.yml"),
     "examples": whole("examples/**/*.yml", "inventories/**/*.yml", "ansible.cfg"),
     "roles": whole("roles/*/*/*.yml", "roles/*/*/*/*.yml"),
