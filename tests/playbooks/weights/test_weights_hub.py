@@ -100,7 +100,7 @@ def test_an_unreachable_hub_is_named() -> None:
     with pytest.raises(HubError) as caught:
         HubClient("http://127.0.0.1:9", sleep=lambda _seconds: None).resolve(REPO, "main")
     assert "cannot query http://127.0.0.1:9" in str(caught.value)
-    assert f"about {REPO}: 127.0.0.1 port 9 refuses connections. Check" in str(caught.value)
+    assert f"for {REPO}: 127.0.0.1 port 9 refuses connections. Check" in str(caught.value)
     assert "glm_hub_endpoint" in str(caught.value)
 
 
