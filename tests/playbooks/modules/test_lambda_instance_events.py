@@ -143,6 +143,14 @@ def test_a_key_that_expires_while_launching_leaves_a_failure_with_names(cloud: H
     assert "could not be listed" in result["msg"] and "glm-default-1" in result["msg"]
 
 
+def test_an_instance_whose_tags_were_dropped_is_named_when_the_listing_fails(cloud: Handle) -> None:
+    cloud.settings(drop_tags=True)
+    cloud.fault("unavailable", path="/instances$", times=2, after=1)
+    result = run(cloud, count=1)
+    assert result["failed"] and alive(cloud) == ["glm-default-1"]
+    assert "Launched but without the tag glm-fleet: glm-default-1 (" in result["msg"]
+
+
 # What becomes of an instance.
 
 

@@ -63,6 +63,11 @@ class Members:
         """What this run launched and no listing has shown yet: id -> name."""
         return {key: name for key, name in self.own.items() if key not in self.listed}
 
+    def untagged(self) -> Dict[str, str]:
+        """What this run launched and the API lists without the fleet's tags: id -> name."""
+        lost = [item["id"] for item in self.known if exists(item) and not self.is_member(item)]
+        return {key: name for key, name in self.own.items() if key in lost}
+
     def other_fleets(self) -> Dict[str, int]:
         """How many existing instances each other fleet has, as of the last look at the account."""
         values = [lambda_api.tags_of(item).get(FLEET_TAG) for item in self.known if exists(item)]
@@ -82,10 +87,9 @@ class Members:
         except lambda_api.LambdaError:
             fresh, members = False, self.known_members()
         left = _lambda_fleet.bill(members if self.looked else None, fresh)
-        if self.unlisted():
-            left += (
-                f" Launched but not listed: {', '.join(f'{name} ({key})' for key, name in self.unlisted().items())}."
-            )
+        for state, own in (("not listed", self.unlisted()), (f"without the tag {FLEET_TAG}", self.untagged())):
+            if own:
+                left += f" Launched but {state}: {', '.join(f'{name} ({key})' for key, name in own.items())}."
         self.module.fail_json(
             msg=advised(f"fleet {self.name}, {phase}: {problem} {left}", next_step),
             changed=self.changed,
