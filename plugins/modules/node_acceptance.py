@@ -114,7 +114,9 @@ verdict:
     host: {description: Name of the host., type: str, returned: always}
     ok: {description: Whether no check failed., type: bool, returned: always}
     checks:
-      description: check, ok (null where it does not apply), expected, found, next.
+      description:
+        - Findings, with phase, check, outcome (passed, failed or not_proven), expected, found and next.
+        - The schema is docs/schemas/report.schema.json.
       type: list
       elements: dict
       returned: always
