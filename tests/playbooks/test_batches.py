@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.glm.fleet.plugins.filter.batches import NOBODY, PREPARED, batches, whole_groups
+from ansible_collections.glm.fleet.plugins.filter.batches import NO_HOST, PREPARED, batches, whole_groups
 
 
 @pytest.mark.parametrize(
@@ -42,4 +42,4 @@ def test_hosts_that_serve_alone_need_no_list() -> None:
 
 
 def test_nobody_is_never_everybody() -> None:
-    assert whole_groups(["a", "b"], ["a"], 2) == NOBODY
+    assert whole_groups(["a", "b"], ["a"], 2) == NO_HOST

@@ -65,7 +65,7 @@ class Deploy:
                 stdout=stream, stderr=stream, start_new_session=True,
             )  # fmt: skip
 
-    def wait_for(self, what: str, condition: Any, seconds: float = 90) -> None:
+    def wait_for(self, what: str, condition: Any, seconds: float = 600) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, f"{what} took too long\n{self.output.read_text('utf-8')}"

@@ -402,7 +402,7 @@ def test_last_good_answer_serves_when_allowed(cloud: FakeCloud, inventory: Inven
     (inventory.folder / "file").write_text("", encoding="utf-8")
     cloud.handler = cloud.answer
     assert inventory.list(f"stale_cache_on_error: true\nstale_cache_dir: {inventory.folder}/file/below\n") == fresh
-    assert "this answer could not be kept" in inventory.errors
+    assert "this answer could not be cached" in inventory.errors
     cloud.handler = lambda _request: error(500, "global/internal-error")
     os.utime(kept[0], (time.time() - 500, time.time() - 500))
     assert "more than stale_cache_max_age (100 s)" in inventory.refusal(f"{options}stale_cache_max_age: 100\n")
