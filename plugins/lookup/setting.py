@@ -26,10 +26,10 @@ author:
 EXAMPLES = r"""
 - name: Work on the fleet
   hosts: "{{ lookup('glm.fleet.setting', 'glm_hosts') }}"
-
-- name: Show where the key of another fleet is
-  ansible.builtin.debug:
-    msg: "{{ lookup('glm.fleet.setting', 'glm_api_key_file', glm_fleet_name='blue') }}"
+  tasks:
+    - name: Show where the key of another fleet is
+      ansible.builtin.debug:
+        msg: "{{ lookup('glm.fleet.setting', 'glm_api_key_file', glm_fleet_name='blue') }}"
 """
 
 RETURN = r"""
