@@ -176,7 +176,8 @@ def test_older_clients_resume_within_a_file(hub: Hub, tmp_path: Path) -> None:
 
 
 def test_a_stalled_download_is_restarted(any_client: Fetch) -> None:
-    any_client.job(stall_seconds=3.0)
+    # Longer than a client takes to start on a machine with other work, far shorter than the stall.
+    any_client.job(stall_seconds=12.0)
     any_client.hub.fail(f"{REPO}/model-1.safetensors", "stall", after_bytes=12_000_000, seconds=60)
     assert any_client.run() == 0
     assert any_client.status.attempt == 2
