@@ -124,7 +124,7 @@ playbooks() {
 }
 
 # Each worker has a world of its own. A file's tests stay in one, because they build on one another.
-integration() { suite "integration" "$venv/bin/python" -v -n 3 --dist loadfile \
+integration() { suite "integration" "$venv/bin/python" -v -n 2 --dist loadfile \
     --no-loadscope-reorder tests/integration; }
 
 molecule() { # scenarios...
@@ -158,16 +158,15 @@ desk() {
 
 # First the stages that fail fast. Then those with hosts, in two groups, in parallel with those that compute.
 everything() {
-    local half
+    local all
     quick_lint
     unit
     scripts/install_system_packages.sh
-    mapfile -t half < <(scenarios)
+    mapfile -t all < <(scenarios)
     # Each in a process group of its own, to be ended with its children whatever signals they ignore.
     set -m
     integration & lanes+=($!)
-    molecule "${half[@]:0:${#half[@]}/2}" & lanes+=($!)
-    molecule "${half[@]:${#half[@]}/2}" & lanes+=($!)
+    molecule "${all[@]}" & lanes+=($!)
     desk & lanes+=($!)
     set +m
     wait "${lanes[@]}"
