@@ -40,7 +40,7 @@ def ansible_page(label: str) -> Optional[str]:
     """The address of a label of Ansible's own documentation; None for any other label."""
     if label in ANSIBLE_PAGES:
         return f"{ANSIBLE_DOCS}/{ANSIBLE_PAGES[label]}"
-    collections, _, rest = label.partition(".")
+    collections, _dot, rest = label.partition(".")
     if collections == "ansible_collections" and rest.startswith("ansible.builtin."):
         return f"{ANSIBLE_DOCS}/collections/{rest.replace('.', '/')}.html"
     return None
