@@ -176,8 +176,9 @@ def test_older_clients_resume_within_a_file(hub: Hub, tmp_path: Path) -> None:
 
 
 def test_a_stalled_download_is_restarted(any_client: Fetch) -> None:
-    # Longer than a client takes to start on a machine with other work, far shorter than the stall.
-    any_client.job(stall_seconds=12.0)
+    # Longer than a client takes to start on a busy machine. Two of these are shorter than the 10 s after which a client
+    # gives up reading by itself.
+    any_client.job(stall_seconds=4.8)
     any_client.hub.fail(f"{REPO}/model-1.safetensors", "stall", after_bytes=12_000_000, seconds=60)
     assert any_client.run() == 0
     assert any_client.status.attempt == 2
