@@ -26,10 +26,14 @@ _NEWLINES = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
 
 
 class QuotingError(Exception):
-    """An error whose text quotes a cloud, hub, engine or tool; it is printable."""
+    """An error whose text quotes a cloud, hub, engine or tool; it is printable.
 
-    def __init__(self, text: str) -> None:
+    ``more`` is what a module that fails with it returns beside the text.
+    """
+
+    def __init__(self, text: str, **more: Any) -> None:
         super().__init__(printable(text, newlines=True))
+        self.more = more
 
 
 class _Required(TypedDict):
@@ -103,10 +107,10 @@ def judged(
 class Unmet(QuotingError):
     """An expectation that was not met: an error in the wording of ``unmet``, without who and where."""
 
-    def __init__(self, expected: str, found: str, next_step: str = "") -> None:
-        super().__init__(unmet(expected, found, next_step))
+    def __init__(self, expected: str, found: object, next_step: str = "", **more: Any) -> None:
+        super().__init__(unmet(expected, found, next_step), **more)
         self.expected = expected
-        self.found = found
+        self.found = str(found)
         self.next_step = next_step
 
     def finding(self, phase: str) -> Finding:

@@ -195,8 +195,9 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.glm.fleet.plugins.module_utils import arguments
 from ansible_collections.glm.fleet.plugins.module_utils.benchmark.job import Folder, Job
-from ansible_collections.glm.fleet.plugins.module_utils.finding import unmet
+from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError, Unmet
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run
+from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
 from ansible_collections.glm.fleet.plugins.module_utils.host.probe import ProbeError, device_arguments, has_devices
 from ansible_collections.glm.fleet.plugins.module_utils.serving.endpoint import Endpoint, NoAnswer, ask
 
@@ -218,43 +219,40 @@ class Measurement:
             timeout=ANSWER_SECONDS,
         )
 
-    def run(self) -> None:
-        if self.module.params["phase"] == "start":
-            self.start()
+    def run(self) -> dict[str, Any]:
+        return self.start() if self.module.params["phase"] == "start" else self.status()
+
+    def status(self) -> dict[str, Any]:
         state = self.folder.state()
         running = self.folder.running()
         if not running and not state.get("finished"):
-            self.module.fail_json(
-                msg=unmet(
-                    "the measurement to keep running on the host",
-                    "that its process ended without an error message (killed, or out of memory)",
-                    "read the kernel's log there and run this again",
-                )
+            raise Unmet(
+                "the measurement to keep running on the host",
+                "that its process ended without an error message (killed, or out of memory)",
+                "read the kernel's log there and run this again",
             )
-        self.module.exit_json(changed=False, running=running, state=state)
+        return {"changed": False, "running": running, "state": state}
 
-    def start(self) -> None:
+    def start(self) -> dict[str, Any]:
         state = self.folder.state()
         if self.folder.running():
             if state.get("fingerprint") != self.job["fingerprint"]:
-                self.module.fail_json(
-                    msg=unmet(
-                        "no other measurement of this replica",
-                        f"one that began {self.age(state)} ago and is still running",
-                        "wait for it; two at once would measure each other",
-                    )
+                raise Unmet(
+                    "no other measurement of this replica",
+                    f"one that began {self.age(state)} ago and is still running",
+                    "wait for it; two at once would measure each other",
                 )
-            self.module.exit_json(changed=False, running=True, reattached=True, state=state)
+            return {"changed": False, "running": True, "reattached": True, "state": state}
         self.require_endpoint()
         try:
             job = self.made()
         except ProbeError as error:
-            self.module.fail_json(msg=f"expected the plan's devices on the host, but {error}.")
+            raise QuotingError(f"expected the plan's devices on the host, but {error}.") from error
         if job.stop:
             # A client whose job was killed may still be there, and still measure.
             run(tuple(job.stop), 60)
         self.folder.begin(job)
-        self.module.exit_json(changed=False, running=True, reattached=False, state=self.folder.state())
+        return {"changed": False, "running": True, "reattached": False, "state": self.folder.state()}
 
     @staticmethod
     def age(state: dict[str, Any]) -> str:
@@ -266,38 +264,28 @@ class Measurement:
         try:
             answer = ask(self.endpoint, "GET", "/v1/models", key=self.endpoint.api_key)
         except NoAnswer as error:
-            self.module.fail_json(
-                msg=unmet(
-                    f"an endpoint at {where}",
-                    f"none: {error}",
-                    "check the unit (systemctl status glm-serve-0) and the address and port of the plan",
-                )
-            )
+            raise Unmet(
+                f"an endpoint at {where}",
+                f"none: {error}",
+                "check the unit (systemctl status glm-serve-0) and the address and port of the plan",
+            ) from error
         if answer.status in (401, 403):
-            self.module.fail_json(
-                msg=unmet(
-                    f"{where} to take the key", answer.short(), "use the key it was started with (glm_api_key_file)"
-                )
+            raise Unmet(
+                f"{where} to take the key", answer.short(), "use the key it was started with (glm_api_key_file)"
             )
         cards = (answer.body.get("data") or []) if isinstance(answer.body, dict) else []
         names = [card.get("id") for card in cards]
         if self.endpoint.model not in names:
             found = ", ".join(map(str, names)) or answer.short()
-            self.module.fail_json(
-                msg=unmet(
-                    f"{where} to serve {self.endpoint.model}",
-                    found,
-                    "compare glm_served_model_name with what was deployed",
-                )
+            raise Unmet(
+                f"{where} to serve {self.endpoint.model}", found, "compare glm_served_model_name with what was deployed"
             )
         context = cards[names.index(self.endpoint.model)].get("max_model_len")
         if context and context < self.job["tokens"]:
-            self.module.fail_json(
-                msg=unmet(
-                    f"a context of at least {self.job['tokens']} tokens for this workload",
-                    context,
-                    "serve with a longer one (glm_engine_args), or choose another glm_workload",
-                )
+            raise Unmet(
+                f"a context of at least {self.job['tokens']} tokens for this workload",
+                context,
+                "serve with a longer one (glm_engine_args), or choose another glm_workload",
             )
 
     def made(self) -> Job:
@@ -339,7 +327,7 @@ def main() -> None:
     module = AnsibleModule(argument_spec=arguments.BENCHMARK_RUN, supports_check_mode=True)
     if module.check_mode:
         module.exit_json(changed=False, skipped=True, msg="check mode: nothing was measured")
-    Measurement(module).run()
+    end(module, module.params["phase"], Measurement(module).run, labelled=False)
 
 
 if __name__ == "__main__":

@@ -112,14 +112,15 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn, Optional
+from typing import Any, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.glm.fleet.plugins.module_utils import files
-from ansible_collections.glm.fleet.plugins.module_utils.finding import unmet
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 from ansible_collections.glm.fleet.plugins.module_utils.host import data_volume as volumes
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run, which
+from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
 
 FSTAB = Path("/etc/fstab")
 MOUNTINFO = Path("/proc/self/mountinfo")
@@ -142,41 +143,35 @@ class Volume:
         self.disks: list[str] = []
         self.entry = ""
 
-    def run(self) -> None:
+    def run(self) -> dict[str, Any]:
         wanted = self.module.params["volume"]
         action = "none"
         if wanted != "none":
             if self.mount not in (self.path, *self.path.parents):
-                self.fail(
-                    unmet(
-                        f"the data folder {self.path} to be inside its volume",
-                        f"that {self.mount} is mounted elsewhere",
-                        "correct gpu_base_data_mount or gpu_base_data_dir",
-                    )
+                raise Unmet(
+                    f"the data folder {self.path} to be inside its volume",
+                    f"that {self.mount} is mounted elsewhere",
+                    "correct gpu_base_data_mount or gpu_base_data_dir",
                 )
             action = self.require_mounted() if wanted == "mounted" else self.create()
         made = self.make_folder()
         if made and action == "none":
             action = "folder"
         now = self.mounted()
-        self.module.exit_json(
-            changed=action != "none",
-            action=action,
-            device=now["source"] if now else None,
-            disks=self.disks,
-            left_out=self.left_out,
-            diff={"before": "", "after": self.describe(action)},
-        )
+        return {
+            "changed": action != "none",
+            "action": action,
+            "device": now["source"] if now else None,
+            "disks": self.disks,
+            "left_out": self.left_out,
+            "diff": {"before": "", "after": self.describe(action)},
+        }
 
     def describe(self, action: str) -> str:
         rows = [f"{action} {self.mount if action != 'folder' else self.path}"] if action != "none" else []
         rows += [f"format {disk}" for disk in self.disks]
         rows += [f"{FSTAB}: {self.entry}"] if self.entry else []
         return "".join(f"{row}\n" for row in rows)
-
-    def fail(self, text: str) -> NoReturn:
-        self.module.fail_json(msg=f"data volume: {text}", phase="data volume")
-        raise SystemExit(1)  # fail_json has ended the process
 
     # -- what is there ----------------------------------------------------------------------------------------------
 
@@ -202,12 +197,10 @@ class Volume:
             return "none"
         entry = volumes.fstab_entry(self.fstab(), str(self.mount))
         if not entry:
-            self.fail(
-                unmet(
-                    f"a file system mounted at {self.mount}",
-                    f"none, and no entry in {FSTAB}. Nothing was changed",
-                    "attach and mount it, correct gpu_base_data_mount, or set gpu_base_data_volume: none",
-                )
+            raise Unmet(
+                f"a file system mounted at {self.mount}",
+                f"none, and no entry in {FSTAB}. Nothing was changed",
+                "attach and mount it, correct gpu_base_data_mount, or set gpu_base_data_volume: none",
             )
         return self.mount_entry()
 
@@ -222,12 +215,10 @@ class Volume:
     def require_empty_folder(self) -> None:
         entries = sorted(path.name for path in self.mount.iterdir()) if self.mount.is_dir() else []
         if entries:
-            self.fail(
-                unmet(
-                    f"{self.mount} to be empty, as a mount would hide what is in it",
-                    f"{', '.join(entries[:5])}. Nothing was changed",
-                    "move these away, or choose another gpu_base_data_mount",
-                )
+            raise Unmet(
+                f"{self.mount} to be empty, as a mount would hide what is in it",
+                f"{', '.join(entries[:5])}. Nothing was changed",
+                "move these away, or choose another gpu_base_data_mount",
             )
 
     # -- what is to be made -----------------------------------------------------------------------------------------
@@ -266,21 +257,17 @@ class Volume:
     def attach_known(self, known: Sequence[volumes.Node]) -> None:
         """Mount the volume that an earlier run made."""
         if len(known) > 1:
-            self.fail(
-                unmet(
-                    f"one file system named {volumes.LABEL}",
-                    f"{', '.join(str(n['path']) for n in known)}. Nothing was changed",
-                    "mount the right one yourself, or rename the other",
-                )
+            raise Unmet(
+                f"one file system named {volumes.LABEL}",
+                f"{', '.join(str(n['path']) for n in known)}. Nothing was changed",
+                "mount the right one yourself, or rename the other",
             )
         points = volumes.mounts_of(known[0])
         if points:
-            self.fail(
-                unmet(
-                    f"the volume {volumes.LABEL} ({known[0]['path']}) at {self.mount}",
-                    f"it mounted at {', '.join(points)}. Nothing was changed",
-                    "set gpu_base_data_mount to that, or unmount it",
-                )
+            raise Unmet(
+                f"the volume {volumes.LABEL} ({known[0]['path']}) at {self.mount}",
+                f"it mounted at {', '.join(points)}. Nothing was changed",
+                "set gpu_base_data_mount to that, or unmount it",
             )
         self.attach(str(known[0]["path"]), str(known[0]["fstype"]))
 
@@ -302,12 +289,10 @@ class Volume:
         if not arrays:
             return ""
         if len(arrays) > 1:
-            self.fail(
-                unmet(
-                    f"one array named {volumes.LABEL}",
-                    f"{', '.join(sorted(arrays))}. Nothing was changed",
-                    "stop the one that is not needed",
-                )
+            raise Unmet(
+                f"one array named {volumes.LABEL}",
+                f"{', '.join(sorted(arrays))}. Nothing was changed",
+                "stop the one that is not needed",
             )
         self.disks = sorted(str(node["path"]) for node in members)
         device = arrays.pop()
@@ -325,13 +310,11 @@ class Volume:
         self.left_out = chosen.left_out
         if not chosen.disks:
             found = "; ".join(f"{path}: {reason}" for path, reason in sorted(chosen.left_out.items())) or "no disk"
-            self.fail(
-                unmet(
-                    f"an empty local NVMe disk of {self.module.params['minimum_gb']} GB or more",
-                    f"{found}. Nothing was changed",
-                    "name the disks in gpu_base_data_disks, or set gpu_base_data_volume: none to keep the data "
-                    "on the disk that holds the folder now",
-                )
+            raise Unmet(
+                f"an empty local NVMe disk of {self.module.params['minimum_gb']} GB or more",
+                f"{found}. Nothing was changed",
+                "name the disks in gpu_base_data_disks, or set gpu_base_data_volume: none to keep the data "
+                "on the disk that holds the folder now",
             )
         self.disks = [str(node["path"]) for node in chosen.disks]
         identity = [[node["path"], node["size"], node.get("serial")] for node in chosen.disks]
@@ -376,7 +359,7 @@ class Volume:
         if not self.check:
             uuid = run(("blkid", "--probe", "--match-tag", "UUID", "--output", "value", device)).stdout.strip()
             if not uuid:
-                self.fail(unmet(f"a file system on {device}", "none", f"run blkid --probe {device} there"))
+                raise Unmet(f"a file system on {device}", "none", f"run blkid --probe {device} there")
         self.entry = volumes.fstab_line(uuid, str(self.mount), kind)
         if self.check:
             return
@@ -390,12 +373,12 @@ class Volume:
 
     def need(self, program: str) -> None:
         if which(program) is None:
-            self.fail(unmet(f"{program} on the host", "none. Nothing was changed", f"install {PACKAGES[program]}"))
+            raise Unmet(f"{program} on the host", "none. Nothing was changed", f"install {PACKAGES[program]}")
 
     def checked(self, argv: tuple[str, ...], what: str, next_step: str, timeout: int = 120) -> None:
         done = run(argv, timeout)
         if not done.ok:
-            self.fail(unmet(f"{what} to work", f"{done.rc}: {done.evidence()}", next_step))
+            raise Unmet(f"{what} to work", f"{done.rc}: {done.evidence()}", next_step)
 
 
 def main() -> None:
@@ -410,11 +393,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    volume = Volume(module)
-    try:
-        volume.run()
-    except volumes.Refusal as refusal:
-        volume.fail(str(refusal))
+    end(module, "data volume", Volume(module).run)
 
 
 if __name__ == "__main__":

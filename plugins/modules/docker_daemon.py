@@ -111,14 +111,15 @@ import json
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, NoReturn, Optional
+from typing import Any, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.glm.fleet.plugins.module_utils import files
-from ansible_collections.glm.fleet.plugins.module_utils.finding import advised, unmet
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet, advised
 from ansible_collections.glm.fleet.plugins.module_utils.host import docker
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run, which
+from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
 
 ENVIRONMENT_FILE = Path("/etc/default/docker")
 
@@ -134,7 +135,7 @@ class Daemon:
         self.service = module.params["service"]
         self.facts, _problem = docker.docker_facts()
 
-    def run(self) -> None:
+    def run(self) -> dict[str, Any]:
         text, before = self.read()
         after = docker.merge(before, self.module.params["settings"], self.module.params["defaults"])
         file_keys = docker.changed_keys(before, after)
@@ -150,27 +151,23 @@ class Daemon:
         if self.facts["installed"]:
             self.validate(after)
         elif not self.module.check_mode:
-            self.fail(unmet("dockerd on this host", "none", "install Docker with the role glm.fleet.docker"))
+            raise Unmet("dockerd on this host", "none", "install Docker with the role glm.fleet.docker")
         if not self.module.check_mode:
             if file_keys:
                 self.write(render(after))
             if enable:
                 self.systemctl("enable")
             self.apply(action, after, deferred, text if file_keys else None)
-        self.module.exit_json(
-            changed=bool(file_keys or enable or action != "none"),
-            action=action,
-            keys=keys,
-            deferred=deferred,
-            config=after,
-            version=self.facts["version"],
-            diff={"before": text, "after": render(after) if file_keys else text, "before_header": str(self.path)},
+        return {
+            "changed": bool(file_keys or enable or action != "none"),
+            "action": action,
+            "keys": keys,
+            "deferred": deferred,
+            "config": after,
+            "version": self.facts["version"],
+            "diff": {"before": text, "after": render(after) if file_keys else text, "before_header": str(self.path)},
             **({"caution": self.caution(deferred)} if deferred else {}),
-        )
-
-    def fail(self, text: str, **evidence: object) -> NoReturn:
-        self.module.fail_json(msg=f"docker: {text}", phase="docker", **evidence)
-        raise SystemExit(1)  # fail_json has ended the process
+        }
 
     def read(self) -> tuple[str, dict[str, Any]]:
         """Text and data of the file; ``("", {})`` when there is none."""
@@ -182,13 +179,9 @@ class Daemon:
         except FileNotFoundError:
             return "", {}
         except (OSError, ValueError) as error:
-            self.fail(
-                unmet(
-                    f"{self.path} to hold one JSON object",
-                    f"{error}. Nothing was changed",
-                    "fix or remove it on the host",
-                )
-            )
+            raise Unmet(
+                f"{self.path} to hold one JSON object", f"{error}. Nothing was changed", "fix or remove it on the host"
+            ) from error
         return text, data
 
     def restart_refused(self) -> bool:
@@ -214,24 +207,19 @@ class Daemon:
             return "started"
         restart = docker.needs_restart(keys, self.facts, config)
         if "data-root" in restart and self.facts["containers"]:
-            self.fail(
-                unmet(
-                    "no running containers, as dockerd would lose them with its data-root, and they would "
-                    "keep their GPUs",
-                    f"these: {', '.join(self.facts['containers'])}. Nothing was changed, and a permitted "
-                    "restart does not help",
-                    "drain this host and stop them",
-                ),
+            raise Unmet(
+                "no running containers, as dockerd would lose them with its data-root, and they would keep their GPUs",
+                f"these: {', '.join(self.facts['containers'])}. Nothing was changed, and a permitted "
+                "restart does not help",
+                "drain this host and stop them",
                 keys=keys,
                 containers=self.facts["containers"],
             )
         if restart and self.restart_refused():
-            self.fail(
-                unmet(
-                    f"no running containers, as dockerd has to be restarted for {', '.join(restart)} to take effect",
-                    f"these: {', '.join(self.facts['containers'])}. Nothing was changed",
-                    "drain this host and stop them, or set docker_restart_allowed: true",
-                ),
+            raise Unmet(
+                f"no running containers, as dockerd has to be restarted for {', '.join(restart)} to take effect",
+                f"these: {', '.join(self.facts['containers'])}. Nothing was changed",
+                "drain this host and stop them, or set docker_restart_allowed: true",
                 keys=keys,
                 containers=self.facts["containers"],
             )
@@ -244,12 +232,10 @@ class Daemon:
             return
         version = self.facts["version"] or run(("dockerd", "--version")).stdout.partition("version ")[2].split(",")[0]
         if docker.major(version) < docker.MINIMUM_MAJOR:
-            self.fail(
-                unmet(
-                    f"Docker {docker.MINIMUM_MAJOR} or newer, which can give containers GPUs by CDI",
-                    f"{version or 'an unknown version'}. Nothing was changed",
-                    "upgrade Docker on the host, or use a newer image",
-                )
+            raise Unmet(
+                f"Docker {docker.MINIMUM_MAJOR} or newer, which can give containers GPUs by CDI",
+                f"{version or 'an unknown version'}. Nothing was changed",
+                "upgrade Docker on the host, or use a newer image",
             )
 
     def validate(self, config: dict[str, Any]) -> None:
@@ -261,13 +247,11 @@ class Daemon:
             candidate.write_text(render(config) or "{}", "utf-8")
             done = run((which("dockerd") or "dockerd", "--validate", "--config-file", str(candidate), *flags))
         if not done.ok:
-            self.fail(
-                unmet(
-                    "a configuration that dockerd accepts",
-                    f"that dockerd refuses the configuration: {done.evidence(800)}. Nothing was changed",
-                    f"correct docker_daemon_settings or {self.path}; a key that is in the unit's flags "
-                    f"({' '.join(flags) or 'none'}) must not be in the file too",
-                ),
+            raise Unmet(
+                "a configuration that dockerd accepts",
+                f"that dockerd refuses the configuration: {done.evidence(800)}. Nothing was changed",
+                f"correct docker_daemon_settings or {self.path}; a key that is in the unit's flags "
+                f"({' '.join(flags) or 'none'}) must not be in the file too",
                 config=config,
             )
 
@@ -296,12 +280,10 @@ class Daemon:
             again = run(("systemctl", "restart", self.service), self.module.params["timeout"])
             outcome = "started" if again.ok else "failed too"
             restored = f" The old {self.path} was put back; the engine then {outcome}."
-        self.fail(
-            unmet(
-                f"dockerd to follow {self.path}",
-                f"{problem}.{restored}",
-                f"journalctl --unit {self.service} on the host; its last lines: {journal.strip()}",
-            ),
+        raise Unmet(
+            f"dockerd to follow {self.path}",
+            f"{problem}.{restored}",
+            f"journalctl --unit {self.service} on the host; its last lines: {journal.strip()}",
             config=config,
         )
 
@@ -325,12 +307,10 @@ class Daemon:
     def systemctl(self, verb: str) -> None:
         done = run(("systemctl", verb, self.service), self.module.params["timeout"])
         if not done.ok:
-            self.fail(
-                unmet(
-                    f"systemd to take systemctl {verb} {self.service}",
-                    f"that it failed with {done.rc}: {done.evidence()}",
-                    f"systemctl status {self.service} on the host",
-                )
+            raise Unmet(
+                f"systemd to take systemctl {verb} {self.service}",
+                f"that it failed with {done.rc}: {done.evidence()}",
+                f"systemctl status {self.service} on the host",
             )
 
 
@@ -346,7 +326,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    Daemon(module).run()
+    end(module, "docker", Daemon(module).run)
 
 
 if __name__ == "__main__":

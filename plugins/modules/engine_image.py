@@ -152,6 +152,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.glm.fleet.plugins.module_utils import files
+from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError
 from ansible_collections.glm.fleet.plugins.module_utils.host import probe, runtime
 from ansible_collections.glm.fleet.plugins.module_utils.host.docker import (
     DockerError,
@@ -160,6 +161,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.host.docker import (
     image_folder,
 )
 from ansible_collections.glm.fleet.plugins.module_utils.host.facts import Gatherer
+from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
 from ansible_collections.glm.fleet.plugins.module_utils.host.pull import PullJob
 from ansible_collections.glm.fleet.plugins.module_utils.host.registry import DIGEST, RegistryError, resolve
 
@@ -174,7 +176,9 @@ class EngineImage:
             self.repository = self.plan["image"]["repository"]
             self.tag = self.plan["image"]["tag"]
         except (KeyError, TypeError):
-            module.fail_json(msg="image: expected a plan with image.repository and image.tag; run the plan role first.")
+            raise QuotingError(
+                "expected a plan with image.repository and image.tag; run the plan role first."
+            ) from None
         self.digest = module.params["digest"]
         # Such an image is in no registry: it has a name, and an id of its own on each host.
         self.built_here = bool(self.plan["image"].get("build")) and not self.digest
@@ -188,24 +192,24 @@ class EngineImage:
     def reference(self) -> str:
         return self.name if self.built_here else f"{self.repository}@{self.digest}"
 
-    def run(self) -> None:
+    def run(self) -> dict[str, Any]:
         if self.module.params["state"] == "resolved":
-            self.resolve()
+            return self.resolve()
         if not self.built_here and not DIGEST.fullmatch(self.digest or ""):
-            self.module.fail_json(msg=f"image: expected a digest sha256:<64 hex digits>, found {self.digest!r}.")
-        result = {"changed": False, "digest": self.digest, "reference": self.reference}
+            raise QuotingError(f"expected a digest sha256:<64 hex digits>, found {self.digest!r}.")
+        result: dict[str, Any] = {"changed": False, "digest": self.digest, "reference": self.reference}
         try:
             result["changed"] = self.ensure_present(result)
         except DockerError as error:
             if not self.module.check_mode:
-                self.module.fail_json(msg=f"image: {error}. Check `systemctl status docker` on the host.")
+                raise QuotingError(f"{error}. Check `systemctl status docker` on the host.") from error
             # A fresh host has no Docker yet; a real run would install it and then pull.
-            self.module.exit_json(**{**result, "changed": True})
+            return {**result, "changed": True}
         if self.module.params["state"] == "probed" and not (self.module.check_mode and result["changed"]):
             result["probe"] = self.probed()
-        self.module.exit_json(**result)
+        return result
 
-    def resolve(self) -> None:
+    def resolve(self) -> dict[str, Any]:
         facts, _problem = docker_facts()
         mirrors = list(dict.fromkeys([*self.module.params["mirrors"], *facts["mirrors"]]))
         try:
@@ -217,13 +221,13 @@ class EngineImage:
                 if error.missing
                 else "Check the host's connection to the registry, or set docker_registry_mirrors"
             )
-            self.module.fail_json(msg=f"image: {error}. {advice}.", missing=error.missing)
-        self.module.exit_json(
-            changed=False,
-            digest=found.digest,
-            reference=f"{self.repository}@{found.digest}",
-            resolved_by=found.endpoint,
-        )
+            raise QuotingError(f"{error}. {advice}.", missing=error.missing) from error
+        return {
+            "changed": False,
+            "digest": found.digest,
+            "reference": f"{self.repository}@{found.digest}",
+            "resolved_by": found.endpoint,
+        }
 
     def ensure_present(self, result: dict[str, Any]) -> bool:
         """Pull and tag what is missing; True when something had to be done. Ends the module while a pull goes on."""
@@ -263,8 +267,8 @@ class EngineImage:
             self.module.exit_json(**{**result, "changed": True, "pulling": summary})
         if state.get("error") or not state.get("finished"):
             reason = state.get("error") or "the process ended without an error message (killed, or out of memory)"
-            self.module.fail_json(
-                msg=f"image: pulling {self.reference} failed after {summary['seconds']} s, {summary['layers_done']} of "
+            raise QuotingError(
+                f"pulling {self.reference} failed after {summary['seconds']} s, {summary['layers_done']} of "
                 f"{summary['layers']} layers: {reason}. Complete layers are kept; run this again.",
                 pull=summary,
             )
@@ -277,8 +281,8 @@ class EngineImage:
         root = image_folder(facts)
         free = shutil.disk_usage(root if root.exists() else "/").free
         if free < needed:
-            self.module.fail_json(
-                msg=f"image: expected {needed / 1e9:.1f} GB free for {self.name} in {root}, found {free / 1e9:.1f} GB. "
+            raise QuotingError(
+                f"expected {needed / 1e9:.1f} GB free for {self.name} in {root}, found {free / 1e9:.1f} GB. "
                 "Free some space, or set docker_data_root to a larger disk."
             )
 
@@ -309,13 +313,13 @@ class EngineImage:
             devices = probe.device_arguments(self.plan)
             found = probe.run_probe(self.reference, devices, expected, self.module.params["probe_timeout"])
         except probe.ProbeError as error:
-            self.module.fail_json(
-                msg=f"image: expected {self.name} to run with {', '.join(self.device_names())}, but {error}. Check "
+            raise QuotingError(
+                f"expected {self.name} to run with {', '.join(self.device_names())}, but {error}. Check "
                 "that `docker run --rm --device` works with that device on the host."
-            )
+            ) from error
         problems = probe.judge(found, expected)
         if problems:
-            self.module.fail_json(msg=f"image: {self.name} cannot serve this plan: {'; '.join(problems)}.", probe=found)
+            raise QuotingError(f"{self.name} cannot serve this plan: {'; '.join(problems)}.", probe=found)
         files.write_json(notes, {"key": key, "found": found}, files.READABLE)
         return {**found, "cached": False}
 
@@ -350,7 +354,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    EngineImage(module).run()
+    end(module, "image", lambda: EngineImage(module).run())
 
 
 if __name__ == "__main__":

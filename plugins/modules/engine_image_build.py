@@ -115,9 +115,10 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.glm.fleet.plugins.module_utils.finding import advised, printable, unmet
+from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError, Unmet, advised, printable
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import CommandResult, run
-from ansible_collections.glm.fleet.plugins.module_utils.host.docker import DockerError, Engine
+from ansible_collections.glm.fleet.plugins.module_utils.host.docker import Engine
+from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
 
 LABEL = "glm.fleet.requirements"
 ARGUMENTS = {
@@ -133,14 +134,10 @@ ARGUMENTS = {
 }
 
 
-class BuildError(Exception):
-    """A step failed; the text says what was expected, what was found and what to do next."""
-
-
 def requirements_of(report: str) -> list[str]:
     """Exact requirements with hashes from the text of pip's installation report (pip.pypa.io, version 1).
 
-    Raises BuildError for a package that has no hash, such as one from a version control system.
+    Raises QuotingError for a package that has no hash, such as one from a version control system.
     """
     found = []
     for item in json.loads(report)["install"]:
@@ -148,11 +145,10 @@ def requirements_of(report: str) -> list[str]:
         archive = item["download_info"].get("archive_info") or {}
         hashes = archive.get("hashes") or dict([str(archive["hash"]).split("=", 1)] if archive.get("hash") else [])
         if "sha256" not in hashes:
-            raise BuildError(
+            url = item["download_info"].get("url")
+            raise QuotingError(
                 advised(
-                    f"expected a sha256 for {name} {version} ({item['download_info'].get('url')}), the index "
-                    "gives none",
-                    "use an index that does",
+                    f"expected a sha256 for {name} {version} ({url}), the index gives none", "use an index that does"
                 )
             )
         found.append(f"{name.lower()}=={version} --hash=sha256:{hashes['sha256']}")
@@ -179,18 +175,24 @@ class Build:
         self.check_mode = module.check_mode
         self.engine = Engine()
 
+    def run(self) -> dict[str, Any]:
+        """The phase that the action asks for. Raises QuotingError."""
+        phases = {"resolve": self.resolve, "build": self.build, "push": self.push}
+        try:
+            return {"machine": os.uname().machine, **phases[self.params["phase"]]()}
+        except OSError as error:
+            raise QuotingError(str(error)) from error
+
     def resolve(self) -> dict[str, Any]:
         """What has to be added to the base."""
         argv = ["-m", "pip", "install", "--dry-run", "--quiet", "--no-cache-dir", "--report", "-"]
         done = self.in_base([*argv, *self.params["packages"]])
         start = done.stdout.find("{")
         if not done.ok or start < 0:
-            raise BuildError(
-                unmet(
-                    f"pip in {self.params['base']} to resolve {' '.join(self.params['packages'])}",
-                    said(done),
-                    "check the host's connection to the package index (engine_image_index_url)",
-                )
+            raise Unmet(
+                f"pip in {self.params['base']} to resolve {' '.join(self.params['packages'])}",
+                said(done),
+                "check the host's connection to the package index (engine_image_index_url)",
             )
         return {"changed": False, "requirements": requirements_of(done.stdout[start:])}
 
@@ -223,12 +225,10 @@ class Build:
         argv += ["--only-binary", ":all:", "--dest", "/work/wheels", "--requirement", "/work/requirements.txt"]
         done = self.in_base(argv, "--volume", f"{folder}:/work")
         if not done.ok:
-            raise BuildError(
-                unmet(
-                    f"to fetch the {len(self.params['requirements'])} packages that the lock file names",
-                    said(done),
-                    "check the host's connection to the package index (engine_image_index_url)",
-                )
+            raise Unmet(
+                f"to fetch the {len(self.params['requirements'])} packages that the lock file names",
+                said(done),
+                "check the host's connection to the package index (engine_image_index_url)",
             )
 
     def push(self) -> dict[str, Any]:
@@ -242,7 +242,7 @@ class Build:
         names = (self.engine.inspect_image(image) or {}).get("RepoDigests") or []
         digests = [name.partition("@")[2] for name in names if name.partition("@")[0] == repository]
         if not digests:
-            raise BuildError(unmet(f"a digest of {image} after the push", names, "run again"))
+            raise Unmet(f"a digest of {image} after the push", names, "run again")
         return {**result, "digest": digests[0]}
 
     def in_base(self, arguments: list[str], *options: str) -> CommandResult:
@@ -260,7 +260,7 @@ class Build:
     def step(self, argv: list[str], what: str) -> None:
         done = run(argv, self.params["timeout"])
         if not done.ok:
-            raise BuildError(unmet(what, done.evidence(900), "look at that, then run again"))
+            raise Unmet(what, done.evidence(900), "look at that, then run again")
 
 
 def main() -> None:
@@ -269,12 +269,7 @@ def main() -> None:
         required_if=[("phase", phase, ("requirements", "image", "dockerfile")) for phase in ("build", "push")],
         supports_check_mode=True,
     )
-    build = Build(module)
-    try:
-        result = getattr(build, module.params["phase"])()
-    except (BuildError, DockerError, OSError) as error:
-        module.fail_json(msg=f"image: {error}")
-    module.exit_json(machine=os.uname().machine, **result)
+    end(module, "image", Build(module).run)
 
 
 if __name__ == "__main__":

@@ -139,7 +139,8 @@ from ansible.module_utils import urls
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.glm.fleet.plugins.module_utils import arguments, files, unreachable
-from ansible_collections.glm.fleet.plugins.module_utils.finding import advised
+from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError, Unmet, advised
+from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
 
 RUN_DIR = Path("/run/glm-venv")
 MARKER = ".glm.json"
@@ -147,10 +148,6 @@ MARKER = ".glm.json"
 STATUS_WAIT_SECONDS = 15.0
 FETCH_SECONDS = 120
 LOG_LINES = 15
-
-
-class VenvError(Exception):
-    """The environment cannot be made; the message says what was expected, found, and to be done."""
 
 
 class Venv:
@@ -167,6 +164,14 @@ class Venv:
         self.log = self.work / f"{self.key}.log"
 
     # Phases ------------------------------------------------------------------------------------------------------
+
+    def run(self) -> dict[str, Any]:
+        """Do the phase that the action asks for. Raises QuotingError with what to do."""
+        phases = {"look": self.look, "resolve": self.resolve, "start": self.start, "status": self.status}
+        try:
+            return phases[self.params["phase"]]()
+        except OSError as exc:
+            raise QuotingError(f"{exc}. Check the disk below {self.path.parent}.") from exc
 
     def look(self) -> dict[str, Any]:
         """What is installed, and what kind of machine this is."""
@@ -190,7 +195,7 @@ class Venv:
             command, data=f"{self.params['package']}\n", environ_update=self._environment()
         )
         if code != 0:
-            raise VenvError(f"uv cannot resolve {self.params['package']} for Python {self.params['python']}: "
+            raise QuotingError(f"uv cannot resolve {self.params['package']} for Python {self.params['python']}: "
                             f"{_last_lines(err)}. Check engine_venv_index_url and the versions it has.")  # fmt: skip
         return {"changed": False, "requirements": out}
 
@@ -199,7 +204,7 @@ class Venv:
         if self._active():
             return {"changed": True, "reattached": True}
         if self.path.exists() and any(self.path.iterdir()) and not (self.path / "pyvenv.cfg").exists():
-            raise VenvError(advised(f"{self.path} exists and is no virtual environment", "remove it"))
+            raise QuotingError(advised(f"{self.path} exists and is no virtual environment", "remove it"))
         uv = self._uv()
         text = self.params["requirements"]
         requirements = self.work / f"{self.key}.txt"
@@ -214,7 +219,7 @@ class Venv:
             command += ["--setenv", f"{name}={value}"]
         code, _out, err = self.module.run_command([*command, "--", "/bin/sh", str(script)])
         if code != 0:
-            raise VenvError(f"systemd did not start {self.unit}: {err.strip()}. Look at `systemctl status` there.")
+            raise QuotingError(f"systemd did not start {self.unit}: {err.strip()}. Look at `systemctl status` there.")
         return {"changed": True, "reattached": False}
 
     def status(self) -> dict[str, Any]:
@@ -226,7 +231,7 @@ class Venv:
             active = self._active()
         installed = self._marker().get("requirements_sha256", "")
         if not active and installed != _sha256(self.params["requirements"]):
-            raise VenvError(
+            raise QuotingError(
                 f"{self.unit} ended without a complete environment. Run again: it continues from what is there. "
                 f"Its last lines:\n  {self._log_tail()}"
             )
@@ -298,7 +303,7 @@ class Venv:
         machine = platform.machine()
         wheel = self.params["uv_wheels"].get(machine)
         if not wheel:
-            raise VenvError(f"uv has no wheel for {machine} in engine_venv_uv_wheels. Add its name and sha256.")
+            raise QuotingError(f"uv has no wheel for {machine} in engine_venv_uv_wheels. Add its name and sha256.")
         program = self.work / f"uv-{wheel['sha256'][:12]}"
         if program.exists():
             return program
@@ -306,7 +311,7 @@ class Venv:
         data = _fetch(url)
         found = hashlib.sha256(data).hexdigest()
         if found != wheel["sha256"]:
-            raise VenvError(f"expected {url} with SHA-256 {wheel['sha256']}, found {found}. Find out which is wrong.")
+            raise Unmet(f"{url} with SHA-256 {wheel['sha256']}", found, "find out which is wrong")
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             (name,) = (name for name in archive.namelist() if name.endswith(".data/scripts/uv"))
             content = archive.read(name)
@@ -325,7 +330,7 @@ class Venv:
             url = urllib.parse.urljoin(page, html.unescape(link)).partition("#")[0]
             if urllib.parse.unquote(url.rpartition("/")[2]) == name:
                 return url
-        raise VenvError(f"{page} has no {name}. Set engine_venv_uv_url, or engine_venv_uv_wheels to what it has.")
+        raise QuotingError(f"{page} has no {name}. Set engine_venv_uv_url, or engine_venv_uv_wheels to what it has.")
 
 
 def _fetch(url: str) -> bytes:
@@ -335,7 +340,7 @@ def _fetch(url: str) -> bytes:
             return bytes(answer.read())
     except (urllib.error.URLError, urls.ConnectionError, http.client.HTTPException, OSError, ValueError) as exc:
         found = exc if isinstance(exc, urllib.error.HTTPError) else unreachable.why(exc, url)
-        raise VenvError(
+        raise QuotingError(
             f"{url} cannot be fetched: {found}. Check this host's connection to it, or set another index."
         ) from None
 
@@ -353,19 +358,7 @@ def main() -> None:
     module = AnsibleModule(argument_spec=arguments.ENGINE_VENV, supports_check_mode=True)
     # The engine runs as a user of its own and has to read all of this, whatever root's umask is.
     os.umask(0o022)
-    venv = Venv(module)
-    phases = {"look": venv.look, "resolve": venv.resolve, "start": venv.start, "status": venv.status}
-    problem: Optional[str] = None
-    result: dict[str, Any] = {}
-    try:
-        result = phases[module.params["phase"]]()
-    except VenvError as exc:
-        problem = str(exc)
-    except OSError as exc:
-        problem = f"{exc}. Check the disk below {venv.path.parent}."
-    if problem is not None:
-        module.fail_json(msg=problem, phase=module.params["phase"])
-    module.exit_json(**result)
+    end(module, module.params["phase"], Venv(module).run, labelled=False)
 
 
 if __name__ == "__main__":

@@ -74,12 +74,13 @@ phase:
 """
 
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.glm.fleet.plugins.module_utils import files
-from ansible_collections.glm.fleet.plugins.module_utils.finding import unmet
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
+from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
 
 
 def current(path: Path) -> tuple[Optional[str], Optional[int]]:
@@ -106,6 +107,30 @@ def write(module: AnsibleModule, path: Path, text: str, mode: int) -> None:
     path.chmod(mode)
 
 
+def write_all(module: AnsibleModule) -> dict[str, Any]:
+    """Write or remove the files that differ. Raises Unmet with what was written before the first that cannot be."""
+    written: list[str] = []
+    diffs: list[dict[str, str]] = []
+    for file in module.params["files"]:
+        path, mode = Path(file["path"]), int(file["mode"], 8)
+        after = file["content"] if file["wanted"] else None
+        try:
+            before, before_mode = current(path)
+            if before == after and (after is None or before_mode == mode):
+                continue
+            if not module.check_mode:
+                path.unlink() if after is None else write(module, path, after, mode)
+        except OSError as error:
+            raise Unmet(
+                f"to write {path}",
+                f"{error.strerror}. Written so far: {', '.join(written) or 'none'}",
+                "fix that on the host and run again",
+            ) from error
+        written.append(str(path))
+        diffs.append(diff(path, before, after))
+    return {"changed": bool(written), "written": written, "diff": diffs}
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
@@ -123,30 +148,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    written: list[str] = []
-    diffs: list[dict[str, str]] = []
-    for file in module.params["files"]:
-        path, mode = Path(file["path"]), int(file["mode"], 8)
-        after = file["content"] if file["wanted"] else None
-        try:
-            before, before_mode = current(path)
-            if before == after and (after is None or before_mode == mode):
-                continue
-            if not module.check_mode:
-                path.unlink() if after is None else write(module, path, after, mode)
-        except OSError as error:
-            module.fail_json(
-                msg="files: "
-                + unmet(
-                    f"to write {path}",
-                    f"{error.strerror}. Written so far: {', '.join(written) or 'none'}",
-                    "fix that on the host and run again",
-                ),
-                phase="files",
-            )
-        written.append(str(path))
-        diffs.append(diff(path, before, after))
-    module.exit_json(changed=bool(written), written=written, diff=diffs)
+    end(module, "files", lambda: write_all(module))
 
 
 if __name__ == "__main__":

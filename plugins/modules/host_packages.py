@@ -132,14 +132,15 @@ phase:
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.glm.fleet.plugins.module_utils.finding import unmet
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 from ansible_collections.glm.fleet.plugins.module_utils.host.apt import Policy, parse_origins, parse_policies, strangers
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import CommandResult, run, which
 from ansible_collections.glm.fleet.plugins.module_utils.host.dpkg import installed_packages
+from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
 
 LISTS = Path("/var/lib/apt/lists")
 LOCKED = ("Could not get lock", "Unable to lock")
@@ -184,14 +185,10 @@ class Installer:
         self.names = list(dict.fromkeys(resolve(name, self.before) for name in module.params["names"]))
         self.minimum = module.params["minimum_versions"]
 
-    def run(self) -> None:
+    def run(self) -> dict[str, Any]:
         if not which("dpkg-query") or not which("apt-get"):
-            self.fail(
-                unmet(
-                    "a distribution with apt (Debian, Ubuntu)",
-                    "none",
-                    f"install these yourself: {', '.join(self.names)}",
-                )
+            raise Unmet(
+                "a distribution with apt (Debian, Ubuntu)", "none", f"install these yourself: {', '.join(self.names)}"
             )
         before = {name: version for name, version in self.before.items() if name in self.names}
         missing = [name for name in self.names if name not in before] + self.outdated(before)
@@ -202,13 +199,13 @@ class Installer:
             self.install(missing)
         after = before if self.module.check_mode else installed_versions(self.names)
         held = self.hold()
-        self.module.exit_json(
-            changed=bool(missing or held),
-            missing=missing,
-            held=held,
-            versions=after,
-            diff={"before": self.describe(before), "after": self.describe(after, missing)},
-        )
+        return {
+            "changed": bool(missing or held),
+            "missing": missing,
+            "held": held,
+            "versions": after,
+            "diff": {"before": self.describe(before), "after": self.describe(after, missing)},
+        }
 
     def outdated(self, before: dict[str, str]) -> list[str]:
         """Installed packages whose version has to change."""
@@ -225,12 +222,10 @@ class Installer:
         for name, origin in wanted.items():
             sources = strangers(known[name], origins, origin, versions[name]) if name in known else []
             if sources:
-                self.fail(
-                    unmet(
-                        f"{name} from {origin}",
-                        f"{versions[name]} of {origins[sources[0]] or sources[0]}. Nothing was changed",
-                        f"remove that package, or look at apt-cache policy {name}",
-                    )
+                raise Unmet(
+                    f"{name} from {origin}",
+                    f"{versions[name]} of {origins[sources[0]] or sources[0]}. Nothing was changed",
+                    f"remove that package, or look at apt-cache policy {name}",
                 )
 
     def hold(self) -> list[str]:
@@ -254,12 +249,10 @@ class Installer:
     def require_minimum(self, name: str, version: str, state: str) -> None:
         minimum = self.minimum.get(name)
         if minimum and is_lower(version, str(minimum)):
-            self.fail(
-                unmet(
-                    f"{name} {minimum} or newer",
-                    f"{version} ({state}). Nothing was changed",
-                    "use a newer distribution or image, or add an apt source that has it",
-                )
+            raise Unmet(
+                f"{name} {minimum} or newer",
+                f"{version} ({state}). Nothing was changed",
+                "use a newer distribution or image, or add an apt source that has it",
             )
 
     def install(self, missing: list[str]) -> None:
@@ -270,12 +263,10 @@ class Installer:
         candidates = {name: known[name]["candidate"] if name in known else "" for name in missing}
         for name, version in candidates.items():
             if not version:
-                self.fail(
-                    unmet(
-                        f"apt to know {name}",
-                        "no source of this host that has it",
-                        "check /etc/apt on the host, or remove it from the list of packages",
-                    )
+                raise Unmet(
+                    f"apt to know {name}",
+                    "no source of this host that has it",
+                    "check /etc/apt on the host, or remove it from the list of packages",
                 )
             self.require_minimum(name, version, "in the archive")
         self.require_origins(candidates)
@@ -303,20 +294,14 @@ class Installer:
     def checked(self, argv: tuple[str, ...], what: str) -> None:
         done = self.patient(argv)
         if not done.ok:
-            self.fail(
-                unmet(
-                    "apt to work",
-                    f"that {what} failed with {done.rc}: {done.evidence(1200)}",
-                    "fix apt on the host, then run this again",
-                ),
+            raise Unmet(
+                "apt to work",
+                f"that {what} failed with {done.rc}: {done.evidence(1200)}",
+                "fix apt on the host, then run this again",
                 rc=done.rc,
                 stdout=done.stdout,
                 stderr=done.stderr,
             )
-
-    def fail(self, text: str, **evidence: object) -> NoReturn:
-        self.module.fail_json(msg=f"packages: {text}", phase="packages", **evidence)
-        raise SystemExit(1)  # fail_json has ended the process
 
 
 def main() -> None:
@@ -336,7 +321,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    Installer(module).run()
+    end(module, "packages", Installer(module).run)
 
 
 if __name__ == "__main__":

@@ -74,8 +74,9 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.glm.fleet.plugins.module_utils.finding import unmet
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 from ansible_collections.glm.fleet.plugins.module_utils.host.facts import cloud_init, first_boot_busy, lock_holder
+from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
 
 LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/lists/lock", "/var/cache/apt/archives/lock")
 LOG = "/var/log/cloud-init-output.log"
@@ -92,14 +93,8 @@ def busy_reasons(boot: dict[str, Any]) -> list[str]:
     return reasons
 
 
-def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "timeout": {"type": "int", "default": 900},
-            "accept_cloud_init_errors": {"type": "bool", "default": False},
-        },
-        supports_check_mode=True,
-    )
+def settled(timeout: int, accept_cloud_init_errors: bool) -> dict[str, Any]:
+    """Wait until the host is busy no more, at most ``timeout`` seconds. Raises Unmet."""
     started = time.monotonic()
     seen: list[str] = []
     while True:
@@ -110,34 +105,37 @@ def main() -> None:
         result = {"changed": False, "waited_seconds": waited, "cloud_init": boot, "waited_for": seen}
         if not reasons:
             break
-        if waited >= module.params["timeout"]:
-            module.fail_json(
-                msg="first boot: "
-                + unmet(
-                    f"the host to be ready within {module.params['timeout']} s",
-                    "; ".join(reasons),
-                    f"look at {LOG} on the host, or give it more time with gpu_base_first_boot_timeout",
-                ),
-                phase="first boot",
+        if waited >= timeout:
+            raise Unmet(
+                f"the host to be ready within {timeout} s",
+                "; ".join(reasons),
+                f"look at {LOG} on the host, or give it more time with gpu_base_first_boot_timeout",
                 **result,
             )
         time.sleep(POLL_SECONDS)
     if boot["status"] == "error":
         text = "; ".join(boot["errors"]) or boot["detail"]
-        if not module.params["accept_cloud_init_errors"]:
-            module.fail_json(
-                msg="first boot: "
-                + unmet(
-                    "a clean first boot",
-                    f"that cloud-init ended with an error: {text}",
-                    f"look at {LOG} on the host, and fix the image or its user data; to continue anyway, set "
-                    "gpu_base_accept_cloud_init_errors: true",
-                ),
-                phase="first boot",
+        if not accept_cloud_init_errors:
+            raise Unmet(
+                "a clean first boot",
+                f"that cloud-init ended with an error: {text}",
+                f"look at {LOG} on the host, and fix the image or its user data; to continue anyway, set "
+                "gpu_base_accept_cloud_init_errors: true",
                 **result,
             )
         result["caution"] = f"first boot: cloud-init ended with an error, accepted as configured: {text}"
-    module.exit_json(**result)
+    return result
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "timeout": {"type": "int", "default": 900},
+            "accept_cloud_init_errors": {"type": "bool", "default": False},
+        },
+        supports_check_mode=True,
+    )
+    end(module, "first boot", lambda: settled(**module.params))
 
 
 if __name__ == "__main__":

@@ -72,12 +72,14 @@ phase:
 """
 
 from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.glm.fleet.plugins.module_utils.finding import unmet
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 from ansible_collections.glm.fleet.plugins.module_utils.host.apt import Source, parse_deb822, parse_list, twins
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run
+from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
 
 FOLDER = Path("/etc/apt")
 
@@ -93,32 +95,32 @@ def present() -> list[Source]:
     return found
 
 
-def main() -> None:
-    module = AnsibleModule(
-        argument_spec={"sources": {"type": "list", "elements": "dict", "required": True}}, supports_check_mode=True
-    )
-    wanted = module.params["sources"]
+def adopted(wanted: list[dict[str, Any]]) -> dict[str, Any]:
+    """Which of the ``wanted`` sources the host already has. Raises Unmet for one that lacks a component."""
     names = {source["name"] for source in wanted}
     others = [source for source in present() if source["name"] not in names]
     architecture = run(("dpkg", "--print-architecture")).stdout.strip()
-    adopted = []
+    found = []
     for source in wanted:
         there = twins(source, others, architecture)
         if not there:
             continue
         lacking = {*(source.get("components") or [])} - {name for twin in there for name in twin["components"]}
         if lacking:
-            module.fail_json(
-                msg="packages: "
-                + unmet(
-                    f"{source['uris']} with the component {', '.join(sorted(lacking))}",
-                    f"it without in {there[0]['file']}, beside which apt takes no other. Nothing was changed",
-                    "add the component to that file, or remove the file, and run again",
-                ),
-                phase="packages",
+            raise Unmet(
+                f"{source['uris']} with the component {', '.join(sorted(lacking))}",
+                f"it without in {there[0]['file']}, beside which apt takes no other. Nothing was changed",
+                "add the component to that file, or remove the file, and run again",
             )
-        adopted.append({"name": source["name"], "file": there[0]["file"], "signed_by": there[0]["signed_by"]})
-    module.exit_json(changed=False, adopted=adopted)
+        found.append({"name": source["name"], "file": there[0]["file"], "signed_by": there[0]["signed_by"]})
+    return {"changed": False, "adopted": found}
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={"sources": {"type": "list", "elements": "dict", "required": True}}, supports_check_mode=True
+    )
+    end(module, "packages", lambda: adopted(module.params["sources"]))
 
 
 if __name__ == "__main__":

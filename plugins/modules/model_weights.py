@@ -207,16 +207,17 @@ import shutil
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.glm.fleet.plugins.module_utils import arguments, files
+from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError
+from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
 from ansible_collections.glm.fleet.plugins.module_utils.weights import fetch as _weights_fetch
 from ansible_collections.glm.fleet.plugins.module_utils.weights import store as _weights_store
 from ansible_collections.glm.fleet.plugins.module_utils.weights.hub import (
     HubClient,
-    HubError,
     advice,
     check_repository,
     check_revision,
@@ -237,10 +238,6 @@ PROXIES = ("http_proxy", "https_proxy", "no_proxy")
 JOURNAL_LINES = 15
 
 
-class WeightsError(Exception):
-    """The weights cannot be made right; the message says what was expected, found, and to be done."""
-
-
 class Weights:
     """One model on this host."""
 
@@ -259,7 +256,7 @@ class Weights:
         """The commit given by the action plugin."""
         commit = self.params["commit"]
         if not commit or not re.fullmatch(r"[0-9a-f]{40}", commit):
-            raise WeightsError("this module is run by its action plugin, which gives it the commit of the lock file")
+            raise QuotingError("this module is run by its action plugin, which gives it the commit of the lock file")
         return str(commit)
 
     @property
@@ -321,7 +318,7 @@ class Weights:
         if not active:
             shutil.rmtree(RUN_DIR / self.key, ignore_errors=True)
             if status.get("phase") != "done":
-                raise WeightsError(self._why_it_ended(status))
+                raise QuotingError(self._why_it_ended(status))
         return {
             "changed": False,
             "progress": "running" if active else "present",
@@ -340,13 +337,13 @@ class Weights:
         if damages is None and self.module.check_mode:
             return {"changed": False, "progress": "absent", "missing_bytes": 0, **self._place()}
         if damages is None:
-            raise WeightsError(
+            raise QuotingError(
                 f"{self.repository}@{self.commit} was never verified in {self.hf_home}. "
                 "Run the role weights without tags, which fetches and verifies."
             )
         if damages:
             shown = "; ".join(str(damage) for damage in damages[:5])
-            raise WeightsError(
+            raise QuotingError(
                 f"{len(damages)} files of {self.repository}@{self.commit} changed after they were verified: {shown}. "
                 "Run the role weights without tags: it hashes them and fetches the wrong ones again."
             )
@@ -355,7 +352,7 @@ class Weights:
     def _present(self) -> dict[str, Any]:
         record = self.store.read_record(self.commit)
         if record is None:
-            raise WeightsError(f"the record {self.store.record_path(self.commit)} vanished; run again")
+            raise QuotingError(f"the record {self.store.record_path(self.commit)} vanished; run again")
         manifest = record[0]
         self._compare(manifest, f"the record {self.store.record_path(self.commit)}")
         changed = not self.store.references_right(self.params["revision"], self.commit)
@@ -378,7 +375,7 @@ class Weights:
     def _compare(self, manifest: Manifest, source: str) -> None:
         wanted = self.params["manifest_sha256"]
         if wanted and manifest.sha256 != wanted:
-            raise WeightsError(
+            raise QuotingError(
                 f"the file list of {self.repository}@{self.commit} from {source} has the fingerprint "
                 f"{manifest.sha256}, the lock file {self.params['lock_file']} says {wanted}. A commit cannot change: "
                 "find out which of the two is wrong; if it is the lock file, delete its entry and run again."
@@ -387,7 +384,7 @@ class Weights:
     def _job_manifest(self) -> Manifest:
         job = read_json(self.folder / "job.json")
         if job is None:
-            raise WeightsError(f"{self.folder / 'job.json'} is gone; stop {self.unit} and run again")
+            raise QuotingError(f"{self.folder / 'job.json'} is gone; stop {self.unit} and run again")
         return Manifest.from_json(job["manifest"])
 
     def _check_disk(self, needed: int) -> None:
@@ -400,7 +397,7 @@ class Weights:
         free = stat.f_bavail * stat.f_frsize
         margin = self.params["disk_margin_bytes"]
         if free < needed + margin:
-            raise WeightsError(
+            raise QuotingError(
                 f"not enough disk for {self.repository}: {human_bytes(needed)} are still to be fetched and "
                 f"{human_bytes(margin)} must stay free, but the file system of {place} has {human_bytes(free)} free. "
                 f"Free {human_bytes(needed + margin - free)} there, or set glm_data_dir to a larger disk."
@@ -422,7 +419,7 @@ class Weights:
         code, _out, err = self.module.run_command([*unit, "--", *command])
         if code != 0:
             shutil.rmtree(run_dir, ignore_errors=True)
-            raise WeightsError(f"systemd did not start {self.unit}: {err.strip()}. Look at `systemctl status` there.")
+            raise QuotingError(f"systemd did not start {self.unit}: {err.strip()}. Look at `systemctl status` there.")
 
     def _docker_run(self, image: str, run_dir: Path) -> list[str]:
         """The Python inside the image; what it needs of the host is mounted."""
@@ -452,19 +449,19 @@ class Weights:
         code, _out, err = self.module.run_command([self.params["python"], "-c", "import huggingface_hub"])
         if code != 0:
             said = (err.strip().splitlines() or ["it did not run"])[-1]
-            raise WeightsError(
+            raise QuotingError(
                 f"{self.params['python']} has no huggingface_hub ({said}). Run the role engine_venv first."
             )
 
     def _check_image(self) -> str:
         image = self.params["image"]
         if not image:
-            raise WeightsError("neither image nor python is given. Set one of them: it supplies the client.")
+            raise QuotingError("neither image nor python is given. Set one of them: it supplies the client.")
         if self.module.get_bin_path("docker") is None:
-            raise WeightsError("docker is not installed. Run the role docker first.")
+            raise QuotingError("docker is not installed. Run the role docker first.")
         code, _out, err = self.module.run_command(["docker", "image", "inspect", "--format", "{{.Id}}", image])
         if code != 0:
-            raise WeightsError(
+            raise QuotingError(
                 f"the image {image} is not on this host ({err.strip()}). Run the role engine_image first."
             )
         return str(image)
@@ -569,26 +566,19 @@ def _summary(manifest: Manifest) -> dict[str, Any]:
 
 
 def run(module: AnsibleModule) -> dict[str, Any]:
-    """Do one phase; raises WeightsError or HubError."""
-    weights = Weights(module)
-    phases = {"resolve": weights.resolve, "start": weights.start, "status": weights.status}
-    return phases[module.params["phase"]]()
+    """Do the phase that the action asks for. Raises QuotingError with what to do."""
+    try:
+        weights = Weights(module)
+        phases = {"resolve": weights.resolve, "start": weights.start, "status": weights.status}
+        return phases[module.params["phase"]]()
+    except OSError as exc:
+        raise QuotingError(f"{exc}. Check the disk below {module.params['hf_home']}.") from exc
 
 
 def main() -> None:
     """Entry point of the module."""
     module = AnsibleModule(argument_spec=arguments.MODEL_WEIGHTS, supports_check_mode=True)
-    problem: Optional[str] = None
-    result: dict[str, Any] = {}
-    try:
-        result = run(module)
-    except (WeightsError, HubError) as exc:
-        problem = str(exc)
-    except OSError as exc:
-        problem = f"{exc}. Check the disk below {module.params['hf_home']}."
-    if problem is not None:
-        module.fail_json(msg=problem, phase=module.params["phase"])
-    module.exit_json(**result)
+    end(module, module.params["phase"], lambda: run(module), labelled=False)
 
 
 if __name__ == "__main__":

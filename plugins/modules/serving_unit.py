@@ -105,12 +105,13 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn, Optional
+from typing import Any, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.glm.fleet.plugins.module_utils.finding import advised, unmet
+from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError, Unmet, advised, unmet
 from ansible_collections.glm.fleet.plugins.module_utils.host import commands as _host_commands
+from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
 from ansible_collections.glm.fleet.plugins.module_utils.serving import occupancy as _occupancy
 from ansible_collections.glm.fleet.plugins.module_utils.serving import status as _serving
 
@@ -214,52 +215,42 @@ def occupied(replica: Replica, vendor: str, leaving: Collection[str]) -> Optiona
     return None
 
 
-def fail(module: AnsibleModule, phase: str, text: str) -> NoReturn:
-    """End the module; the action puts the host's name before the phase."""
-    module.fail_json(msg=f"{phase}: {text}", phase=phase)
-    raise SystemExit(1)  # fail_json has ended the process
-
-
-def systemctl(module: AnsibleModule, *words: str) -> None:
+def systemctl(*words: str) -> None:
     done = _host_commands.run(["systemctl", *words], timeout=STOP_TIMEOUT_SECONDS)
     if not done.ok:
-        fail(
-            module,
-            "serve, start",
-            unmet(
-                f"systemd to take {done.command}",
-                f"that it failed with {done.rc}: {done.evidence()}",
-                f"systemctl status {words[-1]} on the host, then run the role serve again",
-            ),
+        raise Unmet(
+            f"systemd to take {done.command}",
+            f"that it failed with {done.rc}: {done.evidence()}",
+            f"systemctl status {words[-1]} on the host, then run the role serve again",
         )
 
 
-def apply(module: AnsibleModule, replicas: Sequence[Replica], retired: Sequence[str]) -> None:
+def apply(replicas: Sequence[Replica], retired: Sequence[str]) -> None:
     """Do what was decided; returns while the engines still load."""
     if any(replica.properties.get("NeedDaemonReload") == "yes" for replica in replicas):
-        systemctl(module, "daemon-reload")
+        systemctl("daemon-reload")
     if retired:
-        systemctl(module, "--no-reload", "disable", *retired)
+        systemctl("--no-reload", "disable", *retired)
     absent = [replica.unit for replica in replicas if not replica.enabled]
     if absent:
-        systemctl(module, "--no-reload", "enable", *absent)
+        systemctl("--no-reload", "enable", *absent)
     restarts = [replica.unit for replica in replicas if replica.action == "restart"]
     starts = [replica.unit for replica in replicas if replica.action != "none"]
     if retired or starts != restarts or len(restarts) > 1:
         # What one replica leaves another may be waiting for: GPUs, ports.
         leaving = [*retired, *restarts]
         if leaving:
-            systemctl(module, "stop", *leaving)
+            systemctl("stop", *leaving)
         restarts = []
     if starts:
         # Failures of the past must not count against this start's one retry.
         _host_commands.run(["systemctl", "reset-failed", *starts])
-        systemctl(module, "--no-block", "restart" if restarts else "start", *starts)
+        systemctl("--no-block", "restart" if restarts else "start", *starts)
 
 
-def look(module: AnsibleModule) -> tuple[list[Replica], list[str]]:
+def look(planned: Sequence[dict[str, Any]]) -> tuple[list[Replica], list[str]]:
     """The planned units with what has to be done, and those of earlier plans that are still in use."""
-    replicas = [Replica(**given) for given in module.params["replicas"]]
+    replicas = [Replica(**given) for given in planned]
     try:
         for replica in replicas:
             replica.properties = _serving.show_unit(_host_commands.run, replica.unit)
@@ -268,11 +259,30 @@ def look(module: AnsibleModule) -> tuple[list[Replica], list[str]]:
         old = surplus([replica.unit for replica in replicas])
         return replicas, [unit for unit in old if in_use(_serving.show_unit(_host_commands.run, unit))]
     except (RuntimeError, OSError) as exc:
-        fail(
-            module,
-            "serve, start",
-            unmet("a host that was booted with systemd", exc, "look at systemctl status on the host"),
-        )
+        raise Unmet("a host that was booted with systemd", exc, "look at systemctl status on the host") from exc
+
+
+def brought(module: AnsibleModule) -> dict[str, Any]:
+    """Bring the units to what the plan says. Raises Unmet."""
+    replicas, retired = look(module.params["replicas"])
+    leaving = [*retired, *(replica.unit for replica in replicas if replica.action == "restart")]
+    # Before anything is stopped: what runs now goes on when its successor could not start.
+    for replica in replicas:
+        problem = occupied(replica, module.params["vendor"], leaving)
+        if problem:
+            raise QuotingError(problem, phase="serve, preflight")
+    changed = bool(retired) or any(replica.action != "none" or not replica.enabled for replica in replicas)
+    if not module.check_mode:
+        apply(replicas, retired)
+    if retired:
+        done = "would be stopped and disabled" if module.check_mode else "was stopped and disabled"
+        for unit in retired:
+            module.warn(f"serve: {unit} {done}: the plan has {len(replicas)} replica(s) on this host")
+    return {
+        "changed": changed,
+        "replicas": [{"unit": one.unit, "action": one.action, "reasons": one.reasons} for one in replicas],
+        "retired": retired,
+    }
 
 
 def main() -> None:
@@ -294,25 +304,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    replicas, retired = look(module)
-    leaving = [*retired, *(replica.unit for replica in replicas if replica.action == "restart")]
-    # Before anything is stopped: what runs now goes on when its successor could not start.
-    for replica in replicas:
-        problem = occupied(replica, module.params["vendor"], leaving)
-        if problem:
-            fail(module, "serve, preflight", problem)
-    changed = bool(retired) or any(replica.action != "none" or not replica.enabled for replica in replicas)
-    if not module.check_mode:
-        apply(module, replicas, retired)
-    if retired:
-        done = "would be stopped and disabled" if module.check_mode else "was stopped and disabled"
-        for unit in retired:
-            module.warn(f"serve: {unit} {done}: the plan has {len(replicas)} replica(s) on this host")
-    module.exit_json(
-        changed=changed,
-        replicas=[{"unit": one.unit, "action": one.action, "reasons": one.reasons} for one in replicas],
-        retired=retired,
-    )
+    end(module, "serve, start", lambda: brought(module))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
-from ansible_collections.glm.fleet.plugins.module_utils.finding import unmet
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run
 
 LABEL = "glm-data"
@@ -33,10 +33,6 @@ _SAMPLE = 4096
 _SAMPLES = 64
 
 Node = Mapping[str, Any]
-
-
-class Refusal(Exception):
-    """What was expected, what was found and the next step, for a person."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +150,7 @@ def _unfit(node: Node, minimum_bytes: int, transports: Mapping[str, str]) -> Opt
 
 
 def named(nodes: Sequence[Node], paths: Sequence[str]) -> Choice:
-    """Exactly the disks that somebody named (as real paths); raises Refusal if one is not there or holds anything."""
+    """Exactly the disks that somebody named (as real paths); raises Unmet if one is not there or holds anything."""
     known = {str(node["path"]): node for node in walk(nodes)}
     taken, problems = [], []
     for path in paths:
@@ -168,12 +164,10 @@ def named(nodes: Sequence[Node], paths: Sequence[str]) -> Choice:
         else:
             taken.append(node)
     if problems:
-        raise Refusal(
-            unmet(
-                "empty disks",
-                f"{'; '.join(problems)}. Nothing was changed",
-                "correct gpu_base_data_disks; if the data on a disk may be lost, empty it yourself (wipefs --all)",
-            )
+        raise Unmet(
+            "empty disks",
+            f"{'; '.join(problems)}. Nothing was changed",
+            "correct gpu_base_data_disks; if the data on a disk may be lost, empty it yourself (wipefs --all)",
         )
     return Choice(tuple(taken), {})
 
@@ -182,14 +176,14 @@ def named(nodes: Sequence[Node], paths: Sequence[str]) -> Choice:
 
 
 def read_tree() -> list[Node]:
-    """The block devices of this host. Raises Refusal when lsblk does not say."""
+    """The block devices of this host. Raises Unmet when lsblk does not say."""
     done = run(("lsblk", "--json", "--bytes", "--output", COLUMNS))
     try:
         if not done.ok:
             raise ValueError(done.evidence())
         nodes = parse_lsblk(done.stdout)
     except ValueError as error:
-        raise Refusal(unmet("lsblk to list the disks", error, "run lsblk on the host")) from error
+        raise Unmet("lsblk to list the disks", error, "run lsblk on the host") from error
     return [_probed(node, {}) for node in nodes]
 
 
@@ -222,14 +216,14 @@ def transports(root: Path = Path("/")) -> dict[str, str]:
 
 
 def signatures(path: str) -> list[str]:
-    """Every signature that libblkid finds anywhere on a device. Raises Refusal when it cannot look."""
+    """Every signature that libblkid finds anywhere on a device. Raises Unmet when it cannot look."""
     done = run(("wipefs", "--no-act", "--json", path))
     try:
         if not done.ok:
             raise ValueError(done.evidence())
         rows = json.loads(done.stdout)["signatures"] if done.stdout.strip() else []
     except (ValueError, KeyError) as error:
-        raise Refusal(f"expected wipefs to look at {path}, found: {error}. Nothing was changed.") from error
+        raise Unmet(f"wipefs to look at {path}", f"{error}. Nothing was changed") from error
     return [f"{_signature(str(row['type']))} at {row.get('offset')}" for row in rows]
 
 
@@ -240,7 +234,7 @@ def in_use(path: str) -> bool:
     except OSError as error:
         if error.errno == errno.EBUSY:
             return True
-        raise Refusal(f"expected to read {path}, found: {error.strerror}. Nothing was changed.") from error
+        raise Unmet(f"to read {path}", f"{error.strerror}. Nothing was changed") from error
     return False
 
 
@@ -263,19 +257,17 @@ def stray_bytes(path: str) -> Optional[int]:
 
 
 def require_empty(path: str, trusted: bool = False) -> None:
-    """Raises Refusal if a device is used or holds anything; ``trusted``: its bytes are from our own broken attempt."""
+    """Raises Unmet if a device is used or holds anything; ``trusted``: its bytes are from our own broken attempt."""
     found = ["in use by the kernel"] if in_use(path) else signatures(path)
     if not found and not trusted:
         offset = stray_bytes(path)
         found = [] if offset is None else [f"bytes of no known kind at {offset}"]
     if found:
-        raise Refusal(
-            unmet(
-                f"{path} to be empty",
-                f"{', '.join(found)}. Nothing was changed",
-                "leave it out of gpu_base_data_disks; if its data may be lost, empty it "
-                "yourself (wipefs --all, blkdiscard)",
-            )
+        raise Unmet(
+            f"{path} to be empty",
+            f"{', '.join(found)}. Nothing was changed",
+            "leave it out of gpu_base_data_disks; if its data may be lost, empty it "
+            "yourself (wipefs --all, blkdiscard)",
         )
 
 

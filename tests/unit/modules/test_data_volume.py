@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 from ansible_collections.glm.fleet.plugins.module_utils.host import data_volume as volumes
 from ansible_collections.glm.fleet.plugins.modules import data_volume
 
@@ -58,7 +59,7 @@ def test_small_disks_are_not_taken(tree: Any) -> None:
 def test_a_disk_that_holds_anything_is_refused_also_by_name(tree: Any, path: str, found: str) -> None:
     nodes = tree("bare_metal")
     nodes[0]["fstype"], nodes[0]["mountpoints"] = None, []
-    with pytest.raises(volumes.Refusal, match="Nothing was changed") as refused:
+    with pytest.raises(Unmet, match="Nothing was changed") as refused:
         volumes.named(nodes, ["/dev/nvme1n1", path])
     assert path in str(refused.value) and found in str(refused.value)
 

@@ -92,12 +92,6 @@ def test_a_retired_unit_is_not_stopped_twice(active: str, enabled: str, used: bo
     assert serving_unit.in_use({"ActiveState": active, "UnitFileState": enabled}) is used
 
 
-class Quiet:
-    """A module whose systemctl calls are recorded."""
-
-    check_mode = False
-
-
 def calls(monkeypatch: pytest.MonkeyPatch, replicas: list[serving_unit.Replica], retired: list[str]) -> list[str]:
     made: list[str] = []
 
@@ -106,7 +100,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, replicas: list[serving_unit.Replica],
         return CommandResult(tuple(argv), 0, "", "")
 
     monkeypatch.setattr(serving_unit._host_commands, "run", run)
-    serving_unit.apply(Quiet(), replicas, retired)
+    serving_unit.apply(replicas, retired)
     return made
 
 
