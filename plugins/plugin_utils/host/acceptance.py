@@ -65,7 +65,7 @@ def _host_checks(facts: Mapping[str, Any], plans: Sequence[Plan]) -> list[Findin
     containers = any(plan["runtime"]["kind"] == "container" for plan in plans)
     found = host_checks.gpu_findings(facts, plans)
     if containers:
-        found += host_checks.docker_findings(facts) + host_checks.device_findings(facts, plans)
+        found += [*host_checks.docker_findings(facts), *host_checks.device_findings(facts, plans)]
     wrong = {entry["phase"]: entry for entry in found}
     accelerator, driver = plans[0]["accelerator"], facts["driver"]["version"]
     good = {

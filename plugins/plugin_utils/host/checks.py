@@ -9,7 +9,7 @@ Pure functions. No findings mean that the host can be used.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils import finding, versions
@@ -37,33 +37,39 @@ def gpu_findings(facts: Mapping[str, Any], plans: Sequence[Plan]) -> list[Findin
     return found
 
 
-def _gpu_findings(facts: Mapping[str, Any], plan: Plan) -> list[Finding]:
+def _gpu_findings(facts: Mapping[str, Any], plan: Plan) -> Iterator[Finding]:
     """Accelerators, driver, fabric and clock against the plan; at most one finding per phase, the most basic first.
 
     A broken driver hides everything behind it, so then only the driver is reported.
     """
     accelerator = plan["accelerator"]
-    errors = [error["message"] for error in facts["errors"] if error["phase"] == "driver"]
-    clock = _clock(facts)
+    errors = _messages(facts, "driver")
     if errors:
-        return [
-            finding.failed(
-                "driver",
-                f"a working {accelerator['vendor']} driver for {accelerator['count']}x {accelerator['name']}",
-                "; ".join(errors),
-                "reboot the host if its driver was upgraded; otherwise install the driver, or use an image that has it",
-            ),
-            *clock,
-        ]
-    return [*_count(facts, accelerator), *_kind(facts, accelerator), *_driver_age(facts, plan), *_fabric(facts), *clock]
+        yield finding.failed(
+            "driver",
+            f"a working {accelerator['vendor']} driver for {accelerator['count']}x {accelerator['name']}",
+            "; ".join(errors),
+            "reboot the host if its driver was upgraded; otherwise install the driver, or use an image that has it",
+        )
+    else:
+        yield from _count(facts, accelerator)
+        yield from _kind(facts, accelerator)
+        yield from _driver_age(facts, plan)
+        yield from _fabric(facts)
+    yield from _clock(facts)
 
 
-def _count(facts: Mapping[str, Any], accelerator: Mapping[str, Any]) -> list[Finding]:
+def _messages(facts: Mapping[str, Any], phase: str) -> list[str]:
+    """What could not be read in a phase, and why."""
+    return [error["message"] for error in facts["errors"] if error["phase"] == phase]
+
+
+def _count(facts: Mapping[str, Any], accelerator: Mapping[str, Any]) -> Iterator[Finding]:
     gpus = [gpu for gpu in facts["gpus"] if gpu.get("vendor") == accelerator["vendor"]]
     answering = [gpu for gpu in gpus if facts["gpu_source"] not in TOOLS or gpu["memory_total_mib"] is not None]
     if len(answering) == accelerator["count"]:
-        return []
-    details = [error["message"] for error in facts["errors"] if error["phase"] == "gpu"]
+        return
+    details = _messages(facts, "gpu")
     found = f"{len(answering)} ({'; '.join(details)})" if details else str(len(answering))
     next_step = (
         "look for errors in the kernel log (dmesg | grep -iE 'xid|amdgpu') and terminate the instance if a GPU fell "
@@ -71,12 +77,12 @@ def _count(facts: Mapping[str, Any], accelerator: Mapping[str, Any]) -> list[Fin
         if len(answering) < accelerator["count"]
         else "set glm_accelerator_count to what the host has, or choose the right instance type"
     )
-    return [finding.failed("gpu", f"{accelerator['count']} GPUs", found, next_step)]
+    yield finding.failed("gpu", f"{accelerator['count']} GPUs", found, next_step)
 
 
-def _kind(facts: Mapping[str, Any], accelerator: Mapping[str, Any]) -> list[Finding]:
+def _kind(facts: Mapping[str, Any], accelerator: Mapping[str, Any]) -> Iterator[Finding]:
     if facts["gpu_source"] not in TOOLS:
-        return []
+        return
     wanted_mib = accelerator["memory_gib"] * 1024
     wrong: dict[str, list[str]] = {}
     for gpu in facts["gpus"]:
@@ -86,119 +92,91 @@ def _kind(facts: Mapping[str, Any], accelerator: Mapping[str, Any]) -> list[Find
         same_size = abs(total - wanted_mib) <= wanted_mib * MEMORY_TOLERANCE
         if not is_kind(gpu["name"], accelerator["name"]) or not same_size:
             wrong.setdefault(f"{gpu['name']} with {total} MiB", []).append(str(gpu["index"]))
-    if not wrong:
-        return []
-    found = "; ".join(f"{what} at index {', '.join(indexes)}" for what, indexes in wrong.items())
-    return [
-        finding.failed(
+    if wrong:
+        yield finding.failed(
             "gpu",
             f"{accelerator['name']} with {wanted_mib:.0f} MiB each (within {MEMORY_TOLERANCE:.0%})",
-            found,
+            "; ".join(f"{what} at index {', '.join(indexes)}" for what, indexes in wrong.items()),
             "correct glm_accelerator, or choose the right instance type; a MIG-partitioned GPU also shows less memory",
         )
-    ]
 
 
-def _driver_age(facts: Mapping[str, Any], plan: Plan) -> list[Finding]:
-    if plan["accelerator"]["vendor"] == "amd":
-        return _amd_driver_age(facts, plan)
-    image = plan["image"]
-    version = (facts.get("driver") or {}).get("version")
-    minimum = image["min_driver"] if image else None
-    if not image or not minimum or not version or not versions.older(version, minimum):
-        return []
-    return [
-        finding.failed(
-            "driver",
-            f"driver {minimum} or newer, which CUDA {image['cuda']} in {image['reference']} needs",
-            version,
-            "choose an image variant for an older CUDA (glm_image_variant), or upgrade the host's driver",
-        )
-    ]
-
-
-def _amd_driver_age(facts: Mapping[str, Any], plan: Plan) -> list[Finding]:
-    """AMD publishes no oldest driver for a ROCm but a table of what goes together."""
-    image = plan["image"]
+def _driver_age(facts: Mapping[str, Any], plan: Plan) -> Iterator[Finding]:
+    image, driver = plan["image"], facts.get("driver") or {}
     if image is None:
-        return []
-    old = rocm_matrix.too_old(facts.get("driver") or {}, image["rocm"], plan["accelerator"]["name"])
-    if old is None:
-        return []
-    return [
-        finding.failed(
+        return
+    if plan["accelerator"]["vendor"] == "amd":
+        # AMD publishes no oldest driver for a ROCm but a table of what goes together.
+        kind, built_for = "ROCm", image["rocm"]
+        old = rocm_matrix.too_old(driver, built_for, plan["accelerator"]["name"])
+    else:
+        kind, built_for = "CUDA", image["cuda"]
+        minimum, version = image["min_driver"], driver.get("version")
+        old = (minimum, version) if minimum and version and versions.older(version, minimum) else None
+    if old:
+        yield finding.failed(
             "driver",
-            f"driver {old[0]} or newer, which ROCm {image['rocm']} in {image['reference']} needs",
+            f"driver {old[0]} or newer, which {kind} {built_for} in {image['reference']} needs",
             old[1],
-            "choose an image variant for an older ROCm (glm_image_variant), or upgrade the host's driver",
+            f"choose an image variant for an older {kind} (glm_image_variant), or upgrade the host's driver",
         )
-    ]
 
 
-def _fabric(facts: Mapping[str, Any]) -> list[Finding]:
+def _fabric(facts: Mapping[str, Any]) -> Iterator[Finding]:
     fabric = facts["fabric"]
     switches = facts["pci"]["nvswitches"]
-    problems = [error["message"] for error in facts["errors"] if error["phase"] == "fabric"]
     if fabric["present"] and fabric["state"] == "Completed":
-        return []
+        return
     if not fabric["present"] and (not switches or not platforms.reports_fabric(facts)):
-        return []
-    found = fabric["state"] or "; ".join(problems) or f"none, though the host has {switches} NVSwitches"
-    return [
-        finding.failed(
-            "fabric",
-            "the NVLink fabric Completed on every GPU",
-            found,
-            "systemctl status nvidia-fabricmanager: it must run, in exactly the driver's version; on B200 nvlsm and "
-            "the ib_umad module are needed too",
-        )
-    ]
+        return
+    problems = "; ".join(_messages(facts, "fabric"))
+    yield finding.failed(
+        "fabric",
+        "the NVLink fabric Completed on every GPU",
+        fabric["state"] or problems or f"none, though the host has {switches} NVSwitches",
+        "systemctl status nvidia-fabricmanager: it must run, in exactly the driver's version; on B200 nvlsm and "
+        "the ib_umad module are needed too",
+    )
 
 
-def _clock(facts: Mapping[str, Any]) -> list[Finding]:
+def _clock(facts: Mapping[str, Any]) -> Iterator[Finding]:
     skew = facts.get("clock_skew_seconds") or 0.0
-    if abs(skew) <= MAXIMUM_SKEW_SECONDS:
-        return []
-    return [
-        finding.failed(
+    if abs(skew) > MAXIMUM_SKEW_SECONDS:
+        yield finding.failed(
             "clock",
             f"a clock within {MAXIMUM_SKEW_SECONDS:.0f} s of the controller's",
             f"{skew:+.0f} s",
             "start time synchronisation on the host (timedatectl set-ntp true); TLS and tokens fail with a wrong clock",
         )
-    ]
 
 
-def device_findings(facts: Mapping[str, Any], plans: Sequence[Plan]) -> list[Finding]:
+def device_findings(facts: Mapping[str, Any], plans: Sequence[Plan]) -> Iterator[Finding]:
     """CDI specs against the devices that the plans of a host pass to containers, and against the driver."""
     rivals = _rivals(facts, plans)
     if rivals:
         found = "; ".join(f"{device} in {' and '.join(paths)}" for device, paths in rivals.items())
-        return [
-            finding.failed(
-                "cdi",
-                "each device in one CDI spec of a folder",
-                f"{found}, of which Docker then uses none",
-                "remove all but one of these files",
-            )
-        ]
+        yield finding.failed(
+            "cdi",
+            "each device in one CDI spec of a folder",
+            f"{found}, of which Docker then uses none",
+            "remove all but one of these files",
+        )
+        return
     taken = _taken_specs(facts, plans)
     missing = [device for device, spec in taken.items() if spec is None]
-    unreadable = [error["message"] for error in facts["errors"] if error["phase"] == "cdi"]
-    if missing:
-        known = ", ".join(facts["cdi"]["devices"])
-        found = "; ".join([known] * bool(known) + unreadable) or f"no CDI spec in {' or '.join(cdi.FOLDERS)}"
-        return [finding.failed("cdi", ", ".join(missing), found, _how_to_make_cdi(facts, plans))]
     stale = {
         spec["path"]: f"{spec['path']} was made for driver {spec['driver_version']}"
         for spec in taken.values()
         if spec and _is_stale(spec, facts)
     }
-    if stale:
-        driver = facts["driver"]["version"]
-        wanted = f"a CDI spec for driver {driver}"
-        return [finding.failed("cdi", wanted, "; ".join(stale.values()), _how_to_make_cdi(facts, plans))]
-    return []
+    if missing:
+        known = ", ".join(facts["cdi"]["devices"])
+        said = "; ".join([known] * bool(known) + _messages(facts, "cdi"))
+        found = said or f"no CDI spec in {' or '.join(cdi.FOLDERS)}"
+        yield finding.failed("cdi", ", ".join(missing), found, _how_to_make_cdi(facts, plans))
+    elif stale:
+        wanted = f"a CDI spec for driver {facts['driver']['version']}"
+        yield finding.failed("cdi", wanted, "; ".join(stale.values()), _how_to_make_cdi(facts, plans))
 
 
 def cdi_outputs(facts: Mapping[str, Any], plans: Sequence[Plan]) -> list[str]:
@@ -248,23 +226,19 @@ def _how_to_make_cdi(facts: Mapping[str, Any], plans: Sequence[Plan]) -> str:
     return "install nvidia-container-toolkit (its nvidia-ctk writes the CDI spec), or use an image that has it"
 
 
-def docker_findings(facts: Mapping[str, Any]) -> list[Finding]:
-    """Whether Docker answers and can hand out CDI devices."""
+def docker_findings(facts: Mapping[str, Any]) -> Iterator[Finding]:
+    """Whether Docker answers and can hand out CDI devices; one finding at most."""
     docker = facts["docker"]
     if not docker["running"]:
-        problems = [error["message"] for error in facts["errors"] if error["phase"] == "docker"]
-        found = "; ".join(problems) or "no Docker"
-        return [finding.failed("docker", "a Docker engine that answers", found, "journalctl -u docker on the host")]
-    if not docker["cdi"]:
-        return [
-            finding.failed(
-                "docker",
-                f"Docker {MINIMUM_MAJOR} or newer with features.cdi on",
-                f"Docker {docker['version']} without CDI",
-                "upgrade Docker, or look for features.cdi in /etc/docker/daemon.json",
-            )
-        ]
-    return []
+        found = "; ".join(_messages(facts, "docker")) or "no Docker"
+        yield finding.failed("docker", "a Docker engine that answers", found, "journalctl -u docker on the host")
+    elif not docker["cdi"]:
+        yield finding.failed(
+            "docker",
+            f"Docker {MINIMUM_MAJOR} or newer with features.cdi on",
+            f"Docker {docker['version']} without CDI",
+            "upgrade Docker, or look for features.cdi in /etc/docker/daemon.json",
+        )
 
 
 def host_problems(facts: Mapping[str, Any], plans: Sequence[Plan], host: str, parts: Sequence[str]) -> str:
@@ -272,7 +246,7 @@ def host_problems(facts: Mapping[str, Any], plans: Sequence[Plan], host: str, pa
 
     Raises KeyError when ``facts`` lack a subset that a part needs.
     """
-    checks = {
+    checks: dict[str, Callable[[], Iterable[Finding]]] = {
         "gpu": lambda: gpu_findings(facts, plans),
         "docker": lambda: docker_findings(facts),
         "devices": lambda: device_findings(facts, plans),

@@ -10,7 +10,7 @@ Sources: docs.docker.com/engine/install/ubuntu and /debian (packages, apt source
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypedDict
 
 from ansible_collections.glm.fleet.plugins.module_utils import finding, versions
@@ -65,7 +65,6 @@ def work(facts: Mapping[str, Any], wanted: Mapping[str, Any]) -> Work:
         return _adopted(installed, there, hold=bool(wanted["hold"]))
     replace = bool(docker["installed"])
     packages = _packages(facts, wanted)
-    problems = _problems(facts, wanted, packages)
     other = "distribution" if source == "docker_ce" else "docker_ce"
     return {
         "source": source,
@@ -76,7 +75,7 @@ def work(facts: Mapping[str, Any], wanted: Mapping[str, Any]) -> Work:
         "holds": [*_FAMILIES[source]] if wanted["hold"] else [],
         "minimum_versions": _minimum(packages, str(wanted["minimum"])),
         "pins": _pins_of(source, version),
-        "problems": problems,
+        "problems": list(_problems(facts, wanted, packages)),
     }
 
 
@@ -133,37 +132,24 @@ def _pins_of(source: str, version: str) -> list[dict[str, str]]:
     return [{"packages": " ".join(_VERSIONED[source]), "version": chosen[0]}]
 
 
-def _problems(facts: Mapping[str, Any], wanted: Mapping[str, Any], packages: list[str]) -> list[Finding]:
-    found = []
+def _problems(facts: Mapping[str, Any], wanted: Mapping[str, Any], packages: list[str]) -> Iterator[Finding]:
     docker = facts["docker"]
     if not packages:
         known = ", ".join(sorted(wanted["distribution_packages"]))
-        found.append(
-            _failed(
-                f"one of {known}",
-                f"{_release(facts)} without Docker",
-                "install Docker yourself, or set docker_packages",
-            )
-        )
+        advice = "install Docker yourself, or set docker_packages"
+        yield finding.failed("docker", f"one of {known}", f"{_release(facts)} without Docker", advice)
     if docker["installed"] and not docker["running"]:
-        found.append(
-            _failed(
-                "a Docker that answers before it is replaced, to know whether containers run",
-                "that it does not",
-                "systemctl start docker on the host, or remove its packages yourself",
-            )
+        yield finding.failed(
+            "docker",
+            "a Docker that answers before it is replaced, to know whether containers run",
+            "that it does not",
+            "systemctl start docker on the host, or remove its packages yourself",
         )
     if docker["containers"]:
         what = f"{wanted['source']} {wanted['version']}".strip()
-        found.append(
-            _failed(
-                f"no running containers, as Docker is to be replaced by {what}",
-                f"these: {', '.join(docker['containers'])}. Nothing was changed",
-                "drain this host and stop them, or set docker_replace: false",
-            )
+        yield finding.failed(
+            "docker",
+            f"no running containers, as Docker is to be replaced by {what}",
+            f"these: {', '.join(docker['containers'])}. Nothing was changed",
+            "drain this host and stop them, or set docker_replace: false",
         )
-    return found
-
-
-def _failed(expected: str, found: str, next_step: str) -> Finding:
-    return finding.failed("docker", expected, found, next_step)

@@ -8,7 +8,7 @@ Pure. ``role`` is the role of the driver, nvidia or rocm: the phase of its probl
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypedDict
 
 from ansible_collections.glm.fleet.plugins.module_utils import finding
@@ -45,28 +45,24 @@ def platform_of(facts: Mapping[str, Any], vendor: str) -> platforms.Platform:
     return platform
 
 
-def secure_boot(facts: Mapping[str, Any], ready: bool, role: str) -> list[Finding]:
+def secure_boot(facts: Mapping[str, Any], ready: bool, role: str) -> Iterator[Finding]:
     """The kernel refuses modules that were built on the host, unless their key is enrolled and ``ready`` says so."""
-    if not facts["drivers"]["secure_boot"] or ready:
-        return []
-    return [
-        finding.failed(
+    if facts["drivers"]["secure_boot"] and not ready:
+        yield finding.failed(
             role,
             "Secure Boot to be off",
             "it on: the kernel refuses modules that were built here",
             "enrol DKMS's key (mokutil --import /var/lib/dkms/mok.pub, then reboot) and set "
             f"{role}_secure_boot_ready, or turn Secure Boot off",
         )
-    ]
 
 
-def in_use(facts: Mapping[str, Any], role: str) -> list[Finding]:
+def in_use(facts: Mapping[str, Any], role: str) -> Iterator[Finding]:
     """A driver is not changed under what serves."""
     used = [str(gpu["index"]) for gpu in facts["gpus"] if (gpu.get("memory_used_mib") or 0) > _IDLE_MIB]
-    if not used:
-        return []
-    advice = "drain the host and stop what serves, then run again"
-    return [finding.failed(role, "idle GPUs", f"memory in use on {', '.join(used)}", advice)]
+    if used:
+        advice = "drain the host and stop what serves, then run again"
+        yield finding.failed(role, "idle GPUs", f"memory in use on {', '.join(used)}", advice)
 
 
 def headers(facts: Mapping[str, Any]) -> list[str]:
@@ -87,15 +83,21 @@ def modules_extra(facts: Mapping[str, Any]) -> list[str]:
     return [f"linux-modules-extra-{facts['kernel']}"]
 
 
-def broken(facts: Mapping[str, Any]) -> list[Finding]:
+def broken(facts: Mapping[str, Any]) -> Iterator[Finding]:
     """What the vendor's tools said against the driver, as they said it."""
     advice = "reboot the host; if that does not help, read its kernel log (journalctl --dmesg)"
-    said = [error["message"] for error in facts["errors"] if error["phase"] == "driver"]
-    return [finding.failed("driver", "a driver that answers", message, advice) for message in said]
+    for error in facts["errors"]:
+        if error["phase"] == "driver":
+            yield finding.failed("driver", "a driver that answers", error["message"], advice)
 
 
-def unbuilt(lacking: list[str], role: str) -> Finding:
+def unbuilt(facts: Mapping[str, Any]) -> list[str]:
     """Kernels that could boot and would have no GPUs."""
+    return [kernel for kernel, built in facts["drivers"]["kernels"].items() if not built]
+
+
+def without_module(lacking: list[str], role: str) -> Finding:
+    """The finding about such kernels."""
     return finding.failed(
         role,
         "the module for every kernel that could boot",

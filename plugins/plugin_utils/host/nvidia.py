@@ -9,7 +9,8 @@ Pure. A driver that works is adopted: it is pinned where it is, and only what go
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils import finding, versions
@@ -20,6 +21,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.host import driver as ho
 
 # Packages as gpu_facts has them: by name, with version and held.
 Packages = Mapping[str, Mapping[str, Any]]
+_failed = partial(finding.failed, "nvidia")
 
 # From this branch on these packages have no branch in their names (package lists of NVIDIA's repository).
 _UNBRANCHED = 580
@@ -74,7 +76,7 @@ def work(facts: Mapping[str, Any], wanted: Mapping[str, Any]) -> Work:
     adopt = bool(running) and not (wanted["change_driver"] and not versions.is_release(running, target))
     driver = str(running if adopt else target)
     flavour = "open" if wanted["modules"] == "auto" else str(wanted["modules"])
-    problems = _problems(facts, wanted, platform, driver, adopt=adopt, modules=flavour)
+    problems = list(_problems(facts, wanted, platform, driver, adopt=adopt, modules=flavour))
     fabric = platforms.fabric_of(facts, platform)
     modules = list(FABRIC_MODULES) if fabric == "nvlsm" else []
     unloaded = _unloaded(facts, modules)
@@ -130,75 +132,58 @@ def _problems(
     *,
     adopt: bool,
     modules: str,
-) -> list[Finding]:
+) -> Iterator[Finding]:
     drivers, broken = facts["drivers"], facts["driver"]
     if broken["library_version"] and broken["module_version"]:
-        return [
-            _failed(
-                "module and libraries of one driver",
-                f"module {broken['module_version']} and libraries {broken['library_version']}: the driver was upgraded "
-                "under its module",
-                "reboot the host",
-            )
-        ]
-    found = []
-    if _branch(driver) < platform.min_branch:
-        found.append(
-            _failed(
-                f"driver {platform.min_branch} or newer, the first that knows {platform.name}",
-                f"{driver} running" if adopt else driver,
-                "set nvidia_change_driver" if adopt else "set nvidia_driver_branch",
-            )
+        yield _failed(
+            "module and libraries of one driver",
+            f"module {broken['module_version']} and libraries {broken['library_version']}: the driver was upgraded "
+            "under its module",
+            "reboot the host",
         )
-    found += _too_old_for_image(driver, wanted, adopt=adopt)
+        return
+    if _branch(driver) < platform.min_branch:
+        yield _failed(
+            f"driver {platform.min_branch} or newer, the first that knows {platform.name}",
+            f"{driver} running" if adopt else driver,
+            "set nvidia_change_driver" if adopt else "set nvidia_driver_branch",
+        )
+    yield from _too_old_for_image(driver, wanted, adopt=adopt)
     if not adopt:
-        return found + _change_problems(facts, wanted, platform, modules)
+        yield from _change_problems(facts, wanted, platform, modules)
+        return
     flavour = drivers["flavour"]
     if flavour and platform.modules == "open" and flavour != "open":
-        found.append(
-            _failed(
-                f"the open kernel modules, the only ones that know {platform.name}",
-                f"the {flavour} ones",
-                "set nvidia_change_driver",
-            )
-        )
-    return found + _misfits(drivers["packages"], driver)
+        expected = f"the open kernel modules, the only ones that know {platform.name}"
+        yield _failed(expected, f"the {flavour} ones", "set nvidia_change_driver")
+    yield from _misfits(drivers["packages"], driver)
 
 
-def _too_old_for_image(driver: str, wanted: Mapping[str, Any], *, adopt: bool) -> list[Finding]:
+def _too_old_for_image(driver: str, wanted: Mapping[str, Any], *, adopt: bool) -> Iterator[Finding]:
     """``driver``: a version, or a branch, whose newest version is installed."""
     minimum = str(wanted["image_driver"])
     oldest, found = versions.numbers(minimum), versions.numbers(driver)
-    if found >= oldest[: len(found)]:
-        return []
-    change = "set nvidia_change_driver" if adopt else "set nvidia_driver_branch or nvidia_driver_version"
-    return [
-        _failed(
+    if found < oldest[: len(found)]:
+        change = "set nvidia_change_driver" if adopt else "set nvidia_driver_branch or nvidia_driver_version"
+        yield _failed(
             f"driver {minimum} or newer, which CUDA {wanted['image_cuda']} of the image needs",
             f"{driver} running" if adopt else driver,
             f"{change}, or choose an image for an older CUDA (glm_image_variant)",
         )
-    ]
 
 
 def _change_problems(
     facts: Mapping[str, Any], wanted: Mapping[str, Any], platform: platforms.Platform, modules: str
-) -> list[Finding]:
+) -> Iterator[Finding]:
     """What prevents installing a driver on this host."""
-    found = []
     if platform.modules == "open" and modules != "open":
-        found.append(_failed(f"nvidia_modules open or auto for {platform.name}", modules, "correct it"))
-    found += host_driver.secure_boot(facts, wanted["secure_boot_ready"], "nvidia")
+        yield _failed(f"nvidia_modules open or auto for {platform.name}", modules, "correct it")
+    yield from host_driver.secure_boot(facts, wanted["secure_boot_ready"], "nvidia")
     stacks = _stacks(facts["drivers"]["packages"])
     if stacks:
-        found.append(
-            _failed(
-                "a host whose driver this role may change",
-                f"{stacks[0]}, which installs its own",
-                "leave nvidia_change_driver off, or launch the image family gpu-base",
-            )
-        )
-    return found + host_driver.in_use(facts, "nvidia")
+        advice = "leave nvidia_change_driver off, or launch the image family gpu-base"
+        yield _failed("a host whose driver this role may change", f"{stacks[0]}, which installs its own", advice)
+    yield from host_driver.in_use(facts, "nvidia")
 
 
 def _stacks(installed: Packages) -> list[str]:
@@ -230,19 +215,13 @@ def _exact(installed: Packages) -> list[str]:
     return [choice for name in _EXACT for choice in _family(name, installed)]
 
 
-def _misfits(installed: Packages, driver: str) -> list[Finding]:
+def _misfits(installed: Packages, driver: str) -> Iterator[Finding]:
     """What the driver refuses because it is of another version."""
-    wrong = {name: versions.upstream(installed[name]["version"]) for name in _exact(installed)}
-    wrong = {name: version for name, version in wrong.items() if version != driver}
-    if not wrong:
-        return []
-    return [
-        _failed(
-            f"{', '.join(wrong)} in exactly the driver's version {driver}",
-            ", ".join(dict.fromkeys(wrong.values())),
-            "remove it and run the role again",
-        )
-    ]
+    exact = {name: versions.upstream(installed[name]["version"]) for name in _exact(installed)}
+    wrong = {name: version for name, version in exact.items() if version != driver}
+    if wrong:
+        expected = f"{', '.join(wrong)} in exactly the driver's version {driver}"
+        yield _failed(expected, ", ".join(dict.fromkeys(wrong.values())), "remove it and run the role again")
 
 
 def _unloaded(facts: Mapping[str, Any], modules: list[str]) -> list[str]:
@@ -297,34 +276,29 @@ def _pins(driver: str, toolkit: str) -> list[dict[str, str]]:
 
 def unproven(facts: Mapping[str, Any], done: Mapping[str, Any]) -> list[Finding]:
     """What is still wrong on a host after the work ``done``; ``facts`` gathered afresh."""
-    found = host_driver.broken(facts)
+    return list(_unproven(facts, done))
+
+
+def _unproven(facts: Mapping[str, Any], done: Mapping[str, Any]) -> Iterator[Finding]:
+    yield from host_driver.broken(facts)
     drivers = facts["drivers"]
-    lacking = [kernel for kernel, there in drivers["kernels"].items() if not there]
-    found += [host_driver.unbuilt(lacking, "nvidia")] if lacking and any(drivers["kernels"].values()) else []
+    lacking = host_driver.unbuilt(facts)
+    if lacking and any(drivers["kernels"].values()):
+        yield host_driver.without_module(lacking, "nvidia")
     running = facts["driver"]["version"]
-    found += _misfits(drivers["packages"], running) if running else []
-    found += _toolkit_problems(drivers["packages"], done)
+    if running:
+        yield from _misfits(drivers["packages"], running)
+    yield from _toolkit_problems(drivers["packages"], done)
     asleep = _asleep(facts, done["services"])
     if asleep:
-        found.append(
-            _failed(
-                f"{', '.join(asleep)} to run",
-                ", ".join(str(drivers["units"][name]) for name in asleep),
-                f"systemctl status {asleep[0]}",
-            )
-        )
+        states = ", ".join(str(drivers["units"][name]) for name in asleep)
+        yield _failed(f"{', '.join(asleep)} to run", states, f"systemctl status {asleep[0]}")
     elif facts["fabric"]["present"] and _state(facts) != "Completed":
-        found.append(
-            _failed(
-                "the NVLink fabric Completed on every GPU",
-                str(_state(facts)),
-                "journalctl -u nvidia-fabricmanager on the host",
-            )
-        )
-    return found
+        advice = "journalctl -u nvidia-fabricmanager on the host"
+        yield _failed("the NVLink fabric Completed on every GPU", str(_state(facts)), advice)
 
 
-def _toolkit_problems(installed: Packages, done: Mapping[str, Any]) -> list[Finding]:
+def _toolkit_problems(installed: Packages, done: Mapping[str, Any]) -> Iterator[Finding]:
     """Its four packages need each other in one version."""
     there = {
         name: versions.upstream(installed[name]["version"])
@@ -332,17 +306,9 @@ def _toolkit_problems(installed: Packages, done: Mapping[str, Any]) -> list[Find
         if name in installed and name in done["packages"]
     }
     kinds, wanted = {*there.values()}, done["toolkit"]
-    if len(kinds) < 2 and (not wanted or kinds <= {wanted}):
-        return []
-    found = ", ".join(f"{name} {version}" for name, version in there.items())
-    return [
-        _failed(
+    if len(kinds) > 1 or (wanted and not kinds <= {wanted}):
+        yield _failed(
             f"the container toolkit's packages in one version{', ' + wanted if wanted else ''}",
-            found,
+            ", ".join(f"{name} {version}" for name, version in there.items()),
             f"apt-cache policy {TOOLKIT[0]} on the host shows which versions its sources have",
         )
-    ]
-
-
-def _failed(expected: str, found: str, next_step: str) -> Finding:
-    return finding.failed("nvidia", expected, found, next_step)

@@ -9,7 +9,8 @@ data (``catalog/rocm.yml``).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils import finding, versions
@@ -26,6 +27,7 @@ CDI_OUTPUT = "/etc/cdi/amd.json"
 _ARCHITECTURE = "x86_64"
 _REPOSITORY = "https://repo.radeon.com"
 _KEY = f"{_REPOSITORY}/rocm/rocm.gpg.key"
+_failed = partial(finding.failed, "rocm")
 
 
 class Work(host_driver.Work):
@@ -68,8 +70,8 @@ def work(facts: Mapping[str, Any], wanted: Mapping[str, Any]) -> Work:
     there = _is(rocm_matrix.packaged(_installed_driver(facts))[1], target)
     problems = [
         *_driver_problems(facts, wanted, platform, adopt=adopt),
-        *([] if adopt else _change_problems(facts, wanted, platform)),
-        *(host_driver.in_use(facts, "rocm") if load else []),
+        *(() if adopt else _change_problems(facts, wanted, platform)),
+        *(host_driver.in_use(facts, "rocm") if load else ()),
         *_user_problems(facts, wanted["users"]),
     ]
     packages = _packages(facts, wanted, adopt=adopt)
@@ -90,7 +92,7 @@ def work(facts: Mapping[str, Any], wanted: Mapping[str, Any]) -> Work:
         "repositories": _repositories(facts, wanted, adopt=adopt),
         "load": load,
         "answers": facts["driver"]["module_version"] is not None and bool(running) and not pending,
-        "unbuilt": [kernel for kernel, built in facts["drivers"]["kernels"].items() if not built],
+        "unbuilt": host_driver.unbuilt(facts),
         "groups": [name for name, entry in facts["drivers"]["groups"].items() if entry is None],
         "grants": _grants(facts, wanted["users"]),
         "cdi": bool(wanted["toolkit"]) and _needs_cdi(facts),
@@ -153,57 +155,43 @@ def _is(running: Optional[str], target: str) -> bool:
 
 def _driver_problems(
     facts: Mapping[str, Any], wanted: Mapping[str, Any], platform: platforms.Platform, *, adopt: bool
-) -> list[Finding]:
-    """What prevents serving the image's ROCm on the driver that is there, or will be."""
+) -> Iterator[Finding]:
+    """What prevents serving the image's ROCm on the driver that is there, or will be; one finding at most."""
     image, matrix = str(wanted["image_rocm"] or ""), rocm_matrix.load()
     if not image or wanted["unlisted_allowed"]:
-        return []
-    change = "set rocm_change_driver" if adopt else "set rocm_driver_release"
+        return
     oldest = matrix.oldest_for(image, platform.name)
     if oldest is None:
-        return [
-            _failed(
-                f"a ROCm whose drivers for {platform.name} are known",
-                f"{image} in the image",
-                "choose another image (glm_image_variant, glm_engine_version), or set rocm_unlisted_allowed",
-            )
-        ]
-    expected = f"driver {oldest.release} or newer, which ROCm {image} of the image needs"
+        yield _failed(
+            f"a ROCm whose drivers for {platform.name} are known",
+            f"{image} in the image",
+            "choose another image (glm_image_variant, glm_engine_version), or set rocm_unlisted_allowed",
+        )
+        return
+    change = "set rocm_change_driver" if adopt else "set rocm_driver_release"
     choice = f"{change}, or choose an image for an older ROCm (glm_image_variant)"
+    expected = f"{oldest.release} or newer, which ROCm {image} of the image needs"
     if not adopt:
         row = matrix.driver(str(wanted["driver"]))
-        if row is None or matrix.drivers.index(row) >= matrix.drivers.index(oldest):
-            return []
-        return [_failed(expected, str(wanted["driver"]), choice)]
-    if facts["driver"]["module_version"] is None:
-        return [
-            _failed(
-                f"AMD's driver, {oldest.release} or newer, which ROCm {image} of the image needs",
-                f"the kernel's own amdgpu ({facts['driver']['version']})",
-                f"{change}, or set rocm_unlisted_allowed",
-            )
-        ]
-    old = rocm_matrix.too_old(facts["driver"], image, platform.name)
-    if old is None:
-        return []
-    return [_failed(f"driver {old[0]} or newer, which ROCm {image} of the image needs", f"{old[1]} running", choice)]
+        if row and matrix.drivers.index(row) < matrix.drivers.index(oldest):
+            yield _failed(f"driver {expected}", str(wanted["driver"]), choice)
+    elif facts["driver"]["module_version"] is None:
+        kernels_own = f"the kernel's own amdgpu ({facts['driver']['version']})"
+        yield _failed(f"AMD's driver, {expected}", kernels_own, f"{change}, or set rocm_unlisted_allowed")
+    elif old := rocm_matrix.too_old(facts["driver"], image, platform.name):
+        yield _failed(f"driver {expected}", f"{old[1]} running", choice)
 
 
 def _change_problems(
     facts: Mapping[str, Any], wanted: Mapping[str, Any], platform: platforms.Platform
-) -> list[Finding]:
+) -> Iterator[Finding]:
     """What prevents installing the wanted driver on this host."""
-    found = host_driver.secure_boot(facts, wanted["secure_boot_ready"], "rocm")
+    yield from host_driver.secure_boot(facts, wanted["secure_boot_ready"], "rocm")
     if facts["architecture"] != _ARCHITECTURE:
-        found.append(
-            _failed(
-                f"{_ARCHITECTURE}, the only architecture that AMD publishes its driver for",
-                str(facts["architecture"]),
-                "choose another instance type",
-            )
-        )
+        expected = f"{_ARCHITECTURE}, the only architecture that AMD publishes its driver for"
+        yield _failed(expected, str(facts["architecture"]), "choose another instance type")
     if wanted["unlisted_allowed"]:
-        return found
+        return
     kernel = None if facts["container"] else facts["kernel"]
     unlisted = rocm_matrix.unlisted(
         platform.name, str(wanted["driver"]), str(wanted["rocm"]), _distribution(facts), kernel
@@ -212,18 +200,18 @@ def _change_problems(
         "set rocm_driver_release and rocm_version to what AMD lists (catalog/rocm.yml), take another image, or set "
         "rocm_unlisted_allowed"
     )
-    return found + [_failed(listed, there, advice) for listed, there in unlisted]
+    for listed, there in unlisted:
+        yield _failed(listed, there, advice)
 
 
 def _distribution(facts: Mapping[str, Any]) -> str:
     return f"{facts['distribution']['id']}-{facts['distribution']['version']}"
 
 
-def _user_problems(facts: Mapping[str, Any], users: list[str]) -> list[Finding]:
+def _user_problems(facts: Mapping[str, Any], users: list[str]) -> Iterator[Finding]:
     absent = [name for name in users if name not in facts["drivers"]["users"]]
-    if not absent:
-        return []
-    return [_failed("the accounts of rocm_users on the host", f"none named {', '.join(absent)}", "correct it")]
+    if absent:
+        yield _failed("the accounts of rocm_users on the host", f"none named {', '.join(absent)}", "correct it")
 
 
 def _packages(facts: Mapping[str, Any], wanted: Mapping[str, Any], *, adopt: bool) -> list[str]:
@@ -283,55 +271,39 @@ def _needs_cdi(facts: Mapping[str, Any]) -> bool:
 
 def unproven(facts: Mapping[str, Any], done: Mapping[str, Any]) -> list[Finding]:
     """What is still wrong on a host after the work ``done``; ``facts`` gathered afresh."""
-    problems = host_driver.broken(facts)
-    lacking = [kernel for kernel, there in facts["drivers"]["kernels"].items() if not there]
+    return list(_unproven(facts, done))
+
+
+def _unproven(facts: Mapping[str, Any], done: Mapping[str, Any]) -> Iterator[Finding]:
+    yield from host_driver.broken(facts)
+    lacking = host_driver.unbuilt(facts)
     if lacking:
-        problems.append(host_driver.unbuilt(lacking, "rocm"))
+        yield host_driver.without_module(lacking, "rocm")
     if _pending(facts):
         module, _release = rocm_matrix.packaged(_installed_driver(facts))
-        problems.append(
-            _failed(
-                f"the module of the installed driver, {module}",
-                f"{facts['driver']['module_version'] or 'none of AMD'} loaded",
-                "reboot the host",
-            )
-        )
+        loaded = f"{facts['driver']['module_version'] or 'none of AMD'} loaded"
+        yield _failed(f"the module of the installed driver, {module}", loaded, "reboot the host")
     closed = [
         f"{path} of group {node['group'] or node['gid']}, mode {node['mode']}"
         for path, node in facts["drivers"]["nodes"].items()
         if node["group"] not in facts["drivers"]["groups"] or int(node["mode"], 8) & 0o060 != 0o060
     ]
     if closed:
-        problems.append(
-            _failed(
-                "device nodes that the groups render or video may open",
-                "; ".join(closed),
-                "udevadm trigger --subsystem-match=drm --subsystem-match=kfd, or look for another rule in "
-                "/etc/udev/rules.d",
-            )
+        yield _failed(
+            "device nodes that the groups render or video may open",
+            "; ".join(closed),
+            "udevadm trigger --subsystem-match=drm --subsystem-match=kfd, or look for another rule in "
+            "/etc/udev/rules.d",
         )
     toolkit = str(facts["drivers"]["packages"].get(TOOLKIT, {}).get("version", ""))
     if not toolkit.startswith(done["toolkit"]):
-        problems.append(
-            _failed(
-                f"{TOOLKIT} {done['toolkit']} (rocm_toolkit_version)",
-                toolkit or "none",
-                "set rocm_toolkit_version to one that AMD's repository has (apt-cache policy on the host), or to ''",
-            )
+        yield _failed(
+            f"{TOOLKIT} {done['toolkit']} (rocm_toolkit_version)",
+            toolkit or "none",
+            "set rocm_toolkit_version to one that AMD's repository has (apt-cache policy on the host), or to ''",
         )
     stale = [spec for spec in _taken_specs(facts) if spec["lost"]]
     if stale:
         found = "; ".join(f"{spec['path']} names {', '.join(spec['lost'][:3])}" for spec in stale)
-        problems.append(
-            finding.failed(
-                "cdi",
-                "a CDI spec of the device nodes that are there",
-                found,
-                f"amd-ctk cdi generate --output={CDI_OUTPUT}, and remove other specs of {CDI_KIND}",
-            )
-        )
-    return problems
-
-
-def _failed(expected: str, found: str, next_step: str) -> Finding:
-    return finding.failed("rocm", expected, found, next_step)
+        advice = f"amd-ctk cdi generate --output={CDI_OUTPUT}, and remove other specs of {CDI_KIND}"
+        yield finding.failed("cdi", "a CDI spec of the device nodes that are there", found, advice)
