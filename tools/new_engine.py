@@ -54,13 +54,13 @@ def used_flags(known: Catalog, engine: str, version: str) -> dict[str, str]:
     note((value for value in vars(entry.options).values() if value), "engine.yml options")
     note(iter([*entry.multi_node.args, *entry.multi_node.worker]), "engine.yml multi_node")
     for layer in known.layers:
-        if layer.engine == engine and versions.in_range(version, layer.since, layer.below):
+        if layer.engine == engine and layer.holds(version):
             note(iter(layer.args), "recipes.yml layers")
     for recipe in known.recipes:
-        if recipe.engine == engine and versions.in_range(version, recipe.since, recipe.below):
+        if recipe.engine == engine and recipe.holds(version):
             note(iter(recipe.args), f"recipes.yml {recipe.models[0]} {recipe.precisions[0]} {recipe.profiles[0]}")
     for issue in known.known_issues:
-        if issue.engine == engine and versions.in_range(version, issue.since, issue.below):
+        if issue.engine == engine and issue.holds(version):
             named = [*(issue.arguments or {}), *(issue.apply.args if issue.apply else {})]
             note(iter(named), f"known issue {issue.id}")
     return found
@@ -125,7 +125,7 @@ def entry_line(engine: Engine, version: str, metadata: str) -> str:
 
 def image_tags(engine: Engine, version: str) -> dict[str, str]:
     """Tags by variant where the engine documents a rule (``image_tags`` in versions.yml), else none."""
-    rules = [rule for rule in engine.image_tags if versions.in_range(version, rule.since, rule.below)]
+    rules = [rule for rule in engine.image_tags if rule.holds(version)]
     return {variant: tag.replace("$version", version) for rule in rules for variant, tag in rule.tags.items()}
 
 

@@ -16,6 +16,18 @@ from typing import Any, Literal, Optional
 from ansible_collections.glm.fleet.plugins.module_utils import versions
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ranged:
+    """What holds for versions from ``since`` (included) to ``below`` (excluded); an absent bound does not bind."""
+
+    since: Optional[str] = None
+    below: Optional[str] = None
+
+    def holds(self, version: str) -> bool:
+        """Whether it does for this version of the engine."""
+        return versions.in_range(version, self.since, self.below)
+
+
 @dataclass(frozen=True)
 class Variant:
     """What an image variant is built for. ``runtime`` is cuda or rocm; ``architectures`` restricts it to these.
@@ -88,15 +100,14 @@ class Options:
 
 
 @dataclass(frozen=True)
-class KvFormat:
-    """A rule: with this KV cache dtype (from this version, on these architectures) the cache has that layout.
+class KvFormat(Ranged):
+    """A rule: with this KV cache dtype (in these versions, on these architectures) the cache has that layout.
 
     ``sparse``: only for models with (true) or without (false) sparse attention.
     """
 
     dtype: str
     format: str
-    since: Optional[str] = None
     architectures: Optional[list[str]] = None
     sparse: Optional[bool] = None
 
@@ -129,12 +140,10 @@ class EngineContract:
 
 
 @dataclass(frozen=True)
-class EnvValue:
-    """An environment variable's value, for versions ``since`` (included) to ``below`` (excluded)."""
+class EnvValue(Ranged):
+    """An environment variable's value."""
 
     value: str
-    since: Optional[str] = None
-    below: Optional[str] = None
 
 
 @dataclass(frozen=True)
@@ -174,12 +183,10 @@ class MultiNode:
 
 
 @dataclass(frozen=True)
-class ImageTags:
+class ImageTags(Ranged):
     """Tags by variant of the versions in a range, where the project documents a rule; ``$version`` is filled."""
 
     tags: dict[str, str]
-    since: Optional[str] = None
-    below: Optional[str] = None
 
 
 @dataclass(frozen=True)
@@ -195,7 +202,7 @@ class BenchmarkClient:
 
 
 @dataclass(frozen=True)
-class Metric:
+class Metric(Ranged):
     """One of our figures in an engine's ``/metrics``: its name there and how several ranks become one value.
 
     ``labels``: the value is the product of these labels, and not that of the metric.
@@ -208,12 +215,10 @@ class Metric:
     metric: str
     ranks: Literal["sum", "largest"] = "sum"
     labels: list[str] = field(default_factory=list)
-    since: Optional[str] = None
-    below: Optional[str] = None
 
 
 @dataclass(frozen=True)
-class LogPhase:
+class LogPhase(Ranged):
     """Lines (a regular expression) that an engine writes in a phase of its start.
 
     ``detail`` is filled with the groups of the pattern, where they matched. ``source``: where the line is written.
@@ -225,20 +230,16 @@ class LogPhase:
     ]  # fmt: skip
     pattern: str
     detail: str = ""
-    since: Optional[str] = None
-    below: Optional[str] = None
     source: str = ""
 
 
 @dataclass(frozen=True)
-class LogCause:
+class LogCause(Ranged):
     """Lines (a regular expression) that say why a start failed: the cause in words, and what to do next."""
 
     pattern: str
     cause: str
     next: str
-    since: Optional[str] = None
-    below: Optional[str] = None
     source: str = ""
 
 
@@ -301,6 +302,6 @@ class Engine:
         return {"phases": _of(version, self.phases), "causes": _of(version, self.causes)}
 
 
-def _of(version: Optional[str], rules: Iterable[Any]) -> list[dict[str, Any]]:
-    matching = [asdict(rule) for rule in rules if version is None or versions.in_range(version, rule.since, rule.below)]
+def _of(version: Optional[str], rules: Iterable[Metric | LogPhase | LogCause]) -> list[dict[str, Any]]:
+    matching = [asdict(rule) for rule in rules if version is None or rule.holds(version)]
     return [{key: value for key, value in rule.items() if key not in ("since", "below", "source")} for rule in matching]

@@ -20,6 +20,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.engine import (
     Engine,
     EnvValue,
     Image,
+    Ranged,
     Variant,
 )
 
@@ -168,7 +169,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Layer:
+class Layer(Ranged):
     """Arguments and environment that hold for every plan its selectors match; an absent selector matches all.
 
     A value that starts with ``$`` is filled in by plan/recipes.py (``$tensor``, ``$context``, ``$tool_parser``,
@@ -187,14 +188,12 @@ class Layer:
     profiles: Optional[list[str]] = None
     mtp: Optional[bool] = None
     multi_node: Optional[bool] = None
-    since: Optional[str] = None
-    below: Optional[str] = None
     notes: list[str] = field(default_factory=list)
     sources: list[Source] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Ranged):
     """A published cell: these models on these accelerators, ``count`` per host on each of ``nodes`` hosts.
 
     ``args`` are laid over the layers; ``tensor``, ``data`` and ``data_attention`` are how the GPUs are divided where
@@ -214,8 +213,6 @@ class Recipe:
     tensor: Optional[int] = None
     data: int = 1
     data_attention: int = 1
-    since: Optional[str] = None
-    below: Optional[str] = None
     notes: list[str] = field(default_factory=list)
 
 
@@ -236,7 +233,7 @@ class Apply:
 
 
 @dataclass(frozen=True)
-class KnownIssue:
+class KnownIssue(Ranged):
     """A defect that some plans meet; an absent selector matches everything. Matched by plugin_utils/plan/issues.py.
 
     ``models`` and ``model_types`` are alternatives of one selector, so are ``accelerators`` and ``architectures``.
@@ -251,8 +248,6 @@ class KnownIssue:
     link: str
     date: Optional[datetime.date] = None
     engine: Optional[str] = None
-    since: Optional[str] = None
-    below: Optional[str] = None
     models: Optional[list[str]] = None
     model_types: Optional[list[str]] = None
     precisions: Optional[list[str]] = None

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from ansible_collections.glm.fleet.plugins.module_utils import address, versions
+from ansible_collections.glm.fleet.plugins.module_utils import address
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import memory
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import KnownIssue, Recipe
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import fit as plan_fit
@@ -112,7 +112,7 @@ def _worked_out(
         flags.check(table, planned)
     except flags.FlagError as exc:
         choice.refuse(f"the recipe does not suit this release: {exc}", "choose another glm_engine_version")
-    expected = _issues(choice, planned)
+    expected = issues.find(choice.known, choice.cell, planned)
     remedy = issues.remedy(expected)
     override = choice.intent.engine_args
     try:
@@ -125,14 +125,14 @@ def _worked_out(
             or "correct glm_engine_args; null removes an argument of the recipe",
         )
     _check_parsers(choice, table, arguments)
-    met = _issues(choice, arguments)
+    met = issues.find(choice.known, choice.cell, arguments)
     for issue in met:
         if issue.status == "broken":
             choice.refuse(f"{issue.text.rstrip('.')} ({issue.link})")
     env = {
         name: entry.value
         for name, entry in {**choice.engine.env, **composed.env}.items()
-        if versions.in_range(choice.version, entry.since, entry.below)
+        if entry.holds(choice.version)
     }
     divided = plan_fit.parallel(choice, table, arguments)
     kept = list({issue.id: issue for issue in (*expected, *met) if issue.status != "broken"}.values())
@@ -147,13 +147,6 @@ def _worked_out(
         env={**env, **remedy.env},
         notes=list(composed.notes),
     )
-
-
-def _issues(choice: Choice, arguments: flags.Arguments) -> list[KnownIssue]:
-    return issues.find(
-        choice.known, choice.engine.name, choice.version, choice.model, choice.intent.precision, choice.accelerator,
-        arguments,
-    )  # fmt: skip
 
 
 def _shown(table: flags.Table, names: Sequence[str]) -> dict[str, str]:

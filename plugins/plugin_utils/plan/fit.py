@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from ansible_collections.glm.fleet.plugins.module_utils import versions
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import memory
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags, recipes
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Choice
@@ -174,7 +173,7 @@ def _kv_format(choice: Choice, dtype: str) -> str:
         if (
             rule.dtype == dtype
             and rule.sparse in (None, sparse)
-            and versions.in_range(choice.version, rule.since, None)
+            and rule.holds(choice.version)
             and (rule.architectures is None or choice.accelerator.architecture in rule.architectures)
         ):
             return rule.format

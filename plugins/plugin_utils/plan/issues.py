@@ -12,40 +12,27 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Optional
 
-from ansible_collections.glm.fleet.plugins.module_utils import versions
-from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import (
-    Accelerator,
-    Apply,
-    Catalog,
-    KnownIssue,
-    Model,
-)
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Apply, Catalog, KnownIssue
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.recipes import Cell
 
 ANY = "*"
 
 
-def find(
-    known: Catalog,
-    engine: str,
-    version: str,
-    model: Model,
-    precision: str,
-    accelerator: Accelerator,
-    arguments: Mapping[str, Any],
-) -> list[KnownIssue]:
-    """The issues that apply to a model served so, in the catalogue's order.
+def find(known: Catalog, cell: Cell, arguments: Mapping[str, Any]) -> list[KnownIssue]:
+    """The issues that apply to a cell served so, in the catalogue's order.
 
     ``arguments`` are engine arguments by name, with or without leading dashes, as a recipe or flags.merge has them; a
     value may be a mapping (``speculative-config``).
     """
     given = {_plain(name): value for name, value in arguments.items()}
+    model, accelerator = cell.model, cell.accelerator
 
     def applies(issue: KnownIssue) -> bool:
         return (
-            issue.engine in (None, engine)
-            and (not (issue.since or issue.below) or versions.in_range(version, issue.since, issue.below))
+            issue.engine in (None, cell.engine)
+            and issue.holds(cell.version)
             and _selected((issue.models, model.name), (issue.model_types, model.model_type))
-            and _selected((issue.precisions, precision))
+            and _selected((issue.precisions, cell.precision))
             and _selected((issue.accelerators, accelerator.name), (issue.architectures, accelerator.architecture))
             and all(_matches(_value(given, name), wanted) for name, wanted in (issue.arguments or {}).items())
         )

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional, Union
 
-from ansible_collections.glm.fleet.plugins.module_utils import versions
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import memory
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.engine import EnvValue
@@ -87,7 +86,7 @@ def covers(recipe: Recipe, cell: Cell) -> bool:
 def published(known: Catalog, cell: Cell) -> Optional[Recipe]:
     """The published recipe for exactly this cell, or None."""
     for recipe in known.recipes:
-        if covers(recipe, cell) and versions.in_range(cell.version, recipe.since, recipe.below):
+        if covers(recipe, cell) and recipe.holds(cell.version):
             return recipe
     return None
 
@@ -202,7 +201,7 @@ def _matches(layer: Layer, cell: Cell) -> bool:
     )
     return (
         layer.engine == cell.engine
-        and versions.in_range(cell.version, layer.since, layer.below)
+        and layer.holds(cell.version)
         and layer.mtp in (None, cell.checkpoint.mtp)
         and layer.multi_node in (None, cell.nodes > 1)
         and all(wanted is None or value in wanted for wanted, value in selectors)

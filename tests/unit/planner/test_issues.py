@@ -11,17 +11,20 @@ import pytest
 from ansible_collections.glm.fleet.plugins.module_utils import versions
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Apply, KnownIssue
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags, issues
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags, issues, recipes
 
 KNOWN = catalog.load()
 ISSUE = KnownIssue(id="one", status="broken", text="It breaks.", link="https://example.invalid")
 
 
+def cell(engine: str, version: str, model: str, precision: str, accelerator: str) -> recipes.Cell:
+    found = KNOWN.accelerators[accelerator]
+    return recipes.Cell(KNOWN.models[model], precision, found, found.per_host, 1, engine, version, "agentic")
+
+
 def found(issue: KnownIssue, arguments: Mapping[str, Any] | None = None, version: str = "0.30.0") -> bool:
     known = dataclasses.replace(KNOWN, known_issues=[issue])
-    return bool(
-        issues.find(known, "vllm", version, KNOWN.models["GLM-5.1"], "fp8", KNOWN.accelerators["B200"], arguments or {})
-    )
+    return bool(issues.find(known, cell("vllm", version, "GLM-5.1", "fp8", "B200"), arguments or {}))
 
 
 @pytest.mark.parametrize(
@@ -91,9 +94,7 @@ def ids(
     engine: str, version: str, model: str, precision: str, accelerator: str, **arguments: Any
 ) -> dict[str, KnownIssue]:
     """What the catalogue says about a plan; argument names with _ for -."""
-    found = issues.find(
-        KNOWN, engine, version, KNOWN.models[model], precision, KNOWN.accelerators[accelerator], arguments
-    )
+    found = issues.find(KNOWN, cell(engine, version, model, precision, accelerator), arguments)
     return {issue.id: issue for issue in found}
 
 
