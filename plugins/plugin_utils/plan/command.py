@@ -1,19 +1,21 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The engine's command, its environment, and where it reads its API key."""
+"""How an engine is started: command, environment, API key, where it listens, and devices that its container gets."""
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Optional
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import files
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Choice
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan.listen import listen, on_host_network
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Secret
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Choice, Intent, PlanError
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Listen, Secret
 
+CONTAINER_PORT = 8000
 _VISIBLE_DEVICES = {"nvidia": "CUDA_VISIBLE_DEVICES", "amd": "HIP_VISIBLE_DEVICES"}
 
 
@@ -60,3 +62,64 @@ def secret(choice: Choice) -> Secret:
     venv = choice.intent.runtime == "venv"
     path = f"/run/glm-serve-{choice.intent.replica}/engine.yaml" if venv else known.container_path
     return {"kind": "config", "option": known.option, "container_path": path}
+
+
+def listen_address(bind: str, private_address: Optional[str]) -> str:
+    """The address an endpoint is published on: ``private``, ``loopback``, ``public`` or an IP address as it is.
+
+    Raises PlanError when there is no private address, or the text is no address.
+    """
+    if bind == "private":
+        if private_address:
+            return listen_address(private_address, None)
+        raise PlanError(
+            "the endpoint is to be bound to the private address, but the inventory has none",
+            "set glm_bind to loopback, public or an address of the host",
+        )
+    known = {"loopback": "127.0.0.1", "public": "0.0.0.0"}
+    if bind in known:
+        return known[bind]
+    try:
+        return str(ipaddress.ip_address(bind))
+    except ValueError:
+        raise PlanError(
+            f"{bind!r} is neither private, loopback, public nor an IP address", "set glm_bind to one of these"
+        ) from None
+
+
+def on_host_network(intent: Intent) -> bool:
+    """Engines on several hosts open ports to each other that cannot be named beforehand."""
+    return intent.runtime == "venv" or intent.nodes > 1
+
+
+def listen(intent: Intent) -> Listen:
+    """The ``listen`` of a plan."""
+    port = intent.listen_port + intent.replica
+    return {
+        "address": intent.listen_address,
+        "port": port,
+        "container_port": port if on_host_network(intent) else CONTAINER_PORT,
+    }
+
+
+@dataclass(frozen=True)
+class Passed:
+    """CDI names (NVIDIA), or device files with the groups that own them (AMD), and what Docker has to allow."""
+
+    cdi: list[str] = field(default_factory=list)
+    nodes: list[str] = field(default_factory=list)
+    groups: list[str] = field(default_factory=list)
+    security_options: list[str] = field(default_factory=list)
+
+
+def passed(choice: Choice) -> Passed:
+    """The devices of the replica's container."""
+    if choice.accelerator.vendor == "nvidia":
+        names = ["all"] if choice.intent.replicas == 1 else [str(index) for index in choice.indices]
+        return Passed(cdi=[f"nvidia.com/gpu={name}" for name in names])
+    return Passed(
+        nodes=["/dev/kfd", "/dev/dri"],
+        groups=["video", "render"],
+        # ROCm maps memory of other processes of the container, which Docker's default filter forbids (AMD's guide).
+        security_options=["seccomp=unconfined"],
+    )

@@ -14,51 +14,37 @@ import dataclasses
 import re
 from typing import Optional
 
-from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Catalog
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import records
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import (
     alternatives,
     arguments,
     budget,
     command,
-    contract,
-    devices,
     files,
     flags,
     image,
     lockfile,
-    notes,
+    schema,
 )
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import choice as plan_choice
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import fit as plan_fit
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Choice, Intent, PlanError
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan.listen import (
-    CONTAINER_PORT,
-    listen,
-    listen_address,
-    on_host_network,
-)
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import (
-    SCHEMA,
-    AcceleratorUsed,
-    ModelServed,
-    Node,
-    Plan,
-    Runtime,
-)
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.command import listen_address
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import SCHEMA, Plan
 
-__all__ = ["CONTAINER_PORT", "SCHEMA", "Intent", "PlanError", "listen_address", "make", "make_all"]
+__all__ = ["SCHEMA", "Intent", "Plan", "PlanError", "listen_address", "make", "make_all"]
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-def make_all(intent: Intent, known: Catalog, lock: Optional[lockfile.LockData] = None) -> list[Plan]:
+def make_all(intent: Intent, known: records.Catalog, lock: Optional[lockfile.LockData] = None) -> list[Plan]:
     """A plan for each replica on the host, in order. Raises as ``make``."""
     return [
         make(dataclasses.replace(intent, replica=replica), known, lock) for replica in range(max(1, intent.replicas))
     ]
 
 
-def make(intent: Intent, known: Catalog, lock: Optional[lockfile.LockData] = None, advise: bool = True) -> Plan:
+def make(intent: Intent, known: records.Catalog, lock: Optional[lockfile.LockData] = None, advise: bool = True) -> Plan:
     """The serving plan of one replica. ``lock`` is what lockfile.read returned.
 
     Raises PlanError for an intent that cannot work and CatalogError for a broken catalogue. Without ``advise`` a
@@ -74,7 +60,7 @@ def make(intent: Intent, known: Catalog, lock: Optional[lockfile.LockData] = Non
     resolved: lockfile.LockData = {**lockfile.empty(), **lock} if lock else lockfile.empty()
     revision = _revision(choice, resolved)
     name = intent.served_model_name or choice.checkpoint.served_name
-    passed = devices.passed(choice)
+    passed = command.passed(choice)
     return {
         "schema": SCHEMA,
         "replica": intent.replica,
@@ -88,7 +74,7 @@ def make(intent: Intent, known: Catalog, lock: Optional[lockfile.LockData] = Non
         "profile": intent.profile,
         "image": image.image(choice, resolved) if intent.runtime == "container" else None,
         "served_model_name": name,
-        "listen": listen(intent),
+        "listen": command.listen(intent),
         "command": command.command(choice, revision, name, words),
         "env": command.environment(choice, served.env),
         "secret": command.secret(choice),
@@ -107,14 +93,14 @@ def make(intent: Intent, known: Catalog, lock: Optional[lockfile.LockData] = Non
         },
         "timeouts": budget.timeouts(choice),
         "stop": {"success_exit_status": list(choice.engine.stop.success_exit_status)},
-        "contract": contract.contract(choice, table, served.arguments),
+        "contract": _contract(choice, table, served),
         "disk": budget.disk(choice),
         "prices": budget.prices(choice),
         "known_issues": [
             {"id": issue.id, "status": issue.status, "text": issue.text, "link": issue.link} for issue in served.met
         ],
         "sources": [*choice.model.sources, *(str(source) for source in served.composed.sources)],
-        "notes": notes.notes_of(choice, table, served),
+        "notes": arguments.notes_of(choice, table, served),
     }
 
 
@@ -126,7 +112,7 @@ def _revision(choice: Choice, lock: lockfile.LockData) -> Optional[str]:
     return entry["commit"] if entry else None
 
 
-def _model(choice: Choice, revision: Optional[str]) -> ModelServed:
+def _model(choice: Choice, revision: Optional[str]) -> schema.ModelServed:
     return {
         "name": choice.model.name,
         "precision": choice.intent.precision,
@@ -141,7 +127,7 @@ def _model(choice: Choice, revision: Optional[str]) -> ModelServed:
     }
 
 
-def _accelerator(choice: Choice) -> AcceleratorUsed:
+def _accelerator(choice: Choice) -> schema.AcceleratorUsed:
     return {
         "name": choice.accelerator.name,
         "count": choice.intent.accelerator_count,
@@ -152,12 +138,12 @@ def _accelerator(choice: Choice) -> AcceleratorUsed:
     }
 
 
-def _runtime(choice: Choice) -> Runtime:
+def _runtime(choice: Choice) -> schema.Runtime:
     intent, package = choice.intent, choice.engine.package
     if intent.runtime == "container":
         return {
             "kind": "container",
-            "network": "host" if on_host_network(intent) else "bridge",
+            "network": "host" if command.on_host_network(intent) else "bridge",
             "path": None,
             "package": None,
             "python": None,
@@ -175,7 +161,7 @@ def _runtime(choice: Choice) -> Runtime:
     }
 
 
-def _node(choice: Choice) -> Node:
+def _node(choice: Choice) -> schema.Node:
     intent = choice.intent
     return {
         "count": intent.nodes,
@@ -184,3 +170,31 @@ def _node(choice: Choice) -> Node:
         "interface": intent.interface,
         "port": choice.engine.multi_node.port,
     }
+
+
+def _contract(choice: Choice, table: flags.Table, served: arguments.Served) -> schema.Contract:
+    """What the endpoint promises its users."""
+    thinking, options = choice.model.thinking, choice.engine.options
+    return {
+        "reasoning_field": choice.engine.contract.reasoning_field,
+        "tool_parser": plan_fit.argument(table, served.arguments, options.tool_parser),
+        "reasoning_parser": plan_fit.argument(table, served.arguments, options.reasoning_parser),
+        "thinking_default": thinking.default,
+        "thinking_on": thinking.on,
+        "thinking_off": thinking.off,
+        "thinking_preserved": thinking.preserved,
+        "reasoning_efforts": list(thinking.efforts),
+        "sampling": {name: _sampling(sampling) for name, sampling in choice.model.sampling.items()},
+        "health_path": choice.engine.contract.health_path,
+    }
+
+
+def _sampling(known: records.Sampling) -> schema.Sampling:
+    found: schema.Sampling = {"temperature": known.temperature, "thinking": known.thinking}
+    if known.top_p is not None:
+        found["top_p"] = known.top_p
+    if known.max_new_tokens is not None:
+        found["max_new_tokens"] = known.max_new_tokens
+    if known.context_length is not None:
+        found["context_length"] = known.context_length
+    return found
