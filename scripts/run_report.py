@@ -1,4 +1,4 @@
-"""The end of a test run: stages, the slowest tests, what was skipped and why, and the count.
+"""The end of a test run: stages, the slowest tests, what was skipped and why, what failed, and the count.
 
     python scripts/run_report.py FOLDER
 
@@ -18,6 +18,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 SLOWEST = 25
+# Of what a failed test found; the whole text is in the log of its stage.
+FOUND_LINES = 8
+LINE_LENGTH = 300
 
 
 class Row(NamedTuple):
@@ -33,11 +36,12 @@ class Row(NamedTuple):
 
 
 class Case(NamedTuple):
-    """One test; ``skipped`` is the reason, empty when it ran."""
+    """One test; ``skipped`` is the reason, empty when it ran; ``found`` is empty when it passed."""
 
     name: str
     seconds: float
     skipped: str
+    found: list[str]
 
 
 def counts(report: Path) -> tuple[int, int, int]:
@@ -66,7 +70,17 @@ def _case(element: ET.Element, run: str) -> Case:
     place = element.get("classname", "").removeprefix("tests.")
     skipped = element.find("skipped")
     reason = "" if skipped is None else skipped.get("message") or "no reason given"
-    return Case(f"{place}::{element.get('name')}  ({run})", float(element.get("time", 0)), reason)
+    name = f"{place}::{element.get('name')}  ({run})"
+    return Case(name, float(element.get("time", 0)), reason, _found(element))
+
+
+def _found(element: ET.Element) -> list[str]:
+    """What pytest marks with an E in the traceback, or the message alone; empty for a test that passed."""
+    failed = next((element.find(kind) for kind in ("failure", "error") if element.find(kind) is not None), None)
+    if failed is None:
+        return []
+    marked = [line[8:] for line in (failed.text or "").splitlines() if line.startswith("E ")]
+    return [line[:LINE_LENGTH] for line in marked or [failed.get("message") or "no message"]][:FOUND_LINES]
 
 
 def rows(table: Path) -> list[Row]:
@@ -95,6 +109,11 @@ def report(folder: Path) -> str:
     skips += [f"{case.name}: {case.skipped}" for case in tests if case.skipped]
     if skips:
         lines += ["", "Skipped:", *(f"  {skip}" for skip in skips)]
+    broken = [case for case in tests if case.found]
+    if broken:
+        lines += ["", "Failed:"]
+        for case in broken:
+            lines += [f"  {case.name}", *(f"      {line}" for line in case.found)]
     passed = sum(row.passed for row in table)
     failed = sum(row.failed for row in table)
     skipped = sum(row.skipped for row in table)

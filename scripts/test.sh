@@ -129,14 +129,19 @@ playbooks() {
 integration() { suite "integration" "$venv/bin/python" -v -n 2 --dist loadfile \
     --no-loadscope-reorder tests/integration; }
 
+# With two ansible-cores, one installs on the hosts of a scenario and the other takes them over; they take turns.
 molecule() { # scenarios...
-    local python scenario
+    local scenario first=$venv/bin second
     prepare_next molecule
-    for python in "$venv/bin/python" $next_python; do
-        for scenario in "$@"; do
-            check "molecule $scenario, ansible-core $(core_version "$python")" \
-                env PATH="$(dirname "$python"):$PATH" scripts/molecule.sh "$scenario"
-        done
+    second=${next_python:+$(dirname "$next_python")}
+    for scenario in "$@"; do
+        if [ -z "$second" ]; then
+            check "molecule $scenario, ansible-core $(core_version "$first/python")" scripts/molecule.sh "$scenario"
+            continue
+        fi
+        check "molecule $scenario, ansible-core $(core_version "$first/python"), then $(core_version "$second/python")" \
+            scripts/molecule.sh "$scenario" cores "$first" "$second"
+        read -r first second <<<"$second $first"
     done
 }
 

@@ -14,7 +14,11 @@ ROOT = Path(__file__).parents[3]
 JUNIT = """<?xml version="1.0"?><testsuites><testsuite tests="5" failures="1" errors="1" skipped="1">
 <testcase classname="tests.unit.test_a" name="test_fast" time="0.01"/>
 <testcase classname="tests.unit.test_a" name="test_slow" time="7.5"/>
-<testcase classname="tests.unit.test_a" name="test_bad" time="1"><failure message="no"/></testcase>
+<testcase classname="tests.unit.test_a" name="test_bad" time="1"><failure message="3 != 2">def test_bad():
+&gt;       assert attempts == 2
+E       AssertionError: 3 != 2
+E        +  where 3 = attempts
+test_a.py:7: AssertionError</failure></testcase>
 <testcase classname="tests.unit.test_a" name="test_broken" time="0"><error message="no"/></testcase>
 <testcase classname="tests.unit.test_a" name="test_left_out" time="0"><skipped message="no browser"/></testcase>
 </testsuite></testsuites>"""
@@ -51,10 +55,21 @@ def test_a_run_ends_with_stages_slowest_tests_skips_and_the_count(folder: Path) 
     assert lines[1].split() == ["ruff", "1", "0", "0", "3", "2"]
     slowest = lines.index("The 5 slowest tests:")
     assert lines[slowest + 1].split() == ["7.5", "s", "unit.test_a::test_slow", "(unit)"]
-    skips = lines[lines.index("Skipped:") + 1 : -2]
+    skips = lines[lines.index("Skipped:") + 1 : lines.index("Failed:") - 1]
     assert [skip.strip() for skip in skips] == [
         "second ansible-core: only 2.19 is here",
         "unit.test_a::test_left_out  (unit): no browser",
+    ]
+
+
+def test_failures_stand_at_the_end_with_what_the_test_found(folder: Path) -> None:
+    lines = ended(folder).stdout.splitlines()
+    assert lines[lines.index("Failed:") + 1 : -2] == [
+        "  unit.test_a::test_bad  (unit)",
+        "      AssertionError: 3 != 2",
+        "       +  where 3 = attempts",
+        "  unit.test_a::test_broken  (unit)",
+        "      no",
     ]
 
 
