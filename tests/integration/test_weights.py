@@ -13,8 +13,7 @@ import random
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,8 @@ from ansible_collections.glm.fleet.plugins.module_utils.weights.store import Sto
 from simulator.hub import Hub
 from simulator.hub.faults import Fault
 from simulator.hub.server import Access
+from tests import fetch_by_clock
+from tests.fetch_by_clock import PATIENCE_SECONDS, Clock, wait_for
 
 ROOT = Path(__file__).parents[2]
 STAND_INS = Path(__file__).parent / "weights_host"
@@ -36,6 +37,8 @@ REPO = "zai-org/Tiny"
 CLIENTS = ("0.36.2", "1.12.0", "2.4.0")
 NEWEST = CLIENTS[-1]
 SHARD_BYTES = 24_000_000
+# The clients write in pieces of 10 MiB; what is left of such a piece they keep to themselves.
+PIECE_BYTES = 10 * 1024 * 1024
 
 
 def client_python(version: str) -> str:
@@ -89,28 +92,43 @@ class Fetch:
         hub.requests.clear()
 
     def job(self, **options: Any) -> None:
-        settings = {"stall_seconds": 30.0, "retry_seconds": 0.1, **options}
+        # A client that takes its time on a busy machine does not stall.
+        settings = {"stall_seconds": 3600.0, "retry_seconds": 0.1, **options}
         job = fetch.Job(manifest=self.manifest.as_json(), requested="main", **settings)
         write_json(self.folder / "job.json", vars(job))
 
-    def start(self) -> subprocess.Popen[str]:
+    def start(self, *program: str) -> subprocess.Popen[str]:
+        """``program``: instead of the fetcher as the unit starts it."""
         environment = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(ROOT / ".collections"),
             "HF_ENDPOINT": self.hub.url,
             "HF_HOME": str(self.hf_home),
+            # By itself a client would ask again after 10 s without a byte, whoever had the processor meanwhile.
+            "HF_HUB_DOWNLOAD_TIMEOUT": "3600",
         }
         if self.token:
             (self.hf_home.parent / "token").write_text(self.token)
             environment["HF_TOKEN_PATH"] = str(self.hf_home.parent / "token")
-        command = [self.python, "-m", fetch.__name__, "run", str(self.folder)]
+        command = [self.python, *(program or ("-m", fetch.__name__, "run")), str(self.folder)]
         return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def run(self) -> int:
-        process = self.start()
-        output, _ = process.communicate(timeout=120)
+        return self.end(self.start())
+
+    def end(self, process: subprocess.Popen[str]) -> int:
+        output, _ = process.communicate(timeout=PATIENCE_SECONDS)
         assert "Traceback" not in output, output
         return process.returncode
+
+    def stop_sending_within(self, name: str) -> None:
+        """Let the hub stop in the second half of a file, without closing the connection."""
+        self.hub.fail(f"{REPO}/{name}", "stall", after_bytes=SHARD_BYTES // 2, seconds=PATIENCE_SECONDS)
+
+    def wait_for_the_rest(self) -> None:
+        """Until everything is on disk that comes before the hub stops sending."""
+        wanted = self.manifest.total_bytes - SHARD_BYTES + PIECE_BYTES
+        wait_for(lambda: self.store.bytes_on_disk(self.manifest) == wanted)
 
     @property
     def status(self) -> fetch.Status:
@@ -131,13 +149,6 @@ def newest(hub: Hub, tmp_path: Path) -> Fetch:
     return Fetch(hub, tmp_path / "huggingface", NEWEST)
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
-
-
 def test_what_was_fetched_loads_offline_by_repository_id(any_client: Fetch) -> None:
     assert any_client.run() == 0
     assert any_client.store.changed_since_record(any_client.commit) == []
@@ -152,14 +163,13 @@ def test_what_was_fetched_loads_offline_by_repository_id(any_client: Fetch) -> N
 
 
 def test_an_interrupted_fetch_keeps_what_is_complete(any_client: Fetch) -> None:
-    any_client.hub.fail(f"{REPO}/model-1.safetensors", "slow", bytes_per_second=4_000_000)
+    any_client.stop_sending_within("model-1.safetensors")
     process = any_client.start()
     first = any_client.store.snapshot(any_client.commit) / "model-0.safetensors"
-    wait_for(lambda: first.exists() and any_client.asked_for("model-1.safetensors"))
-    # The clients write in pieces of 10 MB; have one on disk.
-    wait_for(lambda: any_client.store.bytes_on_disk(any_client.manifest) > SHARD_BYTES + 9_000_000)
+    wait_for(first.exists)
+    any_client.wait_for_the_rest()
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 1
+    assert process.wait(PATIENCE_SECONDS) == 1
     assert any_client.status.phase == "interrupted"
     assert any_client.run() == 0
     assert len(any_client.asked_for("model-0.safetensors")) == 1
@@ -176,11 +186,13 @@ def test_older_clients_resume_within_a_file(hub: Hub, tmp_path: Path) -> None:
 
 
 def test_a_stalled_download_is_restarted(any_client: Fetch) -> None:
-    # Longer than a client takes to start on a busy machine. Two of these are shorter than the 10 s after which a client
-    # gives up reading by itself.
-    any_client.job(stall_seconds=4.8)
-    any_client.hub.fail(f"{REPO}/model-1.safetensors", "stall", after_bytes=12_000_000, seconds=60)
-    assert any_client.run() == 0
+    clock = Clock(any_client.folder)
+    any_client.job(stall_seconds=60.0)
+    any_client.stop_sending_within("model-1.safetensors")
+    process = any_client.start(fetch_by_clock.__file__)
+    any_client.wait_for_the_rest()
+    clock.let_stall(60.5)
+    assert any_client.end(process) == 0
     assert any_client.status.attempt == 2
     assert any_client.status.xet is False
     assert any("stalled: " in event for event in any_client.status.events)
@@ -293,7 +305,10 @@ class Controller:
 
     def play(self, *arguments: str, **options: Any) -> tuple[int, str]:
         done = subprocess.run(
-            **self.command(*arguments, **options), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=180
+            **self.command(*arguments, **options),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=PATIENCE_SECONDS,
         )
         # Long values are wrapped; words in their order are what tests look for.
         return done.returncode, " ".join(done.stdout.split())
@@ -373,12 +388,11 @@ def test_hosts_agree_on_a_commit_even_when_the_branch_moves(controller: Controll
 
 
 def test_an_interrupted_run_is_taken_up_again(controller: Controller) -> None:
-    # Too slow to end by itself while anything else happens, until the second run is seen to watch.
-    slow = Fault(f"{REPO}/model-1.safetensors", "slow", bytes_per_second=300_000)
+    # A quarter of an hour to its end, until the second run is seen to watch. Nor may it be restarted for being so slow.
+    slow = Fault(f"{REPO}/model-1.safetensors", "slow", bytes_per_second=SHARD_BYTES // PATIENCE_SECONDS)
     controller.hub.faults.add(slow)
-    first = subprocess.Popen(
-        **controller.command(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
-    )
+    command = controller.command(weights={"stall_seconds": 3600})
+    first = subprocess.Popen(**command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
     assert first.stdout is not None
     try:
         wait_for(lambda: "weights: fetched" in first.stdout.readline())
@@ -387,7 +401,7 @@ def test_an_interrupted_run_is_taken_up_again(controller: Controller) -> None:
         first.wait()
     assert len(list(controller.state.glob("*.pid"))) == 1, "the fetch went on"
     watched = "h1: weights: an earlier run's fetch is still running, watching it"
-    with subprocess.Popen(**controller.command(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as second:
+    with subprocess.Popen(**command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as second:
         assert second.stdout is not None
         output = ""
         for line in second.stdout:

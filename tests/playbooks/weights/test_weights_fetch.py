@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,13 @@ import pytest
 from ansible_collections.glm.fleet.plugins.module_utils.files import write_json
 from ansible_collections.glm.fleet.plugins.module_utils.weights import fetch
 from ansible_collections.glm.fleet.plugins.module_utils.weights.store import Manifest, Store, WeightFile
+from tests import fetch_by_clock
+from tests.fetch_by_clock import PATIENCE_SECONDS, Clock, wait_for
 
 ROOT = Path(__file__).parents[3]
 REPO = "org/name"
 COMMIT = "c" * 40
+PROGRAM = ("-m", fetch.__name__, "run")
 CONTENT = {"a.safetensors": b"a" * 50_000, "b.safetensors": b"b" * 60_000, "config.json": b"{}"}
 
 # Takes the first step of the script: "all" writes everything, "hang" writes one file and waits, "stuck" just waits,
@@ -43,6 +47,11 @@ class Response:
 class HubHTTPError(Exception):
     pass
 
+def do_nothing():
+    with (Path(os.environ["STAND_IN"]) / "idle").open("a") as idle:
+        idle.write(".")
+    time.sleep(3600)
+
 def snapshot_download(repository, revision, cache_dir, max_workers, etag_timeout):
     here = Path(os.environ["STAND_IN"])
     steps = json.loads((here / "script.json").read_text())
@@ -60,7 +69,7 @@ def snapshot_download(repository, revision, cache_dir, max_workers, etag_timeout
         error.response = Response(step["status"], step.get("retry_after"))
         raise RuntimeError("wrapped") from error
     if step == "stuck":
-        time.sleep(600)
+        do_nothing()
     if step == "full":
         raise OSError(28, "No space left on device")
     if step == "exit":
@@ -75,7 +84,7 @@ def snapshot_download(repository, revision, cache_dir, max_workers, etag_timeout
         (folder / "blobs" / etag).write_bytes(content)
         (snapshot / name).symlink_to("../../blobs/" + etag)
     if step == "hang":
-        time.sleep(600)
+        do_nothing()
 """
 
 
@@ -98,17 +107,21 @@ class Bench:
         package.mkdir(parents=True)
         (package / "__init__.py").write_text(CLIENT)
         self.store = Store(self.hf_home, REPO)
-        self.job(stall_seconds=1.5, min_bytes_per_second=10.0, retry_seconds=0.05, attempts=3)
+        self.job()
 
     def job(self, **options: Any) -> None:
-        job = fetch.Job(manifest=self.manifest.as_json(), requested="main", **options)
+        # A client that takes its time on a busy machine does not stall.
+        settings = {
+            "stall_seconds": 3600.0, "min_bytes_per_second": 10.0, "retry_seconds": 0.05, "attempts": 3, **options
+        }  # fmt: skip
+        job = fetch.Job(manifest=self.manifest.as_json(), requested="main", **settings)
         write_json(self.folder / "job.json", vars(job))
 
-    def start(self, *script: Any, client: bool = True) -> subprocess.Popen[str]:
+    def start(self, *script: Any, client: bool = True, program: Sequence[str] = PROGRAM) -> subprocess.Popen[str]:
         write_json(self.here / "script.json", list(script))
         path = [str(ROOT / ".collections"), *([str(self.here / "package")] if client else [])]
         return subprocess.Popen(
-            [sys.executable, "-m", fetch.__name__, "run", str(self.folder)],
+            [sys.executable, *program, str(self.folder)],
             env={"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(path), "STAND_IN": str(self.here)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -116,10 +129,27 @@ class Bench:
         )
 
     def run(self, *script: Any, client: bool = True) -> int:
-        process = self.start(*script, client=client)
-        output, _ = process.communicate(timeout=60)
+        return self.end(self.start(*script, client=client))
+
+    def end(self, process: subprocess.Popen[str]) -> int:
+        output, _ = process.communicate(timeout=PATIENCE_SECONDS)
         assert "Traceback" not in output, output
         return process.returncode
+
+    def run_with_stalls(self, *script: Any, seconds: float) -> int:
+        """Like ``run``; clients that hang or are stuck do so for this long, by a clock of their own."""
+        clock = Clock(self.folder)
+        process = self.start(*script, program=[fetch_by_clock.__file__])
+        for number in range(1, len([step for step in script if step in ("hang", "stuck")]) + 1):
+            wait_for(lambda number=number: self.idle == number)
+            clock.let_stall(seconds)
+        return self.end(process)
+
+    @property
+    def idle(self) -> int:
+        """How many clients came to the point where they do nothing any more."""
+        path = self.here / "idle"
+        return len(path.read_text()) if path.exists() else 0
 
     @property
     def status(self) -> fetch.Status:
@@ -163,15 +193,16 @@ def test_what_is_there_is_verified_without_the_client(bench: Bench) -> None:
 
 
 def test_a_stalled_client_is_restarted_without_xet(bench: Bench) -> None:
-    assert bench.run("hang", "all") == 0
+    bench.job(stall_seconds=60)
+    assert bench.run_with_stalls("hang", "all", seconds=60.5) == 0
     assert [call.get("HF_HUB_DISABLE_XET") for call in bench.calls] == [None, "1"]
     assert bench.status.attempt == 2
     assert any("stalled" in event and "through Xet" in event for event in bench.status.events)
 
 
 def test_a_client_that_always_stalls_is_given_up(bench: Bench) -> None:
-    bench.job(stall_seconds=1.0, min_bytes_per_second=1e9, retry_seconds=0.05, attempts=2)
-    assert bench.run("stuck", "hang", "stuck", "stuck", "all") == 1
+    bench.job(stall_seconds=1.0, min_bytes_per_second=1e9, attempts=2)
+    assert bench.run_with_stalls("stuck", "hang", "stuck", "stuck", "all", seconds=1.25) == 1
     assert (bench.status.error_kind, len(bench.calls)) == ("attempts", 4)
     assert "2 attempts in a row completed no file; the last: stalled: 0 bytes in 1 s" in bench.status.error
 
@@ -258,13 +289,10 @@ def test_verifying_only_touches_nothing_but_forgets_a_wrong_record(bench: Bench)
 
 
 def test_stopping_the_unit_ends_the_client_too(bench: Bench) -> None:
-    bench.job(stall_seconds=60, min_bytes_per_second=10.0)
     process = bench.start("hang")
-    deadline = time.monotonic() + 20
-    while not bench.calls and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_for(lambda: bench.idle)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == 1
+    assert process.wait(PATIENCE_SECONDS) == 1
     assert bench.status.phase == "interrupted"
     left = [path for path in Path("/proc").glob("[0-9]*/cmdline") if str(bench.folder) in command_line(path)]
     assert left == []
