@@ -20,6 +20,9 @@ UNREACHABLE_SECONDS = 120
 # Two starts and the pause between them, as the unit allows.
 ATTEMPTS = 2
 SLACK_SECONDS = 180
+AGAIN = "systemd tries once more"
+# Before a line of the engine's log says what it does, in order.
+EARLY = ("waiting for the host", "starting the program", "starting the engine")
 
 
 class Progress:
@@ -50,6 +53,12 @@ class Progress:
 
     def note(self, text: str) -> None:
         self._show([f"{self.prefix}: {text}"])
+
+
+def reached(status: dict[str, Any], progress: Progress) -> str:
+    """The phase in which a start failed: what its log says, unless an earlier look saw it further."""
+    known = [phase for phase in (status["phase"], progress.phase) if phase]
+    return max(known, key=lambda phase: EARLY.index(phase) if phase in EARLY else len(EARLY))
 
 
 def failure_text(host: str, unit: str, status: dict[str, Any], phase: str, attempts: int) -> str:
@@ -103,22 +112,26 @@ class ActionModule(FleetAction):
         begun = time.monotonic()
         deadline = begun + ATTEMPTS * args["start_seconds"] + SLACK_SECONDS
         first_failure: dict[str, Any] | None = None
-        failed_phase = ""
         restarts_before: int | None = None
+        retried = False
         while True:
             status = self._poll(args, begun)
             if status.get("failed") or status.get("unreachable"):
                 return status
             state = status["active_state"]
-            restarts_before = status["restarts"] if restarts_before is None else restarts_before
+            if restarts_before is None:
+                # Those of a unit that serves are of the past; systemd counts anew when it is started.
+                restarts_before = status["restarts"] if state == "active" else 0
             if status["sub_state"] == "auto-restart" and first_failure is None:
-                first_failure, failed_phase = status, progress.phase or status["phase"]
-                progress.note(f"failed in phase '{failed_phase}' ({status['cause']}); systemd tries once more")
+                first_failure = status
+                progress.note(f"failed in phase '{reached(status, progress)}' ({status['cause']}); {AGAIN}")
+            elif status["restarts"] > restarts_before and not retried and first_failure is None:
+                progress.note(f"failed between two looks; {AGAIN}")
             retried = first_failure is not None or status["restarts"] > restarts_before
             if state == "active":
                 return self._success(progress, status, retried, first_failure, begun)
             if state in ("failed", "inactive") or time.monotonic() > deadline:
-                phase = progress.phase or status["phase"]
+                phase = reached(status, progress)
                 text = failure_text(self._host, args["unit"], status, phase, 2 if retried else 1)
                 return {"failed": True, "changed": False, "msg": text, "phase": phase, "cause": status["cause"]}
             if status["sub_state"] != "auto-restart":

@@ -153,6 +153,19 @@ def test_two_failures_are_counted(said: list[str]) -> None:
     assert "in 2 attempts" in answer["msg"]
 
 
+@pytest.mark.parametrize("seen", [[], [{**BASE, "restarts": 1}], [BASE, {**BASE, "restarts": 1}]])
+def test_a_failure_between_two_looks_is_counted(seen: list[dict[str, Any]], said: list[str]) -> None:
+    answer = Wait([*seen, {**FAILED, "restarts": 1}])._wait(ARGS)
+    assert "in 2 attempts" in answer["msg"]
+    assert len([line for line in said if "systemd tries once more" in line]) == 1
+
+
+def test_a_phase_that_no_look_saw_is_read_from_the_log(said: list[str]) -> None:
+    waiting = {**BASE, "sub_state": "start-pre", "phase": "waiting for the host"}
+    assert Wait([waiting, FAILED])._wait(ARGS)["phase"] == "loading weights"
+    assert Wait([BASE, {**FAILED, "phase": "starting the program"}])._wait(ARGS)["phase"] == "loading weights"
+
+
 def test_a_unit_that_never_ends_its_start_is_given_up(said: list[str]) -> None:
     answer = Wait([BASE])._wait(ARGS)
     assert answer["failed"] and "found activating" in answer["msg"]
