@@ -213,8 +213,7 @@ class InventoryModule(CloudInventory):
             account.api_key,
             account.base_url,
             organization=account.more["organization"] or None,
-            pacer=gmi_api.Pacer(account.api_key, request_interval=self.get_option("request_interval")),
-            **self.patience(),
+            **self.patience(account),
         )
         containers = self._served(account, api.list_containers)
         nodes = self._served(account, api.list_baremetals)

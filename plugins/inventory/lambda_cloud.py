@@ -214,8 +214,7 @@ class InventoryModule(CloudInventory):
         api = lambda_api.LambdaApi(
             account.api_key,
             account.base_url,
-            pacer=lambda_api.Pacer(account.api_key, request_interval=self.get_option("request_interval")),
-            **self.patience(),
+            **self.patience(account),
         )
         return [lambda_hosts.kept(instance) for instance in api.list_instances()]
 

@@ -86,6 +86,7 @@ from typing import Any, Dict, List, NoReturn, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.glm.fleet.plugins.module_utils.cloud import api as _cloud_api
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import api as lambda_api
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import module as _lambda_module
 
@@ -155,7 +156,7 @@ class FileSystem:
             return self.api.create_file_system(self.name, self.region)
         except lambda_api.LambdaError as error:
             # Made by this request without an answer, or by somebody else since it was looked for.
-            duplicate = isinstance(error, lambda_api.ApiError) and error.code == lambda_api.DUPLICATE
+            duplicate = isinstance(error, _cloud_api.ApiError) and error.code == lambda_api.DUPLICATE
             found = self.find() if error.outcome_unknown or duplicate else None
             if found is None:
                 self.fail("create", str(error), "correct the cause and run again; one that exists is not made twice.")

@@ -322,6 +322,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.membe
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.present import Present
 
 ARGUMENTS: Dict[str, Dict[str, Any]] = {
+    # "one request per 12 seconds" (API description, 1.10.0)
     "launch_interval": {"type": "float", "default": 12},
     "state": {"type": "str", "choices": ["present", "restarted", "absent"], "default": "present"},
     "fleet": {"type": "str", "default": "default"},

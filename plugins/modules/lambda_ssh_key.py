@@ -86,6 +86,7 @@ from typing import Any, Dict, List, NoReturn, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.glm.fleet.plugins.module_utils.cloud import api as _cloud_api
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import api as lambda_api
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import module as _lambda_module
 
@@ -215,7 +216,7 @@ class SshKey:
         try:
             key = self.api.add_ssh_key(self.name)
             if not isinstance(key.get("private_key"), str):
-                raise lambda_api.BadAnswer("the answer holds no private key.")
+                raise _cloud_api.BadAnswer("the answer holds no private key.")
             return key
         except lambda_api.LambdaError as error:
             path.unlink()

@@ -20,7 +20,7 @@ import time
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils import unreachable
 from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError, advised, printable_in
@@ -356,6 +356,21 @@ def _worth_repeating(error: CloudError) -> bool:
     if isinstance(error, FinalAnswer):
         return False
     return isinstance(error, (TransportError, BadAnswer))
+
+
+def usable_rows(what: str, rows: Any, *keys: str) -> List[Dict[str, Any]]:
+    """A list whose entries have text under each of ``keys``; whatever else they hold may be new or missing."""
+    if not isinstance(rows, list):
+        raise BadAnswer(f"{what}: expected a list, found {kind_of(rows)}.")
+    for position, row in enumerate(rows):
+        usable = isinstance(row, dict)
+        if not usable or not all(isinstance(row.get(key), str) and row[key] for key in keys):
+            missing = " and ".join(keys) if usable else "fields"
+            raise BadAnswer(
+                f"{what}: entry {position} of {len(rows)} has no usable {missing}; the answer is not taken apart, "
+                "because a partial list could hide hosts or what they cost."
+            )
+    return rows
 
 
 def excerpt(response: requests.Response) -> str:

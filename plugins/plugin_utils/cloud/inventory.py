@@ -99,10 +99,11 @@ class CloudInventory(BaseInventoryPlugin, Constructable, Cacheable):  # type: ig
         """Whether a host belongs to the group glm_fleet; an empty ``fleet`` means any."""
         raise NotImplementedError
 
-    def patience(self) -> dict[str, Any]:
-        """How often and how long a client asks: its arguments of these names."""
+    def patience(self, account: Account) -> dict[str, Any]:
+        """How often and how long the client of an account asks: its arguments of these names."""
         options = {"retries": "retries", "timeout": "request_timeout", "budget": "total_timeout"}
-        return {argument: self.get_option(option) for argument, option in options.items()}
+        pacer = _cloud_api.Pacer(account.api_key, self.get_option("request_interval"))
+        return {"pacer": pacer, **{argument: self.get_option(option) for argument, option in options.items()}}
 
     def prefix(self) -> str:
         """What variables begin with. Raises AnsibleParserError for what no variable can begin with."""

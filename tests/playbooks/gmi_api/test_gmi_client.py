@@ -25,7 +25,7 @@ def cloud() -> Iterator[Handle]:
 
 
 def client(cloud: Handle, folder: Path, key: str = KEY, **options: Any) -> gmi_api.GmiApi:
-    pacer = gmi_api.Pacer(key, request_interval=0, directory=folder)
+    pacer = _cloud_api.Pacer(key, request_interval=0, directory=folder)
     return gmi_api.GmiApi(key, cloud.base_url, pacer=pacer, sleep=lambda _seconds: None, **options)
 
 

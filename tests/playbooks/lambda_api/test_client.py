@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.glm.fleet.plugins.module_utils import versions
+from ansible_collections.glm.fleet.plugins.module_utils.cloud import api as _cloud_api
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import api as lambda_api
 from tests.playbooks.lambda_api.fake_cloud import KEY, Answer, FakeCloud, data, error, make_instance, serve
 
@@ -24,7 +25,7 @@ def cloud() -> Iterator[FakeCloud]:
 
 
 def client(cloud: FakeCloud, waits: list[float] | None = None, **options: object) -> lambda_api.LambdaApi:
-    pacer = lambda_api.Pacer(KEY, request_interval=0, launch_interval=0)
+    pacer = _cloud_api.Pacer(KEY, request_interval=0, launch_interval=0)
     sleep = (waits if waits is not None else []).append
     return lambda_api.LambdaApi(**{"api_key": KEY, "base_url": cloud.url, "pacer": pacer, "sleep": sleep, **options})
 
@@ -51,7 +52,7 @@ def test_netrc_does_not_replace_the_key(cloud: FakeCloud, tmp_path: Path, monkey
 
 
 def test_wrong_key_is_an_auth_error_at_once(cloud: FakeCloud) -> None:
-    with pytest.raises(lambda_api.AuthError, match=r"invalid-api-key.*cloud\.lambda\.ai/api-keys") as caught:
+    with pytest.raises(_cloud_api.AuthError, match=r"invalid-api-key.*cloud\.lambda\.ai/api-keys") as caught:
         client(cloud, api_key="wrong").list_instances()
     assert caught.value.status == 401
     assert len(cloud.requests) == 1
@@ -59,7 +60,7 @@ def test_wrong_key_is_an_auth_error_at_once(cloud: FakeCloud) -> None:
 
 @pytest.mark.parametrize(
     ("headers", "expected"),
-    [({}, 1.0), ({"Retry-After": "7"}, 7.0), ({"Retry-After": "86400"}, lambda_api.RETRY_AFTER_CAP)],
+    [({}, 1.0), ({"Retry-After": "7"}, 7.0), ({"Retry-After": "86400"}, _cloud_api.RETRY_AFTER_CAP)],
 )
 def test_429_waits_as_told_and_no_longer_than_the_cap(
     cloud: FakeCloud, headers: dict[str, str], expected: float
@@ -72,16 +73,16 @@ def test_429_waits_as_told_and_no_longer_than_the_cap(
 
 def test_retry_after_as_a_date() -> None:
     now = 1_800_000_000.0
-    assert lambda_api.parse_retry_after(email.utils.formatdate(now + 20, usegmt=True), now) == 20
-    assert lambda_api.parse_retry_after(email.utils.formatdate(now - 20, usegmt=True), now) == 0
+    assert _cloud_api.parse_retry_after(email.utils.formatdate(now + 20, usegmt=True), now) == 20
+    assert _cloud_api.parse_retry_after(email.utils.formatdate(now - 20, usegmt=True), now) == 0
     for unusable in (None, "", "soon", "nan"):
-        assert lambda_api.parse_retry_after(unusable, now) is None
+        assert _cloud_api.parse_retry_after(unusable, now) is None
 
 
 def test_429_for_ever_is_loud(cloud: FakeCloud) -> None:
     cloud.handler = lambda _request: error(429, "global/too-many-requests")
     waits: list[float] = []
-    with pytest.raises(lambda_api.RateLimited, match="gave up after 6 attempts"):
+    with pytest.raises(_cloud_api.RateLimited, match="gave up after 6 attempts"):
         client(cloud, waits).list_instances()
     assert waits == [1, 2, 4, 8, 16]
 
@@ -110,19 +111,19 @@ def test_passing_trouble_is_repeated_and_lasting_trouble_is_loud(cloud: FakeClou
 
 def test_half_a_body_is_a_bad_answer(cloud: FakeCloud) -> None:
     cloud.handler = lambda _request: Answer(200, json.dumps({"data": []}).encode(), cut=True)
-    with pytest.raises(lambda_api.BadAnswer, match=r"before the whole answer arrived|not the API's JSON"):
+    with pytest.raises(_cloud_api.BadAnswer, match=r"before the whole answer arrived|not the API's JSON"):
         client(cloud, retries=0).list_instances()
 
 
 def test_an_entry_without_id_spoils_the_answer(cloud: FakeCloud) -> None:
     cloud.instances = [make_instance(1), {"name": "no id"}]
-    with pytest.raises(lambda_api.BadAnswer, match="entry 1 of 2 has no usable id"):
+    with pytest.raises(_cloud_api.BadAnswer, match="entry 1 of 2 has no usable id"):
         client(cloud, retries=0).list_instances()
 
 
 def test_html_403_explains_and_is_not_repeated(cloud: FakeCloud) -> None:
     cloud.handler = lambda _request: Answer(403, b"<html>error code: 1010</html>", {"Content-Type": "text/html"})
-    with pytest.raises(lambda_api.BadAnswer, match=r"error code: 1010.*User-Agent glm\.fleet/"):
+    with pytest.raises(_cloud_api.BadAnswer, match=r"error code: 1010.*User-Agent glm\.fleet/"):
         client(cloud).list_instances()
     assert len(cloud.requests) == 1
 
@@ -130,7 +131,7 @@ def test_html_403_explains_and_is_not_repeated(cloud: FakeCloud) -> None:
 def test_api_error_carries_code_message_and_suggestion(cloud: FakeCloud) -> None:
     body = {"error": {"code": "global/invalid-parameters", "message": "No.", "suggestion": "Try yes."}}
     cloud.handler = lambda _request: Answer(400, json.dumps(body).encode())
-    with pytest.raises(lambda_api.ApiError, match=r"global/invalid-parameters: No\. .*Try yes\.") as caught:
+    with pytest.raises(_cloud_api.ApiError, match=r"global/invalid-parameters: No\. .*Try yes\.") as caught:
         client(cloud).list_instances()
     assert (caught.value.code, caught.value.message, caught.value.suggestion) == (
         "global/invalid-parameters",
@@ -144,7 +145,7 @@ def test_a_redirect_does_not_get_the_key(cloud: FakeCloud) -> None:
     with serve() as elsewhere:
         target = f"{elsewhere.url}/api/v1/instances"
         cloud.handler = lambda _request: Answer(301, b"", {"Location": target})
-        with pytest.raises(lambda_api.BadAnswer, match=f"redirected to {target}.*set base_url"):
+        with pytest.raises(_cloud_api.BadAnswer, match=f"redirected to {target}.*set base_url"):
             client(cloud).list_instances()
         assert elsewhere.requests == []
     assert len(cloud.requests) == 1
@@ -154,13 +155,13 @@ def test_nobody_listening_is_a_transport_error() -> None:
     with serve() as gone:
         pass
     waits: list[float] = []
-    with pytest.raises(lambda_api.TransportError, match="gave up after 3 attempts"):
+    with pytest.raises(_cloud_api.TransportError, match="gave up after 3 attempts"):
         client(gone, waits, retries=2).list_instances()
     assert waits == [1, 2]
 
 
 def test_an_error_is_not_its_own_cause(cloud: FakeCloud) -> None:
-    with pytest.raises(lambda_api.TransportError) as caught:
+    with pytest.raises(_cloud_api.TransportError) as caught:
         client(cloud, base_url="http://cloud.lamda.invalid", retries=5).list_instances()
     assert str(caught.value) == (
         "GET http://cloud.lamda.invalid/api/v1/instances: no answer: the name cloud.lamda.invalid cannot be resolved. "
@@ -170,10 +171,10 @@ def test_an_error_is_not_its_own_cause(cloud: FakeCloud) -> None:
 
 
 def test_our_advice_is_not_called_the_api_s() -> None:
-    ours = lambda_api.AuthError("GET x", 401, "c", "m", "", "make a key.")
+    ours = _cloud_api.AuthError("GET x", 401, "c", "m", "", "make a key.")
     assert str(ours) == "GET x: HTTP 401 c: m. Next: make a key."
     assert ours.suggestion == ""
-    theirs = lambda_api.AuthError("GET x", 401, "c", "m", "Use the console.", "make a key.")
+    theirs = _cloud_api.AuthError("GET x", 401, "c", "m", "Use the console.", "make a key.")
     assert str(theirs) == "GET x: HTTP 401 c: m Suggestion from the API: Use the console."
 
 
@@ -183,14 +184,14 @@ def test_a_silent_server_is_given_up(cloud: FakeCloud) -> None:
         return data([])
 
     cloud.handler = stall
-    with pytest.raises(lambda_api.TransportError, match="no answer"):
+    with pytest.raises(_cloud_api.TransportError, match="no answer"):
         client(cloud, retries=0, timeout=0.1).list_instances()
 
 
 def test_the_budget_ends_the_repeats(cloud: FakeCloud) -> None:
     cloud.handler = lambda _request: error(429, "global/too-many-requests", **{"Retry-After": "30"})
     waits: list[float] = []
-    with pytest.raises(lambda_api.RateLimited, match="gave up after 1 attempt"):
+    with pytest.raises(_cloud_api.RateLimited, match="gave up after 1 attempt"):
         client(cloud, waits, budget=10).list_instances()
     assert waits == []
 
@@ -199,10 +200,10 @@ def test_the_budget_ends_the_repeats(cloud: FakeCloud) -> None:
     ("failure", "kind", "unknown"),
     [
         (error(400, lambda_api.CAPACITY_CODE), lambda_api.CapacityError, False),
-        (error(429, "global/too-many-requests"), lambda_api.RateLimited, False),
-        (error(400, "global/quota-exceeded"), lambda_api.ApiError, False),
-        (error(500, "global/internal-error"), lambda_api.ApiError, True),
-        (data({"instance_ids": []}), lambda_api.BadAnswer, True),
+        (error(429, "global/too-many-requests"), _cloud_api.RateLimited, False),
+        (error(400, "global/quota-exceeded"), _cloud_api.ApiError, False),
+        (error(500, "global/internal-error"), _cloud_api.ApiError, True),
+        (data({"instance_ids": []}), _cloud_api.BadAnswer, True),
         (Answer(200, b'{"data": {"instance_ids": ["1"]}}', cut=True), lambda_api.LambdaError, True),
     ],
     ids=["capacity", "429", "quota", "500", "no ids", "cut"],
@@ -220,33 +221,33 @@ def test_a_launch_is_sent_once(
 @pytest.mark.parametrize("url", ["cloud.lambda.ai", "ftp://x", "https://"])
 def test_a_bad_base_url_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="base_url"):
-        lambda_api.LambdaApi(KEY, url)
+        lambda_api.LambdaApi(KEY, url, _cloud_api.Pacer(KEY, 0))
 
 
 def test_a_key_with_a_line_end_is_refused() -> None:
     with pytest.raises(ValueError, match="Copy it again"):
-        lambda_api.LambdaApi("abc\ndef")
+        lambda_api.LambdaApi("abc\ndef", lambda_api.DEFAULT_BASE_URL, _cloud_api.Pacer(KEY, 0))
 
 
 @pytest.mark.parametrize("text", ["thekey\n", "# note\nthekey\n", "[x]\napi_key = thekey\n", 'api_key = "thekey"\n'])
 def test_key_files(tmp_path: Path, text: str) -> None:
     (tmp_path / "key").write_text(text, encoding="utf-8")
-    assert lambda_api.read_api_key(str(tmp_path / "key")) == "thekey"
+    assert _cloud_api.read_api_key(str(tmp_path / "key")) == "thekey"
 
 
 @pytest.mark.parametrize("text", ["", "two\nlines\n", "other = thing\n"])
 def test_key_files_without_a_key(tmp_path: Path, text: str) -> None:
     (tmp_path / "key").write_text(text, encoding="utf-8")
     with pytest.raises(lambda_api.LambdaError, match="holds no key"):
-        lambda_api.read_api_key(str(tmp_path / "key"))
+        _cloud_api.read_api_key(str(tmp_path / "key"))
     with pytest.raises(lambda_api.LambdaError, match="cannot be read"):
-        lambda_api.read_api_key(str(tmp_path / "absent"))
+        _cloud_api.read_api_key(str(tmp_path / "absent"))
 
 
 def test_slots_follow_each_other_and_launches_have_their_own(tmp_path: Path) -> None:
-    first = lambda_api.Pacer(KEY, request_interval=1, launch_interval=12, directory=tmp_path)
-    second = lambda_api.Pacer(KEY, request_interval=1, launch_interval=12, directory=tmp_path)
-    other = lambda_api.Pacer("another key", request_interval=1, launch_interval=12, directory=tmp_path)
+    first = _cloud_api.Pacer(KEY, request_interval=1, launch_interval=12, directory=tmp_path)
+    second = _cloud_api.Pacer(KEY, request_interval=1, launch_interval=12, directory=tmp_path)
+    other = _cloud_api.Pacer("another key", request_interval=1, launch_interval=12, directory=tmp_path)
     assert first.reserve("request") == 0
     assert second.reserve("request") == pytest.approx(1, abs=0.2)
     assert first.reserve("request") == pytest.approx(2, abs=0.2)
@@ -257,7 +258,7 @@ def test_slots_follow_each_other_and_launches_have_their_own(tmp_path: Path) -> 
 
 
 def reserve_many(directory: Path, results: multiprocessing.Queue[list[float]]) -> None:
-    pacer = lambda_api.Pacer(KEY, request_interval=5, directory=directory)
+    pacer = _cloud_api.Pacer(KEY, request_interval=5, directory=directory)
     results.put([time.time() + pacer.reserve("request") for _ in range(10)])
 
 
@@ -277,7 +278,7 @@ def test_processes_share_the_pace(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "broken", "[1]", '{"request": 99999999999}', '{"request": "x"}'])
 def test_a_damaged_pace_file_does_not_stop_anything(tmp_path: Path, text: str) -> None:
-    pacer = lambda_api.Pacer(KEY, directory=tmp_path)
+    pacer = _cloud_api.Pacer(KEY, request_interval=1, directory=tmp_path)
     pacer._file.write_text(text, encoding="utf-8")
     assert pacer.reserve("request") == 0
     assert pacer.reserve("request") == pytest.approx(1, abs=0.2)
@@ -285,13 +286,13 @@ def test_a_damaged_pace_file_does_not_stop_anything(tmp_path: Path, text: str) -
 
 def test_without_a_place_for_the_file_the_process_keeps_its_own_pace(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
-    pacer = lambda_api.Pacer(KEY, directory=tmp_path / "file" / "below")
+    pacer = _cloud_api.Pacer(KEY, request_interval=1, directory=tmp_path / "file" / "below")
     assert pacer.reserve("request") == 0
     assert pacer.reserve("request") == pytest.approx(1, abs=0.2)
 
 
 def test_a_queue_longer_than_the_budget_is_an_error(cloud: FakeCloud, tmp_path: Path) -> None:
-    pacer = lambda_api.Pacer(KEY, request_interval=100, directory=tmp_path)
+    pacer = _cloud_api.Pacer(KEY, request_interval=100, directory=tmp_path)
     pacer.reserve("request")
     with pytest.raises(lambda_api.LambdaError, match="queued for longer than 10 s"):
         client(cloud, pacer=pacer, budget=10).list_instances()
@@ -303,7 +304,7 @@ HOSTILE = "\x1b]0;owned\x07\x1b[2Jfull\u202e\x9b31m"
 
 def test_what_a_cloud_says_is_no_command_for_a_terminal(cloud: FakeCloud) -> None:
     cloud.script = [error(400, "global/invalid-parameters", HOSTILE)]
-    with pytest.raises(lambda_api.ApiError) as caught:
+    with pytest.raises(_cloud_api.ApiError) as caught:
         client(cloud).list_instances()
     assert str(caught.value).isprintable() and r"full\u202e" in str(caught.value)
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from ansible_collections.glm.fleet.plugins.module_utils.cloud import api as _cloud_api
 from ansible_collections.glm.fleet.plugins.modules import (
     lambda_filesystem,
     lambda_firewall_ruleset,
@@ -217,9 +218,7 @@ def test_a_ruleset_changed_without_an_answer_is_looked_at(cloud: Handle, run: Ru
 def test_two_rulesets_of_one_name_are_named_not_guessed_between(cloud: Handle, run: Run) -> None:
     place = {"name": "office", "region": "us-east-1"}
     first = run(lambda_firewall_ruleset, rules=[SSH], **place)["ruleset"]["id"]
-    client = lambda_instance.lambda_api.LambdaApi(
-        cloud.api_key, cloud.base_url, lambda_instance.lambda_api.Pacer(cloud.api_key, 0, 0)
-    )
+    client = lambda_instance.lambda_api.LambdaApi(cloud.api_key, cloud.base_url, _cloud_api.Pacer(cloud.api_key, 0, 0))
     second = client.create_firewall_ruleset("office", "us-east-1", [])["id"]
     result = run(lambda_firewall_ruleset, rules=[SSH], **place)
     assert result["failed"] and first in result["msg"] and second in result["msg"]

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.glm.fleet.plugins.module_utils.cloud import api as _cloud_api
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import api as lambda_api
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import members
 from ansible_collections.glm.fleet.plugins.modules import lambda_instance
@@ -126,7 +127,7 @@ def run(cloud: Launching, check_mode: bool = False, **options: Any) -> dict[str,
         **defaults, "region": ["us-east-1"], "instance_type": [B200["name"]], "ssh_key_names": ["deploy"],
         "wait_interval": 0.01, "launch_interval": 0, "wait_timeout": 0.2, **options,
     }  # fmt: skip
-    pacer = lambda_api.Pacer(KEY, request_interval=0, launch_interval=0)
+    pacer = _cloud_api.Pacer(KEY, request_interval=0, launch_interval=0)
     api = lambda_api.LambdaApi(KEY, cloud.cloud.url, pacer=pacer, retries=0)
     fleet = lambda_instance.Fleet(Module(params, check_mode), api)
     with pytest.raises(Ended) as ended:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.glm.fleet.plugins.module_utils.cloud import api as _cloud_api
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import api as lambda_api
 from ansible_collections.glm.fleet.plugins.modules import lambda_instance
 from simulator.lambda_cloud.config import Config, Settings
@@ -32,7 +33,7 @@ def simulator() -> Iterator[Handle]:
 
 
 def client(simulator: Handle, folder: Path) -> lambda_api.LambdaApi:
-    pacer = lambda_api.Pacer(simulator.api_key, REQUEST_INTERVAL, LAUNCH_INTERVAL, folder / "pace")
+    pacer = _cloud_api.Pacer(simulator.api_key, REQUEST_INTERVAL, LAUNCH_INTERVAL, folder / "pace")
     return lambda_api.LambdaApi(simulator.api_key, simulator.api_url.removesuffix("/api/v1"), pacer=pacer)
 
 

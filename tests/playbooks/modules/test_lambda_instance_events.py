@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ansible_collections.glm.fleet.plugins.module_utils.cloud import api as _cloud_api
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import api as lambda_api
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import fleet as _lambda_fleet
 from ansible_collections.glm.fleet.plugins.modules import lambda_instance
@@ -79,7 +80,7 @@ def cloud() -> Iterator[Handle]:
 
 
 def api_of(cloud: Handle, **options: Any) -> lambda_api.LambdaApi:
-    pacer = lambda_api.Pacer(cloud.api_key, 0, 0)
+    pacer = _cloud_api.Pacer(cloud.api_key, 0, 0)
     return lambda_api.LambdaApi(cloud.api_key, cloud.base_url, pacer, sleep=lambda _seconds: None, **options)
 
 
@@ -417,7 +418,7 @@ def test_sixteen_nodes_keep_to_the_rate_limit(tmp_path: Path) -> None:
     )
     with running(Config(port=0, settings=limits), Fates()) as (_url, cloud):
         cloud.control("PUT", "/capacity", {KIND: {"us-east-1": None}})
-        pacer = lambda_api.Pacer(cloud.api_key, request, launch, tmp_path / "pace")
+        pacer = _cloud_api.Pacer(cloud.api_key, request, launch, tmp_path / "pace")
         api = lambda_api.LambdaApi(cloud.api_key, cloud.base_url, pacer)
         api.add_ssh_key("deploy", PUBLIC_KEY)
         result = run(cloud, api=api, count=16, region=["us-east-1"], launch_interval=launch)

@@ -10,20 +10,12 @@ unknown fields are ignored, and an answer that cannot be understood is an error 
 
 from __future__ import annotations
 
-import time
 import urllib.parse
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils.cloud import api as _cloud_api
-from ansible_collections.glm.fleet.plugins.module_utils.cloud.api import (
-    ApiError,
-    AuthError,
-    BadAnswer,
-    CloudError,
-    RateLimited,
-)
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.api import ApiError, AuthError, BadAnswer, CloudError
 
 if TYPE_CHECKING:
     import requests
@@ -31,8 +23,6 @@ if TYPE_CHECKING:
 DEFAULT_BASE_URL = "https://console.gmicloud.ai"
 KEY_ENVIRONMENT = ("GMI_API_KEY", "GMI_CLOUD_API_KEY")
 ORGANIZATION_HEADER = "X-Organization-ID"
-# The vendor publishes no limit; five a second is gentle for the handful of lists that an inventory reads.
-REQUEST_INTERVAL = 0.2
 # Under these names an envelope may say how many entries there are; no pagination is documented.
 TOTAL_KEYS = ("total", "totalCount", "total_count")
 
@@ -46,33 +36,14 @@ class NotServed(ApiError):
     """HTTP 404: this account or this version of the API has no such collection."""
 
 
-class Pacer(_cloud_api.Pacer):
-    """The pace at which this API is asked."""
-
-    def __init__(
-        self, api_key: str, request_interval: float = REQUEST_INTERVAL, directory: Optional[Path] = None
-    ) -> None:
-        super().__init__(api_key, request_interval, 0.0, directory)
-
-
 class GmiApi(_cloud_api.CloudClient):
     """The lists that an inventory needs, for one organisation."""
 
     prefix = "/api/v1"
 
-    def __init__(
-        self,
-        api_key: str,
-        base_url: str = DEFAULT_BASE_URL,
-        organization: Optional[str] = None,
-        pacer: Optional[_cloud_api.Pacer] = None,
-        retries: int = 5,
-        timeout: float = 30.0,
-        budget: float = 300.0,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
+    def __init__(self, api_key: str, base_url: str, organization: Optional[str] = None, **options: Any) -> None:
         headers = {ORGANIZATION_HEADER: organization} if organization else {}
-        super().__init__(api_key, base_url, pacer or Pacer(api_key), retries, timeout, budget, sleep, headers)
+        super().__init__(api_key, base_url, headers=headers, **options)
 
     def list_containers(self) -> List[Dict[str, Any]]:
         """Containers with GPUs: ``id, name, idc, product, status, publicIP, inboundIP, outboundIP, …``."""
@@ -106,15 +77,7 @@ class GmiApi(_cloud_api.CloudClient):
                 f"{what}: {len(items)} of {total} entries came back. How this API gives the rest is not documented, "
                 "and a partial list could hide hosts; please report this answer's shape."
             )
-        for position, item in enumerate(items):
-            usable = isinstance(item, dict)
-            if not usable or (identified and not (isinstance(item.get("id"), str) and item["id"])):
-                missing = "id" if usable else "fields"
-                raise BadAnswer(
-                    f"{what}: entry {position} of {len(items)} has no usable {missing}; the answer is not taken apart, "
-                    "because a partial list could hide hosts."
-                )
-        return items
+        return _cloud_api.usable_rows(what, items, *(["id"] if identified else []))
 
     def _content(self, what: str, response: requests.Response, answer: Any) -> Any:
         if not isinstance(answer, (dict, list)):
@@ -126,7 +89,7 @@ class GmiApi(_cloud_api.CloudClient):
         code, message = _complaint(answer)
         message = message or _cloud_api.excerpt(response)
         if status == 429:
-            return RateLimited(what, status, code, message)
+            return _cloud_api.RateLimited(what, status, code, message)
         if status == 401:
             return AuthError(what, status, code, message, advice=SCOPE_ADVICE)
         if status == 403:

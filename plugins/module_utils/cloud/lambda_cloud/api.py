@@ -10,45 +10,15 @@ A launch is never repeated here: the API has no client token, so only the caller
 
 from __future__ import annotations
 
-import time
 import urllib.parse
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, TypedDict, cast
 
 from ansible_collections.glm.fleet.plugins.module_utils.cloud import api as _cloud_api
-from ansible_collections.glm.fleet.plugins.module_utils.cloud.api import (
-    REQUESTS_IMPORT_ERROR,
-    RETRY_AFTER_CAP,
-    USER_AGENT,
-    ApiError,
-    AuthError,
-    BadAnswer,
-    RateLimited,
-    TransportError,
-    parse_retry_after,
-    read_api_key,
-)
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.api import ApiError, AuthError, BadAnswer, RateLimited
 
 if TYPE_CHECKING:
     import requests
-
-__all__ = [
-    "REQUESTS_IMPORT_ERROR",
-    "RETRY_AFTER_CAP",
-    "USER_AGENT",
-    "ApiError",
-    "AuthError",
-    "BadAnswer",
-    "CapacityError",
-    "LambdaApi",
-    "LambdaError",
-    "Pacer",
-    "RateLimited",
-    "TransportError",
-    "parse_retry_after",
-    "read_api_key",
-]
 
 LambdaError = _cloud_api.CloudError
 
@@ -56,9 +26,6 @@ DEFAULT_BASE_URL = "https://cloud.lambda.ai"
 API_KEY_PAGE = "https://cloud.lambda.ai/api-keys"
 KEY_ENVIRONMENT = ("LAMBDA_API_KEY", "LAMBDALABS_API_KEY")
 
-# "generally limited to one request per second", launch "one request per 12 seconds" (API description, 1.10.0).
-REQUEST_INTERVAL = 1.0
-LAUNCH_INTERVAL = 12.0
 ALIVE = frozenset({"booting", "active", "unhealthy"})
 GONE = frozenset({"terminating", "terminated", "preempted"})
 
@@ -116,53 +83,14 @@ FILE_SYSTEM_IN_USE = "filesystems/filesystem-in-use"
 RULESET_IN_USE = "firewall-rulesets/firewall-ruleset-in-use"
 
 
-class Pacer(_cloud_api.Pacer):
-    """The pace of this API: one request per second, one launch per twelve seconds."""
-
-    def __init__(
-        self,
-        api_key: str,
-        request_interval: float = REQUEST_INTERVAL,
-        launch_interval: float = LAUNCH_INTERVAL,
-        directory: Optional[Path] = None,
-    ) -> None:
-        super().__init__(api_key, request_interval, launch_interval, directory)
-
-
 class LambdaApi(_cloud_api.CloudClient):
-    """The API calls the collection needs, for one account.
-
-    ``timeout`` bounds one request, ``budget`` a whole call with its waits and repeats (seconds). ``retries`` is how
-    often a safe request is repeated. Raises ``LambdaError`` subclasses only; ``ValueError`` for a bad ``base_url``.
-    """
+    """The API calls the collection needs, for one account. Raises ``LambdaError`` subclasses only."""
 
     prefix = "/api/v1"
 
-    def __init__(
-        self,
-        api_key: str,
-        base_url: str = DEFAULT_BASE_URL,
-        pacer: Optional[_cloud_api.Pacer] = None,
-        retries: int = 5,
-        timeout: float = 30.0,
-        budget: float = 300.0,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        super().__init__(api_key, base_url, pacer or Pacer(api_key), retries, timeout, budget, sleep)
-
     def list_instances(self) -> List[Instance]:
         """Every instance of the account (``GET /instances`` is not paginated)."""
-        data = self._read("/instances")
-        if not isinstance(data, list):
-            found = _cloud_api.kind_of(data)
-            raise BadAnswer(f"GET {self._url('/instances')}: expected a list of instances, found {found}.")
-        for position, item in enumerate(data):
-            if not isinstance(item, dict) or not isinstance(item.get("id"), str) or not item["id"]:
-                raise BadAnswer(
-                    f"GET {self._url('/instances')}: entry {position} of {len(data)} has no usable id; "
-                    "the answer is not taken apart, because a partial list could hide hosts."
-                )
-        return cast(List[Instance], data)
+        return cast(List[Instance], self._rows("/instances", "id"))
 
     def list_instance_types(self) -> Dict[str, Dict[str, Any]]:
         """Instance types by name: ``{instance_type, regions_with_capacity_available}`` each."""
@@ -255,14 +183,7 @@ class LambdaApi(_cloud_api.CloudClient):
 
     def _rows(self, path: str, *keys: str) -> List[Dict[str, Any]]:
         """A list whose entries have text under each of ``keys``; whatever else they hold may be new or missing."""
-        data = self._read(path)
-        if not isinstance(data, list):
-            raise BadAnswer(f"GET {self._url(path)}: expected a list, found {_cloud_api.kind_of(data)}.")
-        for position, row in enumerate(data):
-            if not isinstance(row, dict) or not all(isinstance(row.get(key), str) and row[key] for key in keys):
-                expected = " and ".join(keys)
-                raise BadAnswer(f"GET {self._url(path)}: entry {position} of {len(data)} has no usable {expected}.")
-        return data
+        return _cloud_api.usable_rows(f"GET {self._url(path)}", self._read(path), *keys)
 
     def _made(self, path: str, body: Dict[str, Any], method: str = "POST") -> Dict[str, Any]:
         data = self._change(path, body, method=method)

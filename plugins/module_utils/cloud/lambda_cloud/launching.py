@@ -9,6 +9,7 @@ import re
 import time
 from typing import Any, Dict, List, Optional, Set, Tuple
 
+from ansible_collections.glm.fleet.plugins.module_utils.cloud import api as _cloud_api
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import api as lambda_api
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import fleet as _lambda_fleet
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.fleet import FLEET_TAG, exists, name_of
@@ -184,7 +185,7 @@ class Launching:
                 return True
             except lambda_api.CapacityError:
                 return False
-            except lambda_api.RateLimited as error:
+            except _cloud_api.RateLimited as error:
                 # A 429 was refused before anything happened, so it alone may be asked again.
                 if attempt == RATE_LIMIT_TRIES:
                     self.fleet.fail("launch", f"{name}: {error}", "run again when nothing else uses this key.")

@@ -10,6 +10,7 @@ from typing import Any, Callable, Dict, NoReturn, Optional, Tuple
 
 from ansible.module_utils.basic import AnsibleModule, env_fallback, missing_required_lib
 
+from ansible_collections.glm.fleet.plugins.module_utils.cloud import api as _cloud_api
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import api as lambda_api
 from ansible_collections.glm.fleet.plugins.module_utils.finding import advised
 
@@ -21,27 +22,28 @@ AUTH_ARGUMENTS: Dict[str, Dict[str, Any]] = {
     "request_timeout": {"type": "float", "default": 30},
     "total_timeout": {"type": "float", "default": 300},
     "retries": {"type": "int", "default": 5},
+    # "generally limited to one request per second" (API description, 1.10.0)
     "request_interval": {"type": "float", "default": 1},
 }
 
 
 def connect(module: AnsibleModule, subject: str) -> lambda_api.LambdaApi:
     """The client for the account that the options describe; ``subject`` is what a failure is about."""
-    if lambda_api.REQUESTS_IMPORT_ERROR is not None:
-        module.fail_json(msg=missing_required_lib("requests"), exception=str(lambda_api.REQUESTS_IMPORT_ERROR))
+    if _cloud_api.REQUESTS_IMPORT_ERROR is not None:
+        module.fail_json(msg=missing_required_lib("requests"), exception=str(_cloud_api.REQUESTS_IMPORT_ERROR))
     params = module.params
     key = params["api_key"]
     try:
         if not key and params["api_key_file"]:
-            key = lambda_api.read_api_key(params["api_key_file"])
+            key = _cloud_api.read_api_key(params["api_key_file"])
             module.no_log_values.add(key)
         if not key:
             module.fail_json(
                 msg=f"{subject}, connect: no API key. Set the environment variable LAMBDA_API_KEY, or "
                 f"api_key or api_key_file; keys are made at {lambda_api.API_KEY_PAGE}"
             )
-        launch_interval = params.get("launch_interval", lambda_api.LAUNCH_INTERVAL)
-        pacer = lambda_api.Pacer(key, request_interval=params["request_interval"], launch_interval=launch_interval)
+        # Only one of the modules launches.
+        pacer = _cloud_api.Pacer(key, params["request_interval"], params.get("launch_interval", 0.0))
         return lambda_api.LambdaApi(
             key,
             params["base_url"],
@@ -89,7 +91,7 @@ def delete_when_released(
         try:
             delete()
             return True, None
-        except lambda_api.ApiError as error:
+        except _cloud_api.ApiError as error:
             waited = time.monotonic() - start
             if error.code != in_use_code or waited + wait_interval > wait_timeout:
                 return error.outcome_unknown, error
