@@ -24,6 +24,7 @@ class ActionModule(FleetAction):
     """Read records, write the page and the Markdown, say where they are."""
 
     LABEL = "benchmark report"
+    PLACE = "controller"
     ARGUMENTS = {
         "state_dir": {"type": "path", "required": True},
         "hosts": {"type": "list", "elements": "str", "default": []},
@@ -67,7 +68,7 @@ class ActionModule(FleetAction):
         return answer
 
     def _unmet(self, expected: str, found: str, next_step: str, **more: Any) -> Failed:
-        return self._failure(unmet(expected, found, next_step), "controller", **more)
+        return self._failure(unmet(expected, found, next_step), **more)
 
 
 def _read(paths: list[str]) -> list[BenchmarkRecord]:

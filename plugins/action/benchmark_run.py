@@ -15,7 +15,6 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.actions.remote_job impor
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import record as benchmark_record
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import runs as benchmark_runs
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
-from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 
 
@@ -27,7 +26,7 @@ class ActionModule(RemoteJobAction):
     ARGUMENTS = arguments.BENCHMARK_RUN
     INTERNAL = ("phase", "job")
 
-    def _work(self) -> dict[str, Any]:
+    def _outcome(self) -> dict[str, Any]:
         plan = self._args["plan"]
         if self._task.check_mode:
             return {"changed": False, "skipped": True, "msg": "check mode: nothing was measured"}
@@ -42,25 +41,20 @@ class ActionModule(RemoteJobAction):
         return self._kept(plan, state)
 
     def _prepare(self, plan: Plan) -> None:
-        """Decide everything that can be decided without the host. Raises Failed."""
+        """Decide everything that can be decided without the host. Raises RunError and CatalogError."""
         args = self._args
         host, tokenizer = args["client_host"], args["tokenizer"] or ""
         # On a host of its own a client may have measured others.
         place = f"{self._host}-{plan['replica']}" if host else str(plan["replica"])
         folder = args["folder"] or f"{plan['paths']['data']}/benchmarks/{place}"
         reached_at = str(self._task_vars.get("ansible_host") or self._host)
-        try:
-            self._workload = benchmark_runs.workload(catalog.load(), args["workload"], args["workloads"], args["scale"])
-            self._client = benchmark_runs.client(
-                plan, folder, args["client_image"], args["client_path"], host, tokenizer
-            )
-            address = benchmark_runs.endpoint_address(plan, args["address"], host, reached_at)
-            seed = int(time.time()) if args["seed"] is None else args["seed"]
-            self._runs = benchmark_runs.runs(
-                plan, self._workload, self._client, address, args["repeats"], args["warmup"], seed
-            )
-        except (benchmark_runs.RunError, CatalogError) as exc:
-            raise Failed({"msg": str(exc)}) from exc
+        self._workload = benchmark_runs.workload(catalog.load(), args["workload"], args["workloads"], args["scale"])
+        self._client = benchmark_runs.client(plan, folder, args["client_image"], args["client_path"], host, tokenizer)
+        address = benchmark_runs.endpoint_address(plan, args["address"], host, reached_at)
+        seed = int(time.time()) if args["seed"] is None else args["seed"]
+        self._runs = benchmark_runs.runs(
+            plan, self._workload, self._client, address, args["repeats"], args["warmup"], seed
+        )
         self._job = {
             "folder": folder,
             "fingerprint": benchmark_runs.fingerprint(plan, self._workload, args["repeats"], args["warmup"]),

@@ -26,6 +26,7 @@ class ActionModule(FleetAction):
     """No connection, nothing changed; no template is evaluated and no secret is read."""
 
     LABEL = "preflight"
+    PLACE = "controller"
     ARGUMENTS = {"hosts": {"type": "raw", "required": True}}
     _requires_connection = False
 
@@ -36,7 +37,7 @@ class ActionModule(FleetAction):
             # pylint: disable-next=collection-invalid-deprecated-version
             display.deprecated(text, version=removed_in, collection_name="glm.fleet")
         if verdict.errors:
-            raise self._failure("\n".join(verdict.errors), "controller")
+            raise self._failure("\n".join(verdict.errors))
         return {"changed": False}
 
     def _places(self, pattern: Any) -> Iterator[check.Place]:

@@ -28,11 +28,6 @@ class ActionModule(FleetAction):
 
     LABEL = "image"
     _uname: str | None = None
-    # How far the pull is, as far as is known.
-    _far = ""
-
-    def _progress(self) -> str:
-        return self._far
 
     def _outcome(self) -> dict[str, Any]:
         args = dict(self._task.args)
@@ -47,11 +42,8 @@ class ActionModule(FleetAction):
                 )
             )
         args["mirrors"] = [*(args.get("mirrors") or []), *(self._variable("docker_registry_mirrors") or [])]
-        try:
-            build = image.get("build")
-            return self._derived(args, plan, image, build) if build else self._published(args, plan, image)
-        except lockfile.LockFileError as error:
-            raise self._failure(str(error)) from None
+        build = image.get("build")
+        return self._derived(args, plan, image, build) if build else self._published(args, plan, image)
 
     def _published(self, args: dict[str, Any], plan: Plan, image: ImageChosen) -> dict[str, Any]:
         """Pull the image as its makers published it."""

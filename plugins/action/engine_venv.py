@@ -31,7 +31,7 @@ class ActionModule(RemoteJobAction):
     ARGUMENTS = arguments.ENGINE_VENV
     INTERNAL = ("phase", "requirements")
 
-    def _work(self) -> dict[str, Any]:
+    def _outcome(self) -> dict[str, Any]:
         found = self._on_host("look")
         path = self._list_path(found["machine"])
         text, resolved = self._requirements(path)

@@ -21,6 +21,7 @@ class ActionModule(FleetAction):
     """Collect the verdicts of this run from the hosts' variables."""
 
     LABEL = "report"
+    PLACE = "controller"
     ARGUMENTS = {
         "hosts": {"type": "list", "elements": "str", "required": True},
         "state_dir": {"type": "path", "required": True},
@@ -52,16 +53,16 @@ class ActionModule(FleetAction):
                 f"{path} cannot be written: {exc.strerror or exc}",
                 "free space there or set glm_state_dir to a folder that can be written",
             )
-            raise self._failure(text, "controller", ok=fleet["ok"]) from None
+            raise self._failure(text, ok=fleet["ok"]) from None
         key_file = args["api_key_file"] or str(Path(args["state_dir"]).expanduser() / "api_key")
         self._show(_lines(fleet, path, key_file if Path(key_file).is_file() else None))
-        answer = {"changed": False, "ok": fleet["ok"], "report": str(path)}
+        answer: dict[str, Any] = {"changed": False, "ok": fleet["ok"], "report": str(path)}
         bad = list(dict.fromkeys(report["host"] for report in reports if not report["ok"]))
         if bad or not reports:
             text = advised(
                 f"{len(bad)} of {len(found)} hosts are not verified: {', '.join(bad)}", "read their errors above"
             )
-            raise self._failure(f"{text}; details in {path}", "controller", **answer)
+            raise self._failure(f"{text}; details in {path}", **answer)
         return answer
 
     def _verdicts(self, host: str) -> list[dict[str, Any]]:

@@ -38,20 +38,14 @@ class ActionModule(FleetAction):
         if PARAMIKO_ERROR is not None:
             text = f"expected the Python package paramiko, but {PARAMIKO_ERROR}. Install it where ansible runs: pip"
             raise self._failure(f"{text} install paramiko.", "controller")
-        try:
-            return self._pinned_or_left_alone(self._args)
-        except host_keys.HostKeyError as error:
-            raise self._failure(str(error)) from None
-
-    def _pinned_or_left_alone(self, args: dict[str, Any]) -> dict[str, Any]:
-        known_hosts, alias = args["known_hosts_file"], args["alias"]
+        known_hosts, alias = self._args["known_hosts_file"], self._args["alias"]
         client = self._ssh_client()
         if client is not None and not (known_hosts and alias):
             own = client.own_known_hosts()
             known_hosts, alias = known_hosts or own[0], alias or own[1]
         if client is None or not known_hosts or not alias:
             return {"changed": False, "msg": "no known_hosts file of its own: the user's ssh configuration applies"}
-        return self._pin(Path(known_hosts).expanduser(), alias, args["timeout"], client)
+        return self._pin(Path(known_hosts).expanduser(), alias, self._args["timeout"], client)
 
     def _ssh_client(self) -> host_keys.SshClient | None:
         """ssh as the connection plugin calls it, from variables, ansible.cfg and environment; None for other ways."""

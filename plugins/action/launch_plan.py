@@ -15,7 +15,6 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.template import Templar
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import FleetAction
-from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import launch as launch_plan
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import providers
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.provider import Provider
@@ -28,6 +27,7 @@ class ActionModule(FleetAction):
     """No connection, nothing changed. Never fails for a type that does not fit: the caller knows whether it matters."""
 
     LABEL = "plan"
+    PLACE = "controller"
     ARGUMENTS = {
         "instance_types": {"type": "list", "elements": "str", "required": True},
         "offered": {"type": "list", "elements": "dict", "required": True},
@@ -42,18 +42,15 @@ class ActionModule(FleetAction):
         try:
             provider = providers.named(args["provider"])
         except ValueError as error:
-            raise self._failure(f"provider: {error}", "controller") from None
-        try:
-            verdict = launch_plan.judge(
-                args["instance_types"],
-                args["offered"],
-                args["count"],
-                lambda instance: self._intent(provider, instance, args["group"]),
-                request.plans_of,
-                provider,
-            )
-        except CatalogError as error:
-            raise self._failure(str(error), "controller") from None
+            raise self._failure(f"provider: {error}") from None
+        verdict = launch_plan.judge(
+            args["instance_types"],
+            args["offered"],
+            args["count"],
+            lambda instance: self._intent(provider, instance, args["group"]),
+            request.plans_of,
+            provider,
+        )
         return {"changed": False, **dataclasses.asdict(verdict), "reasons": verdict.reasons}
 
     def _intent(self, provider: Provider, instance: dict[str, Any], group: str) -> dict[str, Any]:

@@ -22,7 +22,7 @@ class ActionModule(RemoteJobAction):
     ARGUMENTS = arguments.MODEL_WEIGHTS
     INTERNAL = ("phase", "commit", "manifest_sha256")
 
-    def _work(self) -> dict[str, Any]:
+    def _outcome(self) -> dict[str, Any]:
         self._args["image"] = self._locked_image(self._args["image"])
         entry, locked_now = self._locked_entry()
         outcome = self._bring(entry) if entry else self._unlocked()

@@ -18,6 +18,7 @@ class ActionModule(FleetAction):
     """Read the plans that the hosts have as facts."""
 
     LABEL = "plan"
+    PLACE = "controller"
     ARGUMENTS = {
         "hosts": {"type": "list", "elements": "str", "required": True},
         "path": {"type": "path", "required": True},
@@ -38,11 +39,12 @@ class ActionModule(FleetAction):
             changed = plan_text.keep(path, plans, write=not self._task.check_mode)
         except OSError as exc:
             text = advised(f"{path} cannot be written: {exc}", "set glm_state_dir to a folder that can")
-            raise self._failure(text, "controller") from None
-        result = {"changed": changed, "path": str(path), "hosts": sorted(host for host, own in found.items() if own)}
+            raise self._failure(text) from None
+        planned = sorted(host for host, own in found.items() if own)
+        result: dict[str, Any] = {"changed": changed, "path": str(path), "hosts": planned}
         if missing or not plans:
             text = f"expected a plan for every host, found none for {', '.join(missing) or 'any host'}"
-            raise self._failure(advised(text, "read their errors above"), "controller", **result)
+            raise self._failure(advised(text, "read their errors above"), **result)
         return result
 
     def _plans(self, host: str) -> list[Plan]:

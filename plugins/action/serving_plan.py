@@ -11,7 +11,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import FleetAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags, lockfile, request
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags, request
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import PlanError
 
 
@@ -49,6 +49,4 @@ class ActionModule(FleetAction):
             raise self._failure(str(exc), findings=[exc.finding("plan")]) from None
         except PlanError as exc:
             raise self._failure(str(exc), findings=[exc.finding("plan", "a plan that can be served")]) from None
-        except (CatalogError, lockfile.LockFileError) as exc:
-            raise self._failure(str(exc)) from None
         return {"changed": False, "ansible_facts": {"glm_plans": plans}}

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ansible_collections.glm.fleet.plugins.module_utils.finding import printable, printable_in
+from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError, printable, printable_in
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions import heartbeat
 
 display = Display()
@@ -32,10 +32,14 @@ class FleetAction(ActionBase):  # type: ignore[misc]  # ansible-core has no type
     TRANSFERS_FILES = False
     # The word for the phase in messages.
     LABEL: ClassVar[str]
+    # Where its failures are, when that is not the host.
+    PLACE: ClassVar[str] = ""
     # What the action checks itself; empty where the module does.
     ARGUMENTS: ClassVar[Mapping[str, Any]] = {}
     # When a line of this action was printed last, by time.monotonic().
     _last_heard = float("-inf")
+    # What is waited for and how far it is, where more is known than the task's name.
+    _far = ""
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Entry point of the action."""
@@ -48,9 +52,11 @@ class FleetAction(ActionBase):  # type: ignore[misc]  # ansible-core has no type
                 return _shown({**result, **self._outcome()})
         except Failed as failed:
             return _shown({**result, **self._worded(failed)})
+        except QuotingError as error:
+            return _shown({**result, **self._worded(self._refused(error))})
 
     def _outcome(self) -> dict[str, Any]:
-        """The task's result. Raises Failed."""
+        """The task's result. Raises Failed, or an error for people that ``_refused`` words."""
         raise NotImplementedError
 
     def _checked_arguments(self) -> dict[str, Any]:
@@ -62,6 +68,10 @@ class FleetAction(ActionBase):  # type: ignore[misc]  # ansible-core has no type
         """The task's result for a failure."""
         return failed.result
 
+    def _refused(self, error: QuotingError) -> Failed:
+        """The failure for an error that no action words itself: of the catalogue, the lock file, an intent."""
+        return self._failure(str(error))
+
     @property
     def _host(self) -> str:
         """The host's name in the inventory."""
@@ -69,7 +79,7 @@ class FleetAction(ActionBase):  # type: ignore[misc]  # ansible-core has no type
 
     def _failure(self, text: str, where: str = "", **more: Any) -> Failed:
         """A failure to raise: ``host, phase: text``; ``where`` stands for the host where it is another place."""
-        return Failed({**more, "failed": True, "msg": f"{where or self._host}, {self.LABEL}: {text}"})
+        return Failed({**more, "failed": True, "msg": f"{where or self.PLACE or self._host}, {self.LABEL}: {text}"})
 
     def _say(self, text: str) -> None:
         """A line of progress that names host and phase."""
@@ -80,8 +90,8 @@ class FleetAction(ActionBase):  # type: ignore[misc]  # ansible-core has no type
         self._show([f"{self._host}: {self._phase}: {self._progress() or self._task.name}, {seconds:.0f} s so far"])
 
     def _progress(self) -> str:
-        """What is waited for and how far it is, where more is known than the task's name. Called in another thread."""
-        return ""
+        """``_far``, or what is known at the moment. Called in another thread."""
+        return self._far
 
     def _longest_silence(self) -> float:
         """After so many seconds without a line of progress there is one."""

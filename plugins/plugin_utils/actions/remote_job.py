@@ -8,29 +8,20 @@ from __future__ import annotations
 import time
 from typing import Any, ClassVar
 
+from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions import heartbeat, reconnect
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import Failed, FleetAction
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan import lockfile
 
 
 class RemoteJobAction(FleetAction):
-    """Checks the arguments, words failures, asks the module. Subclasses say in ``_work`` what to do."""
+    """Checks the arguments, words failures, asks the module."""
 
     MODULE: ClassVar[str]
     # Arguments of the module that only the action gives.
     INTERNAL: ClassVar[tuple[str, ...]]
-    # How far the work is, as far as is known.
-    _far = ""
 
-    def _work(self) -> dict[str, Any]:
-        """The task's result. Raises Failed and LockFileError."""
-        raise NotImplementedError
-
-    def _outcome(self) -> dict[str, Any]:
-        try:
-            return self._work()
-        except lockfile.LockFileError as exc:
-            raise Failed({"msg": str(exc)}) from exc
+    def _refused(self, error: QuotingError) -> Failed:
+        return Failed({"msg": str(error)})
 
     def _checked_arguments(self) -> dict[str, Any]:
         given = sorted(set(self.INTERNAL) & set(self._task.args))
@@ -55,9 +46,6 @@ class RemoteJobAction(FleetAction):
 
     def _longest_silence(self) -> float:
         return float(self._args.get("progress_seconds") or heartbeat.SECONDS)
-
-    def _progress(self) -> str:
-        return self._far
 
     def _say_if_due(self, far: str) -> None:
         """Keep how far the work is, and print it unless something was printed a moment ago."""

@@ -18,12 +18,13 @@ from typing import Any, TypeVar, Union
 
 import yaml
 
+from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError
 from ansible_collections.glm.fleet.plugins.module_utils.names import nearest
 
 T = TypeVar("T")
 
 
-class CatalogError(ValueError):
+class CatalogError(QuotingError, ValueError):
     """A catalogue file is missing, is not YAML, or breaks the schema; the text names file, entry and key."""
 
 

@@ -36,6 +36,7 @@ from typing import Any, NotRequired, TextIO, TypedDict, cast
 import yaml
 
 from ansible_collections.glm.fleet.plugins.module_utils import files
+from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError
 
 
 class ImageEntry(TypedDict):
@@ -71,7 +72,7 @@ class LockData(TypedDict):
     builds: dict[str, BuildEntry]
 
 
-class LockFileError(Exception):
+class LockFileError(QuotingError):
     """The lock file cannot be read, is malformed, cannot be written, or stayed locked by another process."""
 
 

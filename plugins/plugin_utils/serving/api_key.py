@@ -10,13 +10,13 @@ import stat
 from pathlib import Path
 
 from ansible_collections.glm.fleet.plugins.module_utils import files
-from ansible_collections.glm.fleet.plugins.module_utils.finding import unmet
+from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError, unmet
 
 # What a check run shows before the first real run has made the key; never written anywhere.
 PLACEHOLDER = "made-by-the-first-real-run"
 
 
-class ApiKeyError(Exception):
+class ApiKeyError(QuotingError):
     """The key file cannot be used; the text says what to do."""
 
 

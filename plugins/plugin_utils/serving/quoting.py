@@ -12,12 +12,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError
+
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9_@%$+=:,./-]+")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 
 
-class UnitError(ValueError):
+class UnitError(QuotingError, ValueError):
     """The plan cannot be written as a unit; the text says which value and why."""
 
 
