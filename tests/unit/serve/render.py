@@ -8,7 +8,7 @@ from typing import Any
 import jinja2
 from ansible.plugins.filter.core import comment
 
-from ansible_collections.glm.fleet.plugins.filter.unit import FilterModule
+from ansible_collections.glm.fleet.plugins.filter.replica import FilterModule
 
 ROOT = Path(__file__).parents[3]
 

@@ -1,0 +1,64 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Filters about a replica: its unit and files, and the client that measures it.
+
+Each is documented in the YAML file of its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+
+from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError
+from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import runs as benchmark_runs
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving import quoting, replica
+
+
+def benchmark_client(plan: Plan, own: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The plan with the image of the client that measures in the place of the engine's."""
+    return benchmark_runs.client_plan(catalog.load(), plan, own or {})
+
+
+def benchmark_snapshot(plan: Plan) -> str:
+    """Where the weights, and with them the tokenizer, lie on the host that serves."""
+    return benchmark_runs.snapshot(plan, plan["paths"]["hf_home"])
+
+
+def benchmark_has_client(plan: Plan) -> bool:
+    """Whether the plan's engine has the client that measures."""
+    return benchmark_runs.has_client(plan)
+
+
+def _door(function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    def opened(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except QuotingError as exc:
+            raise AnsibleFilterError(f"glm.fleet.{function.__name__}: {exc}") from exc
+
+    return opened
+
+
+class FilterModule:
+    """The filters, which fail as filters do."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        functions = (
+            quoting.systemd_exec,
+            replica.env_file,
+            replica.replica,
+            replica.secret_file,
+            replica.unlocked,
+            benchmark_client,
+            benchmark_snapshot,
+            benchmark_has_client,
+        )
+        return {function.__name__: _door(function) for function in functions}
