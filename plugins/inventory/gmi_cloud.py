@@ -184,10 +184,9 @@ accounts:
 import fnmatch
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Optional
+from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.gmi_cloud import api as gmi_api
-from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import hosts as cloud_hosts
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.gmi_cloud import hosts as gmi_hosts
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.gmi_cloud.provider import GMI
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.inventory import Account, CloudInventory
@@ -201,6 +200,7 @@ class InventoryModule(CloudInventory):
 
     NAME = "glm.fleet.gmi_cloud"
     PROVIDER = GMI
+    SELECTION = gmi_hosts.Selection
     KEY_VARIABLE = "GMI_API_KEY"
     KEY_PAGE = "https://console.gmicloud.ai (organisation settings, scope Cluster Engine)"
     BASE_URL = gmi_api.DEFAULT_BASE_URL
@@ -234,15 +234,6 @@ class InventoryModule(CloudInventory):
             self.display.v(f"{self.NAME}: {account.label}: treated as empty: {error}")
             return []
 
-    def _selection(self) -> gmi_hosts.Selection:
-        options = (
-            "kinds", "exclude_statuses", "regions", "countries", "products", "name_patterns", "exclude_name_patterns",
-        )  # fmt: skip
-        return gmi_hosts.Selection(**{option: self.get_option(option) for option in options})
-
-    def _preferred_name(self, machine: dict[str, Any], precedence: list[str]) -> str:
-        return gmi_hosts.preferred_name(machine, precedence)
-
     def _in_fleet(self, variables: dict[str, Any], fleet: str) -> bool:
         name = variables["glm_host_name"] or ""
         patterns = self.get_option("fleet_names")
@@ -250,15 +241,9 @@ class InventoryModule(CloudInventory):
             patterns = [pattern.replace("*", f"{fleet}-*", 1) for pattern in patterns]
         return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
-    def _host(self, machine: dict[str, Any]) -> cloud_hosts.Host:
-        return gmi_hosts.host_of(machine)
-
     def _own_of(self) -> Callable[[dict[str, Any]], dict[str, Any]]:
         return lambda machine: {name: machine[name] for name in OWN_HOSTVARS}
 
     def _user_of(self) -> Callable[[dict[str, Any]], str]:
         users = self.get_option("ssh_users")
         return lambda machine: str(users.get(machine["kind"]) or "")
-
-    def _address(self, machine: dict[str, Any], precedence: list[str]) -> Optional[str]:
-        return gmi_hosts.address_of(machine, precedence)

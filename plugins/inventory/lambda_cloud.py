@@ -177,7 +177,7 @@ keyed_groups:
 """
 
 from collections.abc import Callable
-from typing import Any, Optional
+from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import api as lambda_api
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.fleet import FLEET_TAG, LAUNCHED_TAG, RUN_TAG
@@ -203,6 +203,7 @@ class InventoryModule(CloudInventory):
 
     NAME = "glm.fleet.lambda_cloud"
     PROVIDER = LAMBDA
+    SELECTION = lambda_hosts.Selection
     KEY_VARIABLE = "LAMBDA_API_KEY"
     KEY_PAGE = lambda_api.API_KEY_PAGE
     BASE_URL = lambda_api.DEFAULT_BASE_URL
@@ -218,26 +219,9 @@ class InventoryModule(CloudInventory):
         )
         return [lambda_hosts.kept(instance) for instance in api.list_instances()]
 
-    def _selection(self) -> lambda_hosts.Selection:
-        listed = (
-            "statuses", "regions", "instance_types", "name_patterns",
-            "exclude_regions", "exclude_instance_types", "exclude_name_patterns",
-        )  # fmt: skip
-        return lambda_hosts.Selection(
-            tags=self.get_option("tags"),
-            exclude_tags=self.get_option("exclude_tags"),
-            **{option: self.get_option(option) for option in listed},
-        )
-
-    def _preferred_name(self, machine: dict[str, Any], precedence: list[str]) -> str:
-        return lambda_hosts.preferred_name(machine, precedence)
-
     def _in_fleet(self, variables: dict[str, Any], fleet: str) -> bool:
         tags = variables["glm_host_tags"]
         return FLEET_TAG in tags and fleet in ("", tags[FLEET_TAG])
-
-    def _host(self, machine: dict[str, Any]) -> cloud_hosts.Host:
-        return lambda_hosts.host_of(machine)
 
     def _own_of(self) -> Callable[[dict[str, Any]], dict[str, Any]]:
         more = {name: MORE_HOSTVARS[name] for name in ("accelerator_memory_gib", *self.get_option("more_hostvars"))}
@@ -246,6 +230,3 @@ class InventoryModule(CloudInventory):
     def _user_of(self) -> Callable[[dict[str, Any]], str]:
         user = self.text("ssh_user")
         return lambda _machine: user
-
-    def _address(self, machine: dict[str, Any], precedence: list[str]) -> Optional[str]:
-        return lambda_hosts.address_of(machine, precedence)

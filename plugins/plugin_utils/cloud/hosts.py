@@ -16,6 +16,10 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _ADDRESS = re.compile(r"[A-Za-z0-9:][A-Za-z0-9.:_-]{0,254}")
 _NEEDS_NO_QUOTES = re.compile(r"[\w./%~+:@-]+")
 _NOT_IN_HOST_NAME = re.compile(r"[^\w.-]+")
+# Words of the options hostnames and address that name a key of Host.
+_ADDRESSES = {
+    "public": "public_address", "ip": "public_address", "private": "private_address", "private_ip": "private_address",
+}  # fmt: skip
 
 
 # Host variables are named by this and a key of Host, whatever the cloud and its option hostvars_prefix.
@@ -101,12 +105,11 @@ def unique_names(wanted: Sequence[tuple[str, str]], taken: Collection[str]) -> t
     return names, clashing
 
 
-def checked_id(instance: Mapping[str, Any]) -> str:
-    """The id, which names the host key and appears in ssh arguments; raises ``BadInstance`` if it is not id-like."""
+def check_id(instance: Mapping[str, Any]) -> None:
+    """The id names the host key and appears in ssh arguments; raises ``BadInstance`` if it is not id-like."""
     identity = text(instance.get("id")) or ""
     if not _ID.fullmatch(identity):
         raise BadInstance(f"an instance id should be letters and digits, found {identity[:80]!r}")
-    return identity
 
 
 def pinned_key_arguments(known_hosts: str) -> tuple[str, str]:
@@ -124,21 +127,26 @@ def pinned_key_arguments(known_hosts: str) -> tuple[str, str]:
     return f"-o {option} -o HostKeyAlias=", " -o StrictHostKeyChecking=yes"
 
 
-def host_name(candidates: Sequence[Optional[str]], identity: str) -> str:
-    """The first usable of the candidates, else the id.
+def preferred_name(machine: Mapping[str, Any], host: Host, sources: Sequence[str]) -> str:
+    """The first usable of what the ``sources`` (``name``, ``id``, ``ip``, ``tag:<key>``, ...) say, else the id.
 
     What has a meaning in host patterns or paths (blanks, commas, colons, brackets, slashes, ...) becomes "_".
     """
-    for raw in candidates:
-        name = _NOT_IN_HOST_NAME.sub("_", raw or "").strip("_.-")
-        if name:
-            return name
-    return identity
+    names = (_NOT_IN_HOST_NAME.sub("_", _said(machine, host, source) or "").strip("_.-") for source in sources)
+    return next(filter(None, names), host["id"])
 
 
-def usable_address(candidates: Sequence[Optional[str]]) -> Optional[str]:
-    """The first candidate that looks like an address, because it ends up as an argument of ssh; else ``None``."""
-    for raw in candidates:
-        if raw and _ADDRESS.fullmatch(raw):
-            return raw
-    return None
+def address_of(machine: Mapping[str, Any], host: Host, sources: Sequence[str]) -> Optional[str]:
+    """The first of what the ``sources`` (``public``, ``private``, ``tag:<key>``) say, or ``None``.
+
+    Only something that looks like an address counts, because it ends up as an argument of ssh.
+    """
+    said = (_said(machine, host, source) for source in sources)
+    return next((raw for raw in said if raw and _ADDRESS.fullmatch(raw)), None)
+
+
+def _said(machine: Mapping[str, Any], host: Host, source: str) -> Optional[str]:
+    if source.startswith("tag:"):
+        return host["tags"].get(source[4:])
+    values: Mapping[str, Any] = host
+    return values[_ADDRESSES[source]] if source in _ADDRESSES else text(machine.get(source))

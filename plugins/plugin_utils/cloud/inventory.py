@@ -10,6 +10,7 @@ or a failure, text from outside never run as a template, construction redone on 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 import hashlib
 import json
@@ -56,6 +57,8 @@ class CloudInventory(BaseInventoryPlugin, Constructable, Cacheable):  # type: ig
 
     # The cloud, where its keys come from, and the options that an account may set for itself.
     PROVIDER: ClassVar[Provider]
+    # A dataclass whose fields are options; its ``accepts(machine)`` says whether a machine becomes a host.
+    SELECTION: ClassVar[type[Any]]
     KEY_VARIABLE: ClassVar[str]
     KEY_PAGE: ClassVar[str]
     BASE_URL: ClassVar[str]
@@ -71,28 +74,12 @@ class CloudInventory(BaseInventoryPlugin, Constructable, Cacheable):  # type: ig
         """All machines of the account, without what an inventory does not need. Raises CloudError."""
         raise NotImplementedError
 
-    def _selection(self) -> Any:
-        """An object whose ``accepts(machine)`` says whether it becomes a host."""
-        raise NotImplementedError
-
-    def _host(self, machine: dict[str, Any]) -> cloud_hosts.Host:
-        """The machine in neutral words."""
-        raise NotImplementedError
-
     def _own_of(self) -> Callable[[dict[str, Any]], dict[str, Any]]:
         """A function of a machine that gives what only this cloud has: host variables without prefix, unmarked."""
         raise NotImplementedError
 
     def _user_of(self) -> Callable[[dict[str, Any]], str]:
         """A function of a machine that gives ``ansible_user``; empty leaves it unset."""
-        raise NotImplementedError
-
-    def _address(self, machine: dict[str, Any], precedence: list[str]) -> Optional[str]:
-        """The address by the first of the sources that the machine has."""
-        raise NotImplementedError
-
-    def _preferred_name(self, machine: dict[str, Any], precedence: list[str]) -> str:
-        """The host name by the first of the sources that the machine has."""
         raise NotImplementedError
 
     def _in_fleet(self, variables: dict[str, Any], fleet: str) -> bool:
@@ -283,20 +270,25 @@ class CloudInventory(BaseInventoryPlugin, Constructable, Cacheable):  # type: ig
     # What becomes of them.
 
     def _add(self, found: Iterable[tuple[str, dict[str, Any]]]) -> None:
-        selection = self._selection()
+        options = {field.name: self.get_option(field.name) for field in dataclasses.fields(self.SELECTION)}
+        selection = self.SELECTION(**options)
         chosen = [(account, instance) for account, instance in found if selection.accepts(instance)]
-        ids = [cloud_hosts.checked_id(instance) for _account, instance in chosen]
+        for _account, instance in chosen:
+            cloud_hosts.check_id(instance)
+        hosts = [self.PROVIDER.host_of(instance) for _account, instance in chosen]
         describe = self._describer()
-        described = [describe(account, instance) for account, instance in chosen]
+        described = [describe(account, instance, host) for (account, instance), host in zip(chosen, hosts)]
         groups = self._groups(described)
-        names = self._names([instance for _account, instance in chosen], ids, groups)
+        names = self._names([instance for _account, instance in chosen], hosts, groups)
         self._add_hosts(names, described)
         self._add_groups(names, groups)
         self._construct(names, described)
 
-    def _names(self, instances: list[dict[str, Any]], ids: list[str], groups: dict[str, list[int]]) -> list[str]:
-        precedence = self.sources("hostnames", self.NAME_SOURCES)
-        wanted = [(self._preferred_name(instance, precedence), identity) for instance, identity in zip(instances, ids)]
+    def _names(
+        self, instances: list[dict[str, Any]], hosts: list[cloud_hosts.Host], groups: dict[str, list[int]]
+    ) -> list[str]:
+        sources = self.sources("hostnames", self.NAME_SOURCES)
+        wanted = [(cloud_hosts.preferred_name(*both, sources), both[1]["id"]) for both in zip(instances, hosts)]
         taken = {"all", "ungrouped", *constants.LOCALHOST, *self.inventory.groups, *groups}
         names, clashing = cloud_hosts.unique_names(wanted, taken)
         if clashing:
@@ -338,8 +330,8 @@ class CloudInventory(BaseInventoryPlugin, Constructable, Cacheable):  # type: ig
 
         return pin
 
-    def _describer(self) -> Callable[[str, dict[str, Any]], dict[str, Any]]:
-        """Make the function of account name and machine that gives its host variables, with the options read once."""
+    def _describer(self) -> Callable[[str, dict[str, Any], cloud_hosts.Host], dict[str, Any]]:
+        """Make the function of account, machine and host that gives the host's variables, with options read once."""
         precedence = self.sources("address", ("public", "private"))
         prefix = self.prefix()
         mark = text_marker()
@@ -348,8 +340,8 @@ class CloudInventory(BaseInventoryPlugin, Constructable, Cacheable):  # type: ig
         neutral = {key: f"{cloud_hosts.HOST_PREFIX}{key}" for key in cloud_hosts.Host.__annotations__}
         repeated = [(f"{prefix}{name}", neutral[key]) for name, key in self.PROVIDER.hostvars.items()]
 
-        def describe(account: str, machine: dict[str, Any]) -> dict[str, Any]:
-            variables = {neutral[key]: mark(value) for key, value in self._host(machine).items()}
+        def describe(account: str, machine: dict[str, Any], host: cloud_hosts.Host) -> dict[str, Any]:
+            variables = {neutral[key]: mark(value) for key, value in host.items()}
             variables.update({name: variables[key] for name, key in repeated})
             variables.update({f"{prefix}{name}": mark(value) for name, value in own_of(machine).items()})
             if account:
@@ -357,7 +349,7 @@ class CloudInventory(BaseInventoryPlugin, Constructable, Cacheable):  # type: ig
             user = user_of(machine)
             if user:
                 variables["ansible_user"] = mark(user)
-            address = self._address(machine, precedence)
+            address = cloud_hosts.address_of(machine, host, precedence)
             if address:
                 variables["ansible_host"] = mark(address)
             variables.update(pin(machine["id"]))

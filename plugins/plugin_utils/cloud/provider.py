@@ -34,6 +34,8 @@ class Provider:
     hostvars: Mapping[str, str]
     # Kinds of groups -> the variable (without prefix) by whose values hosts are grouped.
     groups: Mapping[str, str]
+    # One of its machines, as its inventory gets it, in neutral words.
+    host_of: Callable[[Mapping[str, Any]], Host]
     # The country that the name of a region says, or None.
     country_of: Callable[[Optional[str]], Optional[str]]
     # None: its instances are launched by hand.

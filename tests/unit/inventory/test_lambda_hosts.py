@@ -98,7 +98,8 @@ def test_unknown_status_is_not_selected_unless_all_are(status: Any) -> None:
     ],
 )
 def test_preferred_name(changes: dict[str, Any], precedence: list[str], expected: str) -> None:
-    assert lambda_hosts.preferred_name(make_instance(1, **changes), precedence) == expected
+    instance = make_instance(1, **changes)
+    assert cloud_hosts.preferred_name(instance, lambda_hosts.host_of(instance), precedence) == expected
 
 
 def test_unique_names_do_not_depend_on_order() -> None:
@@ -136,13 +137,14 @@ def test_unique_names_survive_equal_beginnings_and_taken_suffixes() -> None:
     ],
 )
 def test_address(changes: dict[str, Any], precedence: list[str], expected: str | None) -> None:
-    assert lambda_hosts.address_of(make_instance(1, **changes), precedence) == expected
+    instance = make_instance(1, **changes)
+    assert cloud_hosts.address_of(instance, lambda_hosts.host_of(instance), precedence) == expected
 
 
 @pytest.mark.parametrize("identity", ["", None, "-oProxyCommand=x", "a b", "a\nb", "{{ x }}", 7])
 def test_an_id_that_ssh_could_misread_is_refused(identity: Any) -> None:
     with pytest.raises(cloud_hosts.BadInstance, match="should be letters and digits"):
-        cloud_hosts.checked_id({"id": identity})
+        cloud_hosts.check_id({"id": identity})
 
 
 @pytest.mark.parametrize(

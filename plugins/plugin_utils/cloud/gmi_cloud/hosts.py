@@ -14,15 +14,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional, TypedDict
 
-from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.hosts import (
-    Host,
-    allowed,
-    host_name,
-    text,
-    usable_address,
-)
-
-KINDS = ("container", "baremetal")
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.hosts import Host, allowed, text
 
 # Only these reach host variables and cache files: environment values, arguments and user data come back in clear from
 # this API, and they hold tokens.
@@ -61,17 +53,6 @@ class Machine(TypedDict):
     architecture: str
 
 
-class Countries:
-    """Which country a data centre is in, by its id. Ids that the API does not list have no known country."""
-
-    def __init__(self, idcs: Iterable[Mapping[str, Any]]) -> None:
-        self._by_idc = {str(item["idcId"]): text(item.get("country")) for item in idcs if item.get("idcId")}
-
-    def of(self, idc: Optional[str]) -> Optional[str]:
-        """The country's code such as ``US``, or None."""
-        return self._by_idc.get(idc or "")
-
-
 def machines(
     containers: Iterable[Mapping[str, Any]],
     baremetals: Iterable[Mapping[str, Any]],
@@ -81,11 +62,11 @@ def machines(
 ) -> list[Machine]:
     """Everything that runs, each joined with its elastic IP (by ``instanceID``), country and product."""
     addresses = {
-        str(item["instanceID"]): _address(item.get("ipAddress"))
+        str(item["instanceID"]): _text(item.get("ipAddress"))
         for item in elastic_ips
         if item.get("instanceID") and item.get("status") != "released"
     }
-    countries = Countries(idcs)
+    countries = {str(item["idcId"]): text(item.get("country")) for item in idcs if item.get("idcId")}
     models = {str(item["name"]): text(item.get("gpuModel")) for item in products if item.get("name")}
     return [
         _machine(record, kind, addresses, countries, models)
@@ -98,7 +79,7 @@ def _machine(
     record: Mapping[str, Any],
     kind: str,
     addresses: Mapping[str, Optional[str]],
-    countries: Countries,
+    countries: Mapping[str, Optional[str]],
     models: Mapping[str, Optional[str]],
 ) -> Machine:
     known = {name: _first(record, spellings) for name, spellings in _NAMES.items()}
@@ -111,11 +92,11 @@ def _machine(
         status=known["status"],
         reason=known["reason"],
         idc=known["idc"],
-        country=countries.of(known["idc"]),
+        country=countries.get(known["idc"] or ""),
         product=known["product"],
         created=known["created"],
-        ip=addresses.get(identity) or _first_address(record, _PUBLIC),
-        private_ip=_first_address(record, _PRIVATE),
+        ip=addresses.get(identity) or _first(record, _PUBLIC),
+        private_ip=_first(record, _PRIVATE),
         accelerator=accelerator,
         accelerator_count=count,
         architecture="arm64" if _GRACE.match(accelerator or "") else "x86_64",
@@ -155,26 +136,12 @@ def accelerators(product: Optional[str], model: Optional[str]) -> tuple[Optional
 
 
 def _first(record: Mapping[str, Any], spellings: Sequence[str]) -> Optional[str]:
-    for spelling in spellings:
-        value = text(record.get(spelling))
-        if value:
-            return value
-    return None
+    return next((value for spelling in spellings if (value := _text(record.get(spelling)))), None)
 
 
-def _first_address(record: Mapping[str, Any], spellings: Sequence[str]) -> Optional[str]:
-    for spelling in spellings:
-        value = _address(record.get(spelling))
-        if value:
-            return value
-    return None
-
-
-def _address(value: Any) -> Optional[str]:
-    """An address given as text, or as ``{ipAddress, status}``."""
-    if isinstance(value, Mapping):
-        value = value.get("ipAddress")
-    return text(value)
+def _text(value: Any) -> Optional[str]:
+    """A text, or an address that is given as ``{ipAddress, status}``."""
+    return text(value.get("ipAddress") if isinstance(value, Mapping) else value)
 
 
 @dataclass(frozen=True)
@@ -199,14 +166,3 @@ class Selection:
             and allowed(machine["product"] or "", self.products, ())
             and allowed(machine["name"] or "", self.name_patterns, self.exclude_name_patterns)
         )
-
-
-def preferred_name(machine: Mapping[str, Any], precedence: Sequence[str]) -> str:
-    """The first of ``name``, ``id``, ``ip``, ``private_ip`` in ``precedence`` that the machine has, made safe."""
-    return host_name([text(machine.get(source)) for source in precedence], str(machine["id"]))
-
-
-def address_of(machine: Mapping[str, Any], precedence: Sequence[str]) -> Optional[str]:
-    """The first address that the machine has among ``public`` and ``private``, or ``None``."""
-    fields = {"public": "ip", "private": "private_ip"}
-    return usable_address([text(machine.get(fields[source])) for source in precedence])

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.gmi_cloud import hosts
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.provider import Provider
 
 GMI = Provider(
@@ -26,6 +27,7 @@ GMI = Provider(
         "status": "status",
         "account": "account",
     },
+    host_of=hosts.host_of,
     # The API says where a data centre is; its name does not.
     country_of=lambda _region: None,
 )

@@ -15,11 +15,9 @@ from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.api i
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.hosts import (
     Host,
     allowed,
-    host_name,
     mapping,
     number,
     text,
-    usable_address,
 )
 
 # What an inventory needs of an instance. Everything else, above all the live credentials jupyter_token and jupyter_url,
@@ -170,31 +168,6 @@ def _name_in(instance: Mapping[str, Any], field_name: str) -> str:
 
 def _tag_is(tags: Mapping[str, str], key: str, value: Optional[str]) -> bool:
     return key in tags and (value is None or tags[key] == str(value))
-
-
-def preferred_name(instance: Mapping[str, Any], precedence: Sequence[str]) -> str:
-    """The first usable of the ``precedence`` sources (``tag:<key>``, ``name``, ``hostname``, ``id``); else the id.
-
-    What has a meaning in host patterns or paths (blanks, commas, colons, brackets, slashes, ...) becomes "_".
-    """
-    raw = (
-        tags_of(instance).get(source[4:]) if source.startswith("tag:") else text(instance.get(source))
-        for source in precedence
-    )
-    return host_name(list(raw), str(instance["id"]))
-
-
-def address_of(instance: Mapping[str, Any], precedence: Sequence[str]) -> Optional[str]:
-    """The first address that the instance has among ``public``, ``private`` and ``tag:<key>``, or ``None``.
-
-    Only something that looks like an address counts, because it ends up as an argument of ssh.
-    """
-    fields = {"public": "ip", "private": "private_ip"}
-    raw = (
-        tags_of(instance).get(source[4:]) if source.startswith("tag:") else text(instance.get(fields[source]))
-        for source in precedence
-    )
-    return usable_address(list(raw))
 
 
 def unavailable_actions(instance: Mapping[str, Any]) -> dict[str, str]:

@@ -39,6 +39,7 @@ LAMBDA = Provider(
         "status": "status",
         "account": "account",
     },
+    host_of=hosts.host_of,
     country_of=hosts.country_of,
     launcher=Launcher(
         instances="glm.fleet.lambda_instance",
