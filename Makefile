@@ -10,7 +10,7 @@ COUNT ?= 2
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup rehearse rehearse-down rehearse-status test lint unit playbooks engines integration molecule docs benchmark sources variables engine clean
+.PHONY: help setup rehearse rehearse-down rehearse-status test lint unit playbooks engines integration molecule docs benchmark sources variables engine failed-starts clean
 
 help:  ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ docs: setup-dev  ## Build the documentation site in build/site
 
 benchmark: setup-dev  ## Run the benchmarks and print them as ratios
 	@scripts/test.sh benchmark
+
+failed-starts: setup-dev  ## Make whole logs of failed starts with the real engines (ARGS="vllm tensor-missing" makes one)
+	@PYTHONPATH=. python tests/integration/failed_starts/make.py $(ARGS)
 
 engine: setup-dev  ## Add an engine version and show what it changes for the recipes: make engine VERSION=vllm:0.34.0
 	@python tools/new_engine.py $(VERSION)

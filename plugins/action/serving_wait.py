@@ -73,7 +73,7 @@ def failure_text(host: str, unit: str, status: dict[str, Any], phase: str, attem
         f"{status['next'] or 'read the log'}; the whole log: journalctl -u {unit}",
         evidence=status["log"] or ["(the journal has none)"],
     )
-    return finding.in_full(failed, f"{host}, serve, phase '{phase}'", "Last lines of the engine")
+    return finding.in_full(failed, f"{host}, serve, phase '{phase}'", "The engine's lines around the cause")
 
 
 class ActionModule(FleetAction):

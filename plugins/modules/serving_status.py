@@ -30,12 +30,14 @@ options:
     type: dict
   rules:
     description:
-      - What lines of the engine's log mean. C(phases) is a list of C({phase, pattern, detail}), C(causes) one of
-        C({pattern, cause, next}); patterns are Python's regular expressions. Set by the action plugin.
+      - What lines of the engine's log mean. C(phases) is a list of C({phase, pattern, detail}), C(causes) and
+        C(cascades) (what follows from the failure of another process) are lists of C({pattern, cause, next}),
+        C(wrappers) (what is never a cause) one of C({pattern}); patterns are Python's regular expressions. Set by the
+        action plugin.
     type: dict
     default: {}
   log_lines:
-    description: How many of the engine's last lines to return when it failed.
+    description: How many of the engine's lines around the cause to return when it failed.
     type: int
     default: 20
 extends_documentation_fragment:
@@ -106,7 +108,8 @@ next:
   type: str
   returned: always
 log:
-  description: The engine's last lines, without secrets. Empty while nothing failed.
+  description: The engine's lines around the cause, without secrets; its last ones where no cause was found. Empty while
+    nothing failed.
   type: list
   elements: str
   returned: always
@@ -115,6 +118,7 @@ log:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.glm.fleet.plugins.module_utils.host import commands as _host_commands
+from ansible_collections.glm.fleet.plugins.module_utils.serving import causes as _causes
 from ansible_collections.glm.fleet.plugins.module_utils.serving import status as _serving
 
 
@@ -135,7 +139,7 @@ def main() -> None:
             _host_commands.run,
             module.params["unit"],
             module.params["secret_files"],
-            _serving.Rules(module.params["rules"]),
+            _causes.Rules(module.params["rules"]),
             module.params["log_lines"],
         )
     except (RuntimeError, OSError) as exc:

@@ -235,11 +235,22 @@ class LogPhase(Ranged):
 
 @dataclass(frozen=True)
 class LogCause(Ranged):
-    """Lines (a regular expression) that say why a start failed: the cause in words, and what to do next."""
+    """Lines (a regular expression) that say why a start failed: the cause in words, and what to do next.
+
+    Both are filled with the groups of the pattern. ``source``: where the line is written, and in which release.
+    """
 
     pattern: str
     cause: str
     next: str
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class LogWrapper(Ranged):
+    """Lines (a regular expression) that only say that something failed, and are never the cause."""
+
+    pattern: str
     source: str = ""
 
 
@@ -288,6 +299,9 @@ class Engine:
     metrics: list[Metric]
     phases: list[LogPhase]
     causes: list[LogCause]
+    # What follows from the failure of another process: the cause only where nothing better is in the log.
+    cascades: list[LogCause]
+    wrappers: list[LogWrapper]
     image_tags: list[ImageTags] = field(default_factory=list)
     benchmark_client: Optional[BenchmarkClient] = None
     # What an image gets whose own transformers does not know the model.
@@ -298,10 +312,16 @@ class Engine:
         return _of(version, self.metrics)
 
     def log_rules(self, version: Optional[str] = None) -> dict[str, list[dict[str, Any]]]:
-        """The meaning of a version's log lines (of any, without one) as data (module_utils/serving/status.py)."""
-        return {"phases": _of(version, self.phases), "causes": _of(version, self.causes)}
+        """The meaning of a version's log lines (of any, without one) as data (module_utils/serving/causes.py)."""
+        kinds: dict[str, Iterable[Metric | LogPhase | LogCause | LogWrapper]] = {
+            "phases": self.phases,
+            "causes": self.causes,
+            "cascades": self.cascades,
+            "wrappers": self.wrappers,
+        }
+        return {kind: _of(version, rules) for kind, rules in kinds.items()}
 
 
-def _of(version: Optional[str], rules: Iterable[Metric | LogPhase | LogCause]) -> list[dict[str, Any]]:
+def _of(version: Optional[str], rules: Iterable[Metric | LogPhase | LogCause | LogWrapper]) -> list[dict[str, Any]]:
     matching = [asdict(rule) for rule in rules if version is None or rule.holds(version)]
     return [{key: value for key, value in rule.items() if key not in ("since", "below", "source")} for rule in matching]

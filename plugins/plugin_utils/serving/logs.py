@@ -12,7 +12,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as c
 
 
 def rules(engine: Optional[Mapping[str, str]]) -> dict[str, list[dict[str, Any]]]:
-    """Rules of an engine (``name``, ``version``) as module_utils/serving/status.py takes them.
+    """Rules of an engine (``name``, ``version``) as module_utils/serving/causes.py takes them.
 
     Where it is not known whose lines they are, those of every engine. Raises CatalogError.
     """
@@ -20,4 +20,4 @@ def rules(engine: Optional[Mapping[str, str]]) -> dict[str, list[dict[str, Any]]
     if engine and engine["name"] in known:
         return known[engine["name"]].log_rules(engine["version"])
     each = [entry.log_rules() for entry in known.values()]
-    return {key: [rule for found in each for rule in found[key]] for key in ("phases", "causes")}
+    return {kind: [rule for found in each for rule in found[kind]] for kind in each[0]}

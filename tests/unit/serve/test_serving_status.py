@@ -87,9 +87,9 @@ def test_phases_without_engine_lines() -> None:
         ("vllm: error: unrecognized arguments: --enable-moe-ep", "does not know an argument"),
         ("docker: Error response from daemon: No such image: vllm/vllm-openai@sha256:ab.", "image is not on the host"),
         ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB", "GPU memory ran out"),
-        ("ValueError: Free memory on device cuda:0 (3.1/79 GiB) on startup is less than desired", "GPU memory ran out"),
-        ("ValueError: No available memory for the cache blocks. Try increasing", "GPU memory ran out"),
-        ("RuntimeError: Not enough memory. Please try to increase --mem-fraction-static.", "GPU memory ran out"),
+        ("ValueError: Free memory on device cuda:0 (3.1/79 GiB) on startup is less than desired", "another process"),
+        ("ValueError: No available memory for the cache blocks. Try increasing", "nothing is left for the KV cache"),
+        ("RuntimeError: Not enough memory. Please try to increase --mem-fraction-static.", "nothing is left"),
         ("ValueError: Model architectures ['GlmMoeDsaForCausalLM'] are not supported for now.", "too old"),
         ("glm: FAILED: port 8000 on 10.0.0.5 is in use by another program", "port is in use"),
         ("docker: Bind for 10.0.0.5:8000 failed: port is already allocated.", "port is in use"),
@@ -148,7 +148,7 @@ def test_a_failed_unit_is_described_without_its_secrets(tmp_path: Path) -> None:
               "NRestarts": "1", "InvocationID": "a1"}  # fmt: skip
     answer = _serving.describe(Host(failed, log), "glm-serve-0.service", [str(secret)], EVERY)
     assert (answer["exit_status"], answer["restarts"], len(answer["log"])) == (1, 1, 20)
-    assert answer["cause"] == "ValueError: ******** is bad"
+    assert answer["cause"] == "unknown; the first exception: ValueError: ******** is bad"
     assert "glm-test-key" not in str(answer) and "hf_abc" not in str(answer) and "Stopped" not in str(answer)
 
 
@@ -349,7 +349,10 @@ def test_what_an_engine_or_anybody_wrote_into_the_journal_is_no_command_for_a_te
         "(EngineCore pid=7) INFO model_runner.py:1] Starting to load model",
         r"ValueError: \u202egone",
     ]
-    assert answer["cause"] == r"ValueError: \u202egone" and answer["phase"] == "loading weights"
+    assert (
+        answer["cause"] == r"unknown; the first exception: ValueError: \u202egone"
+        and answer["phase"] == "loading weights"
+    )
 
 
 def test_what_a_command_said_is_shown_on_one_line_and_not_obeyed() -> None:

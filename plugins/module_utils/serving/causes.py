@@ -1,0 +1,251 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Why a start failed: the first failure of the first process that failed, out of the log of all of them.
+
+This module util is PRIVATE to the collection. Standard library, Python 3.9 or newer. In the log of an engine of several
+processes the last words are those of a wrapper ("see root cause above"), and before them the other ranks complain that
+one is gone. So the log is read from its beginning: a line whose meaning is known wins, then an exception that nobody
+knows, then what follows from the failure of another process, and never a wrapper. What an engine's own lines mean is
+data of the catalogue (``logs.yml``); what docker, the guard and the libraries write is in common_causes.py.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Optional
+
+from ansible_collections.glm.fleet.plugins.module_utils.serving import common_causes
+from ansible_collections.glm.fleet.plugins.module_utils.serving.log import (
+    HARMLESS,
+    Failure,
+    Line,
+    Raised,
+    Said,
+    attribute,
+    failures,
+)
+
+_LONGEST = 300
+# How a process says that one of its children was killed; the kernel's word for the child's name is the program's.
+_CHILD_KILLED = re.compile(r"exit ?code:? ?-9\b|': -9\b|SIGKILL: 9|signal 9\b")
+# The guard ends a start shortly before systemd would.
+_LATE = re.compile(r"^glm: FAILED: .* within its budget of ")
+_VICTIM = re.compile(r"Killed process \d+ \(([^)]*)\)")
+_OURS = re.compile(r"vllm|sglang|python|pt_main_thread|ray::|glm", re.IGNORECASE)
+
+
+class Cause(NamedTuple):
+    """A cause, what to do next, and the line of the log that has it (-1: none has)."""
+
+    cause: str
+    next_step: str
+    line: int = -1
+
+
+class Rule(NamedTuple):
+    """What lines mean; ``cause`` and ``next_step`` are filled with the groups of the pattern."""
+
+    pattern: re.Pattern[str]
+    cause: str
+    next_step: str
+
+
+class Rules:
+    """What the lines of one engine's log mean.
+
+    ``data``: ``phases`` are ``{phase, pattern, detail}``; ``causes``, and ``cascades`` (what follows from the failure
+    of another process), are ``{pattern, cause, next}``; ``wrappers`` (what only says that something failed) are
+    ``{pattern}``. An engine's rules are looked for before those of every engine.
+    """
+
+    def __init__(self, data: Optional[Mapping[str, Any]] = None) -> None:
+        known = data or {}
+        self.phases = [
+            (re.compile(rule["pattern"]), rule["phase"], rule.get("detail", "")) for rule in known.get("phases", ())
+        ]
+        self.causes = _rules(known.get("causes", ()), common_causes.CAUSES)
+        self.cascades = _rules(known.get("cascades", ()), common_causes.CASCADES)
+        patterns = [rule["pattern"] for rule in known.get("wrappers", ())]
+        self.wrapper = re.compile("|".join([*patterns, *common_causes.WRAPPERS]))
+
+
+def _rules(data: Iterable[Mapping[str, str]], common: Iterable[tuple[str, str, str]]) -> list[Rule]:
+    every = [*((rule["pattern"], rule["cause"], rule["next"]) for rule in data), *common]
+    return [Rule(re.compile(pattern), cause, remedy) for pattern, cause, remedy in every]
+
+
+def cause_of(
+    properties: Mapping[str, str],
+    lines: Sequence[Line],
+    rules: Rules,
+    kernel: Callable[[], Optional[Sequence[str]]] = lambda: None,
+) -> Cause:
+    """The cause of a failure and the next step.
+
+    ``kernel``: gives the kernel's lines about processes it killed during the start, None where they cannot be read;
+    asked only when the log names no cause.
+    """
+    found = _of_systemd(properties) or _of_log(lines, rules)
+    if found:
+        return found
+    kills, raised = kernel(), _first_raised(lines, rules)
+    return (
+        _killed_for_memory(properties, lines, kills, raised)
+        or _unnamed(properties, lines, rules, raised)
+        or _killed(properties, lines, kills)
+        or _silent(lines, rules, kills)
+    )
+
+
+def _was_killed(properties: Mapping[str, str], lines: Sequence[Line]) -> bool:
+    return (
+        properties.get("ExecMainStatus") == "137"
+        or properties.get("Result") in ("oom-kill", "signal")
+        or any(_CHILD_KILLED.search(line.text) for line in lines if line.engine)
+    )
+
+
+def _of_systemd(properties: Mapping[str, str]) -> Optional[Cause]:
+    if properties.get("AssertResult") == "no":
+        return Cause("the weights are not where the plan has them", "run the role weights again on this host")
+    if properties.get("LoadState") == "not-found":
+        return Cause("the unit is not installed", "run the role serve again on this host")
+    if properties.get("ExecMainStatus") == "203":
+        return Cause("the engine's program is not on the host", "run the role engine_venv again on this host")
+    return None
+
+
+def _of_log(lines: Sequence[Line], rules: Rules) -> Optional[Cause]:
+    """The first line of the engine whose meaning is known; else one of the guard, of docker or of systemd."""
+    found = _first(_telling(lines, rules), rules.causes)
+    if found:
+        return found
+    others = [Said(index, "", "", line.text, False) for index, line in enumerate(lines) if not line.engine]
+    found = _first(others, rules.causes)
+    raised = _first_raised(lines, rules) if found else None
+    # The guard only saw what the engine's exception did.
+    return found._replace(line=raised.line) if found and raised else found
+
+
+def _telling(lines: Sequence[Line], rules: Rules) -> list[Said]:
+    """What may be a cause: no source text of a traceback, no mere warning, no wrapper."""
+    return [
+        entry
+        for entry in attribute(lines)
+        if not entry.frame and entry.level not in HARMLESS and not rules.wrapper.search(entry.text)
+    ]
+
+
+def _first(said: Iterable[Said], rules: Sequence[Rule]) -> Optional[Cause]:
+    for entry in said:
+        for rule in rules:
+            match = rule.pattern.search(entry.text)
+            if match:
+                return Cause(_short(match.expand(rule.cause)), match.expand(rule.next_step), entry.line)
+    return None
+
+
+def _killed_for_memory(
+    properties: Mapping[str, str], lines: Sequence[Line], kills: Optional[Sequence[str]], raised: Optional[Raised]
+) -> Optional[Cause]:
+    """Only the kernel, or systemd that heard it from the kernel, knows that memory was the reason.
+
+    The kernel may have killed somebody else's process: a kill counts if the engine saw one, or ended silently.
+    """
+    victims = [match.group(1) for match in map(_VICTIM.search, kills or ()) if match]
+    ours = [name for name in victims if _OURS.search(name)]
+    heard = properties.get("Result") == "oom-kill"
+    if not heard and not (ours and (raised is None or _was_killed(properties, lines))):
+        return None
+    who = ours[0] if ours else "the engine"
+    return Cause(
+        f"the host's memory ran out: the kernel's out-of-memory killer ended {who}",
+        "see what else uses memory (journalctl -k -g 'Out of memory' lists the processes); weights pass through the "
+        "host's memory while they are loaded",
+        next((index for index, line in enumerate(lines) if _CHILD_KILLED.search(line.text)), -1),
+    )
+
+
+def _unnamed(
+    properties: Mapping[str, str], lines: Sequence[Line], rules: Rules, raised: Optional[Raised]
+) -> Optional[Cause]:
+    """The first exception that nobody knows; else a budget that is spent; else what follows from another failure."""
+    late = properties.get("Result") == "timeout" or any(_LATE.search(line.text) for line in lines if not line.engine)
+    if raised and not late:
+        return Cause(f"unknown; the first exception: {_short(raised.text)}", "read its traceback below", raised.line)
+    if late:
+        before = f"; the first exception before that: {_short(raised.text)}" if raised else ""
+        remedy = "the phase above is the slow one; look at its log lines"
+        return Cause(f"the start budget of the plan is spent{before}", remedy, raised.line if raised else -1)
+    return _first(_telling(lines, rules), rules.cascades)
+
+
+def _first_raised(lines: Sequence[Line], rules: Rules) -> Optional[Raised]:
+    """The last of the chain that is no wrapper, in the first failure that follows from no other."""
+    for failure in failures(attribute(lines)):
+        for raised in reversed(failure.chain):
+            if rules.wrapper.search(raised.text):
+                continue
+            if not any(rule.pattern.search(raised.text) for rule in rules.cascades):
+                return raised
+            break
+    return None
+
+
+def _killed(properties: Mapping[str, str], lines: Sequence[Line], kills: Optional[Sequence[str]]) -> Optional[Cause]:
+    if not _was_killed(properties, lines):
+        return None
+    return Cause(
+        f"a process of the engine was killed (SIGKILL); {_of_kernel(kills)}",
+        "see who did it: journalctl -k, other administrators, and whether the engine ends itself this way",
+        next((index for index, line in enumerate(lines) if _CHILD_KILLED.search(line.text)), -1),
+    )
+
+
+def _silent(lines: Sequence[Line], rules: Rules, kills: Optional[Sequence[str]]) -> Cause:
+    """Nothing but wrappers: a process that was killed, or crashed in native code, leaves no words of its own."""
+    wrapper = next((entry for entry in attribute(lines) if rules.wrapper.search(entry.text)), None)
+    if wrapper is None:
+        return Cause("unknown", "read the log lines below")
+    return Cause(
+        f"unknown; a process of the engine ended silently; {_of_kernel(kills)}",
+        "read the last lines of each process, and the kernel's log (journalctl -k) for a crash or a GPU fault",
+        wrapper.line,
+    )
+
+
+def _of_kernel(kills: Optional[Sequence[str]]) -> str:
+    if kills is None:
+        return "whether by the kernel for memory is not known, as its log was not read"
+    return "the kernel's log of this start has no out-of-memory kill of it"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+
+
+def around(lines: Sequence[Line], cause: Cause, count: int = 20) -> list[str]:
+    """The lines a person needs: those of the failed process around the cause, then the guard's verdict.
+
+    Without a line that has the cause, the last ones of the engine and the guard.
+    """
+    if cause.line < 0 or not lines[cause.line].engine:
+        wanted = [line for line in lines if line.engine or line.text.startswith("glm: ")]
+        return [line.text for line in (wanted or list(lines))[-count:]]
+    verdict = [line.text for line in lines if line.text.startswith("glm: FAILED")][-1:]
+    said = attribute(lines)
+    process = next(entry.process for entry in said if entry.line == cause.line)
+    same = [entry.line for entry in said if entry.process == process]
+    room, at = count - len(verdict), same.index(cause.line)
+    after = min(len(same) - at - 1, room // 4)
+    shown = same[max(0, at + after + 1 - room) : at + after + 1]
+    block = _block(failures(said), cause.line)
+    if block and shown and block.begin < shown[0]:
+        shown[0] = block.begin
+    return [lines[index].text for index in shown] + verdict
+
+
+def _block(known: Sequence[Failure], line: int) -> Optional[Failure]:
+    return next((failure for failure in known if failure.begin <= line <= failure.chain[-1].line), None)

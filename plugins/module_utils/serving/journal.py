@@ -1,0 +1,104 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The journal of one start of a unit, and the kernel's log of that time.
+
+This module util is PRIVATE to the collection. Standard library, Python 3.9 or newer.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Optional
+
+from ansible_collections.glm.fleet.plugins.module_utils.finding import printable
+from ansible_collections.glm.fleet.plugins.module_utils.host.commands import CommandResult
+from ansible_collections.glm.fleet.plugins.module_utils.serving.log import Line
+
+Runner = Callable[[Sequence[str]], CommandResult]
+
+# Whose journal lines an engine's are: the docker client's, or as the unit for bare metal calls it.
+ENGINE_IDENTIFIERS = ("docker", "glm-engine")
+
+# The newest lines say the phase. A cause is the first of many: more is read until the start is whole, or this much.
+NEWEST = 3000
+WINDOWS = (NEWEST, 16000, 64000)
+LARGEST_BYTES = 32 * 1024 * 1024
+# The kernel's lines of this boot that are looked through.
+KERNEL_LINES = 4000
+_KILLED = re.compile(r"(?:Out of memory|out of memory|oom-kill).*|.*\boom_reaper\b.*")
+# The kernel's clock and systemd's begin together, up to this.
+_CLOCK_SLACK_US = 2_000_000
+
+
+def read_journal(run: Runner, unit: str, invocation: str, whole: bool = False) -> list[Line]:
+    """The lines of one start of a unit, oldest first; of its last start when this one left none.
+
+    Only the newest ones without ``whole``; with it all of the start, up to 64,000 lines or 32 MiB of JSON.
+    """
+    wanted = [f"_SYSTEMD_INVOCATION_ID={invocation}"] if invocation else []
+    for match in (wanted, ["--unit", unit]):
+        if match:
+            parsed = _read(run, match, WINDOWS if whole else WINDOWS[:1])
+            if parsed:
+                return parsed if match is wanted else _last_start(parsed)
+    return []
+
+
+def _read(run: Runner, match: Sequence[str], windows: Sequence[int]) -> list[Line]:
+    """Larger and larger windows from the end, until one has the whole start."""
+    rows: list[str] = []
+    for lines in windows:
+        fields = "--output-fields=MESSAGE,SYSLOG_IDENTIFIER"
+        done = run(["journalctl", "--quiet", "--output", "json", fields, "--lines", str(lines), *match])
+        if not done.ok:
+            break
+        rows = done.stdout.splitlines()
+        if len(rows) < lines or len(done.stdout) > LARGEST_BYTES:
+            break
+    return [line for row in rows for line in _lines_of(row)]
+
+
+def _row(row: str) -> dict[str, Any]:
+    try:
+        entry = json.loads(row)
+    except ValueError:
+        return {}
+    return entry if isinstance(entry, dict) else {}
+
+
+def _message(entry: Mapping[str, Any]) -> str:
+    message = entry.get("MESSAGE") or ""
+    if isinstance(message, list):  # journalctl gives bytes for what is not printable text
+        message = bytes(message).decode("utf-8", "replace")
+    return str(message)
+
+
+def _lines_of(row: str) -> list[Line]:
+    """A row can hold several lines: progress bars rewrite theirs with carriage returns."""
+    entry = _row(row)
+    engine = entry.get("SYSLOG_IDENTIFIER") in ENGINE_IDENTIFIERS
+    # Engines colour their log, and a journal is what anybody wrote into it.
+    pieces = [piece.rstrip() for piece in printable(_message(entry), newlines=True).split("\n")]
+    # Without a container the guard's lines come under the same name.
+    return [Line(piece, engine and not piece.startswith("glm: ")) for piece in pieces if piece]
+
+
+def _last_start(lines: Sequence[Line]) -> list[Line]:
+    """What systemd wrote the name of a start before, so that an older start's cause is not this one's."""
+    begun = [index for index, line in enumerate(lines) if not line.engine and line.text.startswith("Starting ")]
+    return list(lines[begun[-1] :]) if begun else list(lines)
+
+
+def kernel_kills(run: Runner, properties: Mapping[str, str]) -> Optional[list[str]]:
+    """The kernel's lines about processes it killed for memory since the start began; None when it cannot be read."""
+    fields = "--output-fields=MESSAGE"
+    done = run(["journalctl", "--quiet", "--dmesg", "--output", "json", fields, "--lines", str(KERNEL_LINES)])
+    if not done.ok:
+        return None
+    begun = int(properties.get("InactiveExitTimestampMonotonic") or 0) - _CLOCK_SLACK_US
+    entries = [_row(row) for row in done.stdout.splitlines()]
+    since = [_message(entry) for entry in entries if int(entry.get("__MONOTONIC_TIMESTAMP") or 0) >= begun]
+    return [text for text in since if _KILLED.search(text)]
