@@ -82,9 +82,7 @@ filesystem:
 """
 
 import re
-from typing import Any, Dict, List, NoReturn, Optional
-
-from ansible.module_utils.basic import AnsibleModule
+from typing import Any, Dict, List, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils.cloud import api as _cloud_api
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import api as lambda_api
@@ -101,11 +99,6 @@ ARGUMENTS: Dict[str, Dict[str, Any]] = {
 }
 
 
-def subject(params: Dict[str, Any]) -> str:
-    """What a failure is about."""
-    return f"file system {params['name']} in {params['region']}"
-
-
 def summary_of(found: Optional[Dict[str, Any]]) -> Dict[str, Any]:
     """What is returned of a file system."""
     if found is None:
@@ -114,18 +107,17 @@ def summary_of(found: Optional[Dict[str, Any]]) -> Dict[str, Any]:
     return {**summary, "region": lambda_api.region_of(found)}
 
 
-class FileSystem:
+class FileSystem(_lambda_module.Resource):
     """One file system, named by name and region."""
 
-    def __init__(self, module: AnsibleModule, api: lambda_api.LambdaApi) -> None:
-        self.module = module
-        self.api = api
-        self.name: str = module.params["name"]
-        self.region: str = module.params["region"]
+    @staticmethod
+    def subject(params: Dict[str, Any]) -> str:
+        """What a failure is about."""
+        return f"file system {params['name']} in {params['region']}"
 
-    def fail(self, phase: str, problem: str, next_step: str) -> NoReturn:
-        """End the module."""
-        _lambda_module.fail(self.module, subject(self.module.params), phase, problem, next_step)
+    @property
+    def region(self) -> str:
+        return str(self.params["region"])
 
     def find(self) -> Optional[Dict[str, Any]]:
         """The file system, or None; the API keeps names unique within a region."""
@@ -169,12 +161,11 @@ class FileSystem:
             self.end(found is not None, found, found, False)
             return
         self.refuse_attached()
-        params = self.module.params
         maybe_gone, error = _lambda_module.delete_when_released(
             lambda: self.api.delete_file_system(found["id"]),
             lambda_api.FILE_SYSTEM_IN_USE,
-            params["wait_timeout"],
-            params["wait_interval"],
+            self.params["wait_timeout"],
+            self.params["wait_interval"],
         )
         if error is not None and not (maybe_gone and self.find() is None):
             self.fail("delete", str(error), "run again; an instance just terminated releases it within minutes.")
@@ -196,15 +187,9 @@ class FileSystem:
             )
 
 
-def act(module: AnsibleModule, api: lambda_api.LambdaApi) -> None:
-    """Reach the desired state."""
-    file_system = FileSystem(module, api)
-    file_system.present() if module.params["state"] == "present" else file_system.absent()
-
-
 def main() -> None:
     """Run the module."""
-    _lambda_module.run(subject, ARGUMENTS, act)
+    _lambda_module.bring(FileSystem, ARGUMENTS)
 
 
 if __name__ == "__main__":

@@ -106,7 +106,7 @@ ruleset:
 """
 
 import ipaddress
-from typing import Any, Dict, List, NoReturn, Optional
+from typing import Any, Dict, List, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -134,12 +134,6 @@ ARGUMENTS: Dict[str, Dict[str, Any]] = {
     "wait_timeout": {"type": "float", "default": 300},
     "wait_interval": {"type": "float", "default": 5},
 }
-
-
-def subject(params: Dict[str, Any]) -> str:
-    """What a failure is about."""
-    place = f" in {params['region']}" if params["region"] else ""
-    return f"firewall ruleset {params['name']}{place}"
 
 
 def network_of(source: str) -> str:
@@ -193,19 +187,20 @@ def summary_of(ruleset: Optional[Dict[str, Any]]) -> Dict[str, Any]:
     }
 
 
-class Ruleset:
+class Ruleset(_lambda_module.Resource):
     """One ruleset, named by name and region, or the account's."""
 
     def __init__(self, module: AnsibleModule, api: lambda_api.LambdaApi) -> None:
-        self.module = module
-        self.api = api
-        self.params = module.params
-        self.name: str = module.params["name"]
-        self.region: str = module.params["region"]
+        super().__init__(module, api)
+        self.region: str = self.params["region"]
+        if (self.name == GLOBAL) == bool(self.region):
+            self.fail("options", f"expected a region, or none for the ruleset {GLOBAL}.", "correct region or name.")
 
-    def fail(self, phase: str, problem: str, next_step: str) -> NoReturn:
-        """End the module."""
-        _lambda_module.fail(self.module, subject(self.params), phase, problem, next_step)
+    @staticmethod
+    def subject(params: Dict[str, Any]) -> str:
+        """What a failure is about."""
+        place = f" in {params['region']}" if params["region"] else ""
+        return f"firewall ruleset {params['name']}{place}"
 
     def find(self) -> Optional[Dict[str, Any]]:
         """The ruleset, or None."""
@@ -256,7 +251,9 @@ class Ruleset:
         """Make or change it unless it has exactly the wanted rules."""
         wanted = self.wanted()
         if self.region == WITHOUT_FIREWALL:
-            self.module.warn(f"{subject(self.params)}: Lambda does not apply firewall rules in {WITHOUT_FIREWALL}.")
+            self.module.warn(
+                f"{self.subject(self.params)}: Lambda does not apply firewall rules in {WITHOUT_FIREWALL}."
+            )
         found = self.find()
         before = rules_of(found)
         changed = found is None or before != wanted
@@ -278,6 +275,8 @@ class Ruleset:
 
     def absent(self) -> None:
         """Delete it if it is there, once its last instance has ended."""
+        if self.name == GLOBAL:
+            self.fail("options", "the account's own ruleset cannot be deleted.", "set its rules instead.")
         found = self.find()
         before = rules_of(found)
         if found is None or self.module.check_mode:
@@ -295,20 +294,9 @@ class Ruleset:
         self.end(True, None, before, [])
 
 
-def act(module: AnsibleModule, api: lambda_api.LambdaApi) -> None:
-    """Reach the desired state."""
-    ruleset = Ruleset(module, api)
-    state, name = module.params["state"], module.params["name"]
-    if (name == GLOBAL) == bool(module.params["region"]):
-        ruleset.fail("options", f"expected a region, or none for the ruleset {GLOBAL}.", "correct region or name.")
-    if state == "absent" and name == GLOBAL:
-        ruleset.fail("options", "the account's own ruleset cannot be deleted.", "set its rules instead.")
-    ruleset.present() if state == "present" else ruleset.absent()
-
-
 def main() -> None:
     """Run the module."""
-    _lambda_module.run(subject, ARGUMENTS, act, required_if=[("state", "present", ["rules"])])
+    _lambda_module.bring(Ruleset, ARGUMENTS, required_if=[("state", "present", ["rules"])])
 
 
 if __name__ == "__main__":

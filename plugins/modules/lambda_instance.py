@@ -311,7 +311,7 @@ other_fleets:
   sample: {staging: 2}
 """
 
-from typing import Any, Callable, Dict
+from typing import Any, Dict
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -379,13 +379,8 @@ def act(module: AnsibleModule, api: lambda_api.LambdaApi) -> None:
         if module.params[option] < 0:
             module.fail_json(msg=f"{option}: expected 0 or more, found {module.params[option]}")
     fleet = Fleet(module, api)
-    states: Dict[str, Callable[[], None]] = {
-        "present": fleet.present,
-        "restarted": fleet.restarted,
-        "absent": fleet.absent,
-    }
     try:
-        states[module.params["state"]]()
+        getattr(fleet, module.params["state"])()
     except lambda_api.LambdaError as error:
         fleet.members.fail(
             module.params["state"], str(error), "correct the cause and run again; nothing is launched twice."

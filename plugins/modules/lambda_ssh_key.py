@@ -82,9 +82,7 @@ private_key_file:
 
 import os
 from pathlib import Path
-from typing import Any, Dict, List, NoReturn, Optional
-
-from ansible.module_utils.basic import AnsibleModule
+from typing import Any, Dict, List, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils.cloud import api as _cloud_api
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import api as lambda_api
@@ -101,11 +99,6 @@ ARGUMENTS: Dict[str, Dict[str, Any]] = {
 }
 
 
-def subject(params: Dict[str, Any]) -> str:
-    """What a failure is about."""
-    return f"ssh key {params['name']}"
-
-
 def content_of(line: Optional[str]) -> List[str]:
     """Type and data of a public key, without its comment."""
     return (line or "").split()[:2]
@@ -116,18 +109,13 @@ def summary_of(key: Optional[Dict[str, Any]]) -> Dict[str, Any]:
     return {} if key is None else {name: key.get(name) for name in ("id", "name", "public_key")}
 
 
-class SshKey:
+class SshKey(_lambda_module.Resource):
     """The keys of one name."""
 
-    def __init__(self, module: AnsibleModule, api: lambda_api.LambdaApi) -> None:
-        self.module = module
-        self.api = api
-        self.params = module.params
-        self.name: str = module.params["name"]
-
-    def fail(self, phase: str, problem: str, next_step: str) -> NoReturn:
-        """End the module."""
-        _lambda_module.fail(self.module, subject(self.params), phase, problem, next_step)
+    @staticmethod
+    def subject(params: Dict[str, Any]) -> str:
+        """What a failure is about."""
+        return f"ssh key {params['name']}"
 
     def find(self) -> List[Dict[str, Any]]:
         """Every key of this name."""
@@ -241,15 +229,9 @@ class SshKey:
                 self.fail("remove", str(error), "correct the cause and run again.")
 
 
-def act(module: AnsibleModule, api: lambda_api.LambdaApi) -> None:
-    """Reach the desired state."""
-    key = SshKey(module, api)
-    key.present() if module.params["state"] == "present" else key.absent()
-
-
 def main() -> None:
     """Run the module."""
-    _lambda_module.run(subject, ARGUMENTS, act)
+    _lambda_module.bring(SshKey, ARGUMENTS)
 
 
 if __name__ == "__main__":

@@ -38,13 +38,11 @@ class Ending:
         if members and not self.fleet.module.check_mode:
             self.restart([item["id"] for item in members])
             members = [item for item in self.fleet.members() if name_of(item) in names]
-        self.fleet.module.exit_json(
-            changed=bool(names),
-            instances=[_lambda_fleet.summary_of(item) for item in members],
+        self.fleet.end(
+            bool(names),
+            members,
+            self.fleet.known_members(),
             restarted=names,
-            price_usd_per_hour=_lambda_fleet.price_of(self.fleet.known_members()),
-            cost_usd_so_far=_lambda_fleet.cost_of(members),
-            other_fleets=self.fleet.other_fleets(),
             diff={"before": {}, "after": {"restarted": names}},
         )
 
@@ -96,12 +94,10 @@ class Ending:
         if members and not self.fleet.module.check_mode:
             self.fleet.terminate([item["id"] for item in members])
         ended = set() if self.fleet.module.check_mode else {item["id"] for item in members}
-        self.fleet.module.exit_json(
-            changed=bool(members),
-            instances=[_lambda_fleet.summary_of(item) for item in members],
+        self.fleet.end(
+            bool(members),
+            members,
+            (item for item in self.fleet.known_members() if item["id"] not in ended),
             terminated=names,
-            price_usd_per_hour=_lambda_fleet.price_of(i for i in self.fleet.known_members() if i["id"] not in ended),
-            cost_usd_so_far=_lambda_fleet.cost_of(members),
-            other_fleets=self.fleet.other_fleets(),
             diff={"before": {"instances": names}, "after": {"instances": []}},
         )

@@ -64,14 +64,14 @@ def name_of(instance: lambda_api.Instance) -> str:
     return instance.get("name") or instance["id"]
 
 
+def name_order(name: str) -> List[Tuple[int, str]]:
+    """Sorts names, the numbers in them by value."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]+)", name)]
+
+
 def in_order(instances: Iterable[lambda_api.Instance]) -> List[lambda_api.Instance]:
-    """By name, numbers in a name by value, then by id."""
-
-    def key(instance: lambda_api.Instance) -> Tuple[List[Tuple[int, str]], str]:
-        parts = re.split(r"([0-9]+)", instance.get("name") or "")
-        return [(int(part), "") if part.isdigit() else (-1, part) for part in parts], instance["id"]
-
-    return sorted(instances, key=key)
+    """By name, then by id."""
+    return sorted(instances, key=lambda item: (name_order(item.get("name") or ""), item["id"]))
 
 
 def summary_of(instance: lambda_api.Instance) -> Dict[str, Any]:

@@ -14,7 +14,6 @@ from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud impor
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import fleet as _lambda_fleet
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.fleet import FLEET_TAG, exists, name_of
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.members import RECONCILE_LOOKS, Members
-from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.replacing import Replacing
 
 TAG_KEY = re.compile(r"[a-z][a-z0-9:-]{1,54}")
 NAME_LIMIT = 64
@@ -24,9 +23,8 @@ RATE_LIMIT_TRIES = 3
 class Launching:
     """Launches, one paced request each; a launch whose answer was lost is looked up, never repeated blindly."""
 
-    def __init__(self, fleet: Members, replacing: Replacing) -> None:
+    def __init__(self, fleet: Members) -> None:
         self.fleet = fleet
-        self.replacing = replacing
         # Region -> ids of the wanted firewall rulesets; regions that lack something wanted are left out.
         self.regions: Dict[str, List[str]] = {}
 
@@ -153,11 +151,11 @@ class Launching:
 
     def launch_missing(self) -> None:
         """Launch until the number is right, looking at the account again after each launch."""
-        while len(self.replacing.counted()) + len(self.fleet.unlisted()) < self.fleet.params["count"]:
+        while len(self.fleet.counted()) + len(self.fleet.unlisted()) < self.fleet.params["count"]:
             self.launch(self.free_names(1)[0])
             self.fleet.members()
             self.fleet.refuse_strays()
-            self.replacing.give_back_twins()
+            self.fleet.give_back_twins()
 
     def launch(self, name: str) -> None:
         """Launch one instance in the first candidate that has capacity."""
@@ -176,7 +174,7 @@ class Launching:
     def try_launch(self, name: str, kind: str, region: str) -> bool:
         """Ask once; False when this candidate has no capacity."""
         request = self.launch_request(name, kind, region)
-        there = len(self.replacing.counted()) + len(self.fleet.unlisted())
+        there = len(self.fleet.counted()) + len(self.fleet.unlisted())
         self.fleet.report(f"{there} of {self.fleet.params['count']} launched, launching {name} ({kind} in {region})")
         for attempt in range(1, RATE_LIMIT_TRIES + 1):
             try:

@@ -1,7 +1,10 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The instances of one fleet as a run has seen and changed them, and how a run fails. Knows no desired state."""
+"""The instances of one fleet as a run has seen and changed them, and how a run ends. Knows no desired state.
+
+An instance that is unhealthy, or was launched twice, is terminated here, and what was found is kept.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,9 @@ import contextlib
 import re
 import time
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Dict, List, NoReturn, Set
+from typing import Any, Dict, List, NoReturn, Optional, Set
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -79,6 +83,23 @@ class Members:
             with contextlib.suppress(OSError):
                 files.write_text(Path(self.params["progress_file"]), progress)
 
+    def end(
+        self,
+        changed: bool,
+        members: List[lambda_api.Instance],
+        running: Optional[Iterable[lambda_api.Instance]] = None,
+        **more: Any,
+    ) -> None:
+        """End the run with these members; the price is that of ``running``, unless given the members."""
+        self.module.exit_json(
+            changed=changed,
+            instances=[_lambda_fleet.summary_of(item) for item in members],
+            price_usd_per_hour=_lambda_fleet.price_of(members if running is None else running),
+            cost_usd_so_far=_lambda_fleet.cost_of(members),
+            other_fleets=self.other_fleets(),
+            **more,
+        )
+
     def fail(self, phase: str, problem: str, next_step: str) -> NoReturn:
         """End the run; says what is left running and what it costs, as far as the API can be asked."""
         fresh = True
@@ -140,3 +161,77 @@ class Members:
                 self.fail("terminate", f"{problem}Expected to be gone, found: {states}.", "run again.")
             self.report(f"{len(ids) - len(left)} of {len(ids)} terminated, waiting for {_lambda_fleet.states_of(left)}")
             time.sleep(self.params["wait_interval"])
+
+    # Two runs on two machines may launch under one name; then all but one of these instances go. ---------------------
+
+    def losing_twins(self) -> Dict[str, str]:
+        """What shares its name with something that this run launched and has to go: its id -> the id that stays.
+
+        Names are free when they are chosen, so a run elsewhere chose the same one at that moment. All runs keep the
+        lowest id.
+        """
+        ids: Dict[str, List[str]] = {name: [] for name in self.own.values()}
+        for item in self.known_members():
+            twins = ids.get(item.get("name") or "")
+            if twins is not None:
+                twins.append(item["id"])
+        return {twin: min(twins) for twins in ids.values() for twin in twins if twin != min(twins)}
+
+    def counted(self) -> List[lambda_api.Instance]:
+        """The members that stay when all runs are through."""
+        losing = self.losing_twins()
+        return [item for item in self.known_members() if item["id"] not in losing]
+
+    def give_back_twins(self) -> None:
+        """Terminate what this run launched and a run elsewhere keeps another for."""
+        for twin, keeper in self.losing_twins().items():
+            if twin in self.own:
+                self.give_back_own(twin, keeper)
+
+    def give_back_own(self, own: str, other: str) -> None:
+        item = next(item for item in self.known if item["id"] == own)
+        self.give_back(self.entry(item, f"another run launched {other} under the same name"))
+
+    def outlast_twins(self, looks: int) -> None:
+        """Let a run elsewhere terminate its twins; when it has ended without having seen ours, terminate ours."""
+        if looks < RECONCILE_LOOKS:
+            time.sleep(self.params["wait_interval"])
+            return
+        for twin, keeper in self.losing_twins().items():
+            if keeper in self.own:
+                self.give_back_own(keeper, twin)
+                # That run may have done the same at this moment; then both have to be launched again.
+                self.replacements_left += 1
+
+    @staticmethod
+    def entry(instance: lambda_api.Instance, reason: str) -> Dict[str, Any]:
+        """What is reported and kept about an instance that is terminated."""
+        moment = _lambda_fleet.stamp(time.time())
+        return {"instance": _lambda_fleet.summary_of(instance), "reason": reason, "time": moment}
+
+    def give_back(self, entry: Dict[str, Any]) -> None:
+        """Keep the evidence, then terminate the instance unless it is going away already."""
+        instance = entry["instance"]
+        if self.params["evidence_dir"]:
+            given = [item.get("evidence") for item in self.params["replace"] if item["id"] == instance["id"]]
+            entry["evidence"] = self.keep_evidence({**entry, "found": given[0]} if given and given[0] else entry)
+        self.replaced.append(entry)
+        if instance["status"] not in lambda_api.GONE:
+            self.terminate([instance["id"]])
+        self.own.pop(instance["id"], None)
+        # Without waiting there was no second look.
+        self.known = [item for item in self.known if item["id"] != instance["id"]]
+
+    def keep_evidence(self, entry: Dict[str, Any]) -> str:
+        instance = entry["instance"]
+        plain = re.sub(r"[^A-Za-z0-9._-]", "_", instance["name"]) or "instance"
+        path = Path(self.params["evidence_dir"]) / f"{plain}-{instance['id'][:8]}.json"
+        try:
+            files.write_json(path, entry)
+        except OSError as error:
+            self.fail(
+                "evidence",
+                f"{path} cannot be written: {error.strerror}; {instance['name']} ({instance['id']}) was kept.",
+                "set evidence_dir to a folder that can be written.",
+            )
+        return str(path)

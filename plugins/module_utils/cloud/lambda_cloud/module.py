@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Callable, Dict, NoReturn, Optional, Tuple
+from typing import Any, Callable, Dict, NoReturn, Optional, Tuple, Type
 
 from ansible.module_utils.basic import AnsibleModule, env_fallback, missing_required_lib
 
@@ -61,6 +61,30 @@ def fail(module: AnsibleModule, subject: str, phase: str, problem: str, next_ste
     """End the module in the collection's form: what, when, what was found, what to do."""
     module.fail_json(msg=advised(f"{subject}, {phase}: {problem}", next_step), **more)
     raise AssertionError("fail_json returned")
+
+
+class Resource:
+    """Something of the account, known by its name. Subclasses have a method for each choice of the option ``state``."""
+
+    def __init__(self, module: AnsibleModule, api: lambda_api.LambdaApi) -> None:
+        self.module = module
+        self.api = api
+        self.params = module.params
+        self.name: str = module.params["name"]
+
+    @staticmethod
+    def subject(params: Dict[str, Any]) -> str:
+        """What a failure is about."""
+        raise NotImplementedError
+
+    def fail(self, phase: str, problem: str, next_step: str) -> NoReturn:
+        """End the module."""
+        fail(self.module, self.subject(self.params), phase, problem, next_step)
+
+
+def bring(kind: Type[Resource], arguments: Dict[str, Dict[str, Any]], **options: Any) -> None:
+    """Run a module that brings a resource to the desired state."""
+    run(kind.subject, arguments, lambda module, api: getattr(kind(module, api), module.params["state"])(), **options)
 
 
 def run(

@@ -5,16 +5,14 @@
 
 from __future__ import annotations
 
-import re
+import time
 from typing import Any, Dict, List, Tuple
 
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import api as lambda_api
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import fleet as _lambda_fleet
-from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.fleet import name_of
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.fleet import exists, name_of
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.launching import Launching
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.members import Members
-from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.replacing import Replacing
-from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.waiting import Waiting
 
 
 class Present:
@@ -22,9 +20,7 @@ class Present:
 
     def __init__(self, fleet: Members) -> None:
         self.fleet = fleet
-        self.replacing = Replacing(fleet)
-        self.launching = Launching(fleet, self.replacing)
-        self.waiting = Waiting(fleet, self.replacing, self.change)
+        self.launching = Launching(fleet)
 
     def present(self) -> None:
         """Terminate what is unhealthy or too much, launch what is missing, and wait until all are up."""
@@ -32,19 +28,16 @@ class Present:
             members = self.fleet.members()
             self.tell_plan([name_of(item) for item in members], *self.planned(members))
         before = self.change()
-        members = self.waiting.wait_until_up() if self.fleet.params["wait"] else self.settled()
+        members = self.wait_until_up() if self.fleet.params["wait"] else self.settled()
         names = [name_of(item) for item in members] + sorted(self.fleet.unlisted().values())
-        self.fleet.module.exit_json(
-            changed=self.fleet.changed,
-            instances=[_lambda_fleet.summary_of(item) for item in members],
-            launched=sorted(self.fleet.own.values(), key=natural),
+        self.fleet.end(
+            self.fleet.changed,
+            members,
+            launched=sorted(self.fleet.own.values(), key=_lambda_fleet.name_order),
             launched_ids=sorted(self.fleet.own),
             replaced=self.fleet.replaced,
             surplus=names[self.fleet.params["count"] :],
             terminated=self.fleet.terminated,
-            price_usd_per_hour=_lambda_fleet.price_of(members),
-            cost_usd_so_far=_lambda_fleet.cost_of(members),
-            other_fleets=self.fleet.other_fleets(),
             diff={"before": {"instances": before}, "after": {"instances": names}},
         )
 
@@ -63,7 +56,7 @@ class Present:
             self.launching.refuse_cost(len(names), bad)
         surplus = self.too_many(good)
         ended = {item["id"] for item in surplus}
-        entries = [self.replacing.entry(instance, reason) for instance, reason in victims]
+        entries = [self.fleet.entry(instance, reason) for instance, reason in victims]
         return entries, surplus, names, [item for item in good if item["id"] not in ended]
 
     def tell_plan(
@@ -76,18 +69,15 @@ class Present:
     ) -> None:
         """End a run in check mode."""
         stay = [name_of(item) for item in staying]
-        self.fleet.module.exit_json(
-            changed=bool(entries or surplus or names),
-            instances=[_lambda_fleet.summary_of(item) for item in staying],
+        self.fleet.end(
+            bool(entries or surplus or names),
+            staying,
             launched=names,
             launched_ids=[],
             launch_price_usd_per_hour=self.launching.launch_price(len(names)),
             replaced=entries,
             surplus=stay[self.fleet.params["count"] :],
             terminated=[name_of(item) for item in surplus],
-            price_usd_per_hour=_lambda_fleet.price_of(staying),
-            cost_usd_so_far=_lambda_fleet.cost_of(staying),
-            other_fleets=self.fleet.other_fleets(),
             diff={"before": {"instances": before}, "after": {"instances": [*stay, *names]}},
         )
 
@@ -106,7 +96,7 @@ class Present:
             members = self.fleet.members()
             entries, surplus, names, _staying = self.planned(members)
             for entry in entries:
-                self.replacing.give_back(entry)
+                self.fleet.give_back(entry)
             if surplus:
                 self.end_surplus(surplus)
             if names:
@@ -137,8 +127,116 @@ class Present:
         self.fleet.refuse_strays()
         return members
 
+    # Waiting, and replacing what does not come up ----------------------------------------------------------------
 
-def natural(name: str) -> Tuple[int, str]:
-    """Sorts numbered names of one prefix by their number."""
-    number = re.search(r"[0-9]+$", name)
-    return (int(number.group()) if number else 0, name)
+    def wait_until_up(self) -> List[lambda_api.Instance]:
+        """Return the members once each is up; replaces what is not, as often as it may."""
+        deadlines: Dict[str, float] = {}
+        start = time.monotonic()
+        looks_at_twins = 0
+        while True:
+            self.fleet.members()
+            self.fleet.refuse_strays()
+            self.fleet.give_back_twins()
+            members, unlisted = self.fleet.counted(), self.fleet.unlisted()
+            broken = self.broken()
+            waiting = [] if broken else self.not_up(members)
+            now = time.monotonic()
+            limits = {
+                key: deadlines.setdefault(key, now + self.fleet.params["wait_timeout"]) for key in self.awaited(waiting)
+            }
+            late = [item for item in waiting if now > limits[item["id"]]]
+            lost = [name for key, name in unlisted.items() if now > limits[key]]
+            missing = 0 if waiting or unlisted else max(0, self.fleet.params["count"] - len(members))
+            if broken:
+                self.replace_broken(broken, now - start)
+            elif late or lost:
+                self.replace_late(late, lost, now - start)
+            elif missing:
+                self.replace_missing(missing, len(members))
+            elif not waiting and not unlisted and self.fleet.losing_twins():
+                looks_at_twins += 1
+                self.fleet.outlast_twins(looks_at_twins)
+            elif not waiting and not unlisted:
+                return members
+            else:
+                self.report(len(members), waiting, list(unlisted.values()))
+                time.sleep(self.fleet.params["wait_interval"])
+
+    def report(self, members: int, waiting: List[lambda_api.Instance], unlisted: List[str]) -> None:
+        """Say how many of the members are up, and what is waited for."""
+        for_what = "an address" if self.fleet.params["wait_for"] == "address" else "ssh"
+        hanging = [_lambda_fleet.states_of(waiting)] if waiting else []
+        hanging += [f"{name} (not listed yet)" for name in unlisted]
+        up = members - len(waiting)
+        self.fleet.report(f"{up} of {members + len(unlisted)} up, waiting for {for_what}: {'; '.join(hanging)}")
+
+    def awaited(self, waiting: List[lambda_api.Instance]) -> List[str]:
+        """The ids of what is waited for."""
+        return [*(item["id"] for item in waiting), *self.fleet.unlisted()]
+
+    def broken(self) -> List[Tuple[lambda_api.Instance, str]]:
+        """What this run launched and is unhealthy, with the reason."""
+        known = {item["id"]: item for item in self.fleet.known}
+        found: List[Tuple[lambda_api.Instance, str]] = []
+        for identifier, name in self.fleet.own.items():
+            item = known.get(identifier)
+            if item is None and identifier in self.fleet.listed:
+                found.append(({"id": identifier, "name": name, "status": "terminated"}, "no longer listed"))
+            elif item is not None and (not exists(item) or item.get("status") == "unhealthy"):
+                found.append((item, f"{item.get('status')} while it was waited for"))
+        return found
+
+    def not_up(self, members: List[lambda_api.Instance]) -> List[lambda_api.Instance]:
+        """The members that are still to come up."""
+        return [item for item in members if item.get("status") != "unhealthy" and not self.is_up(item)]
+
+    def is_up(self, instance: lambda_api.Instance) -> bool:
+        address = instance.get("ip")
+        if not address:
+            return False
+        if self.fleet.params["wait_for"] == "address":
+            return True
+        was_up = instance["id"] not in self.fleet.own and instance.get("status") == "active"
+        return was_up or _lambda_fleet.answers_ssh(address, self.fleet.params["ssh_port"])
+
+    def replace_broken(self, broken: List[Tuple[lambda_api.Instance, str]], seconds: float) -> None:
+        """Terminate these and launch others, or fail when no more may be replaced."""
+        if len(broken) > self.fleet.replacements_left:
+            self.fleet.fail(
+                "wait",
+                f"expected new instances to come up, found after {seconds:.0f} s: "
+                f"{_lambda_fleet.states_of(item for item, _reason in broken)}.",
+                "run again to launch others for those that ended; name the ids of unhealthy ones in replace.",
+            )
+        self.fleet.replacements_left -= len(broken)
+        for item, reason in broken:
+            self.fleet.give_back(self.fleet.entry(item, reason))
+        self.change()
+
+    def replace_late(self, late: List[lambda_api.Instance], lost: List[str], seconds: float) -> None:
+        """Terminate what did not come up in time, or fail when it may not be replaced."""
+        what = "an address" if self.fleet.params["wait_for"] == "address" else "ssh that answers"
+        if lost or any(item["id"] not in self.fleet.own for item in late) or len(late) > self.fleet.replacements_left:
+            hanging = [_lambda_fleet.states_of(late)] if late else []
+            hanging += [f"{name} was launched but is not listed" for name in lost]
+            self.fleet.fail(
+                "wait",
+                f"expected every instance to have {what} after {seconds:.0f} s, found none on: {'; '.join(hanging)}.",
+                "run again with the ids of those that hang in replace, or look at them in the console.",
+            )
+        reason = f"{what} expected within {self.fleet.params['wait_timeout']} s, found none"
+        self.replace_broken([(item, reason) for item in late], seconds)
+
+    def replace_missing(self, missing: int, number: int) -> None:
+        """Launch others for instances that were there before this run and have gone meanwhile, or fail."""
+        if missing > self.fleet.replacements_left:
+            gone = [item for item in self.fleet.known if self.fleet.is_member(item) and not exists(item)]
+            self.fleet.fail(
+                "wait",
+                f"expected {self.fleet.params['count']} instances, found {number}; others ended meanwhile: "
+                f"{_lambda_fleet.states_of(gone) or 'they are no longer listed'}.",
+                "run again to launch others for them.",
+            )
+        self.fleet.replacements_left -= missing
+        self.change()
