@@ -5,8 +5,8 @@ from __future__ import annotations
 import collections
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Optional
+from dataclasses import dataclass, field, replace
+from typing import Optional
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
@@ -39,19 +39,14 @@ def intents(known: Catalog, engine: str, version: str) -> Iterator[planner.Inten
                 engine_version=version, profile=profile, repository=None if form.repository else "acme/own-weights",
             )  # fmt: skip
             yield usual
-            yield _changed(usual, runtime="venv")
+            yield replace(usual, runtime="venv")
             for count in {1, 2, 4} - {accelerator.per_host}:
                 if count < accelerator.per_host:
-                    yield _changed(usual, accelerator_count=count)
+                    yield replace(usual, accelerator_count=count)
             if accelerator.per_host % 2 == 0:
-                yield _changed(usual, replicas=2, replica=1)
+                yield replace(usual, replicas=2, replica=1)
             for rank in (0, 1):
-                yield _changed(usual, nodes=2, node_rank=rank, head_address="10.0.0.1", interface="ens3")
-
-
-def _changed(intent: planner.Intent, **changes: Any) -> planner.Intent:
-    values = {**vars(intent), **changes}
-    return planner.Intent(**values)
+                yield replace(usual, nodes=2, node_rank=rank, head_address="10.0.0.1", interface="ens3")
 
 
 def plan_all(known: Catalog, engine: str, version: str, wanted: Sequence[planner.Intent] = ()) -> Planned:

@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils.finding import unmet
+from ansible_collections.glm.fleet.plugins.plugin_utils import report
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions import reconnect
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import Failed, FleetAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import image as plan_image
@@ -172,8 +172,7 @@ class ActionModule(FleetAction):
                 return known["digest"], {"resolved_by": "lock file"}
             digest, origin = self._resolve(args)
             if not self._task.check_mode:
-                now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-                lock.data["images"][key] = {"digest": digest, "resolved_at": now}
+                lock.data["images"][key] = {"digest": digest, "resolved_at": report.now()}
                 lock.save()
             return digest, origin
 

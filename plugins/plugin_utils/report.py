@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-import datetime
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NotRequired, TypedDict, Union
 
@@ -155,4 +155,9 @@ Report = Union[VerifyReport, AcceptanceReport, FleetReport, BenchmarkRecord]
 
 def now() -> str:
     """The time in UTC, to the second, as ISO 8601."""
-    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return iso(time.time())
+
+
+def iso(seconds: float) -> str:
+    """A moment, given as seconds since the epoch, in the same form."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

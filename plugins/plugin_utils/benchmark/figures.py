@@ -16,13 +16,7 @@ from typing import Any, NamedTuple, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils import finding
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Finding
-from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import (
-    Figures,
-    ManagedPrice,
-    Point,
-    Published,
-    Workload,
-)
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import records
 
 SECONDS_PER_HOUR = 3600
 SECONDS_PER_DAY = 86400
@@ -153,7 +147,7 @@ class BreakEven:
         return self.output_per_day / self.capacity_per_day
 
 
-def shape(workload: Workload, point: Point) -> Shape:
+def shape(workload: records.Workload, point: records.Point) -> Shape:
     """The shape of one point of a workload."""
     return Shape(
         workload.interface,
@@ -166,7 +160,7 @@ def shape(workload: Workload, point: Point) -> Shape:
     )
 
 
-def published_shape(workload: Workload, result: Published) -> Shape:
+def published_shape(workload: records.Workload, result: records.Published) -> Shape:
     """The shape of a published result, as far as its source says."""
     common = asdict(shape(workload, workload.points[0]))
     return Shape(**{**common, "prompts": result.prompts, "parallel": result.parallel})
@@ -228,10 +222,10 @@ def cause(error: str) -> Cause:
     return Cause("", "read the client's log and the unit's journal")
 
 
-def figures(result: Mapping[str, Any], users: int) -> Figures:
+def figures(result: Mapping[str, Any], users: int) -> records.Figures:
     """The figures of a valid run. Per user is what each of ``users`` sees: the throughput divided by them."""
     generation = float(result["output_throughput"])
-    return Figures(
+    return records.Figures(
         generation=generation,
         per_user=generation / users,
         total=float(result["total_token_throughput"]),
@@ -243,7 +237,7 @@ def figures(result: Mapping[str, Any], users: int) -> Figures:
     )
 
 
-def mean_figures(repeats: Sequence[Figures]) -> Figures:
+def mean_figures(repeats: Sequence[records.Figures]) -> records.Figures:
     """The mean of every figure over repeats; one that a repeat lacks is None."""
     rows = [asdict(row) for row in repeats]
     generation = statistics.fmean(row.pop("generation") for row in rows)
@@ -251,7 +245,7 @@ def mean_figures(repeats: Sequence[Figures]) -> Figures:
         name: None if any(row[name] is None for row in rows) else statistics.fmean(row[name] for row in rows)
         for name in rows[0]
     }
-    return Figures(generation=generation, **means)
+    return records.Figures(generation=generation, **means)
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -278,14 +272,14 @@ def cost_per_million(usd_per_hour: float, tokens_per_second: float) -> float:
     return usd_per_hour / (tokens_per_second * SECONDS_PER_HOUR) * MILLION
 
 
-def managed_cost(price: ManagedPrice, input_tokens: int, output_tokens: int) -> float:
+def managed_cost(price: records.ManagedPrice, input_tokens: int, output_tokens: int) -> float:
     """USD that a managed API charges for so many tokens in and out."""
     rates = (price.input, price.output) if price.blended is None else (price.blended, price.blended)
     return sum((rate or 0) * tokens for rate, tokens in zip(rates, (input_tokens, output_tokens))) / MILLION
 
 
 def break_even(
-    usd_per_hour: float, price: ManagedPrice, input_tokens: int, output_tokens: int, generation: float
+    usd_per_hour: float, price: records.ManagedPrice, input_tokens: int, output_tokens: int, generation: float
 ) -> BreakEven:
     """Tokens a day that cost as much at a managed API as the host does, for requests of that shape."""
     requests = usd_per_hour * 24 / managed_cost(price, input_tokens, output_tokens)

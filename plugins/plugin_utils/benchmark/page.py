@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Optional
 
@@ -44,8 +45,8 @@ def _environment(escape: bool) -> jinja2.Environment:
     )
     made.filters.update(
         comment=_comment,
-        rate=_rate,
-        ms=_ms,
+        rate=partial(_rounded, whole_from=1000),
+        ms=partial(_rounded, whole_from=100),
         share=_share,
         millions=_millions,
         count=_count,
@@ -116,16 +117,11 @@ def _comment(text: str, _style: str) -> str:
     return Markup(f"<!-- {text} -->")
 
 
-def _rate(value: Optional[float]) -> str:
+def _rounded(value: Optional[float], whole_from: int) -> str:
+    """With one digit behind the point below ``whole_from``."""
     if value is None:
         return DASH
-    return f"{value:,.0f}" if value >= 1000 else f"{value:,.1f}"
-
-
-def _ms(value: Optional[float]) -> str:
-    if value is None:
-        return DASH
-    return f"{value:,.0f}" if value >= 100 else f"{value:,.1f}"
+    return f"{value:,.0f}" if value >= whole_from else f"{value:,.1f}"
 
 
 def _share(value: Optional[float]) -> str:

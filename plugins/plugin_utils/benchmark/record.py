@@ -8,9 +8,9 @@ One JSON file for each in ``<glm_state_dir>/benchmarks``; the report is made fro
 
 from __future__ import annotations
 
-import datetime
 import json
 import shlex
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -53,8 +53,8 @@ def make(
         "host": host,
         "ok": trouble is None and finding.verdict_ok(quality),
         "trouble": trouble,
-        "started_at": _iso(state["started"]),
-        "finished_at": _iso(state["updated"]),
+        "started_at": report.iso(state["started"]),
+        "finished_at": report.iso(state["updated"]),
         "seconds": round(state["updated"] - state["started"]),
         "workload": json.loads(json.dumps(asdict(workload), default=str)),
         "plan": {
@@ -88,12 +88,8 @@ def _told(outcome: Mapping[str, Any], served_on: Mapping[str, Any]) -> dict[str,
 
 
 def _identifier(host: str, plan: Plan, workload: Workload, started: float) -> str:
-    when = datetime.datetime.fromtimestamp(started, datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+    when = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(started))
     return f"{when}-{host}-{plan['replica']}-{workload.name}"
-
-
-def _iso(seconds: float) -> str:
-    return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _run(

@@ -19,7 +19,6 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import (
     Catalog,
     Figures,
     ManagedPrice,
-    Point,
     Published,
 )
 from ansible_collections.glm.fleet.plugins.plugin_utils.report import BenchmarkRecord
@@ -162,7 +161,7 @@ def _comparisons(
             # Where none is of our points (a workload made smaller), the first point says why nothing is compared.
             if _same_point(published, point) or (not meant and point is record["points"][0]):
                 other = bench.published_shape(known.workloads[name], published)
-                row = _published_row(published, point["users"])
+                row = published_row(published, point["users"])
                 _compare(found, refused, mine, other, row, point)
         for old in before:
             for past in old["points"]:
@@ -188,7 +187,7 @@ def _compare(
     found.append(replace(row, ratio=point["figures"]["generation"] / row.figures.generation))
 
 
-def _published_row(published: Published, users: int) -> Row:
+def published_row(published: Published, users: int) -> Row:
     hosts = f"{published.count}x {published.accelerator}, " if published.accelerator else ""
     version = f" {published.engine_version}" if published.engine_version else ""
     figures = published.figures
@@ -202,16 +201,6 @@ def _published_row(published: Published, users: int) -> Row:
         figures=figures,
         doubt=published.doubt,
     )
-
-
-def reference(known: Catalog, name: str) -> list[Row]:
-    """The published rows of a workload, as they stand in their sources, whether or not anything was measured."""
-    found = []
-    for published in known.published:
-        if published.workload == name:
-            point = Point(published.prompts or published.parallel or 1, published.parallel)
-            found.append(_published_row(published, point.users))
-    return found
 
 
 def _curves(record: BenchmarkRecord, rows: Sequence[Row], compared: Sequence[Row]) -> list[Curve]:

@@ -11,21 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import records
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError, build, folder, read
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.engine import Engine, Variant
-from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import (
-    Accelerator,
-    Catalog,
-    KnownIssue,
-    Layer,
-    ManagedPrice,
-    Model,
-    Price,
-    Profile,
-    Published,
-    Recipe,
-    Workload,
-)
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.references import check_references
 
 ROOT = Path(__file__).resolve().parents[3] / "catalog"
@@ -33,19 +21,19 @@ ROOT = Path(__file__).resolve().parents[3] / "catalog"
 
 # The files of the catalogue: their top-level keys, and the types of what stands under them. An engine is a folder.
 FILES: dict[str, dict[str, Any]] = {
-    "accelerators": {"accelerators": dict[str, Accelerator]},
-    "known_issues": {"known_issues": list[KnownIssue]},
-    "models": {"models": dict[str, Model]},
-    "prices": {"prices": list[Price], "managed": list[ManagedPrice]},
-    "published": {"published": list[Published]},
-    "recipes": {"profiles": dict[str, Profile], "layers": list[Layer], "recipes": list[Recipe]},
+    "accelerators": {"accelerators": dict[str, records.Accelerator]},
+    "known_issues": {"known_issues": list[records.KnownIssue]},
+    "models": {"models": dict[str, records.Model]},
+    "prices": {"prices": list[records.Price], "managed": list[records.ManagedPrice]},
+    "published": {"published": list[records.Published]},
+    "recipes": {"profiles": dict[str, records.Profile], "layers": list[records.Layer], "recipes": list[records.Recipe]},
     "variants": {"variants": dict[str, Variant]},
-    "workloads": {"workloads": dict[str, Workload]},
+    "workloads": {"workloads": dict[str, records.Workload]},
 }
 
 
 @functools.lru_cache(maxsize=8)
-def load(root: Path = ROOT) -> Catalog:
+def load(root: Path = ROOT) -> records.Catalog:
     """Read and check the whole catalogue; kept for the life of the process.
 
     Raises CatalogError.
@@ -56,7 +44,7 @@ def load(root: Path = ROOT) -> Catalog:
         for content in [read(root / f"{stem}.yml", set(keys))]
         for key, hint in keys.items()
     }
-    found = Catalog(root=root, engines=_engines(root / "engines"), **sections)
+    found = records.Catalog(root=root, engines=_engines(root / "engines"), **sections)
     found = dataclasses.replace(found, accelerators=_with_aliases(found.accelerators))
     _check_workloads(found.workloads, "workloads.yml")
     check_references(found)
@@ -69,17 +57,17 @@ def _engines(root: Path) -> dict[str, Engine]:
     return {engine.name: engine for engine in sorted(found, key=lambda engine: engine.preference)}
 
 
-def workloads(data: Any, file: str) -> dict[str, Workload]:
+def workloads(data: Any, file: str) -> dict[str, records.Workload]:
     """Workloads by name, from the catalogue or from a variable that is called ``file`` in messages.
 
     Raises CatalogError.
     """
-    found: dict[str, Workload] = build(dict[str, Workload], data, f"{file}: workloads")
+    found: dict[str, records.Workload] = build(dict[str, records.Workload], data, f"{file}: workloads")
     _check_workloads(found, file)
     return found
 
 
-def _check_workloads(found: Mapping[str, Workload], file: str) -> None:
+def _check_workloads(found: Mapping[str, records.Workload], file: str) -> None:
     for name, workload in found.items():
         where = f"{file}: workloads.{name}"
         sizes = [workload.input_tokens, workload.output_tokens]
@@ -90,7 +78,7 @@ def _check_workloads(found: Mapping[str, Workload], file: str) -> None:
             raise CatalogError(f"catalog/{where}: expected lengths and numbers of 1 or more, found {min(sizes)}")
 
 
-def _with_aliases(found: dict[str, Accelerator]) -> dict[str, Accelerator]:
+def _with_aliases(found: dict[str, records.Accelerator]) -> dict[str, records.Accelerator]:
     """The accelerators, also under their aliases."""
     everyone = dict(found)
     for name, accelerator in found.items():

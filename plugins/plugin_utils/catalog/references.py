@@ -7,17 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import records
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
-from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import (
-    Catalog,
-    KnownIssue,
-    Model,
-    Published,
-    Recipe,
-)
 
 
-def check_references(found: Catalog) -> None:
+def check_references(found: records.Catalog) -> None:
     """Names in one file must exist in the other; versions must be known. Raises CatalogError."""
     for name, model in found.models.items():
         _check_model(found, model, f"models.yml: models.{name}")
@@ -49,7 +43,7 @@ def check_references(found: Catalog) -> None:
         _check_issue(found, issue, f"known_issues.yml: {issue.id}")
 
 
-def _check_model(found: Catalog, model: Model, where: str) -> None:
+def _check_model(found: records.Catalog, model: records.Model, where: str) -> None:
     _known(model.engines, found.engines, f"{where}.engines", "engine")
     for scenario, sampling in model.sampling.items():
         modes = {mode for mode in ("on", "off", "preserved") if getattr(model.thinking, mode) is not None}
@@ -63,7 +57,7 @@ def _check_model(found: Catalog, model: Model, where: str) -> None:
             _known(tags, found.variants, f"{where}.engines.{engine}", "image variant")
 
 
-def _check_recipe(found: Catalog, recipe: Recipe, where: str) -> None:
+def _check_recipe(found: records.Catalog, recipe: records.Recipe, where: str) -> None:
     _known([recipe.engine], found.engines, where, "engine")
     _known(recipe.models, found.models, where, "model")
     for model_name in recipe.models:
@@ -72,7 +66,7 @@ def _check_recipe(found: Catalog, recipe: Recipe, where: str) -> None:
     _known(recipe.accelerators, found.accelerators, where, "accelerator")
 
 
-def _check_published(found: Catalog, result: Published, where: str) -> None:
+def _check_published(found: records.Catalog, result: records.Published, where: str) -> None:
     _known([result.workload], found.workloads, where, "workload")
     _known([result.model], found.models, where, "model")
     _known([result.precision], found.models[result.model].precisions, where, f"precision of {result.model}")
@@ -85,7 +79,7 @@ def _check_published(found: Catalog, result: Published, where: str) -> None:
         )
 
 
-def _check_issue(found: Catalog, issue: KnownIssue, where: str) -> None:
+def _check_issue(found: records.Catalog, issue: records.KnownIssue, where: str) -> None:
     _known(issue.models or (), found.models, where, "model")
     _known(issue.accelerators or (), found.accelerators, where, "accelerator")
     _known([issue.engine] if issue.engine else (), found.engines, where, "engine")

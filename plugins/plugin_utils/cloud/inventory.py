@@ -27,6 +27,7 @@ from ansible.errors import AnsibleParserError
 from ansible.inventory.host import Host
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 
+from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.module_utils.cloud import api as _cloud_api
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import hosts as cloud_hosts
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.provider import Provider
@@ -242,7 +243,7 @@ class CloudInventory(BaseInventoryPlugin, Constructable, Cacheable):  # type: ig
             return self._last_good(account, last_good, error)
         if allowed:
             try:
-                _keep(last_good, instances)
+                files.write_json(last_good, {"schema": CACHE_SCHEMA, "instances": json.dumps(instances)})
             except OSError as error:
                 self.display.warning(f"{self.NAME}: {account.label}: this answer could not be cached: {error}")
         return instances
@@ -462,13 +463,3 @@ def _instances_in(stored: Any) -> Optional[list[dict[str, Any]]]:
     except (KeyError, TypeError, ValueError):
         return None
     return instances if isinstance(instances, list) else None
-
-
-def _keep(file: Path, instances: list[dict[str, Any]]) -> None:
-    """Write the answer beside its last version and put it in place in one step."""
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = file.with_name(f"{file.name}.{os.getpid()}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        json.dump({"schema": CACHE_SCHEMA, "instances": json.dumps(instances)}, stream)
-    draft.replace(file)

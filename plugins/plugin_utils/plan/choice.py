@@ -16,12 +16,7 @@ from ansible_collections.glm.fleet.plugins.module_utils import versions
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Refusal
 from ansible_collections.glm.fleet.plugins.module_utils.names import nearest
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.engine import Engine, Image, Variant
-from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import (
-    Accelerator,
-    Catalog,
-    Checkpoint,
-    Model,
-)
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Accelerator, Catalog, Checkpoint, Model
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import model_config, recipes
 
 _SERVED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]*")

@@ -21,7 +21,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Memor
 class Parallel:
     """How the GPUs of a replica are used.
 
-    ``attention`` GPUs share one copy of the attention weights, ``experts_over`` one set of experts, ``dense`` one copy
+    ``attention`` GPUs share one copy of the attention weights, ``experts_over`` one set of experts, ``tensor`` one copy
     of everything else.
     """
 
@@ -32,7 +32,6 @@ class Parallel:
     gpus: int
     attention: int
     experts_over: int
-    dense: int
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,6 @@ def parallel(choice: Choice, table: flags.Table, arguments: flags.Arguments) -> 
         gpus=gpus,
         attention=attention,
         experts_over=experts_over,
-        dense=tensor,
     )
 
 
@@ -212,7 +210,7 @@ def _arithmetic(
     config, engine = choice.model.config, choice.engine
     hbm = choice.accelerator.memory_gib
     stored = memory.weights_per_gpu(
-        config, choice.checkpoint.weights, divided.experts_over, mtp, divided.attention, divided.dense,
+        config, choice.checkpoint.weights, divided.experts_over, mtp, divided.attention, divided.tensor,
         choice.checkpoint.mtp_weights,
     )  # fmt: skip
     absorbed = memory.absorbed_per_gpu(config, divided.attention, mtp)

@@ -14,6 +14,7 @@ Arguments are mappings of flag name (with or without dashes, ``_`` for ``-`` all
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -100,20 +101,12 @@ class Table:
         return f"{text}; {hint}"
 
     def _elsewhere(self, flag: str) -> str:
+        """The versions that have it, as runs of neighbours."""
         tables = [path.stem for path in (self.root / self.engine / "flags").glob("*.json")]
         tables.sort(key=versions.order)
-        runs: list[list[str]] = []
-        ended = True
-        for version in tables:
-            if flag not in load(self.engine, version, self.root).options:
-                ended = True
-                continue
-            if ended:
-                runs.append([])
-            runs[-1].append(version)
-            ended = False
-        texts = [run[0] if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs]
-        return " and ".join(texts)
+        runs = itertools.groupby(tables, lambda version: flag in load(self.engine, version, self.root).options)
+        having = [list(run) for has, run in runs if has]
+        return " and ".join(run[0] if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in having)
 
 
 @functools.lru_cache(maxsize=64)

@@ -63,13 +63,7 @@ def named(image: ImageChosen, name: str, digest: Optional[str]) -> ImageChosen:
     A derived image has none without a registry: every host then builds it from the locked list.
     """
     repository, _colon, tag = name.rpartition(":")
-    return {
-        **image,
-        "repository": repository,
-        "tag": tag,
-        "digest": digest,
-        "reference": _reference(name, digest),
-    }
+    return {**image, "repository": repository, "tag": tag, "digest": digest, "reference": _reference(name, digest)}
 
 
 def _reference(name: str, digest: Optional[str]) -> str:

@@ -19,12 +19,7 @@ from typing import Any, NoReturn, Optional, Union
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import memory
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
-from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import (
-    Catalog,
-    Checkpoint,
-    Model,
-    Mtp,
-)
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Catalog, Checkpoint, Model, Mtp
 
 _SIZES = (
     "num_hidden_layers",

@@ -13,27 +13,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional, Union
 
-from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import memory
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import memory, records
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.engine import EnvValue
-from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import (
-    Accelerator,
-    Catalog,
-    Checkpoint,
-    Layer,
-    Model,
-    Recipe,
-    Source,
-)
 
 
 @dataclass(frozen=True)
 class Cell:
     """What a recipe is looked up by. ``count`` GPUs of each of ``nodes`` hosts serve one replica."""
 
-    model: Model
+    model: records.Model
     precision: str
-    accelerator: Accelerator
+    accelerator: records.Accelerator
     count: int
     nodes: int
     engine: str
@@ -41,7 +32,7 @@ class Cell:
     profile: str
 
     @property
-    def checkpoint(self) -> Checkpoint:
+    def checkpoint(self) -> records.Checkpoint:
         """The form of the weights."""
         return self.model.precisions[self.precision]
 
@@ -67,11 +58,11 @@ class Composed:
     args: dict[str, Any]
     env: dict[str, EnvValue]
     notes: list[str]
-    sources: list[Source]
+    sources: list[records.Source]
     fills_context: bool = field(default=False)
 
 
-def covers(recipe: Recipe, cell: Cell) -> bool:
+def covers(recipe: records.Recipe, cell: Cell) -> bool:
     """Whether the recipe is for this cell, whatever the engine's version."""
     return (
         recipe.engine == cell.engine
@@ -83,7 +74,7 @@ def covers(recipe: Recipe, cell: Cell) -> bool:
     )
 
 
-def published(known: Catalog, cell: Cell) -> Optional[Recipe]:
+def published(known: records.Catalog, cell: Cell) -> Optional[records.Recipe]:
     """The published recipe for exactly this cell, or None."""
     for recipe in known.recipes:
         if covers(recipe, cell) and recipe.holds(cell.version):
@@ -91,7 +82,7 @@ def published(known: Catalog, cell: Cell) -> Optional[Recipe]:
     return None
 
 
-def layouts(cell: Cell, recipe: Optional[Recipe], divides_attention: bool) -> list[Layout]:
+def layouts(cell: Cell, recipe: Optional[records.Recipe], divides_attention: bool) -> list[Layout]:
     """Ways to divide the GPUs, best first; empty when none is possible. A published recipe leaves no choice.
 
     One tensor group as wide as the attention heads allow answers each user fastest; what is left over becomes copies of
@@ -125,15 +116,17 @@ def splits_blocks(config: memory.Config, width: int, block: Optional[int]) -> bo
     return block is not None and (config.moe_intermediate_size // width) % block != 0
 
 
-def compose(known: Catalog, cell: Cell, recipe: Optional[Recipe], layout: Layout, context: int) -> Composed:
+def compose(
+    known: records.Catalog, cell: Cell, recipe: Optional[records.Recipe], layout: Layout, context: int
+) -> Composed:
     """Merge every layer that matches, then ``recipe``. ``context`` (tokens) fills ``$context``."""
     fills = _fills(cell, layout, context)
     matching = [layer for layer in known.layers if _matches(layer, cell)]
     args: dict[str, Any] = {}
     env: dict[str, EnvValue] = {}
     notes: list[str] = []
-    sources: list[Source] = []
-    parts: list[Union[Layer, Recipe]] = [*matching, *([recipe] if recipe else [])]
+    sources: list[records.Source] = []
+    parts: list[Union[records.Layer, records.Recipe]] = [*matching, *([recipe] if recipe else [])]
     wanted_context = {name for layer in matching for name, value in layer.args.items() if value == "$context"}
     for part in parts:
         for name, value in part.args.items():
@@ -189,7 +182,7 @@ def _filled(value: Any, fills: Mapping[str, Any]) -> Any:
     return value
 
 
-def _matches(layer: Layer, cell: Cell) -> bool:
+def _matches(layer: records.Layer, cell: Cell) -> bool:
     selectors: Sequence[tuple[Optional[Sequence[str]], str]] = (
         (layer.models, cell.model.name),
         (layer.model_types, cell.model.model_type),

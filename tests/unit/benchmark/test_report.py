@@ -12,6 +12,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.benchmark import metrics
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import page as benchmark_page
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import record as benchmark_record
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import view as benchmark_view
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Point
 from tests.unit.benchmark.records import KNOWN, QUALITY, record
 
 KILLED = {
@@ -58,10 +59,15 @@ def test_published_results_and_earlier_runs_stand_beside_ours() -> None:
     assert found.compared[0].ratio == pytest.approx(found.rows[0].figures.generation / 1345.44)
 
 
-def test_the_reference_rows_are_those_of_the_sources() -> None:
-    rows = benchmark_view.reference(KNOWN, "concurrency_sweep")
+def test_the_published_rows_are_those_of_the_sources() -> None:
+    def published(name: str) -> list[benchmark_view.Row]:
+        theirs = [row for row in KNOWN.published if row.workload == name]
+        points = [Point(row.prompts or row.parallel or 1, row.parallel) for row in theirs]
+        return [benchmark_view.published_row(row, point.users) for row, point in zip(theirs, points)]
+
+    rows = published("concurrency_sweep")
     assert [(row.users, row.figures.generation) for row in rows][::4] == [(1, 54), (64, 1456), (1024, 1944)]
-    (burst,) = benchmark_view.reference(KNOWN, "glm4x_prompt_heavy")
+    (burst,) = published("glm4x_prompt_heavy")
     assert burst.users == 16 and burst.figures.per_user == pytest.approx(651.58 / 16)
 
 

@@ -12,13 +12,7 @@ from functools import cached_property, lru_cache
 from typing import Any, NamedTuple, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.api import price_usd_per_hour, tags_of
-from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.hosts import (
-    Host,
-    allowed,
-    mapping,
-    number,
-    text,
-)
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.hosts import Host, allowed, mapping, number, text
 
 # What an inventory needs of an instance. Everything else, above all the live credentials jupyter_token and jupyter_url,
 # is dropped as soon as an answer arrives, so that it cannot reach host variables or a cache file.
