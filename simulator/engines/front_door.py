@@ -314,10 +314,8 @@ def understand(
     source = engines / "src" / f"{engine}-{version}"
     empty = ["none"] if engine == "vllm" else ["--model-path", "none"]
     with ThreadPoolExecutor() as pool:
-        wanted = pool.submit(parser_loader.parse, engine, version, source, argv)
-        plain = pool.submit(parser_loader.parse, engine, version, source, empty)
         names = pool.submit(parser_loader.parser_names, engine, version, source) if engine == "vllm" else None
-        result, defaults = wanted.result(), plain.result()
+        result, defaults = parser_loader.parse_many(engine, version, source, [argv, empty])
         known = names.result() if names else {}
     if not result.ok:
         raise Refusal(result.message, result.exit_code)
