@@ -19,8 +19,7 @@ rm -rf "$out"
 mkdir -p "$out"
 touch "$table"
 
-# What runs Ansible, and modules in its harness; the rest is Python that no ansible-core changes. (Examples and the page of
-# the launch repeat what other files run.)
+# What runs Ansible, and modules in its harness; the rest is Python that no ansible-core changes.
 touches_ansible=(tests/unit/modules tests/playbooks/test_*.py tests/playbooks/{inventory,lambda_api,modules,planner}
     tests/playbooks/benchmark/test_playbook.py)
 
@@ -121,8 +120,7 @@ playbooks() {
     suite "playbooks, ansible-core $(core_version "$venv/bin/python")" "$venv/bin/python" -q -n 2 --dist worksteal tests/playbooks
     prepare_next playbooks
     [ -z "$next_python" ] || suite "playbooks, ansible-core $(core_version "$next_python")" "$next_python" -q -n 2 \
-        --dist worksteal --deselect tests/playbooks/test_examples.py --deselect tests/playbooks/test_launch_docs.py \
-        "${touches_ansible[@]}"
+        --dist worksteal -m "not one_core" "${touches_ansible[@]}"
 }
 
 # Each worker has a world of its own. A file's tests stay in one, because they build on one another.

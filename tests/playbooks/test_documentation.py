@@ -129,6 +129,7 @@ LINES: dict[str, Callable[[int, str], bool] | None] = {
 }
 
 
+@pytest.mark.one_core
 def test_every_line_of_the_inventory_pages_does_what_it_says(newcomer: Newcomer) -> None:
     lines = [
         line.partition("  #")[0].strip()
@@ -145,7 +146,7 @@ def test_every_line_of_the_inventory_pages_does_what_it_says(newcomer: Newcomer)
             assert as_told(code, output), f"{line}\n{output}"
 
 
-@pytest.mark.parametrize("inventory", ["gmi", "localhost,"])
+@pytest.mark.parametrize("inventory", [pytest.param("gmi", marks=pytest.mark.one_core), "localhost,"])
 def test_nothing_is_rented_that_no_inventory_would_show(newcomer: Newcomer, inventory: str) -> None:
     asked = ["-e", "glm_launch=true", "-e", '{"glm_launch_regions": ["us-east-1"], "glm_launch_ssh_keys": ["my-key"]}']
     code, output = newcomer.run("ansible-playbook", "deploy.yml", "-i", inventory, *asked)

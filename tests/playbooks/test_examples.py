@@ -13,6 +13,8 @@ import yaml
 
 from tests.playbooks.fleet import ROOT, Fleet
 
+pytestmark = pytest.mark.one_core
+
 EXAMPLES = sorted(path.parent for path in ROOT.glob("examples/*/fleet.lambda.yml"))
 
 

@@ -84,7 +84,7 @@ def killed() -> Iterator[list[Deploy]]:
             os.killpg(deploy.process.pid, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.one_core)])
 def test_a_run_that_dies_while_it_launches_leaves_nothing(
     fleet: Fleet,
     killed: list[Deploy],

@@ -29,6 +29,7 @@ def test_hosts_of_another_fleet_are_refused(prefixed: Fleet) -> None:
     assert code != 0 and "whose tag glm-fleet says blue" in output, output
 
 
+@pytest.mark.one_core
 def test_no_instance_of_the_fleet_is_called_an_orphan(prefixed: Fleet) -> None:
     prefixed.cloud.seed(name="glm-default-0", tags=TAGS)
     code, output = prefixed.run("launch.yml", glm_launch=True)
@@ -36,6 +37,7 @@ def test_no_instance_of_the_fleet_is_called_an_orphan(prefixed: Fleet) -> None:
     assert "ORPHANS" not in output, output
 
 
+@pytest.mark.one_core
 def test_new_instances_are_accepted_and_replaced(prefixed: Fleet) -> None:
     book = prefixed.folder / "replace.yml"
     book.write_text(
@@ -67,6 +69,7 @@ SERVED = """
 VERIFIED = "from ansible.module_utils.basic import AnsibleModule\nAnsibleModule({}).exit_json(results=[])\n"
 
 
+@pytest.mark.one_core
 def test_an_instance_that_serves_is_not_given_back(prefixed: Fleet) -> None:
     book = prefixed.folder / "served.yml"
     book.write_text(SERVED.format(root=ROOT, log=prefixed.folder / "log"), "utf-8")

@@ -38,6 +38,7 @@ def test_launch_attaches_opens_and_counts_as_asked_and_nothing_more(fleet: Fleet
     assert code != 0 and "could make it 160.56" in output and len(fleet.alive()) == 2
 
 
+@pytest.mark.one_core
 def test_a_launch_that_takes_long_says_how_far_it_is(fleet: Fleet) -> None:
     code, output = fleet.run("launch.yml", glm_launch=True, glm_launch_count=2, glm_launch_interval=12)
     assert code == 0, output
@@ -88,6 +89,7 @@ def test_types_that_do_not_fit_are_left_out_with_the_reason(fleet: Fleet) -> Non
     assert code == 0 and len(fleet.alive()) == 2, output
 
 
+@pytest.mark.one_core
 def test_types_are_planned_with_the_variables_their_hosts_will_have(fleet: Fleet) -> None:
     fleet.cloud.control("PUT", "/capacity", {"gpu_8x_h100_sxm5": {"us-east-1": None}})
     group = fleet.folder / "group_vars" / "glm_fleet.yml"
@@ -136,6 +138,7 @@ def test_a_new_host_that_fails_acceptance_is_replaced_and_the_verdict_kept(fleet
     assert entry["found"]["ok"] is False and entry["found"]["host"] == "glm-default-1"
 
 
+@pytest.mark.one_core
 def test_replacements_of_replacements_end_at_the_number_allowed(fleet: Fleet) -> None:
     code, output = replacing(fleet, glm_launch_count=1, glm_launch_replacements=2)
     # The third instance gets the name of the first, and is looked at all the same.
@@ -172,6 +175,7 @@ def test_scale_goes_up_freely_and_down_only_with_a_word(fleet: Fleet) -> None:
     assert "fleet default: 1 instance(s) at 53.52 USD per hour" in output
 
 
+@pytest.mark.one_core
 def test_orphans_surplus_and_other_fleets_are_told(fleet: Fleet) -> None:
     fleet.cloud.seed(count=2, name="glm-default-{n}", tags=TAGS)
     fleet.cloud.seed(name="far", tags=TAGS, region="us-west-1")
@@ -184,6 +188,7 @@ def test_orphans_surplus_and_other_fleets_are_told(fleet: Fleet) -> None:
     assert "other fleets of the account: theirs: 1" in output
 
 
+@pytest.mark.one_core
 @pytest.mark.parametrize("status", ["hibernating", "contactable"])
 def test_values_that_nobody_knows_yet_stop_no_playbook(fleet: Fleet, status: str) -> None:
     strange = {
@@ -235,6 +240,7 @@ def test_a_deploy_that_fails_gives_back_what_it_launched_if_it_shall(fleet: Flee
     assert fleet.alive() == ["glm-default-1", "glm-default-7"], "what was there before stays"
 
 
+@pytest.mark.one_core
 def test_a_plan_refused_for_the_launched_host_alone_gives_it_back(fleet: Fleet) -> None:
     variables = fleet.folder / "host_vars" / "glm-default-1.yml"
     variables.parent.mkdir()
@@ -244,6 +250,7 @@ def test_a_plan_refused_for_the_launched_host_alone_gives_it_back(fleet: Fleet) 
     assert "terminating what was launched" in output and fleet.alive() == [], output
 
 
+@pytest.mark.one_core
 def test_a_launch_that_fails_halfway_gives_back_its_half(fleet: Fleet) -> None:
     fleet.cloud.fault("error", code="global/quota-exceeded", path="launch$", after=1)
     code, output = fleet.run("deploy.yml", glm_launch=True, glm_launch_count=2, glm_terminate_on_failure=True)
@@ -251,6 +258,7 @@ def test_a_launch_that_fails_halfway_gives_back_its_half(fleet: Fleet) -> None:
     assert "terminating what was launched" in output and fleet.alive() == []
 
 
+@pytest.mark.one_core
 def test_what_cannot_be_given_back_is_named(fleet: Fleet) -> None:
     fleet.cloud.fault("error", code="global/internal-error", path="terminate$", times=9)
     code, output = fleet.run("deploy.yml", glm_launch=True, glm_hosts="somebody_else", glm_terminate_on_failure=True)

@@ -8,8 +8,12 @@ import shlex
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from simulator.lambda_cloud.config import Config
 from simulator.lambda_cloud.server import running
+
+pytestmark = pytest.mark.one_core
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "launch.md"

@@ -100,6 +100,7 @@ def test_another_host_measures_with_the_model_s_tokenizer(tmp_path: Path) -> Non
     assert "on bench-1" in (tmp_path / "state/benchmarks/report.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.one_core
 def test_another_host_cannot_measure_what_was_never_deployed(tmp_path: Path) -> None:
     made = plan(contract=CONTRACT, model={**plan()["model"], "revision": None})
     done = play(tmp_path, 1, benchmark_plans=[made], benchmark_client_host="bench-1", benchmark_quality=[])
@@ -107,6 +108,7 @@ def test_another_host_cannot_measure_what_was_never_deployed(tmp_path: Path) -> 
     assert not (tmp_path / "state/benchmarks/tokenizers").exists()
 
 
+@pytest.mark.one_core
 def test_a_host_that_is_not_in_the_inventory_cannot_measure(tmp_path: Path) -> None:
     done = play(tmp_path, 1, benchmark_client_host="bench-9", benchmark_quality=[])
     assert done.returncode == 2
@@ -114,6 +116,7 @@ def test_a_host_that_is_not_in_the_inventory_cannot_measure(tmp_path: Path) -> N
     assert "expected benchmark_client_host to be a host of the inventory, found bench-9" in told
 
 
+@pytest.mark.one_core
 def test_check_mode_measures_nothing(tmp_path: Path) -> None:
     with engine() as (behaviour, port):
         done = play(tmp_path, port, "--check")
@@ -121,6 +124,7 @@ def test_check_mode_measures_nothing(tmp_path: Path) -> None:
     assert behaviour.requests == [] and not (tmp_path / "state").exists()
 
 
+@pytest.mark.one_core
 def test_a_wrong_name_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
     with engine(Behaviour(model="glm-4.7")) as (_behaviour, port):
         done = play(tmp_path, port, benchmark_quality=[])
@@ -128,6 +132,7 @@ def test_a_wrong_name_is_refused_before_anything_is_measured(tmp_path: Path) -> 
     assert "to serve glm-5.1-fp8, found glm-4.7. Next: compare glm_served_model_name" in done.stdout
 
 
+@pytest.mark.one_core
 def test_a_dead_port_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -137,7 +142,7 @@ def test_a_dead_port_is_refused_before_anything_is_measured(tmp_path: Path) -> N
     assert f"gpu-1: benchmark: expected an endpoint at http://127.0.0.1:{port}, found none" in done.stdout
 
 
-@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("strict", [True, pytest.param(False, marks=pytest.mark.one_core)])
 def test_an_engine_that_dies_fails_the_run_after_the_report(tmp_path: Path, strict: bool) -> None:
     with engine(Behaviour(dies_after=3)) as (_behaviour, port):
         strictly = {"benchmark_strict": True} if strict else {}

@@ -15,6 +15,8 @@ from simulator.lambda_cloud.config import Config, Settings
 from simulator.lambda_cloud.server import Handle, running
 from tests.playbooks.modules.test_lambda_instance import Ended, Module
 
+pytestmark = pytest.mark.one_core
+
 KIND = "gpu_8x_b200_sxm6"
 # The limits of the API, shortened alike on both sides.
 REQUEST_INTERVAL, LAUNCH_INTERVAL = 0.1, 0.5

@@ -25,6 +25,8 @@ from simulator.lambda_cloud.server import Handle, running
 from simulator.lambda_cloud.types import InstanceRecord
 from tests.playbooks.modules.test_lambda_instance import Ended, Module
 
+pytestmark = pytest.mark.one_core
+
 KIND, OTHER_KIND = "gpu_8x_b200_sxm6", "gpu_8x_h100_sxm5"
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1cy1mcW0pdhL2lKq1zK0Zp0cB1b5vTq3o9mQGg0lq1"
 TAGS = {"glm-fleet": "default"}
