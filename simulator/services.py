@@ -69,7 +69,7 @@ class Services:
             return None
         return record.pid
 
-    def start(self, service: Service, timeout: float = 60) -> bool:
+    def start(self, service: Service, timeout: float = 300) -> bool:
         """Start a service and wait until it answers; True when it was started, False when it already ran.
 
         A running one whose command line has changed is replaced. Raises RehearsalError with its last log lines.

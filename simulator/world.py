@@ -65,7 +65,7 @@ def up(settings: Settings, references: Sequence[str]) -> None:
         _start(services, registry.service(settings))
         for layout, reference in layouts:
             registry.push(settings, layout, reference)
-        _start(services, _hub(settings), timeout=300)
+        _start(services, _hub(settings))
         _start(services, _lambda_api(settings))
         with step("register the ssh key"):
             _register_key(settings, _make_key(settings))
@@ -153,9 +153,9 @@ def _remove(path: Path) -> None:
         run([*as_root(), "rm", "-rf", "--one-file-system", str(path)])
 
 
-def _start(services: Services, service: Service, timeout: float = 60) -> None:
+def _start(services: Services, service: Service) -> None:
     with step(f"start {service.name} at {service.url}"):
-        services.start(service, timeout)
+        services.start(service)
 
 
 def _hub(settings: Settings) -> Service:

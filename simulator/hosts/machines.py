@@ -142,6 +142,18 @@ class Machines:
         install = ("install", "-m", "0600", "-o", "ubuntu", "-g", "ubuntu", "/dev/stdin", target)
         self.execute(name, *install, stdin=public_key.strip() + "\n")
 
+    def lets_in(self, host: Host) -> bool:
+        """Whether ubuntu can log in: sshd answers, there is a key, and no /run/nologin, as while a host boots."""
+        ready = "test -s /home/ubuntu/.ssh/authorized_keys && test ! -e /run/nologin"
+        # In this order: sshd starts after /run/nologin was made.
+        if not host.ssh_answers(10):
+            return False
+        try:
+            self.execute(host.name, "sh", "-c", ready)
+        except RehearsalError:
+            return False
+        return True
+
     def restart(self, name: str) -> None:
         """Reboot a host; addresses and disks stay. Returns when it has begun to boot."""
         self.podman.run("restart", "--time=20", self.container(name))

@@ -33,10 +33,10 @@ class ManualHost:
     user_data: str | None = None
 
 
-def create(settings: Settings, wanted: ManualHost, timeout: float = 120) -> dict[str, str]:
-    """Boot a host, building its image if needed, and wait until ssh answers; returns {name, ip, private_ip}.
+def create(settings: Settings, wanted: ManualHost, timeout: float = 600) -> dict[str, str]:
+    """Boot a host, building its image if needed, and wait until ssh lets ubuntu in; returns {name, ip, private_ip}.
 
-    Raises RehearsalError when the name cannot be used, or when ssh does not answer in ``timeout`` seconds (the host is
+    Raises RehearsalError when the name cannot be used, or when nobody is let in for ``timeout`` seconds (the host is
     left running, to be looked at).
     """
     if not _NAME.match(wanted.name):
@@ -74,11 +74,11 @@ def _seed(wanted: ManualHost) -> dict[str, str]:
 
 def _await_ssh(machines: Machines, host: Host, timeout: float) -> None:
     deadline = time.monotonic() + timeout
-    while not host.ssh_answers():
+    while not machines.lets_in(host):
         if time.monotonic() > deadline:
             print(machines.logs(host.name), file=sys.stderr)
             raise RehearsalError(
-                f"host {host.name}: ssh at {host.ip} did not answer within {timeout:g} s; look at it with "
+                f"host {host.name}: ssh at {host.ip} let nobody in within {timeout:g} s; look at it with "
                 f"`podman exec -it {machines.container(host.name)} bash`, then `hosts destroy {host.name}`"
             )
         time.sleep(0.2)

@@ -19,6 +19,7 @@ import pytest
 from simulator.hosts import images
 from simulator.hosts.machines import HostRequest, Machines
 from simulator.settings import CHECKOUT, Settings
+from tests.integration.logins import wait_for_login
 
 pytestmark = pytest.mark.podman
 
@@ -73,6 +74,7 @@ def host(tmp_path: Path) -> Iterator[dict[str, Any]]:
         machines.execute(HOST, "python3", "-", stdin=(STAND_INS / "accelerators").read_text(encoding="utf-8"))
         components = "s/ main$/ main contrib non-free non-free-firmware/"
         machines.execute(HOST, "sed", "-i", components, "/etc/apt/sources.list")
+        wait_for_login(machines, HOST)
         options = f"-i {key} -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
         yield {"ansible_host": made.ip, "ansible_user": "ubuntu", "ansible_ssh_common_args": options}
     finally:

@@ -14,7 +14,6 @@ import json
 import os
 import re
 import subprocess
-import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +29,7 @@ from simulator.hosts.accelerators import declare
 from simulator.hosts.machines import HostRequest, Machines, Mount
 from simulator.services import Services
 from simulator.settings import Settings
+from tests.integration.logins import PATIENCE_SECONDS, wait_for_login, wait_for_port
 
 pytestmark = pytest.mark.podman
 
@@ -111,27 +111,17 @@ class Fleet:
     def on(self, host: str, *argv: str, stdin: str | None = None) -> str:
         return self.machines.execute(host, *argv, stdin=stdin)
 
-    def until(self, host: str, script: str) -> None:
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                self.on(host, "sh", "-c", script)
-                return
-            except Exception:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(1)
-
     def serve_index(self, host: str) -> None:
         serve = ("python3", "-m", "http.server", "--bind", "127.0.0.1", "--directory", "/srv/index", str(INDEX_PORT))
         self.on(host, "systemd-run", "--quiet", "--unit=index", *serve)
+        wait_for_port(self.machines, host, INDEX_PORT)
 
     def deploy(self, *arguments: str, lock: str = "glm.lock.yml", **variables: Any) -> str:
         given = {"glm_lock_file": str(self.folder / lock), **variables}
         command = ["ansible-playbook", "-i", str(self.folder / "hosts.yml"), str(self.folder / "image.yml")]
         done = subprocess.run(
             [*command, "-e", json.dumps(given), *arguments],
-            cwd=ROOT, capture_output=True, text=True, timeout=400, check=False,
+            cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False,
             env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_INJECT_FACT_VARS": "false"},
         )  # fmt: skip
         print(done.stdout, done.stderr)
@@ -198,7 +188,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
             "insecure-registries": [settings.registry],
         }
         for host in HOSTS:
-            made.until(host, "docker info >/dev/null && test -s ~ubuntu/.ssh/authorized_keys")
+            wait_for_login(machines, host, "docker info >/dev/null")
             made.on(host, "tee", "/etc/docker/daemon.json", stdin=json.dumps(daemon))
             made.on(host, "systemctl", "restart", "docker")
             made.serve_index(host)
