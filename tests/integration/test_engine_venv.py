@@ -26,7 +26,8 @@ from simulator.hosts import images
 from simulator.hosts.accelerators import declare
 from simulator.hosts.machines import HostRequest, Machines, Mount
 from simulator.settings import Settings
-from tests.integration.test_serve_on_host import TRICKY, UNIT, Fleet, snapshot_of, wait_for_ssh
+from tests.integration.logins import wait_for_login, wait_for_port
+from tests.integration.test_serve_on_host import LOADING, TRICKY, UNIT, Fleet, snapshot_of
 from tests.unit.serve.plans import venv
 
 pytestmark = pytest.mark.podman
@@ -107,10 +108,10 @@ class BareFleet(Fleet):
 
     python = ""
 
-    def bare(self, *arguments: str, mode: str = "", **changes: Any) -> Any:
+    def bare(self, *arguments: str, mode: str = "", hold_until: str = "", **changes: Any) -> Any:
         made = {**self.plan, **changes}
         made["env"] = {**made["env"], **({"TOY_MODE": mode} if mode else {})}
-        return self.deploy_plans([made], *arguments, play="venv.yml")
+        return self.deploy_plans([made], *arguments, play="venv.yml", hold_until=hold_until)
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +128,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory, index: Path) -> Iterator[Bar
             HostRequest("gpu-1", image, "gpu-1", "manual", seed, declare("B200", 8, 192), mounts=mounts)
         )
         made.write_inventory(host.ip)
-        wait_for_ssh(made)
+        wait_for_login(machines, "gpu-1")
         # These machines may not raise limits.
         made.on_host("mkdir", "-p", "/etc/systemd/system/glm-serve-.service.d")
         drop_in = "/etc/systemd/system/glm-serve-.service.d/limits.conf"
@@ -152,6 +153,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory, index: Path) -> Iterator[Bar
 def serve_index(fleet: Fleet) -> None:
     server = ["systemd-run", "--unit=index", "python3", "-m", "http.server", "--bind", "127.0.0.1"]
     fleet.on_host(*server, "--directory", "/srv/index", "8070")
+    wait_for_port(fleet.machines, "gpu-1", 8070)
 
 
 def bare_plan(address: str, python: str) -> dict[str, Any]:
@@ -160,7 +162,7 @@ def bare_plan(address: str, python: str) -> dict[str, Any]:
     made["runtime"].update(path=ENGINE, package="toy-engine==1.0", python=python)
     made["model"]["model_type"] = "glm_moe_dsa"
     made["listen"]["address"] = address
-    made["timeouts"] = {"start_seconds": 90, "stop_seconds": 20, "phases": {}}
+    made["timeouts"] = {"start_seconds": 600, "stop_seconds": 300, "phases": {}}
     made["command"] = [f"{ENGINE}/bin/toy-engine", *TRICKY]
     made["env"] = {"TOY_ADDRESS": address, "TOY_TRICKY": '{"a": "$HOME `x` \\ \' %h"} # '}
     return made
@@ -180,7 +182,7 @@ def test_check_mode_works_on_a_fresh_host_and_touches_nothing(fleet: BareFleet) 
 
 def test_a_first_run_ends_in_a_verified_endpoint(fleet: BareFleet) -> None:
     fleet.on_host("mkdir", "-p", snapshot_of(fleet))
-    run = fleet.bare()
+    run = fleet.bare(hold_until=LOADING)
     assert run.code == 0, run.output
     assert "resolving toy-engine==1.0 once for the fleet" in run.output
     assert "loading weights (shards" in run.output and "glm-serve-0: ready after" in run.output

@@ -10,7 +10,6 @@ import json
 import os
 import re
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from simulator.hosts import images
 from simulator.hosts.accelerators import declare
 from simulator.hosts.machines import HostRequest, Machines
 from simulator.settings import Settings
+from tests.integration.logins import PATIENCE_SECONDS, wait_for, wait_for_login
 from tests.unit.serve.plans import nodes, venv
 
 pytestmark = pytest.mark.podman
@@ -51,17 +51,29 @@ class Pair:
         command = ["ansible-playbook", "-i", str(self.folder / "hosts.yml"), str(HERE / "serve/serve.yml"), *arguments]
         environment = {**os.environ, "ANSIBLE_NOCOLOR": "1"}
         done = subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
         )
         print(done.stdout, done.stderr)
         return done
 
     def until(self, what: str, *states: tuple[str, str, str]) -> None:
         """Wait until each (host, property, value) holds."""
-        deadline = time.monotonic() + 90
-        while any(self.show(host, name) != value for host, name, value in states):
-            assert time.monotonic() < deadline, f"{what}: {[self.journal(host)[-2000:] for host in HOSTS]}"
-            time.sleep(1)
+        wait_for(
+            what,
+            lambda: all(self.show(host, name) == value for host, name, value in states),
+            lambda: [self.journal(host)[-2000:] for host in HOSTS],
+        )
+
+    def started_anew(self, before: dict[str, str]) -> None:
+        """Wait until each host serves in another start than the one before."""
+        wait_for(
+            "a new start on both hosts",
+            lambda: all(
+                self.show(host, "ActiveState") == "active" and self.show(host, "InvocationID") not in ("", before[host])
+                for host in HOSTS
+            ),
+            lambda: [self.journal(host)[-2000:] for host in HOSTS],
+        )
 
 
 def rank_plan(rank: int, own: str, head: str) -> dict[str, Any]:
@@ -69,7 +81,7 @@ def rank_plan(rank: int, own: str, head: str) -> dict[str, Any]:
     made["node"].update(head_address=head, port=29501)
     made["runtime"]["path"] = PROGRAM.removesuffix("/bin/toy-engine")
     made["listen"]["address"] = own
-    made["timeouts"] = {"start_seconds": 90, "stop_seconds": 10, "phases": {}}
+    made["timeouts"] = {"start_seconds": 600, "stop_seconds": 300, "phases": {}}
     made["command"] = [PROGRAM, "--rank", str(rank)]
     made["env"] = {"TOY_ADDRESS": own, **({"TOY_MODE": "worker"} if rank else {})}
     return made
@@ -77,7 +89,7 @@ def rank_plan(rank: int, own: str, head: str) -> dict[str, Any]:
 
 def prepare(pair: Pair, host: str, made: dict[str, Any]) -> None:
     """What the role engine_venv would have made."""
-    pair.on(host, "sh", "-c", "until id ubuntu && test -s ~ubuntu/.ssh/authorized_keys; do sleep 1; done 2>/dev/null")
+    wait_for_login(pair.machines, host)
     pair.on(host, "useradd", "--system", "glm")
     revision, repository = made["model"]["revision"], made["model"]["repository"].replace("/", "--")
     snapshot = f"/var/lib/glm/huggingface/hub/models--{repository}/snapshots/{revision}"
@@ -161,7 +173,9 @@ def test_a_rank_that_dies_takes_the_other_along_and_both_come_back(pair: Pair, l
 def test_a_host_that_boots_again_finds_its_replica(pair: Pair) -> None:
     for host in HOSTS:
         pair.on(host, "systemctl", "reset-failed", UNIT)
+    before = {host: pair.show(host, "InvocationID") for host in HOSTS}
     pair.machines.restart(WORKER)
-    time.sleep(5)
-    pair.until("rebooted", *((host, "ActiveState", "active") for host in HOSTS))
+    # The other one may not have noticed yet, and the one that boots may not even answer.
+    pair.started_anew(before)
+    wait_for_login(pair.machines, WORKER)
     assert pair.deploy("--tags", "verify").returncode == 0

@@ -1,7 +1,8 @@
 """Does what an engine does, in a container or on the host: says its phases, has its key from the environment, serves.
 
 ``TOY_MODE`` makes it misbehave: ``exit`` (ends while loading), ``no-chat`` (answers all but chats), ``killed`` (kills
-itself when stopped, as SGLang 0.5.10 does), ``worker`` (has no endpoint: a further rank).
+itself when stopped, as SGLang 0.5.10 does), ``worker`` (has no endpoint: a further rank). It loads weights for as long
+as a file ``toy-hold`` is beside them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import time
 from pathlib import Path
 
 import fake_engine
+
+HOLDS = [f"{folder}/toy-hold" for folder in ("/root/.cache/huggingface", "/var/lib/glm/huggingface")]
 
 
 def main() -> None:
@@ -31,6 +34,8 @@ def main() -> None:
     for shard in range(1, 4):
         print(f"Loading safetensors checkpoint shards:  33% Completed | {shard}/3 [00:01<00:01]", flush=True)
         time.sleep(1)
+    while any(map(os.path.exists, HOLDS)):
+        time.sleep(0.2)
     if mode == "exit":
         print(f"ValueError: cannot serve with {key}", flush=True)
         sys.exit(1)
