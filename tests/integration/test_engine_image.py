@@ -31,6 +31,8 @@ pytestmark = pytest.mark.engine
 
 REFERENCES = {"vllm": "vllm/vllm-openai:v0.32.0", "sglang": "lmsysorg/sglang:v0.5.10"}
 KEY = "sk-rehearsal"
+# Only for what hangs.
+PATIENCE_SECONDS = 900
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SNAPSHOT = f"/root/.cache/huggingface/hub/models--zai-org--GLM-5.1-FP8/snapshots/{COMMIT}"
 TOOLS = [
@@ -104,7 +106,7 @@ class Container:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=110,
+            timeout=PATIENCE_SECONDS,
             check=False,
         )
 
@@ -126,7 +128,7 @@ class Server:
         if key is not None:
             request.add_header("Authorization", f"Bearer {key}")
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:
                 status, content = answer.status, answer.read()
         except urllib.error.HTTPError as error:
             status, content = error.code, error.read()
@@ -189,11 +191,16 @@ def containers(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     return found
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+@contextlib.contextmanager
+def reserved_port() -> Iterator[int]:
+    """A port that nobody else is given meanwhile, and that a server may listen on: an engine takes a while to do so.
+
+    Sockets that reuse addresses may share one as long as only one listens; the kernel gives a bound one to nobody.
+    """
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
 
 
 def child_of(process: subprocess.Popen[bytes]) -> int:
@@ -203,9 +210,15 @@ def child_of(process: subprocess.Popen[bytes]) -> int:
 
 @contextlib.contextmanager
 def serving(container: Container, log: Path, command: list[str]) -> Iterator[Server]:
-    port = free_port()
     environ = {"VLLM_API_KEY": KEY} if container.family == "vllm" else {}
-    argv = container.argv([*command, "--port", str(port)], **environ)
+    with reserved_port() as port:
+        argv = container.argv([*command, "--port", str(port)], **environ)
+        with running(container, log, argv, port) as server:
+            yield server
+
+
+@contextlib.contextmanager
+def running(container: Container, log: Path, argv: list[str], port: int) -> Iterator[Server]:
     started = time.monotonic()
     with log.open("wb") as output:
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
@@ -214,14 +227,15 @@ def serving(container: Container, log: Path, command: list[str]) -> Iterator[Ser
         while True:
             assert process.poll() is None, log.read_text(errors="replace")[-4000:]
             # In processor time: an engine that other tests keep from the cores is not one that hangs.
-            patient = processor_seconds(process.pid) < 110 and time.monotonic() - started < 900
+            patient = processor_seconds(process.pid) < 110 and time.monotonic() - started < PATIENCE_SECONDS
             assert patient, "not ready:\n" + log.read_text(errors="replace")[-4000:]
             with contextlib.suppress(OSError):
                 if server.ask("/health")[0] == 200:
                     break
             time.sleep(0.25)
         server.seconds = time.monotonic() - started
-        print(f"\n{container.family}: ready after {server.seconds:.1f} s, {memory(process.pid):.0f} MiB")
+        used = f"{processor_seconds(process.pid):.0f} s of processors, {memory(process.pid):.0f} MiB"
+        print(f"\n{container.family}: ready after {server.seconds:.1f} s, {used}")
         yield server
     finally:
         process.kill()  # --kill-child takes the namespace along
@@ -334,7 +348,7 @@ def test_repository_id_is_found_and_the_stop_is_the_engines_own(
     with serving(containers[family], tmp_path / "log", command) as server:
         assert server.chat(**THINKING_OFF)["message"]["content"]
         os.kill(child_of(server.process), signal.SIGTERM)
-        status = server.process.wait(timeout=30)
+        status = server.process.wait(timeout=PATIENCE_SECONDS)
     # SGLang 0.5.10 sends itself SIGKILL, which process 1 of a namespace ignores from inside, and then exits with 0.
     assert status == 0
 
@@ -379,7 +393,8 @@ def test_missing_weights_are_the_engines_own_error(containers: dict[str, Contain
     broken = container.root / "root" / "broken"
     shutil.copytree(container.root / SNAPSHOT[1:], broken, ignore=shutil.ignore_patterns("model*"))
     command = ["/root/broken" if word == SNAPSHOT else word for word in COMMANDS[family]]
-    done = container.run([*command, "--port", str(free_port())])
+    with reserved_port() as port:
+        done = container.run([*command, "--port", str(port)])
     # As process 1, SGLang 0.5.10 exits with 0 whatever happened (see the stop above): a unit cannot tell by the status.
     assert done.returncode == (1 if family == "vllm" else 0)
     assert "Cannot find any model weights with `/root/broken`" in done.stdout, done.stdout[-3000:]
