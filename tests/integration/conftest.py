@@ -31,7 +31,7 @@ def rehearsal() -> Iterator[None]:
     from tests.integration.rehearsal import command
 
     command("python", "-m", "simulator", "down")
-    up = command("python", "-m", "simulator", "up", "--engines", "vllm,sglang", timeout=1800)
+    up = command("python", "-m", "simulator", "up", "--engines", "vllm,sglang")
     assert up.code == 0, up.output
     yield
     assert command("python", "-m", "simulator", "down").code == 0

@@ -32,7 +32,8 @@ class Run:
         return {host: int(n) for host, n in re.findall(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", self.output, re.M)}
 
 
-def command(*argv: str, timeout: float = 1200) -> Run:
+def command(*argv: str, timeout: float = 3600) -> Run:
+    """``timeout`` is for what hangs."""
     start = time.monotonic()
     done = subprocess.run(
         argv,
@@ -68,17 +69,19 @@ def inventory() -> dict[str, dict[str, object]]:
     return {host: data["_meta"]["hostvars"][host] for host in data.get("glm_fleet", {}).get("hosts", [])}
 
 
-def on_host(host: str, *argv: str) -> str:
-    """What a command, run as root on a rehearsal host over ssh, prints."""
+def root_on(host: str) -> list[str]:
+    """How a command is run as root on a rehearsal host, over ssh."""
     variables = inventory()[host]
-    done = subprocess.run(
-        [
-            "ssh", "-i", str(STATE / "id_ed25519"), "-o", "BatchMode=yes", "-o", "LogLevel=ERROR",
-            "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
-            f"{variables.get('ansible_user', 'ubuntu')}@{variables['ansible_host']}", "sudo", *argv,
-        ],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    return [
+        "ssh", "-i", str(STATE / "id_ed25519"), "-o", "BatchMode=yes", "-o", "LogLevel=ERROR",
+        "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
+        f"{variables.get('ansible_user', 'ubuntu')}@{variables['ansible_host']}", "sudo",
+    ]  # fmt: skip
+
+
+def on_host(host: str, *argv: str) -> str:
+    """What a command, run as root on a rehearsal host, prints."""
+    done = subprocess.run([*root_on(host), *argv], capture_output=True, text=True, check=False)
     return done.stdout + done.stderr
 
 
@@ -90,7 +93,7 @@ def ask(url: str, key: str | None, body: dict[str, object] | None = None) -> tup
     headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
     request = urllib.request.Request(url, json.dumps(body).encode() if body else None, headers)
     try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=900) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
         return error.code, {}

@@ -10,6 +10,7 @@ import re
 import pytest
 import yaml
 
+from tests.integration.logins import wait_for
 from tests.integration.measuring import BURST, burst, every_workload, measured, newest_record
 from tests.integration.rehearsal import (
     HOSTS,
@@ -107,6 +108,7 @@ def test_a_port_in_use_names_who_has_it() -> None:
     host = next(iter(inventory()))
     before = running_containers()[host]
     on_host(host, "systemd-run", "--unit", "squatter", "python3", "-m", "http.server", "8123")
+    wait_for("the squatter", lambda: ":8123" in on_host(host, "ss", "-ltn"))
     run = playbook("deploy_glm51.yml", "--limit", f"{host},localhost", glm_engine="vllm", glm_port=8123,
                    glm_launch_count=HOSTS)  # fmt: skip
     on_host(host, "systemctl", "stop", "squatter")

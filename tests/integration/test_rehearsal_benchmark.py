@@ -13,7 +13,7 @@ import subprocess
 import pytest
 
 from tests.integration.measuring import BURST, burst, every_workload, measured, newest_record
-from tests.integration.rehearsal import HOSTS, ROOT, Run, inventory, on_host, playbook, refused, running_containers
+from tests.integration.rehearsal import HOSTS, ROOT, Run, inventory, playbook, refused, root_on, running_containers
 
 pytestmark = [pytest.mark.podman, pytest.mark.engine, pytest.mark.usefixtures("rehearsal")]
 
@@ -60,8 +60,9 @@ def test_a_port_where_nothing_listens_is_refused_before_it_is_measured() -> None
 def test_an_engine_that_is_killed_while_it_is_measured_fails_the_measurement() -> None:
     # On the first one the engine of the test before does not start.
     host = list(inventory())[1]
-    before = running_containers()[host]
-    long = {**BURST, "points": [{"prompts": 64, "parallel": 4}], "output_tokens": 256}
+    kill = [*root_on(host), "docker", "kill", "--signal", "KILL", running_containers()[host]]
+    # So many that it is not at its end when the kill comes.
+    long = {**BURST, "points": [{"prompts": 1024, "parallel": 4}], "output_tokens": 256}
     variables = json.dumps({"glm_engine": "vllm", **burst(long)})
     seen = ""
     with subprocess.Popen(
@@ -72,8 +73,8 @@ def test_an_engine_that_is_killed_while_it_is_measured_fails_the_measurement() -
         assert going.stdout
         for line in going.stdout:
             seen += line
-            if re.search(r"run 1 of 1 .*, [1-9]\d* of 64 done", line):
-                on_host(host, "docker", "kill", "--signal", "KILL", before)
+            if re.search(r"run 1 of 1 .*, [1-9]\d* of 1024 done", line):
+                subprocess.run(kill, check=True)
                 break
         seen += going.stdout.read()
     print(seen)
