@@ -45,7 +45,7 @@ def ask(options: argparse.Namespace) -> tuple[float, str]:
     )
     begun = time.monotonic()
     try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=900) as answer:
             answer.read()
     except urllib.error.HTTPError as error:
         return 0, error.reason

@@ -162,7 +162,9 @@ class DockerApi(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         super().__init__(str(path), DockerHandler)
         self.images: dict[str, str] = {}
         self.messages: list[dict[str, Any]] = []
-        self.delay = 0.0
+        # After each line of a pull it waits for this.
+        self.going_on = threading.Event()
+        self.going_on.set()
 
 
 class DockerHandler(http.server.BaseHTTPRequestHandler):
@@ -192,7 +194,7 @@ class DockerHandler(http.server.BaseHTTPRequestHandler):
         for message in self.server.messages:
             self.wfile.write(json.dumps(message).encode() + b"\r\n")
             self.wfile.flush()
-            time.sleep(self.server.delay)
+            self.server.going_on.wait(300)
         if not any("error" in message for message in self.server.messages):
             self.server.images[f"vllm/vllm-openai@{DIGEST}"] = "sha256:1"
         return None
@@ -228,12 +230,13 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake_command: Callab
     )
     fake_command("docker", "exit 1")
     yield server
+    server.going_on.set()
     server.shutdown()
     server.server_close()
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -252,11 +255,12 @@ def plan(tmp_path: Path, **changes: Any) -> dict[str, Any]:
 
 
 def test_pull_goes_on_in_the_background_and_is_followed(engine: DockerApi, tmp_path: Path, run_module: Any) -> None:
-    engine.delay = 0.2
+    engine.going_on.clear()
     options = {"plan": plan(tmp_path), "state": "present", "digest": DIGEST}
     first = run_module(engine_image.main, poll=0, **options)
     assert first["pulling"]["layers_done"] == 0 and first["changed"]
-    second = run_module(engine_image.main, poll=20, follow=True, **options)
+    engine.going_on.set()
+    second = run_module(engine_image.main, poll=300, follow=True, **options)
     assert second["changed"] and "pulling" not in second
     assert second["pull"]["layers"] == second["pull"]["layers_done"] == 2
     assert second["pull"]["bytes"] == 700
@@ -266,13 +270,14 @@ def test_pull_goes_on_in_the_background_and_is_followed(engine: DockerApi, tmp_p
 
 
 def test_only_one_pull_of_an_image_runs(engine: DockerApi, tmp_path: Path) -> None:
-    engine.delay = 0.2
+    engine.going_on.clear()
     job = pull.PullJob("vllm/vllm-openai", DIGEST, tmp_path / "run", str(engine.server_address))
-    job.begin(10)
+    job.begin(300)
     began = job.state()["started"]
     other = pull.PullJob("vllm/vllm-openai", DIGEST, tmp_path / "run", str(engine.server_address))
     assert other.running()
-    other.begin(10)
+    other.begin(300)
+    engine.going_on.set()
     wait_for(lambda: not job.running())
     assert job.state()["finished"] and began <= job.state()["started"] < began + 1
 
@@ -293,7 +298,7 @@ def test_a_pull_that_died_is_noticed(engine: DockerApi, tmp_path: Path, run_modu
 
 
 def test_an_engine_that_goes_silent_ends_the_pull(engine: DockerApi, tmp_path: Path) -> None:
-    engine.delay = 5
+    engine.going_on.clear()
     messages = Engine(str(engine.server_address), timeout=0.3).pull("vllm/vllm-openai", DIGEST)
     with pytest.raises(DockerError, match="broke off the pull: timed out"):
         list(messages)

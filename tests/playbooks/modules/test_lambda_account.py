@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,8 @@ def test_a_file_system_made_without_an_answer_is_found_not_made_again(cloud: Han
 def test_a_file_system_released_late_is_deleted_when_it_is(cloud: Handle, run: Run) -> None:
     place = {"name": "weights", "region": "us-east-1"}
     run(lambda_filesystem, **place)
-    cloud.settings(release_seconds=0.6, release_reads=0)
+    hour = 3600.0
+    cloud.settings(release_seconds=hour, release_reads=0)
     run(lambda_ssh_key, name="deploy", public_key=KEY_A)
     launch = {
         "count": 1, "region": ["us-east-1"], "instance_type": ["gpu_8x_b200_sxm6"], "ssh_key_names": ["deploy"],
@@ -112,6 +114,8 @@ def test_a_file_system_released_late_is_deleted_when_it_is(cloud: Handle, run: R
     assert run(lambda_instance, state="absent", wait_interval=0.05)["changed"]
     short = run(lambda_filesystem, **place, state="absent", wait_timeout=0.1, wait_interval=0.05)
     assert short["failed"] and "filesystems/filesystem-in-use" in short["msg"]
+    released = time.time() + hour
+    cloud.world.clock = lambda: released
     assert run(lambda_filesystem, **place, state="absent", wait_timeout=20, wait_interval=0.1)["changed"]
 
 

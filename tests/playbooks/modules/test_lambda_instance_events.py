@@ -6,6 +6,7 @@ import contextlib
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from hypothesis import strategies as st
 
 from ansible_collections.glm.fleet.plugins.module_utils.cloud import api as _cloud_api
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import api as lambda_api
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import ending, launching, members, present
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import fleet as _lambda_fleet
 from ansible_collections.glm.fleet.plugins.modules import lambda_instance
-from simulator.lambda_cloud import instances
+from simulator.lambda_cloud import faults, instances
 from simulator.lambda_cloud.backend import FakeBackend, HostState, LaunchSpec
 from simulator.lambda_cloud.config import Config, Settings
 from simulator.lambda_cloud.server import Handle, running
@@ -39,6 +41,9 @@ class Fates(FakeBackend):
         super().__init__(polls_to_address=1, polls_to_ready=1, public_pool=public_pool)
         self.fates = list(fates)
         self.fate_of: dict[str, str] = {}
+        # What happens when hosts that never boot have been looked at so often.
+        self.looks = 0
+        self.at_look: dict[int, Callable[[], Any]] = {}
         self.handle: Handle | None = None
 
     def launch(self, instance: LaunchSpec) -> None:
@@ -49,6 +54,8 @@ class Fates(FakeBackend):
     def poll(self, instance_id: str) -> HostState:
         fate = self.fate_of.get(instance_id, "well")
         if fate == "booting":
+            self.looks += 1
+            self.at_look.get(self.looks, str)()
             return HostState("booting")
         if fate == "unhealthy":
             return HostState("failed", detail="told by the test")
@@ -68,6 +75,29 @@ def cloud_with(*fates: str, **more: Any) -> Iterator[Handle]:
         api_of(handle).add_ssh_key("deploy", PUBLIC_KEY)
         handle.control("DELETE", "/counters")
         yield handle
+
+
+class Clock:
+    """The time of waits: they take as long as they are, and none is over sooner on a busy machine."""
+
+    def __init__(self) -> None:
+        self.now = time.time()
+
+    def time(self) -> float:
+        return self.now
+
+    monotonic = time
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    for module in (ending, members, present):
+        monkeypatch.setattr(module, "time", made)
+    return made
 
 
 @pytest.fixture(autouse=True)
@@ -221,11 +251,12 @@ def test_a_member_that_ends_meanwhile_is_missed(cloud: Handle) -> None:
         backend = cloud.backend
         assert isinstance(backend, Fates)
         first = next(iter(cloud.world.state.instances))
-        timer = threading.Timer(0.3, lambda: backend.fate_of.update({first: "preempted"}))
-        second = threading.Timer(0.5, lambda: backend.fate_of.clear() or backend.fate_of.update({first: "preempted"}))
-        timer.start(), second.start()
+        backend.at_look = {
+            10: lambda: backend.fate_of.update({first: "preempted"}),
+            20: lambda: backend.fate_of.clear() or backend.fate_of.update({first: "preempted"}),
+        }
         result = run(cloud, count=3, wait_timeout=5)
-        timer.join(), second.join()
+        assert backend.looks >= 20
         assert result["failed"] and "expected 3 instances, found 2" in result["msg"]
         assert "glm-default-1" in result["msg"] and "is preempted" in result["msg"]
 
@@ -374,7 +405,8 @@ def test_waiting_for_ssh_takes_an_answer_not_an_address() -> None:
 
 def side_by_side(cloud: Handle, number: int, **options: Any) -> list[dict[str, Any]]:
     results: list[dict[str, Any]] = []
-    threads = [threading.Thread(target=lambda: results.append(run(cloud, **options))) for _ in range(number)]
+    patient = {"wait_timeout": 600, **options}
+    threads = [threading.Thread(target=lambda: results.append(run(cloud, **patient))) for _ in range(number)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -412,8 +444,10 @@ def test_a_run_that_cannot_wait_for_another_says_so(cloud: Handle) -> None:
     assert not run(cloud)["failed"]
 
 
-def test_sixteen_nodes_keep_to_the_rate_limit(tmp_path: Path) -> None:
-    # The limits of the API, shortened alike on both sides; how long a busy machine may hold up a request is not.
+def test_sixteen_nodes_keep_to_the_rate_limit(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    # By one clock on both sides, so that no machine is too busy for a request to arrive when it was sent.
+    for module in (_cloud_api, launching, faults):
+        monkeypatch.setattr(module, "time", clock)
     request, launch = 0.2, 0.7
     limits = Settings(
         rate_limit=True, request_interval=request, launch_interval=launch, rate_tolerance=0.5, retry_after=False
@@ -421,7 +455,7 @@ def test_sixteen_nodes_keep_to_the_rate_limit(tmp_path: Path) -> None:
     with running(Config(port=0, settings=limits), Fates()) as (_url, cloud):
         cloud.control("PUT", "/capacity", {KIND: {"us-east-1": None}})
         pacer = _cloud_api.Pacer(cloud.api_key, request, launch, tmp_path / "pace")
-        api = lambda_api.LambdaApi(cloud.api_key, cloud.base_url, pacer)
+        api = lambda_api.LambdaApi(cloud.api_key, cloud.base_url, pacer, sleep=clock.sleep)
         api.add_ssh_key("deploy", PUBLIC_KEY)
         result = run(cloud, api=api, count=16, region=["us-east-1"], launch_interval=launch)
         assert not result["failed"], result["msg"]

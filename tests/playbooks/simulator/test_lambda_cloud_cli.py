@@ -49,7 +49,7 @@ def simulator(tmp_path: Path, *arguments: str, **environment: str) -> Iterator[t
         text=True,
     )
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 300
         while not (ready.exists() and ready.read_text().endswith("\n")):
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
@@ -57,7 +57,7 @@ def simulator(tmp_path: Path, *arguments: str, **environment: str) -> Iterator[t
         yield json.loads(ready.read_text())["base_url"], process
     finally:
         process.terminate()
-        process.communicate(timeout=20)
+        process.communicate(timeout=300)
 
 
 def get(base_url: str, path: str, key: str = "k") -> requests.Response:
@@ -77,7 +77,7 @@ def test_options_config_and_ready_file(tmp_path: Path) -> None:
         settings = control_call(base_url, "t", "GET", "/state")["settings"]
         assert (settings["page_size"], settings["boot_seconds"]) == (7, 1.5)
         process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=300)
         assert (process.returncode, out.strip()) == (0, f"lambda cloud simulator on {base_url}")
         assert "Traceback" not in err
 

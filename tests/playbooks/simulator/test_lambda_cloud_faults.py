@@ -366,12 +366,13 @@ def test_control_call_needs_the_right_token(client: Client) -> None:
 
 def test_five_thousand_instances_are_listed_quickly(client: Client) -> None:
     client.handle.seed(count=5000)
-    started = time.monotonic()
+    # Of this process, in which the simulator is as well: what other programs take does not count.
+    started = time.process_time()
     rows = client.data("GET", "/instances")
     assert len(rows) == 5000
     assert len({row["ip"] for row in rows}) == 5000
     # Measured 0.3 s on 2 cores; a listing that takes seconds would hide the cost of the clients under test.
-    assert time.monotonic() - started < 3
+    assert time.process_time() - started < 3
 
 
 # HTTP itself

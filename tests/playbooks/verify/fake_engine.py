@@ -41,7 +41,8 @@ class Behaviour:
     drops_thoughts: bool = False
     drops_tool_results: bool = False
     misreads_long_prompts: bool = False
-    # Under load: ends after so many chats, turns away what is more than so many at once, takes so long for each.
+    # Under load: ends after so many chats, turns away what is more than so many at once, takes so long for each of a
+    # client that measures (also for those under way, when it is changed).
     dies_after: int | None = None
     freezes_after: int | None = None
     capacity: int | None = None
@@ -102,7 +103,9 @@ class Handler(BaseHTTPRequestHandler):
     def served(self, body: dict[str, Any], crowd: int) -> None:
         if self.behaviour.capacity is not None and crowd > self.behaviour.capacity:
             return self.answer(503, {"error": {"message": "too many requests are waiting"}})
-        time.sleep(self.behaviour.seconds)
+        begun = time.monotonic()
+        while "max_completion_tokens" in body and time.monotonic() - begun < self.behaviour.seconds:
+            time.sleep(min(0.02, self.behaviour.seconds))
         if self.behaviour.dies_after is not None and len(self.behaviour.requests) > self.behaviour.dies_after:
             self.close_connection = True
             return self.connection.shutdown(socket.SHUT_RDWR)
