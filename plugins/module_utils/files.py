@@ -1,7 +1,7 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Files that are written whole or not at all.
+"""Files that are written whole or not at all, and that are read although they may be absent.
 
 This module util is PRIVATE to the collection. A reader sees the old content or the new one, never a part of it, and a
 file is never more open than its ``mode``, not even while it is written.
@@ -19,6 +19,32 @@ from typing import Any
 
 OWNER_ONLY = 0o600
 READABLE = 0o644
+
+
+def read_text(path: Path) -> str:
+    """The content of a file without the white space around it; empty when it cannot be read."""
+    try:
+        return path.read_text("utf-8", "replace").strip()
+    except OSError:
+        return ""
+
+
+def read_assignments(path: Path) -> dict[str, str]:
+    """The lines ``name=value`` of an environment file or of os-release, without quotes; a missing file has none."""
+    values: dict[str, str] = {}
+    for line in read_text(path).splitlines():
+        name, separator, value = line.strip().partition("=")
+        if separator and not name.startswith("#"):
+            values[name.strip()] = value.strip().strip("\"'")
+    return values
+
+
+def read_json(path: Path) -> Any:
+    """What a file of JSON holds; None when it is absent or broken."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def write_text(

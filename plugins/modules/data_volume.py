@@ -318,7 +318,8 @@ class Volume:
             )
         self.disks = [str(node["path"]) for node in chosen.disks]
         identity = [[node["path"], node["size"], node.get("serial")] for node in chosen.disks]
-        trusted = len(self.disks) == 1 and self.begun() == identity
+        # An interrupted run began to format this disk.
+        trusted = len(self.disks) == 1 and files.read_json(STATE) == identity
         for disk in self.disks:
             volumes.require_empty(disk, trusted)
         if self.check:
@@ -335,13 +336,6 @@ class Volume:
             "look at the kernel log on the host",
         )  # fmt: skip
         return ARRAY
-
-    def begun(self) -> object:
-        """The disk that an interrupted run began to format."""
-        try:
-            return json.loads(STATE.read_text("utf-8"))
-        except (OSError, ValueError):
-            return None
 
     def format(self, device: str, kind: str) -> None:
         # No blocks kept for root: 5 % of a data volume are terabytes.

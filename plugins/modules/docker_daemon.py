@@ -241,7 +241,7 @@ class Daemon:
     def validate(self, config: dict[str, Any]) -> None:
         """Let dockerd itself check the file, with the flags of its unit: a key in both places stops it."""
         show = run(("systemctl", "show", "--property=ExecStart", "--value", self.service)).stdout
-        flags = docker.unit_flags(show, docker.read_environment_file(ENVIRONMENT_FILE))
+        flags = docker.unit_flags(show, files.read_assignments(ENVIRONMENT_FILE))
         with tempfile.TemporaryDirectory() as folder:
             candidate = Path(folder) / "daemon.json"
             candidate.write_text(render(config) or "{}", "utf-8")

@@ -304,7 +304,7 @@ class EngineImage:
         replica = f"-{self.plan['replica']}" if self.plan.get("replica") else ""
         name = f"probe-{self.digest.partition(':')[2][:12]}{replica}.json"
         notes = Path(self.plan["paths"]["data"]) / "state" / name
-        known = self.read_notes(notes)
+        known = files.read_json(notes) or {}
         if known.get("key") == key:
             return {**known["found"], "cached": True}
         if self.module.check_mode:
@@ -325,14 +325,6 @@ class EngineImage:
 
     def device_names(self) -> list[str]:
         return [*self.plan["devices"], *self.plan.get("device_nodes", ())]
-
-    @staticmethod
-    def read_notes(path: Path) -> dict[str, Any]:
-        try:
-            data = json.loads(path.read_text("utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return data if isinstance(data, dict) else {}
 
 
 def main() -> None:

@@ -241,10 +241,7 @@ class Venv:
 
     def _marker(self) -> dict[str, Any]:
         """The record that a complete environment carries. Without a Python of the wanted version it means nothing."""
-        try:
-            marker = json.loads((self.path / MARKER).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
+        marker = files.read_json(self.path / MARKER) or {}
         usable = marker.get("python") == self.params["python"] and (self.path / "bin/python").exists()
         return dict(marker) if usable else {}
 

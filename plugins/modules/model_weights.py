@@ -226,7 +226,6 @@ from ansible_collections.glm.fleet.plugins.module_utils.weights.store import (
     Manifest,
     Store,
     human_bytes,
-    read_json,
 )
 
 RUN_DIR = Path("/run/glm-weights")
@@ -314,7 +313,7 @@ class Weights:
         while active and time.monotonic() < deadline:
             time.sleep(0.5)
             active = self._active()
-        status = read_json(self.folder / "status.json") or {}
+        status = files.read_json(self.folder / "status.json") or {}
         if not active:
             shutil.rmtree(RUN_DIR / self.key, ignore_errors=True)
             if status.get("phase") != "done":
@@ -382,7 +381,7 @@ class Weights:
             )
 
     def _job_manifest(self) -> Manifest:
-        job = read_json(self.folder / "job.json")
+        job = files.read_json(self.folder / "job.json")
         if job is None:
             raise QuotingError(f"{self.folder / 'job.json'} is gone; stop {self.unit} and run again")
         return Manifest.from_json(job["manifest"])

@@ -100,7 +100,6 @@ phase:
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -109,6 +108,7 @@ from typing import Any, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.glm.fleet.plugins.module_utils.files import read_json
 from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError, Unmet, advised, unmet
 from ansible_collections.glm.fleet.plugins.module_utils.host import commands as _host_commands
 from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
@@ -142,11 +142,8 @@ class Replica:
 
 def changed_files(files: Sequence[str], record: Path) -> list[str]:
     """Which files differ from those the running replica was started from; all of them when it left no record."""
-    try:
-        started = json.loads(record.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return list(files)
-    return [file for file in files if started.get(file) != _checksum(file)]
+    started = read_json(record)
+    return [file for file in files if started is None or started.get(file) != _checksum(file)]
 
 
 def _checksum(file: str) -> Optional[str]:

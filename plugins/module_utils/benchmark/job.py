@@ -250,9 +250,8 @@ def _ended(client: subprocess.Popen[bytes], seconds: float) -> bool:
 
 def _result(path: Path) -> Optional[dict[str, Any]]:
     """The client's result without what it keeps per request; of the errors, those that say something."""
-    try:
-        data: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+    data: Optional[dict[str, Any]] = files.read_json(path)
+    if data is None:
         return None
     for name in _DETAILS:
         data.pop(name, None)

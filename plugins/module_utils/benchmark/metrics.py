@@ -18,6 +18,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
+from ansible_collections.glm.fleet.plugins.module_utils import files
+
 _LINE = re.compile(r"^([A-Za-z_:][A-Za-z0-9_:]*)(?:\{(.*)\})?\s+(\S+)")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
@@ -108,18 +110,18 @@ def parse_smi(text: str) -> list[dict[str, Any]]:
 
 def read_amdgpu(root: Path = Path("/sys")) -> list[dict[str, Any]]:
     """AMD's GPUs in the shape of parse_smi, out of sysfs (``root``); empty where there are none."""
-    driver = _text(root / "module/amdgpu/version") or "of the kernel"
+    driver = files.read_text(root / "module/amdgpu/version") or "of the kernel"
     gpus = []
     for card in sorted(root.glob("class/drm/card*/device")):
         sensors = next(iter(sorted(card.glob("hwmon/hwmon*"))), None)
-        if sensors is None or _text(card / "vendor") != "0x1002":
+        if sensors is None or files.read_text(card / "vendor") != "0x1002":
             continue
         gpus.append(
             {
-                "name": _text(card / "product_name") or f"AMD {_text(card / 'device')}",
+                "name": files.read_text(card / "product_name") or f"AMD {files.read_text(card / 'device')}",
                 "driver": driver,
                 "sm_mhz": _scaled(sensors / "freq1_input", 1e6),
-                "sm_max_mhz": _top_clock(_text(card / "pp_dpm_sclk")),
+                "sm_max_mhz": _top_clock(files.read_text(card / "pp_dpm_sclk")),
                 "memory_mhz": _scaled(sensors / "freq2_input", 1e6),
                 "watts": _first(_scaled(sensors / name, 1e6) for name in ("power1_input", "power1_average")),
                 # The junction, where it has one: that is what clocks are lowered for.
@@ -129,15 +131,8 @@ def read_amdgpu(root: Path = Path("/sys")) -> list[dict[str, Any]]:
     return gpus
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8", "replace").strip()
-    except OSError:
-        return ""
-
-
 def _scaled(path: Path, unit: float) -> Optional[float]:
-    value = _number(_text(path))
+    value = _number(files.read_text(path))
     return None if value is None else value / unit
 
 

@@ -39,11 +39,7 @@ class Background:
 
     def state(self) -> dict[str, Any]:
         """The last state that the child wrote; empty when there is none."""
-        try:
-            data: dict[str, Any] = json.loads(self.state_file.read_text("utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return data
+        return dict(files.read_json(self.state_file) or {})
 
     def write(self, state: Mapping[str, Any]) -> None:
         """Replace the state in one step."""

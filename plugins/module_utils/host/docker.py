@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Optional
 from urllib.parse import quote
 
+from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run, which
 from ansible_collections.glm.fleet.plugins.module_utils.host.dpkg import installed_packages
@@ -196,10 +197,7 @@ def image_folder(facts: Mapping[str, Any], root: Path = Path("/")) -> Path:
     """
     if facts["image_store"] != "containerd":
         return Path(facts["root_dir"] or "/var/lib/docker")
-    try:
-        text = (root / "etc/containerd/config.toml").read_text("utf-8", "replace")
-    except OSError:
-        text = ""
+    text = files.read_text(root / "etc/containerd/config.toml")
     named = re.search(r"""^root\s*=\s*["']([^"']+)["']""", text, re.MULTILINE)
     return Path(named[1] if named else "/var/lib/containerd")
 
@@ -221,20 +219,6 @@ def unit_flags(show: str, environment: Mapping[str, str]) -> list[str]:
         else:
             flags.append(word)
     return flags
-
-
-def read_environment_file(path: Path) -> dict[str, str]:
-    """Assignments of an EnvironmentFile= such as /etc/default/docker; a missing file is an empty one."""
-    values: dict[str, str] = {}
-    try:
-        lines = path.read_text("utf-8", "replace").splitlines()
-    except OSError:
-        return values
-    for line in lines:
-        name, separator, value = line.strip().partition("=")
-        if separator and not name.startswith("#"):
-            values[name.strip()] = value.strip().strip("\"'")
-    return values
 
 
 class UnixConnection(http.client.HTTPConnection):

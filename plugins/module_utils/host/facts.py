@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Optional
 
+from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.module_utils.finding import printable
 from ansible_collections.glm.fleet.plugins.module_utils.host import gpu
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run, which
@@ -108,11 +109,7 @@ class Gatherer:
         }
 
     def _distribution(self) -> dict[str, str]:
-        values: dict[str, str] = {}
-        for line in self._text("etc/os-release").splitlines():
-            name, separator, value = line.partition("=")
-            if separator:
-                values[name] = value.strip().strip("\"'")
+        values = files.read_assignments(self.root / "etc/os-release")
         identity = values.get("ID", "unknown")
         return {
             "id": identity,
@@ -332,10 +329,7 @@ class Gatherer:
         return [(row[0], row[1].replace("\\040", " "), row[2]) for row in rows if len(row) > 2]
 
     def _text(self, path: str) -> str:
-        try:
-            return (self.root / path).read_text("utf-8", "replace").strip()
-        except OSError:
-            return ""
+        return files.read_text(self.root / path)
 
 
 def _has(pci: dict[str, Any], vendor: str) -> bool:
@@ -389,11 +383,7 @@ def lock_holder(path: Path) -> Optional[str]:
     kind, _whence, _start, _length, pid = struct.unpack(layout, answer)
     if kind == fcntl.F_UNLCK:
         return None
-    try:
-        name = Path(f"/proc/{pid}/comm").read_text("utf-8").strip()
-    except OSError:
-        name = "a process"
-    return f"{name} (pid {pid})"
+    return f"{files.read_text(Path(f'/proc/{pid}/comm')) or 'a process'} (pid {pid})"
 
 
 def first_boot_busy(boot: dict[str, Any]) -> bool:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Optional
 from xml.etree import ElementTree
 
+from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.module_utils.host import cdi
 
 SMI_FIELDS = ("index", "name", "uuid", "pci.bus_id", "memory.used", "memory.total", "driver_version")
@@ -172,8 +173,8 @@ def scan_pci(root: Path) -> dict[str, Any]:
     gpus = []
     switches = 0
     for device in sorted((root / "sys/bus/pci/devices").glob("*")):
-        vendor = PCI_VENDORS.get(_read(device / "vendor"))
-        kind = _read(device / "class")[:6]
+        vendor = PCI_VENDORS.get(files.read_text(device / "vendor"))
+        kind = files.read_text(device / "class")[:6]
         if vendor == "nvidia" and kind == PCI_BRIDGE_CLASS:
             switches += 1
         if vendor is None or kind not in PCI_GPU_CLASSES:
@@ -182,7 +183,7 @@ def scan_pci(root: Path) -> dict[str, Any]:
         gpus.append(
             {
                 "vendor": vendor,
-                "device": _read(device / "device"),
+                "device": files.read_text(device / "device"),
                 "bus_id": device.name,
                 "driver": driver.resolve().name if driver.is_symlink() else None,
             }
@@ -236,10 +237,3 @@ def _is_node(path: Path, node: dict[str, Any]) -> bool:
 
 def _integer(text: str) -> Optional[int]:
     return int(text) if text.isdigit() else None
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text("utf-8").strip()
-    except OSError:
-        return ""

@@ -24,6 +24,7 @@ from xml.etree import ElementTree
 
 from ansible.module_utils.urls import open_url
 
+from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.module_utils.host import runtime
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run, which
 from ansible_collections.glm.fleet.plugins.module_utils.host.dpkg import installed_packages
@@ -158,8 +159,8 @@ def built_for(root: Path, kernel: str, module: str) -> bool:
 def iommu(root: Path) -> dict[str, Any]:
     """``{groups, translating, arguments}``: whether DMA is translated, which stalls transfers between GPUs."""
     groups = list((root / "sys/kernel/iommu_groups").glob("*"))
-    types = {_text(group / "type") for group in groups}
-    arguments = [word for word in _text(root / "proc/cmdline").split() if "iommu" in word]
+    types = {files.read_text(group / "type") for group in groups}
+    arguments = [word for word in files.read_text(root / "proc/cmdline").split() if "iommu" in word]
     return {
         "groups": len(groups),
         "translating": bool(types & {"DMA", "DMA-FQ"}),
@@ -247,7 +248,7 @@ class Health:
         units = ("nvidia-fabricmanager", "nvidia-persistenced", "nvidia-imex", "docker")
         dkms = parse_dkms(run(("dkms", "status"), self.timeout).stdout) if which("dkms") else []
         return {
-            "flavour": flavour_of_proc(_text(self.root / "proc/driver/nvidia/version")),
+            "flavour": flavour_of_proc(files.read_text(self.root / "proc/driver/nvidia/version")),
             "nouveau": (self.root / "sys/module/nouveau").is_dir(),
             "dkms": dkms,
             "kernels": self._kernels(dkms),
@@ -307,7 +308,9 @@ class Health:
                 mode = f"{status.st_mode & 0o777:04o}"
                 node = f"/{path.relative_to(self.root)}"
                 found[node] = {"group": names.get(status.st_gid), "gid": status.st_gid, "mode": mode}
-        users = [line.partition(":")[0] for line in _text(self.root / "etc/passwd").splitlines() if ":" in line]
+        users = [
+            line.partition(":")[0] for line in files.read_text(self.root / "etc/passwd").splitlines() if ":" in line
+        ]
         return {"nodes": found, "groups": {name: groups.get(name) for name in DEVICE_GROUPS}, "users": users}
 
     def _packages(self) -> dict[str, dict[str, Any]]:
@@ -322,16 +325,9 @@ class Health:
 
 def accounts(root: Path) -> dict[str, dict[str, Any]]:
     """Groups of the host itself: ``{name: {gid, members}}`` (group(5))."""
-    rows = (line.split(":") for line in _text(root / "etc/group").splitlines())
+    rows = (line.split(":") for line in files.read_text(root / "etc/group").splitlines())
     return {
         row[0]: {"gid": int(row[2]), "members": [name for name in row[3].split(",") if name]}
         for row in rows
         if len(row) == 4 and row[2].isdigit()
     }
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8", "replace").strip()
-    except OSError:
-        return ""

@@ -33,7 +33,6 @@ from ansible_collections.glm.fleet.plugins.module_utils.weights.store import (
     Manifest,
     Store,
     human_bytes,
-    read_json,
 )
 
 POLL_SECONDS = 1.0
@@ -103,7 +102,7 @@ class Supervisor:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.job = Job(**read_json(folder / "job.json"))
+        self.job = Job(**files.read_json(folder / "job.json"))
         self.manifest = Manifest.from_json(self.job.manifest)
         self.store = Store(folder.parent.parent, self.manifest.repository)
         self.status = Status(total_bytes=self.manifest.total_bytes, files=len(self.manifest.files), started=time.time())
@@ -212,7 +211,7 @@ class Supervisor:
             self.status.fetched_bytes += max(0, self.status.done_bytes - at_start)
             self._report("download")
         if child.returncode != 0:
-            said = read_json(outcome) or {}
+            said = files.read_json(outcome) or {}
             kind = said.get("kind", "client")
             message = said.get("message") or f"the client ended with status {child.returncode}: {self._log_tail()}"
             raise FetchError(kind, message, float(said.get("retry_after") or 0))
@@ -329,7 +328,7 @@ class _Client:
 
 def download(folder: Path) -> int:
     """Run the real client once; on failure leave ``outcome.json`` with kind, message and retry_after."""
-    job = Job(**read_json(folder / "job.json"))
+    job = Job(**files.read_json(folder / "job.json"))
     manifest = Manifest.from_json(job.manifest)
     try:
         # Only the engine image has it, and only the child may be slow to import it.

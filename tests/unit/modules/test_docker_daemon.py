@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.module_utils.host import docker
 from ansible_collections.glm.fleet.plugins.modules import docker_daemon
 
@@ -97,8 +98,8 @@ def test_flags_of_the_unit() -> None:
 def test_environment_file(tmp_path: Path) -> None:
     path = tmp_path / "docker"
     path.write_text('# DOCKER_OPTS="--no"\nDOCKER_OPTS="--dns 8.8.8.8"\n', "utf-8")
-    assert docker.read_environment_file(path) == {"DOCKER_OPTS": "--dns 8.8.8.8"}
-    assert docker.read_environment_file(tmp_path / "absent") == {}
+    assert files.read_assignments(path) == {"DOCKER_OPTS": "--dns 8.8.8.8"}
+    assert files.read_assignments(tmp_path / "absent") == {}
 
 
 class Host:

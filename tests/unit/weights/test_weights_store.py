@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.glm.fleet.plugins.module_utils.files import write_json
+from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.module_utils.weights.store import (
     Damage,
     Manifest,
     Store,
     WeightFile,
     human_bytes,
-    read_json,
 )
 
 COMMIT = "c" * 40
@@ -199,13 +198,13 @@ def test_references_lead_to_the_commit(store: Store, requested: str, names: list
 
 def test_json_files_are_replaced_in_one_step(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "status.json"
-    write_json(path, {"a": 1})
-    write_json(path, {"a": 2})
-    assert read_json(path) == {"a": 2}
+    files.write_json(path, {"a": 1})
+    files.write_json(path, {"a": 2})
+    assert files.read_json(path) == {"a": 2}
     assert [entry.name for entry in path.parent.iterdir()] == ["status.json"]
     with pytest.raises(TypeError):
-        write_json(path, {"a": object()})
-    assert read_json(path) == {"a": 2}
+        files.write_json(path, {"a": object()})
+    assert files.read_json(path) == {"a": 2}
 
 
 @pytest.mark.parametrize(
