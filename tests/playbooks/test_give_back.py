@@ -107,8 +107,9 @@ def test_a_run_that_is_interrupted_after_the_launch_leaves_nothing(
 ) -> None:
     deploy = Deploy(fleet)
     killed.append(deploy)
-    # The simulated instance has an address that nobody answers on.
-    deploy.wait_for("the launch", lambda: deploy.says("TASK [Wait for ssh and pin the host key]"))
+    # The simulated instance has an address that nobody answers on. Once the worker says that it waits: a signal that it
+    # got while it was forked would be lost, and its wait go on for a quarter of an hour.
+    deploy.wait_for("a worker that waits", lambda: deploy.says("Wait for ssh and pin the host key, "))
     assert fleet.alive() == ["glm-default-1"]
     os.kill(deploy.process.pid, signal.SIGTERM)
     deploy.wait_for("terminating", lambda: fleet.alive() == [])
