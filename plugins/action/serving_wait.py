@@ -156,18 +156,17 @@ class ActionModule(FleetAction):
         return answer
 
     def _poll(self, args: dict[str, Any], begun: float) -> dict[str, Any]:
-        """One status; a connection that breaks is tried again for a while."""
-        lost_since: float | None = None
+        """One status. A broken connection, or a host too busy to answer, is asked again for a while."""
+        asked = {"unit": args["unit"], "secret_files": args["secret_files"], "rules": args["rules"]}
+        lost_since = time.monotonic()
         while True:
+            given_up = time.monotonic() - lost_since > UNREACHABLE_SECONDS
             try:
-                return self._module(
-                    "glm.fleet.serving_status",
-                    {"unit": args["unit"], "secret_files": args["secret_files"], "rules": args["rules"]},
-                )
+                status = self._module("glm.fleet.serving_status", asked)
+                if given_up or not status.get("failed"):
+                    return status
             except AnsibleConnectionFailure:
-                now = time.monotonic()
-                lost_since = lost_since or now
-                if now - lost_since > UNREACHABLE_SECONDS:
+                if given_up:
                     raise
                 self._connection.reset()
-                time.sleep(args["poll_seconds"])
+            time.sleep(args["poll_seconds"])

@@ -178,6 +178,12 @@ def test_a_short_gap_of_the_network_is_survived_and_a_long_one_is_not(said: list
         Wait([gap])._wait(ARGS)
 
 
+def test_a_host_too_busy_to_answer_once_is_asked_again(said: list[str]) -> None:
+    busy = {"failed": True, "msg": "serve: systemctl show glm-serve-0.service failed with 124"}
+    assert Wait([BASE, busy, busy, READY])._wait(ARGS)["phase"] == "ready"
+    assert len(said) == 2
+
+
 def test_a_module_that_fails_is_passed_on(said: list[str]) -> None:
     assert Wait([{"failed": True, "msg": "no systemd"}])._wait(ARGS)["msg"] == "no systemd"
 
