@@ -124,6 +124,14 @@ class Timeouts:
 
 
 @dataclass(frozen=True)
+class Clocks:
+    """What ends a start after seconds of the engine: variables, and options of the versions that have them."""
+
+    env: list[str]
+    options: list[str]
+
+
+@dataclass(frozen=True)
 class Stop:
     """How an engine ends: seconds it gets, and exit statuses or signals that are no failure."""
 
@@ -290,6 +298,7 @@ class Engine:
     cache_env: dict[str, str]
     kv_formats: list[KvFormat]
     timeouts: Timeouts
+    clocks: Clocks
     stop: Stop
     contract: EngineContract
     package: Package

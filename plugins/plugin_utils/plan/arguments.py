@@ -6,15 +6,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils import address
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import memory
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import KnownIssue, Recipe
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import budget, flags, issues, recipes
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import fit as plan_fit
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags, issues, recipes
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Choice
 
 # Below this many tokens a request is too short to be worth a host; the plan refuses instead of shortening further.
@@ -106,7 +106,8 @@ def _worked_out(
     choice: Choice, table: flags.Table, recipe: Optional[Recipe], way: recipes.Layout, context: int
 ) -> Served:
     composed = recipes.compose(choice.known, choice.cell, recipe, way, context)
-    base = flags.respelled(table, {**composed.args, **_node_arguments(choice)}, choice.engine.renames)
+    given = {**composed.args, **_node_arguments(choice)}
+    base = flags.respelled(table, {**given, **_clocks(choice, table, given)}, choice.engine.renames)
     try:
         planned = flags.merge(table, base, {})
         flags.check(table, planned)
@@ -134,6 +135,8 @@ def _worked_out(
         for name, entry in {**choice.engine.env, **composed.env}.items()
         if entry.holds(choice.version)
     }
+    seconds = budget.timeouts(choice)["start_seconds"]
+    clocks = {name: str(max(seconds, int(env.get(name, 0)))) for name in choice.engine.clocks.env}
     divided = plan_fit.parallel(choice, table, arguments)
     kept = list({issue.id: issue for issue in (*expected, *met) if issue.status != "broken"}.values())
     return Served(
@@ -144,9 +147,20 @@ def _worked_out(
         divided=divided,
         size=plan_fit.fit(choice, table, arguments, divided),
         met=kept,
-        env={**env, **remedy.env},
+        env={**env, **clocks, **remedy.env},
         notes=list(composed.notes),
     )
+
+
+def _clocks(choice: Choice, table: flags.Table, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that end a start: none ends it before the plan does, and a recipe may allow more."""
+    seconds = budget.timeouts(choice)["start_seconds"]
+    named = {flags.spelled(name): value for name, value in given.items()}
+    return {
+        option.removeprefix("--"): max(seconds, int(named.get(option, 0)))
+        for option in choice.engine.clocks.options
+        if option in table.options
+    }
 
 
 def _shown(table: flags.Table, names: Sequence[str]) -> dict[str, str]:

@@ -28,7 +28,11 @@ CELLS = [(index, recipe, gpu) for index, recipe in enumerate(RECIPES) for gpu in
 
 # What the plan says where the recipe leaves it to the engine: the plan's arithmetic and its profile fix it, and every
 # engine tells of itself.
-FIXED = {"--max-model-len", "--max-num-seqs", "--gpu-memory-utilization", "--mem-fraction-static", "--enable-metrics"}
+FIXED = {
+    *("--max-model-len", "--max-num-seqs", "--gpu-memory-utilization", "--mem-fraction-static", "--enable-metrics"),
+    # Clocks inside the engine, which follow the plan's start budget: test_clocks.py.
+    *("--distributed-timeout-seconds", "--cpu-distributed-timeout-seconds", "--watchdog-timeout", "--dist-timeout"),
+}
 # What the plan says about itself and its hosts.
 OWN = {"--served-model-name", "--host", "--port", "--model-path", "--config", "--dist-init-addr"}
 
@@ -42,6 +46,13 @@ DIFFERENT: dict[tuple[int, str], str] = {
     },
     (11, "--enable-prefix-caching"): "off for the recipe's benchmark only; agents live from it",
     (11, "--enable-log-requests"): "off by default",
+    **{
+        (
+            index,
+            "--watchdog-timeout",
+        ): "the plan's start budget, which is longer; 1,200 s could end a start"
+        for index in (22, 23, 24, 36, 37)
+    },
     (26, "--tool-call-parser"): "the recipe is a benchmark's; the contract needs tools",
     (26, "--reasoning-parser"): "the recipe is a benchmark's; the contract needs reasoning apart",
 }
