@@ -33,7 +33,8 @@ _CHILD_KILLED = re.compile(r"exit ?code:? ?-9\b|': -9\b|SIGKILL: 9|signal 9\b")
 # The guard ends a start shortly before systemd would.
 _LATE = re.compile(r"^glm: FAILED: .* within its budget of ")
 _VICTIM = re.compile(r"Killed process \d+ \(([^)]*)\)")
-_OURS = re.compile(r"vllm|sglang|python|pt_main_thread|ray::|glm", re.IGNORECASE)
+# What an engine's processes are called, for the kernel: ENGINE::Worker, sometimes still the interpreter.
+_OURS = re.compile(r"::|python|pt_main_thread")
 
 
 class Cause(NamedTuple):
@@ -154,8 +155,7 @@ def _killed_for_memory(
 
     The kernel may have killed somebody else's process: a kill counts if the engine saw one, or ended silently.
     """
-    victims = [match.group(1) for match in map(_VICTIM.search, kills or ()) if match]
-    ours = [name for name in victims if _OURS.search(name)]
+    ours = [name for name in _victims(kills) if _OURS.search(name)]
     heard = properties.get("Result") == "oom-kill"
     if not heard and not (ours and (raised is None or _was_killed(properties, lines))):
         return None
@@ -219,7 +219,14 @@ def _silent(lines: Sequence[Line], rules: Rules, kills: Optional[Sequence[str]])
 def _of_kernel(kills: Optional[Sequence[str]]) -> str:
     if kills is None:
         return "whether by the kernel for memory is not known, as its log was not read"
-    return "the kernel's log of this start has no out-of-memory kill of it"
+    others = ", ".join(dict.fromkeys(_victims(kills)))
+    if others:
+        return f"the kernel's out-of-memory killer ended {others} in this time, which does not look like it"
+    return "the kernel's log of this start has no out-of-memory kill"
+
+
+def _victims(kills: Optional[Sequence[str]]) -> list[str]:
+    return [match.group(1) for match in map(_VICTIM.search, kills or ()) if match]
 
 
 def _short(text: str) -> str:

@@ -14,11 +14,11 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple, Optional
 
-# vLLM: `(EngineCore_DP1 pid=7) ERROR 11-20 23:58:14 [core.py:1510] text`; the process is in every line it writes.
-_VLLM_PROCESS = re.compile(r"^\(([A-Za-z][\w.-]*) pid=(\d+)\) ?")
-_VLLM_HEADER = re.compile(r"^(DEBUG|INFO|WARNING|ERROR|CRITICAL)(?: \d\d-\d\d \d\d:\d\d:\d\d \[[^\]]+\])? ")
-# SGLang: `[2026-11-20 23:58:14 DP1 TP3] text`; lines that follow without a header belong to the same process.
-_SGLANG_HEADER = re.compile(r"^\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d((?: [A-Z]+\d+)*)\] ?")
+# `(EngineCore_DP1 pid=7) ERROR 11-20 23:58:14 [core.py:1510] text`; the process is in every line it writes.
+_PROCESS = re.compile(r"^\(([A-Za-z][\w.-]*) pid=(\d+)\) ?")
+_LEVEL_HEADER = re.compile(r"^(DEBUG|INFO|WARNING|ERROR|CRITICAL)(?: \d\d-\d\d \d\d:\d\d:\d\d \[[^\]]+\])? ")
+# `[2026-11-20 23:58:14 DP1 TP3] text`; lines that follow without a header belong to the same process.
+_DATED_HEADER = re.compile(r"^\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d((?: [A-Z]+\d+)*)\] ?")
 # torch: `[rank3]: text` for what a rank's Python prints, `[rank3]:[E1120 23:58:14.1 file.cpp:683] text` for its C++.
 _TORCH_RANK = re.compile(r"^\[rank(\d+)\]: ?")
 _GLOG_HEADER = re.compile(r"^\[?([IWEF])\d{4} \d\d:\d\d:\d\d\.\d+ [^\]]*\] ?")
@@ -97,16 +97,16 @@ def attribute(lines: Sequence[Line]) -> list[Said]:
 def _parts(text: str) -> tuple[Optional[str], str, str]:
     """Process (None: not said), level (empty: not said) and the rest of a line."""
     process: Optional[str] = None
-    match = _VLLM_PROCESS.match(text)
+    match = _PROCESS.match(text)
     if match:
         process, text = f"{match.group(1)} {match.group(2)}", text[match.end() :]
-    match = _SGLANG_HEADER.match(text)
+    match = _DATED_HEADER.match(text)
     if match:
         process, text = match.group(1).strip() or "main", text[match.end() :]
     match = _TORCH_RANK.match(text)
     if match:
         process, text = f"rank {match.group(1)}", text[match.end() :]
-    for pattern in (_VLLM_HEADER, _PLAIN_HEADER):
+    for pattern in (_LEVEL_HEADER, _PLAIN_HEADER):
         match = pattern.match(text)
         if match:
             return process, match.group(1), text[match.end() :]

@@ -120,7 +120,11 @@ def test_warnings_and_source_text_are_no_causes() -> None:
         (None, {"Result": "oom-kill"}, "out-of-memory killer ended the engine"),
         ([], {}, "killed (SIGKILL); the kernel's log of this start has no"),
         (None, {}, "killed (SIGKILL); whether by the kernel"),
-        (["Out of memory: Killed process 9 (postgres) total-vm:1kB"], {}, "killed (SIGKILL); the kernel's log"),
+        (
+            ["Out of memory: Killed process 9 (postgres) total-vm:1kB"],
+            {},
+            "killed (SIGKILL); the kernel's out-of-memory killer ended postgres",
+        ),
     ],
 )
 def test_only_the_kernel_is_believed_about_memory(
