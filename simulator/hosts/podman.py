@@ -219,7 +219,7 @@ class Podman:
         arguments = [str(self.pid_file), self._cgroups, str(self.store / "run") if self.store else ""]
         detach = ["setsid", "--fork", "sh", "-c", 'exec "$@" >"$0" 2>&1', str(log)]
         run([*as_root(), *detach, *enter, script, _HOLDER, *arguments], timeout=30)
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             pid = self._living_holder()
             if pid is not None:

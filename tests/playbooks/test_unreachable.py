@@ -19,29 +19,29 @@ import requests
 from ansible_collections.glm.fleet.plugins.module_utils import unreachable
 
 
-def asked_with_requests(url: str) -> None:
-    requests.get(url, timeout=1)
+def asked_with_requests(url: str, timeout: float) -> None:
+    requests.get(url, timeout=timeout)
 
 
-def asked_with_urllib(url: str) -> None:
-    urllib.request.urlopen(url, timeout=1).close()
+def asked_with_urllib(url: str, timeout: float) -> None:
+    urllib.request.urlopen(url, timeout=timeout).close()
 
 
 @pytest.fixture(params=[asked_with_requests, asked_with_urllib])
-def problem(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], tuple[str, str]]:
+def problem(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Problem:
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
 
-    def ask(url: str) -> tuple[str, str]:
+    def ask(url: str, timeout: float = 300) -> tuple[str, str]:
         with pytest.raises(OSError) as caught:
-            request.param(url)
+            request.param(url, timeout)
         return unreachable.why(caught.value, url), unreachable.check(caught.value, url, "base_url")
 
     return ask
 
 
-Problem = Callable[[str], tuple[str, str]]
+Problem = Callable[..., tuple[str, str]]
 
 
 @contextlib.contextmanager
@@ -79,7 +79,7 @@ def test_a_port_where_nothing_listens(problem: Problem) -> None:
 def test_a_server_that_does_not_answer(problem: Problem) -> None:
     held: list[socket.socket] = []
     with served(held.append) as port:
-        assert problem(f"http://127.0.0.1:{port}/")[0] == f"127.0.0.1 port {port} did not answer in time"
+        assert problem(f"http://127.0.0.1:{port}/", 1)[0] == f"127.0.0.1 port {port} did not answer in time"
 
 
 def test_a_server_that_breaks_off(problem: Problem) -> None:

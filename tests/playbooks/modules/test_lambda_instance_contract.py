@@ -10,10 +10,13 @@ import pytest
 
 from ansible_collections.glm.fleet.plugins.module_utils.cloud import api as _cloud_api
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import api as lambda_api
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import ending, launching, members, present
 from ansible_collections.glm.fleet.plugins.modules import lambda_instance
+from simulator.lambda_cloud import faults
 from simulator.lambda_cloud.config import Config, Settings
 from simulator.lambda_cloud.server import Handle, running
 from tests.playbooks.modules.test_lambda_instance import Ended, Module
+from tests.playbooks.modules.test_lambda_instance_events import Clock
 
 pytestmark = pytest.mark.one_core
 
@@ -23,12 +26,22 @@ REQUEST_INTERVAL, LAUNCH_INTERVAL = 0.1, 0.5
 
 
 @pytest.fixture
-def simulator() -> Iterator[Handle]:
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """One for both sides: no machine is too busy for a request to arrive when it was sent."""
+    made = Clock()
+    for module in (_cloud_api, ending, launching, members, present, faults):
+        monkeypatch.setattr(module, "time", made)
+    return made
+
+
+@pytest.fixture
+def simulator(clock: Clock) -> Iterator[Handle]:
     settings = Settings(
         rate_limit=True, request_interval=REQUEST_INTERVAL, launch_interval=LAUNCH_INTERVAL, address_seconds=0.3,
         boot_seconds=0.6,
     )  # fmt: skip
     with running(Config(port=0, settings=settings)) as (_url, handle):
+        handle.world.clock = clock.time
         handle.control("PUT", "/capacity", {KIND: {"us-east-1": 3, "us-west-1": 3}})
         handle.control("DELETE", "/counters")
         yield handle
@@ -36,7 +49,8 @@ def simulator() -> Iterator[Handle]:
 
 def client(simulator: Handle, folder: Path) -> lambda_api.LambdaApi:
     pacer = _cloud_api.Pacer(simulator.api_key, REQUEST_INTERVAL, LAUNCH_INTERVAL, folder / "pace")
-    return lambda_api.LambdaApi(simulator.api_key, simulator.api_url.removesuffix("/api/v1"), pacer=pacer)
+    url = simulator.api_url.removesuffix("/api/v1")
+    return lambda_api.LambdaApi(simulator.api_key, url, pacer=pacer, sleep=_cloud_api.time.sleep)
 
 
 def ensure_ssh_key(simulator: Handle, folder: Path) -> str:

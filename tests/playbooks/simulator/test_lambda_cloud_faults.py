@@ -10,6 +10,7 @@ import pytest
 import requests
 from lambda_cloud_client import REGION, TYPE, Client
 
+from simulator.lambda_cloud import faults
 from simulator.lambda_cloud.faults import AFTER, BEFORE
 from simulator.lambda_cloud.server import control_call, running
 
@@ -193,12 +194,32 @@ def test_every_kind_of_fault_is_exercised_here() -> None:
 # Pacing
 
 
-def test_pacing_is_counted_without_a_limit(client: Client) -> None:
+class Ticking:
+    """A clock by which requests are a hundredth of a second apart, and what is slept."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        self.now += 0.01
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Ticking:
+    made = Ticking()
+    monkeypatch.setattr(faults, "time", made)
+    return made
+
+
+def test_pacing_is_counted_without_a_limit(clock: Ticking, client: Client) -> None:
     client.handle.control("DELETE", "/counters")
     client.session.headers["User-Agent"] = "fleet/1"
     for _ in range(3):
         client.data("GET", "/instances")
-    time.sleep(0.2)
+    clock.sleep(0.2)
     client.call("GET", "/nothing")
     client.launch()
     client.launch()
@@ -224,13 +245,13 @@ def test_a_lost_answer_is_counted_as_status_0(client: Client) -> None:
     assert client.handle.state()["pacing"]["requests"][-1]["status"] == 0
 
 
-def test_the_rate_limit(client: Client) -> None:
+def test_the_rate_limit(clock: Ticking, client: Client) -> None:
     client.handle.control("DELETE", "/counters")
     client.handle.settings(rate_limit=True, request_interval=0.5, rate_tolerance=0.0)
     assert client.call("GET", "/instances").status_code == 200
     refused = client.call("GET", "/instances")
     assert (refused.status_code, refused.headers["Retry-After"]) == (429, "1")
-    time.sleep(0.5)
+    clock.sleep(0.5)
     assert client.call("GET", "/instances").status_code == 200, "a refused request does not push the next back"
     client.handle.settings(retry_after=False)
     refused = client.call("GET", "/regions")
@@ -238,6 +259,7 @@ def test_the_rate_limit(client: Client) -> None:
     assert "Retry-After" not in refused.headers
 
 
+@pytest.mark.usefixtures("clock")
 def test_the_launch_limit_is_slower(client: Client) -> None:
     client.handle.control("DELETE", "/counters")
     client.handle.settings(rate_limit=True, request_interval=0.0, launch_interval=12.0)
