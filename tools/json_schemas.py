@@ -13,7 +13,6 @@ int with its unit, which becomes a ``$comment``. ::
 
 from __future__ import annotations
 
-import argparse
 import ast
 import dataclasses
 import datetime
@@ -40,6 +39,10 @@ from typing import (
 )
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / ".collections")]
+
+from tools import made_files
+
 FOLDER = ROOT / "docs" / "schemas"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 COLLECTION = "ansible_collections.glm.fleet.plugins"
@@ -215,34 +218,20 @@ def _flowing(text: str) -> str:
     return " ".join(text.split())
 
 
-def rendered() -> dict[str, str]:
-    """The text of each schema file, by its name below docs/schemas."""
+def rendered() -> dict[Path, str]:
+    """The text of each schema file."""
     made = {}
     for name, (module, type_name) in SCHEMAS.items():
         wanted = getattr(importlib.import_module(f"{COLLECTION}.{module}"), type_name)
         made[name] = json_schema(wanted, f"glm.fleet {name.partition('.')[0]}")
     made.update(catalogue_schemas())
-    return {name: json.dumps(schema, indent=2, ensure_ascii=False) + "\n" for name, schema in made.items()}
+    return {FOLDER / name: json.dumps(schema, indent=2, ensure_ascii=False) + "\n" for name, schema in made.items()}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the schemas, or compare them. Returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="compare only")
-    differing = []
-    check = parser.parse_args(arguments).check
-    for name, text in rendered().items():
-        path = FOLDER / name
-        if check:
-            differing += [] if path.is_file() and path.read_text(encoding="utf-8") == text else [name]
-        else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-    if differing:
-        print(f"differs from the code: {', '.join(differing)}. Run python tools/json_schemas.py")
-    return 1 if differing else 0
+    return made_files.main(__doc__, rendered, "python tools/json_schemas.py", arguments)
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT / ".collections"))
     sys.exit(main())

@@ -7,13 +7,17 @@ python tools/plan_page.py --check     # exit 1 when the committed one differs
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / ".collections")]
+
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import schema
+from tools import json_schemas, made_files
+
 PAGE = ROOT / "docs" / "plan.md"
 HEAD = """\
 # The serving plan, field by field
@@ -79,21 +83,11 @@ def _type(field: Mapping[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the page, or compare it. Returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="compare only")
-    check = parser.parse_args(arguments).check
-    sys.path[:0] = [str(ROOT / ".collections"), str(ROOT)]
-    from ansible_collections.glm.fleet.plugins.plugin_utils.plan import schema
-    from tools import json_schemas
 
-    text = page(json_schemas.json_schema(schema.Plan, "plan"), schema.SCHEMA)
-    if not check:
-        PAGE.write_text(text, encoding="utf-8")
-        return 0
-    if PAGE.is_file() and PAGE.read_text(encoding="utf-8") == text:
-        return 0
-    print("docs/plan.md differs from the code. Run python tools/plan_page.py")
-    return 1
+    def made() -> dict[Path, str]:
+        return {PAGE: page(json_schemas.json_schema(schema.Plan, "plan"), schema.SCHEMA)}
+
+    return made_files.main(__doc__, made, "python tools/plan_page.py", arguments)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ tools/source_commands.py.
 
 from __future__ import annotations
 
-import argparse
 import shlex
 import sys
 from collections import Counter
@@ -22,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / ".collections")]
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
-from tools import source_claims, source_data
+from tools import made_files, source_claims, source_data
 from tools import source_commands as commands
 
 PAGE = ROOT / "docs" / "sources.md"
@@ -375,23 +374,11 @@ def _anchor(title: str) -> str:
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Write or check; the exit status is 1 when ``--check`` found a difference."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="change nothing, exit 1 when something would change")
-    check = parser.parse_args(arguments).check
-    wanted = {PAGE: page(source_data.sources()), **commands.golden_files()}
-    stale = [path for path, text in wanted.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
-    left = [path for path in commands.GOLDEN.glob("*") if path not in wanted]
-    if check:
-        for path in [*stale, *left]:
-            print(f"{path.relative_to(ROOT)} is not what `make sources` would write", file=sys.stderr)
-        return 1 if stale or left else 0
-    for path in stale:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(wanted[path], encoding="utf-8")
-    for path in left:
-        path.unlink()
-    print(f"{len(stale)} files written, {len(left)} removed")
-    return 0
+
+    def made() -> dict[Path, str]:
+        return {PAGE: page(source_data.sources()), **commands.golden_files()}
+
+    return made_files.main(__doc__, made, "make sources", arguments, whole=[commands.GOLDEN])
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ evaluates on each host what a role declares, and what a launch reads may be know
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import sys
@@ -26,6 +25,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / ".collections")]
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.intent import table
 from ansible_collections.glm.fleet.plugins.plugin_utils.intent.table import Variable
+from tools import made_files
 
 PAGE = ROOT / "docs" / "variables.md"
 DEFAULTS = ROOT / "roles" / "plan" / "defaults" / "main.yml"
@@ -162,18 +162,7 @@ def files(known: table.Table) -> dict[Path, str]:
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Write the files, or with ``--check`` say which differ."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="exit 1 when a committed file differs")
-    check = parser.parse_args(arguments).check
-    stale = []
-    for path, text in files(table.load()).items():
-        if not path.is_file() or path.read_text(encoding="utf-8") != text:
-            stale.append(str(path.relative_to(ROOT)))
-            if not check:
-                path.write_text(text, encoding="utf-8")
-    if stale:
-        print(f"{'run `make variables`: it would change' if check else 'written:'} {', '.join(stale)}", file=sys.stderr)
-    return int(check and bool(stale))
+    return made_files.main(__doc__, lambda: files(table.load()), "make variables", arguments)
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def workload(known: Catalog, name: str, own: Mapping[str, Any], scale: float = 1
     try:
         mine = catalog.workloads(dict(own), "benchmark_workloads")
     except CatalogError as exc:
-        raise RunError(str(exc).replace("catalog/", "", 1)) from exc
+        raise RunError(str(exc)) from exc
     everything = {**known.workloads, **mine}
     if name not in everything:
         raise RunError(f"expected glm_workload to be one of {', '.join(everything)}, found {name!r}")

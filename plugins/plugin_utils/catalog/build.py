@@ -30,7 +30,7 @@ class CatalogError(QuotingError, ValueError):
 
 def read(path: Path, keys: set[str]) -> dict[str, Any]:
     """A catalogue file that has exactly these top-level keys. Raises CatalogError."""
-    data: dict[str, Any] = _parsed(path, path.name)
+    data: dict[str, Any] = _parsed(path, f"catalog/{path.name}")
     if not isinstance(data, dict) or set(data) != keys:
         found = sorted(map(str, data)) if isinstance(data, dict) else type(data).__name__
         raise CatalogError(f"catalog/{path.name}: expected the top-level keys {sorted(keys)}, found {found}")
@@ -42,16 +42,16 @@ def _parsed(path: Path, where: str) -> Any:
     try:
         return yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
     except OSError as exc:
-        raise CatalogError(f"catalog/{where}: cannot be read: {exc}") from exc
+        raise CatalogError(f"{where}: cannot be read: {exc}") from exc
     except yaml.YAMLError as exc:
-        raise CatalogError(f"catalog/{where}: is not YAML: {exc}") from exc
+        raise CatalogError(f"{where}: is not YAML: {exc}") from exc
 
 
 def record(kind: type[T], path: Path) -> T:
     """A catalogue file of its own as one record: its top-level keys are the fields of ``kind``. Raises CatalogError."""
     hints = _hints(kind)  # type: ignore[arg-type]
     data = read(path, set(hints))
-    return kind(**{key: build(hints[key], value, f"{path.name}: {key}") for key, value in data.items()})
+    return kind(**{key: build(hints[key], value, f"catalog/{path.name}: {key}") for key, value in data.items()})
 
 
 def folder(kind: type[T], path: Path) -> T:
@@ -59,20 +59,20 @@ def folder(kind: type[T], path: Path) -> T:
 
     Raises CatalogError.
     """
-    where = f"{path.parent.name}/{path.name}"
+    where = f"catalog/{path.parent.name}/{path.name}"
     data: dict[str, Any] = {"name": path.name}
     places = {"name": where}
     for file in sorted(path.glob("*.yml")):
         for key, value in _mapping(_parsed(file, f"{where}/{file.name}"), f"{where}/{file.name}").items():
             if key in data:
-                raise CatalogError(f"catalog/{where}/{file.name}: {key} is already in {places[key]}")
+                raise CatalogError(f"{where}/{file.name}: {key} is already in {places[key]}")
             data[key], places[key] = value, f"{where}/{file.name}: {key}"
     return _record(kind, data, where, places)
 
 
 def _mapping(data: Any, where: str) -> dict[str, Any]:
     if not isinstance(data, dict):
-        raise CatalogError(f"catalog/{where}: expected a mapping, found {_type_name(data)}")
+        raise CatalogError(f"{where}: expected a mapping, found {_type_name(data)}")
     return data
 
 
@@ -84,7 +84,7 @@ def _record(kind: type[T], data: Any, where: str, places: Mapping[str, str] | No
         if key not in hints:
             close = nearest(str(key), hints, 1)
             hint = f"; did you mean {close[0]}?" if close else ""
-            raise CatalogError(f"catalog/{where}: unknown key {key!r}{hint}")
+            raise CatalogError(f"{where}: unknown key {key!r}{hint}")
     required = {
         item.name
         for item in dataclasses.fields(kind)  # type: ignore[arg-type]
@@ -93,7 +93,7 @@ def _record(kind: type[T], data: Any, where: str, places: Mapping[str, str] | No
     # A field that may be None may be left out as well.
     missing = sorted(name for name in required - set(data) if not _optional(hints[name]))
     if missing:
-        raise CatalogError(f"catalog/{where}: missing key {', '.join(missing)}")
+        raise CatalogError(f"{where}: missing key {', '.join(missing)}")
     absent = dict.fromkeys(required - set(data))
     places = places or {key: f"{where}.{key}" for key in data}
     values = {key: build(hints[key], value, places[key]) for key, value in data.items()}
@@ -123,11 +123,11 @@ def build(hint: Any, data: Any, where: str) -> Any:
         return None if data is None else build(args[0], data, where)
     if origin is list:
         if not isinstance(data, list):
-            raise CatalogError(f"catalog/{where}: expected a list, found {_type_name(data)}")
+            raise CatalogError(f"{where}: expected a list, found {_type_name(data)}")
         return [build(args[0], item, f"{where}[{index}]") for index, item in enumerate(data)]
     if origin is typing.Literal:
         if data not in args:
-            raise CatalogError(f"catalog/{where}: expected one of {', '.join(args)}, found {data!r}")
+            raise CatalogError(f"{where}: expected one of {', '.join(args)}, found {data!r}")
         return data
     if origin is dict:
         entries = _mapping(data, where).items()
@@ -140,7 +140,7 @@ def build(hint: Any, data: Any, where: str) -> Any:
     if hint is float and isinstance(data, int) and not isinstance(data, bool):
         return float(data)
     if not isinstance(data, hint) or (isinstance(data, bool) and hint is not bool):
-        raise CatalogError(f"catalog/{where}: expected {hint.__name__}, found {_type_name(data)} {data!r}")
+        raise CatalogError(f"{where}: expected {hint.__name__}, found {_type_name(data)} {data!r}")
     return data
 
 

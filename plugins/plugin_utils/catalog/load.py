@@ -39,14 +39,14 @@ def load(root: Path = ROOT) -> records.Catalog:
     Raises CatalogError.
     """
     sections = {
-        key: build(hint, content[key], f"{stem}.yml: {key}")
+        key: build(hint, content[key], f"catalog/{stem}.yml: {key}")
         for stem, keys in FILES.items()
         for content in [read(root / f"{stem}.yml", set(keys))]
         for key, hint in keys.items()
     }
     found = records.Catalog(root=root, engines=_engines(root / "engines"), **sections)
     found = dataclasses.replace(found, accelerators=_with_aliases(found.accelerators))
-    _check_workloads(found.workloads, "workloads.yml")
+    _check_workloads(found.workloads, "catalog/workloads.yml")
     check_references(found)
     return found
 
@@ -73,9 +73,9 @@ def _check_workloads(found: Mapping[str, records.Workload], file: str) -> None:
         sizes = [workload.input_tokens, workload.output_tokens]
         sizes += [size for point in workload.points for size in (point.prompts, point.users)]
         if not workload.points:
-            raise CatalogError(f"catalog/{where}.points: expected at least one, found none")
+            raise CatalogError(f"{where}.points: expected at least one, found none")
         if min(sizes) < 1:
-            raise CatalogError(f"catalog/{where}: expected lengths and numbers of 1 or more, found {min(sizes)}")
+            raise CatalogError(f"{where}: expected lengths and numbers of 1 or more, found {min(sizes)}")
 
 
 def _with_aliases(found: dict[str, records.Accelerator]) -> dict[str, records.Accelerator]:

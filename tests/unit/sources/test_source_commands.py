@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError, build
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags
 from tools import source_claims, source_data
 from tools import source_commands as sources_of
@@ -133,7 +134,7 @@ def test_only_arithmetic_is_calculated() -> None:
 
 
 def test_a_mistyped_key_is_an_error() -> None:
-    with pytest.raises(source_data.SourceError, match="comand"):
-        source_data._entry({"id": "x", "title": "x", "kind": "serve", "comand": "vllm serve m"}, "000.yml")
-    with pytest.raises(source_data.SourceError, match="unsave"):
-        source_data._reason({"what": "image", "class": "unsave", "why": ""}, "000.yml")
+    with pytest.raises(CatalogError, match="comand"):
+        build(source_data.Entry, {"id": "x", "title": "x", "kind": "serve", "comand": "vllm serve m"}, "000.yml")
+    with pytest.raises(CatalogError, match="unsave"):
+        build(source_data.Reason, {"what": ["image"], "reason": "unsave", "why": ""}, "000.yml")
