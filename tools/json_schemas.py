@@ -41,6 +41,7 @@ from typing import (
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / ".collections")]
 
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import required
 from tools import made_files
 
 FOLDER = ROOT / "docs" / "schemas"
@@ -128,23 +129,13 @@ def _record(wanted: Any, found: dict[str, dict[str, Any]], known: Collection[str
 
 def _fields(wanted: Any, found: dict[str, dict[str, Any]], known: Collection[str] = ()) -> dict[str, Any]:
     hints = get_type_hints(wanted)
-    required = {
-        item.name
-        for item in dataclasses.fields(wanted)
-        if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
-    }
     return {
         "type": "object",
         "description": _flowing(wanted.__doc__),
         "properties": {item.name: _of(hints[item.name], found) for item in dataclasses.fields(wanted)},
-        "required": sorted(key for key in required - set(known) if not _optional(hints[key])),
+        "required": sorted(required(wanted, hints) - set(known)),
         "additionalProperties": False,
     }
-
-
-def _optional(hint: Any) -> bool:
-    # catalog/build.py lets a key that may be None be left out as well.
-    return get_origin(hint) in (Union, types.UnionType) and type(None) in get_args(hint)
 
 
 def catalogue_schemas() -> dict[str, dict[str, Any]]:

@@ -475,7 +475,7 @@ def golden(entry: Entry) -> str:
     lines += ["", "memory:", f"  {made['memory']['arithmetic']}"]
     if entry.kind == "serve":
         lines += ["", "as printed in the source:", f"  {as_printed(entry, made)}"]
-    if entry.kind in ("serve", "container", "install", "pull"):
+    if entry.compared:
         lines += ["", "differences (source -> ours):"]
         lines += [f"  {item.what}: {_shown(item.source)} -> {_shown(item.ours)}" for item in differences(entry, made)]
     return "\n".join([*lines, *_literal_lines(entry)]) + "\n"

@@ -64,6 +64,11 @@ class Entry:
     place: str = ""
     note: str = ""
 
+    @property
+    def compared(self) -> bool:
+        """Whether it is a command of which ours is the counterpart."""
+        return self.kind in ("serve", "container", "install", "pull")
+
 
 @dataclass(frozen=True)
 class Claim:

@@ -72,7 +72,7 @@ def page(read: Sequence[source_data.Source]) -> str:
     for source in read:
         lines += [f"## {source.id} {source.title}", "", *_index(source)]
         for entry in source.entries:
-            if entry.kind in ("serve", "container", "install", "pull"):
+            if entry.compared:
                 lines += _command(entry)
         lines += [*_configurations(source), *_advice(source), *_others(source), *_claims(source)]
     return "\n".join(lines).rstrip() + "\n"
@@ -82,7 +82,7 @@ def _overview(read: Sequence[source_data.Source]) -> list[str]:
     rows = []
     for source in read:
         kinds = Counter(entry.kind for entry in source.entries)
-        compared = sum(kinds[kind] for kind in ("serve", "container", "install", "pull"))
+        compared = sum(entry.compared for entry in source.entries)
         refused = sum(entry.expect == "refused" for entry in source.entries)
         wrong = sum(claim.verdict == "wrong" for claim in source.claims)
         rows.append([
@@ -130,7 +130,7 @@ def _shared(read: Sequence[source_data.Source]) -> list[str]:
     """The differences that are explained once, with how many commands have them."""
     count: Counter[tuple[str, str]] = Counter()
     example: dict[tuple[str, str], source_data.Difference] = {}
-    for entry in _compared(read):
+    for entry in (entry for source in read for entry in source.entries if entry.compared):
         made = commands.plan(entry.intent)
         own = commands.own_reasons(entry)
         for found in commands.differences(entry, made):
@@ -156,17 +156,11 @@ def _shared(read: Sequence[source_data.Source]) -> list[str]:
     return lines
 
 
-def _compared(read: Sequence[source_data.Source]) -> list[source_data.Entry]:
-    return [
-        entry for source in read for entry in source.entries if entry.kind in ("serve", "container", "install", "pull")
-    ]
-
-
 def _index(source: source_data.Source) -> list[str]:
     """Links to the commands of a source, with what differs in them beyond what many share."""
     rows = []
     for entry in source.entries:
-        if entry.kind in ("serve", "container", "install", "pull"):
+        if entry.compared:
             kinds = Counter(reason.reason for reason in entry.differences)
             text = ", ".join(_CLASS_WORDS[name] for name in source_data.CLASSES if kinds[name])
             rows.append([f"[{entry.title}](#{_anchor(entry.title)})", text or "only what many commands share"])

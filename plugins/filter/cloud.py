@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import bill, providers, residency
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import bill, providers
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import hosts as cloud_hosts
 
 
 def launch_provider(groups: Iterable[str], sources: Iterable[str]) -> dict[str, Any]:
@@ -25,14 +26,14 @@ def outside_countries(
     hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]], allowed: Iterable[str]
 ) -> list[str]:
     """See outside_countries.yml."""
-    return residency.outside(((host, hostvars[host]) for host in hosts), allowed)
+    return cloud_hosts.outside(((host, hostvars[host]) for host in hosts), allowed)
 
 
 def regions_outside(regions: Iterable[str], allowed: Iterable[str], provider: str) -> list[str]:
     """See regions_outside.yml."""
     country_of = providers.named(provider).country_of
     places = ((region, {"glm_host_country": country_of(region)}) for region in regions)
-    return residency.outside(places, allowed)
+    return cloud_hosts.outside(places, allowed)
 
 
 class FilterModule:

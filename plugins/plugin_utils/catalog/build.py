@@ -85,19 +85,26 @@ def _record(kind: type[T], data: Any, where: str, places: Mapping[str, str] | No
             close = nearest(str(key), hints, 1)
             hint = f"; did you mean {close[0]}?" if close else ""
             raise CatalogError(f"{where}: unknown key {key!r}{hint}")
-    required = {
-        item.name
-        for item in dataclasses.fields(kind)  # type: ignore[arg-type]
-        if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
-    }
-    # A field that may be None may be left out as well.
-    missing = sorted(name for name in required - set(data) if not _optional(hints[name]))
+    missing = sorted(required(kind, hints) - set(data))
     if missing:
         raise CatalogError(f"{where}: missing key {', '.join(missing)}")
-    absent = dict.fromkeys(required - set(data))
+    absent = dict.fromkeys(set(_without_default(kind)) - set(data))
     places = places or {key: f"{where}.{key}" for key in data}
     values = {key: build(hints[key], value, places[key]) for key, value in data.items()}
     return kind(**values, **absent)
+
+
+def required(kind: Any, hints: Mapping[str, Any]) -> set[str]:
+    """The fields of a record that need a key. One that may be None may be left out, even without a default."""
+    return {name for name in _without_default(kind) if not _optional(hints[name])}
+
+
+def _without_default(kind: Any) -> list[str]:
+    return [
+        item.name
+        for item in dataclasses.fields(kind)
+        if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+    ]
 
 
 @functools.cache

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an inventory host is, whatever the cloud: neutral variables, name, address, id, ssh arguments. Pure logic."""
+"""What an inventory host is, whatever the cloud: neutral variables, name, address, id, ssh arguments, country. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import fnmatch
 import re
 import shlex
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Optional, TypedDict
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -150,3 +150,18 @@ def _said(machine: Mapping[str, Any], host: Host, source: str) -> Optional[str]:
         return host["tags"].get(source[4:])
     values: Mapping[str, Any] = host
     return values[_ADDRESSES[source]] if source in _ADDRESSES else text(machine.get(source))
+
+
+def country_of(variables: Mapping[str, Any]) -> Optional[str]:
+    """The country of a host by its variables: ``glm_country``, else what its cloud says."""
+    found = variables.get("glm_country") or variables.get("glm_host_country")
+    return str(found) if found else None
+
+
+def outside(hosts: Iterable[tuple[str, Mapping[str, Any]]], allowed: Iterable[str]) -> list[str]:
+    """``host (country)`` of each host that is not in an allowed country; an unknown country is not an allowed one."""
+    wanted = {country.upper() for country in allowed}
+    found = ((host, country_of(variables)) for host, variables in hosts)
+    return [
+        f"{host} ({country or 'country unknown'})" for host, country in found if (country or "").upper() not in wanted
+    ]

@@ -10,18 +10,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn, Optional
+from typing import Any, NoReturn, Optional, TypeVar
 
 from ansible_collections.glm.fleet.plugins.module_utils import versions
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Refusal
 from ansible_collections.glm.fleet.plugins.module_utils.names import nearest
-from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.engine import Engine, Image, Variant
-from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Accelerator, Catalog, Checkpoint, Model
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.engine import Image, Variant
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Accelerator, Catalog, Model
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import model_config, recipes
 
 _SERVED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]*")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 RUNTIMES = ("container", "venv")
+
+T = TypeVar("T")
 
 
 class PlanError(Refusal):
@@ -74,13 +76,13 @@ class Choice:
             # The file describes one form of the weights.
             intent = replace(intent, precision=next(iter(self.model.precisions)))
         self.intent = intent
-        self.checkpoint: Checkpoint = _look_up(
+        self.checkpoint = _look_up(
             intent.precision, self.model.precisions, f"precision of {self.model.name}", "glm_precision"
         )
         self.accelerator = _accelerator(intent, known)
         engines = {name: known.engines[name] for name in self.model.engines}
         preferred = min(engines, key=lambda name: engines[name].preference)
-        self.engine: Engine = _look_up(intent.engine or preferred, engines, "engine", "glm_engine")
+        self.engine = _look_up(intent.engine or preferred, engines, "engine", "glm_engine")
         _look_up(intent.profile, known.profiles, "profile", "glm_profile")
         self.version = self._version()
         # Added by plan/make.py: what would work instead. Refusals found while looking for that have none of their own.
@@ -279,19 +281,17 @@ def _model(intent: Intent, known: Catalog) -> Model:
         except model_config.ModelConfigError as error:
             advice = "correct the file named in glm_model_config"
             raise PlanError(f"{intent.model}: {error}", advice) from error
-    found: Model = _look_up(intent.model, known.models, "model", "glm_model")
-    return found
+    return _look_up(intent.model, known.models, "model", "glm_model")
 
 
 def _accelerator(intent: Intent, known: Catalog) -> Accelerator:
     for entry in known.accelerators.values():
         if intent.accelerator in entry.aliases:
             return entry
-    found: Accelerator = _look_up(intent.accelerator, known.accelerators, "accelerator", "glm_accelerator")
-    return found
+    return _look_up(intent.accelerator, known.accelerators, "accelerator", "glm_accelerator")
 
 
-def _look_up(name: str, known: Mapping[str, Any], kind: str, variable: str) -> Any:
+def _look_up(name: str, known: Mapping[str, T], kind: str, variable: str) -> T:
     if name in known:
         return known[name]
     close = nearest(name, known, 1)

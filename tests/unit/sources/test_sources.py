@@ -87,7 +87,7 @@ LITERAL = [(entry, item) for entry in ENTRIES for item in entry.literal]
 
 
 @pytest.mark.parametrize(("entry", "item"), LITERAL, ids=by_id)
-def test_taken_to_the_letter_it_is_refused(entry: source_data.Entry, item: source_data.Literal) -> None:
+def test_taken_to_the_letter_it_is_refused(entry: source_data.Entry, item: source_data.ToTheLetter) -> None:
     assert item.refusal in sources_of.refusal(sources_of.changed(entry.intent, item.change))
 
 
