@@ -65,7 +65,7 @@ def folder(kind: type[T], path: Path) -> T:
     for file in sorted(path.glob("*.yml")):
         for key, value in _mapping(_parsed(file, f"{where}/{file.name}"), f"{where}/{file.name}").items():
             if key in data:
-                raise CatalogError(f"{where}/{file.name}: {key} is already in {places[key]}")
+                raise CatalogError(f"{where}/{file.name}: {key} is already in {places[key].removeprefix('catalog/')}")
             data[key], places[key] = value, f"{where}/{file.name}: {key}"
     return _record(kind, data, where, places)
 
