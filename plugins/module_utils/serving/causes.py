@@ -123,9 +123,13 @@ def _of_log(lines: Sequence[Line], rules: Rules) -> Optional[Cause]:
     found = _first(_telling(lines, rules), rules.causes)
     if found:
         return found
+    raised = _first_raised(lines, rules)
+    if raised:
+        found = _first([Said(raised.line, "", "", raised.text, False)], rules.causes)
+        if found:
+            return found
     others = [Said(index, "", "", line.text, False) for index, line in enumerate(lines) if not line.engine]
     found = _first(others, rules.causes)
-    raised = _first_raised(lines, rules) if found else None
     # The guard only saw what the engine's exception did.
     return found._replace(line=raised.line) if found and raised else found
 

@@ -147,13 +147,20 @@ def _failures_of(process: str, said: Sequence[Said]) -> list[Failure]:
 
 
 def _raised(said: Sequence[Said], position: int) -> str:
-    """The exception in the line that ends a traceback; one of several lines (pydantic's) with its second."""
+    """The exception in the line that ends a traceback; one of several lines (pydantic's) with its second.
+
+    One without a message gets the source line that raised it.
+    """
     match = _EXCEPTION.match(said[position].text)
     if match is None or _ENDINGS.match(match.group(1)):
         return ""
     raised = said[position].text
     if re.search(r"validation errors? for \S+$", raised) and position + 1 < len(said):
         raised += f": {said[position + 1].text.strip()}"
+    if raised == match.group(1):
+        source = (entry.text.strip() for entry in reversed(said[:position]) if entry.frame)
+        code = next((text for text in source if text.strip("^~ ") and not text.startswith("File ")), "")
+        raised += f": {code}" if code else ""
     return raised
 
 

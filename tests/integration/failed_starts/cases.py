@@ -201,7 +201,7 @@ SGLANG = (
     Case("port-in-use", taken=True),
     Case("argument-unknown", ("--enable-moe-ep",)),
     Case("tensor-parallel-3", ("--tp-size", "3"), {"SGLANG_CPU_OMP_THREADS_BIND": "0|1|0"}),
-    Case("killed-by-kernel", memory=700),
+    Case("killed-by-kernel", memory=300),
     Case("scheduler-killed", kill=("Load weight begin", "sglang::scheduler")),
     Case(
         "rank-killed",
@@ -210,7 +210,6 @@ SGLANG = (
         kill=("Load weight begin", "sglang::scheduler_TP1"),
     ),
     Case("watchdog", ("--watchdog-timeout", "0.001"), chat=True),
-    Case("cache-not-allocated", ("--max-total-tokens", "4000000000", "--mem-fraction-static", "0.9")),
     Case("shared-memory-small", ("--tp-size", "2"), {"SGLANG_CPU_OMP_THREADS_BIND": "0|1"}, small="/dev/shm"),
     Case("disk-full", environ={"TMPDIR": "{scratch}", "HOME": "{scratch}"}, small="{scratch}"),
     Case("backend-unsupported", ("--attention-backend", "fa3")),
