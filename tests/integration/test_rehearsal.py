@@ -10,7 +10,6 @@ import re
 import pytest
 import yaml
 
-from tests.integration.logins import wait_for
 from tests.integration.measuring import BURST, burst, every_workload, measured, newest_record
 from tests.integration.rehearsal import (
     HOSTS,
@@ -102,18 +101,6 @@ def test_a_full_disk_is_refused_before_the_download() -> None:
     run = playbook("deploy_glm51.yml", "--limit", f"{host},localhost", glm_engine="vllm", glm_data_dir="/mnt/small",
                    glm_launch_count=HOSTS)  # fmt: skip
     refused(run, host, "/mnt/small", "free")
-
-
-def test_a_port_in_use_names_who_has_it() -> None:
-    host = next(iter(inventory()))
-    before = running_containers()[host]
-    on_host(host, "systemd-run", "--unit", "squatter", "python3", "-m", "http.server", "8123")
-    wait_for("the squatter", lambda: ":8123" in on_host(host, "ss", "-ltn"))
-    run = playbook("deploy_glm51.yml", "--limit", f"{host},localhost", glm_engine="vllm", glm_port=8123,
-                   glm_launch_count=HOSTS)  # fmt: skip
-    on_host(host, "systemctl", "stop", "squatter")
-    refused(run, host, "expected", "port 8123 to be free, found process", "http.server", "choose another glm_port")
-    assert running_containers()[host] == before
 
 
 def test_an_engine_that_exits_shows_its_last_lines_and_spares_the_other_host() -> None:

@@ -281,7 +281,11 @@ def test_a_port_in_use_names_who_has_it(fleet: Fleet) -> None:
     try:
         wait_for_port(fleet.machines, "gpu-1", 8000)
         run = fleet.deploy()
-        assert run.code != 0 and re.search(r"port 8000 to be free, found process \d+ \(python3: ", run.output)
+        assert run.code != 0
+        assert re.search(
+            r"gpu-1, .*expected port 8000 to be free, found process \d+ \(python3: .*http\.server", run.output
+        )
+        assert "choose another glm_port" in run.output
     finally:
         fleet.on_host("systemctl", "stop", "squatter")
 
