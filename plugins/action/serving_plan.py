@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
@@ -15,22 +14,13 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import Cat
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags, request
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import PlanError
 
-PLUGIN_UTILS = "ansible_collections.glm.fleet.plugins.plugin_utils"
-# What the filters import.
-PRELOADED = (
-    "benchmark.runs", "catalog.load", "cloud.bill", "cloud.hosts", "cloud.providers", "host.checks", "host.docker",
-    "host.nvidia", "host.rocm", "plan.schema", "serving.quoting", "serving.replica",
-)  # fmt: skip
-
 
 def _preload() -> None:
-    """Read the catalogue, and what filters will import, when this plugin is loaded.
+    """Read the catalogue when this plugin is loaded.
 
     Ansible loads it once, in the process that forks a worker for each task on a host: what is read here is read once
-    for the whole fleet, while each worker would compile it again. A broken catalogue is reported by the task itself.
+    for the whole fleet. A broken catalogue is reported by the task itself.
     """
-    for name in PRELOADED:
-        importlib.import_module(f"{PLUGIN_UTILS}.{name}")
     try:
         for engine in catalog.load().engines.values():
             flags.load(engine.name, engine.default_version)
