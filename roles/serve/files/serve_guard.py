@@ -303,6 +303,15 @@ def interface_to(address: str, routes: str) -> str:
     return best[1]
 
 
+def watch(link: socket.socket) -> None:
+    """Have the kernel ask whether the other host is there; one that lost power would be waited for for ever."""
+    probe, probes = SILENCE_SECONDS // 3, 2
+    link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    link.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, probe)
+    link.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, probe)
+    link.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, probes)
+
+
 class Peers:
     """Connections between the first host of a replica and the others: if one is lost, all stop and start together.
 
@@ -352,6 +361,7 @@ class Peers:
                 link = socket.create_connection((self.options.head, self.options.port), timeout=5)
                 link.sendall(f"{self.options.rank}\n".encode("ascii"))
                 link.settimeout(None)
+                watch(link)
                 if link.recv(2) == b"go":
                     self.links["rank 0"] = link
                     return

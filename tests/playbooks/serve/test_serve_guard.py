@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -412,6 +413,31 @@ def test_the_status_of_the_engine_is_the_rank_s_and_a_stop_is_given_on(
     assert ranks[0].wait(300) == 0 and ranks[1].wait(300) == guard.PEER_LOST
     ranks += [rank_of(installed, 0, port, "/bin/sh", "-c", "kill -9 $$"), rank_of(installed, 1, port, *ENGINE)]
     assert ranks[2].wait(300) == 137
+
+
+def test_a_first_host_that_loses_power_is_not_waited_for_for_ever() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        words = ["node", "--rank", "1", "--count", "2", "--head", "127.0.0.1", "--port", str(port), "--stop", "5"]
+        peers = guard.Peers(guard.parse([*words, "--", "engine"]))
+
+        def head() -> None:
+            rank, _address = server.accept()
+            assert rank.recv(16) == b"1\n"
+            rank.sendall(b"go")
+            rank.close()
+
+        greeting = threading.Thread(target=head)
+        greeting.start()
+        peers.meet()
+        greeting.join()
+    link = peers.links["rank 0"]
+    assert link.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    idle, interval, count = (
+        link.getsockopt(socket.IPPROTO_TCP, option)
+        for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+    )
+    assert idle + interval * count <= guard.SILENCE_SECONDS
 
 
 def test_a_rank_that_waits_ends_at_once_when_it_is_stopped(installed: Path, ranks: list[subprocess.Popen[str]]) -> None:
