@@ -13,7 +13,7 @@ version_added: 0.1.0
 description:
   - Looks at a unit every few seconds from the controller and prints in which phase its engine is.
   - Ends as soon as the unit is active, which it is only after its engine answered a chat, or as soon as it failed. A
-    failure carries the phase, the exit status, the likeliest cause, the next step and the engine's last lines.
+    failure carries the phase, the exit status, the likeliest cause, the next step and the engine's lines around it.
   - The one automatic retry of the unit is waited for and reported as a warning.
 options:
   unit:

@@ -95,7 +95,7 @@ def cause_of(
     return (
         _killed_for_memory(properties, lines, kills, raised)
         or _unnamed(properties, lines, rules, raised)
-        or _killed(properties, lines, kills)
+        or _killed(properties, lines, rules, kills)
         or _silent(lines, rules, kills)
     )
 
@@ -198,13 +198,18 @@ def _first_raised(lines: Sequence[Line], rules: Rules) -> Optional[Raised]:
     return None
 
 
-def _killed(properties: Mapping[str, str], lines: Sequence[Line], kills: Optional[Sequence[str]]) -> Optional[Cause]:
-    if not _was_killed(properties, lines):
+def _killed(
+    properties: Mapping[str, str], lines: Sequence[Line], rules: Rules, kills: Optional[Sequence[str]]
+) -> Optional[Cause]:
+    """A kill that something saw. An engine that says that a child failed may have ended itself this way."""
+    seen = next((number for number, line in enumerate(lines) if line.engine and _CHILD_KILLED.search(line.text)), -1)
+    wrapped = any(line.engine and rules.wrapper.search(line.text) for line in lines)
+    if not _was_killed(properties, lines) or (seen < 0 and wrapped):
         return None
     return Cause(
         f"a process of the engine was killed (SIGKILL); {_of_kernel(kills)}",
         "see who did it: journalctl -k, other administrators, and whether the engine ends itself this way",
-        next((index for index, line in enumerate(lines) if _CHILD_KILLED.search(line.text)), -1),
+        seen,
     )
 
 

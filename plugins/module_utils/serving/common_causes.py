@@ -195,7 +195,7 @@ CAUSES: tuple[tuple[str, str, str], ...] = (
     ),
     # The model's files.
     (
-        r"does not recognize this architecture|KeyError: 'glm\w*'$",
+        r"does not recognize this architecture",
         "the image is too old for this model",
         "choose a glm_engine_version whose image knows the model's architecture",
     ),
@@ -265,6 +265,11 @@ CASCADES: tuple[tuple[str, str, str], ...] = (
         r"NCCL error|ncclUnhandledCudaError|ncclSystemError|ncclInternalError|ncclRemoteError",
         "NCCL could not connect the GPUs",
         "run with NCCL_DEBUG=INFO; check the fabric manager, IOMMU and ACS",
+    ),
+    (
+        r"^KeyError: 'glm\w*'$",
+        "the image is too old for this model",
+        "choose a glm_engine_version whose image knows the model's architecture",
     ),
     (
         r"Fatal Python error: Segmentation fault|SIGSEGV|exit ?code:? ?-11\b|': -11\b",

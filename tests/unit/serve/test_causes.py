@@ -156,6 +156,8 @@ def test_an_engine_that_ends_itself_with_sigkill_was_not_killed_for_memory() -> 
     )
     found = causes.cause_of({**FAILED, "ExecMainStatus": "137"}, lines, SGLANG, list)
     assert "only the first process knows" in found.cause and "memory" not in found.cause
+    nothing_else = causes.cause_of({**FAILED, "ExecMainStatus": "137"}, lines[2:], SGLANG, list)
+    assert nothing_else.cause.startswith("unknown; a process of the engine ended silently")
 
 
 def test_a_spent_budget_is_the_cause_and_the_first_exception_is_said() -> None:
