@@ -52,9 +52,10 @@ def described(method: str, path: str) -> str:
     return next((entry for entry in REQUESTS if re.fullmatch(entry, f"{method} {path}")), "")
 
 
-def act(module: Any, params: dict[str, Any], api: Any) -> None:
+def bring(kind: Any, params: dict[str, Any], api: Any) -> None:
+    """What the module of this kind does for these options."""
     with pytest.raises(Ended) as ended:
-        module.act(Module(params, False), api)
+        getattr(kind(Module(params, False), api), params["state"])()
     assert not ended.value.result["failed"], ended.value.result["msg"]
 
 
@@ -73,7 +74,9 @@ def use_everything(cloud: Handle) -> None:
     ]
     for rules in (wanted, wanted[:1]):
         defaults = {name: spec.get("default") for name, spec in lambda_firewall_ruleset.ARGUMENTS.items()}
-        act(lambda_firewall_ruleset, {**defaults, "name": "office", "region": "us-east-1", "rules": rules}, api)
+        bring(
+            lambda_firewall_ruleset.Ruleset, {**defaults, "name": "office", "region": "us-east-1", "rules": rules}, api
+        )
     (ruleset,) = api.list_firewall_rulesets()
     api.change_firewall_ruleset("global", api.get_global_firewall_ruleset()["rules"])
     options = {
@@ -86,7 +89,7 @@ def use_everything(cloud: Handle) -> None:
         # Instances boot with each look at them.
         for _look in range(5):
             api.list_instances()
-        act(lambda_instance, {**params, **options, "state": state}, api)
+        bring(lambda_instance.Fleet, {**params, **options, "state": state}, api)
     for name in [item["id"] for item in cloud.state()["instances"]]:
         cloud.adjust(name, status="terminated")
     api.delete_firewall_ruleset(ruleset["id"])
