@@ -115,14 +115,14 @@ CAUSES: tuple[tuple[str, str, str], ...] = (
         r"end process \1 (nvidia-smi names it), or give the engine less with a lower memory fraction",
     ),
     (
-        r"OutOfMemoryError|out of memory|cudaErrorMemoryAllocation|hipErrorOutOfMemory|CUDA_ERROR_OUT_OF_MEMORY|"
-        r"CUBLAS_STATUS_ALLOC_FAILED",
+        r"OutOfMemoryError|(?:CUDA|HIP|\[CUDA\]:|GPU) (?:error: )?out of memory|cudaErrorMemoryAllocation|"
+        r"hipErrorOutOfMemory|CUDA_ERROR_OUT_OF_MEMORY|CUBLAS_STATUS_ALLOC_FAILED",
         "GPU memory ran out: an allocation beside the KV cache failed",
         "lower the memory fraction, the number of tokens or sequences in a batch, or the context length in "
         "glm_engine_args",
     ),
     (
-        r"DefaultCPUAllocator: (?:can't allocate|not enough) memory|std::bad_alloc|^MemoryError\b|"
+        r"DefaultCPUAllocator: (?:can't allocate|not enough) memory|std::bad_alloc|^MemoryError$|"
         r"\[Errno 12\] Cannot allocate memory",
         "the host's memory ran out: an allocation failed",
         "see what uses the host's memory (free -h); lower what the engine keeps there (offloading, swap, caches)",

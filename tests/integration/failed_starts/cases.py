@@ -195,7 +195,7 @@ SGLANG = (
     Case("model-type-unknown", change=configure(model_type="glm9_moe", architectures=["Glm9ForCausalLM"])),
     Case("quantisation-mismatch", ("--quantization", "modelopt_fp4"), change=configure(quantization_config=BLOCK_FP8)),
     Case("quantisation-unknown", change=configure(quantization_config={"quant_method": "glmq"})),
-    Case("block-not-divisible", change=configure(quantization_config=BLOCK_FP8)),
+    Case("quantisation-unsupported", change=configure(quantization_config=BLOCK_FP8)),
     Case("tool-parser-unknown", ("--tool-call-parser", "glm99")),
     Case("reasoning-parser-unknown", ("--reasoning-parser", "glm99")),
     Case("port-in-use", taken=True),
