@@ -28,10 +28,14 @@ class ActionModule(FleetAction):
 
     LABEL = "image"
     _uname: str | None = None
+    # The task's arguments, and the plan among them.
+    _given: dict[str, Any]
+    _plan: Plan
 
     def _outcome(self) -> dict[str, Any]:
         args = dict(self._task.args)
         plan: Any = args.get("plan") or {}
+        self._given, self._plan = args, plan
         image = plan.get("image")
         if not image:
             raise self._failure(
@@ -42,70 +46,68 @@ class ActionModule(FleetAction):
                 )
             )
         args["mirrors"] = [*(args.get("mirrors") or []), *(self._variable("docker_registry_mirrors") or [])]
-        build = image.get("build")
-        return self._derived(args, plan, image, build) if build else self._published(args, plan, image)
+        wanted, build = args.get("state") or "probed", image.get("build")
+        return self._derived(image, build, wanted) if build else self._published(image, wanted)
 
-    def _published(self, args: dict[str, Any], plan: Plan, image: ImageChosen) -> dict[str, Any]:
-        """Pull the image as its makers published it."""
-        digest, origin = self._digest(args, plan, image)
-        wanted = args.get("state") or "probed"
+    def _published(self, image: ImageChosen, wanted: str) -> dict[str, Any]:
+        """Pull the image as its makers published it; ``wanted``: the state it is to be in."""
+        digest, origin = self._digest(image)
         outcome: dict[str, Any] = {"changed": False}
-        image = plan_image.named(image, lockfile.image_key(image["repository"], image["tag"]), digest)
+        named = plan_image.named(image, lockfile.image_key(image["repository"], image["tag"]), digest)
         if wanted != "resolved":
-            outcome = self._follow({**args, "plan": plan, "digest": digest, "state": wanted}, image["reference"])
-        return {**outcome, **_answer(image), "resolved_by": origin["resolved_by"]}
+            outcome = self._follow(self._about(image, wanted, digest), named["reference"])
+        return {**outcome, **_answer(named), "resolved_by": origin["resolved_by"]}
 
-    def _derived(self, args: dict[str, Any], plan: Plan, image: ImageChosen, build: ImageBuild) -> dict[str, Any]:
+    def _derived(self, image: ImageChosen, build: ImageBuild, wanted: str) -> dict[str, Any]:
         """Pull the published image, derive the plan's from it, and look at that one."""
-        wanted = args.get("state") or "probed"
         base: ImageChosen = {**plan_image.named(image, build["base"], None), "build": None}
-        published = self._published(
-            {**args, "state": "resolved" if wanted == "resolved" else "present"}, {**plan, "image": base}, base
-        )
+        published = self._published(base, "resolved" if wanted == "resolved" else "present")
         if wanted == "resolved" or (self._task.check_mode and published["changed"]):
             return {**published, **_answer(image)}
-        entry, changed = self._built(args, plan, build, published["digest"])
+        entry, changed = self._built(build, published["digest"])
         if entry is None:
             return {**published, **_answer(image), "changed": True}
         image = plan_image.named(image, entry["image"], entry.get("digest"))
-        own = {**args, "plan": {**plan, "image": image}, "digest": image["digest"], "state": wanted}
-        outcome = self._follow(own, image["reference"])
+        outcome = self._follow(self._about(image, wanted, image["digest"]), image["reference"])
         changed = bool(published["changed"] or changed or outcome["changed"])
         return {**outcome, **_answer(image), "changed": changed, "resolved_by": published["resolved_by"]}
 
-    def _built(
-        self, args: dict[str, Any], plan: Plan, build: ImageBuild, base: str
-    ) -> tuple[lockfile.BuildEntry | None, bool]:
+    def _about(self, image: ImageChosen, wanted: str, digest: str | None = None) -> dict[str, Any]:
+        """The module's arguments for an image in the place of the plan's."""
+        return {**self._given, "plan": {**self._plan, "image": image}, "state": wanted, "digest": digest}
+
+    def _lock_file(self) -> Any:
+        return self._given.get("lock_file") or self._variable("glm_lock_file")
+
+    def _built(self, build: ImageBuild, base: str) -> tuple[lockfile.BuildEntry | None, bool]:
         """The lock file's entry for the derived image and whether this call changed anything.
 
         None in check mode while nothing is resolved. A common registry's image is built under the lock: one host
         builds and pushes it, and all others wait, then pull.
         """
-        path = args.get("lock_file") or self._variable("glm_lock_file")
+        path = self._lock_file()
         if not path:
             raise self._failure(unmet("a lock file to keep the list of added packages in", "none", "set glm_lock_file"))
-        registry = args.get("registry") or ""
+        registry = self._given.get("registry") or ""
         key = lockfile.build_key(build["base"], build["packages"])
         with lockfile.locked(path, timeout=WAIT_FOR_PUSH_SECONDS if registry else 900) as lock:
-            entry, resolved = self._resolved_build(args, plan, build, base, lock.data["builds"].get(key))
+            entry, resolved = self._resolved_build(build, base, lock.data["builds"].get(key))
             if entry is None:
                 return None, True
             if registry and not entry.get("digest") and not self._task.check_mode:
-                entry = {
-                    **entry,
-                    "image": plan_image.derived_name(registry, build["base"], base, entry["requirements"]),
-                }
-                entry["digest"] = self._build("push", args, plan, build, base, entry)["digest"]
+                name = plan_image.derived_name(registry, build["base"], base, entry["requirements"])
+                entry = {**entry, "image": name}
+                entry["digest"] = self._build("push", build, base, entry)["digest"]
                 resolved = True
             if resolved and not self._task.check_mode:
                 lock.data["builds"][key] = entry
                 lock.save()
         if entry.get("digest"):
             return entry, resolved
-        return entry, bool(self._build("build", args, plan, build, base, entry)["changed"] or resolved)
+        return entry, bool(self._build("build", build, base, entry)["changed"] or resolved)
 
     def _resolved_build(
-        self, args: dict[str, Any], plan: Plan, build: ImageBuild, base: str, entry: lockfile.BuildEntry | None
+        self, build: ImageBuild, base: str, entry: lockfile.BuildEntry | None
     ) -> tuple[lockfile.BuildEntry | None, bool]:
         """The entry with a list for this kind of machine, and whether that had to be made."""
         if entry is not None and entry["base"] != base:
@@ -122,30 +124,22 @@ class ActionModule(FleetAction):
         if self._task.check_mode:
             return None, True
         self._say(f"resolving {' '.join(build['packages'])} once for the fleet")
-        found = self._build("resolve", args, plan, build, base, None)
+        found = self._build("resolve", build, base, None)
         requirements = {**known, found["machine"]: found["requirements"]}
         name = entry["image"] if entry else plan_image.derived_name("", build["base"], base, requirements)
         return {"image": name, "base": base, "requirements": requirements}, True
 
-    def _build(
-        self,
-        phase: str,
-        args: dict[str, Any],
-        plan: Plan,
-        build: ImageBuild,
-        base: str,
-        entry: lockfile.BuildEntry | None,
-    ) -> dict[str, Any]:
+    def _build(self, phase: str, build: ImageBuild, base: str, entry: lockfile.BuildEntry | None) -> dict[str, Any]:
         """One phase of engine_image_build on the host."""
         reference = f"{build['base'].rpartition(':')[0]}@{base}"
         given: dict[str, Any] = {"phase": phase, "base": reference, "packages": build["packages"]}
-        given.update(index_url=args.get("index_url") or "", work_dir=f"{plan['paths']['data']}/build")
+        given.update(index_url=self._given.get("index_url") or "", work_dir=f"{self._plan['paths']['data']}/build")
         if entry is not None:
             self._say(f"{phase} of {entry['image']}")
             given.update(
                 image=entry["image"],
                 requirements=entry["requirements"][self._machine()],
-                dockerfile=args.get("dockerfile") or "",
+                dockerfile=self._given.get("dockerfile") or "",
             )
         return self._succeeded(self._module("glm.fleet.engine_image_build", given))
 
@@ -154,30 +148,29 @@ class ActionModule(FleetAction):
             self._uname = self._low_level_execute_command("uname -m", sudoable=False)["stdout"].strip()
         return self._uname
 
-    def _digest(self, args: dict[str, Any], plan: Plan, image: ImageChosen) -> tuple[str, dict[str, Any]]:
+    def _digest(self, image: ImageChosen) -> tuple[str, dict[str, Any]]:
         """The digest and who named it. Raises Failed and LockFileError."""
-        if args.get("digest"):
-            return str(args["digest"]), {"resolved_by": "task"}
+        if self._given.get("digest"):
+            return str(self._given["digest"]), {"resolved_by": "task"}
         if image.get("digest"):
             return str(image["digest"]), {"resolved_by": "plan"}
-        args = {**args, "plan": plan}
-        path = args.get("lock_file") or self._variable("glm_lock_file")
+        path = self._lock_file()
         if not path:
-            return self._resolve(args)
+            return self._resolve(image)
         key = lockfile.image_key(image["repository"], image["tag"])
         # The lock is kept while the registry is asked: one host asks, all others wait for its answer.
         with lockfile.locked(path) as lock:
             known = lock.data["images"].get(key)
             if known:
                 return known["digest"], {"resolved_by": "lock file"}
-            digest, origin = self._resolve(args)
+            digest, origin = self._resolve(image)
             if not self._task.check_mode:
                 lock.data["images"][key] = {"digest": digest, "resolved_at": report.now()}
                 lock.save()
             return digest, origin
 
-    def _resolve(self, args: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        result = self._succeeded(self._asked({**args, "state": "resolved"}))
+    def _resolve(self, image: ImageChosen) -> tuple[str, dict[str, Any]]:
+        result = self._succeeded(self._asked(self._about(image, "resolved")))
         return str(result["digest"]), result
 
     def _follow(self, args: dict[str, Any], reference: str) -> dict[str, Any]:
