@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import shlex
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 
@@ -159,6 +161,25 @@ def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
     scratch.write_text(text, encoding="utf-8")
     scratch.chmod(mode)
     scratch.replace(path)
+
+
+@contextlib.contextmanager
+def serving(server: ThreadingHTTPServer) -> Iterator[None]:
+    """Let a server answer in a thread of its own until the block is left; then its port is free again."""
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(5)
+
+
+def cloud_init_seed(identity: str, hostname: str, public_keys: Sequence[str], user_data: str | None) -> dict[str, str]:
+    """The NoCloud seed that gives cloud-init its keys, host name and user data; JSON is valid YAML."""
+    meta = {"instance-id": identity, "local-hostname": hostname, "public-keys": list(public_keys)}
+    return {"meta-data": json.dumps(meta, indent=1), "user-data": user_data or "#cloud-config\n{}\n"}
 
 
 def as_root() -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,6 +12,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from simulator.gmi_cloud.world import CLUSTER_SCOPE, IDCS, World
+from simulator.support import serving
 
 PREFIX = "/api/v1"
 # Lists come bare or in an envelope; the vendor's pages do not say which, so clients must take both.
@@ -157,11 +157,5 @@ def running(world: World | None = None) -> Iterator[Handle]:
     """Run a simulator on a loopback port until the block is left."""
     handle_world, settings = world or World(), Settings()
     server = _Server(handle_world, settings)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
+    with serving(server):
         yield Handle(f"http://127.0.0.1:{server.server_address[1]}", handle_world, settings)
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from pathlib import Path
@@ -12,7 +11,7 @@ from simulator.hosts.accelerators import Declaration, declare
 from simulator.hosts.machines import Host, HostRequest, Machines, Mount, NoAddressLeft
 from simulator.lambda_cloud.backend import CapacityError, HostState, InstanceTypeSpec, LaunchSpec
 from simulator.settings import Settings
-from simulator.support import RehearsalError
+from simulator.support import RehearsalError, cloud_init_seed
 
 IMAGE = "gpu-base"
 """Every image family boots this: Lambda's families differ in what is preinstalled beyond driver and Docker."""
@@ -50,7 +49,7 @@ class PodmanBackend:
                     image=tag,
                     hostname=instance.hostname,
                     kind="instance",
-                    seed=cloud_init_seed(instance),
+                    seed=cloud_init_seed(instance.id, instance.hostname, instance.ssh_public_keys, instance.user_data),
                     accelerators=declaration(instance.instance_type),
                     docker=True,
                     mounts=self._file_systems(instance),
@@ -104,16 +103,6 @@ class PodmanBackend:
             source.chmod(0o1777)
             mounts.append(Mount(source, item.mount_point))
         return mounts
-
-
-def cloud_init_seed(instance: LaunchSpec) -> dict[str, str]:
-    """The NoCloud seed that gives cloud-init its keys, host name and user data; JSON is valid YAML."""
-    meta = {
-        "instance-id": instance.id,
-        "local-hostname": instance.hostname,
-        "public-keys": list(instance.ssh_public_keys),
-    }
-    return {"meta-data": json.dumps(meta, indent=1), "user-data": instance.user_data or "#cloud-config\n{}\n"}
 
 
 def declaration(instance_type: InstanceTypeSpec) -> Declaration | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 import time
@@ -14,7 +13,7 @@ from simulator.hosts.images import ensure_image, find_recipe
 from simulator.hosts.machines import Host, HostRequest, Machines
 from simulator.hosts.podman import Podman
 from simulator.settings import Settings
-from simulator.support import RehearsalError
+from simulator.support import RehearsalError, cloud_init_seed
 
 _NAME = re.compile(r"^[a-z0-9][a-z0-9-]{0,62}$")
 
@@ -56,7 +55,7 @@ def create(settings: Settings, wanted: ManualHost, timeout: float = 600) -> dict
             image=ensure(settings, podman, wanted.image),
             hostname=wanted.name,
             kind="manual",
-            seed=_seed(wanted) if cloud_init else {},
+            seed=cloud_init_seed(wanted.name, wanted.name, [wanted.public_key], wanted.user_data) if cloud_init else {},
             accelerators=wanted.accelerators,
             docker=cloud_init,
         )
@@ -65,11 +64,6 @@ def create(settings: Settings, wanted: ManualHost, timeout: float = 600) -> dict
         machines.authorize(wanted.name, wanted.public_key)
     _await_ssh(machines, host, timeout)
     return {"name": host.name, "ip": host.ip, "private_ip": host.private_ip}
-
-
-def _seed(wanted: ManualHost) -> dict[str, str]:
-    meta = {"instance-id": wanted.name, "local-hostname": wanted.name, "public-keys": [wanted.public_key]}
-    return {"meta-data": json.dumps(meta, indent=1), "user-data": wanted.user_data or "#cloud-config\n{}\n"}
 
 
 def _await_ssh(machines: Machines, host: Host, timeout: float) -> None:

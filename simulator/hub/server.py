@@ -21,6 +21,7 @@ from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
 from simulator.hub.content import Repositories, Revision, Sibling
 from simulator.hub.faults import Fault, FaultList
+from simulator.support import serving
 
 PAGE_SIZE = 1000
 CHUNK_BYTES = 64 * 1024
@@ -96,7 +97,7 @@ class Hub:
         self._servers = [_Server(listen, _HubHandler, self)]
         if control is not None:
             self._servers.append(_Server(control, _ControlHandler, self))
-        self._threads: list[threading.Thread] = []
+        self._running = contextlib.ExitStack()
 
     @property
     def url(self) -> str:
@@ -118,18 +119,12 @@ class Hub:
 
     def __enter__(self) -> Hub:
         for server in self._servers:
-            thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-            thread.start()
-            self._threads.append(thread)
+            self._running.enter_context(serving(server))
         return self
 
     def __exit__(self, *_exc: object) -> None:
         self.stopping.set()
-        for server in self._servers:
-            server.shutdown()
-            server.server_close()
-        for thread in self._threads:
-            thread.join(5)
+        self._running.close()
 
 
 class _Server(ThreadingHTTPServer):

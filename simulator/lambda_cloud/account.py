@@ -10,6 +10,7 @@ import struct
 import subprocess
 import tempfile
 import uuid
+from dataclasses import asdict
 from pathlib import Path
 
 from simulator.lambda_cloud import catalogue
@@ -60,7 +61,7 @@ def list_regions(world: World, call: Call) -> list[Json]:
 def list_ssh_keys(world: World, call: Call) -> list[Json]:
     """GET /ssh-keys."""
     with world.lock:
-        return [_key_view(record) for record in world.state.ssh_keys.values()]
+        return [asdict(record) for record in world.state.ssh_keys.values()]
 
 
 def add_ssh_key(world: World, call: Call) -> Json:
@@ -78,7 +79,7 @@ def add_ssh_key(world: World, call: Call) -> Json:
         record = SshKeyRecord(uuid.uuid4().hex, name, public_key)
         world.state.ssh_keys[record.id] = record
         world.audit("ssh_key", "created", [record.id])
-    shown = _key_view(record)
+    shown = asdict(record)
     if private_key is not None:
         shown["private_key"] = private_key
     return shown
@@ -91,10 +92,6 @@ def delete_ssh_key(world: World, call: Call) -> Json:
             raise ApiError("global/not-found", "The SSH key does not exist.")
         world.audit("ssh_key", "deleted", [call.params["id"]])
     return {}
-
-
-def _key_view(record: SshKeyRecord) -> Json:
-    return {"id": record.id, "name": record.name, "public_key": record.public_key}
 
 
 def _check_public_key(line: str) -> None:

@@ -16,6 +16,10 @@ from simulator.lambda_cloud.world import World
 
 BASE = "/_simulator"
 TOKEN_HEADER = "x-simulator-token"
+# Of an instance; the others are secrets, or of no use in a log.
+SHOWN = (
+    "id", "name", "status", "region", "instance_type", "image_family", "ip", "host_gone", "hostless",
+)  # fmt: skip
 
 
 def respond(world: World, request: Request) -> Response:
@@ -71,20 +75,7 @@ def _state(world: World, _: Json) -> Json:
             "faults": world.faults.pending(),
             "settings": dict(vars(world.settings)),
             "capacity_used": dict(world.state.capacity_used),
-            "instances": [
-                {
-                    "id": record.id,
-                    "name": record.name,
-                    "status": record.status,
-                    "region": record.region,
-                    "instance_type": record.instance_type,
-                    "image_family": record.image_family,
-                    "ip": record.ip,
-                    "host_gone": record.host_gone,
-                    "hostless": record.hostless,
-                }
-                for record in world.state.instances.values()
-            ],
+            "instances": [{key: getattr(record, key) for key in SHOWN} for record in world.state.instances.values()],
         }
 
 

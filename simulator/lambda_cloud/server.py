@@ -26,6 +26,7 @@ from simulator.lambda_cloud.config import Config
 from simulator.lambda_cloud.errors import ApiError, invalid
 from simulator.lambda_cloud.types import Json, Request, Response
 from simulator.lambda_cloud.world import World
+from simulator.support import serving
 
 LOG = logging.getLogger("simulator.lambda_cloud")
 BODY_LIMIT = 8 * 1024 * 1024
@@ -201,15 +202,11 @@ def running(config: Config | None = None, backend: Backend | None = None) -> Ite
     world = World(config, backend or load_backend(config.backend, config.backend_options))
     try:
         server = _Server((config.host, config.port), App(world))
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,), name="lambda-cloud", daemon=True)
-        thread.start()
-        try:
-            yield server.base_url, Handle(server.base_url, world)
-        finally:
-            server.stopping.set()
-            server.shutdown()
-            server.server_close()
-            thread.join()
+        with serving(server):
+            try:
+                yield server.base_url, Handle(server.base_url, world)
+            finally:
+                server.stopping.set()
     finally:
         world.close()
 
