@@ -15,12 +15,7 @@ from typing import Any, Optional
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import figures as bench
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import record as benchmark_record
-from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import (
-    Catalog,
-    Figures,
-    ManagedPrice,
-    Published,
-)
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Catalog, Figures, ManagedPrice, Published
 from ansible_collections.glm.fleet.plugins.plugin_utils.report import BenchmarkRecord
 
 # Of the same fleet, newest first; more would make the table too long.

@@ -289,7 +289,10 @@ class CloudInventory(BaseInventoryPlugin, Constructable, Cacheable):  # type: ig
         self, instances: list[dict[str, Any]], hosts: list[cloud_hosts.Host], groups: dict[str, list[int]]
     ) -> list[str]:
         sources = self.sources("hostnames", self.NAME_SOURCES)
-        wanted = [(cloud_hosts.preferred_name(*both, sources), both[1]["id"]) for both in zip(instances, hosts)]
+        wanted = [
+            (cloud_hosts.preferred_name(instance, host, sources), host["id"])
+            for instance, host in zip(instances, hosts)
+        ]
         taken = {"all", "ungrouped", *constants.LOCALHOST, *self.inventory.groups, *groups}
         names, clashing = cloud_hosts.unique_names(wanted, taken)
         if clashing:

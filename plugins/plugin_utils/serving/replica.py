@@ -19,14 +19,8 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as c
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import files as plan_files
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import image as plan_image
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
-from ansible_collections.glm.fleet.plugins.plugin_utils.serving.quoting import (
-    UnitError,
-    docker_env,
-    systemd_env,
-    systemd_environment,
-    systemd_value,
-    systemd_word,
-)
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving import quoting
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving.quoting import UnitError
 
 DOCKER = "/usr/bin/docker"
 PYTHON = "/usr/bin/python3"
@@ -71,7 +65,7 @@ def env_file(plan: Plan) -> str:
     return _ENV_FILES[plan["runtime"]["kind"]](plan["env"])
 
 
-_ENV_FILES = {"container": docker_env, "venv": systemd_env}
+_ENV_FILES = {"container": quoting.docker_env, "venv": quoting.systemd_env}
 
 
 def secret_file(plan: Plan, api_key: str) -> str:
@@ -124,14 +118,14 @@ def _replica(plan: Plan, groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
         "unit": f"{name}.service",
         "replica": int(plan["replica"]),
         "runtime": plan["runtime"]["kind"],
-        "description": systemd_value(
+        "description": quoting.systemd_value(
             f"{plan['served_model_name']} on {plan['engine']['name']} {plan['engine']['version']}"
             f" (replica {int(plan['replica'])})"
         ),
-        "documentation": systemd_value(_documentation(plan)),
+        "documentation": quoting.systemd_value(_documentation(plan)),
         "after": [*_RUNTIME_DAEMONS[plan["runtime"]["kind"]], "network-online.target", *daemons],
         "wants": ["network-online.target", *daemons],
-        "assert_paths": [systemd_value(snapshot)] if snapshot else [],
+        "assert_paths": [quoting.systemd_value(snapshot)] if snapshot else [],
         "files": files,
         "serving_unit": {
             "unit": f"{name}.service",
@@ -165,7 +159,7 @@ def _container(plan: Plan, name: str, files: Mapping[str, str], groups: Mapping[
     stop = int(plan["timeouts"]["stop_seconds"])
     return {
         "user": "root",
-        "mount_points": [systemd_word(mount["source"]) for mount in plan["mounts"]],
+        "mount_points": [quoting.systemd_word(mount["source"]) for mount in plan["mounts"]],
         "writable_directories": [mount["source"] for mount in plan["mounts"] if not mount["read_only"]],
         "exec": {
             "start_pre": _prestart(plan, files, ["--container", name]),
@@ -257,10 +251,10 @@ def _venv(plan: Plan, name: str, files: Mapping[str, str], groups: Mapping[str, 
         "user": ENGINE_USER,
         "supplementary_groups": list(plan["device_groups"]),
         "device_allow": [f"{device} rw" for device in classes],
-        "environment": systemd_environment(environment),
+        "environment": quoting.systemd_environment(environment),
         "credential": credential,
         "environment_secret": files["secret"] if plan["secret"]["kind"] == "env" else None,
-        "mount_points": [systemd_word(path) for path in (paths["hf_home"], paths["cache"], runtime["path"])],
+        "mount_points": [quoting.systemd_word(path) for path in (paths["hf_home"], paths["cache"], runtime["path"])],
         "writable_directories": [paths["cache"]],
         "exec": {
             "start_pre": _prestart(plan, files),
