@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
@@ -21,6 +22,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Choic
 SHORTEST_CONTEXT = 16384
 # How many throughput requests of the profile's length a rank should hold before it counts as a good division.
 BUSY_REQUESTS = 8
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,7 @@ def _worked_out(
         size=plan_fit.fit(choice, table, arguments, divided),
         met=kept,
         env={**env, **clocks, **remedy.env},
-        notes=list(composed.notes),
+        notes=[*composed.notes, *_hasty(choice, table, arguments)],
     )
 
 
@@ -161,6 +163,21 @@ def _clocks(choice: Choice, table: flags.Table, given: Mapping[str, Any]) -> dic
         for option in choice.engine.clocks.options
         if option in table.options
     }
+
+
+def _hasty(choice: Choice, table: flags.Table, arguments: flags.Arguments) -> list[str]:
+    """What to say about a clock of the engine that the user set shorter than the start budget."""
+    seconds = budget.timeouts(choice)["start_seconds"]
+    given = {
+        option: plan_fit.argument(table, arguments, option)
+        for option in choice.engine.clocks.options
+        if option in table.options
+    }
+    return [
+        f"{option} is {value} s in glm_engine_args: the engine may end a start that the plan gives {seconds:,} s."
+        for option, value in given.items()
+        if _NUMBER.fullmatch(str(value)) and float(value) < seconds
+    ]
 
 
 def _shown(table: flags.Table, names: Sequence[str]) -> dict[str, str]:

@@ -60,7 +60,11 @@ def test_the_clocks_of_the_catalogue_are_these(engine: str) -> None:
         assert min((version for version in tables if name in tables[version]), key=versions.order) == since
 
 
-def test_what_the_user_sets_wins() -> None:
+def test_what_the_user_sets_wins_and_is_said() -> None:
     intent = planner.Intent("GLM-5.1", "H200", 8, engine="sglang", engine_args={"watchdog-timeout": 77})
-    command = planner.make(intent, CATALOG)["command"]
-    assert command[command.index("--watchdog-timeout") + 1] == "77"
+    made = planner.make(intent, CATALOG)
+    assert made["command"][made["command"].index("--watchdog-timeout") + 1] == "77"
+    said = [note for note in made["notes"] if "--watchdog-timeout is 77 s in glm_engine_args" in note]
+    assert len(said) == 1 and f"{made['timeouts']['start_seconds']:,} s" in said[0]
+    usual = planner.make(planner.Intent("GLM-5.1", "H200", 8, engine="sglang"), CATALOG)
+    assert not [note for note in usual["notes"] if "may end a start" in note]
