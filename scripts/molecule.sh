@@ -11,7 +11,7 @@ scenario=$1
 if [ "${2:-}" != cores ]; then exec molecule "${2:-test}" --scenario-name "$scenario"; fi
 
 part() { # bin folder, part, arguments...
-    PATH="$1:$PATH" molecule --base-config .config/molecule/config.yml --base-config "molecule/resources/$2.yml" \
+    PATH="$1:$PATH" molecule --base-config .config/molecule/config.yml --base-config ".config/molecule/$2.yml" \
         "${@:3}" --scenario-name "$scenario"
 }
 trap 'part "$4" take_over destroy' EXIT
