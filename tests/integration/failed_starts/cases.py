@@ -163,7 +163,12 @@ VLLM = (
         {"VLLM_CPU_OMP_THREADS_BIND": "0|1"},
         kill=("Loading safetensors|Loading weights took", "Worker_TP1|Worker"),
     ),
-    Case("engine-clock", ("--data-parallel-size", "2"), {"VLLM_ENGINE_READY_TIMEOUT_S": "2"}),
+    # Started by spawn, so that the engines are slower than the API servers that wait for them, as with real weights.
+    Case(
+        "engine-clock",
+        ("--data-parallel-size", "2"),
+        {"VLLM_ENGINE_READY_TIMEOUT_S": "5", "VLLM_WORKER_MULTIPROC_METHOD": "spawn"},
+    ),
     Case("cache-not-allocated", environ={"VLLM_CPU_KVCACHE_SPACE": "4000"}),
     Case("cache-empty", ("--gpu-memory-utilization", "0.02"), {"VLLM_CPU_KVCACHE_SPACE": ""}),
     Case(
