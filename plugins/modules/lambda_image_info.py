@@ -72,7 +72,6 @@ regions_by_family:
   sample: {gpu-base-24-04: [us-east-1, us-west-2]}
 """
 
-from fnmatch import fnmatchcase
 from typing import Any, Dict, List
 
 from ansible.module_utils.basic import AnsibleModule
@@ -90,11 +89,8 @@ SHOWN = ("id", "name", "family", "version", "architecture", "updated_time")
 
 def chosen(image: Dict[str, Any], params: Dict[str, Any]) -> bool:
     """Whether the options let an image through."""
-    for key in ("family", "region"):
-        patterns: List[str] = params[key]
-        if patterns and not any(fnmatchcase(str(image[key]), pattern) for pattern in patterns):
-            return False
-    return params["architecture"] in (None, image["architecture"])
+    named = all(_lambda_module.matches(str(image[key]), params[key]) for key in ("family", "region"))
+    return named and params["architecture"] in (None, image["architecture"])
 
 
 def act(module: AnsibleModule, api: lambda_api.LambdaApi) -> None:

@@ -75,7 +75,6 @@ types_by_region:
   sample: {us-east-1: [gpu_8x_b200_sxm6]}
 """
 
-from fnmatch import fnmatchcase
 from typing import Any, Dict, List
 
 from ansible.module_utils.basic import AnsibleModule
@@ -88,11 +87,6 @@ ARGUMENTS: Dict[str, Dict[str, Any]] = {
     "region": {"type": "list", "elements": "str", "default": []},
     "available": {"type": "bool", "default": False},
 }
-
-
-def matches(name: str, patterns: List[str]) -> bool:
-    """Whether a name fits one of the patterns; no patterns accept any."""
-    return not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def summary_of(name: str, row: Dict[str, Any]) -> Dict[str, Any]:
@@ -123,10 +117,10 @@ def act(module: AnsibleModule, api: lambda_api.LambdaApi) -> None:
     params = module.params
     kinds = []
     for name, row in sorted(api.list_instance_types().items()):
-        if not isinstance(row, dict) or not matches(name, params["instance_type"]):
+        if not isinstance(row, dict) or not _lambda_module.matches(name, params["instance_type"]):
             continue
         kind = summary_of(name, row)
-        kind["regions"] = [region for region in kind["regions"] if matches(region, params["region"])]
+        kind["regions"] = [region for region in kind["regions"] if _lambda_module.matches(region, params["region"])]
         if kind["regions"] or not (params["available"] or params["region"]):
             kinds.append(kind)
     by_region: Dict[str, List[str]] = {}

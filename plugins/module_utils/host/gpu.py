@@ -50,17 +50,25 @@ def parse_gpu_csv(text: str) -> list[dict[str, Any]]:
         index, name, uuid, bus_id, used, total, driver = columns
         gpus.append(
             {
-                "index": _integer(index),
+                "index": integer(index),
                 "name": name,
                 "uuid": uuid,
                 "bus_id": bus_id,
-                "memory_used_mib": _integer(used),
-                "memory_total_mib": _integer(total),
+                "memory_used_mib": integer(used),
+                "memory_total_mib": integer(total),
                 "driver_version": driver,
                 "vendor": "nvidia",
             }
         )
     return gpus
+
+
+def smi_document(text: str) -> ElementTree.Element:
+    """The root of what ``nvidia-smi -q -x`` prints. Raises ValueError when the text is not that document."""
+    try:
+        return ElementTree.fromstring(text[text.index("<nvidia_smi_log") :])
+    except (ValueError, ElementTree.ParseError) as error:
+        raise ValueError(f"not the XML of nvidia-smi: {error}") from error
 
 
 def parse_smi_xml(text: str) -> dict[str, Any]:
@@ -71,10 +79,7 @@ def parse_smi_xml(text: str) -> dict[str, Any]:
     first other one.
     Raises ValueError when the text is not that document.
     """
-    try:
-        root = ElementTree.fromstring(text[text.index("<nvidia_smi_log") :])
-    except (ValueError, ElementTree.ParseError) as error:
-        raise ValueError(f"not the XML of nvidia-smi: {error}") from error
+    root = smi_document(text)
     states: dict[str, dict[str, str]] = {}
     for gpu in root.iter("gpu"):
         fabric = gpu.find("fabric")
@@ -106,7 +111,7 @@ def parse_amd_smi(text: str) -> list[dict[str, Any]]:
             "bus_id": (row.get("bus") or {}).get("bdf", ""),
             "memory_used_mib": None,
             # "MB" here are units of 2**20: a MI300X prints 196592, its 206141652992 bytes (rocm-smi) are as many.
-            "memory_total_mib": _integer(str(((row.get("vram") or {}).get("size") or {}).get("value", ""))),
+            "memory_total_mib": integer(str(((row.get("vram") or {}).get("size") or {}).get("value", ""))),
             "driver_version": (row.get("driver") or {}).get("version", ""),
             "vendor": "amd",
         }
@@ -154,9 +159,20 @@ def _overall(states: dict[str, dict[str, str]]) -> Optional[str]:
 
 def driver_of_proc(text: str) -> Optional[str]:
     """Version of the loaded kernel module out of ``/proc/driver/nvidia/version`` (both module flavours)."""
-    line = next((line for line in text.splitlines() if line.startswith("NVRM version")), "")
-    match = _VERSION.search(line)
+    match = _VERSION.search(_module_line(text))
     return match.group(1) if match else None
+
+
+def flavour_of_proc(text: str) -> Optional[str]:
+    """``open`` or ``proprietary`` out of the same text; None without a loaded module."""
+    line = _module_line(text)
+    if not line:
+        return None
+    return "open" if "Open Kernel Module" in line else "proprietary"
+
+
+def _module_line(text: str) -> str:
+    return next((line for line in text.splitlines() if line.startswith("NVRM version")), "")
 
 
 def library_of_error(text: str) -> Optional[str]:
@@ -235,5 +251,6 @@ def _is_node(path: Path, node: dict[str, Any]) -> bool:
     return numbers == (node["major"], node.get("minor", 0), node.get("gid", status.st_gid))
 
 
-def _integer(text: str) -> Optional[int]:
+def integer(text: str) -> Optional[int]:
+    """A whole number, None for anything else."""
     return int(text) if text.isdigit() else None

@@ -25,7 +25,7 @@ from xml.etree import ElementTree
 from ansible.module_utils.urls import open_url
 
 from ansible_collections.glm.fleet.plugins.module_utils import files
-from ansible_collections.glm.fleet.plugins.module_utils.host import runtime
+from ansible_collections.glm.fleet.plugins.module_utils.host import gpu, runtime
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run, which
 from ansible_collections.glm.fleet.plugins.module_utils.host.dpkg import installed_packages
 
@@ -50,31 +50,24 @@ def parse_memory_errors(text: str) -> list[dict[str, Any]]:
     ``[{bus_id, uncorrected, aggregate, remap_pending, remap_failed, threshold_exceeded}]``: ``uncorrected`` since the
     driver was loaded, ``aggregate`` ever; None where the GPU does not count. Raises ValueError for another document.
     """
-    try:
-        root = ElementTree.fromstring(text[text.index("<nvidia_smi_log") :])
-    except (ValueError, ElementTree.ParseError) as error:
-        raise ValueError(f"not the XML of nvidia-smi: {error}") from error
     return [
         {
-            "bus_id": str(gpu.get("id")),
-            "uncorrected": _uncorrected(gpu.find("ecc_errors/volatile")),
-            "aggregate": _uncorrected(gpu.find("ecc_errors/aggregate")),
-            "remap_pending": _yes(gpu.findtext("remapped_rows/remapped_row_pending")),
-            "remap_failed": _yes(gpu.findtext("remapped_rows/remapped_row_failure")),
-            "threshold_exceeded": _yes(gpu.findtext("ecc_errors/aggregate/sram_threshold_exceeded")),
+            "bus_id": str(row.get("id")),
+            "uncorrected": _uncorrected(row.find("ecc_errors/volatile")),
+            "aggregate": _uncorrected(row.find("ecc_errors/aggregate")),
+            "remap_pending": _yes(row.findtext("remapped_rows/remapped_row_pending")),
+            "remap_failed": _yes(row.findtext("remapped_rows/remapped_row_failure")),
+            "threshold_exceeded": _yes(row.findtext("ecc_errors/aggregate/sram_threshold_exceeded")),
         }
-        for gpu in root.iter("gpu")
+        for row in gpu.smi_document(text).iter("gpu")
     ]
 
 
 def _uncorrected(section: Optional[ElementTree.Element]) -> Optional[int]:
     if section is None:
         return None
-    counts = [
-        int(entry.text or 0)
-        for entry in section
-        if "uncorrectable" in entry.tag and (entry.text or "").strip().isdigit()
-    ]
+    found = [gpu.integer((entry.text or "").strip()) for entry in section if "uncorrectable" in entry.tag]
+    counts = [count for count in found if count is not None]
     return sum(counts) if counts else None
 
 
@@ -89,7 +82,7 @@ def parse_amd_ecc(text: str) -> list[dict[str, Any]]:
     return [
         {
             "bus_id": f"gpu {row.get('gpu')}",
-            "uncorrected": _number((row.get("ecc") or {}).get("total_uncorrectable_count")),
+            "uncorrected": gpu.integer(str((row.get("ecc") or {}).get("total_uncorrectable_count"))),
             "aggregate": None,
             "remap_pending": False,
             "remap_failed": False,
@@ -97,10 +90,6 @@ def parse_amd_ecc(text: str) -> list[dict[str, Any]]:
         }
         for row in rows
     ]
-
-
-def _number(value: Any) -> Optional[int]:
-    return int(value) if str(value).isdigit() else None
 
 
 def parse_xids(lines: Iterable[str]) -> list[dict[str, Any]]:
@@ -135,14 +124,6 @@ def parse_dkms(text: str) -> list[dict[str, str]]:
     """``dkms status``, old and new: ``[{module, version, kernel, state}]``; ``kernel`` is empty for "added"."""
     rows = (_DKMS.match(line.strip()) for line in text.splitlines())
     return [{key: (value or "").strip() for key, value in row.groupdict().items()} for row in rows if row]
-
-
-def flavour_of_proc(text: str) -> Optional[str]:
-    """``open`` or ``proprietary`` out of /proc/driver/nvidia/version; None without a loaded module."""
-    line = next((line for line in text.splitlines() if line.startswith("NVRM version")), "")
-    if not line:
-        return None
-    return "open" if "Open Kernel Module" in line else "proprietary"
 
 
 def kernels(root: Path) -> list[str]:
@@ -248,7 +229,7 @@ class Health:
         units = ("nvidia-fabricmanager", "nvidia-persistenced", "nvidia-imex", "docker")
         dkms = parse_dkms(run(("dkms", "status"), self.timeout).stdout) if which("dkms") else []
         return {
-            "flavour": flavour_of_proc(files.read_text(self.root / "proc/driver/nvidia/version")),
+            "flavour": gpu.flavour_of_proc(files.read_text(self.root / "proc/driver/nvidia/version")),
             "nouveau": (self.root / "sys/module/nouveau").is_dir(),
             "dkms": dkms,
             "kernels": self._kernels(dkms),

@@ -11,7 +11,6 @@ token exchange, which needs no account for public images).
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import re
@@ -27,6 +26,7 @@ from ansible.module_utils.urls import open_url
 
 from ansible_collections.glm.fleet.plugins.module_utils import unreachable
 from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError
+from ansible_collections.glm.fleet.plugins.module_utils.names import nearest
 
 HUB = "docker.io"
 HUB_API = "https://registry-1.docker.io"
@@ -124,7 +124,7 @@ def _similar_tags(tag: str, client: _Client) -> str:
     tags = client.tags()
     if tags is None:
         return f"{client.endpoint} lists no tags for it"
-    close = difflib.get_close_matches(tag, tags, n=6, cutoff=0.5)
+    close = nearest(tag, tags, 6)
     if not close:
         return f"{client.endpoint} has {len(tags)} tags of it, none similar"
     return f"similar tags that do exist: {', '.join(close)}"

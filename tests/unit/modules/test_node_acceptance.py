@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from ansible_collections.glm.fleet.plugins.module_utils.host import health
+from ansible_collections.glm.fleet.plugins.module_utils.host import gpu, health
 from ansible_collections.glm.fleet.plugins.module_utils.host.facts import Gatherer
 from ansible_collections.glm.fleet.plugins.modules import node_acceptance
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
@@ -272,9 +272,9 @@ def test_dkms_of_both_formats() -> None:
 
 
 def test_flavour_of_the_loaded_module(fixture_text: Text) -> None:
-    assert health.flavour_of_proc(fixture_text("nvidia/proc_version_open.txt")) == "open"
-    assert health.flavour_of_proc(fixture_text("nvidia/proc_version_proprietary.txt")) == "proprietary"
-    assert health.flavour_of_proc("") is None
+    assert gpu.flavour_of_proc(fixture_text("nvidia/proc_version_open.txt")) == "open"
+    assert gpu.flavour_of_proc(fixture_text("nvidia/proc_version_proprietary.txt")) == "proprietary"
+    assert gpu.flavour_of_proc("") is None
 
 
 def test_bridges_that_redirect_are_counted(fixture_text: Text) -> None:

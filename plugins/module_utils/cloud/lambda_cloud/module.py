@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Callable, Dict, NoReturn, Optional, Tuple, Type
+from fnmatch import fnmatchcase
+from typing import Any, Callable, Dict, List, NoReturn, Optional, Tuple, Type
 
 from ansible.module_utils.basic import AnsibleModule, env_fallback, missing_required_lib
 
@@ -101,6 +102,11 @@ def run(
         act(module, api)
     except lambda_api.LambdaError as error:
         fail(module, name, module.params.get("state") or "read", str(error), "correct the cause and run again.")
+
+
+def matches(name: str, patterns: List[str]) -> bool:
+    """Whether a name fits one of the shell patterns; no patterns accept any."""
+    return not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def delete_when_released(
