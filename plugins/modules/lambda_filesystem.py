@@ -161,13 +161,10 @@ class FileSystem(_lambda_module.Resource):
             self.end(found is not None, found, found, False)
             return
         self.refuse_attached()
-        maybe_gone, error = _lambda_module.delete_when_released(
-            lambda: self.api.delete_file_system(found["id"]),
-            lambda_api.FILE_SYSTEM_IN_USE,
-            self.params["wait_timeout"],
-            self.params["wait_interval"],
+        error = self.delete_when_released(
+            lambda: self.api.delete_file_system(found["id"]), lambda_api.FILE_SYSTEM_IN_USE
         )
-        if error is not None and not (maybe_gone and self.find() is None):
+        if error is not None:
             self.fail("delete", str(error), "run again; an instance just terminated releases it within minutes.")
         self.end(True, found, None, False)
 

@@ -282,13 +282,10 @@ class Ruleset(_lambda_module.Resource):
         if found is None or self.module.check_mode:
             self.end(found is not None, found, before, [])
             return
-        maybe_gone, error = _lambda_module.delete_when_released(
-            lambda: self.api.delete_firewall_ruleset(found["id"]),
-            lambda_api.RULESET_IN_USE,
-            self.params["wait_timeout"],
-            self.params["wait_interval"],
+        error = self.delete_when_released(
+            lambda: self.api.delete_firewall_ruleset(found["id"]), lambda_api.RULESET_IN_USE
         )
-        if error is not None and not (maybe_gone and self.find() is None):
+        if error is not None:
             users = ", ".join(str(user) for user in found.get("instance_ids") or []) or "none"
             self.fail("delete", f"{error} Instances that had it: {users}.", "terminate these, then run again.")
         self.end(True, None, before, [])

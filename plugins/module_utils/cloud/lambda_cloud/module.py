@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from fnmatch import fnmatchcase
-from typing import Any, Callable, Dict, List, NoReturn, Optional, Tuple, Type
+from typing import Any, Callable, Dict, List, NoReturn, Optional, Type
 
 from ansible.module_utils.basic import AnsibleModule, env_fallback, missing_required_lib
 
@@ -78,9 +78,27 @@ class Resource:
         """What a failure is about."""
         raise NotImplementedError
 
+    def find(self) -> Any:
+        """What there is of the name; None, or nothing in it, where there is none."""
+        raise NotImplementedError
+
     def fail(self, phase: str, problem: str, next_step: str) -> NoReturn:
         """End the module."""
         fail(self.module, self.subject(self.params), phase, problem, next_step)
+
+    def delete_when_released(self, delete: Callable[[], None], in_use_code: str) -> Optional[lambda_api.LambdaError]:
+        """Delete what may be in use for a while after its last user ended. Returns the error if it is still there."""
+        start = time.monotonic()
+        while True:
+            try:
+                delete()
+                return None
+            except lambda_api.LambdaError as error:
+                waited = time.monotonic() - start + self.params["wait_interval"]
+                in_use = isinstance(error, _cloud_api.ApiError) and error.code == in_use_code
+                if not in_use or waited > self.params["wait_timeout"]:
+                    return None if error.outcome_unknown and self.find() is None else error
+            time.sleep(self.params["wait_interval"])
 
 
 def bring(kind: Type[Resource], arguments: Dict[str, Dict[str, Any]], **options: Any) -> None:
@@ -107,24 +125,3 @@ def run(
 def matches(name: str, patterns: List[str]) -> bool:
     """Whether a name fits one of the shell patterns; no patterns accept any."""
     return not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def delete_when_released(
-    delete: Callable[[], None], in_use_code: str, wait_timeout: float, wait_interval: float
-) -> Tuple[bool, Optional[lambda_api.LambdaError]]:
-    """Delete what the API may call in use for a while after its last user has ended.
-
-    Returns whether a deletion may have taken place, and the error that it ended with, if any.
-    """
-    start = time.monotonic()
-    while True:
-        try:
-            delete()
-            return True, None
-        except _cloud_api.ApiError as error:
-            waited = time.monotonic() - start
-            if error.code != in_use_code or waited + wait_interval > wait_timeout:
-                return error.outcome_unknown, error
-        except lambda_api.LambdaError as error:
-            return error.outcome_unknown, error
-        time.sleep(wait_interval)
