@@ -115,7 +115,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError, Unmet, advised, printable
+from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError, Refusal, Unmet, printable
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import CommandResult, run
 from ansible_collections.glm.fleet.plugins.module_utils.host.docker import Engine
 from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
@@ -137,7 +137,7 @@ ARGUMENTS = {
 def requirements_of(report: str) -> list[str]:
     """Exact requirements with hashes from the text of pip's installation report (pip.pypa.io, version 1).
 
-    Raises QuotingError for a package that has no hash, such as one from a version control system.
+    Raises Refusal for a package that has no hash, such as one from a version control system.
     """
     found = []
     for item in json.loads(report)["install"]:
@@ -146,10 +146,8 @@ def requirements_of(report: str) -> list[str]:
         hashes = archive.get("hashes") or dict([str(archive["hash"]).split("=", 1)] if archive.get("hash") else [])
         if "sha256" not in hashes:
             url = item["download_info"].get("url")
-            raise QuotingError(
-                advised(
-                    f"expected a sha256 for {name} {version} ({url}), the index gives none", "use an index that does"
-                )
+            raise Refusal(
+                f"expected a sha256 for {name} {version} ({url}), the index gives none", "use an index that does"
             )
         found.append(f"{name.lower()}=={version} --hash=sha256:{hashes['sha256']}")
     return sorted(found)

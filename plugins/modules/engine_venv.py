@@ -139,7 +139,7 @@ from ansible.module_utils import urls
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.glm.fleet.plugins.module_utils import arguments, files, unreachable
-from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError, Unmet, advised
+from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError, Refusal, Unmet
 from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
 
 RUN_DIR = Path("/run/glm-venv")
@@ -204,7 +204,7 @@ class Venv:
         if self._active():
             return {"changed": True, "reattached": True}
         if self.path.exists() and any(self.path.iterdir()) and not (self.path / "pyvenv.cfg").exists():
-            raise QuotingError(advised(f"{self.path} exists and is no virtual environment", "remove it"))
+            raise Refusal(f"{self.path} exists and is no virtual environment", "remove it")
         uv = self._uv()
         text = self.params["requirements"]
         requirements = self.work / f"{self.key}.txt"

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Refusal
 from ansible_collections.glm.fleet.plugins.modules import engine_image_build as build
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import image as plan_image
 
@@ -24,7 +24,7 @@ def test_a_report_becomes_exact_requirements_with_hashes(archive: dict[str, obje
 
 
 def test_a_package_without_a_hash_is_refused_by_name() -> None:
-    with pytest.raises(QuotingError, match=r"expected a sha256 for Huggingface_Hub 1\.2\.0 \(git\+https://x\)"):
+    with pytest.raises(Refusal, match=r"expected a sha256 for Huggingface_Hub 1\.2\.0 \(git\+https://x\)"):
         build.requirements_of(report({"url": "git+https://x", "vcs_info": {"vcs": "git"}}))
 
 
