@@ -85,6 +85,18 @@ def test_tasks_that_are_always_included_are_always_run() -> None:
     assert [task["name"] for path in always for task in load(path) if task.get("tags") != ["always"]] == []
 
 
+def test_tasks_run_with_every_tag_of_their_include() -> None:
+    """The same in roles: what an include does not apply, too, leaves its tasks out silently."""
+    includes = [task for path in TASK_FILES for task in flat_tasks(load(path)) if "tags" in task]
+    assert includes
+    passed_on = {
+        task["name"]: task["ansible.builtin.include_tasks"].get("apply", {}).get("tags", [])
+        for task in includes
+        if "ansible.builtin.include_tasks" in task
+    }
+    assert {task["name"] for task in includes if passed_on.get(task["name"], task["tags"]) != task["tags"]} == set()
+
+
 @pytest.mark.parametrize("path", [*TASK_FILES, *PLAY_FILES], ids=lambda p: str(p.relative_to(ROOT)))
 def test_tasks_keep_the_rules(path: Path) -> None:
     for task in flat_tasks(load(path)):
