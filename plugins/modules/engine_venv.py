@@ -195,8 +195,10 @@ class Venv:
             command, data=f"{self.params['package']}\n", environ_update=self._environment()
         )
         if code != 0:
-            raise QuotingError(f"uv cannot resolve {self.params['package']} for Python {self.params['python']}: "
-                            f"{_last_lines(err)}. Check engine_venv_index_url and the versions it has.")  # fmt: skip
+            raise QuotingError(
+                f"uv cannot resolve {self.params['package']} for Python {self.params['python']}: "
+                f"{_last_lines(err)}. Check engine_venv_index_url and the versions it has."
+            )
         return {"changed": False, "requirements": out}
 
     def start(self) -> dict[str, Any]:

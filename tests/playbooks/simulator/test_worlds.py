@@ -31,4 +31,5 @@ def test_the_rehearsal_inventory_finds_the_world_that_the_environment_names(give
     assert done.returncode == 0, done.stdout + done.stderr
     expected = Settings.from_environment(environ)
     known_hosts = f"{given.get('GLM_REHEARSAL_DIR') or os.path.relpath(expected.state_dir, FOLDER)}/known_hosts"
-    assert f"{expected.api_url} {expected.state_dir}/vars.yml {known_hosts}\n" in done.stdout
+    # Where Ansible breaks the line depends on the length of the paths.
+    assert f"msg: {expected.api_url} {expected.state_dir}/vars.yml {known_hosts}" in " ".join(done.stdout.split())
