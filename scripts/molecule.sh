@@ -8,11 +8,11 @@ cd "$(dirname "$0")/.."
 # Molecule must find glm.fleet through the link, and must not pick up the checkout's inventory settings.
 export ANSIBLE_COLLECTIONS_PATH="$PWD/.collections"
 scenario=$1
-if [ "${2:-}" != cores ]; then exec molecule "${2:-test}" --scenario-name "$scenario"; fi
+common=(--base-config .config/molecule/config.yml)
+if [ "${2:-}" != cores ]; then exec molecule "${common[@]}" "${2:-test}" --scenario-name "$scenario"; fi
 
 part() { # bin folder, part, arguments...
-    PATH="$1:$PATH" molecule --base-config .config/molecule/config.yml --base-config ".config/molecule/$2.yml" \
-        "${@:3}" --scenario-name "$scenario"
+    PATH="$1:$PATH" molecule "${common[@]}" --base-config ".config/molecule/$2.yml" "${@:3}" --scenario-name "$scenario"
 }
 trap 'part "$4" take_over destroy' EXIT
 part "$3" install test --destroy never

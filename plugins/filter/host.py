@@ -19,12 +19,12 @@ def _door(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function for the facts of a host, which may lack what a filter needs."""
 
     @wraps(function)
-    def opened(facts: Any, *args: Any) -> Any:
+    def opened(facts: Any, *args: Any, **kwargs: Any) -> Any:
         name = f"glm.fleet.{function.__name__}"
         if not isinstance(facts, Mapping):
             raise AnsibleFilterError(f"{name}: expected the facts of glm.fleet.gpu_facts")
         try:
-            return function(facts, *args)
+            return function(facts, *args, **kwargs)
         except KeyError as exc:
             raise AnsibleFilterError(f"{name}: the facts or the plans have no {exc}") from exc
 

@@ -327,7 +327,7 @@ def main() -> None:
     module = AnsibleModule(argument_spec=arguments.BENCHMARK_RUN, supports_check_mode=True)
     if module.check_mode:
         module.exit_json(changed=False, skipped=True, msg="check mode: nothing was measured")
-    end(module, module.params["phase"], Measurement(module).run, labelled=False)
+    end(module, "benchmark", Measurement(module).run, labelled=False)
 
 
 if __name__ == "__main__":

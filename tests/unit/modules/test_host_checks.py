@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.glm.fleet.plugins.filter.host import FilterModule
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.host import checks as host_checks
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
@@ -215,6 +216,12 @@ def test_the_spec_that_docker_takes_is_judged_and_written(
     text = problems(facts, "devices")
     assert found in text and bool(text) is bool(found)
     assert all(f"nvidia-ctk cdi generate --output={path}" in text for path in outputs)
+
+
+def test_filters_take_what_is_documented_by_its_name() -> None:
+    facts, filters = with_specs(spec(ETC, OLD, "all")), FilterModule().filters()
+    assert filters["cdi_outputs"](facts, plans=[PLAN]) == [ETC]
+    assert filters["host_problems"](facts, plans=[PLAN], host="gpu-3", parts=["devices"]) == problems(facts, "devices")
 
 
 def test_two_specs_of_one_folder_are_not_written_over() -> None:
