@@ -137,7 +137,7 @@ def _worked_out(
         for name, entry in {**choice.engine.env, **composed.env}.items()
         if entry.holds(choice.version)
     }
-    seconds = budget.timeouts(choice)["start_seconds"]
+    seconds = _clock_seconds(choice)
     clocks = {name: str(max(seconds, int(env.get(name, 0)))) for name in choice.engine.clocks.env}
     divided = plan_fit.parallel(choice, table, arguments)
     kept = list({issue.id: issue for issue in (*expected, *met) if issue.status != "broken"}.values())
@@ -154,9 +154,17 @@ def _worked_out(
     )
 
 
+def _clock_seconds(choice: Choice) -> int:
+    """The start budget in whole hours, rounded up.
+
+    The value is in the unit and in the key of vLLM's compile cache: a budget that changes a little restarts nothing.
+    """
+    return -(-budget.timeouts(choice)["start_seconds"] // 3600) * 3600
+
+
 def _clocks(choice: Choice, table: flags.Table, given: Mapping[str, Any]) -> dict[str, Any]:
     """The options that end a start: none ends it before the plan does, and a recipe may allow more."""
-    seconds = budget.timeouts(choice)["start_seconds"]
+    seconds = _clock_seconds(choice)
     named = {flags.spelled(name): value for name, value in given.items()}
     return {
         option.removeprefix("--"): max(seconds, int(named.get(option, 0)))

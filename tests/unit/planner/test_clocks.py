@@ -18,7 +18,7 @@ OPTIONS = {
 }
 VARIABLES = {
     "vllm": ("VLLM_ENGINE_READY_TIMEOUT_S", "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS"),
-    "sglang": ("SGLANG_HEALTH_CHECK_TIMEOUT", "SGLANG_WAIT_WEIGHTS_READY_TIMEOUT"),
+    "sglang": ("SGLANG_WAIT_WEIGHTS_READY_TIMEOUT", "SGLANG_WARMUP_TIMEOUT"),
 }
 # Oldest, the first with every option, newest.
 TRIED = [("vllm", "0.15.1"), ("vllm", "0.22.0"), ("vllm", "0.33.0"), ("sglang", "0.5.9"), ("sglang", "0.5.23")]
@@ -48,7 +48,22 @@ def test_the_plan_of_the_published_failure() -> None:
     """vLLM starts an API server for each data-parallel rank; each waited 600 s for engines that need an hour."""
     made = planner.make(planner.Intent("GLM-5.1", "B200", 8, engine="vllm", profile="throughput"), CATALOG)
     assert made["parallel"]["data"] == 8
-    assert int(made["env"]["VLLM_ENGINE_READY_TIMEOUT_S"]) == made["timeouts"]["start_seconds"] > 3600
+    assert int(made["env"]["VLLM_ENGINE_READY_TIMEOUT_S"]) >= made["timeouts"]["start_seconds"] > 3600
+
+
+@pytest.mark.parametrize("engine", sorted(OPTIONS))
+def test_clocks_are_whole_hours_so_that_a_small_change_restarts_nothing(engine: str) -> None:
+    made = planner.make(planner.Intent("GLM-5.1", "B200", 8, engine=engine), CATALOG)
+    budget = made["timeouts"]["start_seconds"]
+    command = made["command"]
+    values = [int(made["env"][name]) for name in VARIABLES[engine]]
+    values += [int(command[command.index(name) + 1]) for name in OPTIONS[engine] if name in command]
+    assert len(values) > 2 and budget % 3600 and set(values) == {(budget // 3600 + 1) * 3600}
+
+
+def test_a_hung_sglang_is_unhealthy_before_the_start_budget_is_spent() -> None:
+    made = planner.make(planner.Intent("GLM-5.1", "B200", 8, engine="sglang"), CATALOG)
+    assert made["env"]["SGLANG_HEALTH_CHECK_TIMEOUT"] == "300"
 
 
 @pytest.mark.parametrize("engine", sorted(OPTIONS))
