@@ -32,8 +32,8 @@ options:
     description:
       - What lines of the engine's log mean. C(phases) is a list of C({phase, pattern, detail}), C(causes) and
         C(cascades) (what follows from the failure of another process) are lists of C({pattern, cause, next}),
-        C(wrappers) (what is never a cause) one of C({pattern}); patterns are Python's regular expressions. Set by the
-        action plugin.
+        C(wrappers) (what only says that something failed) and C(harmless) (what is no failure) are lists of
+        C({pattern}); patterns are Python's regular expressions. Set by the action plugin.
     type: dict
     default: {}
   log_lines:

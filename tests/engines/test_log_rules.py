@@ -38,7 +38,7 @@ def literal(pattern: str) -> list[str]:
 RULES = [
     (engine.name, kind, rule)
     for engine in CATALOG.engines.values()
-    for kind in ("causes", "cascades", "wrappers")
+    for kind in ("causes", "cascades", "wrappers", "harmless")
     for rule in getattr(engine, kind)
 ]
 

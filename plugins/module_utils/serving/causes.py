@@ -30,6 +30,8 @@ from ansible_collections.glm.fleet.plugins.module_utils.serving.log import (
 _LONGEST = 300
 # How a process says that one of its children was killed; the kernel's word for the child's name is the program's.
 _CHILD_KILLED = re.compile(r"exit ?code:? ?-9\b|': -9\b|SIGKILL: 9|signal 9\b")
+# Written when an engine serves. What comes later is why it ended, and not what it survived while it began.
+_SERVED = re.compile(r"Application startup complete|fired up and ready")
 # The guard ends a start shortly before systemd would.
 _LATE = re.compile(r"^glm: FAILED: .* within its budget of ")
 _VICTIM = re.compile(r"Killed process \d+ \(([^)]*)\)")
@@ -57,8 +59,8 @@ class Rules:
     """What the lines of one engine's log mean.
 
     ``data``: ``phases`` are ``{phase, pattern, detail}``; ``causes``, and ``cascades`` (what follows from the failure
-    of another process), are ``{pattern, cause, next}``; ``wrappers`` (what only says that something failed) are
-    ``{pattern}``. An engine's rules are looked for before those of every engine.
+    of another process), are ``{pattern, cause, next}``; ``wrappers`` (what only says that something failed) and
+    ``harmless`` (what is no failure) are ``{pattern}``. An engine's rules are looked for before those of every engine.
     """
 
     def __init__(self, data: Optional[Mapping[str, Any]] = None) -> None:
@@ -67,8 +69,11 @@ class Rules:
             (re.compile(rule["pattern"]), rule["phase"], rule.get("detail", "")) for rule in known.get("phases", ())
         ]
         self.causes = _rules(known.get("causes", ()), common_causes.CAUSES)
+        self.crashes = _rules((), common_causes.CRASHES)
         self.cascades = _rules(known.get("cascades", ()), common_causes.CASCADES)
         patterns = [rule["pattern"] for rule in known.get("wrappers", ())]
+        harmless = [rule["pattern"] for rule in known.get("harmless", ())]
+        self.harmless = re.compile("|".join(harmless) if harmless else r"(?!)")
         self.wrapper = re.compile("|".join([*patterns, *common_causes.WRAPPERS]))
 
 
@@ -88,7 +93,25 @@ def cause_of(
     ``kernel``: gives the kernel's lines about processes it killed during the start, None where they cannot be read;
     asked only when the log names no cause.
     """
-    found = _of_systemd(properties) or _of_log(lines, rules)
+    found = _of_systemd(properties)
+    if found:
+        return found
+    served = max((index for index, line in enumerate(lines) if line.engine and _SERVED.search(line.text)), default=-1)
+    if served >= 0:
+        found = _of_start(properties, lines[served + 1 :], rules, kernel)
+        line = found.line + served + 1
+        if found.line >= 0 and not rules.wrapper.search(lines[line].text):
+            return found._replace(line=line)
+    return _of_start(properties, lines, rules, kernel)
+
+
+def _of_start(
+    properties: Mapping[str, str],
+    lines: Sequence[Line],
+    rules: Rules,
+    kernel: Callable[[], Optional[Sequence[str]]],
+) -> Cause:
+    found = _of_log(lines, rules)
     if found:
         return found
     kills, raised = kernel(), _first_raised(lines, rules)
@@ -104,8 +127,12 @@ def _was_killed(properties: Mapping[str, str], lines: Sequence[Line]) -> bool:
     return (
         properties.get("ExecMainStatus") == "137"
         or properties.get("Result") in ("oom-kill", "signal")
-        or any(_CHILD_KILLED.search(line.text) for line in lines if line.engine)
+        or _saw_a_kill(lines)
     )
+
+
+def _saw_a_kill(lines: Sequence[Line]) -> bool:
+    return any(_CHILD_KILLED.search(line.text) for line in lines if line.engine)
 
 
 def _of_systemd(properties: Mapping[str, str]) -> Optional[Cause]:
@@ -134,11 +161,15 @@ def _of_log(lines: Sequence[Line], rules: Rules) -> Optional[Cause]:
     return found._replace(line=raised.line) if found and raised else found
 
 
+def _said(lines: Sequence[Line], rules: Rules) -> list[Said]:
+    return [entry for entry in attribute(lines) if not rules.harmless.search(entry.text)]
+
+
 def _telling(lines: Sequence[Line], rules: Rules) -> list[Said]:
     """What may be a cause: no source text of a traceback, no mere warning, no wrapper."""
     return [
         entry
-        for entry in attribute(lines)
+        for entry in _said(lines, rules)
         if not entry.frame and entry.level not in HARMLESS and not rules.wrapper.search(entry.text)
     ]
 
@@ -157,11 +188,12 @@ def _killed_for_memory(
 ) -> Optional[Cause]:
     """Only the kernel, or systemd that heard it from the kernel, knows that memory was the reason.
 
-    The kernel may have killed somebody else's process: a kill counts if the engine saw one, or ended silently.
+    The kernel may have killed somebody else's process: a kill counts if the engine saw one, or ended silently. Beside
+    an exception status 137 says nothing: SGLang gives it to itself.
     """
     ours = [name for name in _victims(kills) if _OURS.search(name)]
     heard = properties.get("Result") == "oom-kill"
-    if not heard and not (ours and (raised is None or _was_killed(properties, lines))):
+    if not heard and not (ours and (raised is None or _saw_a_kill(lines))):
         return None
     who = ours[0] if ours else "the engine"
     return Cause(
@@ -178,17 +210,27 @@ def _unnamed(
     """The first exception that nobody knows; else a budget that is spent; else what follows from another failure."""
     late = properties.get("Result") == "timeout" or any(_LATE.search(line.text) for line in lines if not line.engine)
     if raised and not late:
-        return Cause(f"unknown; the first exception: {_short(raised.text)}", "read its traceback below", raised.line)
+        # An exception without a traceback may be anybody's word; a crash is what ended the process.
+        crash = _crash(lines, rules) if raised.bare else None
+        return crash or Cause(
+            f"unknown; the first exception: {_short(raised.text)}", "read its traceback below", raised.line
+        )
     if late:
         before = f"; the first exception before that: {_short(raised.text)}" if raised else ""
         remedy = "the phase above is the slow one; look at its log lines"
         return Cause(f"the start budget of the plan is spent{before}", remedy, raised.line if raised else -1)
-    return _first(_telling(lines, rules), rules.cascades)
+    return _first(_telling(lines, rules), rules.cascades) or _crash(lines, rules)
+
+
+def _crash(lines: Sequence[Line], rules: Rules) -> Optional[Cause]:
+    """A wrapper, too, says with which status a process ended."""
+    said = [entry for entry in _said(lines, rules) if not entry.frame and entry.level not in HARMLESS]
+    return _first(said, rules.crashes)
 
 
 def _first_raised(lines: Sequence[Line], rules: Rules) -> Optional[Raised]:
     """The last of the chain that is no wrapper, in the first failure that follows from no other."""
-    for failure in failures(attribute(lines)):
+    for failure in failures(_said(lines, rules)):
         for raised in reversed(failure.chain):
             if rules.wrapper.search(raised.text):
                 continue
@@ -215,7 +257,7 @@ def _killed(
 
 def _silent(lines: Sequence[Line], rules: Rules, kills: Optional[Sequence[str]]) -> Cause:
     """Nothing but wrappers: a process that was killed, or crashed in native code, leaves no words of its own."""
-    wrapper = next((entry for entry in attribute(lines) if rules.wrapper.search(entry.text)), None)
+    wrapper = next((entry for entry in _said(lines, rules) if rules.wrapper.search(entry.text)), None)
     if wrapper is None:
         return Cause("unknown", "read the log lines below")
     return Cause(
@@ -227,7 +269,7 @@ def _silent(lines: Sequence[Line], rules: Rules, kills: Optional[Sequence[str]])
 
 def _of_kernel(kills: Optional[Sequence[str]]) -> str:
     if kills is None:
-        return "whether by the kernel for memory is not known, as its log was not read"
+        return "whether by the kernel for memory is not known, as its log could not be read"
     others = ", ".join(dict.fromkeys(_victims(kills)))
     if others:
         return f"the kernel's out-of-memory killer ended {others} in this time, which does not look like it"
@@ -247,6 +289,8 @@ def around(lines: Sequence[Line], cause: Cause, count: int = 20) -> list[str]:
 
     Without a line that has the cause, the last ones of the engine and the guard.
     """
+    if count <= 0:
+        return []
     if cause.line < 0 or not lines[cause.line].engine:
         wanted = [line for line in lines if line.engine or line.text.startswith("glm: ")]
         return [line.text for line in (wanted or list(lines))[-count:]]

@@ -31,6 +31,11 @@ CAUSES: tuple[tuple[str, str, str], ...] = (
         "look at the status of that host: its engine failed first",
     ),
     (
+        r"failed to listen on any local network address\. port: (\d+).*(?:EADDRINUSE|already in use)",
+        r"the port is in use by another program: \1, where the ranks of the engine meet",
+        r"stop that program (ss -ltnp 'sport = :\1' names it), or another instance of the engine on this host",
+    ),
+    (
         r"is in use by another program|port is already allocated|[Aa]ddress already in use|EADDRINUSE",
         "the port is in use by another program",
         "stop that program (ss -ltnp names it) or choose another glm_port",
@@ -110,13 +115,16 @@ CAUSES: tuple[tuple[str, str, str], ...] = (
     ),
     # Memory of GPU and host. Too little for an allocation, or taken by somebody else.
     (
-        r"[Oo]ut of memory\..*?Process (\d+) has ((?:[1-9]\d+|[2-9])(?:\.\d+)? GiB) memory in use",
+        # Only where torch names its own process too: in a container that is "Process N", by its number on the host.
+        r"[Oo]ut of memory\.(?=.*this process has)"
+        r".*?Process (\d+) has ((?:[1-9]\d+|[2-9])(?:\.\d+)? GiB) memory in use",
         r"GPU memory ran out: another process holds it (process \1 has \2)",
         r"end process \1 (nvidia-smi names it), or give the engine less with a lower memory fraction",
     ),
     (
         r"OutOfMemoryError|(?:CUDA|HIP|\[CUDA\]:|GPU) (?:error: )?out of memory|cudaErrorMemoryAllocation|"
-        r"hipErrorOutOfMemory|CUDA_ERROR_OUT_OF_MEMORY|CUBLAS_STATUS_ALLOC_FAILED",
+        r"hipErrorOutOfMemory|CUDA_ERROR_OUT_OF_MEMORY|CUBLAS_STATUS_ALLOC_FAILED|"
+        r"[Cc]uda failure (?:2 )?'out of memory'",
         "GPU memory ran out: an allocation beside the KV cache failed",
         "lower the memory fraction, the number of tokens or sequences in a batch, or the context length in "
         "glm_engine_args",
@@ -129,12 +137,24 @@ CAUSES: tuple[tuple[str, str, str], ...] = (
     ),
     (
         r"Insufficient space in /dev/shm|ncclShmOpen|[Ss]hared memory .*too small|"
-        r"No space left on device: '?/(?:dev/shm|psm_)|/dev/shm/.*No space left on device|Bus error|"
-        r"unable to (?:allocate|open|mmap) shared memory",
+        r"No space left on device: '?/(?:dev/shm|psm_)|/dev/shm/.*No space left on device|"
+        r"unable to (?:allocate|open|mmap) shared memory(?!.*(?:Too many open files|No such file or directory))",
         "/dev/shm is too small",
         "enlarge /dev/shm on the host: the container shares it",
     ),
+    (
+        r"Too many open files",
+        "the limit of open files is reached",
+        "raise the hard limit of the docker daemon, or of the unit on bare metal (LimitNOFILE); the role gpu_base sets "
+        "nofile for logins",
+    ),
     (r"No space left on device", "a disk is full", "free space on the host (df -h) and run again"),
+    (
+        r"Unable to open /dev/(kfd|dri)|/dev/(?:kfd|dri\b\S*?)'?:? .{0,40}[Pp]ermission denied|"
+        r"[Pp]ermission denied.{0,40}/dev/(?:kfd|dri)|(?<!aborting with error : )HSA_STATUS_ERROR_OUT_OF_RESOURCES",
+        "the engine may not open the GPU (/dev/kfd, /dev/dri)",
+        "check the owner and groups of these devices (render, video) and the groups that the unit gives the engine",
+    ),
     (
         r"\[Errno (?:13|30)\] (Permission denied|Read-only file system): ('[^']+')",
         r"the engine may not write to \2 (\1)",
@@ -232,6 +252,25 @@ CAUSES: tuple[tuple[str, str, str], ...] = (
     ),
 )
 
+# What is seen of a process that had no time for words of its own; more than an exception that has no traceback.
+CRASHES: tuple[tuple[str, str, str], ...] = (
+    (
+        r"Fatal Python error: Segmentation fault|SIGSEGV|exit ?code:? ?-11\b|': -11\b",
+        "a process of the engine crashed (segmentation fault)",
+        "read the stack above it; a library that does not fit the driver or the GPU does this",
+    ),
+    (
+        r"Fatal Python error: Bus error|\bBus error\b|SIGBUS|exit ?code:? ?-7\b|': -7\b",
+        "a process of the engine crashed (bus error)",
+        "see whether /dev/shm is full (df -h /dev/shm), then whether a disk has errors (journalctl -k)",
+    ),
+    (
+        r"terminate called after throwing|Fatal Python error: Aborted|exit ?code:? ?-6\b|': -6\b",
+        "a process of the engine aborted",
+        "read the lines above it",
+    ),
+)
+
 # What processes say when another one is gone or silent: the cause only where nothing better is in the log.
 CASCADES: tuple[tuple[str, str, str], ...] = (
     (
@@ -247,7 +286,7 @@ CASCADES: tuple[tuple[str, str, str], ...] = (
         "(journalctl -k -g 'NVRM|Xid|amdgpu')",
     ),
     (
-        r"(\d+)/(\d+) clients joined",
+        r"\b(\d+)/(\d+) clients joined",
         r"only \1 of \2 ranks came to the meeting point",
         "look at the ranks that did not: their hosts, and whether they reach the first host's private address",
     ),
@@ -271,15 +310,11 @@ CASCADES: tuple[tuple[str, str, str], ...] = (
         "the image is too old for this model",
         "choose a glm_engine_version whose image knows the model's architecture",
     ),
+    *CRASHES,
     (
-        r"Fatal Python error: Segmentation fault|SIGSEGV|exit ?code:? ?-11\b|': -11\b",
-        "a process of the engine crashed (segmentation fault)",
-        "read the stack above it; a library that does not fit the driver or the GPU does this",
-    ),
-    (
-        r"terminate called after throwing|Fatal Python error: Aborted|exit ?code:? ?-6\b|': -6\b",
-        "a process of the engine aborted",
-        "read the lines above it",
+        r"unable to open shared memory.*No such file or directory",
+        "a process of the engine lost the memory that it shared with another one",
+        "read the last lines of each rank; the one that is missing failed first",
     ),
     (
         r"[Cc]onnection (?:reset|closed) by peer|[Bb]roken pipe",

@@ -31,6 +31,8 @@ KERNEL_LINES = 4000
 _KILLED = re.compile(r"(?:Out of memory|out of memory|oom-kill).*|.*\boom_reaper\b.*")
 # The kernel's clock and systemd's begin together, up to this.
 _CLOCK_SLACK_US = 2_000_000
+# Of a longer line the beginning is read: exceptions quote whole requests.
+LONGEST_LINE = 8192
 
 
 def read_journal(run: Runner, unit: str, invocation: str, whole: bool = False) -> list[Line]:
@@ -52,13 +54,19 @@ def _read(run: Runner, match: Sequence[str], windows: Sequence[int]) -> list[Lin
     rows: list[str] = []
     for lines in windows:
         fields = "--output-fields=MESSAGE,SYSLOG_IDENTIFIER"
-        done = run(["journalctl", "--quiet", "--output", "json", fields, "--lines", str(lines), *match])
+        # Without --all, journalctl writes null for what is longer than 4,095 bytes.
+        done = run(["journalctl", "--quiet", "--all", "--output", "json", fields, "--lines", str(lines), *match])
         if not done.ok:
             break
-        rows = done.stdout.splitlines()
+        rows = _rows(done)
         if len(rows) < lines or len(done.stdout) > LARGEST_BYTES:
             break
     return [line for row in rows for line in _lines_of(row)]
+
+
+def _rows(done: CommandResult) -> list[str]:
+    """JSON leaves characters in a text that ``splitlines`` takes for the end of a line."""
+    return [row for row in done.stdout.split("\n") if row]
 
 
 def _row(row: str) -> dict[str, Any]:
@@ -70,10 +78,16 @@ def _row(row: str) -> dict[str, Any]:
 
 
 def _message(entry: Mapping[str, Any]) -> str:
-    message = entry.get("MESSAGE") or ""
-    if isinstance(message, list):  # journalctl gives bytes for what is not printable text
-        message = bytes(message).decode("utf-8", "replace")
-    return str(message)
+    return _text(entry.get("MESSAGE"))
+
+
+def _text(value: Any) -> str:
+    """journalctl gives bytes as numbers for what is not printable text, and a list for a field that is repeated."""
+    if isinstance(value, list):
+        if all(isinstance(each, int) and 0 <= each < 256 for each in value):
+            return bytes(value).decode("utf-8", "replace")
+        return "\n".join(_text(each) for each in value)
+    return str(value or "")
 
 
 def _lines_of(row: str) -> list[Line]:
@@ -81,7 +95,7 @@ def _lines_of(row: str) -> list[Line]:
     entry = _row(row)
     engine = entry.get("SYSLOG_IDENTIFIER") in ENGINE_IDENTIFIERS
     # Engines colour their log, and a journal is what anybody wrote into it.
-    pieces = [piece.rstrip() for piece in printable(_message(entry), newlines=True).split("\n")]
+    pieces = [piece[:LONGEST_LINE].rstrip() for piece in printable(_message(entry), newlines=True).split("\n")]
     # Without a container the guard's lines come under the same name.
     return [Line(piece, engine and not piece.startswith("glm: ")) for piece in pieces if piece]
 
@@ -93,12 +107,21 @@ def _last_start(lines: Sequence[Line]) -> list[Line]:
 
 
 def kernel_kills(run: Runner, properties: Mapping[str, str]) -> Optional[list[str]]:
-    """The kernel's lines about processes it killed for memory since the start began; None when it cannot be read."""
-    fields = "--output-fields=MESSAGE"
-    done = run(["journalctl", "--quiet", "--dmesg", "--output", "json", fields, "--lines", str(KERNEL_LINES)])
-    if not done.ok:
+    """The kernel's lines about processes it killed for memory since the engine began.
+
+    None when they cannot be read, and of a unit whose engine never began. A container, or a user without the right,
+    gets no lines at all, which is no reading.
+    """
+    # A unit that waits for its next try has left "inactive" only after the failure.
+    begun = int(properties.get("ExecMainStartTimestampMonotonic") or 0)
+    if not begun:
         return None
-    begun = int(properties.get("InactiveExitTimestampMonotonic") or 0) - _CLOCK_SLACK_US
-    entries = [_row(row) for row in done.stdout.splitlines()]
-    since = [_message(entry) for entry in entries if int(entry.get("__MONOTONIC_TIMESTAMP") or 0) >= begun]
+    fields = "--output-fields=MESSAGE"
+    done = run(["journalctl", "--quiet", "--all", "--dmesg", "--output", "json", fields, "--lines", str(KERNEL_LINES)])
+    entries = [_row(row) for row in _rows(done)]
+    if not done.ok or not entries:
+        return None
+    since = [
+        _message(entry) for entry in entries if int(entry.get("__MONOTONIC_TIMESTAMP") or 0) >= begun - _CLOCK_SLACK_US
+    ]
     return [text for text in since if _KILLED.search(text)]

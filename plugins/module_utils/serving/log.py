@@ -15,26 +15,33 @@ from collections.abc import Sequence
 from typing import NamedTuple, Optional
 
 # `(EngineCore_DP1 pid=7) ERROR 11-20 23:58:14 [core.py:1510] text`; the process is in every line it writes.
-_PROCESS = re.compile(r"^\(([A-Za-z][\w.-]*) pid=(\d+)\) ?")
-_LEVEL_HEADER = re.compile(r"^(DEBUG|INFO|WARNING|ERROR|CRITICAL)(?: \d\d-\d\d \d\d:\d\d:\d\d \[[^\]]+\])? ")
+# Ray writes one more for its worker, with the address of another host: `(RayWorker pid=9, ip=10.0.0.6)`.
+_PROCESS = re.compile(r"^\(([A-Za-z][\w.-]*) pid=(\d+)((?:, ip=[\w.:]+)?)\) ?")
+_LEVELS = "(DEBUG|INFO|WARNING|ERROR|CRITICAL)"
+_LEVEL_HEADER = re.compile(rf"^{_LEVELS}(?: \d\d-\d\d \d\d:\d\d:\d\d \[[^\]]+\])? ")
+# `2026-11-20 23:58:14,123 - name - WARNING - text`, and Ray's `2026-11-20 23:58:14,123\tWARNING file.py:9 -- text`.
+_LOGGING_HEADER = re.compile(rf"^\d{{4}}-\d\d-\d\d[ T]\d\d:\d\d:\d\d\S*\s+(?:- )?(?:[\w.]+ - )?\[?{_LEVELS}\]?(?: -)? ")
 # `[2026-11-20 23:58:14 DP1 TP3] text`; lines that follow without a header belong to the same process.
-_DATED_HEADER = re.compile(r"^\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d((?: [A-Z]+\d+)*)\] ?")
+_DATED_HEADER = re.compile(r"^\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d((?: [A-Z][A-Z_]*\d+)*)\] ?")
 # torch: `[rank3]: text` for what a rank's Python prints, `[rank3]:[E1120 23:58:14.1 file.cpp:683] text` for its C++.
 _TORCH_RANK = re.compile(r"^\[rank(\d+)\]: ?")
 _GLOG_HEADER = re.compile(r"^\[?([IWEF])\d{4} \d\d:\d\d:\d\d\.\d+ [^\]]*\] ?")
 _GLOG_LEVELS = {"I": "INFO", "W": "WARNING", "E": "ERROR", "F": "CRITICAL"}
-# Programs of the standard library and uvicorn: `WARNING:  text`.
-_PLAIN_HEADER = re.compile(r"^(DEBUG|INFO|WARNING|ERROR|CRITICAL):\s+")
+# Uvicorn's `WARNING:  text`, and the standard library's `WARNING:name:text`.
+_PLAIN_HEADER = re.compile(rf"^{_LEVELS}:(?:[\w.]+:|\s+)")
 
 # A line of one of these levels is not why a process ended.
 HARMLESS = ("DEBUG", "INFO", "WARNING")
 _TRACEBACK = "Traceback (most recent call last):"
+# Python writes this before a traceback that ended nothing.
+_IGNORED = re.compile(r"^(?:Exception ignored (?:in|on|while)\b|--- Logging error ---)")
 _CHAINED = re.compile(
     r"^(During handling of the above exception, another exception occurred|"
     r"The above exception was the direct cause of the following exception):$"
 )
 _NAME = r"(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Exit|Expired)|Exception"
-_EXCEPTION = re.compile(rf"^({_NAME})(?:: .*)?$")
+# What follows the frames of a traceback is an exception, whatever it is called.
+_EXCEPTION = re.compile(r"^([A-Za-z_][\w.]*)(?:: .*)?$")
 # Where there is no traceback: what reads like an exception in what a process said.
 _BARE = re.compile(rf"(?:^|[:\s])((?:{_NAME}): .+)$")
 _ENDINGS = re.compile(r"^(?:\w+\.)*(?:SystemExit|KeyboardInterrupt|CancelledError|GeneratorExit)$")
@@ -58,10 +65,11 @@ class Said(NamedTuple):
 
 
 class Raised(NamedTuple):
-    """An exception as Python prints it (``ValueError: text``), and the line that has it."""
+    """An exception as Python prints it (``ValueError: text``) and its line; ``bare``: with no traceback."""
 
     text: str
     line: int
+    bare: bool = False
 
 
 class Failure(NamedTuple):
@@ -75,21 +83,24 @@ class Failure(NamedTuple):
 def attribute(lines: Sequence[Line]) -> list[Said]:
     """Each engine's line with its process; lines without a process belong to the one that wrote before them."""
     found: list[Said] = []
-    current, in_traceback = "", set()
+    current = ""
+    open_level: dict[str, str] = {}  # of the processes in a traceback: its level
+    before: dict[str, str] = {}
     for index, line in enumerate(lines):
         if not line.engine:
             continue
         process, level, text = _parts(line.text)
         if process is not None:
             current = process
+        frame = False
         if _TRACEBACK in text:
-            in_traceback.add(current)
-            frame = False
-        elif current in in_traceback and (text.startswith(" ") or not text):
+            open_level[current] = level = "WARNING" if _IGNORED.match(before.get(current, "")) else level
+        elif current in open_level and (text.startswith(" ") or not text):
             frame = True
         else:
-            in_traceback.discard(current)
-            frame = False
+            level = level or open_level.get(current, "")
+            open_level.pop(current, None)
+        before[current] = text
         found.append(Said(index, current, level, text, frame))
     return found
 
@@ -98,15 +109,16 @@ def _parts(text: str) -> tuple[Optional[str], str, str]:
     """Process (None: not said), level (empty: not said) and the rest of a line."""
     process: Optional[str] = None
     match = _PROCESS.match(text)
-    if match:
-        process, text = f"{match.group(1)} {match.group(2)}", text[match.end() :]
+    while match:
+        process, text = "{} {}{}".format(*match.groups()), text[match.end() :]
+        match = _PROCESS.match(text)
     match = _DATED_HEADER.match(text)
     if match:
         process, text = match.group(1).strip() or "main", text[match.end() :]
     match = _TORCH_RANK.match(text)
     if match:
         process, text = f"rank {match.group(1)}", text[match.end() :]
-    for pattern in (_LEVEL_HEADER, _PLAIN_HEADER):
+    for pattern in (_LEVEL_HEADER, _PLAIN_HEADER, _LOGGING_HEADER):
         match = pattern.match(text)
         if match:
             return process, match.group(1), text[match.end() :]
@@ -123,8 +135,11 @@ def failures(said: Sequence[Said]) -> list[Failure]:
     an exception.
     """
     found: list[Failure] = []
-    for process in dict.fromkeys(entry.process for entry in said):
-        found += _failures_of(process, [entry for entry in said if entry.process == process])
+    each: dict[str, list[Said]] = {}
+    for entry in said:
+        each.setdefault(entry.process, []).append(entry)
+    for process, own in each.items():
+        found += _failures_of(process, own)
     return sorted(found or _bare(said), key=lambda failure: failure.begin)
 
 
@@ -158,14 +173,26 @@ def _raised(said: Sequence[Said], position: int) -> str:
     if re.search(r"validation errors? for \S+$", raised) and position + 1 < len(said):
         raised += f": {said[position + 1].text.strip()}"
     if raised == match.group(1):
-        source = (entry.text.strip() for entry in reversed(said[:position]) if entry.frame)
-        code = next((text for text in source if text.strip("^~ ") and not text.startswith("File ")), "")
+        code = _source_before(said, position)
         raised += f": {code}" if code else ""
     return raised
+
+
+def _source_before(said: Sequence[Said], position: int) -> str:
+    """The last source line of the frames that end at a position."""
+    for index in range(position - 1, -1, -1):
+        text = said[index].text.strip()
+        if not said[index].frame:
+            break
+        if text.strip("^~ ") and not text.startswith("File "):
+            return text
+    return ""
 
 
 def _bare(said: Sequence[Said]) -> list[Failure]:
     matches = [(entry, _BARE.search(entry.text)) for entry in said if entry.level not in HARMLESS and not entry.frame]
     return [
-        Failure(entry.process, entry.line, (Raised(match.group(1), entry.line),)) for entry, match in matches if match
+        Failure(entry.process, entry.line, (Raised(match.group(1), entry.line, bare=True),))
+        for entry, match in matches
+        if match
     ]

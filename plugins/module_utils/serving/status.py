@@ -31,11 +31,13 @@ PROPERTIES = (
     "UnitFileState",
     "NeedDaemonReload",
     "InactiveExitTimestampMonotonic",
+    "ExecMainStartTimestampMonotonic",
     "ActiveEnterTimestampMonotonic",
 )
 
 _SECRETS = re.compile(
-    r"(?i)(bearer\s+|api[_-]?key['\"]?\s*[:=]\s*['\"]?|token['\"]?\s*[:=]\s*['\"]?)([^\s'\",)}]{6,})|\bhf_[A-Za-z0-9]{8,}"
+    r"(?i)(bearer\s+|(?:api[_-]?key|token)['\"]?\s*[:=]\s*['\"]?|--[\w-]{0,40}(?:key|token)['\"]?[\s,=]+['\"]?)"
+    r"([^\s'\",)}]{6,})|\bhf_[A-Za-z0-9]{8,}"
 )
 
 
@@ -121,8 +123,10 @@ def describe(run: Runner, unit: str, secret_files: Sequence[str], rules: Rules, 
     state = properties.get("ActiveState", "unknown")
     silent = queued or state == "active"
     failed = state in ("failed", "inactive") or properties.get("SubState") == "auto-restart"
-    lines = [] if silent else read_journal(run, unit, properties.get("InvocationID", ""), whole=failed)
     secrets = read_secrets(secret_files)
+    read = [] if silent else read_journal(run, unit, properties.get("InvocationID", ""), whole=failed)
+    # Before anything is shortened: of a secret that is cut in two, a part would be shown.
+    lines = [line._replace(text=redact(line.text, secrets)) for line in read]
     phase, detail = phase_of(properties, lines, rules)
     answer: dict[str, Any] = {
         "active_state": state,
@@ -131,7 +135,7 @@ def describe(run: Runner, unit: str, secret_files: Sequence[str], rules: Rules, 
         "exit_status": int(properties.get("ExecMainStatus") or 0),
         "restarts": int(properties.get("NRestarts") or 0),
         "phase": phase,
-        "detail": redact(detail, secrets),
+        "detail": detail,
         "elapsed_seconds": elapsed_seconds(properties),
         "log": [],
         "cause": "",
@@ -139,6 +143,6 @@ def describe(run: Runner, unit: str, secret_files: Sequence[str], rules: Rules, 
     }
     if failed:
         cause = cause_of(properties, lines, rules, lambda: kernel_kills(run, properties))
-        answer["cause"], answer["next"] = redact(cause.cause, secrets), redact(cause.next_step, secrets)
-        answer["log"] = [redact(text, secrets) for text in around(lines, cause, log_lines)]
+        answer["cause"], answer["next"] = cause.cause, cause.next_step
+        answer["log"] = around(lines, cause, log_lines)
     return answer

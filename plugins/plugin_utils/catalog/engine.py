@@ -256,7 +256,7 @@ class LogCause(Ranged):
 
 @dataclass(frozen=True)
 class LogWrapper(Ranged):
-    """Lines (a regular expression) that only say that something failed, and are never the cause."""
+    """Lines (a regular expression) that are never the cause: what only says that something failed, or is harmless."""
 
     pattern: str
     source: str = ""
@@ -311,6 +311,8 @@ class Engine:
     # What follows from the failure of another process: the cause only where nothing better is in the log.
     cascades: list[LogCause]
     wrappers: list[LogWrapper]
+    # What is written as an engine goes on, with no level that says so.
+    harmless: list[LogWrapper]
     image_tags: list[ImageTags] = field(default_factory=list)
     benchmark_client: Optional[BenchmarkClient] = None
     # What an image gets whose own transformers does not know the model.
@@ -327,6 +329,7 @@ class Engine:
             "causes": self.causes,
             "cascades": self.cascades,
             "wrappers": self.wrappers,
+            "harmless": self.harmless,
         }
         return {kind: _of(version, rules) for kind, rules in kinds.items()}
 

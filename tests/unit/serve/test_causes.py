@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -33,6 +34,16 @@ def traceback(prefix: str, *raised: str) -> list[str]:
         ("(APIServer pid=1)   File x, line 3", "APIServer 1", "", "  File x, line 3"),
         ("[2026-11-20 23:58:14 DP1 TP3] x", "DP1 TP3", "", "x"),
         ("[2026-11-20 23:58:14] x", "main", "", "x"),
+        ("[2026-11-20 23:58:14 DP0 ATTN_CP0 MOE_DP0 TP3] x", "DP0 ATTN_CP0 MOE_DP0 TP3", "", "x"),
+        (
+            "(Engine pid=7) (RayWorker pid=9, ip=10.0.0.6) ERROR 11-20 23:58:14 [w.py:1] x",
+            "RayWorker 9, ip=10.0.0.6",
+            "ERROR",
+            "x",
+        ),
+        ("WARNING:sglang.srt.utils:x", "", "WARNING", "x"),
+        ("2026-11-20 23:58:14,123 - sglang.srt - WARNING - x", "", "WARNING", "x"),
+        ("2026-11-20 23:58:14,123\tINFO worker.py:1841 -- x", "", "INFO", "worker.py:1841 -- x"),
         ("[rank3]: ValueError: x", "rank 3", "", "ValueError: x"),
         ("[rank3]:[E1120 23:58:14.117 ProcessGroupNCCL.cpp:683] [Rank 3] x", "rank 3", "ERROR", "[Rank 3] x"),
         ("[W1120 23:58:14.117 socket.cpp:200] x", "", "WARNING", "x"),
@@ -179,3 +190,43 @@ def test_the_guard_s_verdict_is_shown_after_the_traceback_it_saw() -> None:
     shown = causes.around(lines, found)
     assert "not a chat" in found.cause
     assert any("no kernel" in text for text in shown) and shown[-1].startswith("glm: FAILED")
+
+
+@pytest.mark.parametrize("raised", ["_queue.Empty: x", "anyio.EndOfStream: x", "requests.exceptions.ReadTimeout: x",
+                                    "torch._dynamo.exc.BackendCompilerFailed: x"])  # fmt: skip
+def test_what_follows_the_frames_is_the_exception_whatever_its_name(raised: str) -> None:
+    found = causes.cause_of(FAILED, engine(*traceback("(EngineCore pid=2) ", raised)), VLLM)
+    assert found.cause == f"unknown; the first exception: {raised}"
+
+
+def test_no_line_is_shown_when_none_is_asked_for() -> None:
+    lines = engine("one", "two")
+    assert causes.around(lines, causes.Cause("unknown", "x"), 0) == []
+    assert causes.around(lines, causes.Cause("known", "x", 1), 0) == []
+
+
+# What takes a pattern that looks again from each letter seconds: one word, many words, and the words it waits for.
+LONG = {
+    "letters": "a" * 8192,
+    "digits": "7" * 8192,
+    "token ids": "[" + "1234, " * 1365,
+    "dots": "a." * 4096,
+    "backends": "attention backend " * 455,
+    "spaces": " " * 8192,
+}
+
+
+@pytest.mark.parametrize("kind", sorted(LONG))
+@pytest.mark.parametrize("rules", [VLLM, SGLANG], ids=["vllm", "sglang"])
+def test_a_long_line_is_read_in_no_time(rules: causes.Rules, kind: str) -> None:
+    began = time.process_time()
+    causes.cause_of(FAILED, engine(*[LONG[kind]] * 10), rules, list)
+    assert time.process_time() - began < 3
+
+
+def test_a_log_of_64000_lines_is_read_in_bounded_time() -> None:
+    """Also one of exceptions without a message, for each of which its source line is looked for."""
+    lines = engine(*traceback("(EngineCore pid=2) ", "OddError") * 16000)
+    began = time.process_time()
+    assert "OddError" in causes.cause_of(FAILED, lines, VLLM, list).cause
+    assert time.process_time() - began < 60

@@ -2,7 +2,8 @@
 
 The logs are made by tests/integration/failed_starts; what each must be named stands in failed_starts/expected.yml,
 written by a person who read the log. The excerpts stand in failed_starts/excerpts.yml: ``cases`` are published failures
-that rules were written for; ``unseen`` were written before it was looked whether a rule fits.
+that rules were written for; ``unseen`` were written before it was looked whether a rule fits; ``beside`` look like one
+kind and are another.
 """
 
 from __future__ import annotations
@@ -100,7 +101,13 @@ def test_nearly_all_whole_logs_are_named_rightly_and_none_wrongly() -> None:
     assert counts["wrongly"] == [] and len(counts["rightly"]) >= GOAL * len(found), counts
 
 
-@pytest.mark.parametrize("kind", ["cases", "unseen"])
+@pytest.mark.parametrize("entry", EXCERPTS["beside"], ids=lambda entry: entry["name"])
+def test_what_looks_like_another_kind_is_named_rightly(entry: dict[str, Any]) -> None:
+    cause = name_of(excerpt(entry), rules_of(entry["engine"], str(entry.get("version", ""))))
+    assert verdict(cause, entry) == "rightly", cause
+
+
+@pytest.mark.parametrize("kind", ["cases", "unseen", "beside"])
 def test_nearly_all_excerpts_are_named_rightly_and_none_wrongly(kind: str) -> None:
     found = []
     for entry in EXCERPTS[kind]:

@@ -152,6 +152,28 @@ def test_a_failed_unit_is_described_without_its_secrets(tmp_path: Path) -> None:
     assert "glm-test-key" not in str(answer) and "hf_abc" not in str(answer) and "Stopped" not in str(answer)
 
 
+def test_a_secret_is_struck_out_before_a_cause_is_shortened(tmp_path: Path) -> None:
+    secret = tmp_path / "serve-0.secret.yaml"
+    secret.write_text("api-key: glm-test-key-of-some-length\n", encoding="utf-8")
+    start = "ValueError: "
+    for room in range(280, 300):
+        raised = start + "x" * (room - len(start) - 1) + " glm-test-key-of-some-length"
+        answer = _serving.describe(Host({"ActiveState": "failed"}, [entry(raised)]), "u", [str(secret)], EVERY)
+        assert "glm-t" not in str(answer)
+
+
+def test_a_secret_after_its_option_is_struck_out() -> None:
+    assert _serving.redact("serve --api-key s3cret-1 --hf-token s3cret-2 --port 8000", []) == (
+        "serve --api-key ******** --hf-token ******** --port 8000"
+    )
+    assert "s3cret" not in _serving.redact("['--admin-api-key', 's3cret-3']", [])
+
+
+def test_no_line_of_the_log_is_shown_when_none_is_asked_for() -> None:
+    host = Host({"ActiveState": "failed"}, [entry("ValueError: x")])
+    assert _serving.describe(host, "u", [], EVERY, log_lines=0)["log"] == []
+
+
 def test_a_healthy_unit_costs_no_journal() -> None:
     active = {"ActiveState": "active", "SubState": "running", "InactiveExitTimestampMonotonic": "1000000",
               "ActiveEnterTimestampMonotonic": "43000000"}  # fmt: skip
