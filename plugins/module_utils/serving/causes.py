@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils.serving import common_causes
@@ -82,6 +83,21 @@ def _rules(data: Iterable[Mapping[str, str]], common: Iterable[tuple[str, str, s
     return [Rule(re.compile(pattern), cause, remedy) for pattern, cause, remedy in every]
 
 
+class _Start(NamedTuple):
+    """What is known of one start, read once.
+
+    ``said``: the engine's lines but for those that are no failure; ``raised``: the first exception that follows from no
+    other process; ``kill``: the first line that saw a child killed (-1: none).
+    """
+
+    properties: Mapping[str, str]
+    lines: Sequence[Line]
+    rules: Rules
+    said: list[Said]
+    raised: Optional[Raised]
+    kill: int
+
+
 def cause_of(
     properties: Mapping[str, str],
     lines: Sequence[Line],
@@ -91,48 +107,33 @@ def cause_of(
     """The cause of a failure and the next step.
 
     ``kernel``: gives the kernel's lines about processes it killed during the start, None where they cannot be read;
-    asked only when the log names no cause.
+    asked only when the log names no cause, and once.
     """
     found = _of_systemd(properties)
     if found:
         return found
+    ask = cache(kernel)
     served = max((index for index, line in enumerate(lines) if line.engine and _SERVED.search(line.text)), default=-1)
     if served >= 0:
-        found = _of_start(properties, lines[served + 1 :], rules, kernel)
+        found = _of_start(_start(properties, lines[served + 1 :], rules), ask)
         line = found.line + served + 1
         if found.line >= 0 and not rules.wrapper.search(lines[line].text):
             return found._replace(line=line)
-    return _of_start(properties, lines, rules, kernel)
+    return _of_start(_start(properties, lines, rules), ask)
 
 
-def _of_start(
-    properties: Mapping[str, str],
-    lines: Sequence[Line],
-    rules: Rules,
-    kernel: Callable[[], Optional[Sequence[str]]],
-) -> Cause:
-    found = _of_log(lines, rules)
+def _start(properties: Mapping[str, str], lines: Sequence[Line], rules: Rules) -> _Start:
+    said = [entry for entry in attribute(lines) if not rules.harmless.search(entry.text)]
+    kill = next((index for index, line in enumerate(lines) if line.engine and _CHILD_KILLED.search(line.text)), -1)
+    return _Start(properties, lines, rules, said, _first_raised(said, rules), kill)
+
+
+def _of_start(start: _Start, kernel: Callable[[], Optional[Sequence[str]]]) -> Cause:
+    found = _of_log(start)
     if found:
         return found
-    kills, raised = kernel(), _first_raised(lines, rules)
-    return (
-        _killed_for_memory(properties, lines, kills, raised)
-        or _unnamed(properties, lines, rules, raised)
-        or _killed(properties, lines, rules, kills)
-        or _silent(lines, rules, kills)
-    )
-
-
-def _was_killed(properties: Mapping[str, str], lines: Sequence[Line]) -> bool:
-    return (
-        properties.get("ExecMainStatus") == "137"
-        or properties.get("Result") in ("oom-kill", "signal")
-        or _saw_a_kill(lines)
-    )
-
-
-def _saw_a_kill(lines: Sequence[Line]) -> bool:
-    return any(_CHILD_KILLED.search(line.text) for line in lines if line.engine)
+    kills = kernel()
+    return _killed_for_memory(start, kills) or _unnamed(start) or _killed(start, kills) or _silent(start, kills)
 
 
 def _of_systemd(properties: Mapping[str, str]) -> Optional[Cause]:
@@ -145,33 +146,28 @@ def _of_systemd(properties: Mapping[str, str]) -> Optional[Cause]:
     return None
 
 
-def _of_log(lines: Sequence[Line], rules: Rules) -> Optional[Cause]:
+def _of_log(start: _Start) -> Optional[Cause]:
     """The first line of the engine whose meaning is known; else one of the guard, of docker or of systemd."""
-    found = _first(_telling(lines, rules), rules.causes)
+    raised, rules = start.raised, start.rules
+    found = _first(_telling(start), rules.causes)
+    if found is None and raised:
+        found = _first([Said(raised.line, "", "", raised.text, False)], rules.causes)
     if found:
         return found
-    raised = _first_raised(lines, rules)
-    if raised:
-        found = _first([Said(raised.line, "", "", raised.text, False)], rules.causes)
-        if found:
-            return found
-    others = [Said(index, "", "", line.text, False) for index, line in enumerate(lines) if not line.engine]
+    others = [Said(index, "", "", line.text, False) for index, line in enumerate(start.lines) if not line.engine]
     found = _first(others, rules.causes)
     # The guard only saw what the engine's exception did.
     return found._replace(line=raised.line) if found and raised else found
 
 
-def _said(lines: Sequence[Line], rules: Rules) -> list[Said]:
-    return [entry for entry in attribute(lines) if not rules.harmless.search(entry.text)]
+def _judged(start: _Start) -> list[Said]:
+    """What may say why a process ended: no source text of a traceback, no mere warning."""
+    return [entry for entry in start.said if not entry.frame and entry.level not in HARMLESS]
 
 
-def _telling(lines: Sequence[Line], rules: Rules) -> list[Said]:
-    """What may be a cause: no source text of a traceback, no mere warning, no wrapper."""
-    return [
-        entry
-        for entry in _said(lines, rules)
-        if not entry.frame and entry.level not in HARMLESS and not rules.wrapper.search(entry.text)
-    ]
+def _telling(start: _Start) -> list[Said]:
+    """What may be a cause: of that, no wrapper."""
+    return [entry for entry in _judged(start) if not start.rules.wrapper.search(entry.text)]
 
 
 def _first(said: Iterable[Said], rules: Sequence[Rule]) -> Optional[Cause]:
@@ -183,35 +179,33 @@ def _first(said: Iterable[Said], rules: Sequence[Rule]) -> Optional[Cause]:
     return None
 
 
-def _killed_for_memory(
-    properties: Mapping[str, str], lines: Sequence[Line], kills: Optional[Sequence[str]], raised: Optional[Raised]
-) -> Optional[Cause]:
+def _killed_for_memory(start: _Start, kills: Optional[Sequence[str]]) -> Optional[Cause]:
     """Only the kernel, or systemd that heard it from the kernel, knows that memory was the reason.
 
     The kernel may have killed somebody else's process: a kill counts if the engine saw one, or ended silently. Beside
     an exception status 137 says nothing: SGLang gives it to itself.
     """
     ours = [name for name in _victims(kills) if _OURS.search(name)]
-    heard = properties.get("Result") == "oom-kill"
-    if not heard and not (ours and (raised is None or _saw_a_kill(lines))):
+    heard = start.properties.get("Result") == "oom-kill"
+    if not heard and not (ours and (start.raised is None or start.kill >= 0)):
         return None
     who = ours[0] if ours else "the engine"
     return Cause(
         f"the host's memory ran out: the kernel's out-of-memory killer ended {who}",
         "see what else uses memory (journalctl -k -g 'Out of memory' lists the processes); weights pass through the "
         "host's memory while they are loaded",
-        next((index for index, line in enumerate(lines) if _CHILD_KILLED.search(line.text)), -1),
+        start.kill,
     )
 
 
-def _unnamed(
-    properties: Mapping[str, str], lines: Sequence[Line], rules: Rules, raised: Optional[Raised]
-) -> Optional[Cause]:
+def _unnamed(start: _Start) -> Optional[Cause]:
     """The first exception that nobody knows; else a budget that is spent; else what follows from another failure."""
-    late = properties.get("Result") == "timeout" or any(_LATE.search(line.text) for line in lines if not line.engine)
+    raised = start.raised
+    guard = [line.text for line in start.lines if not line.engine]
+    late = start.properties.get("Result") == "timeout" or any(map(_LATE.search, guard))
     if raised and not late:
         # An exception without a traceback may be anybody's word; a crash is what ended the process.
-        crash = _crash(lines, rules) if raised.bare else None
+        crash = _crash(start) if raised.bare else None
         return crash or Cause(
             f"unknown; the first exception: {_short(raised.text)}", "read its traceback below", raised.line
         )
@@ -219,18 +213,17 @@ def _unnamed(
         before = f"; the first exception before that: {_short(raised.text)}" if raised else ""
         remedy = "the phase above is the slow one; look at its log lines"
         return Cause(f"the start budget of the plan is spent{before}", remedy, raised.line if raised else -1)
-    return _first(_telling(lines, rules), rules.cascades) or _crash(lines, rules)
+    return _first(_telling(start), start.rules.cascades) or _crash(start)
 
 
-def _crash(lines: Sequence[Line], rules: Rules) -> Optional[Cause]:
+def _crash(start: _Start) -> Optional[Cause]:
     """A wrapper, too, says with which status a process ended."""
-    said = [entry for entry in _said(lines, rules) if not entry.frame and entry.level not in HARMLESS]
-    return _first(said, rules.crashes)
+    return _first(_judged(start), start.rules.crashes)
 
 
-def _first_raised(lines: Sequence[Line], rules: Rules) -> Optional[Raised]:
+def _first_raised(said: Sequence[Said], rules: Rules) -> Optional[Raised]:
     """The last of the chain that is no wrapper, in the first failure that follows from no other."""
-    for failure in failures(_said(lines, rules)):
+    for failure in failures(said):
         for raised in reversed(failure.chain):
             if rules.wrapper.search(raised.text):
                 continue
@@ -240,24 +233,22 @@ def _first_raised(lines: Sequence[Line], rules: Rules) -> Optional[Raised]:
     return None
 
 
-def _killed(
-    properties: Mapping[str, str], lines: Sequence[Line], rules: Rules, kills: Optional[Sequence[str]]
-) -> Optional[Cause]:
+def _killed(start: _Start, kills: Optional[Sequence[str]]) -> Optional[Cause]:
     """A kill that something saw. An engine that says that a child failed may have ended itself this way."""
-    seen = next((number for number, line in enumerate(lines) if line.engine and _CHILD_KILLED.search(line.text)), -1)
-    wrapped = any(line.engine and rules.wrapper.search(line.text) for line in lines)
-    if not _was_killed(properties, lines) or (seen < 0 and wrapped):
+    status, result = start.properties.get("ExecMainStatus"), start.properties.get("Result")
+    wrapped = any(line.engine and start.rules.wrapper.search(line.text) for line in start.lines)
+    if start.kill < 0 and (wrapped or not (status == "137" or result in ("oom-kill", "signal"))):
         return None
     return Cause(
         f"a process of the engine was killed (SIGKILL); {_of_kernel(kills)}",
         "see who did it: journalctl -k, other administrators, and whether the engine ends itself this way",
-        seen,
+        start.kill,
     )
 
 
-def _silent(lines: Sequence[Line], rules: Rules, kills: Optional[Sequence[str]]) -> Cause:
+def _silent(start: _Start, kills: Optional[Sequence[str]]) -> Cause:
     """Nothing but wrappers: a process that was killed, or crashed in native code, leaves no words of its own."""
-    wrapper = next((entry for entry in _said(lines, rules) if rules.wrapper.search(entry.text)), None)
+    wrapper = next((entry for entry in start.said if start.rules.wrapper.search(entry.text)), None)
     if wrapper is None:
         return Cause("unknown", "read the log lines below")
     return Cause(
