@@ -23,6 +23,8 @@ _TERMINAL = re.compile(
     r"|\x1b[ -/]*[0-~]"
 )
 _NEWLINES = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
+_NOT_ASCII = re.compile(r"[^ -~]")
+_NOT_ASCII_OR_NEWLINE = re.compile(r"[^ -~\n]")
 
 
 class QuotingError(Exception):
@@ -205,8 +207,11 @@ def printable(text: object, limit: Optional[int] = None, newlines: bool = False)
     as a bell, a backspace or a bidirectional override, is written as its escape (``\x07``, ``\u202e``), and so is a
     newline unless ``newlines`` keeps it. ``limit`` is the longest result; a longer text ends in an ellipsis.
     """
-    lines = _NEWLINES.sub("\n", _TERMINAL.sub("", str(text)))
-    shown = "".join(map(_shown_with_newlines if newlines else _shown, lines))
+    shown = str(text)
+    # Nearly every text is: the answers of a cloud and the journal of a long start are millions of characters.
+    if not shown.isprintable():
+        lines = _NEWLINES.sub("\n", _TERMINAL.sub("", shown))
+        shown = (_NOT_ASCII_OR_NEWLINE if newlines else _NOT_ASCII).sub(_shown, lines)
     return shown if limit is None or len(shown) <= limit else shown[: limit - 1] + "…"
 
 
@@ -221,14 +226,11 @@ def printable_in(value: Any) -> Any:
     return value
 
 
-def _shown(char: str) -> str:
+def _shown(match: re.Match[str]) -> str:
+    char = match.group()
     if char.isprintable():
         return char
     # A tab or a space of another width moves nothing but itself.
     return (
         " " if char.isspace() and char not in "\n\x0b\x0c\x1c\x1d\x1e\x1f" else char.encode("unicode_escape").decode()
     )
-
-
-def _shown_with_newlines(char: str) -> str:
-    return char if char == "\n" else _shown(char)
