@@ -131,10 +131,8 @@ BLOCK_FP8 = {"quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic
 _TAIL = "model.layers.1.post_attention_layernorm.weight"
 _SPECULATION = "--speculative-config.method={}"
 
-VLLM = (
-    Case("context-too-long", ("--max-model-len", "8000000"), {"VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1"}),
-    Case("context-beyond-model", ("--max-model-len", "8000000")),
-    Case("tensor-missing", change=without_tensor(_TAIL)),
+# What both engines are started with in the same words.
+BOTH = (
     Case("tensor-of-other-size", change=cut_tensor("self_attn.o_proj.weight")),
     Case("tensor-unknown", change=renamed_tensor(_TAIL, "model.layers.1.post_attention_lookup.weight")),
     Case("shard-truncated", change=truncated),
@@ -151,9 +149,17 @@ VLLM = (
     Case("quantisation-unsupported", change=configure(quantization_config=BLOCK_FP8)),
     Case("tool-parser-unknown", ("--tool-call-parser", "glm99")),
     Case("reasoning-parser-unknown", ("--reasoning-parser", "glm99")),
-    Case("tool-parser-absent", without=("--tool-call-parser",)),
     Case("port-in-use", taken=True),
     Case("argument-unknown", ("--enable-moe-ep",)),
+    Case("chat-template-missing", ("--chat-template", "/data/glm.jinja")),
+    Case("kv-dtype-unknown", ("--kv-cache-dtype", "nvfp4")),
+)
+VLLM = (
+    *BOTH,
+    Case("context-too-long", ("--max-model-len", "8000000"), {"VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1"}),
+    Case("context-beyond-model", ("--max-model-len", "8000000")),
+    Case("tensor-missing", change=without_tensor(_TAIL)),
+    Case("tool-parser-absent", without=("--tool-call-parser",)),
     Case("tensor-parallel-3", ("--tensor-parallel-size", "3"), {"VLLM_CPU_OMP_THREADS_BIND": "0|1|0"}),
     Case("killed-by-kernel", memory=900),
     Case("engine-killed", kill=("Starting to load model", "EngineCore")),
@@ -180,31 +186,12 @@ VLLM = (
         "speculation-unknown", ("--speculative-config.method=oracle", "--speculative-config.num_speculative_tokens=3")
     ),
     Case("batched-tokens-small", ("--max-num-batched-tokens", "4", "--max-num-seqs", "8")),
-    Case("chat-template-missing", ("--chat-template", "/data/glm.jinja")),
-    Case("kv-dtype-unknown", ("--kv-cache-dtype", "nvfp4")),
 )
 
 SGLANG = (
+    *BOTH,
     Case("context-beyond-model", ("--context-length", "8000000")),
     Case("pool-empty", ("--mem-fraction-static", "0.0001"), without=("--max-total-tokens",)),
-    Case("tensor-of-other-size", change=cut_tensor("self_attn.o_proj.weight")),
-    Case("tensor-unknown", change=renamed_tensor(_TAIL, "model.layers.1.post_attention_lookup.weight")),
-    Case("shard-truncated", change=truncated),
-    Case("shard-overwritten", change=overwritten),
-    Case("shard-missing", change=lambda model: [path.unlink() for path in model.glob("*.safetensors")] and None),
-    Case("config-missing", change=without_file("config.json")),
-    Case("config-broken", change=with_text("config.json", '{"architectures": ["Glm4Moe')),
-    Case("tokenizer-missing", change=lambda model: [path.unlink() for path in model.glob("tokenizer*")] and None),
-    Case("repository-offline", model="zai-org/GLM-5.1-FP8"),
-    Case("architecture-unknown", change=configure(architectures=["Glm9ForCausalLM"])),
-    Case("model-type-unknown", change=configure(model_type="glm9_moe", architectures=["Glm9ForCausalLM"])),
-    Case("quantisation-mismatch", ("--quantization", "modelopt_fp4"), change=configure(quantization_config=BLOCK_FP8)),
-    Case("quantisation-unknown", change=configure(quantization_config={"quant_method": "glmq"})),
-    Case("quantisation-unsupported", change=configure(quantization_config=BLOCK_FP8)),
-    Case("tool-parser-unknown", ("--tool-call-parser", "glm99")),
-    Case("reasoning-parser-unknown", ("--reasoning-parser", "glm99")),
-    Case("port-in-use", taken=True),
-    Case("argument-unknown", ("--enable-moe-ep",)),
     Case("tensor-parallel-3", ("--tp-size", "3"), {"SGLANG_CPU_OMP_THREADS_BIND": "0|1|0"}),
     Case("killed-by-kernel", memory=300),
     Case("scheduler-killed", kill=("Load weight begin", "sglang::scheduler")),
@@ -220,8 +207,6 @@ SGLANG = (
     Case("backend-unsupported", ("--attention-backend", "fa3")),
     Case("speculation-incomplete", ("--speculative-algorithm", "EAGLE", "--speculative-eagle-topk", "1")),
     Case("radix-cache-twice", ("--disable-radix-cache", "--enable-hierarchical-cache")),
-    Case("chat-template-missing", ("--chat-template", "/data/glm.jinja")),
-    Case("kv-dtype-unknown", ("--kv-cache-dtype", "nvfp4")),
     Case("expert-parallel-3", ("--ep-size", "3")),
     Case("distributed-time-out", ("--tp-size", "2", "--nnodes", "2", "--node-rank", "0", "--dist-init-addr",
          "127.0.0.1:29617", "--dist-timeout", "15")),
