@@ -47,7 +47,7 @@ def environment() -> dict[str, str]:
 def play(inventory: Path, playbook: Path) -> Run:
     """Run a playbook; ends the benchmark when it fails."""
     begun = time.monotonic()
-    command = ["ansible-playbook", "-i", str(inventory), str(playbook)]
+    command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(inventory), str(playbook)]
     done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
     seconds = time.monotonic() - begun
     if done.returncode:

@@ -97,7 +97,7 @@ def run(collections: Path, inventory: Path) -> Sample:
     """One run; ends the benchmark when it fails."""
     environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(collections), "ANSIBLE_FORKS": "10"}
     begun, used = time.monotonic(), processor_seconds()
-    command = ["ansible-playbook", "glm.fleet.plan", "-i", str(inventory)]
+    command = [str(Path(sys.executable).parent / "ansible-playbook"), "glm.fleet.plan", "-i", str(inventory)]
     done = subprocess.run(command, cwd=inventory.parent, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"plan.yml failed:\n{done.stdout[-3000:]}{done.stderr[-2000:]}")
