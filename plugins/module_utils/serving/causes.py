@@ -248,6 +248,8 @@ def _killed(start: _Start, kills: Optional[Sequence[str]]) -> Optional[Cause]:
 
 def _silent(start: _Start, kills: Optional[Sequence[str]]) -> Cause:
     """Nothing but wrappers: a process that was killed, or crashed in native code, leaves no words of its own."""
+    if not start.lines:
+        return Cause("unknown", "no line of this start could be read; read the unit's journal on the host, as root")
     wrapper = next((entry for entry in start.said if start.rules.wrapper.search(entry.text)), None)
     if wrapper is None:
         return Cause("unknown", "read the log lines below")

@@ -117,6 +117,11 @@ def test_causes_that_only_systemd_knows() -> None:
     assert _serving.cause_of({}, [], COMMON).cause == "unknown"
 
 
+def test_a_log_that_could_not_be_read_is_not_called_one_to_read() -> None:
+    assert "no line of this start could be read" in _serving.cause_of({}, [], COMMON).next_step
+    assert "below" in _serving.cause_of({}, engine_lines("something"), COMMON).next_step
+
+
 class Host:
     """A host that answers systemctl and journalctl from what the test gives it."""
 
