@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import records
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import questions, records
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError, build, folder, read
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.engine import Engine, Variant
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.references import check_references
@@ -25,6 +25,15 @@ FILES: dict[str, dict[str, Any]] = {
     "known_issues": {"known_issues": list[records.KnownIssue]},
     "models": {"models": dict[str, records.Model]},
     "prices": {"prices": list[records.Price], "managed": list[records.ManagedPrice]},
+    "questions": {
+        "tools": dict[str, questions.Tool],
+        "gate": dict[str, questions.Question],
+        "round_trip": questions.RoundTrip,
+        "needle": questions.Needle,
+        "sampling": questions.Question,
+        "preserved": questions.Question,
+        "eval": questions.Eval,
+    },
     "published": {"published": list[records.Published]},
     "recipes": {"profiles": dict[str, records.Profile], "layers": list[records.Layer], "recipes": list[records.Recipe]},
     "variants": {"variants": dict[str, Variant]},
@@ -44,7 +53,10 @@ def load(root: Path = ROOT) -> records.Catalog:
         for content in [read(root / f"{stem}.yml", set(keys))]
         for key, hint in keys.items()
     }
-    found = records.Catalog(root=root, engines=_engines(root / "engines"), **sections)
+    asked = {key: sections.pop(key) for key in FILES["questions"]}
+    found = records.Catalog(
+        root=root, engines=_engines(root / "engines"), questions=questions.Questions(**asked), **sections
+    )
     found = dataclasses.replace(found, accelerators=_with_aliases(found.accelerators))
     _check_workloads(found.workloads, "catalog/workloads.yml")
     check_references(found)

@@ -23,6 +23,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.engine import (
     Ranged,
     Variant,
 )
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.questions import Questions
 
 
 @dataclass(frozen=True)
@@ -362,6 +363,7 @@ class Catalog:
     managed: list[ManagedPrice]
     workloads: dict[str, Workload]
     published: list[Published]
+    questions: Questions
 
     @property
     def measuring(self) -> tuple[Engine, BenchmarkClient]:

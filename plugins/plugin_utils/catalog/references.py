@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import records
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.questions import Questions
 
 
 def check_references(found: records.Catalog) -> None:
@@ -41,6 +42,17 @@ def check_references(found: records.Catalog) -> None:
         _check_published(found, result, f"published.yml: published[{index}]")
     for issue in found.known_issues:
         _check_issue(found, issue, f"known_issues.yml: {issue.id}")
+    _check_questions(found.questions)
+
+
+def _check_questions(found: Questions) -> None:
+    asked = [*found.gate.items(), *((f"eval.tools[{index}]", one) for index, one in enumerate(found.eval.tools))]
+    for name, question in asked:
+        where = f"questions.yml: {name}"
+        _known([*question.tools, *(call.name for call in question.calls)], found.tools, where, "tool")
+        if bool(question.answer) == bool(question.calls):
+            raise CatalogError(f"catalog/{where}: expected either an answer or calls")
+    _known([found.round_trip.tool], found.tools, "questions.yml: round_trip", "tool")
 
 
 def _check_model(found: records.Catalog, model: records.Model, where: str) -> None:
