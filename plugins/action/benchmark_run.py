@@ -16,6 +16,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import record 
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import runs as benchmark_runs
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving import asking
 
 
 class ActionModule(RemoteJobAction):
@@ -64,7 +65,7 @@ class ActionModule(RemoteJobAction):
             "tokens": self._workload.input_tokens + self._workload.output_tokens,
             "program": self._client.program,
             "environment": dict(catalog.load().measuring[1].env),
-            "metrics": benchmark_runs.metric_rules(plan),
+            "metrics": asking.metric_rules(plan),
             "container": benchmark_runs.container(plan, self._client, self._host, tokenizer),
             "runs": self._runs,
         }

@@ -8,44 +8,49 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.glm.fleet.plugins.module_utils import files
+from ansible_collections.glm.fleet.plugins.module_utils import arguments, files
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Finding, advised
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import FleetAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.report import ServedEndpoint, VerifyReport
-from ansible_collections.glm.fleet.plugins.plugin_utils.serving import verdict
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving import asking, verdict
 
-CONTROLLER_OPTIONS = ("closed_address", "report", "plan")
+CONTROLLER_OPTIONS = ("closed_address", "report", "plan", "context_share")
 
 
 class ActionModule(FleetAction):
     """Run the module on the host, add the view from outside, write the report."""
 
     LABEL = "verify"
+    ARGUMENTS = arguments.ENDPOINT_CHECK
 
     def _outcome(self) -> dict[str, Any]:
-        args = dict(self._task.args)
-        own = {name: args.pop(name, None) for name in CONTROLLER_OPTIONS}
-        if ((own["plan"] or {}).get("node") or {}).get("rank"):
-            report = verdict.worker_report(self._host, own["plan"])
+        own, plan = self._args, self._args["plan"]
+        if plan and plan["node"]["rank"]:
+            report = verdict.worker_report(self._host, plan)
             kept = self._keep(own["report"], report)
             return {"changed": False, "ok": True, "checks": report["checks"], "report": report, **kept}
-        answer = self._module("glm.fleet.endpoint_check", args)
+        given = {name: value for name, value in self._task.args.items() if name not in CONTROLLER_OPTIONS}
+        asked = {**asking.options(plan, own["context_share"]), **given}
+        if not asked.get("model"):
+            raise self._failure("expected the name of the served model, found none. Next: give the task plan or model.")
+        answer = self._module("glm.fleet.endpoint_check", asked)
         if "checks" not in answer or answer.get("skipped"):
             return answer
-        address, port = str(args.get("address", "127.0.0.1")), int(args.get("port", 8000))
-        listen = ((own["plan"] or {}).get("listen") or {}).get("address", address)
+        port = int(asked.get("port", own["port"]))
+        listen = str(plan["listen"]["address"] if plan else own["address"])
         checks: list[Finding] = list(answer["checks"])
         if own["closed_address"]:
-            checks.append(verdict.closed_check(str(own["closed_address"]), port, str(listen)))
+            checks.append(verdict.closed_check(str(own["closed_address"]), port, listen))
         endpoint: ServedEndpoint = {
-            "url": verdict.endpoint_url(str(listen), own["closed_address"], port),
-            "model": args.get("model"),
+            "url": verdict.endpoint_url(listen, own["closed_address"], port),
+            "model": asked["model"],
         }
-        report = verdict.host_report(self._host, checks, endpoint, own["plan"])
-        answer.update(ok=report["ok"], checks=checks, report=report, failed=not report["ok"], changed=False)
+        report = verdict.host_report(self._host, checks, endpoint, plan)
+        failed = own["strict"] and not report["ok"]
+        answer.update(ok=report["ok"], checks=checks, report=report, failed=failed, changed=False)
         kept = self._keep(own["report"], report)
         answer.update(kept)
-        if not report["ok"]:
+        if failed:
             answer["msg"] = "\n".join([verdict.failure_text(report), *([kept["msg"]] if kept else [])])
         return answer
 

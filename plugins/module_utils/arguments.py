@@ -36,6 +36,46 @@ BENCHMARK_RUN: dict[str, dict[str, Any]] = {
     "job": {"type": "dict"},
 }
 
+_GATE = [
+    "contract",
+    "answers",
+    "sampling",
+    "thinking_interleaved",
+    "thinking_preserved",
+    "tool_turns",
+    "parallel",
+    "needle",
+]
+
+ENDPOINT_CHECK: dict[str, dict[str, Any]] = {
+    "plan": {"type": "dict"},
+    "checks": {"type": "list", "elements": "str", "choices": _GATE, "default": _GATE},
+    "strict": {"type": "bool", "default": True},
+    "address": {"type": "str", "default": "127.0.0.1"},
+    "port": {"type": "int", "default": 8000},
+    "model": {"type": "str"},
+    "api_key": {"type": "str", "no_log": True},
+    "reasoning_field": {"type": "str", "default": "reasoning"},
+    "thinking_on": {"type": "dict", "default": {}},
+    "thinking_off": {"type": "dict", "default": {"chat_template_kwargs": {"enable_thinking": False}}},
+    "thinking_preserved": {"type": "dict", "default": {}},
+    "sampling": {"type": "dict", "default": {}},
+    "context": {"type": "int"},
+    "context_share": {"type": "float", "default": 0.04},
+    "needle_tokens": {"type": "int", "default": 8000, "no_log": False},
+    "prefix_cache": {"type": "bool", "default": False},
+    "metrics": {"type": "list", "elements": "dict", "default": []},
+    "questions": {"type": "dict"},
+    "tool_call": {"type": "bool", "default": True},
+    "health_path": {"type": "str", "default": "/health"},
+    "timeout": {"type": "int", "default": 300},
+    "max_tokens": {"type": "int", "default": 4096, "no_log": False},
+    "reasoning_parser": {"type": "str", "default": ""},
+    "tool_parser": {"type": "str", "default": ""},
+    "closed_address": {"type": "str"},
+    "report": {"type": "path"},
+}
+
 ENGINE_VENV: dict[str, dict[str, Any]] = {
     "package": {"type": "str", "required": True},
     "path": {"type": "path", "required": True},

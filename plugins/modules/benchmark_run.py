@@ -199,7 +199,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingEr
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run
 from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
 from ansible_collections.glm.fleet.plugins.module_utils.host.probe import ProbeError, device_arguments, has_devices
-from ansible_collections.glm.fleet.plugins.module_utils.serving.endpoint import Endpoint, NoAnswer, ask
+from ansible_collections.glm.fleet.plugins.module_utils.serving.client import Endpoint, NoAnswer, ask
 
 ANSWER_SECONDS = 120
 

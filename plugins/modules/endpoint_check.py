@@ -11,11 +11,31 @@ module: endpoint_check
 short_description: Prove that an endpoint serves what it should
 version_added: 0.1.0
 description:
-  - Asks an OpenAI-compatible endpoint on the host for its models, a chat, reasoning with thinking on and none with
-    thinking off, a parsed tool call, and for a refusal without the right key. Needs only Python's standard library.
-  - The part that runs on the controller checks that the port is closed where it should be, and writes a report.
+  - Asks an OpenAI-compatible endpoint on the host questions whose answers are known, whole and as streams, with
+    thinking on and off, with tools, many at once and after a long prompt, and judges what it answers. The checks are
+    described in the collection's documentation, C(docs/verify.md). Needs only Python's standard library.
+  - The part that runs on the controller takes what is promised from O(plan) and what is asked from the catalogue,
+    checks that the port is closed where it should be, and writes a report.
   - All checks run even if one fails; the task then fails and names each failed check.
 options:
+  plan:
+    description:
+      - The serving plan, from which the options below take their values unless they are given. A summary of it goes
+        into the report. Without it only what is given here is expected.
+    type: dict
+  checks:
+    description:
+      - "Which checks to make: V(contract) is the name, the context and the key; V(answers) are single questions, whole
+        and as streams; V(sampling) is the author's parameters; V(parallel) is many questions at once; V(needle) is a
+        long prompt, twice."
+    type: list
+    elements: str
+    choices: [contract, answers, sampling, thinking_interleaved, thinking_preserved, tool_turns, parallel, needle]
+    default: [contract, answers, sampling, thinking_interleaved, thinking_preserved, tool_turns, parallel, needle]
+  strict:
+    description: Whether a failed check fails the task. Otherwise RV(ok) says so.
+    type: bool
+    default: true
   address:
     description: Address the endpoint listens on, as seen from the host.
     type: str
@@ -25,9 +45,8 @@ options:
     type: int
     default: 8000
   model:
-    description: Name under which the model must be served.
+    description: Name under which the model must be served. Required without O(plan).
     type: str
-    required: true
   api_key:
     description: The endpoint's key. Without it the checks of the key are left out.
     type: str
@@ -45,8 +64,39 @@ options:
     default:
       chat_template_kwargs:
         enable_thinking: false
+  thinking_preserved:
+    description: What to add to a request so that earlier thoughts stay in the prompt. V({}) where that is not possible.
+    type: dict
+    default: {}
+  sampling:
+    description: The author's parameters for each kind of work, with the thinking mode they are for.
+    type: dict
+    default: {}
+  context:
+    description: Tokens that a request must be allowed to have.
+    type: int
+  context_share:
+    description: Share of the promised context that the long prompt has.
+    type: float
+    default: 0.04
+  needle_tokens:
+    description: Tokens of the long prompt, instead of O(context_share).
+    type: int
+    default: 8000
+  prefix_cache:
+    description: Whether a repeated prompt must come out of the prefix cache.
+    type: bool
+    default: false
+  metrics:
+    description: What the engine calls its metrics, as in the catalogue.
+    type: list
+    elements: dict
+    default: []
+  questions:
+    description: What to ask, as in C(catalog/questions.yml). By default the catalogue's.
+    type: dict
   tool_call:
-    description: Whether to check a tool call.
+    description: Whether to check tool calls.
     type: bool
     default: true
   health_path:
@@ -58,7 +108,7 @@ options:
     type: int
     default: 300
   max_tokens:
-    description: Most tokens of one answer. A thinking model needs room; less is used if the context is shorter.
+    description: Most tokens of one answer with thinking. Less is used if the context is shorter.
     type: int
     default: 4096
   reasoning_parser:
@@ -77,9 +127,6 @@ options:
   report:
     description: File on the controller to write the verdict to, as JSON.
     type: path
-  plan:
-    description: The serving plan. A summary of it goes into the report.
-    type: dict
 extends_documentation_fragment:
   - glm.fleet.attributes
 attributes:
@@ -102,11 +149,16 @@ EXAMPLES = r"""
 
 - name: Check the endpoint of a plan and keep the verdict
   glm.fleet.endpoint_check:
+    plan: "{{ ansible_facts['glm_plans'][0] }}"
     address: "{{ ansible_facts['glm_plans'][0]['listen']['address'] }}"
-    model: "{{ ansible_facts['glm_plans'][0]['served_model_name'] }}"
     closed_address: "{{ ansible_host }}"
     report: "reports/{{ inventory_hostname }}.json"
+
+- name: Ask only what a long prompt does, at three fifths of the context
+  glm.fleet.endpoint_check:
     plan: "{{ ansible_facts['glm_plans'][0] }}"
+    checks: [needle]
+    context_share: 0.6
 """
 
 RETURN = r"""
@@ -151,44 +203,52 @@ checks:
       seconds: 0.01
 """
 
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.glm.fleet.plugins.module_utils import finding
-from ansible_collections.glm.fleet.plugins.module_utils.serving import endpoint as _endpoint
+from ansible_collections.glm.fleet.plugins.module_utils import arguments, finding
+from ansible_collections.glm.fleet.plugins.module_utils.serving.client import Endpoint
+from ansible_collections.glm.fleet.plugins.module_utils.serving.gate import run_gate
+from ansible_collections.glm.fleet.plugins.module_utils.serving.talk import Asked
 
-ENDPOINT_OPTIONS = {
-    "address": {"type": "str", "default": "127.0.0.1"},
-    "port": {"type": "int", "default": 8000},
-    "model": {"type": "str", "required": True},
-    "api_key": {"type": "str", "no_log": True},
-    "reasoning_field": {"type": "str", "default": "reasoning"},
-    "thinking_on": {"type": "dict", "default": {}},
-    "thinking_off": {"type": "dict", "default": {"chat_template_kwargs": {"enable_thinking": False}}},
-    "tool_call": {"type": "bool", "default": True},
-    "health_path": {"type": "str", "default": "/health"},
-    "timeout": {"type": "int", "default": 300},
-    "max_tokens": {"type": "int", "default": 4096, "no_log": False},
-    "reasoning_parser": {"type": "str", "default": ""},
-    "tool_parser": {"type": "str", "default": ""},
-}
+OF_ENDPOINT = [
+    "address",
+    "port",
+    "model",
+    "api_key",
+    "reasoning_field",
+    "thinking_on",
+    "tool_call",
+    "health_path",
+    "timeout",
+    "max_tokens",
+    "reasoning_parser",
+    "tool_parser",
+]
+OF_GATE = ["questions", "context", "needle_tokens", "sampling", "prefix_cache", "metrics"]
+
+
+def asked(params: dict[str, Any]) -> Asked:
+    """What the task asks, and of which endpoint."""
+    endpoint = Endpoint(**{name: params[name] for name in OF_ENDPOINT}, thinking_off=params["thinking_off"] or None)
+    return Asked(
+        endpoint=endpoint,
+        groups=tuple(params["checks"]),
+        thinking_preserved=params["thinking_preserved"] or None,
+        **{name: params[name] for name in OF_GATE},
+    )
 
 
 def main() -> None:
-    # The last three are the action plugin's; they are here so that one documentation describes the whole.
-    module = AnsibleModule(
-        argument_spec=dict(
-            ENDPOINT_OPTIONS, closed_address={"type": "str"}, report={"type": "path"}, plan={"type": "dict"}
-        ),
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(argument_spec=arguments.ENDPOINT_CHECK, supports_check_mode=True)
     if module.check_mode:
         module.exit_json(changed=False, skipped=True, ok=False, checks=[], msg="check mode: no request was sent")
-    options = {name: module.params[name] for name in ENDPOINT_OPTIONS}
-    options["thinking_off"] = options["thinking_off"] or None
-    checks = _endpoint.run_checks(_endpoint.Endpoint(**options))
-    if not finding.verdict_ok(checks):
+    checks = run_gate(asked(module.params))
+    ok = finding.verdict_ok(checks)
+    if not ok and module.params["strict"]:
         module.fail_json(msg=finding.summary(checks, "verify"), changed=False, ok=False, checks=checks)
-    module.exit_json(changed=False, ok=True, checks=checks)
+    module.exit_json(changed=False, ok=ok, checks=checks)
 
 
 if __name__ == "__main__":

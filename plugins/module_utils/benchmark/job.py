@@ -25,7 +25,8 @@ from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.module_utils.benchmark import metrics
 from ansible_collections.glm.fleet.plugins.module_utils.host.background import Background
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run, search_path
-from ansible_collections.glm.fleet.plugins.module_utils.serving.endpoint import Answer, Endpoint, NoAnswer, ask
+from ansible_collections.glm.fleet.plugins.module_utils.serving import metrics as engine_metrics
+from ansible_collections.glm.fleet.plugins.module_utils.serving.client import Answer, Endpoint, NoAnswer, ask
 
 LOOK_SECONDS = 0.2
 # An engine that is too busy to report its metrics is not waited for.
@@ -42,8 +43,8 @@ class Job:
 
     ``stop`` ends a client that outlives ``run_timeout``, or waits for an endpoint that said nothing for
     ``silence_timeout`` seconds. ``fingerprint`` distinguishes two jobs. ``environment`` is added to the client's and is
-    never written anywhere. ``metrics`` are the rules of metrics.parse for the engine that serves. ``gpus``: whether the
-    GPUs of this machine are the ones that serve, and are looked at.
+    never written anywhere. ``metrics`` are the rules of serving/metrics.py for the engine that serves. ``gpus``:
+    whether the GPUs of this machine are the ones that serve, and are looked at.
     """
 
     fingerprint: str
@@ -217,7 +218,7 @@ class Worker:
 
     def _sample(self, samples: list[dict[str, float]], gpus: list[list[dict[str, Any]]]) -> None:
         text = self._get("/metrics")
-        found = metrics.parse(text, self.job.metrics) if isinstance(text, str) else {}
+        found = engine_metrics.parse(text, self.job.metrics) if isinstance(text, str) else {}
         # An engine without metrics is sampled as well: progress is reported with each sample.
         if found or not samples:
             samples.append(found)

@@ -1,10 +1,9 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an engine and its GPUs say about themselves while they are measured.
+"""What an engine and its GPUs say about themselves while they are measured: the samples of a run become one summary.
 
-This module util is PRIVATE to the collection. ``/metrics`` of an engine (Prometheus' text format) becomes one small set
-of names, and the samples of a run become one summary. What the engine calls them is data of the catalogue.
+This module util is PRIVATE to the collection.
 
 Sources: of AMD's GPUs the kernel's "GPU Power/Thermal Controls and Monitoring" (hwmon and pp_dpm_sclk of amdgpu), whose
 files do not change with the release of ROCm as the output of its tools does.
@@ -12,56 +11,15 @@ files do not change with the release of ROCm as the output of its tools does.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils import files
-
-_LINE = re.compile(r"^([A-Za-z_:][A-Za-z0-9_:]*)(?:\{(.*)\})?\s+(\S+)")
-_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+from ansible_collections.glm.fleet.plugins.module_utils.serving.metrics import number
 
 SMI_FIELDS = ("name", "driver_version", "clocks.sm", "clocks.max.sm", "clocks.mem", "power.draw", "temperature.gpu")
-
-
-def parse(text: str, rules: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """The metrics of one moment under our names; what the engine does not offer is absent.
-
-    ``rules`` are the engine's, from its ``metrics.yml``: ``name`` is ours, ``metric`` theirs; several ranks are
-    summed, or the largest counts (``ranks``); with ``labels`` the value is the product of these.
-    """
-    wanted: dict[str, list[Mapping[str, Any]]] = {}
-    for rule in rules:
-        wanted.setdefault(rule["metric"], []).append(rule)
-    found: dict[str, float] = {}
-    for line in text.splitlines():
-        match = _LINE.match(line)
-        if not match:
-            continue
-        for rule in wanted.get(match.group(1), ()):
-            value = _product(match.group(2) or "", rule["labels"]) if rule["labels"] else _number(match.group(3))
-            if value is None:
-                continue
-            before = found.get(rule["name"], 0.0)
-            found[rule["name"]] = max(before, value) if rule["ranks"] == "largest" else before + value
-    return found
-
-
-def _product(labels: str, names: Sequence[str]) -> Optional[float]:
-    values = dict(_LABEL.findall(labels))
-    numbers = [_number(values.get(name, "")) for name in names]
-    known = [number for number in numbers if number is not None]
-    return math.prod(known) if len(known) == len(names) else None
-
-
-def _number(text: str) -> Optional[float]:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return None if math.isnan(value) else value
 
 
 def summary(samples: Sequence[Mapping[str, float]]) -> dict[str, Any]:
@@ -104,7 +62,7 @@ def parse_smi(text: str) -> list[dict[str, Any]]:
             continue
         name, driver, *numbers = columns
         keys = ("sm_mhz", "sm_max_mhz", "memory_mhz", "watts", "celsius")
-        gpus.append({"name": name, "driver": driver, **dict(zip(keys, map(_number, numbers)))})
+        gpus.append({"name": name, "driver": driver, **dict(zip(keys, map(number, numbers)))})
     return gpus
 
 
@@ -132,7 +90,7 @@ def read_amdgpu(root: Path = Path("/sys")) -> list[dict[str, Any]]:
 
 
 def _scaled(path: Path, unit: float) -> Optional[float]:
-    value = _number(files.read_text(path))
+    value = number(files.read_text(path))
     return None if value is None else value / unit
 
 

@@ -1,34 +1,25 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A smoke test of quality: does the endpoint still do what its model can, fast or not?
+"""The gate's checks beyond single answers: conversations, many at once, and long prompts.
 
-This module util is PRIVATE to the collection. Each check has an answer that only a model which read the conversation
-can give. They are few and quick; they find a broken template, parser, cache or kernel, and rank no models.
+This module util is PRIVATE to the collection. Standard library, Python 3.9 or newer. Each check has an answer that only
+a model which read the conversation can give. They find a broken template, parser, cache or kernel, and rank no models.
 """
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Optional
 
-from ansible_collections.glm.fleet.plugins.module_utils.finding import Finding
-from ansible_collections.glm.fleet.plugins.module_utils.serving.endpoint import (
-    WEATHER_TOOL,
-    CheckError,
-    Conversation,
-    Endpoint,
-    NotAsked,
-    ask,
-    tried,
-)
+from ansible_collections.glm.fleet.plugins.module_utils.serving import judge, metrics
+from ansible_collections.glm.fleet.plugins.module_utils.serving.client import CheckError, NoAnswer, NotAsked, Turn, ask
+from ansible_collections.glm.fleet.plugins.module_utils.serving.talk import Asked, Check, Talk, user
 
-KINDS = ("sampling", "thinking_interleaved", "thinking_preserved", "thinking_off", "tool_turns", "needle")
-DEGREES = 37
-NEEDLE = 48213
+AT_ONCE = 8
 # Room for the question, the template and the answer in a context that holds the text.
 NEEDLE_MARGIN = 2048
 _FILLER = "On day {day} the harbour master counted {ships} ships and wrote down that the wind came from the west."
@@ -37,43 +28,30 @@ _FILLER_TOKENS = 22
 _THOUGHT = "The user wants a short answer, so I weigh the words and keep the number in mind. " * 8
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What to ask. ``sampling`` is the contract's: parameters and thinking mode for each kind of work."""
-
-    endpoint: Endpoint
-    kinds: tuple[str, ...] = KINDS
-    sampling: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    thinking_preserved: Optional[Mapping[str, Any]] = None
-    needle_tokens: int = 32000
-
-
-class Quality(Conversation):
+class Quality:
     """The checks; each returns what it found or raises CheckError."""
 
-    def __init__(self, asked: Asked) -> None:
-        super().__init__(asked.endpoint)
+    def __init__(self, asked: Asked, talk: Talk) -> None:
         self.asked = asked
+        self.endpoint = asked.endpoint
+        self.talk = talk
 
     def sampling(self, scenario: str) -> str:
-        """The author's parameters are taken, and an answer comes of them."""
+        """The author's parameters are taken, and a right answer comes of them."""
         wanted = self.asked.sampling[scenario]
         extra = {key: wanted[key] for key in ("temperature", "top_p") if wanted.get(key) is not None}
-        mode = self._mode(str(wanted["thinking"]))
-        message, finish = self._turn([_user("Name a prime number above 100.")], {**mode, **extra})[:2]
-        text = self._content(message) or self._reasoning(message)
-        if not text:
-            raise CheckError(f"no text (finish_reason {finish})", "read the unit's journal")
-        said = ", ".join(f"{key} {value:g}" for key, value in extra.items())
-        return f"{len(text)} characters with {said}, thinking {wanted['thinking']}"
+        question = self.asked.questions["sampling"]
+        turn = self.talk.say([user(question["ask"])], self._mode(str(wanted["thinking"])), extra)
+        judge.check_answer(turn, question["answer"], self.endpoint)
+        named = ", ".join(f"{key} {value:g}" for key, value in extra.items())
+        return f"{len(turn.content)} characters with {named}, thinking {wanted['thinking']}"
 
     def thinking_interleaved(self) -> str:
         """Reasoning before a tool is called, and an answer that uses what the tool said."""
-        extra = dict(self.asked.endpoint.thinking_on)
-        first, last = self._round_trip(extra)
-        before, after = self._reasoning(first), self._reasoning(last)
+        first, last = self._round_trip(self.endpoint.thinking_on)
+        before, after = (turn.thought(self.endpoint.reasoning_field) for turn in (first, last))
         if not before:
-            raise CheckError("no reasoning before the tool call", self.endpoint.parser_advice("reasoning-parser"))
+            raise CheckError("reasoning: none before the tool call", self.endpoint.parser_advice("reasoning-parser"))
         return f"{len(before)} characters of reasoning before the tool call, {len(after)} after its result"
 
     def thinking_preserved(self) -> str:
@@ -81,130 +59,205 @@ class Quality(Conversation):
         preserved = self.asked.thinking_preserved
         if preserved is None:
             raise NotAsked("the model has no such mode")
-        earlier = {"role": "assistant", "content": "I chose it.", "reasoning_content": _THOUGHT, "reasoning": _THOUGHT}
-        talk = [_user("Choose a number between 1 and 9."), earlier, _user("Is it odd? Answer with one word.")]
-        kept = self._turn(talk, preserved)[2]
-        cleared = self._turn(talk, self.asked.endpoint.thinking_on)[2]
+        question = self.asked.questions["preserved"]
+        earlier = {
+            "role": "assistant",
+            "content": "I chose nine.",
+            "reasoning_content": _THOUGHT,
+            "reasoning": _THOUGHT,
+        }
+        talk = [user("Choose a number between 1 and 9."), earlier, user(question["ask"])]
+        sizes = []
+        for mode in (preserved, self.endpoint.thinking_on):
+            turn = self.talk.say(talk, mode)
+            judge.check_answer(turn, question["answer"], self.endpoint)
+            sizes.append(turn.prompt_tokens)
+        kept, cleared = sizes
+        if kept is None or cleared is None:
+            raise NotAsked("the endpoint does not say how many tokens a prompt has")
         if kept <= cleared:
             raise CheckError(
-                f"{kept} prompt tokens with clear_thinking false, {cleared} without it",
+                f"thoughts dropped: {kept} prompt tokens with clear_thinking false, {cleared} without it",
                 "the chat template drops earlier thoughts: is it the model's own?",
             )
         return f"{kept - cleared} prompt tokens of earlier thoughts are kept"
 
     def tool_turns(self) -> str:
         """A tool call, its result, an answer that uses it, and a further turn that remembers it."""
-        self._round_trip(self._quiet())
-        return f"called get_weather, used its result ({DEGREES}) and remembered it"
+        self._round_trip(None)
+        asked = self.asked.questions["round_trip"]
+        return f"called {asked['tool']}, used its result ({asked['answer']}) and remembered it"
+
+    def _round_trip(self, mode: Optional[Mapping[str, Any]]) -> tuple[Turn, Turn]:
+        """The turn with the call, and the one that uses its result."""
+        asked = self.asked.questions["round_trip"]
+        extra = {"tools": self.talk.offered([asked["tool"]]), "tool_choice": "auto"}
+        talk: list[Mapping[str, Any]] = [user(asked["ask"])]
+        first = self.talk.say(talk, mode, extra)
+        wanted = {"choice": "auto", "calls": [{"name": asked["tool"], "arguments": asked["arguments"]}]}
+        judge.check_calls(first, wanted, self.talk.tools, self.endpoint)
+        call = (first.message.get("tool_calls") or [{}])[0]
+        result = json.dumps(asked["result"])
+        talk += [first.message, {"role": "tool", "tool_call_id": call.get("id") or "call-1", "content": result}]
+        second = self._remembering(talk, mode, extra, "after the tool's result")
+        talk += [second.message, user(asked["again"])]
+        self._remembering(talk, mode, extra, "in the turn after it")
+        return first, second
+
+    def _remembering(
+        self, talk: Sequence[Mapping[str, Any]], mode: Optional[Mapping[str, Any]], extra: Mapping[str, Any], when: str
+    ) -> Turn:
+        asked = self.asked.questions["round_trip"]
+        turn = self.talk.say(talk, mode, extra)
+        judge.check_parts(turn, self.endpoint)
+        if turn.calls:
+            raise CheckError(
+                f"wrong tool call: {turn.calls[0].name} again {when}",
+                "the chat template loses tool results: is it the model's own?",
+            )
+        if turn.content.strip() and asked["answer"] not in turn.content:
+            raise CheckError(
+                f"wrong answer {when}: {turn.content.strip()[:120]!r} does not say {asked['answer']}",
+                "the chat template loses tool results, or the weights are not the right ones",
+            )
+        if not turn.content.strip() or turn.finish != "stop":
+            judge.check_answer(turn, asked["answer"], self.endpoint)
+        return turn
+
+    def at_once(self) -> str:
+        """Short questions in parallel, half of them as streams. What is wrong is asked once more, alone."""
+        asked = self.asked.questions["eval"]
+        questions = [
+            {"ask": asked["sum_ask"].format(sum=one["sum"]), "answer": one["answer"], "tools": [], "calls": []}
+            for one in asked["sums"][:AT_ONCE]
+        ]
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            problems = list(pool.map(lambda pair: self._problem(pair[1], bool(pair[0] % 2)), enumerate(questions)))
+        wrong = [(question, problem) for question, problem in zip(questions, problems) if problem]
+        if not wrong:
+            return f"{AT_ONCE} right answers"
+        alone = [self._problem(question, False) for question, _problem in wrong]
+        _question, shown = wrong[0]
+        unable = all(problem and problem.startswith("wrong answer") for problem in alone)
+        if unable and len(wrong) <= AT_ONCE // 4:
+            raise NotAsked(f"{len(wrong)} of {AT_ONCE} wrong at once and also alone: {shown}")
+        others = {question["answer"]: question["ask"] for question in questions}
+        swapped = [text for text in (_swapped(problem, others) for _q, problem in wrong) if text]
+        right_alone = alone.count(None)
+        found = (
+            f"{len(wrong)} of {AT_ONCE} wrong at once, {right_alone} of these right alone: {(swapped or [shown])[0]}"
+        )
+        raise CheckError(found, f"requests disturb each other: {judge.KERNEL}" if right_alone else judge.KERNEL)
+
+    def _problem(self, question: Mapping[str, Any], stream: bool) -> Optional[str]:
+        """What is wrong with an answer, or None."""
+        try:
+            turn = self.talk.ask(question, stream=stream)
+            self.talk.judge(turn, question)
+        except CheckError as exc:
+            return exc.found
+        except NoAnswer as exc:
+            return str(exc)
+        return None
 
     def needle(self) -> str:
         """A number in the middle of a long text is found again."""
+        turn = self._long()
+        return f"found in {_tokens(turn.prompt_tokens)} prompt tokens after {turn.seconds:.1f} s"
+
+    def prefix_cache(self) -> str:
+        """The same long prompt once more takes its beginning out of the cache, and has the same answer."""
+        if not self.asked.prefix_cache:
+            raise NotAsked("the plan serves without a prefix cache")
+        before = self._hits()
+        turn = self._long()
+        cached = turn.cached_tokens
+        if not cached:
+            after = self._hits()
+            cached = None if before is None or after is None else int(after - before)
+        if cached is None:
+            raise NotAsked("neither the answer nor /metrics says how much of a prompt was cached")
+        if cached <= 0:
+            raise CheckError(
+                f"no prefix-cache hit: 0 of {_tokens(turn.prompt_tokens)} prompt tokens were cached the second time",
+                "the engine does not reuse prompts, which costs agents most of their speed: read its log",
+            )
+        return f"{cached:,} of {_tokens(turn.prompt_tokens)} prompt tokens, {turn.seconds:.1f} s"
+
+    def _hits(self) -> Optional[float]:
+        answer = ask(self.endpoint, "GET", "/metrics", key=self.endpoint.api_key)
+        if answer.status != 200 or not isinstance(answer.body, str):
+            return None
+        return metrics.parse(answer.body, self.asked.metrics).get("prefix_hits")
+
+    def _long(self) -> Turn:
+        asked = self.asked.questions["needle"]
         tokens = self.asked.needle_tokens
-        if self.context:
-            tokens = min(tokens, self.context - NEEDLE_MARGIN)
-        count = max(1, tokens // _FILLER_TOKENS)
-        lines = [_FILLER.format(day=day, ships=day % 97) for day in range(1, count + 1)]
-        lines.insert(count * 3 // 5, f"The number of the locker is {NEEDLE}.")
-        question = "What is the number of the locker? Answer with the number alone."
-        text = "\n".join([*lines, "", question])
-        message, finish, size = self._turn([_user(text)], self._quiet())
-        if str(NEEDLE) not in self._content(message):
-            found = self._content(message)[:120]
-            raise CheckError(
-                f"{found!r} after {size} prompt tokens (finish_reason {finish})",
-                "try another KV cache type or attention backend: long prompts come out wrong",
-            )
-        return f"found in {size} prompt tokens"
-
-    def _round_trip(self, extra: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Ask for the weather, answer the call, and ask again; the first and the second message of the model."""
-        tools = {**extra, "tools": [WEATHER_TOOL], "tool_choice": "auto"}
-        talk: list[dict[str, Any]] = [_user("What is the weather in Paris? Use the tool.")]
-        first, finish, _size = self._turn(talk, tools)
-        calls = first.get("tool_calls") or []
-        if not calls or finish != "tool_calls":
-            raise CheckError(
-                f"{len(calls)} tool calls (finish_reason {finish}), text {self._content(first)[:120]!r}",
-                f"{self.endpoint.parser_advice('tool-call-parser')}, and --enable-auto-tool-choice if it exists",
-            )
-        call = calls[0]
-        result = {"city": "Paris", "degrees_celsius": DEGREES, "sky": "clear"}
-        talk += [first, {"role": "tool", "tool_call_id": call.get("id", "call-1"), "content": json.dumps(result)}]
-        second, finish, _size = self._turn(talk, tools)
-        self._expect_number(second, finish, "the answer after the tool's result")
-        talk += [second, _user("How many degrees were that, as a number? Do not ask the tool again.")]
-        third, finish, _size = self._turn(talk, tools)
-        self._expect_number(third, finish, "the answer in the turn after it")
-        return first, second
-
-    def _expect_number(self, message: Mapping[str, Any], finish: str, what: str) -> None:
-        if str(DEGREES) not in self._content(message):
-            raise CheckError(
-                f"{what} does not say {DEGREES}: {self._content(message)[:120]!r} (finish_reason {finish})",
-                "the chat template loses tool results, or the weights are not the right ones",
-            )
-
-    def _turn(self, messages: list[dict[str, Any]], extra: Mapping[str, Any]) -> tuple[dict[str, Any], str, int]:
-        """The model's message, why it ended, and how many tokens the prompt had."""
-        body = {**self._body("", {}), "messages": messages, **extra}
-        answer = ask(self.endpoint, "POST", "/v1/chat/completions", body, self.endpoint.api_key)
-        if answer.status != 200:
-            raise CheckError(answer.short(), "the engine is up but cannot answer: read the unit's journal")
+        if self.talk.context:
+            tokens = min(tokens, self.talk.context - NEEDLE_MARGIN)
+        turn = self.talk.say([user(long_prompt(tokens, asked["hidden"], asked["ask"]))], None)
         try:
-            choice = answer.body["choices"][0]
-            message, finish = dict(choice["message"]), str(choice.get("finish_reason"))
-            size = int(answer.body["usage"]["prompt_tokens"])
-        except (KeyError, IndexError, TypeError) as exc:
-            raise CheckError(answer.short(), "this is not an OpenAI-compatible answer: what has this port?") from exc
-        self._expect_no_markup(message)
-        return message, finish, size
+            judge.check_answer(turn, asked["answer"], self.endpoint)
+        except CheckError as exc:
+            advice = "long prompts come out wrong: try another KV cache type or attention backend"
+            raise CheckError(f"{exc.found} after {_tokens(turn.prompt_tokens)} prompt tokens", advice) from exc
+        return turn
 
-    def _mode(self, name: str) -> Mapping[str, Any]:
-        chosen: Mapping[str, Mapping[str, Any]] = {
+    def _mode(self, name: str) -> Optional[Mapping[str, Any]]:
+        chosen: Mapping[str, Optional[Mapping[str, Any]]] = {
             "on": self.endpoint.thinking_on,
-            "off": self._quiet(),
+            "off": None,
             "preserved": self.asked.thinking_preserved or self.endpoint.thinking_on,
         }
         return chosen[name]
 
-    def _reasoning(self, message: Mapping[str, Any]) -> str:
-        return str(message.get(self.endpoint.reasoning_field) or "").strip()
 
-    @staticmethod
-    def _content(message: Mapping[str, Any]) -> str:
-        return str(message.get("content") or "").strip()
-
-
-def _user(text: str) -> dict[str, Any]:
-    return {"role": "user", "content": text}
+def long_prompt(tokens: int, hidden: str, question: str) -> str:
+    """A text of about so many tokens with a sentence hidden at three fifths of it, and a question below."""
+    count = max(1, tokens // _FILLER_TOKENS)
+    lines = [_FILLER.format(day=day, ships=day % 97) for day in range(1, count + 1)]
+    lines.insert(count * 3 // 5, hidden)
+    return "\n".join([*lines, "", question])
 
 
-def _planned(quality: Quality) -> list[tuple[str, str, Callable[[], str]]]:
-    asked = quality.asked
-    found: list[tuple[str, str, Callable[[], str]]] = [("models", "the endpoint lists its model", quality.models)]
-    for kind in asked.kinds:
-        if kind == "sampling":
-            for scenario in asked.sampling:
-                expected = f"an answer with the author's parameters for {scenario}"
-                found.append((f"sampling_{scenario}", expected, _bound(quality, scenario)))
-        elif kind != "thinking_off" or asked.endpoint.thinking_off is not None:
-            found.append((kind, _EXPECTED[kind], getattr(quality, kind)))
-    return found
+def _tokens(count: Optional[int]) -> str:
+    return "an unknown number of" if count is None else f"{count:,}"
 
 
-def _bound(quality: Quality, scenario: str) -> Callable[[], str]:
-    return lambda: quality.sampling(scenario)
+def _swapped(problem: Optional[str], others: Mapping[str, str]) -> str:
+    """In words, when a wrong answer is the right one of another question."""
+    for answer, question in others.items():
+        if problem and problem.startswith(f"wrong answer '{answer}'"):
+            return f"{problem}, which answers {question!r}"
+    return ""
 
 
 _EXPECTED = {
     "thinking_interleaved": "reasoning before a tool call, and an answer that uses its result",
     "thinking_preserved": "earlier thoughts stay in the prompt with clear_thinking false",
-    "thinking_off": "text and no reasoning when thinking is off",
     "tool_turns": "a tool call, an answer that uses its result, and a turn that remembers it",
-    "needle": "a number hidden in a long prompt is found again",
 }
 
 
-def run_quality(asked: Asked, clock: Callable[[], float] = time.monotonic) -> list[Finding]:
-    """All checks of quality, as ``tried`` gives them."""
-    return tried("quality", _planned(Quality(asked)), asked.endpoint.api_key, clock)
+def planned(group: str, asked: Asked, talk: Talk) -> list[Check]:
+    """The checks of one group, as gate.py makes them."""
+    quality = Quality(asked, talk)
+    if group == "sampling":
+        return [
+            (
+                f"sampling_{name}",
+                f"a right answer with the author's parameters for {name}",
+                partial(quality.sampling, name),
+            )
+            for name in asked.sampling
+        ]
+    if group == "parallel":
+        return [("parallel", f"{AT_ONCE} right answers at once", quality.at_once)]
+    if group == "needle":
+        return [
+            ("needle", "a number hidden in a long prompt is found again", quality.needle),
+            ("prefix_cache", "a repeated prompt comes out of the cache", quality.prefix_cache),
+        ]
+    if group in ("thinking_interleaved", "tool_turns") and not asked.endpoint.tool_call:
+        return []
+    return [(group, _EXPECTED[group], getattr(quality, group))]

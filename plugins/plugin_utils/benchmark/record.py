@@ -25,7 +25,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import runs as
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Figures, Point, Workload
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 from ansible_collections.glm.fleet.plugins.plugin_utils.report import BenchmarkRecord, BenchmarkRun
-from ansible_collections.glm.fleet.plugins.plugin_utils.serving import verdict
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving import asking, verdict
 
 
 def make(
@@ -63,7 +63,7 @@ def make(
             "env": dict(plan["env"]),
             "image_digest": plan["image"]["digest"] if plan["image"] else None,
             "runtime": plan["runtime"]["kind"],
-            "prefix_caching": benchmark_runs.prefix_caching(plan),
+            "prefix_caching": asking.prefix_caching(plan),
             "planned_token_pool": plan["memory"]["token_pool"],
             "prices": list(plan["prices"]),
         },

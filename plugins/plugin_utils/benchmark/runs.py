@@ -244,17 +244,6 @@ def _arguments(
     return [*argv, "--result-dir", client.results, "--result-filename", result]
 
 
-def prefix_caching(plan: Plan) -> bool:
-    """Whether the replica is served with a prefix cache, which every engine has unless it is switched off."""
-    return not set(catalog.load().engines[plan["engine"]["name"]].no_prefix_cache) & set(plan["command"])
-
-
-def metric_rules(plan: Plan) -> list[dict[str, Any]]:
-    """What the metrics of the replica's engine are called, as module_utils/benchmark/metrics.py takes it."""
-    engine = plan["engine"]
-    return catalog.load().engines[engine["name"]].metric_rules(engine["version"])
-
-
 def has_client(plan: Plan) -> bool:
     """Whether the engine of the plan is the one whose client measures."""
     return catalog.load().measuring[0].name == plan["engine"]["name"]

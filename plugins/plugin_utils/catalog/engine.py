@@ -319,7 +319,7 @@ class Engine:
     transformers_fix: Optional[str] = None
 
     def metric_rules(self, version: str) -> list[dict[str, Any]]:
-        """The metrics of a version as data, for the host that measures (module_utils/benchmark/metrics.py)."""
+        """The metrics of a version as data, for the host that measures (module_utils/serving/metrics.py)."""
         return _of(version, self.metrics)
 
     def log_rules(self, version: Optional[str] = None) -> dict[str, list[dict[str, Any]]]:

@@ -186,6 +186,7 @@ def _contract(choice: Choice, table: flags.Table, served: arguments.Served) -> s
         "reasoning_efforts": list(thinking.efforts),
         "sampling": {name: _sampling(sampling) for name, sampling in choice.model.sampling.items()},
         "health_path": choice.engine.contract.health_path,
+        "context_length": plan_fit.context_of(choice, table, served.arguments),
     }
 
 

@@ -339,6 +339,8 @@ class Contract(TypedDict):
     """Recommended sampling by kind of work; the entry default is for everything else."""
     health_path: str
     """Path that answers 200 while the engine is well."""
+    context_length: Tokens | None
+    """Longest request that is served; null where the engine finds out by itself."""
 
 
 class Disk(TypedDict):

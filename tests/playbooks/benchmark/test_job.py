@@ -13,11 +13,13 @@ import pytest
 
 from ansible_collections.glm.fleet.plugins.module_utils.benchmark import metrics
 from ansible_collections.glm.fleet.plugins.module_utils.benchmark.job import Folder, Job
-from ansible_collections.glm.fleet.plugins.module_utils.serving.endpoint import Endpoint
+from ansible_collections.glm.fleet.plugins.module_utils.serving import metrics as engine_metrics
+from ansible_collections.glm.fleet.plugins.module_utils.serving.client import Endpoint
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import record as benchmark_record
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import runs as benchmark_runs
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Point, Source, Workload
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving import asking
 from tests.playbooks.verify.fake_engine import KEY, MODEL, Behaviour, engine
 from tests.unit.serve.plans import plan
 
@@ -52,7 +54,7 @@ def measure(
         endpoint=Endpoint("127.0.0.1", port, made["served_model_name"], KEY, timeout=answers),
         command=[client.program],
         runs=runs,
-        metrics=benchmark_runs.metric_rules(made),
+        metrics=asking.metric_rules(made),
         environment={"OPENAI_API_KEY": KEY, **(environment or {})},
         run_timeout=timeout,
         silence_timeout=silence,
@@ -215,18 +217,18 @@ def rules(engine: str) -> list[dict[str, Any]]:
 
 def test_the_size_of_vllm_s_cache_is_a_product_of_labels() -> None:
     info = 'vllm:cache_config_info{block_size="16",num_gpu_blocks="1000",engine="0"} 1.0'
-    assert metrics.parse(info, rules("vllm")) == {"pool_tokens": 16000.0}
+    assert engine_metrics.parse(info, rules("vllm")) == {"pool_tokens": 16000.0}
     unknown = 'vllm:cache_config_info{block_size="16",num_gpu_blocks="None",engine="0"} 1.0'
-    assert metrics.parse(unknown, rules("vllm")) == {}
+    assert engine_metrics.parse(unknown, rules("vllm")) == {}
 
 
 def test_metrics_of_another_engine_say_nothing() -> None:
-    assert metrics.parse(SGLANG, rules("vllm")) == {} and metrics.parse(SGLANG, []) == {}
+    assert engine_metrics.parse(SGLANG, rules("vllm")) == {} and engine_metrics.parse(SGLANG, []) == {}
 
 
 def test_sglang_s_metrics_become_the_same_names() -> None:
-    begin = dict.fromkeys(metrics.parse(SGLANG, rules("sglang")), 0.0)
-    found = metrics.summary([begin, metrics.parse(SGLANG, rules("sglang"))])
+    begin = dict.fromkeys(engine_metrics.parse(SGLANG, rules("sglang")), 0.0)
+    found = metrics.summary([begin, engine_metrics.parse(SGLANG, rules("sglang"))])
     assert found["running_max"] == 12 and found["waiting_max"] == 3 and found["kv_usage_max"] == 0.41
     assert found["prefix_hit_rate"] == 0.25 and found["acceptance_length"] == 2.83
     assert found["kv_pool_tokens"] == 700000 and found["acceptance_rate"] is None
@@ -237,7 +239,7 @@ def test_ranks_of_one_engine_are_summed_and_the_fullest_cache_counts() -> None:
         f'vllm:num_requests_running{{engine="{rank}"}} 4\nvllm:kv_cache_usage_perc{{engine="{rank}"}} 0.{rank + 5}'
         for rank in range(2)
     )
-    assert metrics.parse(text, rules("vllm")) == {"running": 8.0, "kv_usage": 0.6}
+    assert engine_metrics.parse(text, rules("vllm")) == {"running": 8.0, "kv_usage": 0.6}
 
 
 def test_an_engine_without_metrics_has_no_figures() -> None:

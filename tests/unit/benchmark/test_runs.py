@@ -9,6 +9,7 @@ import pytest
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import runs as bench
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Point
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving import asking
 from tests.unit.serve.plans import REVISION, SNAPSHOT, plan
 
 KNOWN = catalog.load()
@@ -187,10 +188,10 @@ def test_a_scaled_workload_is_smaller_in_every_way_and_says_so() -> None:
 
 
 def test_the_prefix_cache_is_on_unless_the_engine_is_told_otherwise() -> None:
-    assert bench.prefix_caching(plan()) and bench.prefix_caching(plan("sglang"))
-    assert not bench.prefix_caching(plan(command=[*plan()["command"], "--no-enable-prefix-caching"]))
-    assert not bench.prefix_caching(plan(command=[*plan()["command"], "--disable-prefix-caching"]))
-    assert not bench.prefix_caching(plan("sglang", command=[*plan("sglang")["command"], "--disable-radix-cache"]))
+    assert asking.prefix_caching(plan()) and asking.prefix_caching(plan("sglang"))
+    assert not asking.prefix_caching(plan(command=[*plan()["command"], "--no-enable-prefix-caching"]))
+    assert not asking.prefix_caching(plan(command=[*plan()["command"], "--disable-prefix-caching"]))
+    assert not asking.prefix_caching(plan("sglang", command=[*plan("sglang")["command"], "--disable-radix-cache"]))
 
 
 def test_the_measuring_engine_has_the_client_and_the_others_have_not() -> None:

@@ -1,0 +1,227 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The gate: the questions an endpoint must answer rightly before it counts as verified.
+
+This module util is PRIVATE to the collection. Standard library, Python 3.9 or newer. What is asked is data
+(``catalog/questions.yml``), what is right is decided in judge.py. ``/health`` is asked but proves nothing: engines
+answer it while every request fails.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Optional
+
+from ansible_collections.glm.fleet.plugins.module_utils import finding
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Finding
+from ansible_collections.glm.fleet.plugins.module_utils.serving import quality
+from ansible_collections.glm.fleet.plugins.module_utils.serving.client import CheckError, NoAnswer, NotAsked, Turn, ask
+from ansible_collections.glm.fleet.plugins.module_utils.serving.talk import GROUPS, Asked, Check, Talk
+
+# How often a stream and a whole answer that differ are both asked again: kernels may round differently each time.
+SECOND_LOOKS = 2
+
+
+class Gate:
+    """The checks of the contract and of single answers; each returns what it found or raises CheckError."""
+
+    def __init__(self, asked: Asked) -> None:
+        self.asked = asked
+        self.endpoint = asked.endpoint
+        self.talk = Talk(asked.endpoint, asked.questions["tools"])
+        self.whole: dict[str, Turn] = {}
+
+    def health(self) -> str:
+        answer = ask(self.endpoint, "GET", self.endpoint.health_path)
+        if answer.status != 200:
+            raise CheckError(answer.short(), "see the unit's journal")
+        return "HTTP 200"
+
+    def models(self) -> str:
+        answer = ask(self.endpoint, "GET", "/v1/models", key=self.endpoint.api_key)
+        if answer.status in (401, 403):
+            raise CheckError(answer.short(), "use the key this endpoint was started with; role serve writes it")
+        if answer.status != 200 or not isinstance(answer.body, dict):
+            raise CheckError(answer.short(), "see the unit's journal")
+        cards = [card for card in answer.body.get("data") or [] if isinstance(card, dict)]
+        names = [card.get("id") for card in cards]
+        if names != [self.endpoint.model]:
+            raise CheckError(
+                f"models {names}", "start the engine with --served-model-name of the plan; is it another engine's port?"
+            )
+        length = cards[0].get("max_model_len")
+        self.talk.context = length if isinstance(length, int) else None
+        return self.endpoint.model
+
+    def context(self) -> str:
+        served, promised = self.talk.context, self.asked.context
+        if served is None:
+            raise NotAsked("/v1/models does not say how long a context is served")
+        if promised is None:
+            raise NotAsked(f"serves {served:,} tokens; no plan says how many it should")
+        if served < promised:
+            raise CheckError(
+                f"serves {served:,} of {promised:,} tokens",
+                "the engine shortened the context: its log says why (KV cache too small, or the model's own limit)",
+            )
+        return f"{served:,} tokens"
+
+    def key_missing(self) -> str:
+        return self._refused(None, "no key")
+
+    def key_wrong(self) -> str:
+        return self._refused("glm-wrong-key", "a wrong key")
+
+    def _refused(self, key: Optional[str], what: str) -> str:
+        body = {"model": self.endpoint.model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
+        for method, path, sent in (("GET", "/v1/models", None), ("POST", "/v1/chat/completions", body)):
+            answer = ask(self.endpoint, method, path, sent, key)
+            if answer.status not in (401, 403):
+                raise CheckError(
+                    f"HTTP {answer.status} for {path} with {what}",
+                    "the engine was started without its key: check the secret file of the unit and restart it",
+                )
+        return "refused"
+
+    def answer(self, name: str, stream: bool) -> str:
+        """One question of the gate; a stream is also compared with the whole answer."""
+        turn = self._turn(name, stream)
+        if not stream:
+            self.whole[name] = turn
+            return said(turn)
+        whole = self.whole.get(name)
+        for _look in range(SECOND_LOOKS):
+            if whole is None or _alike(whole, turn):
+                break
+            whole, turn = self._turn(name, False), self._turn(name, True)
+        if whole is not None and not _alike(whole, turn):
+            raise CheckError(
+                f"the stream differs from the whole answer: {said(turn)}, whole {said(whole)}",
+                "a parser loses parts of streams: another engine version, or stream-interval 1",
+            )
+        return said(turn)
+
+    def _turn(self, name: str, stream: bool) -> Turn:
+        question = self.asked.questions["gate"][name]
+        thinks = name == "thinking_on"
+        turn = self.talk.ask(question, self.endpoint.thinking_on if thinks else None, stream)
+        self.talk.judge(turn, question, thinks)
+        return turn
+
+    def first_token(self) -> str:
+        """How long the first piece of a stream took, so that slow can be told from dead."""
+        turn = self._turn("chat", True)
+        if turn.first is None:
+            raise NotAsked("the stream had no text")
+        rest = turn.seconds - turn.first
+        pace = (
+            f", {(turn.completion_tokens - 1) / rest:.0f} tokens/s after it" if turn.completion_tokens and rest else ""
+        )
+        return f"{turn.first:.2f} s{pace}"
+
+
+def said(turn: Turn) -> str:
+    """A right answer in a few words."""
+    if turn.calls:
+        return ", ".join(f"{call.name}({' '.join(call.arguments.split())})" for call in turn.calls)
+    content = " ".join(turn.content.split())
+    text = repr(content if len(content) <= 60 else content[:57] + "…")
+    thought = sum(map(len, turn.reasoning.values()))
+    return f"{text} after {thought} characters of reasoning" if thought else text
+
+
+def _alike(one: Turn, other: Turn) -> bool:
+    """Whether two turns have the same calls and the same text; thoughts may differ."""
+    return len(one.calls) == len(other.calls) and one.content.split() == other.content.split()
+
+
+def _contract(gate: Gate) -> list[Check]:
+    endpoint = gate.endpoint
+    checks: list[Check] = [("health", f"{endpoint.health_path} answers 200", gate.health)]
+    if endpoint.api_key:
+        checks += [
+            ("key_missing", "401 on /v1 without a key", gate.key_missing),
+            ("key_wrong", "401 on /v1 with a wrong key", gate.key_wrong),
+        ]
+    return [*checks, ("context", "the promised context is served", gate.context)]
+
+
+_EXPECTED = {
+    "thinking_on": "reasoning in its field, and the right number",
+    "thinking_off": "the right number and no reasoning",
+}
+
+
+def _answers(gate: Gate) -> list[Check]:
+    endpoint = gate.endpoint
+    checks: list[Check] = [("first_token", "the first token of a stream", gate.first_token)]
+    for name, question in gate.asked.questions["gate"].items():
+        if (name == "thinking_off" and endpoint.thinking_off is None) or (question["tools"] and not endpoint.tool_call):
+            continue
+        calls = ", ".join(call["name"] for call in question["calls"])
+        expected = _EXPECTED.get(name) or (f"a parsed call of {calls}" if calls else f"the answer {question['answer']}")
+        for suffix, stream in (("", False), ("_stream", True)):
+            text = f"{expected}, as a stream" if stream else expected
+            checks.append((name + suffix, text, partial(gate.answer, name, stream)))
+    return checks
+
+
+def planned(gate: Gate) -> list[Check]:
+    """All checks of the groups that are asked for, in order. Whatever is asked, the model's name is looked at first."""
+    asked = gate.asked
+    checks: list[Check] = [("models", f"/v1/models lists exactly {gate.endpoint.model}", gate.models)]
+    for group in GROUPS:
+        if group not in asked.groups:
+            continue
+        if group == "contract":
+            health, *rest = _contract(gate)
+            checks = [health, *checks, *rest]
+        elif group == "answers":
+            checks += _answers(gate)
+        else:
+            checks += quality.planned(group, asked, gate.talk)
+    return checks
+
+
+def run_gate(asked: Asked, clock: Callable[[], float] = time.monotonic) -> list[Finding]:
+    """All checks that are asked for, without the endpoint's key in them."""
+    return _believe_the_chat(tried("verify", planned(Gate(asked)), asked.endpoint.api_key, clock))
+
+
+def tried(phase: str, checks: Iterable[Check], key: Optional[str], clock: Callable[[], float]) -> list[Finding]:
+    """The findings of checks that are given as ``(name, expected, check)``, without the key.
+
+    After one answer that took longer than it may the remaining ones are not tried: each would cost its whole timeout.
+    """
+    results: list[Finding] = []
+    late: Optional[str] = None
+    for name, expected, check in checks:
+        begun = clock()
+        found, next_step = "", ""
+        ok: Optional[bool] = False
+        try:
+            if late:
+                raise CheckError(f"not tried: {late} got no answer", f"see {late}")
+            found, ok = check(), True
+        except NotAsked as exc:
+            found, ok = str(exc), None
+        except CheckError as exc:
+            found, next_step = exc.found, exc.next_step
+        except NoAnswer as exc:
+            found, next_step = str(exc), "is the unit active, and does it listen on this address? Read its journal"
+            late = name if exc.late else late
+        shown = found.replace(key, "********") if key else found
+        results.append(finding.judged(phase, name, ok, expected, shown, next_step, clock() - begun))
+    return results
+
+
+def _believe_the_chat(results: list[Finding]) -> list[Finding]:
+    """Say it in words when /health is fine and the engine is not."""
+    by_name = {result["check"]: result for result in results}
+    health, one = by_name.get("health"), by_name.get("chat")
+    if health and one and health["outcome"] == "passed" and one["outcome"] == "failed":
+        one["found"] += " (while /health says 200: believe the chat)"
+    return results
