@@ -5,16 +5,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.glm.fleet.plugins.module_utils import arguments, files
-from ansible_collections.glm.fleet.plugins.module_utils.finding import Finding, advised
+from ansible_collections.glm.fleet.plugins.module_utils import arguments, files, finding
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Finding, Unmet, advised
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import FleetAction
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 from ansible_collections.glm.fleet.plugins.plugin_utils.report import ServedEndpoint, VerifyReport
-from ansible_collections.glm.fleet.plugins.plugin_utils.serving import asking, verdict
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving import asking, baseline, verdict
 
-CONTROLLER_OPTIONS = ("closed_address", "report", "plan", "context_share")
+CONTROLLER_OPTIONS = ("closed_address", "report", "plan", "context_share", "eval_scores", "eval_margin")
 
 
 class ActionModule(FleetAction):
@@ -38,7 +40,7 @@ class ActionModule(FleetAction):
             return answer
         port = int(asked.get("port", own["port"]))
         listen = str(plan["listen"]["address"] if plan else own["address"])
-        checks: list[Finding] = list(answer["checks"])
+        checks: list[Finding] = [*answer["checks"], *self._scored(plan, asked, answer.get("eval"))]
         if own["closed_address"]:
             checks.append(verdict.closed_check(str(own["closed_address"]), port, listen))
         endpoint: ServedEndpoint = {
@@ -53,6 +55,21 @@ class ActionModule(FleetAction):
         if failed:
             answer["msg"] = "\n".join([verdict.failure_text(report), *([kept["msg"]] if kept else [])])
         return answer
+
+    def _scored(self, plan: Plan | None, asked: Mapping[str, Any], counted: Any) -> list[Finding]:
+        """The finding about the mini-eval, if one was asked for."""
+        if not self._args["eval"]:
+            return []
+        if not counted:
+            return [finding.not_proven("verify", "eval", "right answers of the mini-eval", "a check before it failed")]
+        margin, path = self._args["eval_margin"], self._args["eval_scores"]
+        score = baseline.made(plan, asked["questions"], counted)
+        if not (plan and path):
+            return [baseline.judged(score, counted, [], margin)]
+        try:
+            return [baseline.settled(Path(path).expanduser(), plan, score, counted, margin)]
+        except Unmet as problem:
+            return [{**problem.finding("verify"), "check": "eval"}]
 
     def _keep(self, path: Any, report: VerifyReport) -> dict[str, Any]:
         """Write the report; what the result gets when that fails, since a run without its report is incomplete."""

@@ -72,6 +72,9 @@ ENDPOINT_CHECK: dict[str, dict[str, Any]] = {
     "max_tokens": {"type": "int", "default": 4096, "no_log": False},
     "reasoning_parser": {"type": "str", "default": ""},
     "tool_parser": {"type": "str", "default": ""},
+    "eval": {"type": "bool", "default": False},
+    "eval_scores": {"type": "path"},
+    "eval_margin": {"type": "float", "default": 0.05},
     "closed_address": {"type": "str"},
     "report": {"type": "path"},
 }

@@ -119,6 +119,19 @@ options:
     description: The parser that the engine should have been started with. A failed check of a tool call names it.
     type: str
     default: ""
+  eval:
+    description:
+      - Whether to make the mini-eval when every other check passed. Sums and tool calls are asked in parallel, and
+        counted.
+    type: bool
+    default: false
+  eval_scores:
+    description: File on the controller with the scores of earlier versions. Without it only half must be right.
+    type: path
+  eval_margin:
+    description: Share of the questions that a score may lose against the best one in O(eval_scores).
+    type: float
+    default: 0.05
   closed_address:
     description:
       - Address of the host on which the port must not answer, tried from the controller.
@@ -166,6 +179,27 @@ ok:
   description: Whether every check passed.
   type: bool
   returned: always
+eval:
+  description: What the mini-eval counted, before it was compared; null where it was not made.
+  type: dict
+  returned: success
+  contains:
+    asked:
+      description: How many questions were asked.
+      type: int
+    right:
+      description: How many answers were right.
+      type: int
+    seconds:
+      description: How long it took.
+      type: float
+    unanswered:
+      description: How many had no answer at all.
+      type: int
+    wrong:
+      description: The first few questions with a wrong answer, and what is wrong with it.
+      type: list
+      elements: str
 checks:
   description: One entry per check, in the order they ran.
   type: list
@@ -208,8 +242,9 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.glm.fleet.plugins.module_utils import arguments, finding
+from ansible_collections.glm.fleet.plugins.module_utils.serving import evaluate
 from ansible_collections.glm.fleet.plugins.module_utils.serving.client import Endpoint
-from ansible_collections.glm.fleet.plugins.module_utils.serving.gate import run_gate
+from ansible_collections.glm.fleet.plugins.module_utils.serving.gate import Gate, made
 from ansible_collections.glm.fleet.plugins.module_utils.serving.talk import Asked
 
 OF_ENDPOINT = [
@@ -244,11 +279,14 @@ def main() -> None:
     module = AnsibleModule(argument_spec=arguments.ENDPOINT_CHECK, supports_check_mode=True)
     if module.check_mode:
         module.exit_json(changed=False, skipped=True, ok=False, checks=[], msg="check mode: no request was sent")
-    checks = run_gate(asked(module.params))
+    gate = Gate(asked(module.params))
+    checks = made(gate)
     ok = finding.verdict_ok(checks)
     if not ok and module.params["strict"]:
         module.fail_json(msg=finding.summary(checks, "verify"), changed=False, ok=False, checks=checks)
-    module.exit_json(changed=False, ok=ok, checks=checks)
+    # After a failure its answers would only cost time.
+    counted = evaluate.score(gate.asked, gate.talk.context) if ok and module.params["eval"] else None
+    module.exit_json(changed=False, ok=ok, checks=checks, eval=counted)
 
 
 if __name__ == "__main__":

@@ -15,11 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Optional
 
-from ansible_collections.glm.fleet.plugins.module_utils.serving import judge, metrics
-from ansible_collections.glm.fleet.plugins.module_utils.serving.client import CheckError, NoAnswer, NotAsked, Turn, ask
-from ansible_collections.glm.fleet.plugins.module_utils.serving.talk import Asked, Check, Talk, user
+from ansible_collections.glm.fleet.plugins.module_utils.serving import evaluate, judge, metrics
+from ansible_collections.glm.fleet.plugins.module_utils.serving.client import CheckError, NotAsked, Turn, ask
+from ansible_collections.glm.fleet.plugins.module_utils.serving.talk import AT_ONCE, Asked, Check, Talk, user
 
-AT_ONCE = 8
 # Room for the question, the template and the answer in a context that holds the text.
 NEEDLE_MARGIN = 2048
 _FILLER = "On day {day} the harbour master counted {ships} ships and wrote down that the wind came from the west."
@@ -126,39 +125,28 @@ class Quality:
 
     def at_once(self) -> str:
         """Short questions in parallel, half of them as streams. What is wrong is asked once more, alone."""
-        asked = self.asked.questions["eval"]
-        questions = [
-            {"ask": asked["sum_ask"].format(sum=one["sum"]), "answer": one["answer"], "tools": [], "calls": []}
-            for one in asked["sums"][:AT_ONCE]
-        ]
+        questions = evaluate.sums(self.asked.questions["eval"])[:AT_ONCE]
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            problems = list(pool.map(lambda pair: self._problem(pair[1], bool(pair[0] % 2)), enumerate(questions)))
+            streams = [bool(number % 2) for number in range(AT_ONCE)]
+            problems = list(pool.map(self._problem, questions, streams))
         wrong = [(question, problem) for question, problem in zip(questions, problems) if problem]
         if not wrong:
             return f"{AT_ONCE} right answers"
-        alone = [self._problem(question, False) for question, _problem in wrong]
+        alone = [self._problem(question) for question, _problem in wrong]
         _question, shown = wrong[0]
-        unable = all(problem and problem.startswith("wrong answer") for problem in alone)
+        unable = all(problem.startswith("wrong answer") for problem in alone)
         if unable and len(wrong) <= AT_ONCE // 4:
             raise NotAsked(f"{len(wrong)} of {AT_ONCE} wrong at once and also alone: {shown}")
         others = {question["answer"]: question["ask"] for question in questions}
         swapped = [text for text in (_swapped(problem, others) for _q, problem in wrong) if text]
-        right_alone = alone.count(None)
+        right_alone = alone.count("")
         found = (
             f"{len(wrong)} of {AT_ONCE} wrong at once, {right_alone} of these right alone: {(swapped or [shown])[0]}"
         )
         raise CheckError(found, f"requests disturb each other: {judge.KERNEL}" if right_alone else judge.KERNEL)
 
-    def _problem(self, question: Mapping[str, Any], stream: bool) -> Optional[str]:
-        """What is wrong with an answer, or None."""
-        try:
-            turn = self.talk.ask(question, stream=stream)
-            self.talk.judge(turn, question)
-        except CheckError as exc:
-            return exc.found
-        except NoAnswer as exc:
-            return str(exc)
-        return None
+    def _problem(self, question: Mapping[str, Any], stream: bool = False) -> str:
+        return evaluate.problem(self.talk, question, stream)[0]
 
     def needle(self) -> str:
         """A number in the middle of a long text is found again."""
@@ -224,10 +212,10 @@ def _tokens(count: Optional[int]) -> str:
     return "an unknown number of" if count is None else f"{count:,}"
 
 
-def _swapped(problem: Optional[str], others: Mapping[str, str]) -> str:
+def _swapped(problem: str, others: Mapping[str, str]) -> str:
     """In words, when a wrong answer is the right one of another question."""
     for answer, question in others.items():
-        if problem and problem.startswith(f"wrong answer '{answer}'"):
+        if problem.startswith(f"wrong answer '{answer}'"):
             return f"{problem}, which answers {question!r}"
     return ""
 

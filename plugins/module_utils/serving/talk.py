@@ -29,6 +29,8 @@ GROUPS = (
 # Room for the prompt and the tools in a context that is shorter than max_tokens; SGLang refuses a sum that exceeds it.
 # A tokenizer without merges needs 1,100 tokens for the longest of them.
 PROMPT_TOKENS = 1536
+# Questions that are asked at once, where several are.
+AT_ONCE = 8
 # Of a short answer without reasoning.
 SHORT_TOKENS = 512
 # The name of a check, what is expected, and how it is made.
