@@ -54,7 +54,7 @@ _THINKING = frozenset(
 )
 # Han and the scripts that are written with it are one: a text in Japanese has three.
 _SCRIPTS = {"HIRAGANA": "CJK", "KATAKANA": "CJK", "HANGUL": "CJK", "FULLWIDTH": "LATIN", "BOPOMOFO": "CJK"}
-_NEVER_FIRST = tuple("})]>,;:.!?|\\/")
+_NEVER_FIRST = tuple("})]>,;:.!?|")
 
 KERNEL = (
     "a kernel, the KV cache or the weights are at fault: try another attention or MoE backend, another kv-cache-dtype "
@@ -174,7 +174,7 @@ def _matching(
 
 def _misfit(wanted: Any, found: Any, path: str, known: Optional[Mapping[str, Any]] = None) -> Optional[str]:
     """How an argument differs from the wanted one, or None."""
-    where = path or "the object"
+    where = path.rstrip(".")
     if isinstance(wanted, dict):
         if not isinstance(found, dict):
             return f"have {where} as {type(found).__name__}, not as an object"
@@ -188,7 +188,6 @@ def _misfit(wanted: Any, found: Any, path: str, known: Optional[Mapping[str, Any
             if problem:
                 return problem
         return None
-    where = path.rstrip(".")
     if isinstance(wanted, list):
         if not isinstance(found, list) or len(found) != len(wanted):
             return f"have {where} as {_shown(json.dumps(found, ensure_ascii=False))}"
@@ -293,7 +292,7 @@ def _is_right(content: str, answer: str) -> bool:
     if not answer.isdigit():
         return answer.casefold() in content.casefold()
     # The way to it may stand before: 17 + 25 = 42. A letter just before it is what is left of a garbled token.
-    glued = re.search(rf"[^\W\d_]{answer}(?!\d)", content)
+    glued = re.search(rf"[A-Za-z]{answer}(?!\d)", content)
     return _numbers(content)[-1:] == [answer] and not glued
 
 
