@@ -92,7 +92,7 @@ def test_thousands_may_have_a_comma(content: str) -> None:
         ("[gMASK]<sop>42", "template token [gMASK] in the content"),
         ("</think>42", "template token </think> in the content"),
         ("<tool_call>get_weather", "template token <tool_call> in the content"),
-        ("<｜end▁of▁sentence｜>42", "template token <｜end▁of▁sentence｜> in the content"),
+        ("<\uff5cend▁of▁sentence\uff5c>42", "template token <\uff5cend▁of▁sentence\uff5c> in the content"),
         ("42\n\n42", "the answer twice"),
         ("4242", "the answer twice"),
         ("The answer is 42. The answer is 42.", "the answer twice"),
@@ -140,7 +140,7 @@ def test_garbage_in_the_thought_is_named_before_the_empty_answer() -> None:
         "16 + 27 = 43",
         "Simple addition.",
         "The user asks for a sum. Let me add the tens first: 10 + 20 = 30, then 6 + 7 = 13, in total 43.",
-        "用户问的是十六加二十七等于多少，我先把十位相加，再把个位相加，最后得到答案四十三。这个问题很简单，不需要工具。",
+        "用户问的是十六加二十七等于多少\uff0c我先把十位相加\uff0c再把个位相加\uff0c最后得到答案四十三。这个问题很简单\uff0c不需要工具。",
         "We need to compute it carefully, and give only the number as the final output without anything else.",
         "1. Analyse the request.\n2. 16 + 27.\n   * 16 + 20 = 36\n   * 36 + 7 = 43\n3. Final answer: 43",
     ],
@@ -153,7 +153,7 @@ def test_thoughts_that_are_thoughts(thought: str) -> None:
 
 def test_a_thought_about_something_else_is_salad() -> None:
     thought = "banana ferry quilt Lancaster oblong whistle ninth harbour puddle umbrella groan"
-    with pytest.raises(CheckError, match="^token salad in the reasoning"):
+    with pytest.raises(CheckError, match=r"^token salad in the reasoning"):
         judge.check_thought(Turn(content="43", reasoning={"reasoning": thought}), "What is 16 + 27?", "43", ENDPOINT)
 
 
@@ -162,7 +162,7 @@ def test_a_thought_in_the_wrong_field_or_in_none() -> None:
         CheckError, match=r"^reasoning: message.reasoning is empty \(finish_reason stop, the text is in"
     ):
         judge.check_thought(Turn(reasoning={"reasoning_content": "16 + 27"}, finish="stop"), "", "", ENDPOINT)
-    with pytest.raises(CheckError, match="^reasoning: message.reasoning_content has 7 characters"):
+    with pytest.raises(CheckError, match=r"^reasoning: message.reasoning_content has 7 characters"):
         judge.check_no_thought(Turn(reasoning={"reasoning_content": "16 + 27"}))
     judge.check_no_thought(Turn(content="42"))
 
