@@ -80,7 +80,7 @@ options:
     description: The endpoint's key.
     type: str
   quality:
-    description: What M(glm.fleet.quality_check) found. It becomes part of the record; a failed check fails the task.
+    description: What M(glm.fleet.endpoint_check) found. It becomes part of the record; a failed check fails the task.
     type: list
     elements: dict
     default: []
