@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Optional
+from typing import Any, Literal, Optional, Union
 
 from ansible_collections.glm.fleet.plugins.module_utils import versions
 
@@ -95,6 +95,12 @@ class Options:
     expert_backend: Optional[str]
     kv_cache_dtype: str
     speculation: str
+    # Tokens that are drafted at a time.
+    drafts: str
+    # What sets the size of a rank's KV cache by hand: in tokens, in bytes of each GPU, in blocks.
+    pool_tokens: Optional[str]
+    pool_bytes: Optional[str]
+    pool_blocks: Optional[str]
     tool_parser: str
     reasoning_parser: str
 
@@ -263,6 +269,30 @@ class LogWrapper(Ranged):
 
 
 @dataclass(frozen=True)
+class LogRemark(Ranged):
+    """Lines (a regular expression) that an engine writes which starts or serves, and that say how well it does.
+
+    A pattern holds from the beginning of a line without its header (time, process, level): what a request quotes is no
+    remark. ``says`` and ``next`` are filled with the groups. ``kind`` decides what verify makes of it:
+
+    - pool: the first group is how many tokens the KV cache of one process holds;
+    - backend: which of its kernels the engine chose; it is reported;
+    - noted: speed or exactness is lost, but no setting changes that, or the command asks for it, or healthy starts
+      write it: it is reported with its advice, and fails nothing;
+    - failed: the engine fell back from what the plan promises, and the setting in ``next`` takes that away.
+    """
+
+    pattern: str
+    kind: Literal["pool", "backend", "noted", "failed"]
+    says: str = ""
+    next: str = ""
+    source: str = ""
+
+
+Rule = Union[Metric, LogPhase, LogCause, LogWrapper, LogRemark]
+
+
+@dataclass(frozen=True)
 class Engine:
     """One inference engine. ``title`` is its name as its authors write it."""
 
@@ -313,6 +343,7 @@ class Engine:
     wrappers: list[LogWrapper]
     # What is written as an engine goes on, with no level that says so.
     harmless: list[LogWrapper]
+    remarks: list[LogRemark]
     image_tags: list[ImageTags] = field(default_factory=list)
     benchmark_client: Optional[BenchmarkClient] = None
     # What an image gets whose own transformers does not know the model.
@@ -322,9 +353,13 @@ class Engine:
         """The metrics of a version as data, for the host that measures (module_utils/serving/metrics.py)."""
         return _of(version, self.metrics)
 
+    def remark_rules(self, version: str) -> list[dict[str, Any]]:
+        """What a version says of itself as data, for the host that verifies (module_utils/serving/own_words.py)."""
+        return _of(version, self.remarks)
+
     def log_rules(self, version: Optional[str] = None) -> dict[str, list[dict[str, Any]]]:
         """The meaning of a version's log lines (of any, without one) as data (module_utils/serving/causes.py)."""
-        kinds: dict[str, Iterable[Metric | LogPhase | LogCause | LogWrapper]] = {
+        kinds: dict[str, Iterable[Rule]] = {
             "phases": self.phases,
             "causes": self.causes,
             "cascades": self.cascades,
@@ -334,6 +369,6 @@ class Engine:
         return {kind: _of(version, rules) for kind, rules in kinds.items()}
 
 
-def _of(version: Optional[str], rules: Iterable[Metric | LogPhase | LogCause | LogWrapper]) -> list[dict[str, Any]]:
+def _of(version: Optional[str], rules: Iterable[Rule]) -> list[dict[str, Any]]:
     matching = [asdict(rule) for rule in rules if version is None or rule.holds(version)]
     return [{key: value for key, value in rule.items() if key not in ("since", "below", "source")} for rule in matching]
