@@ -24,6 +24,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.plan import (
     flags,
     image,
     lockfile,
+    promises,
     schema,
 )
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import choice as plan_choice
@@ -85,6 +86,7 @@ def make(intent: Intent, known: records.Catalog, lock: Optional[lockfile.LockDat
         "mounts": files.mounts(choice),
         "paths": files.paths(choice),
         "memory": plan_fit.record(choice, served.size),
+        "promises": promises.promises(choice, table, served),
         "parallel": {
             "tensor": served.divided.tensor,
             "pipeline": served.divided.pipeline,

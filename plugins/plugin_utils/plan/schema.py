@@ -257,6 +257,17 @@ class Memory(TypedDict):
     """All of this as a sentence."""
 
 
+class Promises(TypedDict):
+    """What the engine must say of itself once it serves. verify compares; the reasons are in docs/verify.md."""
+
+    token_pool: Tokens | None
+    """Least room of the KV cache of the whole replica; null where glm_engine_args set it in another unit."""
+    draft_tokens: Tokens
+    """How many tokens the engine drafts at a time; 0 without speculative decoding."""
+    acceptance_length: Annotated[float, "tokens of one step"] | None
+    """Least tokens of one step, the accepted drafts and one more; null unless the drafts are of the MTP layer."""
+
+
 class Parallel(TypedDict):
     """How the GPUs of the replica are divided; 1 means not at all."""
 
@@ -422,6 +433,7 @@ class Plan(TypedDict):
     """What the container sees of the host; empty in a virtual environment."""
     paths: Paths
     memory: Memory
+    promises: Promises
     parallel: Parallel
     timeouts: Timeouts
     stop: Stop
