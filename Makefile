@@ -10,7 +10,7 @@ COUNT ?= 2
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup rehearse rehearse-down rehearse-status test lint unit playbooks engines integration molecule docs benchmark sources variables engine failed-starts clean
+.PHONY: help setup rehearse rehearse-down rehearse-status test lint unit playbooks engines integration molecule docs benchmark sources variables engine gate-runs failed-starts clean
 
 help:  ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ docs: setup-dev  ## Build the documentation site in build/site
 
 benchmark: setup-dev  ## Run the benchmarks and print them as ratios
 	@scripts/test.sh benchmark
+
+gate-runs: setup-dev  ## Run the gate 100 times on each real engine and count false alarms (ARGS="--engine vllm --runs 10")
+	@.venv/bin/python tests/benchmark/gate_runs.py --runs 100 $(ARGS)
 
 failed-starts: setup-dev  ## Make whole logs of failed starts with the real engines (ARGS="vllm tensor-missing" makes one)
 	@PYTHONPATH=. python tests/integration/failed_starts/make.py $(ARGS)
