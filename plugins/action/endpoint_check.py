@@ -34,7 +34,7 @@ class ActionModule(FleetAction):
         given = {name: value for name, value in self._task.args.items() if name not in CONTROLLER_OPTIONS}
         asked = {**asking.options(plan, own["context_share"]), **given}
         if not asked.get("model"):
-            raise self._failure("expected the name of the served model, found none. Next: give the task plan or model.")
+            raise self._failure(finding.unmet("the name of the served model", "none", "give the task plan or model"))
         answer = self._module("glm.fleet.endpoint_check", asked)
         if "checks" not in answer or answer.get("skipped"):
             return answer

@@ -296,7 +296,7 @@ def _take(turn: Turn, event: Mapping[str, Any], at: float) -> None:
 
 
 def _join(calls: list[Call], piece: Mapping[str, Any]) -> None:
-    """Calls of a stream are told apart by their index alone."""
+    """Calls of a stream differ by their index alone."""
     index = _whole_number(piece.get("index"))
     if index is None or not 0 <= index <= len(calls):
         shown = json.dumps(piece, ensure_ascii=False)[:120]

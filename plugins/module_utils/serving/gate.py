@@ -112,7 +112,7 @@ class Gate:
         return turn
 
     def first_token(self) -> str:
-        """How long the first piece of a stream took, so that slow can be told from dead."""
+        """How long the first piece of a stream took, so that slow and dead look different."""
         turn = self._turn("chat", True)
         if turn.first is None:
             raise NotAsked("the stream had no text")

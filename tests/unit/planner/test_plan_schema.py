@@ -138,7 +138,7 @@ def test_what_roles_templates_and_modules_read_of_a_plan_is_in_the_schema() -> N
     assert not wrong
     # The search finds what it should: every way of writing that is in use.
     seen = {".".join(keys) for found in read.values() for keys in found}
-    assert {"runtime.kind", "paths.hf_home", "listen.port", "contract.thinking_off", "node.rank", "node.count"} <= seen
+    assert {"runtime.kind", "paths.hf_home", "listen.address", "image.build.base", "node.rank", "node.count"} <= seen
 
 
 @pytest.mark.parametrize(
