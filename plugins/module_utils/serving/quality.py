@@ -22,7 +22,9 @@ from ansible_collections.glm.fleet.plugins.module_utils.serving.talk import AT_O
 # Room for the question, the template and the answer in a context that holds the text.
 NEEDLE_MARGIN = 2048
 _FILLER = "On day {day} the harbour master counted {ships} ships and wrote down that the wind came from the west."
+# Tokens of a line where the endpoint does not say what its tokenizer makes of it, and how many lines it is asked about.
 _FILLER_TOKENS = 22
+_SAMPLE = 20
 # Far longer than what two renderings of the same conversation could differ by otherwise.
 _THOUGHT = "The user wants a short answer, so I weigh the words and keep the number in mind. " * 8
 
@@ -34,6 +36,7 @@ class Quality:
         self.asked = asked
         self.endpoint = asked.endpoint
         self.talk = talk
+        self._line: Optional[float] = None
 
     def sampling(self, scenario: str) -> str:
         """The author's parameters are taken, and a right answer comes of them."""
@@ -183,13 +186,21 @@ class Quality:
         tokens = self.asked.needle_tokens
         if self.talk.context:
             tokens = min(tokens, self.talk.context - NEEDLE_MARGIN)
-        turn = self.talk.say([user(long_prompt(tokens, asked["hidden"], asked["ask"]))], None)
+        count = max(1, int(tokens / self._tokens_of_a_line()))
+        turn = self.talk.say([user(long_prompt(count, asked["hidden"], asked["ask"]))], None)
         try:
             judge.check_answer(turn, asked["answer"], self.endpoint)
         except CheckError as exc:
             advice = "long prompts come out wrong: try another KV cache type or attention backend"
             raise CheckError(f"{exc.found} after {_tokens(turn.prompt_tokens)} prompt tokens", advice) from exc
         return turn
+
+    def _tokens_of_a_line(self) -> float:
+        """What the endpoint's tokenizer makes of a line of the long prompt."""
+        if self._line is None:
+            turn = self.talk.say([user("\n".join(_lines(_SAMPLE)))], None, {"max_tokens": 1})
+            self._line = (turn.prompt_tokens or _FILLER_TOKENS * _SAMPLE) / _SAMPLE
+        return self._line
 
     def _mode(self, name: str) -> Optional[Mapping[str, Any]]:
         chosen: Mapping[str, Optional[Mapping[str, Any]]] = {
@@ -200,10 +211,13 @@ class Quality:
         return chosen[name]
 
 
-def long_prompt(tokens: int, hidden: str, question: str) -> str:
-    """A text of about so many tokens with a sentence hidden at three fifths of it, and a question below."""
-    count = max(1, tokens // _FILLER_TOKENS)
-    lines = [_FILLER.format(day=day, ships=day % 97) for day in range(1, count + 1)]
+def _lines(count: int) -> list[str]:
+    return [_FILLER.format(day=day, ships=day % 97) for day in range(1, count + 1)]
+
+
+def long_prompt(count: int, hidden: str, question: str) -> str:
+    """A text of so many lines with a sentence hidden at three fifths of it, and a question below."""
+    lines = _lines(count)
     lines.insert(count * 3 // 5, hidden)
     return "\n".join([*lines, "", question])
 
