@@ -10,7 +10,7 @@ COUNT ?= 2
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup rehearse rehearse-down rehearse-status test lint unit playbooks engines integration molecule docs benchmark sources variables engine gate-runs failed-starts clean
+.PHONY: help setup rehearse rehearse-down rehearse-status test lint unit playbooks engines integration molecule docs benchmark sources variables engine gate-runs failed-starts healthy-starts clean
 
 help:  ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ gate-runs: setup-dev  ## Run the gate 100 times on each real engine and count fa
 
 failed-starts: setup-dev  ## Make whole logs of failed starts with the real engines (ARGS="vllm tensor-missing" makes one)
 	@PYTHONPATH=. python tests/integration/failed_starts/make.py $(ARGS)
+
+healthy-starts: setup-dev  ## Make whole logs and metrics of starts that succeed, for what verify reads in them
+	@PYTHONPATH=. python tests/integration/failed_starts/healthy.py $(ARGS)
 
 engine: setup-dev  ## Add an engine version and show what it changes for the recipes: make engine VERSION=vllm:0.34.0
 	@python tools/new_engine.py $(VERSION)

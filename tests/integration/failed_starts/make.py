@@ -182,11 +182,16 @@ def start(case: Case, engine: str, tree: Path, folder: Path) -> tuple[str, int]:
         finally:
             process.kill()
             process.wait()
-    paths = {str(model): "/model", str(folder): "/root", str(tree): "/usr/lib/python3/dist-packages"}
+    text = read(log, folder, tree, python)
+    return "\n".join([*text.splitlines(), *kernel_lines(since)]) + "\n", status
+
+
+def read(log: Path, folder: Path, tree: Path, python: str) -> str:
+    """A log with the paths and the name of this machine made neutral."""
+    paths = {str(folder / "model"): "/model", str(folder): "/root", str(tree): "/usr/lib/python3/dist-packages"}
     paths[str(Path(python).resolve().parents[1])] = "/usr"
     paths[socket.gethostname()] = "gpu-1"
-    text = neutral(log.read_text("utf-8", "replace").replace("\r", "\n"), paths)
-    return "\n".join([*text.splitlines(), *kernel_lines(since)]) + "\n", status
+    return neutral(log.read_text("utf-8", "replace").replace("\r", "\n"), paths)
 
 
 def follow(case: Case, process: subprocess.Popen[bytes], log: Path, port: int) -> int:
