@@ -49,6 +49,19 @@ def read_journal(run: Runner, unit: str, invocation: str, whole: bool = False) -
     return []
 
 
+def read_start(run: Runner, invocation: str, ready: str) -> list[Line]:
+    """The lines of one start of a unit until it was active, and the newest 3,000 since, oldest first.
+
+    ``ready``: when that was, as systemd writes it (``Sat 2026-11-28 23:09:37 UTC``). Only new releases of journalctl
+    count lines from the beginning, and a unit that has run for weeks has written more since than can be read.
+    """
+    match = [f"_SYSTEMD_INVOCATION_ID={invocation}"]
+    begun = _read(run, ["--until", ready, *match], WINDOWS) if ready else []
+    if not begun:
+        return _read(run, match, WINDOWS)
+    return [*begun, *_read(run, ["--since", ready, *match], WINDOWS[:1])]
+
+
 def _read(run: Runner, match: Sequence[str], windows: Sequence[int]) -> list[Line]:
     """Larger and larger windows from the end, until one has the whole start."""
     rows: list[str] = []

@@ -33,6 +33,7 @@ PROPERTIES = (
     "InactiveExitTimestampMonotonic",
     "ExecMainStartTimestampMonotonic",
     "ActiveEnterTimestampMonotonic",
+    "ActiveEnterTimestamp",
 )
 
 _SECRETS = re.compile(
