@@ -50,20 +50,19 @@ def read_journal(run: Runner, unit: str, invocation: str, whole: bool = False) -
 
 
 def read_start(run: Runner, invocation: str, ready: str) -> list[Line]:
-    """The lines of one start of a unit until it was active, and the newest 3,000 since, oldest first.
+    """The lines of one start of a unit until it was active, oldest first, and then its newest 3,000.
 
-    ``ready``: when that was, as systemd writes it (``Sat 2026-11-28 23:09:37 UTC``). Only new releases of journalctl
-    count lines from the beginning, and a unit that has run for weeks has written more since than can be read.
+    ``ready``: when that was, as systemd writes it (``Sat 2026-11-28 23:09:37 UTC``). A unit that has run for weeks has
+    written more since than can be read, and the beginning cannot be counted off: how many lines ``--lines`` gives of
+    which end depends on the release (with ``--until``, journalctl 252 gives none), but not together with ``--reverse``.
     """
     match = [f"_SYSTEMD_INVOCATION_ID={invocation}"]
-    begun = _read(run, ["--until", ready, *match], WINDOWS) if ready else []
-    if not begun:
-        return _read(run, match, WINDOWS)
-    return [*begun, *_read(run, ["--since", ready, *match], WINDOWS[:1])]
+    begun = _read(run, ["--reverse", "--until", ready, *match], WINDOWS) if ready else []
+    return [*begun, *_read(run, match, WINDOWS[:1] if begun else WINDOWS)]
 
 
 def _read(run: Runner, match: Sequence[str], windows: Sequence[int]) -> list[Line]:
-    """Larger and larger windows from the end, until one has the whole start."""
+    """Larger and larger windows from the end, until one has the whole start; oldest first."""
     rows: list[str] = []
     for lines in windows:
         fields = "--output-fields=MESSAGE,SYSLOG_IDENTIFIER"
@@ -74,6 +73,8 @@ def _read(run: Runner, match: Sequence[str], windows: Sequence[int]) -> list[Lin
         rows = _rows(done)
         if len(rows) < lines or len(done.stdout) > LARGEST_BYTES:
             break
+    if "--reverse" in match:
+        rows.reverse()
     return [line for row in rows for line in _lines_of(row)]
 
 

@@ -13,6 +13,7 @@ import pytest
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Finding
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import CommandResult
 from ansible_collections.glm.fleet.plugins.module_utils.serving import own_words
+from ansible_collections.glm.fleet.plugins.module_utils.serving.journal import read_start
 from ansible_collections.glm.fleet.plugins.module_utils.serving.log import Line
 from ansible_collections.glm.fleet.plugins.module_utils.serving.own_words import Promised, Said
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
@@ -290,32 +291,32 @@ def test_without_mtp_nothing_is_promised() -> None:
 
 
 class Host:
-    """A host with a unit and its journal: rows of (seconds, text), and whether its journalctl can read a time."""
+    """A host with a unit and its journal: rows of (seconds, text), and whether its journalctl can read a time.
 
-    def __init__(
-        self, rows: Sequence[tuple[int, str]], ready: int = 600, dates: bool = True, **properties: str
-    ) -> None:
-        self.rows, self.ready, self.dates, self.asked = rows, ready, dates, []  # type: ignore[var-annotated]
-        self.properties = {"ActiveState": "active", "InvocationID": "a1", "ActiveEnterTimestamp": f"T {ready}"}
-        self.properties.update(properties)
+    Like journalctl 252, it gives nothing of the end of a time unless it is asked from there backwards.
+    """
+
+    def __init__(self, rows: Sequence[tuple[int, str]], dates: bool = True, **properties: str) -> None:
+        self.rows, self.dates = rows, dates
+        self.asked: list[int] = []
+        self.properties = {"ActiveState": "active", "InvocationID": "a1", "ActiveEnterTimestamp": "T 600", **properties}
 
     def __call__(self, argv: Sequence[str]) -> CommandResult:
         words = tuple(argv)
         if words[0] == "systemctl":
             shown = "".join(f"{key}={value}\n" for key, value in self.properties.items())
             return CommandResult(words, 0 if self.properties["ActiveState"] else 1, shown, "no systemd")
-        assert "_SYSTEMD_INVOCATION_ID=a1" in words
-        bounds = {
-            word: int(words[words.index(word) + 1].split()[1]) for word in ("--until", "--since") if word in words
-        }
-        if bounds and not self.dates:
-            return CommandResult(words, 1, "", "Failed to parse timestamp")
-        rows = [row for row in self.rows
-                if bounds.get("--since", 0) <= row[0] <= bounds.get("--until", 10**9)]  # fmt: skip
+        assert "_SYSTEMD_INVOCATION_ID=a1" in words and "--since" not in words
         count = int(words[words.index("--lines") + 1])
         self.asked.append(count)
-        fields = [json.dumps({"MESSAGE": text, "SYSLOG_IDENTIFIER": "docker"}) for _, text in rows[-count:]]
-        return CommandResult(words, 0, "\n".join(fields), "")
+        rows = self.rows[-count:]
+        if "--until" in words:
+            if not self.dates:
+                return CommandResult(words, 1, "", "Failed to parse timestamp")
+            assert words[words.index("--until") + 1] == "T 600"
+            rows = [row for row in self.rows if row[0] <= 600][-count:] if "--reverse" in words else []
+        fields = [json.dumps({"MESSAGE": text, "SYSLOG_IDENTIFIER": "docker"}) for _, text in rows]
+        return CommandResult(words, 0, "\n".join(reversed(fields) if "--reverse" in words else fields), "")
 
 
 def checked(host: Host, promises: Mapping[str, Any] | None = None, secret_files: Sequence[str] = ()) -> Finding:
@@ -329,6 +330,12 @@ def test_the_beginning_is_read_of_a_unit_that_has_run_for_weeks() -> None:
     found = checked(host)
     assert found["outcome"] == "failed" and "P2P" in found["found"]
     assert host.asked == [3000, 16000, 3000], "and of what came since, the newest lines"
+
+
+def test_lines_come_in_the_order_in_which_they_were_written() -> None:
+    host = Host([*((n, f"{n}a\n{n}b") for n in (1, 2, 3)), (700, "since")])
+    lines = [line.text for line in read_start(host, "a1", "T 600")]
+    assert lines == ["1a", "1b", "2a", "2b", "3a", "3b"] * 2 + ["since"]
 
 
 def test_what_was_said_since_counts() -> None:
@@ -353,7 +360,7 @@ def test_a_journal_that_cannot_be_read_is_not_proven() -> None:
 
 def test_a_journalctl_that_does_not_know_the_time_zone_reads_all() -> None:
     host = Host([(1, BEGUN["vllm"]), *((2, "x") for _ in range(5000)), (700, FAILED["vllm"][3])], dates=False)
-    assert checked(host)["outcome"] == "failed" and host.asked == [3000, 16000]
+    assert checked(host)["outcome"] == "failed" and host.asked == [3000, 3000, 16000]
 
 
 def test_a_unit_that_does_not_serve_any_more_is_read_to_its_end() -> None:
