@@ -45,6 +45,7 @@ _GATE = [
     "tool_turns",
     "parallel",
     "needle",
+    "engine",
 ]
 
 ENDPOINT_CHECK: dict[str, dict[str, Any]] = {
@@ -64,6 +65,9 @@ ENDPOINT_CHECK: dict[str, dict[str, Any]] = {
     "context_share": {"type": "float", "default": 0.04},
     "needle_tokens": {"type": "int", "default": 8000, "no_log": False},
     "prefix_cache": {"type": "bool", "default": False},
+    "unit": {"type": "str"},
+    "secret_files": {"type": "list", "elements": "path", "default": [], "no_log": False},
+    "promised": {"type": "dict", "default": {}},
     "metrics": {"type": "list", "elements": "dict", "default": []},
     "questions": {"type": "dict"},
     "tool_call": {"type": "bool", "default": True},

@@ -27,11 +27,13 @@ options:
     description:
       - "Which checks to make: V(contract) is the name, the context and the key; V(answers) are single questions, whole
         and as streams; V(sampling) is the author's parameters; V(parallel) is many questions at once; V(needle) is a
-        long prompt, twice."
+        long prompt, twice; V(engine) is what the engine says of itself in its log and metrics."
     type: list
     elements: str
-    choices: [contract, answers, sampling, thinking_interleaved, thinking_preserved, tool_turns, parallel, needle]
-    default: [contract, answers, sampling, thinking_interleaved, thinking_preserved, tool_turns, parallel, needle]
+    choices:
+      [contract, answers, sampling, thinking_interleaved, thinking_preserved, tool_turns, parallel, needle, engine]
+    default:
+      [contract, answers, sampling, thinking_interleaved, thinking_preserved, tool_turns, parallel, needle, engine]
   strict:
     description: Whether a failed check fails the task. Otherwise RV(ok) says so.
     type: bool
@@ -87,6 +89,18 @@ options:
     description: Whether a repeated prompt must come out of the prefix cache.
     type: bool
     default: false
+  unit:
+    description: The engine's systemd unit on this host. Without it what the engine says of itself is not looked at.
+    type: str
+  secret_files:
+    description: Files on the host whose values are removed from every line that is quoted.
+    type: list
+    elements: path
+    default: []
+  promised:
+    description: What the engine must say of itself, and what its lines mean, as the catalogue has it.
+    type: dict
+    default: {}
   metrics:
     description: What the engine calls its metrics, as in the catalogue.
     type: list
@@ -242,7 +256,8 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.glm.fleet.plugins.module_utils import arguments, finding
-from ansible_collections.glm.fleet.plugins.module_utils.serving import evaluate
+from ansible_collections.glm.fleet.plugins.module_utils.host import commands
+from ansible_collections.glm.fleet.plugins.module_utils.serving import evaluate, own_words
 from ansible_collections.glm.fleet.plugins.module_utils.serving.client import Endpoint
 from ansible_collections.glm.fleet.plugins.module_utils.serving.gate import Gate, made
 from ansible_collections.glm.fleet.plugins.module_utils.serving.talk import Asked
@@ -280,7 +295,12 @@ def main() -> None:
     if module.check_mode:
         module.exit_json(changed=False, skipped=True, ok=False, checks=[], msg="check mode: no request was sent")
     gate = Gate(asked(module.params))
+    unit = module.params["unit"] if "engine" in module.params["checks"] else None
+    before = gate.talk.metrics() if unit else None
     checks = made(gate)
+    if unit:
+        after, secrets = gate.talk.metrics(), module.params["secret_files"]
+        checks += own_words.check(commands.run, unit, module.params["promised"], before, after, secrets)
     ok = finding.verdict_ok(checks)
     if not ok and module.params["strict"]:
         module.fail_json(msg=finding.summary(checks, "verify"), changed=False, ok=False, checks=checks)

@@ -31,8 +31,10 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / ".collections")]
 
 from ansible_collections.glm.fleet.plugins.module_utils import arguments, finding
-from ansible_collections.glm.fleet.plugins.module_utils.serving import evaluate, gate, talk
+from ansible_collections.glm.fleet.plugins.module_utils.finding import printable
+from ansible_collections.glm.fleet.plugins.module_utils.serving import evaluate, gate, own_words, talk
 from ansible_collections.glm.fleet.plugins.module_utils.serving.client import Turn
+from ansible_collections.glm.fleet.plugins.module_utils.serving.log import Line
 from ansible_collections.glm.fleet.plugins.modules import endpoint_check
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
@@ -150,10 +152,14 @@ class Costs:
             print(f"    {name:32} {seconds:6.2f} s  {sent:7,} + {made:5,} tokens")
 
 
-def run(asked: talk.Asked) -> list[finding.Finding]:
-    """One run of the gate, and the mini-eval as a finding."""
+def run(asked: talk.Asked, promised: dict[str, Any], log: Path) -> list[finding.Finding]:
+    """One run of the gate, with what the engine says of itself, and the mini-eval as a finding."""
     one = gate.Gate(asked)
+    before = one.talk.metrics()
     found = gate.made(one)
+    lines = [Line(printable(text), True) for text in log.read_text("utf-8", "replace").splitlines()]
+    said = own_words.Said(lines, before, one.talk.metrics())
+    found += own_words.findings(own_words.Promised(**promised), said)
     counted = evaluate.score(asked, one.talk.context)
     right = counted["right"] == counted["asked"]
     shown = f"{counted['right']} of {counted['asked']}; {counted['wrong']}"
@@ -169,13 +175,14 @@ def main() -> int:
     for engine in given.engine or ENGINES:
         plan = plan_of(engine)
         with tempfile.TemporaryDirectory(prefix="glm-gate-") as scratch, serving(engine, plan, Path(scratch)) as port:
-            asked = endpoint_check.asked(options(plan, port))
+            given_options = options(plan, port)
+            asked = endpoint_check.asked(given_options)
             costs = Costs()
             costs.measure(asked)
             seconds, unproven = [], Counter[str]()
             for number in range(given.runs):
                 begun = time.monotonic()
-                found = run(asked)
+                found = run(asked, given_options["promised"], Path(scratch) / "log")
                 seconds.append(time.monotonic() - begun)
                 unproven.update(f"{one['check']}: {one['found']}" for one in found if one["outcome"] == "not_proven")
                 for one in finding.against(found):

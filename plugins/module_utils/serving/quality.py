@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils.serving import evaluate, judge, metrics
-from ansible_collections.glm.fleet.plugins.module_utils.serving.client import CheckError, NotAsked, Turn, ask
+from ansible_collections.glm.fleet.plugins.module_utils.serving.client import CheckError, NotAsked, Turn
 from ansible_collections.glm.fleet.plugins.module_utils.serving.talk import AT_ONCE, Asked, Check, Talk, user
 
 # Room for the question, the template and the answer in a context that holds the text.
@@ -176,10 +176,8 @@ class Quality:
         return f"{cached:,} of {_tokens(turn.prompt_tokens)} prompt tokens, {turn.seconds:.1f} s"
 
     def _hits(self) -> Optional[float]:
-        answer = ask(self.endpoint, "GET", "/metrics", key=self.endpoint.api_key)
-        if answer.status != 200 or not isinstance(answer.body, str):
-            return None
-        return metrics.parse(answer.body, self.asked.metrics).get("prefix_hits")
+        shown = self.talk.metrics()
+        return None if shown is None else metrics.parse(shown, self.asked.metrics).get("prefix_hits")
 
     def _long(self) -> Turn:
         asked = self.asked.questions["needle"]

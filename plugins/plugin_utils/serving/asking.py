@@ -11,6 +11,7 @@ from typing import Any
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving import logs, replica
 
 
 def options(plan: Plan | None, share: float) -> dict[str, Any]:
@@ -25,7 +26,11 @@ def options(plan: Plan | None, share: float) -> dict[str, Any]:
 def _promised(plan: Plan, share: float) -> Mapping[str, Any]:
     contract = plan["contract"]
     promised = contract["context_length"]
+    unit = replica.replica(plan)
     return {
+        "unit": unit["unit"],
+        "secret_files": [unit["files"]["secret"]],
+        "promised": logs.own_words(plan),
         "port": plan["listen"]["port"],
         "model": plan["served_model_name"],
         "reasoning_field": contract["reasoning_field"],
