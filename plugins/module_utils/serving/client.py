@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from typing import Any, Optional
 
 REASONING_FIELDS = ("reasoning", "reasoning_content")
+# The end of a stream that says so.
+_DONE: dict[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -203,12 +205,20 @@ def _whole(body: Any) -> Turn:
     turn = Turn(
         content=_text(message.get("content")),
         reasoning={name: _text(message[name]) for name in REASONING_FIELDS if message.get(name)},
-        calls=[Call(_text(call.get("name")), _text(call.get("arguments"))) for call in calls],
+        calls=[Call(_text(call.get("name")), _arguments(call)) for call in calls],
         finish=_text(choice.get("finish_reason")),
         message=message,
     )
     turn.count(body.get("usage"))
     return turn
+
+
+def _arguments(function: Mapping[str, Any]) -> str:
+    value = function.get("arguments")
+    if value is not None and not isinstance(value, str):
+        found = f"arguments are not a text: {json.dumps(value, ensure_ascii=False)[:120]}"
+        raise CheckError(found, "clients expect JSON in a text: another engine version")
+    return value or ""
 
 
 def _text(value: Any) -> str:
@@ -219,17 +229,18 @@ def _text(value: Any) -> str:
 
 
 def _stream(endpoint: Endpoint, body: Mapping[str, Any]) -> Turn:
-    begun = time.monotonic()
-    turn = Turn()
+    begun, ended, turn = time.monotonic(), False, Turn()
     with _Connection(endpoint) as connection:
         connection.request("POST", "/v1/chat/completions", json.dumps(body), _headers(endpoint.api_key))
         response = connection.getresponse()
-        if response.status != 200 or "json" in response.getheader("Content-Type", ""):
-            _accepted(_answer(response.status, response.read()))
-            raise CheckError("the stream is a whole answer", "the engine or what is before it does not stream")
+        if response.status != 200 or "event-stream" not in response.getheader("Content-Type", "event-stream"):
+            answer = _accepted(_answer(response.status, response.read()))
+            what = "a whole answer" if isinstance(answer.body, dict) else answer.short()
+            raise CheckError(f"the stream is {what}", "the engine, or what is before it, does not stream")
         try:
             for event in _events(response):
-                if event is not None:
+                ended = event is _DONE
+                if event:
                     _take(turn, event, time.monotonic() - begun)
                 if time.monotonic() - begun > endpoint.timeout:
                     raise NoAnswer(f"{_pace(turn)}, not ended after {endpoint.timeout:g} s", True)
@@ -243,8 +254,10 @@ def _stream(endpoint: Endpoint, body: Mapping[str, Any]) -> Turn:
             raise CheckError(found, "the engine, or what is before it, closed the connection: read both logs") from exc
     turn.seconds = time.monotonic() - begun
     if not turn.finish:
-        found = f"the stream ended without finish_reason after {turn.pieces} pieces"
-        raise CheckError(found, "the engine ended the answer too early: read the unit's journal")
+        how = "ended without finish_reason" if ended else "broke off"
+        raise CheckError(
+            f"the stream {how} after {turn.pieces} pieces", "read the logs of the engine and what is before it"
+        )
     return turn
 
 
@@ -266,6 +279,7 @@ def _events(response: http.client.HTTPResponse) -> Iterator[Optional[dict[str, A
             continue
         data = text[len("data:") :].strip()
         if data == "[DONE]":
+            yield _DONE
             return
         try:
             event = json.loads(data)
@@ -305,4 +319,4 @@ def _join(calls: list[Call], piece: Mapping[str, Any]) -> None:
         calls.append(Call())
     function = piece.get("function") or {}
     calls[index].name += _text(function.get("name"))
-    calls[index].arguments += _text(function.get("arguments"))
+    calls[index].arguments += _arguments(function)

@@ -88,32 +88,35 @@ class Gate:
 
     def answer(self, name: str, stream: bool) -> str:
         """One question of the gate; a stream is also compared with the whole answer."""
-        turn = self._turn(name, stream)
-        if not stream:
-            self.whole[name] = turn
-            return said(turn)
-        whole = self.whole.get(name)
+        turn, less = self._turn(name, stream)
+        whole = self.whole.setdefault(name, turn) if not stream else self.whole.get(name, turn)
         for _look in range(SECOND_LOOKS):
-            if whole is None or _alike(whole, turn):
+            if _alike(whole, turn):
                 break
-            whole, turn = self._turn(name, False), self._turn(name, True)
-        if whole is not None and not _alike(whole, turn):
+            whole, (turn, less) = self._turn(name, False)[0], self._turn(name, True)
+        if not _alike(whole, turn):
             raise CheckError(
                 f"the stream differs from the whole answer: {said(turn)}, whole {said(whole)}",
                 "a parser loses parts of streams: another engine version, or stream-interval 1",
             )
+        if less:
+            raise less
         return said(turn)
 
-    def _turn(self, name: str, stream: bool) -> Turn:
+    def _turn(self, name: str, stream: bool) -> tuple[Turn, Optional[NotAsked]]:
+        """A right answer, and why it proves less than it should. Raises CheckError for a wrong one."""
         question = self.asked.questions["gate"][name]
         thinks = name == "thinking_on"
         turn = self.talk.ask(question, self.endpoint.thinking_on if thinks else None, stream)
-        self.talk.judge(turn, question, thinks)
-        return turn
+        try:
+            self.talk.judge(turn, question, thinks)
+        except NotAsked as less:
+            return turn, less
+        return turn, None
 
     def first_token(self) -> str:
         """How long the first piece of a stream took, so that slow and dead look different."""
-        turn = self._turn("chat", True)
+        turn, _less = self._turn("chat", True)
         if turn.first is None:
             raise NotAsked("the stream had no text")
         rest = turn.seconds - turn.first

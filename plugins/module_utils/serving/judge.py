@@ -54,7 +54,7 @@ _THINKING = frozenset(
 )
 # Han and the scripts that are written with it are one: a text in Japanese has three.
 _SCRIPTS = {"HIRAGANA": "CJK", "KATAKANA": "CJK", "HANGUL": "CJK", "FULLWIDTH": "LATIN", "BOPOMOFO": "CJK"}
-_NEVER_FIRST = tuple("})]>,;:.!?|")
+_NEVER_FIRST = tuple("})]>,;:.!?")
 
 KERNEL = (
     "a kernel, the KV cache or the weights are at fault: try another attention or MoE backend, another kv-cache-dtype "
