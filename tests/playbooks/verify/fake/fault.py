@@ -1,0 +1,134 @@
+"""A fault of an engine: when it shows, what it changes, and where ``verify`` has to find it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, Union
+
+from .answers import Manner, Reply
+from .state import Asked
+from .wire import Act, Body, Event
+
+Shown = Union[str, tuple[str, ...]]
+Instead = tuple[int, Union[Body, str, Act, None]]
+# A prompt above this is a long one; the needle of a test has to be longer.
+LONG_TOKENS = 1500
+
+
+@dataclass(frozen=True)
+class Scope:
+    """When a fault shows, and which checks can see it then."""
+
+    name: str
+    holds: Callable[[Asked], bool]
+    seen_by: Callable[[str], bool]
+
+
+AT_ONCE = ("parallel", "eval")
+ALWAYS = Scope("always", lambda _asked: True, lambda _check: True)
+TWO = Scope("with two at once", lambda asked: len(asked.crowd) >= 2, lambda check: check in AT_ONCE)
+SIX = Scope("with six at once", lambda asked: len(asked.crowd) >= 6, lambda check: check in AT_ONCE)
+STREAMS = Scope(
+    "in streams",
+    lambda asked: asked.streamed,
+    lambda check: check.endswith("_stream") or check in ("first_token", *AT_ONCE),
+)
+WHOLE = Scope("in whole answers", lambda asked: not asked.streamed, lambda check: not check.endswith("_stream"))
+TOOLS = Scope(
+    "with tools",
+    lambda asked: asked.tools,
+    lambda check: check.startswith("tool_") or check in ("thinking_interleaved", "eval"),
+)
+ONE = Scope(
+    "in one of many at once", lambda asked: len(asked.crowd) >= 6 and asked.body is asked.crowd[-1], SIX.seen_by
+)
+LOADED_STREAMS = Scope("in streams under load", lambda asked: asked.streamed and len(asked.crowd) >= 2, SIX.seen_by)
+# One of two data-parallel ranks.
+HALF = Scope("in every other answer", lambda asked: asked.number % 2 == 0, lambda _check: True)
+STREAMED_TOOLS = Scope(
+    "in streams with tools",
+    lambda asked: asked.tools and asked.streamed,
+    lambda check: STREAMS.seen_by(check) and check != "parallel",
+)
+LONG = Scope(
+    "above a length", lambda asked: asked.tokens > LONG_TOKENS, lambda check: check in ("needle", "prefix_cache")
+)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What goes wrong and when; ``shows`` are checks and the beginning of what each has to find.
+
+    ``touches``: patterns of further checks that may find it; no other check may fail.
+    """
+
+    name: str
+    scope: Scope = ALWAYS
+    shows: tuple[tuple[str, Shown], ...] = ()
+    touches: tuple[str, ...] = ()
+    reply: Callable[[Asked, Reply], Reply] = lambda _asked, said: said
+    body: Callable[[Asked, Body], Body] = lambda _asked, body: body
+    events: Callable[[Asked, list[Event]], list[Event]] = lambda _asked, events: events
+    usage: Callable[[Asked, Body], Body] = lambda _asked, usage: usage
+    http: Callable[[Asked], Instead] = lambda _asked: (200, None)
+    get: Callable[[str, int, Any], tuple[int, Any]] = lambda _path, status, body: (status, body)
+    metrics: Callable[[dict[str, float]], dict[str, float]] = lambda values: values
+    # Any key is taken.
+    opens: bool = False
+    # Somebody waits for an answer as long as they have patience.
+    hangs: bool = False
+    # How the model has to talk for the fault to show.
+    manner: Union[Manner, None] = None
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.scope.name}".replace(" ", "-").replace(",", "")
+
+    def shows_in(self, asked: Asked) -> bool:
+        return self.scope.holds(asked)
+
+    def may_fail(self, check: str) -> bool:
+        """Once nothing came, everything after it is not tried, too."""
+        named = [name for name, _found in self.shows]
+        seen = self.hangs or self.scope.seen_by(check)
+        return check in named or (seen and any(fnmatchcase(check, pattern) for pattern in self.touches))
+
+
+SUMS = ("thinking_off", "thinking_on", "tool_none")
+TEXTS = ("chat", *SUMS)
+GIVEN = ("tool_call", "tool_nested", "tool_several", "tool_required", "tool_named")
+CALLS = (*GIVEN, "tool_no_arguments")
+# Patterns of checks that may find a fault of all that is generated, of calls, of thoughts.
+GENERATED = ("chat*", "thinking_*", "tool_*", "first_token", "sampling_*", "parallel", "needle", "prefix_cache", "eval")
+CALLED = (*(f"{name}*" for name in CALLS), "tool_turns", "thinking_interleaved", "thinking_preserved", "eval")
+THOUGHT = ("thinking_on*", "thinking_interleaved", "thinking_preserved", "sampling_*", "first_token")
+# Of the eight that are asked at once, how many are wrong; all of them otherwise.
+AT_ONCE_WRONG = {ONE: 1, LOADED_STREAMS: 4, HALF: 4}
+DIFFERS = "the stream differs from the whole answer"
+BROKE = "the stream broke off"
+EVERYWHERE = (ALWAYS, TWO, SIX, ONE, HALF, STREAMS, LOADED_STREAMS, TOOLS, STREAMED_TOOLS, LONG)
+WITHOUT_TOOLS = (ALWAYS, TWO, SIX, ONE, HALF, STREAMS, LOADED_STREAMS, LONG)
+
+
+def spread(
+    name: str,
+    found: Shown,
+    checks: tuple[str, ...],
+    scopes: tuple[Scope, ...] = (ALWAYS,),
+    touches: tuple[str, ...] = GENERATED,
+    **effect: Any,
+) -> Iterator[Fault]:
+    """A fault in each of its scopes; ``checks`` are those that find it when it shows always."""
+    for scope in scopes:
+        shown = {
+            ALWAYS: [*checks, *(f"{check}_stream" for check in checks)],
+            STREAMS: [f"{check}_stream" for check in checks],
+            WHOLE: list(checks),
+            TOOLS: [*CALLS, *(f"{check}_stream" for check in CALLS)],
+            STREAMED_TOOLS: [f"{check}_stream" for check in CALLS],
+            LONG: ["needle"],
+        }.get(scope)
+        at_once = (("parallel", f"{AT_ONCE_WRONG.get(scope, 8)} of 8 wrong at once"),)
+        shows = tuple((check, found) for check in shown) if shown else at_once
+        yield Fault(name, scope, shows, touches, **effect)
