@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import effects as to
-from .fault import ALWAYS, CALLED, CALLS, DIFFERS, GIVEN, STREAMS, WHOLE, spread
+from .fault import ALWAYS, CALLED, CALLS, DIFFERS, GIVEN, STREAMS, TWO, WHOLE, spread
 
 CALL_FAULTS = [
     spread("no arguments", "arguments", GIVEN, (ALWAYS, STREAMS), CALLED, reply=to.arguments(lambda _given: {})),
@@ -154,4 +154,28 @@ CALL_FAULTS = [
         ("tool_none*",),
         reply=to.where_choice("none", to.calls_anyway),
     ),
+    spread("no id", "wrong tool call", CALLS, (WHOLE,), CALLED, body=to.whole_message(to.ids(None))),
+    spread(
+        "one id for both calls",
+        "wrong tool call",
+        ("tool_several",),
+        (WHOLE,),
+        CALLED,
+        body=to.whole_message(to.ids("call_1")),
+    ),
+]
+
+# What a call can suffer when others are under way; the gate's own questions with tools are asked one by one.
+CALLS_UNDER_LOAD = [
+    fault
+    for name, found, effect in (
+        ("no arguments", "arguments", to.arguments(lambda _given: {})),
+        ("arguments are no JSON", "arguments", to.arguments(lambda _given: '{"city": ')),
+        ("other values", "arguments", to.each(lambda _value: "Atlantis")),
+        ("another tool", "wrong tool call", to.calls(lambda found: [to.Call("get_whether", found[0].arguments)])),
+        ("calls as text", "template token", to.as_text),
+        ("calls described", "no tool call", to.described),
+        ("one token", "one token repeated", to.text("!" * 200, "length")),
+    )
+    for fault in spread(name, (found,), (), (TWO,), (), reply=effect)
 ]

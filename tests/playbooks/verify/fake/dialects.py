@@ -32,7 +32,7 @@ DIALECTS = [
     replace(VLLM, name="keeps the connection alive", keep_alive=": ping"),
     replace(SGLANG, name="sglang behind a proxy", keep_alive=": ping", line_end="\r\n", chunked=False),
     replace(VLLM, name="ends with the connection", chunked=False),
-    replace(VLLM, name="named events", keep_alive="event: message\nid: 7\nretry: 3000"),
+    replace(VLLM, name="named events", prefix="event: message\nid: 7\ndata: "),
     replace(VLLM, name="no end of the stream in words", done=False),
     replace(VLLM, name="both fields of reasoning", older=True),
     replace(VLLM, name="usage in every chunk", running_usage=True),

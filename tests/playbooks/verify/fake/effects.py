@@ -212,6 +212,17 @@ def objects(message: Body) -> Body:
     return message
 
 
+def ids(name: str | None) -> Callable[[Body], Body]:
+    """Another id for every call."""
+
+    def change(message: Body) -> Body:
+        for call in message.get("tool_calls") or []:
+            call["id"] = name
+        return message
+
+    return change
+
+
 def thoughts_dropped(asked: Asked, usage: Body) -> Body:
     return {**usage, "prompt_tokens": usage["prompt_tokens"] - thoughts_of(asked.body)}
 
@@ -223,3 +234,9 @@ def nothing_cached(_asked: Asked, usage: Body) -> Body:
 def metric(pattern: str, value: float) -> Callable[[dict[str, float]], dict[str, float]]:
     """Another value for the metrics whose names match."""
     return lambda values: {name: value if re.search(pattern, name) else old for name, old in values.items()}
+
+
+def small_pool(values: dict[str, float]) -> dict[str, float]:
+    """A KV cache of 1,024 tokens."""
+    shrunk = metric("max_total_num_tokens", 1024)(values)
+    return {name.replace('num_gpu_blocks="1024"', 'num_gpu_blocks="64"'): value for name, value in shrunk.items()}

@@ -24,12 +24,15 @@ class Scope:
     name: str
     holds: Callable[[Asked], bool]
     seen_by: Callable[[str], bool]
+    # Groups of the gate's checks that it can be seen in; empty for all.
+    groups: tuple[str, ...] = ()
 
 
 AT_ONCE = ("parallel", "eval")
+PARALLEL = ("parallel",)
 ALWAYS = Scope("always", lambda _asked: True, lambda _check: True)
-TWO = Scope("with two at once", lambda asked: len(asked.crowd) >= 2, lambda check: check in AT_ONCE)
-SIX = Scope("with six at once", lambda asked: len(asked.crowd) >= 6, lambda check: check in AT_ONCE)
+TWO = Scope("with two at once", lambda asked: len(asked.crowd) >= 2, lambda check: check in AT_ONCE, PARALLEL)
+SIX = Scope("with six at once", lambda asked: len(asked.crowd) >= 6, lambda check: check in AT_ONCE, PARALLEL)
 STREAMS = Scope(
     "in streams",
     lambda asked: asked.streamed,
@@ -42,9 +45,14 @@ TOOLS = Scope(
     lambda check: check.startswith("tool_") or check in ("thinking_interleaved", "eval"),
 )
 ONE = Scope(
-    "in one of many at once", lambda asked: len(asked.crowd) >= 6 and asked.body is asked.crowd[-1], SIX.seen_by
+    "in one of many at once",
+    lambda asked: len(asked.crowd) >= 6 and asked.body is asked.crowd[-1],
+    SIX.seen_by,
+    PARALLEL,
 )
-LOADED_STREAMS = Scope("in streams under load", lambda asked: asked.streamed and len(asked.crowd) >= 2, SIX.seen_by)
+LOADED_STREAMS = Scope(
+    "in streams under load", lambda asked: asked.streamed and len(asked.crowd) >= 2, SIX.seen_by, PARALLEL
+)
 # One of two data-parallel ranks.
 HALF = Scope("in every other answer", lambda asked: asked.number % 2 == 0, lambda _check: True)
 STREAMED_TOOLS = Scope(
@@ -52,8 +60,24 @@ STREAMED_TOOLS = Scope(
     lambda asked: asked.tools and asked.streamed,
     lambda check: STREAMS.seen_by(check) and check != "parallel",
 )
+# A sampler that is broken shows it only where it is used.
+SAMPLED = Scope(
+    "above temperature 0",
+    lambda asked: asked.body.get("temperature", 0) > 0,
+    lambda check: check.startswith("sampling_") or check == "thinking_interleaved",
+    ("sampling", "thinking_interleaved"),
+)
+TURNS = Scope(
+    "in later turns",
+    lambda asked: any(message["role"] == "assistant" for message in asked.body["messages"]),
+    lambda check: check in ("tool_turns", "thinking_interleaved", "thinking_preserved"),
+    ("tool_turns", "thinking_interleaved", "thinking_preserved"),
+)
 LONG = Scope(
-    "above a length", lambda asked: asked.tokens > LONG_TOKENS, lambda check: check in ("needle", "prefix_cache")
+    "above a length",
+    lambda asked: asked.tokens > LONG_TOKENS,
+    lambda check: check in ("needle", "prefix_cache"),
+    ("needle",),
 )
 
 
@@ -79,8 +103,9 @@ class Fault:
     opens: bool = False
     # Somebody waits for an answer as long as they have patience.
     hangs: bool = False
-    # How the model has to talk for the fault to show.
+    # How the model has to talk, or which engine it has to be, for the fault to show.
     manner: Union[Manner, None] = None
+    engine: str = ""
 
     def __str__(self) -> str:
         return f"{self.name}, {self.scope.name}".replace(" ", "-").replace(",", "")
@@ -107,8 +132,10 @@ THOUGHT = ("thinking_on*", "thinking_interleaved", "thinking_preserved", "sampli
 AT_ONCE_WRONG = {ONE: 1, LOADED_STREAMS: 4, HALF: 4}
 DIFFERS = "the stream differs from the whole answer"
 BROKE = "the stream broke off"
-EVERYWHERE = (ALWAYS, TWO, SIX, ONE, HALF, STREAMS, LOADED_STREAMS, TOOLS, STREAMED_TOOLS, LONG)
-WITHOUT_TOOLS = (ALWAYS, TWO, SIX, ONE, HALF, STREAMS, LOADED_STREAMS, LONG)
+EVERYWHERE = (ALWAYS, TWO, SIX, ONE, HALF, STREAMS, LOADED_STREAMS, TOOLS, STREAMED_TOOLS, SAMPLED, TURNS, LONG)
+# Where an answer is a number.
+NUMBERS = (ALWAYS, TWO, SIX, ONE, HALF, STREAMS, LOADED_STREAMS, TURNS, LONG)
+WITHOUT_TOOLS = (ALWAYS, TWO, SIX, ONE, HALF, STREAMS, LOADED_STREAMS, SAMPLED, TURNS, LONG)
 
 
 def spread(
@@ -127,6 +154,8 @@ def spread(
             WHOLE: list(checks),
             TOOLS: [*CALLS, *(f"{check}_stream" for check in CALLS)],
             STREAMED_TOOLS: [f"{check}_stream" for check in CALLS],
+            SAMPLED: ["sampling_default"],
+            TURNS: ["tool_turns"],
             LONG: ["needle"],
         }.get(scope)
         at_once = (("parallel", f"{AT_ONCE_WRONG.get(scope, 8)} of 8 wrong at once"),)

@@ -106,6 +106,22 @@ STREAM_FAULTS = [
         (STREAMS,),
         events=stream.after_half(['data: {"id": "chatcmpl-1", "cho', Act.CLOSE]),
     ),
+    spread(
+        "no id",
+        "wrong tool call",
+        CALLS,
+        (STREAMS,),
+        CALLED,
+        events=stream.pieces_of_calls(stream.identified(None)),
+    ),
+    spread(
+        "one id for both calls",
+        "wrong tool call",
+        ("tool_several",),
+        (STREAMS,),
+        CALLED,
+        events=stream.pieces_of_calls(stream.identified("call_1")),
+    ),
 ]
 
 SERVER_FAULTS = [
@@ -192,8 +208,12 @@ def _single() -> Iterator[Fault]:
     )
     yield Fault("thoughts dropped", shows=(("thinking_preserved", "thoughts dropped"),), usage=to.thoughts_dropped)
     yield Fault(
-        "drafts are wrong", shows=(("mtp_acceptance", ""),), metrics=to.metric("accepted_tokens|accept_length", 1)
+        "drafts are wrong", shows=(("mtp_acceptance", "1.0"),), metrics=to.metric("accepted_tokens|accept_length", 1)
     )
+    yield Fault(
+        "no drafts", shows=(("mtp_acceptance", "the engine wrote"),), metrics=to.metric("spec_decode", 0), engine="vllm"
+    )
+    yield Fault("a small pool", shows=(("kv_pool", "1,024 tokens"),), metrics=to.small_pool)
     yield Fault("a short context", shows=(("context", "serves 8,192 of 202,752 tokens"),), get=card(max_model_len=8192))
     yield Fault("another model", shows=(("models", "models ['llama']"),), get=card(id="llama"), touches=("context",))
     yield Fault("unhealthy", shows=(("health", "HTTP 503"),), get=at("/health", 503))

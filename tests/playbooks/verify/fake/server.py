@@ -147,7 +147,7 @@ class Handler(BaseHTTPRequestHandler):
         usage = usage_of(asked, said)
         for fault in active:
             usage = fault.usage(asked, usage)
-        state.done(said)
+        state.done(said, usage["completion_tokens"])
         if asked.streamed:
             events = wire.events(said, body, usage, asked.dialect, asked.number)
             for fault in active:

@@ -53,6 +53,7 @@ class State:
     gathered: list[Body] = field(default_factory=list)
     answered: int = 0
     prompt_tokens: int = 0
+    generated_tokens: int = 0
     cached_tokens: int = 0
     changed: threading.Condition = field(default_factory=threading.Condition)
     released: threading.Event = field(default_factory=threading.Event)
@@ -92,9 +93,10 @@ class State:
             self.cached_tokens += cached
             return Asked(body, dialect, number, length, cached, crowd, list(self.replies), repeats)
 
-    def done(self, reply: Reply) -> None:
+    def done(self, reply: Reply, tokens: int) -> None:
         with self.changed:
             self.answered += 1
+            self.generated_tokens += tokens
             self.replies.append(reply)
 
     def metrics(self, engine: str) -> dict[str, float]:
@@ -106,6 +108,7 @@ class State:
                 "sglang:num_queue_reqs": 0,
                 "sglang:num_requests_total": answered,
                 "sglang:prompt_tokens_total": self.prompt_tokens,
+                "sglang:generation_tokens_total": self.generated_tokens,
                 "sglang:cached_tokens_total": self.cached_tokens,
                 "sglang:max_total_num_tokens": 16384,
                 "sglang:token_usage": min(1.0, running / 10),
@@ -115,6 +118,9 @@ class State:
             'vllm:cache_config_info{block_size="16",num_gpu_blocks="1024"}': 1.0,
             "vllm:num_requests_running": running,
             "vllm:num_requests_waiting": 0,
+            "vllm:request_success_total": answered,
+            "vllm:prompt_tokens_total": self.prompt_tokens,
+            "vllm:generation_tokens_total": self.generated_tokens,
             "vllm:kv_cache_usage_perc": min(1.0, running / 10),
             "vllm:prefix_cache_queries_total": self.prompt_tokens,
             "vllm:prefix_cache_hits_total": self.cached_tokens,

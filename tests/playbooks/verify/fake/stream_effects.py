@@ -164,6 +164,11 @@ def named(name: str | None) -> Callable[[Body], Body]:
     return change
 
 
+def identified(name: str | None) -> Callable[[Body], Body]:
+    """Another id in the first piece of a call."""
+    return lambda piece: {**piece, "id": name} if piece.get("id") else piece
+
+
 def second_call_lost(_asked: Asked, events: list[Event]) -> list[Event]:
     return [event for event in events if not _has(event, "tool_calls") or _pieces(event)[0]["index"] == 0]
 

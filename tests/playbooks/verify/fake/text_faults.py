@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from . import effects as to
 from . import stream_effects as stream
-from .fault import ALWAYS, CALLS, EVERYWHERE, GENERATED, SIX, STREAMS, SUMS, TEXTS, THOUGHT, TWO, WITHOUT_TOOLS, spread
+from .fault import (
+    ALWAYS,
+    CALLS,
+    EVERYWHERE,
+    GENERATED,
+    NUMBERS,
+    SIX,
+    STREAMS,
+    SUMS,
+    TEXTS,
+    THOUGHT,
+    TWO,
+    WITHOUT_TOOLS,
+    spread,
+)
 
 TEXT_FAULTS = [
     spread("one token", "one token repeated", (*TEXTS, *CALLS), EVERYWHERE, reply=to.text("!" * 200, "length")),
@@ -22,9 +36,9 @@ TEXT_FAULTS = [
     spread(
         "control characters", "token salad", TEXTS, EVERYWHERE, reply=to.text("\x00\x07\x1b\x00 Paris \x03\x02\x00")
     ),
-    spread("seven", "wrong answer", SUMS, WITHOUT_TOOLS, reply=to.number(lambda _number: 7)),
-    spread("one too much", "wrong answer", SUMS, WITHOUT_TOOLS, reply=to.number(lambda number: number + 1)),
-    spread("a digit lost", "wrong answer", SUMS, WITHOUT_TOOLS, reply=to.number(lambda number: str(number)[:-1])),
+    spread("seven", "wrong answer", SUMS, NUMBERS, reply=to.number(lambda _number: 7)),
+    spread("one too much", "wrong answer", SUMS, NUMBERS, reply=to.number(lambda number: number + 1)),
+    spread("a digit lost", "wrong answer", SUMS, NUMBERS, reply=to.number(lambda number: str(number)[:-1])),
     spread("another capital", "wrong answer", ("chat",), reply=to.text("The capital of the country is Lyon.")),
     spread("the answer twice", "the answer twice", SUMS, WITHOUT_TOOLS, reply=to.doubled),
     spread("roles in the text", "template token", TEXTS, WITHOUT_TOOLS, reply=to.around("<|assistant|>", "<|user|>")),
