@@ -87,10 +87,11 @@ class Answer:
 
 @dataclass
 class Call:
-    """A tool call as it came; ``arguments`` is the text that should be JSON."""
+    """A tool call as it came; ``arguments`` is the text that should be JSON, ``id`` what its result is sent with."""
 
     name: str = ""
     arguments: str = ""
+    id: str = ""
 
 
 @dataclass
@@ -198,14 +199,14 @@ def _whole(body: Any) -> Turn:
     try:
         choice = body["choices"][0]
         message = dict(choice["message"])
-        calls = [dict(call["function"]) for call in message.get("tool_calls") or []]
+        calls = [(dict(call["function"]), call.get("id")) for call in message.get("tool_calls") or []]
     except (KeyError, IndexError, TypeError, ValueError) as exc:
         found = Answer(200, body).short()
         raise CheckError(found, "this is not an OpenAI-compatible answer: what has this port?") from exc
     turn = Turn(
         content=_text(message.get("content")),
         reasoning={name: _text(message[name]) for name in REASONING_FIELDS if message.get(name)},
-        calls=[Call(_text(call.get("name")), _arguments(call)) for call in calls],
+        calls=[Call(_text(call.get("name")), _arguments(call), _text(name)) for call, name in calls],
         finish=_text(choice.get("finish_reason")),
         message=message,
     )
@@ -318,5 +319,6 @@ def _join(calls: list[Call], piece: Mapping[str, Any]) -> None:
     if index == len(calls):
         calls.append(Call())
     function = piece.get("function") or {}
+    calls[index].id = calls[index].id or _text(piece.get("id"))
     calls[index].name += _text(function.get("name"))
     calls[index].arguments += _arguments(function)

@@ -70,8 +70,8 @@ def check_text(text: str, where: str, endpoint: Endpoint) -> None:
     _expect_no_salad(text, where)
 
 
-def check_answer(turn: Turn, answer: str, endpoint: Endpoint) -> None:
-    """The content is the answer, once, and the turn ended by itself."""
+def check_answer(turn: Turn, answer: str, endpoint: Endpoint, anywhere: bool = False) -> None:
+    """The content is the answer, once, and the turn ended by itself. ``anywhere``: a number may stand in other text."""
     check_parts(turn, endpoint)
     content = turn.content.strip()
     if not content:
@@ -84,7 +84,7 @@ def check_answer(turn: Turn, answer: str, endpoint: Endpoint) -> None:
         raise CheckError(f"token salad at the beginning of the content: {_shown(content)}", KERNEL)
     if _is_twice(content, answer):
         raise CheckError(f"the answer twice: {_shown(content)}", "another engine version, or thinking without a budget")
-    if not _is_right(content, answer):
+    if not (answer in content if anywhere else _is_right(content, answer)):
         raise CheckError(f"wrong answer {_shown(content)}, not {answer}", KERNEL)
     if turn.finish != "stop":
         raise CheckError(f"finish_reason {turn.finish or 'missing'} after {_shown(content)}", TEMPLATE)
@@ -137,6 +137,10 @@ def check_calls(turn: Turn, question: Mapping[str, Any], tools: Mapping[str, Any
     for call in turn.calls:
         if call.name not in {one["name"] for one in wanted}:
             raise CheckError(f"wrong tool call: {_shown(call.name)}", _tool_advice(endpoint))
+    ids = [call.id for call in turn.calls]
+    if "" in ids or len(set(ids)) < len(ids):
+        found = f"wrong tool call: {len(ids)} with the ids {ids}, which cannot be answered"
+        raise CheckError(found, "another engine version, or another --tool-call-parser")
     if len(turn.calls) > len(wanted):
         raise CheckError(f"wrong tool call: {len(turn.calls)} calls instead of {len(wanted)}", _tool_advice(endpoint))
     left = list(wanted)

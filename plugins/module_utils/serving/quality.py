@@ -10,7 +10,7 @@ a model which read the conversation can give. They find a broken template, parse
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Optional
@@ -109,21 +109,16 @@ class Quality:
     def _remembering(
         self, talk: Sequence[Mapping[str, Any]], mode: Optional[Mapping[str, Any]], extra: Mapping[str, Any], when: str
     ) -> Turn:
-        asked = self.asked.questions["round_trip"]
+        answer = self.asked.questions["round_trip"]["answer"]
         turn = self.talk.say(talk, mode, extra)
-        judge.check_parts(turn, self.endpoint)
+        loses = "the chat template loses tool results: is it the model's own?"
         if turn.calls:
-            raise CheckError(
-                f"wrong tool call: {turn.calls[0].name} again {when}",
-                "the chat template loses tool results: is it the model's own?",
-            )
-        if turn.content.strip() and asked["answer"] not in turn.content:
-            raise CheckError(
-                f"wrong answer {when}: {turn.content.strip()[:120]!r} does not say {asked['answer']}",
-                "the chat template loses tool results, or the weights are not the right ones",
-            )
-        if not turn.content.strip() or turn.finish != "stop":
-            judge.check_answer(turn, asked["answer"], self.endpoint)
+            raise CheckError(f"wrong tool call: {turn.calls[0].name} again {when}", loses)
+        try:
+            judge.check_answer(turn, answer, self.endpoint, anywhere=True)
+        except CheckError as exc:
+            advice = loses if exc.found.startswith("wrong answer") else exc.next_step
+            raise CheckError(f"{exc.found} {when}", advice) from exc
         return turn
 
     def at_once(self) -> str:
@@ -157,11 +152,11 @@ class Quality:
         return f"found in {_tokens(turn.prompt_tokens)} prompt tokens after {turn.seconds:.1f} s"
 
     def prefix_cache(self) -> str:
-        """The same long prompt once more takes its beginning out of the cache, and has the same answer."""
+        """The same long prompt once more, as a stream, comes out of the cache and has the same answer."""
         if not self.asked.prefix_cache:
             raise NotAsked("the plan serves without a prefix cache")
         before = self._hits()
-        turn = self._long()
+        turn = self._long({"stream": True})
         cached = turn.cached_tokens
         if not cached:
             after = self._hits()
@@ -179,19 +174,34 @@ class Quality:
         shown = self.talk.metrics()
         return None if shown is None else metrics.parse(shown, self.asked.metrics).get("prefix_hits")
 
-    def _long(self) -> Turn:
+    def long_tool_call(self) -> str:
+        """A tool is called after a long text, as a stream."""
+        question = self.asked.questions["gate"]["tool_call"]
+        text = "\n".join([*_lines(self._count()), "", question["ask"]])
+        turn = self.talk.ask({**question, "ask": text}, stream=True)
+        self._long_judged(turn, lambda: self.talk.judge(turn, question))
+        return f"called after {_tokens(turn.prompt_tokens)} prompt tokens"
+
+    def _long(self, extra: Optional[Mapping[str, Any]] = None) -> Turn:
         asked = self.asked.questions["needle"]
-        tokens = self.asked.needle_tokens
-        if self.talk.context:
-            tokens = min(tokens, self.talk.context - NEEDLE_MARGIN)
-        count = max(1, int(tokens / self._tokens_of_a_line()))
-        turn = self.talk.say([user(long_prompt(count, asked["hidden"], asked["ask"]))], None)
+        text = long_prompt(self._count(), asked["hidden"], asked["ask"])
+        turn = self.talk.say([user(text)], None, extra)
+        self._long_judged(turn, lambda: judge.check_answer(turn, asked["answer"], self.endpoint))
+        return turn
+
+    def _long_judged(self, turn: Turn, check: Callable[[], None]) -> None:
         try:
-            judge.check_answer(turn, asked["answer"], self.endpoint)
+            check()
         except CheckError as exc:
             advice = "long prompts come out wrong: try another KV cache type or attention backend"
             raise CheckError(f"{exc.found} after {_tokens(turn.prompt_tokens)} prompt tokens", advice) from exc
-        return turn
+
+    def _count(self) -> int:
+        """Lines of the long text."""
+        tokens = self.asked.needle_tokens
+        if self.talk.context:
+            tokens = min(tokens, self.talk.context - NEEDLE_MARGIN)
+        return max(1, int(tokens / self._tokens_of_a_line()))
 
     def _tokens_of_a_line(self) -> float:
         """What the endpoint's tokenizer makes of a line of the long prompt."""
@@ -254,10 +264,12 @@ def planned(group: str, asked: Asked, talk: Talk) -> list[Check]:
     if group == "parallel":
         return [("parallel", f"{AT_ONCE} right answers at once", quality.at_once)]
     if group == "needle":
-        return [
+        long_ones = [
             ("needle", "a number hidden in a long prompt is found again", quality.needle),
             ("prefix_cache", "a repeated prompt comes out of the cache", quality.prefix_cache),
         ]
+        called = ("long_tool_call", "a tool is called after a long text", quality.long_tool_call)
+        return [*long_ones, called] if asked.endpoint.tool_call else long_ones
     if group in ("thinking_interleaved", "tool_turns") and not asked.endpoint.tool_call:
         return []
     return [(group, _EXPECTED[group], getattr(quality, group))]

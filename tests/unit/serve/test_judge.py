@@ -175,7 +175,8 @@ PARIS = wanted(("get_weather", {"city": "Paris"}))
 
 
 def calling(*calls: tuple[str, str], content: str = "", finish: str = "tool_calls") -> Turn:
-    return Turn(content=content, calls=[Call(*call) for call in calls], finish=finish)
+    made = [Call(*call, id=f"call-{number}") for number, call in enumerate(calls)]
+    return Turn(content=content, calls=made, finish=finish)
 
 
 @pytest.mark.parametrize("arguments", ['{"city": "Paris"}', '{"city":"paris, France"}', '{ "city" : "PARIS" }'])
@@ -236,6 +237,16 @@ def test_each_fault_of_a_call_has_its_name(turn: Turn, name: str) -> None:
     with pytest.raises(CheckError) as caught:
         judge.check_calls(turn, PARIS, TOOLS, ENDPOINT)
     assert caught.value.found.startswith(name) and caught.value.next_step
+
+
+@pytest.mark.parametrize("ids", [("", "b"), ("a", "a")])
+def test_calls_without_ids_of_their_own_cannot_be_answered(ids: tuple[str, str]) -> None:
+    both = wanted(("get_weather", {"city": "Oslo"}), ("get_weather", {"city": "Rome"}))
+    turn = calling(("get_weather", '{"city": "Rome"}'), ("get_weather", '{"city": "Oslo"}'))
+    for call, name in zip(turn.calls, ids):
+        call.id = name
+    with pytest.raises(CheckError, match=r"^wrong tool call: 2 with the ids"):
+        judge.check_calls(turn, both, TOOLS, ENDPOINT)
 
 
 @pytest.mark.parametrize(
