@@ -28,6 +28,7 @@ from simulator.hosts.machines import HostRequest, Machines, Mount
 from simulator.settings import Settings
 from tests.integration.logins import wait_for_login, wait_for_port
 from tests.integration.test_serve_on_host import LOADING, TRICKY, UNIT, Fleet, snapshot_of
+from tests.integration.toy import toy_files
 from tests.unit.serve.plans import venv
 
 pytestmark = pytest.mark.podman
@@ -96,8 +97,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("index")
     uv_wheel(folder)
     wheel(folder, "toy-kernels", "2.0", STAND_INS)
-    engine = {path.stem: path.read_text(encoding="utf-8")
-              for path in (HERE / "serve/toy_engine.py", ROOT / "tests/playbooks/verify/fake_engine.py")}  # fmt: skip
+    engine = {path.removesuffix(".py"): text for path, text in toy_files().items()}
     wheel(folder, "toy-engine", "1.0", engine, "toy-kernels>=1", "toy-engine = toy_engine:main")
     folder.chmod(0o755)
     return folder

@@ -24,6 +24,7 @@ from simulator.hosts.accelerators import declare
 from simulator.hosts.machines import HostRequest, Machines
 from simulator.settings import Settings
 from tests.integration.logins import PATIENCE_SECONDS, wait_for, wait_for_login, wait_for_port
+from tests.integration.toy import toy_files
 from tests.unit.serve.plans import plan
 
 pytestmark = pytest.mark.podman
@@ -141,9 +142,9 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 
 def build_image(fleet: Fleet) -> None:
     """The host's own system with the toy in it: the smallest image with a Python that needs no download."""
-    fleet.on_host("mkdir", "-p", "/tmp/toy/opt/toy")
-    for source in (HERE / "serve/toy_engine.py", ROOT / "tests/playbooks/verify/fake_engine.py"):
-        fleet.on_host("tee", f"/tmp/toy/opt/toy/{source.name}", stdin=source.read_text(encoding="utf-8"))
+    fleet.on_host("mkdir", "-p", "/tmp/toy/opt/toy/fake")
+    for path, text in toy_files().items():
+        fleet.on_host("tee", f"/tmp/toy/opt/toy/{path}", stdin=text)
     system = "usr/bin usr/lib/python3* usr/lib/*-linux-gnu usr/lib64 bin lib lib64"
     fleet.on_host("sh", "-c", f"cd / && tar -c {system} -C /tmp/toy opt | docker import - {IMAGE}")
 

@@ -21,6 +21,7 @@ from simulator.hosts.accelerators import declare
 from simulator.hosts.machines import HostRequest, Machines
 from simulator.settings import Settings
 from tests.integration.logins import PATIENCE_SECONDS, wait_for, wait_for_login
+from tests.integration.toy import toy_files
 from tests.unit.serve.plans import nodes, venv
 
 pytestmark = pytest.mark.podman
@@ -94,10 +95,10 @@ def prepare(pair: Pair, host: str, made: dict[str, Any]) -> None:
     revision, repository = made["model"]["revision"], made["model"]["repository"].replace("/", "--")
     snapshot = f"/var/lib/glm/huggingface/hub/models--{repository}/snapshots/{revision}"
     drop_in = "/etc/systemd/system/glm-serve-.service.d"
-    pair.on(host, "mkdir", "-p", snapshot, drop_in, str(Path(PROGRAM).parent))
+    pair.on(host, "mkdir", "-p", snapshot, drop_in, f"{Path(PROGRAM).parent}/fake")
     pair.on(host, "tee", f"{drop_in}/limits.conf", stdin="[Service]\nLimitMEMLOCK=\nLimitSTACK=\n")
-    for source in (HERE / "serve/toy_engine.py", ROOT / "tests/playbooks/verify/fake_engine.py"):
-        pair.on(host, "tee", f"{Path(PROGRAM).parent}/{source.name}", stdin=source.read_text(encoding="utf-8"))
+    for path, text in toy_files().items():
+        pair.on(host, "tee", f"{Path(PROGRAM).parent}/{path}", stdin=text)
     pair.on(host, "tee", PROGRAM, stdin='#!/bin/sh\nexec python3 "${0%/*}/toy_engine.py" "$@"\n')
     pair.on(host, "chmod", "+x", PROGRAM)
     pair.on(host, "tee", f"{made['runtime']['path']}/.glm.json", stdin="{}")

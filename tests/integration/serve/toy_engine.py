@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-import fake_engine
+from fake import server
 
 HOLDS = [f"{folder}/toy-hold" for folder in ("/root/.cache/huggingface", "/var/lib/glm/huggingface")]
 
@@ -41,8 +41,8 @@ def main() -> None:
         sys.exit(1)
     if mode == "worker":
         signal.pause()
-    behaviour = fake_engine.Behaviour(key=key, chat_status=500 if mode == "no-chat" else 200)
-    with fake_engine.engine(behaviour, (os.environ.get("TOY_ADDRESS", "0.0.0.0"), 8000)):
+    behaviour = server.Behaviour(key=key, chat_status=500 if mode == "no-chat" else 200)
+    with server.engine(behaviour, (os.environ.get("TOY_ADDRESS", "0.0.0.0"), 8000)):
         print("Starting vLLM server on http://0.0.0.0:8000", flush=True)
         signal.pause()
 

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from tests.playbooks.verify.fake_engine import KEY, Behaviour, engine
+from tests.playbooks.verify.fake.faults import fault
+from tests.playbooks.verify.fake.server import KEY, Behaviour, engine
 from tests.unit.serve.plans import REVISION, plan
 
 ROOT = Path(__file__).parents[3]
@@ -176,7 +177,7 @@ def test_an_engine_that_dies_fails_the_run_after_the_report(tmp_path: Path, stri
 
 
 def test_a_wrong_answer_fails_the_run_and_keeps_the_figures(tmp_path: Path) -> None:
-    with engine(Behaviour(misreads_long_prompts=True)) as (_behaviour, port):
+    with engine(Behaviour(faults=(fault("seven-above-a-length"),))) as (_behaviour, port):
         done = play(tmp_path, port)
     assert done.returncode == 2 and "quality, needle: expected a number hidden in a long prompt" in done.stdout
     (record,) = kept(tmp_path)

@@ -24,7 +24,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.host import cdi as host_
 from ansible_collections.glm.fleet.plugins.module_utils.serving import status as _serving
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import replica as unit
 from roles.serve.files import serve_guard as guard
-from tests.playbooks.verify.fake_engine import KEY, MODEL, Behaviour, engine
+from tests.playbooks.verify.fake.server import KEY, MODEL, Behaviour, engine
 from tests.unit.serve.plans import plan, venv
 
 # As `nvidia-ctk cdi generate` writes it, shortened to two GPUs.

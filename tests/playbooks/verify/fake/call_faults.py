@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from . import effects as to
-from .fault import ALWAYS, CALLED, CALLS, DIFFERS, GIVEN, STREAMS, TWO, WHOLE, spread
+from .fault import ALWAYS, CALLED, CALLS, DIFFERS, GIVEN, LONG_TOOLS, STREAMS, TWO, WHOLE, spread
 
 CALL_FAULTS = [
-    spread("no arguments", "arguments", GIVEN, (ALWAYS, STREAMS), CALLED, reply=to.arguments(lambda _given: {})),
+    spread(
+        "no arguments", "arguments", GIVEN, (ALWAYS, STREAMS, LONG_TOOLS), CALLED, reply=to.arguments(lambda _given: {})
+    ),
     spread(
         "arguments are no JSON",
         "arguments",
         CALLS,
-        (ALWAYS, STREAMS),
+        (ALWAYS, STREAMS, LONG_TOOLS),
         CALLED,
         reply=to.arguments(lambda _given: '{"city": '),
     ),
-    spread("other values", "arguments", GIVEN, (ALWAYS, STREAMS), CALLED, reply=to.each(lambda _value: "Atlantis")),
+    spread(
+        "other values",
+        "arguments",
+        GIVEN,
+        (ALWAYS, STREAMS, LONG_TOOLS),
+        CALLED,
+        reply=to.each(lambda _value: "Atlantis"),
+    ),
     spread(
         "an object as text",
         "arguments",
@@ -54,7 +63,7 @@ CALL_FAULTS = [
         "encoded twice",
         "arguments",
         CALLS,
-        (ALWAYS, STREAMS),
+        (ALWAYS, STREAMS, LONG_TOOLS),
         CALLED,
         reply=to.arguments(to.encoded_twice),
     ),
@@ -62,7 +71,7 @@ CALL_FAULTS = [
         "a token in an argument",
         ("template token", "arguments"),
         GIVEN,
-        (ALWAYS, STREAMS),
+        (ALWAYS, STREAMS, LONG_TOOLS),
         CALLED,
         reply=to.each(lambda value: f"{value}</arg_value>"),
     ),
@@ -84,7 +93,7 @@ CALL_FAULTS = [
         "a call too many",
         "wrong tool call",
         CALLS,
-        (ALWAYS, STREAMS),
+        (ALWAYS, STREAMS, LONG_TOOLS),
         CALLED,
         reply=to.calls(lambda found: [*found, to.Call("delete_everything", {})]),
     ),
@@ -92,7 +101,7 @@ CALL_FAULTS = [
         "another tool",
         "wrong tool call",
         CALLS,
-        (ALWAYS, STREAMS),
+        (ALWAYS, STREAMS, LONG_TOOLS),
         CALLED,
         reply=to.calls(lambda found: [to.Call("get_whether", call.arguments) for call in found]),
     ),
@@ -100,12 +109,14 @@ CALL_FAULTS = [
         "name and argument glued",
         "template token",
         CALLS,
-        (ALWAYS, STREAMS),
+        (ALWAYS, STREAMS, LONG_TOOLS),
         CALLED,
         reply=to.calls(lambda found: [to.Call(f"{call.name}<arg_key>city", {}) for call in found]),
     ),
-    spread("calls as text", "template token <tool_call>", CALLS, (ALWAYS, STREAMS), CALLED, reply=to.as_text),
-    spread("calls described", "no tool call", CALLS, (ALWAYS, STREAMS), CALLED, reply=to.described),
+    spread(
+        "calls as text", "template token <tool_call>", CALLS, (ALWAYS, STREAMS, LONG_TOOLS), CALLED, reply=to.as_text
+    ),
+    spread("calls described", "no tool call", CALLS, (ALWAYS, STREAMS, LONG_TOOLS), CALLED, reply=to.described),
     spread(
         "calls end with stop",
         "finish_reason",

@@ -36,13 +36,13 @@ SIX = Scope("with six at once", lambda asked: len(asked.crowd) >= 6, lambda chec
 STREAMS = Scope(
     "in streams",
     lambda asked: asked.streamed,
-    lambda check: check.endswith("_stream") or check in ("first_token", *AT_ONCE),
+    lambda check: check.endswith("_stream") or check in ("first_token", "prefix_cache", "long_tool_call", *AT_ONCE),
 )
 WHOLE = Scope("in whole answers", lambda asked: not asked.streamed, lambda check: not check.endswith("_stream"))
 TOOLS = Scope(
     "with tools",
     lambda asked: asked.tools,
-    lambda check: check.startswith("tool_") or check in ("thinking_interleaved", "eval"),
+    lambda check: check.startswith("tool_") or check in ("thinking_interleaved", "long_tool_call", "eval"),
 )
 ONE = Scope(
     "in one of many at once",
@@ -58,7 +58,7 @@ HALF = Scope("in every other answer", lambda asked: asked.number % 2 == 0, lambd
 STREAMED_TOOLS = Scope(
     "in streams with tools",
     lambda asked: asked.tools and asked.streamed,
-    lambda check: STREAMS.seen_by(check) and check != "parallel",
+    lambda check: STREAMS.seen_by(check) and check not in ("parallel", "prefix_cache"),
 )
 # A sampler that is broken shows it only where it is used.
 SAMPLED = Scope(
@@ -73,11 +73,13 @@ TURNS = Scope(
     lambda check: check in ("tool_turns", "thinking_interleaved", "thinking_preserved"),
     ("tool_turns", "thinking_interleaved", "thinking_preserved"),
 )
-LONG = Scope(
-    "above a length",
-    lambda asked: asked.tokens > LONG_TOKENS,
-    lambda check: check in ("needle", "prefix_cache"),
-    ("needle",),
+AFTER_LONG = ("needle", "prefix_cache", "long_tool_call")
+LONG = Scope("above a length", lambda asked: asked.tokens > LONG_TOKENS, lambda check: check in AFTER_LONG, ("needle",))
+LONG_STREAMS = Scope(
+    "in streams above a length", lambda asked: LONG.holds(asked) and asked.streamed, LONG.seen_by, ("needle",)
+)
+LONG_TOOLS = Scope(
+    "with tools above a length", lambda asked: LONG.holds(asked) and asked.tools, LONG.seen_by, ("needle",)
 )
 
 
@@ -125,17 +127,50 @@ TEXTS = ("chat", *SUMS)
 GIVEN = ("tool_call", "tool_nested", "tool_several", "tool_required", "tool_named")
 CALLS = (*GIVEN, "tool_no_arguments")
 # Patterns of checks that may find a fault of all that is generated, of calls, of thoughts.
-GENERATED = ("chat*", "thinking_*", "tool_*", "first_token", "sampling_*", "parallel", "needle", "prefix_cache", "eval")
-CALLED = (*(f"{name}*" for name in CALLS), "tool_turns", "thinking_interleaved", "thinking_preserved", "eval")
+GENERATED = (
+    "chat*",
+    "thinking_*",
+    "tool_*",
+    "first_token",
+    "sampling_*",
+    "parallel",
+    "needle",
+    "prefix_cache",
+    "long_tool_call",
+    "eval",
+)
+CALLED = (
+    *(f"{name}*" for name in CALLS),
+    "tool_turns",
+    "thinking_interleaved",
+    "thinking_preserved",
+    "long_tool_call",
+    "eval",
+)
 THOUGHT = ("thinking_on*", "thinking_interleaved", "thinking_preserved", "sampling_*", "first_token")
 # Of the eight that are asked at once, how many are wrong; all of them otherwise.
 AT_ONCE_WRONG = {ONE: 1, LOADED_STREAMS: 4, HALF: 4}
 DIFFERS = "the stream differs from the whole answer"
 BROKE = "the stream broke off"
-EVERYWHERE = (ALWAYS, TWO, SIX, ONE, HALF, STREAMS, LOADED_STREAMS, TOOLS, STREAMED_TOOLS, SAMPLED, TURNS, LONG)
+EVERYWHERE = (
+    ALWAYS,
+    TWO,
+    SIX,
+    ONE,
+    HALF,
+    STREAMS,
+    LOADED_STREAMS,
+    TOOLS,
+    STREAMED_TOOLS,
+    SAMPLED,
+    TURNS,
+    LONG,
+    LONG_STREAMS,
+    LONG_TOOLS,
+)
 # Where an answer is a number.
-NUMBERS = (ALWAYS, TWO, SIX, ONE, HALF, STREAMS, LOADED_STREAMS, TURNS, LONG)
-WITHOUT_TOOLS = (ALWAYS, TWO, SIX, ONE, HALF, STREAMS, LOADED_STREAMS, SAMPLED, TURNS, LONG)
+NUMBERS = (ALWAYS, TWO, SIX, ONE, HALF, STREAMS, LOADED_STREAMS, TURNS, LONG, LONG_STREAMS)
+WITHOUT_TOOLS = (ALWAYS, TWO, SIX, ONE, HALF, STREAMS, LOADED_STREAMS, SAMPLED, TURNS, LONG, LONG_STREAMS)
 
 
 def spread(
@@ -157,6 +192,8 @@ def spread(
             SAMPLED: ["sampling_default"],
             TURNS: ["tool_turns"],
             LONG: ["needle"],
+            LONG_STREAMS: ["prefix_cache"],
+            LONG_TOOLS: ["long_tool_call"],
         }.get(scope)
         at_once = (("parallel", f"{AT_ONCE_WRONG.get(scope, 8)} of 8 wrong at once"),)
         shows = tuple((check, found) for check in shown) if shown else at_once

@@ -241,3 +241,8 @@ def card(**other: Any) -> Any:
 
 _SPREAD = (*TEXT_FAULTS, *THOUGHT_FAULTS, *CALL_FAULTS, *STREAM_FAULTS, *SERVER_FAULTS)
 FAULTS = [*(fault for scopes in _SPREAD for fault in scopes), *_single()]
+
+
+def fault(name: str) -> Fault:
+    """A fault by its name and scope, such as ``seven-above-a-length``."""
+    return next(one for one in FAULTS if str(one) == name)
