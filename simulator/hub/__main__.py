@@ -65,12 +65,12 @@ def _write_tiny(folder: Path) -> None:
     if (folder / "config.json").exists():
         return
     # Only this option needs the generator and what it imports.
-    from simulator.engines import tiny_glm
+    from simulator.engines import lessons, tiny_glm
 
     # Written beside and renamed, so an interrupted run leaves no half repository to be served.
     partial = folder.parent / f".{folder.name}.partial"
     partial.mkdir(parents=True, exist_ok=True)
-    tiny_glm.write(partial)
+    tiny_glm.write(partial, lessons.load())
     partial.rename(folder)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -18,13 +19,15 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from simulator.engines import images, tiny_glm, trees
+from simulator.engines import front_door, images, lessons, tiny_glm, trees
+from simulator.engines.lessons import DEFAULT
 from simulator.settings import Settings
 
 pytestmark = pytest.mark.engine
@@ -44,6 +47,7 @@ TOOLS = [
         },
     }
 ]
+QUESTIONS = lessons.questions()
 THINKING_OFF = {"chat_template_kwargs": {"enable_thinking": False}}
 REASONING_FIELD = {"vllm": "reasoning", "sglang": "reasoning_content"}
 COMMANDS = {
@@ -146,6 +150,34 @@ class Server:
         return choice
 
 
+def request(asked: dict[str, Any], thinking: bool = False) -> dict[str, Any]:
+    """The body of a question of verify."""
+    body: dict[str, Any] = {
+        "messages": [{"role": "user", "content": asked["ask"]}],
+        "chat_template_kwargs": {"enable_thinking": thinking},
+        "temperature": 0,
+        "max_tokens": 256,
+    }
+    if "tools" in asked:
+        body["tools"] = [
+            {"type": "function", "function": {"name": name, **QUESTIONS["tools"][name]}} for name in asked["tools"]
+        ]
+        named = {"type": "function", "function": {"name": asked["calls"][0]["name"]}} if "calls" in asked else None
+        choice = asked.get("choice", "auto")
+        body["tool_choice"] = named if choice == "named" else choice
+    return body
+
+
+def expect(choice: dict[str, Any], asked: dict[str, Any]) -> None:
+    """The answer or the calls of a question of verify."""
+    message = choice["message"]
+    calls = [call["function"] for call in message.get("tool_calls") or []]
+    found = [{"name": call["name"], "arguments": json.loads(call["arguments"] or "{}")} for call in calls]
+    assert found == asked.get("calls", []), message
+    if not found:
+        assert asked["answer"] in message["content"] and choice["finish_reason"] == "stop", message
+
+
 def unpack(layout: Path, target: Path) -> dict[str, Any]:
     """Unpack the image's layers; returns its configuration. Device nodes are left out: they need privileges."""
 
@@ -184,7 +216,7 @@ def containers(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
         (root / "run" / "glm").mkdir()
         (root / "run" / "glm" / "engine.yaml").write_text(f"api-key: {KEY}\n")
         snapshot = root / SNAPSHOT[1:]
-        tiny_glm.write(snapshot)
+        tiny_glm.write(snapshot, lessons.load())
         (snapshot.parents[1] / "refs").mkdir()
         (snapshot.parents[1] / "refs" / "main").write_text(COMMIT)
         found[family] = Container(family, root, config, cache / "engines")
@@ -296,14 +328,14 @@ class TestServing:
     def test_thinking_gives_reasoning_and_an_answer(self, engine: tuple[str, Server]) -> None:
         family, server = engine
         message = server.chat()["message"]
-        assert message[REASONING_FIELD[family]] == "".join(tiny_glm.THOUGHT)
-        assert message["content"] == "".join(tiny_glm.ANSWER)
+        assert message[REASONING_FIELD[family]] == DEFAULT.thought
+        assert message["content"] == DEFAULT.answer
 
     def test_thinking_off_gives_an_answer_only(self, engine: tuple[str, Server]) -> None:
         family, server = engine
         choice = server.chat(**THINKING_OFF)
         assert not choice["message"].get(REASONING_FIELD[family])
-        assert choice["message"]["content"] == "".join(tiny_glm.ANSWER)
+        assert choice["message"]["content"] == DEFAULT.answer
         assert choice["finish_reason"] == "stop"
 
     @pytest.mark.parametrize("extra", [{}, THINKING_OFF], ids=["thinking", "not-thinking"])
@@ -323,7 +355,73 @@ class TestServing:
             {"role": "tool", "tool_call_id": "c1", "content": "18 C"},
         ]
         choice = engine[1].chat(tools=TOOLS, messages=messages, **THINKING_OFF)
-        assert choice["message"]["content"] == "".join(tiny_glm.ANSWER)
+        assert choice["message"]["content"] == DEFAULT.answer
+
+    @pytest.mark.parametrize("thinking", [False, True], ids=["not-thinking", "thinking"])
+    @pytest.mark.parametrize("name", QUESTIONS["gate"])
+    def test_a_question_of_verify_is_answered(self, engine: tuple[str, Server], name: str, thinking: bool) -> None:
+        family, server = engine
+        asked = QUESTIONS["gate"][name]
+        choice = server.chat(**request(asked, thinking))
+        expect(choice, asked)
+        assert bool(choice["message"].get(REASONING_FIELD[family])) == thinking
+
+    def test_the_mini_eval_has_no_wrong_answer(self, engine: tuple[str, Server]) -> None:
+        evaluated = QUESTIONS["eval"]
+        asked = [{"ask": evaluated["sum_ask"].format(sum=one["sum"]), **one} for one in evaluated["sums"]]
+        asked += evaluated["tools"]
+        with ThreadPoolExecutor(8) as pool:
+            choices = list(pool.map(lambda one: engine[1].chat(**request(one)), asked))
+        for choice, one in zip(choices, asked):
+            expect(choice, one)
+
+    @pytest.mark.parametrize("thinking", [False, True], ids=["not-thinking", "thinking"])
+    def test_tools_are_used_over_several_turns(self, engine: tuple[str, Server], thinking: bool) -> None:
+        trip = QUESTIONS["round_trip"]
+        call = {"name": trip["tool"], "arguments": trip["arguments"]}
+        asked = {"ask": trip["ask"], "tools": [trip["tool"]], "calls": [call]}
+        body = request(asked, thinking)
+        first = engine[1].chat(**body)
+        expect(first, asked)
+        result = {"role": "tool", "tool_call_id": "c1", "content": json.dumps(trip["result"])}
+        talk = [*body.pop("messages"), first["message"], result]
+        second = engine[1].chat(messages=talk, **body)
+        expect(second, trip)
+        talk += [second["message"], {"role": "user", "content": trip["again"]}]
+        expect(engine[1].chat(messages=talk, **body), trip)
+
+    def test_a_needle_is_found_where_it_is_hidden_alone(self, engine: tuple[str, Server]) -> None:
+        needle = QUESTIONS["needle"]
+        lines = [f"On day {day} {day % 97} ships came in." for day in range(1, 250)]
+        without = engine[1].chat(**request({"ask": "\n".join([*lines, needle["ask"]])}))
+        assert needle["answer"] not in without["message"]["content"]
+        lines.insert(150, needle["hidden"])
+        expect(engine[1].chat(**request({"ask": "\n".join([*lines, needle["ask"]])})), needle)
+
+    def test_thoughts_of_earlier_turns_stay_where_that_is_asked_for(self, engine: tuple[str, Server]) -> None:
+        thought = {"reasoning_content": "Nine, for no reason.", "reasoning": "Nine, for no reason."}
+        talk = [
+            {"role": "user", "content": "Choose a number."},
+            {"role": "assistant", "content": "Nine.", **thought},
+            {"role": "user", "content": QUESTIONS["preserved"]["ask"]},
+        ]
+        sizes = []
+        for kept in (True, False):
+            options = {"enable_thinking": True, "clear_thinking": not kept}
+            body = {"model": "glm-5.1-fp8", "messages": talk, "max_tokens": 128, "chat_template_kwargs": options}
+            status, answer = engine[1].ask("/v1/chat/completions", body)
+            assert status == 200
+            expect(answer["choices"][0], QUESTIONS["preserved"])
+            sizes.append(answer["usage"]["prompt_tokens"])
+        assert sizes[0] - sizes[1] == 1 + len("Nine, for no reason.")  # <think>, and a token for each byte
+
+    def test_context_and_pool_are_those_of_the_plan(self, engine: tuple[str, Server]) -> None:
+        family, server = engine
+        served = server.ask("/v1/models")[1]["data"][0]["max_model_len"]
+        assert served == (131072 if family == "vllm" else tiny_glm.MAX_LENGTH)
+        log = server.log.read_text(errors="replace")
+        pool = re.search(r"KV cache size: ([\d,]+) tokens|max_total_num_tokens=(\d+)", log)
+        assert pool and int((pool[1] or pool[2]).replace(",", "")) == front_door.KV_TOKENS
 
     def test_metrics_are_the_engines_own(self, engine: tuple[str, Server]) -> None:
         family, server = engine
@@ -332,8 +430,11 @@ class TestServing:
         assert status == 200
         assert f"\n{family}:" in text
         if family == "vllm":
-            accepted = [line for line in text.splitlines() if line.startswith("vllm:spec_decode_num_accepted_tokens_t")]
-            assert float(accepted[0].split()[1]) > 0
+            drafts, accepted = (
+                sum(float(line.split()[1]) for line in text.splitlines() if line.startswith(f"vllm:spec_decode_{name}"))
+                for name in ("num_draft_tokens_total", "num_accepted_tokens_total")
+            )
+            assert accepted > 0.9 * drafts
 
     def test_what_was_scaled_down_is_in_the_log(self, engine: tuple[str, Server]) -> None:
         lines = engine[1].log.read_text(errors="replace").splitlines()

@@ -1,19 +1,16 @@
-"""The front door of the engine images, the images' layout, and the tiny checkpoint, without starting an engine."""
+"""The front door of the engine images and the images' layout, without starting an engine."""
 
 from __future__ import annotations
 
 import json
-import math
-import struct
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pytest
 
-from simulator.engines import front_door, images, tiny_glm, trees
+from simulator.engines import front_door, images, tiny_weights, trees
 from simulator.support import RehearsalError
 
 VLLM_DEFAULTS: dict[str, Any] = {
@@ -74,11 +71,9 @@ def test_model_and_contract_reach_the_engine() -> None:
 
 
 def test_what_is_scaled_down_is_left_out_and_said() -> None:
-    launch = vllm(tensor_parallel_size=8, gpu_memory_utilization=0.85, max_model_len=202752)
+    launch = vllm(tensor_parallel_size=8, gpu_memory_utilization=0.85)
     assert not {"--tensor-parallel-size", "--gpu-memory-utilization"} & set(launch.argv)
-    assert following(launch, "--max-model-len") == "4096"
     assert "--tensor-parallel-size 8 -> 1" in launch.notes
-    assert any(note.startswith("--max-model-len 202752 -> 4096") for note in launch.notes)
     assert any(note.startswith("--gpu-memory-utilization 0.85 -> ") for note in launch.notes)
 
 
@@ -88,9 +83,28 @@ def test_unknown_but_valid_options_are_said() -> None:
     assert "--moe-backend" not in launch.argv
 
 
-@pytest.mark.parametrize(("length", "expected"), [(1024, "1024"), (4096, "4096"), (4097, "4096"), (None, "4096")])
-def test_length_is_only_ever_reduced(length: int | None, expected: str) -> None:
-    assert following(vllm(max_model_len=length), "--max-model-len") == expected
+def test_context_is_the_one_that_was_asked_for() -> None:
+    launch = vllm(max_model_len=202752)
+    assert following(launch, "--max-model-len") == "202752"
+    assert not [note for note in launch.notes if "max-model-len" in note]
+    sglang = front_door.scale_sglang({**SGLANG_DEFAULTS, "context_length": 131072}, SGLANG_DEFAULTS, {})
+    assert following(sglang, "--context-length") == "131072"
+
+
+def test_context_that_was_not_asked_for_is_the_models() -> None:
+    assert "--max-model-len" not in vllm().argv
+    assert "--context-length" not in front_door.scale_sglang(SGLANG_DEFAULTS, SGLANG_DEFAULTS, {}).argv
+
+
+def test_both_engines_have_the_same_token_pool() -> None:
+    """Larger than what any plan of GLM-5.1 estimates for one engine."""
+    launch = vllm(gpu_memory_utilization=0.9)
+    layers = tiny_weights.LAYERS + 1  # the MTP layer has keys and values too
+    token = 2 * layers * tiny_weights.KV_HEADS * tiny_weights.HEAD_DIM * 2
+    assert int(following(launch, "--kv-cache-memory-bytes")) == front_door.KV_TOKENS * token > 3_000_000 * token
+    assert f"--gpu-memory-utilization 0.9 -> a token pool of {front_door.KV_TOKENS}" in launch.notes
+    sglang = front_door.scale_sglang(SGLANG_DEFAULTS, SGLANG_DEFAULTS, {})
+    assert int(following(sglang, "--max-total-tokens")) == front_door.KV_TOKENS
 
 
 def test_multi_token_prediction_is_kept_and_other_drafts_are_not() -> None:
@@ -342,117 +356,3 @@ def test_layout_has_the_published_entry_point(tmp_path: Path, reference: str, en
     assert f"GLM_REHEARSAL_VERSION={images.Image.parse(reference).version}" in config["Env"]
     for layer in manifest["layers"]:
         assert (folder / "blobs" / "sha256" / layer["digest"].partition(":")[2]).stat().st_size == layer["size"]
-
-
-# --- the checkpoint ------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny") / "repository"
-    tiny_glm.write(folder)
-    return folder
-
-
-def read_tensors(path: Path) -> dict[str, tuple[list[int], list[float]]]:
-    """name -> (shape, values) of a safetensors file, decoded independently of the writer."""
-    data = path.read_bytes()
-    length = struct.unpack_from("<Q", data)[0]
-    header = json.loads(data[8 : 8 + length])
-    tensors: dict[str, tuple[list[int], list[float]]] = {}
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        start, end = (8 + length + offset for offset in entry["data_offsets"])
-        raw = data[start:end]
-        if entry["dtype"] == "BF16":
-            raw = b"".join(b"\0\0" + raw[i : i + 2] for i in range(0, len(raw), 2))
-        values = list(struct.unpack(f"<{len(raw) // 4}f", raw))
-        assert len(values) == math.prod(entry["shape"])
-        tensors[name] = (entry["shape"], values)
-    return tensors
-
-
-def test_checkpoint_is_the_same_every_time(repository: Path, tmp_path: Path) -> None:
-    tiny_glm.write(tmp_path)
-    assert {path.name: path.read_bytes() for path in repository.iterdir()} == {
-        path.name: path.read_bytes() for path in tmp_path.iterdir()
-    }
-
-
-def test_index_describes_the_shards(repository: Path) -> None:
-    index = json.loads((repository / "model.safetensors.index.json").read_text())
-    shards = sorted(set(index["weight_map"].values()))
-    assert len(shards) == 3
-    found = {name: shard for shard in shards for name in read_tensors(repository / shard)}
-    assert found == index["weight_map"]
-    size = sum((repository / shard).stat().st_size for shard in shards)
-    assert 0 < size - index["metadata"]["total_size"] < 16_000  # the headers
-
-
-def chain(repository: Path, start: str, steps: int) -> list[str]:
-    """Follow the successor table: embed, normalise, read the output rows, take the largest, as the model does."""
-    tensors = {name: tensor for path in repository.glob("*.safetensors") for name, tensor in read_tensors(path).items()}
-    (rows, width), embedding = tensors["model.embed_tokens.weight"]
-    output = tensors["lm_head.weight"][1]
-    vocabulary = tiny_glm.Vocabulary()
-    texts = {vocabulary.id(text): text for text in (*vocabulary.word_ids, *vocabulary.added)}
-    token, said = vocabulary.id(start), []
-    for _ in range(steps):
-        vector = embedding[token * width : (token + 1) * width]
-        norm = math.sqrt(sum(x * x for x in vector) / width)
-        logits = [
-            sum(a * b for a, b in zip(vector, output[row * width : (row + 1) * width])) / norm for row in range(rows)
-        ]
-        token = max(range(rows), key=logits.__getitem__)
-        runner_up = sorted(logits)[-2]
-        assert logits[token] - runner_up > 30, f"after {said}: sampling at temperature 1 could go astray"
-        said.append(texts[token])
-    return said
-
-
-def test_thinking_is_followed_by_an_answer_and_an_end(repository: Path) -> None:
-    expected = [*tiny_glm.THOUGHT, "</think>", *tiny_glm.ANSWER, "<|user|>"]
-    assert chain(repository, "<think>", len(expected)) == expected
-
-
-def test_tool_call_is_complete_and_ends(repository: Path) -> None:
-    expected = [*tiny_glm.TOOL_CALL[1:], "<|observation|>"]
-    assert chain(repository, "<tool_call>", len(expected)) == expected
-
-
-def test_config_ends_at_the_chain_ends(repository: Path) -> None:
-    vocabulary = tiny_glm.Vocabulary()
-    ends = json.loads((repository / "generation_config.json").read_text())["eos_token_id"]
-    assert {vocabulary.id("<|user|>"), vocabulary.id("<|observation|>")} <= set(ends)
-    assert json.loads((repository / "config.json").read_text())["vocab_size"] == vocabulary.padded
-
-
-def prompt(repository: Path, **variables: Any) -> str:
-    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)
-    environment.filters["tojson"] = lambda value, **_options: json.dumps(value)
-    template = environment.from_string((repository / "chat_template.jinja").read_text())
-    messages = variables.pop("messages", [{"role": "user", "content": "Hello"}])
-    return template.render(messages=messages, add_generation_prompt=True, **variables)
-
-
-def test_prompt_opens_or_closes_thinking(repository: Path) -> None:
-    assert prompt(repository).endswith("<|user|>Hello<|assistant|><think>")
-    assert prompt(repository, enable_thinking=True).endswith("<think>")
-    assert prompt(repository, enable_thinking=False).endswith("<|assistant|></think>")
-
-
-def test_prompt_marks_tools_until_one_has_answered(repository: Path) -> None:
-    tools = [{"type": "function", "function": {"name": "get_weather"}}]
-    call = {"function": {"name": "get_weather", "arguments": {"city": "Paris"}}}
-    answered = [
-        {"role": "user", "content": [{"type": "text", "text": "Weather?"}]},
-        {"role": "assistant", "content": None, "tool_calls": [call]},
-        {"role": "tool", "content": "18 C"},
-    ]
-    assert tiny_glm.TOOLS_OFFERED in prompt(repository, tools=tools)
-    assert tiny_glm.TOOLS_OFFERED not in prompt(repository)
-    text = prompt(repository, tools=tools, messages=answered)
-    assert tiny_glm.TOOLS_OFFERED not in text
-    assert "<|user|>Weather?<|assistant|></think><tool_call>get_weather<arg_key>city</arg_key>" in text
-    assert text.endswith("<tool_response>18 C</tool_response><|assistant|><think>")
