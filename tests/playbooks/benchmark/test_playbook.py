@@ -93,7 +93,7 @@ def test_a_good_endpoint_ends_in_a_report(tmp_path: Path) -> None:
         done = play(tmp_path, port, heard=go_on)
     assert done.returncode == 0, done.stdout + done.stderr
     (record,) = kept(tmp_path)
-    assert record["ok"] and len(record["points"]) == 1 and len(record["quality"]) == 7
+    assert record["ok"] and len(record["points"]) == 1 and {one["outcome"] for one in record["quality"]} == {"passed"}
     page = (tmp_path / "state/benchmarks/report.html").read_text(encoding="utf-8")
     markdown = (tmp_path / "state/benchmarks/report.md").read_text(encoding="utf-8")
     assert "small on gpu-1" in page and "## small on gpu-1: measured" in markdown
@@ -179,6 +179,6 @@ def test_an_engine_that_dies_fails_the_run_after_the_report(tmp_path: Path, stri
 def test_a_wrong_answer_fails_the_run_and_keeps_the_figures(tmp_path: Path) -> None:
     with engine(Behaviour(faults=(fault("seven-above-a-length"),))) as (_behaviour, port):
         done = play(tmp_path, port)
-    assert done.returncode == 2 and "quality, needle: expected a number hidden in a long prompt" in done.stdout
+    assert done.returncode == 2 and "verify, needle: expected a number hidden in a long prompt" in done.stdout
     (record,) = kept(tmp_path)
     assert not record["ok"] and record["trouble"] is None and record["points"]

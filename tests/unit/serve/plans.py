@@ -37,6 +37,7 @@ _COMMON: dict[str, Any] = {
         "indices": list(range(8)),
     },
     "memory": {"token_pool": 1_240_000},
+    "promises": {"token_pool": 868_000, "draft_tokens": 3, "acceptance_length": 1.4},
     "prices": [],
     "served_model_name": "glm-5.1-fp8",
     "listen": {"address": "10.0.0.5", "port": 8000, "container_port": 8000},
@@ -55,6 +56,13 @@ _COMMON: dict[str, Any] = {
         "config": "/etc/glm",
     },
     "timeouts": {"start_seconds": 2400, "stop_seconds": 60, "phases": {"load": 900, "compile": 1200, "warmup": 300}},
+}
+
+_OF_THE_MODEL: dict[str, Any] = {
+    "reasoning_parser": "glm45",
+    "thinking_preserved": {"chat_template_kwargs": {"enable_thinking": True, "clear_thinking": False}},
+    "sampling": {"default": {"temperature": 1.0, "top_p": 0.95, "thinking": "on"}},
+    "context_length": 202_752,
 }
 
 _VLLM: dict[str, Any] = {
@@ -93,6 +101,7 @@ _VLLM: dict[str, Any] = {
         "thinking_on": {},
         "thinking_off": {"chat_template_kwargs": {"enable_thinking": False}},
         "health_path": "/health",
+        **_OF_THE_MODEL,
     },
 }
 
