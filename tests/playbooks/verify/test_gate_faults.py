@@ -8,50 +8,30 @@ from typing import Any
 import pytest
 
 from ansible_collections.glm.fleet.plugins.module_utils.serving import evaluate, own_words
-from ansible_collections.glm.fleet.plugins.module_utils.serving.client import Endpoint
 from ansible_collections.glm.fleet.plugins.module_utils.serving.gate import Gate, made
-from ansible_collections.glm.fleet.plugins.module_utils.serving.talk import GROUPS, Asked
-from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
+from ansible_collections.glm.fleet.plugins.module_utils.serving.talk import GROUPS
+from tests.playbooks.verify.asking import PATIENCE, QUESTIONS, asked_of, failed
 from tests.playbooks.verify.fake.call_faults import CALLS_UNDER_LOAD
 from tests.playbooks.verify.fake.dialects import DIALECTS, SGLANG, VLLM
-from tests.playbooks.verify.fake.fault import LONG_TOKENS, Fault
+from tests.playbooks.verify.fake.fault import Fault
 from tests.playbooks.verify.fake.faults import FAULTS
-from tests.playbooks.verify.fake.server import KEY, MODEL, Behaviour, engine
+from tests.playbooks.verify.fake.server import Behaviour, engine
 from tests.playbooks.verify.fake.state import State
 from tests.playbooks.verify.fake.wire import Dialect
 
-CATALOGUE = catalog.load()
-GLM = CATALOGUE.models["GLM-5.1"]
-QUESTIONS = dataclasses.asdict(CATALOGUE.questions)
-SAMPLING = {
-    name: {key: value for key, value in dataclasses.asdict(one).items() if value is not None}
-    for name, one in GLM.sampling.items()
-}
 # What the gate asks at once waits in the server until all of it is there.
 TOGETHER = frozenset(QUESTIONS["eval"]["sum_ask"].format(sum=one["sum"]) for one in QUESTIONS["eval"]["sums"][:8])
-PATIENCE, IMPATIENCE = 60.0, 1.0
+IMPATIENCE = 1.0
 
 
-def asked_of(behaviour: Behaviour, port: int, timeout: float = PATIENCE, groups: tuple[str, ...] = GROUPS) -> Asked:
-    """What the gate asks of a server."""
-    dialect = behaviour.dialect
-    endpoint = Endpoint(
-        "127.0.0.1", port, MODEL, KEY, dialect.reasoning_field, thinking_on=GLM.thinking.on,
-        thinking_off=None if dialect.manner.always_thinks else GLM.thinking.off, timeout=timeout,
-    )  # fmt: skip
-    return Asked(
-        endpoint, QUESTIONS, groups=groups, context=behaviour.context, needle_tokens=LONG_TOKENS * 4 // 3,
-        sampling=SAMPLING, thinking_preserved=GLM.thinking.preserved, prefix_cache=True,
-        metrics=CATALOGUE.engines[dialect.engine].metric_rules("0.32.0" if dialect.engine == "vllm" else "0.5.10"),
-    )  # fmt: skip
-
-
-def gate(dialect: Dialect, fault: Fault | None = None, groups: tuple[str, ...] = GROUPS) -> dict[str, dict[str, Any]]:
+def examined(
+    dialect: Dialect, fault: Fault | None = None, groups: tuple[str, ...] = GROUPS
+) -> dict[str, dict[str, Any]]:
     """The findings of the gate by their names, with what the engine says of itself in its metrics."""
     behaviour = Behaviour(dialect, (fault,) if fault else (), State(together=TOGETHER))
     timeout = IMPATIENCE if fault and fault.hangs else PATIENCE
     with engine(behaviour) as (_behaviour, port):
-        made_of = Gate(asked_of(behaviour, port, timeout, groups))
+        made_of = Gate(asked_of(behaviour, port, timeout=timeout, groups=groups))
         before = made_of.talk.metrics()
         findings = made(made_of)
         promised = own_words.Promised(
@@ -61,13 +41,9 @@ def gate(dialect: Dialect, fault: Fault | None = None, groups: tuple[str, ...] =
         return {one["check"]: dict(one) for one in [*findings, *own_words.findings(promised, said)]}
 
 
-def failed(findings: dict[str, dict[str, Any]]) -> dict[str, str]:
-    return {name: one["found"] for name, one in findings.items() if one["outcome"] == "failed"}
-
-
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name.replace(" ", "-"))
 def test_a_healthy_endpoint_passes_in_every_dialect(dialect: Dialect) -> None:
-    findings = gate(dialect)
+    findings = examined(dialect)
     assert failed(findings) == {}
     passed = {name for name, one in findings.items() if one["outcome"] == "passed"}
     # Without a journal nothing is known of the log.
@@ -84,7 +60,7 @@ def test_a_fault_has_its_own_name(fault: Fault) -> None:
     dialect = dataclasses.replace(dialect, manner=fault.manner or dialect.manner)
     # One fault in each scope is shown to the whole gate, the others to the checks that can see it.
     groups = fault.scope.groups if fault.name != "one token" else ()
-    found = failed(gate(dialect, fault, ("contract", *groups) if groups else GROUPS))
+    found = failed(examined(dialect, fault, ("contract", *groups) if groups else GROUPS))
     assert fault.shows
     missed = {check: (name, found.get(check)) for check, name in fault.shows}
     assert {check: pair for check, pair in missed.items() if not (pair[1] or "\0").startswith(pair[0])} == {}
