@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     arguments.repos.mkdir(parents=True, exist_ok=True)
     for repository in arguments.with_tiny:
-        _write_tiny(arguments.repos / repository)
+        write_tiny(arguments.repos / repository)
     hub = Hub(arguments.repos, arguments.listen, arguments.control)
     hub.access = Access(set(arguments.token), {name: set(arguments.token) for name in arguments.gated})
     stop = threading.Event()
@@ -61,7 +61,8 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _write_tiny(folder: Path) -> None:
+def write_tiny(folder: Path) -> None:
+    """Write the tiny checkpoint with all lessons as this repository, unless it is there."""
     if (folder / "config.json").exists():
         return
     # Only this option needs the generator and what it imports.

@@ -40,7 +40,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as c
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import asking
-from simulator.engines import trees
+from simulator.engines import parser_loader, trees
 from simulator.hub.__main__ import write_tiny
 from simulator.settings import Settings
 
@@ -70,6 +70,8 @@ def serving(engine: str, plan: Plan, folder: Path) -> Iterator[int]:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
     words = [str(model) if word == plan["model"]["repository"] else word for word in plan["command"]]
+    if engine == "sglang":  # the front door is called by the Python that this command starts
+        del words[: words.index("sglang.launch_server") + 1]
     words[words.index("--host") + 1], words[words.index("--port") + 1] = "127.0.0.1", str(port)
     environ = {
         **{name: value for name, value in plan["env"].items() if not value.startswith("/root")},
@@ -84,8 +86,10 @@ def serving(engine: str, plan: Plan, folder: Path) -> Iterator[int]:
     if plan["secret"]["kind"] == "env":
         environ[plan["secret"]["name"]] = KEY
     else:
-        words += ["--api-key", KEY]
-    python = trees.find_python() or "python3.11"
+        secret = folder / "secret.yaml"
+        secret.write_text(f"{plan['secret']['option']}: {KEY}\n", encoding="utf-8")
+        words[words.index("--config") + 1] = str(secret)
+    python = str(parser_loader.ensure_python())
     command = [python, "-m", "simulator.engines.front_door", engine, "serve", *words]
     log = folder / "log"
     with log.open("wb") as output:

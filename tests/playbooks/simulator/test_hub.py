@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from simulator.hub import Fault, Hub
-from simulator.hub.__main__ import _write_tiny, address
+from simulator.hub.__main__ import write_tiny, address
 from simulator.hub.server import Access
 
 REPO = "zai-org/Tiny"
@@ -256,11 +256,11 @@ def test_command_line_serves_until_told_to_stop(root: Path) -> None:
 
 def test_tiny_checkpoint_is_written_once(tmp_path: Path) -> None:
     folder = tmp_path / "zai-org" / "GLM-5.1-FP8"
-    _write_tiny(folder)
+    write_tiny(folder)
     assert (folder / "config.json").exists() and list(folder.glob("*.safetensors"))
     assert [path.name for path in folder.parent.iterdir()] == ["GLM-5.1-FP8"]
     (folder / "config.json").write_text("kept")
-    _write_tiny(folder)
+    write_tiny(folder)
     assert (folder / "config.json").read_text() == "kept"
 
 
