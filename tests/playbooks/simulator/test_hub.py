@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from simulator.hub import Fault, Hub
-from simulator.hub.__main__ import write_tiny, address
+from simulator.hub.__main__ import address, write_tiny
 from simulator.hub.server import Access
 
 REPO = "zai-org/Tiny"
