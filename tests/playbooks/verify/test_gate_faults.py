@@ -22,6 +22,12 @@ from tests.playbooks.verify.fake.wire import Dialect
 # What the gate asks at once waits in the server until all of it is there.
 TOGETHER = frozenset(QUESTIONS["eval"]["sum_ask"].format(sum=one["sum"]) for one in QUESTIONS["eval"]["sums"][:8])
 IMPATIENCE = 1.0
+NOT_YET = {
+    "a-new-emoji": "Python does not know it, and what it does not know is salad",
+    "goes-on-as-the-user-in-later-turns": "the number is looked for anywhere",
+    "the-thought-in-both-fields-always": "the last number of the content is right",
+    "the-thought-in-both-fields-in-streams": "the last number of the content is right",
+}
 
 
 def examined(
@@ -41,7 +47,13 @@ def examined(
         return {one["check"]: dict(one) for one in [*findings, *own_words.findings(promised, said)]}
 
 
-@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name.replace(" ", "-"))
+def shown(case: Any, name: str) -> Any:
+    """What the gate does not judge rightly yet must fail, so that whoever changes that hears of it."""
+    reason = NOT_YET.get(name)
+    return pytest.param(case, id=name, marks=pytest.mark.xfail(reason=reason, strict=True) if reason else ())
+
+
+@pytest.mark.parametrize("dialect", [shown(one, one.name.replace(" ", "-")) for one in DIALECTS])
 def test_a_healthy_endpoint_passes_in_every_dialect(dialect: Dialect) -> None:
     findings = examined(dialect)
     assert failed(findings) == {}
@@ -52,7 +64,7 @@ def test_a_healthy_endpoint_passes_in_every_dialect(dialect: Dialect) -> None:
     assert set(findings) - passed == unproven
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=str)
+@pytest.mark.parametrize("fault", [shown(one, str(one)) for one in FAULTS])
 def test_a_fault_has_its_own_name(fault: Fault) -> None:
     # Half of the faults are shown by each engine.
     half = (VLLM, SGLANG)[FAULTS.index(fault) % 2]

@@ -53,6 +53,7 @@ class Manner:
     chinese: bool = False
     always_thinks: bool = False
     before_calls: str = ""
+    after_facts: str = ""
 
 
 def said(message: dict[str, Any]) -> str:
@@ -109,7 +110,7 @@ def _text(body: dict[str, Any], ask: str, manner: Manner) -> tuple[str, str]:
         return manner.number.format(sum=found.group(), value=value), f"{found.group()} = {value}."
     for words, fact in _FACTS.items():
         if words in ask:
-            return fact, f"That is known: {fact}"
+            return fact + manner.after_facts, f"That is known: {fact}"
     return "I am here to help; please say more about that.", "That is a plain question."
 
 

@@ -84,6 +84,11 @@ def thought_in_content(before: str, after: str) -> Said:
     return effect
 
 
+def thought_in_both(asked: Asked, said: Reply) -> Reply:
+    """The thought is where it belongs, and once more before the answer."""
+    return replace(said, content=f"{said.reasoning}\n\n{said.content}") if said.reasoning and not said.calls else said
+
+
 def all_is_thought(_asked: Asked, said: Reply) -> Reply:
     """The parser never finds the end of the thought."""
     return replace(said, reasoning=f"{said.reasoning}{said.content}", content="") if not said.calls else said

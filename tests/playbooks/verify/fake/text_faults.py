@@ -50,6 +50,13 @@ TEXT_FAULTS = [
     spread("cut off", "cut off", TEXTS, WITHOUT_TOOLS, reply=to.ends("length", with_calls=False)),
     spread("aborted", "finish_reason", TEXTS, WITHOUT_TOOLS, reply=to.ends("abort", with_calls=False)),
     spread("answer of the one before", "wrong answer", SUMS[1:], touches=GENERATED, reply=to.of_the_one_before),
+    spread(
+        "goes on as the user",
+        "wrong answer",
+        SUMS,
+        NUMBERS,
+        reply=to.around("", "\nuser\nWhat is 3 + 4?\nassistant\n7"),
+    ),
     spread("answers swapped", "", (), (TWO, SIX), reply=to.of_the_neighbour),
 ]
 
@@ -126,4 +133,12 @@ THOUGHT_FAULTS = [
     ),
     spread("text sent as thoughts", ("no text", "reasoning"), TEXTS, (STREAMS,), events=stream.text_as_thoughts),
     spread("letters cut in two", "token salad", ("thinking_on",), (STREAMS,), events=stream.split_letters),
+    spread(
+        "the thought in both fields",
+        "reasoning",
+        ("thinking_on",),
+        (ALWAYS, STREAMS),
+        THOUGHT,
+        reply=to.thought_in_both,
+    ),
 ]

@@ -56,8 +56,9 @@ class Dialect:
     done: bool = True
     # Also the field of the other engine, and an empty list of calls, as older versions of vLLM have them.
     older: bool = False
-    # Usage in every chunk.
+    # Usage, or the role, in every chunk.
     running_usage: bool = False
+    role_everywhere: bool = False
     # The role comes with the first text, and the last thought with the first of the answer.
     glued: bool = False
     # The finish_reason has a chunk of its own: a model's last token has no text.
@@ -117,6 +118,8 @@ def chunk(delta: Body, body: Body, dialect: Dialect, number: int) -> Body:
         empty = dict.fromkeys(("role", "content", dialect.reasoning_field, "tool_calls"))
         choice |= {"delta": {**empty, **delta}, "matched_stop": None}
         return {**made, "model": body["model"], "choices": [choice], "usage": None}
+    if dialect.role_everywhere:
+        choice["delta"] = {"role": "assistant", **delta}
     if dialect.older:
         same = {"reasoning_content": delta["reasoning"]} if delta.get("reasoning") else {}
         choice["delta"] = {"tool_calls": [], **same, **delta}
