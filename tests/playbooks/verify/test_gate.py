@@ -18,6 +18,7 @@ from tests.playbooks.verify.fake.fault import Fault
 from tests.playbooks.verify.fake.faults import fault
 from tests.playbooks.verify.fake.server import KEY, MODEL, Behaviour
 
+pytestmark = pytest.mark.one_core
 CONTRACT = ["health", "models", "key_missing", "key_wrong", "context"]
 ANSWERS = [f"{name}{suffix}" for name in QUESTIONS["gate"] for suffix in ("", "_stream")]
 REST = [

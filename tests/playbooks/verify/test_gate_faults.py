@@ -19,6 +19,7 @@ from tests.playbooks.verify.fake.server import Behaviour, engine
 from tests.playbooks.verify.fake.state import State
 from tests.playbooks.verify.fake.wire import Dialect
 
+pytestmark = pytest.mark.one_core
 # What the gate asks at once waits in the server until all of it is there.
 TOGETHER = frozenset(QUESTIONS["eval"]["sum_ask"].format(sum=one["sum"]) for one in QUESTIONS["eval"]["sums"][:8])
 IMPATIENCE = 1.0
