@@ -102,7 +102,7 @@ def test_the_engine_s_own_metrics_are_kept(tmp_path: Path) -> None:
     with engine(Behaviour(seconds=0.4)) as (_behaviour, port):
         record = measure(tmp_path, port)
     found = record["points"][-1]["metrics"]
-    assert found["samples"] > 2 and found["kv_pool_tokens"] == 16384
+    assert found["samples"] > 2 and found["kv_pool_tokens"] == 1_600_000
     assert found["prefix_hit_rate"] == pytest.approx(16 / 22)
     assert found["acceptance_rate"] == pytest.approx(0.7) and found["acceptance_length"] == pytest.approx(3.1)
     assert 0 < found["running_max"] <= 6 and found["kv_usage_max"] == pytest.approx(found["running_max"] / 10)

@@ -244,4 +244,4 @@ def metric(pattern: str, value: float) -> Callable[[dict[str, float]], dict[str,
 def small_pool(values: dict[str, float]) -> dict[str, float]:
     """A KV cache of 1,024 tokens."""
     shrunk = metric("max_total_num_tokens", 1024)(values)
-    return {name.replace('num_gpu_blocks="1024"', 'num_gpu_blocks="64"'): value for name, value in shrunk.items()}
+    return {name.replace('num_gpu_blocks="100000"', 'num_gpu_blocks="64"'): value for name, value in shrunk.items()}

@@ -110,12 +110,12 @@ class State:
                 "sglang:prompt_tokens_total": self.prompt_tokens,
                 "sglang:generation_tokens_total": self.generated_tokens,
                 "sglang:cached_tokens_total": self.cached_tokens,
-                "sglang:max_total_num_tokens": 16384,
+                "sglang:max_total_num_tokens": 1_600_000,
                 "sglang:token_usage": min(1.0, running / 10),
                 "sglang:spec_accept_length": 3.1,
             }
         return {
-            'vllm:cache_config_info{block_size="16",num_gpu_blocks="1024"}': 1.0,
+            'vllm:cache_config_info{block_size="16",num_gpu_blocks="100000"}': 1.0,
             "vllm:num_requests_running": running,
             "vllm:num_requests_waiting": 0,
             "vllm:request_success_total": answered,
