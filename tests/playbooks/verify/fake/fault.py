@@ -24,7 +24,7 @@ class Scope:
     name: str
     holds: Callable[[Asked], bool]
     seen_by: Callable[[str], bool]
-    # Groups of the gate's checks that it can be seen in; empty for all.
+    # Groups of the gate's checks that show it best; empty for all.
     groups: tuple[str, ...] = ()
 
 
@@ -37,12 +37,14 @@ STREAMS = Scope(
     "in streams",
     lambda asked: asked.streamed,
     lambda check: check.endswith("_stream") or check in ("first_token", "prefix_cache", "long_tool_call", *AT_ONCE),
+    ("answers",),
 )
 WHOLE = Scope("in whole answers", lambda asked: not asked.streamed, lambda check: not check.endswith("_stream"))
 TOOLS = Scope(
     "with tools",
     lambda asked: asked.tools,
     lambda check: check.startswith("tool_") or check in ("thinking_interleaved", "long_tool_call", "eval"),
+    ("answers",),
 )
 ONE = Scope(
     "in one of many at once",
@@ -59,6 +61,7 @@ STREAMED_TOOLS = Scope(
     "in streams with tools",
     lambda asked: asked.tools and asked.streamed,
     lambda check: STREAMS.seen_by(check) and check not in ("parallel", "prefix_cache"),
+    ("answers",),
 )
 # A sampler that is broken shows it only where it is used.
 SAMPLED = Scope(
