@@ -27,8 +27,12 @@ from ansible_collections.glm.fleet.plugins.module_utils.serving.client import (
 
 # What a template or a tokenizer writes for itself. GLM's, those of other families, and marks of byte-level tokens.
 _TEMPLATE = re.compile(
-    r"<[|\uff5c][^>\s]{1,40}[|\uff5c]>|\[[gs]?MASK\]|<sop>|<eop>"
-    r"|</?think>|</?tool_(?:call|response)>|</?arg_(?:key|value)>"
+    r"<[|\uff5c][^>\s]{1,40}[|\uff5c]>|\[[gs]?MASK\]|<sop>|<eop>|/no_?think\b"
+    r"|</?think>|</?tool_(?:calls?|response)>|</?arg_(?:key|value)>|<function="
+    r"|</?s>|<(?:unk|pad|eos|bos)>|\[(?:UNK|PAD|/?INST)\]"
+    # Half of one, where the text ends; and what is left of a role's token that was skipped.
+    r"|<\|[a-z_]+$|</?(?:think|tool_call|arg_key|arg_value)$|^(?:user|assistant|observation|system)$",
+    re.MULTILINE,
 )
 _REASONING_TOKENS = ("<think>", "</think>")
 _BYTE_MARKS = "ĠĊĉ▁"
@@ -110,6 +114,9 @@ def check_thought(turn: Turn, ask: str, answer: str, endpoint: Endpoint) -> None
             + (f", the text is in {others[0]})" if others else ")"),
             endpoint.parser_advice("reasoning-parser"),
         )
+    if len(thought) >= 16 and thought in turn.content:
+        found = f"reasoning: the content has it once more: {_shown(turn.content)}"
+        raise CheckError(found, endpoint.parser_advice("reasoning-parser"))
     if len(thought) >= 40 and not _is_about(thought, f"{ask} {answer}"):
         raise CheckError(f"token salad in the reasoning: {_shown(thought)} has nothing of the question", KERNEL)
 
@@ -267,7 +274,7 @@ def _expect_no_template(text: str, where: str, endpoint: Endpoint) -> None:
 def _expect_no_salad(text: str, where: str) -> None:
     for character in text:
         odd = character == "\ufffd" or character in _BYTE_MARKS
-        if odd or (unicodedata.category(character) in ("Cc", "Cn", "Co", "Cs") and character not in "\n\t\r"):
+        if odd or (unicodedata.category(character) in ("Cc", "Co", "Cs") and character not in "\n\t\r"):
             raise CheckError(f"token salad in {where}: {_shown(text)} has U+{ord(character):04X}", KERNEL)
     scripts = Counter(_script(character) for character in text if character.isalpha())
     many = [name for name, count in scripts.most_common() if count >= max(2, 0.03 * sum(scripts.values()))]
@@ -294,7 +301,7 @@ def _numbers(text: str) -> list[str]:
 
 def _is_right(content: str, answer: str) -> bool:
     if not answer.isdigit():
-        return answer.casefold() in content.casefold()
+        return answer.casefold() in unicodedata.normalize("NFC", content).casefold()
     # The way to it may stand before: 17 + 25 = 42. A letter just before it is what is left of a garbled token.
     glued = re.search(rf"[A-Za-z]{answer}(?!\d)", content)
     return _numbers(content)[-1:] == [answer] and not glued

@@ -17,6 +17,7 @@ _FACTS = {
     "capital of France": "Paris is the capital of France.",
     "planet": "We live on Earth, the third planet from the Sun.",
     "odd number": "Yes.",
+    "coffee": "Café",
 }
 
 

@@ -126,12 +126,13 @@ class Fault:
 
 
 SUMS = ("thinking_off", "thinking_on", "tool_none")
-TEXTS = ("chat", *SUMS)
+TEXTS = ("chat", "accents", *SUMS)
 GIVEN = ("tool_call", "tool_nested", "tool_several", "tool_required", "tool_named")
 CALLS = (*GIVEN, "tool_no_arguments")
 # Patterns of checks that may find a fault of all that is generated, of calls, of thoughts.
 GENERATED = (
     "chat*",
+    "accents*",
     "thinking_*",
     "tool_*",
     "first_token",

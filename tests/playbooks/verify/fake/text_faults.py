@@ -56,7 +56,7 @@ TEXT_FAULTS = [
     spread("answer of the one before", "wrong answer", SUMS[1:], touches=GENERATED, reply=to.of_the_one_before),
     spread(
         "goes on as the user",
-        "wrong answer",
+        "template token",
         SUMS,
         NUMBERS,
         reply=to.around("", "\nuser\nWhat is 3 + 4?\nassistant\n7"),
@@ -136,7 +136,7 @@ THOUGHT_FAULTS = [
         events=stream.thoughts_as_text,
     ),
     spread("text sent as thoughts", ("no text", "reasoning"), TEXTS, (STREAMS,), events=stream.text_as_thoughts),
-    spread("letters cut in two", "token salad", ("thinking_on",), (STREAMS,), events=stream.split_letters),
+    spread("letters cut in two", "token salad", ("accents",), (STREAMS,), events=stream.split_letters),
     spread(
         "the thought in both fields",
         "reasoning",
