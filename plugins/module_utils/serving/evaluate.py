@@ -8,6 +8,7 @@ This module util is PRIVATE to the collection. Standard library, Python 3.9 or n
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -44,8 +45,19 @@ def score(asked: Asked, context: Optional[int]) -> dict[str, Any]:
     talk = Talk(asked.endpoint, asked.questions["tools"])
     talk.context = context
     known = questions(asked)
+    late = threading.Event()
+
+    def answered(question: Mapping[str, Any]) -> tuple[str, bool]:
+        # Each further one would take its whole timeout.
+        if late.is_set():
+            return "not asked, another one had no answer", True
+        found, unanswered = problem(talk, question)
+        if unanswered:
+            late.set()
+        return found, unanswered
+
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        problems = list(pool.map(lambda question: problem(talk, question), known))
+        problems = list(pool.map(answered, known))
     wrong = [f"{question['ask']!r}: {found}" for question, (found, _late) in zip(known, problems) if found]
     return {
         "asked": len(known),

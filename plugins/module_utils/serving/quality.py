@@ -126,12 +126,15 @@ class Quality:
         questions = evaluate.sums(self.asked.questions["eval"])[:AT_ONCE]
         with ThreadPoolExecutor(AT_ONCE) as pool:
             streams = [bool(number % 2) for number in range(AT_ONCE)]
-            problems = list(pool.map(self._problem, questions, streams))
-        wrong = [(question, problem) for question, problem in zip(questions, problems) if problem]
+            problems = list(pool.map(partial(evaluate.problem, self.talk), questions, streams))
+        wrong = [(question, found) for question, (found, _unanswered) in zip(questions, problems) if found]
         if not wrong:
             return f"{AT_ONCE} right answers"
-        alone = [self._problem(question) for question, _problem in wrong]
         _question, shown = wrong[0]
+        if any(unanswered for _found, unanswered in problems):
+            found = f"{len(wrong)} of {AT_ONCE} wrong at once: {shown}"
+            raise CheckError(found, "requests hold each other up: read the unit's journal")
+        alone = [evaluate.problem(self.talk, question)[0] for question, _found in wrong]
         unable = all(problem.startswith("wrong answer") for problem in alone)
         if unable and len(wrong) <= AT_ONCE // 4:
             raise NotAsked(f"{len(wrong)} of {AT_ONCE} wrong at once and also alone: {shown}")
@@ -142,9 +145,6 @@ class Quality:
             f"{len(wrong)} of {AT_ONCE} wrong at once, {right_alone} of these right alone: {(swapped or [shown])[0]}"
         )
         raise CheckError(found, f"requests disturb each other: {judge.KERNEL}" if right_alone else judge.KERNEL)
-
-    def _problem(self, question: Mapping[str, Any], stream: bool = False) -> str:
-        return evaluate.problem(self.talk, question, stream)[0]
 
     def needle(self) -> str:
         """A number in the middle of a long text is found again."""
