@@ -242,7 +242,7 @@ def _stream(endpoint: Endpoint, body: Mapping[str, Any]) -> Turn:
             for event in _events(response):
                 ended = event is _DONE
                 if event:
-                    _take(turn, event, time.monotonic() - begun)
+                    _taken(turn, event, time.monotonic() - begun)
                 if time.monotonic() - begun > endpoint.timeout:
                     raise NoAnswer(f"{_pace(turn)}, not ended after {endpoint.timeout:g} s", True)
         except socket.timeout as exc:
@@ -289,6 +289,14 @@ def _events(response: http.client.HTTPResponse) -> Iterator[Optional[dict[str, A
         if not isinstance(event, dict):
             raise CheckError(f"the stream has an event that is not JSON: {data[:120]!r}", "read the unit's journal")
         yield event
+
+
+def _taken(turn: Turn, event: Mapping[str, Any], at: float) -> None:
+    try:
+        _take(turn, event, at)
+    except (AttributeError, TypeError) as exc:
+        found = f"the stream has an event of another form: {Answer(200, event).short()}"
+        raise CheckError(found, "this is not an OpenAI-compatible answer: what has this port?") from exc
 
 
 def _take(turn: Turn, event: Mapping[str, Any], at: float) -> None:

@@ -46,7 +46,8 @@ class Gate:
             raise CheckError(answer.short(), "use the key this endpoint was started with; role serve writes it")
         if answer.status != 200 or not isinstance(answer.body, dict):
             raise CheckError(answer.short(), "see the unit's journal")
-        cards = [card for card in answer.body.get("data") or [] if isinstance(card, dict)]
+        data = answer.body.get("data")
+        cards = [card for card in data if isinstance(card, dict)] if isinstance(data, list) else []
         names = [card.get("id") for card in cards]
         if names != [self.endpoint.model]:
             raise CheckError(

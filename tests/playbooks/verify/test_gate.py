@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.glm.fleet.plugins.module_utils.serving import client
 from ansible_collections.glm.fleet.plugins.module_utils.serving.gate import run_gate
 from ansible_collections.glm.fleet.plugins.module_utils.serving.talk import GROUPS, PROMPT_TOKENS, SHORT_TOKENS
 from tests.playbooks.verify.asking import GLM, QUESTIONS, asked_of, failed, gate
@@ -205,3 +206,19 @@ def test_the_needle_lies_in_the_middle_of_a_text_that_fits_the_context() -> None
 def test_what_is_wrong_at_once_is_asked_again_alone() -> None:
     findings = with_fault("every-chat-fails-always", groups=("parallel",))
     assert failed(findings)["parallel"].startswith("8 of 8 wrong at once, 0 of these right alone: HTTP 500")
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"choices": [None]},
+        {"choices": "x"},
+        {"choices": 5},
+        {"choices": [{"delta": [1]}]},
+        {"choices": [{"delta": {"tool_calls": [None]}}]},
+        {"choices": [{"delta": {"tool_calls": "xx"}}]},
+    ],
+)
+def test_an_event_of_another_form_is_a_finding_and_no_traceback(event: dict[str, Any]) -> None:
+    with pytest.raises(client.CheckError, match="the stream has an event of another form"):
+        client._taken(client.Turn(), event, 0.1)
