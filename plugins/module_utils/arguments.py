@@ -65,6 +65,7 @@ ENDPOINT_CHECK: dict[str, dict[str, Any]] = {
     "context_share": {"type": "float", "default": 0.04},
     "needle_tokens": {"type": "int", "default": 8000, "no_log": False},
     "prefix_cache": {"type": "bool", "default": False},
+    "ranks": {"type": "int", "default": 1},
     "unit": {"type": "str"},
     "secret_files": {"type": "list", "elements": "path", "default": [], "no_log": False},
     "promised": {"type": "dict", "default": {}},

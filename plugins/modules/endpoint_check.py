@@ -101,6 +101,10 @@ options:
     description: What the engine must say of itself, and what its lines mean, as the catalogue has it.
     type: dict
     default: {}
+  ranks:
+    description: Data-parallel ranks, each of which has a prefix cache of its own.
+    type: int
+    default: 1
   metrics:
     description: What the engine calls its metrics, as in the catalogue.
     type: list
@@ -204,6 +208,9 @@ eval:
     right:
       description: How many answers were right.
       type: int
+    parts:
+      description: Right and asked, of the sums and of the tool calls.
+      type: dict
     seconds:
       description: How long it took.
       type: float
@@ -276,7 +283,7 @@ OF_ENDPOINT = [
     "reasoning_parser",
     "tool_parser",
 ]
-OF_GATE = ["questions", "context", "needle_tokens", "sampling", "prefix_cache", "metrics"]
+OF_GATE = ["questions", "context", "needle_tokens", "sampling", "prefix_cache", "ranks", "metrics"]
 
 
 def asked(params: dict[str, Any]) -> Asked:
@@ -294,8 +301,13 @@ def main() -> None:
     module = AnsibleModule(argument_spec=arguments.ENDPOINT_CHECK, supports_check_mode=True)
     if module.check_mode:
         module.exit_json(changed=False, skipped=True, ok=False, checks=[], msg="check mode: no request was sent")
+    key = module.params["api_key"] or ""
+    if not (key.isascii() and key.isprintable()):
+        expected = "an API key of printable ASCII characters, as HTTP headers have"
+        module.fail_json(msg=f"verify: {finding.unmet(expected, 'another character in it', 'set another glm_api_key')}")
     gate = Gate(asked(module.params))
-    unit = module.params["unit"] if "engine" in module.params["checks"] else None
+    known = module.params["promised"] and "engine" in module.params["checks"]
+    unit = module.params["unit"] if known else None
     before = gate.talk.metrics() if unit else None
     checks = made(gate)
     if unit:

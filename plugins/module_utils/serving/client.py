@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from typing import Any, Optional
 
 REASONING_FIELDS = ("reasoning", "reasoning_content")
+# More of an answer is not read.
+LARGEST_BYTES = 8 * 1024 * 1024
 # The end of a stream that says so.
 _DONE: dict[str, Any] = {}
 
@@ -51,12 +53,13 @@ class Endpoint:
 
 
 class CheckError(Exception):
-    """A check failed: what was found, and what to do about it."""
+    """A check failed: what was found, what to do about it, and whether an answer took longer than it may (``late``)."""
 
-    def __init__(self, found: str, next_step: str) -> None:
+    def __init__(self, found: str, next_step: str, late: bool = False) -> None:
         super().__init__(found)
         self.found = found
         self.next_step = next_step
+        self.late = late
 
 
 class NotAsked(Exception):
@@ -163,14 +166,14 @@ def ask(
     with _Connection(endpoint) as connection:
         connection.request(method, path, json.dumps(body) if body is not None else None, _headers(key))
         response = connection.getresponse()
-        return _answer(response.status, response.read())
+        return _answer(response.status, response.read(LARGEST_BYTES))
 
 
 def _answer(status: int, raw: bytes) -> Answer:
     text = raw.decode("utf-8", "replace")
     try:
         return Answer(status, json.loads(text))
-    except ValueError:
+    except (ValueError, RecursionError):
         return Answer(status, text)
 
 
@@ -189,9 +192,23 @@ def chat(endpoint: Endpoint, messages: Sequence[Mapping[str, Any]], extra: Mappi
     return turn
 
 
+_REFUSALS = {
+    400: "the request was refused, and the answer says why",
+    401: "use the key this endpoint was started with",
+    403: "use the key this endpoint was started with",
+    404: "another program has the port, or the model has another name",
+    422: "the request was refused, and the answer says why",
+    429: "the endpoint is busy: verify it again when it is idle",
+    502: "what is before the engine gave up: read the logs of both",
+    503: "the endpoint is busy, or its engine is down: read the unit's journal",
+    504: "what is before the engine gave up: read the logs of both",
+}
+
+
 def _accepted(answer: Answer) -> Answer:
     if answer.status != 200:
-        raise CheckError(answer.short(), "the engine is up but cannot answer: read the unit's journal")
+        advice = _REFUSALS.get(answer.status, "the engine is up but cannot answer: read the unit's journal")
+        raise CheckError(answer.short(), advice)
     return answer
 
 
@@ -235,7 +252,7 @@ def _stream(endpoint: Endpoint, body: Mapping[str, Any]) -> Turn:
         connection.request("POST", "/v1/chat/completions", json.dumps(body), _headers(endpoint.api_key))
         response = connection.getresponse()
         if response.status != 200 or "event-stream" not in response.getheader("Content-Type", "event-stream"):
-            answer = _accepted(_answer(response.status, response.read()))
+            answer = _accepted(_answer(response.status, response.read(LARGEST_BYTES)))
             what = "a whole answer" if isinstance(answer.body, dict) else answer.short()
             raise CheckError(f"the stream is {what}", "the engine, or what is before it, does not stream")
         try:
@@ -271,7 +288,7 @@ def _pace(turn: Turn) -> str:
 def _events(response: http.client.HTTPResponse) -> Iterator[Optional[dict[str, Any]]]:
     """The JSON of each event, up to the end that says so; None for other lines, so that time is looked at."""
     while True:
-        line = response.readline()
+        line = response.readline(LARGEST_BYTES)
         if not line:
             return
         text = line.decode("utf-8", "replace").strip()
@@ -284,7 +301,7 @@ def _events(response: http.client.HTTPResponse) -> Iterator[Optional[dict[str, A
             return
         try:
             event = json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             event = None
         if not isinstance(event, dict):
             raise CheckError(f"the stream has an event that is not JSON: {data[:120]!r}", "read the unit's journal")

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils.serving.client import CheckError, NoAnswer, NotAsked
 from ansible_collections.glm.fleet.plugins.module_utils.serving.talk import AT_ONCE, Asked, Talk
@@ -36,10 +36,19 @@ def sums(known: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+class Problem(NamedTuple):
+    """What is wrong with an answer, empty when nothing is. ``unanswered``: there was none; ``late``: not in time."""
+
+    found: str
+    unanswered: bool = False
+    late: bool = False
+
+
 def score(asked: Asked, context: Optional[int]) -> dict[str, Any]:
     """How many were ``asked``, how many answers were ``right``, and the first few ``wrong`` in words.
 
-    ``unanswered`` are those without any answer. ``context`` is what the endpoint says it serves, in tokens.
+    ``parts``: right and asked, of sums and of tool calls. ``unanswered`` are those without any answer. ``context`` is
+    what the endpoint says it serves, in tokens.
     """
     begun = time.monotonic()
     talk = Talk(asked.endpoint, asked.questions["tools"])
@@ -47,33 +56,41 @@ def score(asked: Asked, context: Optional[int]) -> dict[str, Any]:
     known = questions(asked)
     late = threading.Event()
 
-    def answered(question: Mapping[str, Any]) -> tuple[str, bool]:
+    def answered(question: Mapping[str, Any]) -> Problem:
         # Each further one would take its whole timeout.
         if late.is_set():
-            return "not asked, another one had no answer", True
-        found, unanswered = problem(talk, question)
-        if unanswered:
+            return Problem("not asked, another one had no answer", unanswered=True)
+        found = problem(talk, question)
+        if found.late:
             late.set()
-        return found, unanswered
+        return found
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         problems = list(pool.map(answered, known))
-    wrong = [f"{question['ask']!r}: {found}" for question, (found, _late) in zip(known, problems) if found]
+    wrong = [f"{question['ask']!r}: {one.found}" for question, one in zip(known, problems) if one.found]
+    first = sorted(wrong, key=lambda text: "not asked" in text)
     return {
         "asked": len(known),
         "right": len(known) - len(wrong),
+        "parts": {name: _part(problems, known, bool(name == "tool calls")) for name in ("sums", "tool calls")},
         "seconds": round(time.monotonic() - begun, 2),
-        "unanswered": sum(unanswered for _found, unanswered in problems),
-        "wrong": wrong[:SHOWN],
+        "unanswered": sum(one.unanswered for one in problems),
+        "wrong": first[:SHOWN],
     }
 
 
-def problem(talk: Talk, question: Mapping[str, Any], stream: bool = False) -> tuple[str, bool]:
-    """What is wrong with the answer to a question, empty when nothing is, and whether there was none at all."""
+def _part(problems: Sequence[Problem], known: Sequence[Mapping[str, Any]], calls: bool) -> list[int]:
+    """Right and asked."""
+    found = [not one.found for one, question in zip(problems, known) if bool(question["calls"]) is calls]
+    return [sum(found), len(found)]
+
+
+def problem(talk: Talk, question: Mapping[str, Any], stream: bool = False) -> Problem:
+    """What is wrong with the answer to a question."""
     try:
         talk.judge(talk.ask(question, stream=stream), question)
     except (CheckError, NotAsked) as exc:
-        return exc.args[0], False
+        return Problem(exc.args[0], unanswered=exc.args[0].startswith("HTTP "))
     except NoAnswer as exc:
-        return str(exc), True
-    return "", False
+        return Problem(str(exc), unanswered=True, late=exc.late)
+    return Problem("")

@@ -10,6 +10,7 @@ answer it while every request fails.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -21,6 +22,9 @@ from ansible_collections.glm.fleet.plugins.module_utils.serving import quality
 from ansible_collections.glm.fleet.plugins.module_utils.serving.client import CheckError, NoAnswer, NotAsked, Turn, ask
 from ansible_collections.glm.fleet.plugins.module_utils.serving.talk import GROUPS, Asked, Check, Talk
 
+# All checks together may take so many times as long as one answer, and so many seconds at least.
+TIMEOUTS = 4
+LEAST_BUDGET = 120
 # How often a stream and a whole answer that differ are both asked again: kernels may round differently each time.
 SECOND_LOOKS = 2
 
@@ -80,6 +84,8 @@ class Gate:
         body = {"model": self.endpoint.model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
         for method, path, sent in (("GET", "/v1/models", None), ("POST", "/v1/chat/completions", body)):
             answer = ask(self.endpoint, method, path, sent, key)
+            if answer.status >= 400 and answer.status not in (401, 403):
+                raise NotAsked(f"HTTP {answer.status} for {path} with {what}")
             if answer.status not in (401, 403):
                 raise CheckError(
                     f"HTTP {answer.status} for {path} with {what}",
@@ -90,19 +96,27 @@ class Gate:
     def answer(self, name: str, stream: bool) -> str:
         """One question of the gate; a stream is also compared with the whole answer."""
         turn, less = self._turn(name, stream)
-        whole = self.whole.setdefault(name, turn) if not stream else self.whole.get(name, turn)
-        for _look in range(SECOND_LOOKS):
-            if _alike(whole, turn):
-                break
-            whole, (turn, less) = self._turn(name, False)[0], self._turn(name, True)
-        if not _alike(whole, turn):
-            raise CheckError(
-                f"the stream differs from the whole answer: {said(turn)}, whole {said(whole)}",
-                "a parser loses parts of streams: another engine version, or stream-interval 1",
-            )
+        if not stream:
+            self.whole[name] = turn
+        elif name in self.whole and name != "thinking_on":
+            self._compare(name, turn)
         if less:
             raise less
         return said(turn)
+
+    def _compare(self, name: str, turn: Turn) -> None:
+        """Raises CheckError when no stream is like any whole answer, although both were asked for several times."""
+        wholes, streams = [self.whole[name]], [turn]
+        for _look in range(SECOND_LOOKS):
+            if any(_alike(one, other) for one in wholes for other in streams):
+                return
+            wholes.append(self._turn(name, False)[0])
+            streams.append(self._turn(name, True)[0])
+        if not any(_alike(one, other) for one in wholes for other in streams):
+            raise CheckError(
+                f"the stream differs from the whole answer: {said(turn)}, whole {said(wholes[0])}",
+                "a parser loses parts of streams: another engine version, or stream-interval 1",
+            )
 
     def _turn(self, name: str, stream: bool) -> tuple[Turn, Optional[NotAsked]]:
         """A right answer, and why it proves less than it should. Raises CheckError for a wrong one."""
@@ -138,8 +152,10 @@ def said(turn: Turn) -> str:
 
 
 def _alike(one: Turn, other: Turn) -> bool:
-    """Whether two turns have the same calls and the same text; thoughts may differ."""
-    return len(one.calls) == len(other.calls) and one.content.split() == other.content.split()
+    """Whether two turns have as many calls and the same text. Thoughts, and the words beside calls, may differ."""
+    if one.calls or other.calls:
+        return len(one.calls) == len(other.calls) and bool(one.content.strip()) == bool(other.content.strip())
+    return one.content.split() == other.content.split()
 
 
 def _contract(gate: Gate) -> list[Check]:
@@ -197,34 +213,53 @@ def run_gate(asked: Asked, clock: Callable[[], float] = time.monotonic) -> list[
 
 def made(gate: Gate, clock: Callable[[], float] = time.monotonic) -> list[Finding]:
     """The same, of a gate that is still wanted afterwards."""
-    return _believe_the_chat(tried("verify", planned(gate), gate.endpoint.api_key, clock))
+    budget = max(LEAST_BUDGET, TIMEOUTS * gate.endpoint.timeout)
+    return _believe_the_chat(tried("verify", planned(gate), gate.endpoint.api_key, clock, budget))
 
 
-def tried(phase: str, checks: Iterable[Check], key: Optional[str], clock: Callable[[], float]) -> list[Finding]:
+def tried(
+    phase: str, checks: Iterable[Check], key: Optional[str], clock: Callable[[], float], budget: float = math.inf
+) -> list[Finding]:
     """The findings of checks that are given as ``(name, expected, check)``, without the key.
 
     After one answer that took longer than it may the remaining ones are not tried: each would cost its whole timeout.
+    The same holds when all of them together took longer than ``budget`` seconds.
     """
     results: list[Finding] = []
     late: Optional[str] = None
+    started = clock()
     for name, expected, check in checks:
         begun = clock()
+        if not late and begun - started > budget:
+            late = results[-1]["check"]
         found, next_step = "", ""
         ok: Optional[bool] = False
         try:
             if late:
-                raise CheckError(f"not tried: {late} got no answer", f"see {late}")
+                raise CheckError(f"not tried: {late} got no answer in time", f"see {late}")
             found, ok = check(), True
         except NotAsked as exc:
             found, ok = str(exc), None
         except CheckError as exc:
             found, next_step = exc.found, exc.next_step
-        except NoAnswer as exc:
-            found, next_step = str(exc), "is the unit active, and does it listen on this address? Read its journal"
             late = name if exc.late else late
+        except NoAnswer as exc:
+            found, next_step = str(exc), _advice(exc)
+            late = name if exc.late else late
+        except Exception as exc:  # an odd server must not cost the findings of all other checks
+            found = f"an answer of another form ({type(exc).__name__})"
+            next_step = "this is not an OpenAI-compatible answer: what has this port?"
         shown = found.replace(key, "********") if key else found
         results.append(finding.judged(phase, name, ok, expected, shown, next_step, clock() - begun))
     return results
+
+
+def _advice(problem: NoAnswer) -> str:
+    if not problem.late:
+        return "is the unit active, and does it listen on this address? Read its journal"
+    if str(problem).startswith("slow"):
+        return "verify the endpoint when nobody else uses it, or allow more time with verify_timeout"
+    return "the engine hangs: read the unit's journal, and restart it"
 
 
 def _believe_the_chat(results: list[Finding]) -> list[Finding]:

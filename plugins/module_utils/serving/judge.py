@@ -30,10 +30,11 @@ _TEMPLATE = re.compile(
     r"<[|\uff5c][^>\s]{1,40}[|\uff5c]>|\[[gs]?MASK\]|<sop>|<eop>|/no_?think\b"
     r"|</?think>|</?tool_(?:calls?|response)>|</?arg_(?:key|value)>|<function="
     r"|</?s>|<(?:unk|pad|eos|bos)>|\[(?:UNK|PAD|/?INST)\]"
-    # Half of one, where the text ends; and what is left of a role's token that was skipped.
-    r"|<\|[a-z_]+$|</?(?:think|tool_call|arg_key|arg_value)$|^(?:user|assistant|observation|system)$",
-    re.MULTILINE,
+    # Half of one, where the text ends.
+    r"|<\|[a-z_]+$|</?(?:think|tool_call|arg_key|arg_value)$"
 )
+# What is left of a role's token that was skipped.
+_ROLE = re.compile(r"^(?:user|assistant|observation|system)$", re.MULTILINE)
 _REASONING_TOKENS = ("<think>", "</think>")
 _BYTE_MARKS = "ĠĊĉ▁"
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
@@ -58,7 +59,8 @@ _THINKING = frozenset(
 )
 # Han and the scripts that are written with it are one: a text in Japanese has three.
 _SCRIPTS = {"HIRAGANA": "CJK", "KATAKANA": "CJK", "HANGUL": "CJK", "FULLWIDTH": "LATIN", "BOPOMOFO": "CJK"}
-_NEVER_FIRST = tuple("})]>,;:.!?")
+_NEVER_FIRST = tuple("})],;.!?")
+THOUGHT = "the reasoning"
 
 KERNEL = (
     "a kernel, the KV cache or the weights are at fault: try another attention or MoE backend, another kv-cache-dtype "
@@ -97,7 +99,7 @@ def check_answer(turn: Turn, answer: str, endpoint: Endpoint, anywhere: bool = F
 def check_parts(turn: Turn, endpoint: Endpoint) -> None:
     """Content, reasoning and arguments have no fault that a text can have by itself."""
     for name in REASONING_FIELDS:
-        check_text(turn.thought(name), "the reasoning", endpoint)
+        check_text(turn.thought(name), THOUGHT, endpoint)
     check_text(turn.content.strip(), "the content", endpoint)
     for call in turn.calls:
         check_text(call.arguments, "the arguments", endpoint)
@@ -167,7 +169,7 @@ def _matching(
     advice = "the tool parser reads them wrongly: " + endpoint.parser_advice("tool-call-parser")
     try:
         found = json.loads(call.arguments)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise CheckError(f"arguments are not JSON: {_shown(call.arguments)}", advice) from None
     if not isinstance(found, dict):
         raise CheckError(f"arguments are not an object: {_shown(call.arguments)}", advice)
@@ -245,6 +247,9 @@ def _say_why_empty(turn: Turn, endpoint: Endpoint) -> None:
 
 def _expect_no_loop(text: str, where: str) -> None:
     plain = " ".join(text.split())
+    if where == THOUGHT:
+        # The line of a sum on paper.
+        plain = re.sub(r"[-=_*]{4,}", "", plain)
     if len(plain) < 24:
         return
     run = max((match.group() for match in re.finditer(r"(\S{1,12}?)\1{7,}", plain)), key=len, default="")
@@ -263,9 +268,12 @@ def _expect_no_loop(text: str, where: str) -> None:
 
 
 def _expect_no_template(text: str, where: str, endpoint: Endpoint) -> None:
-    match = _TEMPLATE.search(text)
-    if match:
-        token = match.group()
+    # A thought may quote how a call is written.
+    quoting = "`\"'\u201c" if where == THOUGHT else ""
+    found = [match for match in _TEMPLATE.finditer(text) if text[match.start() - 1 : match.start()] not in (*quoting,)]
+    found += _ROLE.finditer(text) if where == "the content" else []
+    if found:
+        token = found[0].group()
         option = "reasoning-parser" if token in _REASONING_TOKENS else "tool-call-parser"
         parsed = token in _REASONING_TOKENS or "tool" in token or "arg" in token
         raise CheckError(f"template token {token} in {where}", endpoint.parser_advice(option) if parsed else TEMPLATE)
@@ -296,15 +304,19 @@ def _is_twice(content: str, answer: str) -> bool:
 
 
 def _numbers(text: str) -> list[str]:
-    return [number.replace(",", "").rstrip(".") for number in _NUMBER.findall(text)]
+    """The numbers of a text as plain digits, however they are grouped: 1,222 and 1 222 and 1{,}222 are 1222."""
+    plain = unicodedata.normalize("NFKC", text).replace("{,}", "")
+    plain = re.sub(r"(?<=\d) (?=\d{3}\b)", "", plain)
+    return [re.sub(r"\.0*$", "", number.replace(",", "")) for number in _NUMBER.findall(plain)]
 
 
 def _is_right(content: str, answer: str) -> bool:
     if not answer.isdigit():
         return answer.casefold() in unicodedata.normalize("NFC", content).casefold()
-    # The way to it may stand before: 17 + 25 = 42. A letter just before it is what is left of a garbled token.
+    # The way to it may stand before, a proof of it after. A letter just before it is what is left of a garbled token.
     glued = re.search(rf"[A-Za-z]{answer}(?!\d)", content)
-    return _numbers(content)[-1:] == [answer] and not glued
+    numbers = _numbers(content)
+    return answer in (*numbers[:1], *numbers[-1:]) and not glued
 
 
 def _is_about(thought: str, question: str) -> bool:

@@ -19,8 +19,8 @@ from ansible_collections.glm.fleet.plugins.module_utils.serving import evaluate,
 from ansible_collections.glm.fleet.plugins.module_utils.serving.client import CheckError, NotAsked, Turn
 from ansible_collections.glm.fleet.plugins.module_utils.serving.talk import AT_ONCE, Asked, Check, Talk, user
 
-# Room for the question, the template and the answer in a context that holds the text.
-NEEDLE_MARGIN = 2048
+# Room for the question and the template in a context that holds the text and the answer.
+NEEDLE_MARGIN = 1024
 _FILLER = "On day {day} the harbour master counted {ships} ships and wrote down that the wind came from the west."
 # Tokens of a line where the endpoint does not say what its tokenizer makes of it, and how many lines it is asked about.
 _FILLER_TOKENS = 22
@@ -50,8 +50,12 @@ class Quality:
 
     def thinking_interleaved(self) -> str:
         """Reasoning before a tool is called, and an answer that uses what the tool said."""
-        first, last = self._round_trip(self.endpoint.thinking_on)
-        before, after = (turn.thought(self.endpoint.reasoning_field) for turn in (first, last))
+        for _try in range(2):
+            # For a question like this a model may do without.
+            first, last = self._round_trip(self.endpoint.thinking_on)
+            before, after = (turn.thought(self.endpoint.reasoning_field) for turn in (first, last))
+            if before:
+                break
         if not before:
             raise CheckError("reasoning: none before the tool call", self.endpoint.parser_advice("reasoning-parser"))
         return f"{len(before)} characters of reasoning before the tool call, {len(after)} after its result"
@@ -121,30 +125,52 @@ class Quality:
             raise CheckError(f"{exc.found} {when}", advice) from exc
         return turn
 
-    def at_once(self) -> str:
-        """Short questions in parallel, half of them as streams. What is wrong is asked once more, alone."""
-        questions = evaluate.sums(self.asked.questions["eval"])[:AT_ONCE]
+    def sums_at_once(self) -> str:
+        """Sums in parallel, half of them as streams."""
+        return self._at_once(evaluate.sums(self.asked.questions["eval"])[:AT_ONCE])
+
+    def calls_at_once(self) -> str:
+        """Tool calls in parallel, half of them as streams."""
+        return self._at_once(self.asked.questions["eval"]["tools"][:AT_ONCE])
+
+    def _at_once(self, questions: Sequence[Mapping[str, Any]]) -> str:
+        """What is wrong is asked once more, alone."""
+        wrong = self._wrong_at_once(questions)
+        if not wrong:
+            return f"{AT_ONCE} right answers"
+        alone = self._alone(wrong)
+        shown = wrong[0][1]
+        if all(found.startswith("wrong answer") for found in alone) and len(wrong) <= AT_ONCE // 4:
+            raise NotAsked(f"{len(wrong)} of {AT_ONCE} wrong at once and also alone: {shown}")
+        others = {question.get("answer", ""): question["ask"] for question in questions}
+        swapped = [text for text in (_swapped(found, others) for _q, found in wrong) if text]
+        right_alone = alone.count("")
+        first = (swapped or [shown])[0]
+        found = f"{len(wrong)} of {AT_ONCE} wrong at once, {right_alone} of these right alone: {first}"
+        raise CheckError(found, f"requests disturb each other: {judge.KERNEL}" if right_alone else judge.KERNEL)
+
+    def _wrong_at_once(self, questions: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any], str]]:
+        """Questions with what is wrong with their answers. Raises CheckError when one had none."""
         with ThreadPoolExecutor(AT_ONCE) as pool:
             streams = [bool(number % 2) for number in range(AT_ONCE)]
             problems = list(pool.map(partial(evaluate.problem, self.talk), questions, streams))
-        wrong = [(question, found) for question, (found, _unanswered) in zip(questions, problems) if found]
-        if not wrong:
-            return f"{AT_ONCE} right answers"
-        _question, shown = wrong[0]
-        if any(unanswered for _found, unanswered in problems):
+        wrong = [(question, one.found) for question, one in zip(questions, problems) if one.found]
+        late = any(one.late for one in problems)
+        if late:
+            shown = next(one.found for one in problems if one.late)
             found = f"{len(wrong)} of {AT_ONCE} wrong at once: {shown}"
-            raise CheckError(found, "requests hold each other up: read the unit's journal")
-        alone = [evaluate.problem(self.talk, question)[0] for question, _found in wrong]
-        unable = all(problem.startswith("wrong answer") for problem in alone)
-        if unable and len(wrong) <= AT_ONCE // 4:
-            raise NotAsked(f"{len(wrong)} of {AT_ONCE} wrong at once and also alone: {shown}")
-        others = {question["answer"]: question["ask"] for question in questions}
-        swapped = [text for text in (_swapped(problem, others) for _q, problem in wrong) if text]
-        right_alone = alone.count("")
-        found = (
-            f"{len(wrong)} of {AT_ONCE} wrong at once, {right_alone} of these right alone: {(swapped or [shown])[0]}"
-        )
-        raise CheckError(found, f"requests disturb each other: {judge.KERNEL}" if right_alone else judge.KERNEL)
+            raise CheckError(found, "requests hold each other up: read the unit's journal", late=True)
+        return wrong
+
+    def _alone(self, wrong: Sequence[tuple[Mapping[str, Any], str]]) -> list[str]:
+        """What is wrong with the answers when they are asked one by one, up to the first that does not come."""
+        found: list[str] = []
+        for question, _found in wrong:
+            one = evaluate.problem(self.talk, question)
+            found.append(one.found)
+            if one.late:
+                break
+        return found
 
     def needle(self) -> str:
         """A number in the middle of a long text is found again."""
@@ -163,6 +189,10 @@ class Quality:
             cached = None if before is None or after is None else int(after - before)
         if cached is None:
             raise NotAsked("neither the answer nor /metrics says how much of a prompt was cached")
+        if cached <= 0 and self.asked.ranks > 1:
+            raise NotAsked(
+                f"each of {self.asked.ranks} data-parallel ranks has its own cache, and another one answered"
+            )
         if cached <= 0:
             raise CheckError(
                 f"no prefix-cache hit: 0 of {_tokens(turn.prompt_tokens)} prompt tokens were cached the second time",
@@ -193,14 +223,16 @@ class Quality:
         try:
             check()
         except CheckError as exc:
+            wrong = exc.found.startswith(("wrong answer", "token salad", "one token", "the same words"))
             advice = "long prompts come out wrong: try another KV cache type or attention backend"
-            raise CheckError(f"{exc.found} after {_tokens(turn.prompt_tokens)} prompt tokens", advice) from exc
+            found = f"{exc.found} after {_tokens(turn.prompt_tokens)} prompt tokens"
+            raise CheckError(found, advice if wrong else exc.next_step) from exc
 
     def _count(self) -> int:
         """Lines of the long text."""
         tokens = self.asked.needle_tokens
         if self.talk.context:
-            tokens = min(tokens, self.talk.context - NEEDLE_MARGIN)
+            tokens = min(tokens, self.talk.context - NEEDLE_MARGIN - self.talk.limit(None))
         return max(1, int(tokens / self._tokens_of_a_line()))
 
     def _tokens_of_a_line(self) -> float:
@@ -220,7 +252,8 @@ class Quality:
 
 
 def _lines(count: int) -> list[str]:
-    return [_FILLER.format(day=day, ships=day % 97) for day in range(1, count + 1)]
+    # Days of five digits, so that every line has as many tokens as those that were counted.
+    return [_FILLER.format(day=day, ships=day % 97) for day in range(10_001, 10_001 + count)]
 
 
 def long_prompt(count: int, hidden: str, question: str) -> str:
@@ -262,7 +295,9 @@ def planned(group: str, asked: Asked, talk: Talk) -> list[Check]:
             for name in asked.sampling
         ]
     if group == "parallel":
-        return [("parallel", f"{AT_ONCE} right answers at once", quality.at_once)]
+        calls = ("parallel_calls", f"{AT_ONCE} right tool calls at once", quality.calls_at_once)
+        at_once = [("parallel", f"{AT_ONCE} right answers at once", quality.sums_at_once)]
+        return [*at_once, calls] if asked.endpoint.tool_call else at_once
     if group == "needle":
         long_ones = [
             ("needle", "a number hidden in a long prompt is found again", quality.needle),

@@ -44,8 +44,8 @@ class Asked:
     """What to ask of which endpoint.
 
     ``questions`` is catalog/questions.yml; ``context`` what the plan promises and ``needle_tokens`` what the long
-    prompt has, in tokens; ``prefix_cache``: whether the plan serves with one; ``metrics``: the engine's rules for
-    /metrics.
+    prompt has, in tokens; ``prefix_cache``: whether the plan serves with one, of which each of its ``ranks`` has its
+    own; ``metrics``: the engine's rules for /metrics.
     """
 
     endpoint: Endpoint
@@ -56,6 +56,7 @@ class Asked:
     sampling: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     thinking_preserved: Optional[Mapping[str, Any]] = None
     prefix_cache: bool = False
+    ranks: int = 1
     metrics: Sequence[Mapping[str, Any]] = ()
 
 
@@ -85,12 +86,15 @@ class Talk:
         extra: Optional[Mapping[str, Any]] = None,
     ) -> Turn:
         """The model's next message in a conversation."""
-        quiet = mode is None and self.endpoint.thinking_off is not None
-        limit = SHORT_TOKENS if quiet else self.endpoint.max_tokens
-        if self.context:
-            limit = max(16, min(limit, self.context - PROMPT_TOKENS))
+        limit = self.limit(mode)
         chosen = mode if mode is not None else self.endpoint.thinking_off or {}
         return chat(self.endpoint, messages, {"max_tokens": limit, **chosen, **(extra or {})})
+
+    def limit(self, mode: Optional[Mapping[str, Any]]) -> int:
+        """Most tokens of an answer in a mode."""
+        quiet = mode is None and self.endpoint.thinking_off is not None
+        limit = SHORT_TOKENS if quiet else self.endpoint.max_tokens
+        return max(16, min(limit, self.context - PROMPT_TOKENS)) if self.context else limit
 
     def metrics(self) -> Optional[str]:
         """What the engine shows of itself, as Prometheus' text; None when it does not answer at once."""

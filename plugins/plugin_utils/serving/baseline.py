@@ -23,7 +23,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.finding import Finding, 
 from ansible_collections.glm.fleet.plugins.plugin_utils import report
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 
-# An endpoint with fewer right answers is broken, whether or not there is a score to compare with.
+# An endpoint with fewer right answers of one kind is broken, whether or not there is a score to compare with.
 LEAST_SHARE = 0.5
 _ADVICE = (
     "run it once more; if it stays, compare engine version, image and kernel backends with the version that scored "
@@ -69,12 +69,15 @@ def judged(score: Score, counted: Mapping[str, Any], kept: Sequence[Score], marg
     best = max(rivals, key=lambda one: one["right"], default=None)
     least = max(asked * LEAST_SHARE, best["right"] - asked * margin if best else 0)
     against = f", the {best['right']} of {_version(best)} less {margin:.0%}" if best else ""
-    found = f"{score['right']} of {asked} right"
+    parts = ", ".join(f"{name} {right} of {whole}" for name, (right, whole) in counted["parts"].items())
+    found = f"{score['right']} of {asked} right ({parts})"
     if counted["unanswered"]:
         found += f", {counted['unanswered']} without an answer"
     found = "; ".join([found, *counted["wrong"]])
-    expected = f"at least {math.ceil(least)} right answers of {asked}{against}"
-    return finding.judged("verify", "eval", score["right"] >= least, expected, found, _ADVICE, counted["seconds"])
+    expected = f"at least {math.ceil(least)} right answers of {asked}{against}, and half of each kind"
+    halves = all(right >= whole * LEAST_SHARE for right, whole in counted["parts"].values())
+    ok = score["right"] >= least and halves and not counted["unanswered"]
+    return finding.judged("verify", "eval", ok, expected, found, _ADVICE, counted["seconds"])
 
 
 def _version(score: Score) -> str:
@@ -108,13 +111,13 @@ def _identity(score: Score) -> tuple[Any, ...]:
 
 
 def _read(path: Path) -> dict[str, list[Score]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    if not path.exists():
         return {}
     try:
-        found: dict[str, list[Score]] = json.loads(text)["scores"]
-    except (ValueError, KeyError, TypeError) as exc:
+        found: dict[str, list[Score]] = json.loads(path.read_text(encoding="utf-8"))["scores"]
+        for one in (one for kept in found.values() for one in kept):
+            _identity(one), one["right"], one["at"]
+    except (ValueError, KeyError, TypeError, AttributeError) as exc:
         raise Unmet(
             f"the scores of earlier versions in {path}", f"a file of another form ({exc})", "remove it"
         ) from exc

@@ -10,7 +10,7 @@ import pytest
 from ansible_collections.glm.fleet.plugins.module_utils.serving import evaluate, own_words
 from ansible_collections.glm.fleet.plugins.module_utils.serving.gate import Gate, made
 from ansible_collections.glm.fleet.plugins.module_utils.serving.talk import GROUPS
-from tests.playbooks.verify.asking import PATIENCE, QUESTIONS, asked_of, failed
+from tests.playbooks.verify.asking import PATIENCE, QUESTIONS, asked_of, failed, gate
 from tests.playbooks.verify.fake.call_faults import CALLS_UNDER_LOAD
 from tests.playbooks.verify.fake.dialects import DIALECTS, SGLANG, VLLM
 from tests.playbooks.verify.fake.fault import Fault
@@ -74,6 +74,14 @@ def test_a_healthy_endpoint_has_a_full_score(dialect: Dialect) -> None:
     with engine(behaviour) as (_behaviour, port):
         counted = evaluate.score(asked_of(behaviour, port), behaviour.context)
     assert (counted["asked"], counted["right"], counted["wrong"]) == (80, 80, [])
+
+
+@pytest.mark.parametrize("fault", CALLS_UNDER_LOAD, ids=str)
+def test_calls_that_break_under_load_are_seen_without_the_mini_eval(fault: Fault) -> None:
+    first = frozenset(one["ask"] for one in QUESTIONS["eval"]["tools"][:8])
+    found = failed(gate(Behaviour(VLLM, (fault,), State(together=first)), groups=("parallel",)))
+    assert list(found) == ["parallel_calls"]
+    assert found["parallel_calls"].startswith("8 of 8 wrong at once, 8 of these right alone: ")
 
 
 @pytest.mark.parametrize("fault", CALLS_UNDER_LOAD, ids=str)

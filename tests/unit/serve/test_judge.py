@@ -47,6 +47,11 @@ def said(content: str, **more: Any) -> Turn:
     "content",
     [
         "42",
+        "42.0",
+        "> 42",
+        "42 (17 + 25)",
+        "The answer is **42**.\n\nVerification: 42 - 25 = 17",
+        "\uff14\uff12",
         " 42\n",
         "42.",
         "**42**",
@@ -64,8 +69,8 @@ def test_a_right_number_however_it_is_written(content: str) -> None:
     judge.check_answer(said(content), "42", ENDPOINT)
 
 
-@pytest.mark.parametrize("content", ["1,008", "1008", "36 * 28 = 1,008"])
-def test_thousands_may_have_a_comma(content: str) -> None:
+@pytest.mark.parametrize("content", ["1,008", "1008", "36 * 28 = 1,008", "1{,}008", "1 008", "1\u202f008"])
+def test_thousands_may_be_grouped(content: str) -> None:
     judge.check_answer(said(content), "1008", ENDPOINT)
 
 
@@ -100,10 +105,14 @@ def test_thousands_may_have_a_comma(content: str) -> None:
         ("x42", "wrong answer"),
         ("-42", "wrong answer"),
         ("42.5", "wrong answer"),
+        ("42\nuser\nWhat is 3 + 4?", "template token user in the content"),
+        ("42 /nothink", "template token /nothink in the content"),
+        ("42</s>", "template token </s> in the content"),
+        ("42<|user", "template token <|user in the content"),
         ("142", "wrong answer"),
         ("forty-two", "wrong answer"),
         ("Hello from the model.", "wrong answer"),
-        ("42, or maybe 43", "wrong answer"),
+        ("41, or 42, or maybe 43", "wrong answer"),
         ("", "no text (finish_reason stop)"),
     ],
 )
@@ -142,6 +151,8 @@ def test_garbage_in_the_thought_is_named_before_the_empty_answer() -> None:
         "The user asks for a sum. Let me add the tens first: 10 + 20 = 30, then 6 + 7 = 13, in total 43.",
         "用户问的是十六加二十七等于多少\uff0c我先把十位相加\uff0c再把个位相加\uff0c最后得到答案四十三。这个问题很简单\uff0c不需要工具。",
         "We need to compute it carefully, and give only the number as the final output without anything else.",
+        "The call is `<tool_call>get_weather`, but 16 + 27 needs no tool.",
+        "  16\n+ 27\n------------------------\n  43",
         "1. Analyse the request.\n2. 16 + 27.\n   * 16 + 20 = 36\n   * 36 + 7 = 43\n3. Final answer: 43",
     ],
 )

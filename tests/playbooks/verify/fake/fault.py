@@ -28,7 +28,7 @@ class Scope:
     groups: tuple[str, ...] = ()
 
 
-AT_ONCE = ("parallel", "eval")
+AT_ONCE = ("parallel", "parallel_calls", "eval")
 PARALLEL = ("parallel",)
 ALWAYS = Scope("always", lambda _asked: True, lambda _check: True)
 TWO = Scope("with two at once", lambda asked: len(asked.crowd) >= 2, lambda check: check in AT_ONCE, PARALLEL)
@@ -43,7 +43,9 @@ WHOLE = Scope("in whole answers", lambda asked: not asked.streamed, lambda check
 TOOLS = Scope(
     "with tools",
     lambda asked: asked.tools,
-    lambda check: check.startswith("tool_") or check in ("thinking_interleaved", "long_tool_call", "eval"),
+    lambda check: (
+        check.startswith("tool_") or check in ("thinking_interleaved", "parallel_calls", "long_tool_call", "eval")
+    ),
     ("answers",),
 )
 ONE = Scope(
@@ -137,7 +139,7 @@ GENERATED = (
     "tool_*",
     "first_token",
     "sampling_*",
-    "parallel",
+    "parallel*",
     "needle",
     "prefix_cache",
     "long_tool_call",
@@ -148,6 +150,7 @@ CALLED = (
     "tool_turns",
     "thinking_interleaved",
     "thinking_preserved",
+    "parallel_calls",
     "long_tool_call",
     "eval",
 )
