@@ -25,6 +25,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.serving.talk import GROU
 # All checks together may take so many times as long as one answer, and so many seconds at least.
 TIMEOUTS = 4
 LEAST_BUDGET = 120
+_BUSY = "verify the endpoint when nobody else uses it, or allow more time with verify_timeout"
 # How often a stream and a whole answer that differ are both asked again: kernels may round differently each time.
 SECOND_LOOKS = 2
 
@@ -226,26 +227,27 @@ def tried(
     The same holds when all of them together took longer than ``budget`` seconds.
     """
     results: list[Finding] = []
-    late: Optional[str] = None
+    # Why nothing more is tried, and what to look at.
+    late: Optional[tuple[str, str]] = None
     started = clock()
     for name, expected, check in checks:
         begun = clock()
         if not late and begun - started > budget:
-            late = results[-1]["check"]
+            late = (f"the checks before it took {begun - started:.0f} s", _BUSY)
         found, next_step = "", ""
         ok: Optional[bool] = False
         try:
             if late:
-                raise CheckError(f"not tried: {late} got no answer in time", f"see {late}")
+                raise CheckError(f"not tried: {late[0]}", late[1])
             found, ok = check(), True
         except NotAsked as exc:
             found, ok = str(exc), None
         except CheckError as exc:
             found, next_step = exc.found, exc.next_step
-            late = name if exc.late else late
+            late = _after(name) if exc.late else late
         except NoAnswer as exc:
             found, next_step = str(exc), _advice(exc)
-            late = name if exc.late else late
+            late = _after(name) if exc.late else late
         except Exception as exc:  # an odd server must not cost the findings of all other checks
             found = f"an answer of another form ({type(exc).__name__})"
             next_step = "this is not an OpenAI-compatible answer: what has this port?"
@@ -254,11 +256,15 @@ def tried(
     return results
 
 
+def _after(name: str) -> tuple[str, str]:
+    return f"{name} got no answer in time", f"see {name}"
+
+
 def _advice(problem: NoAnswer) -> str:
     if not problem.late:
         return "is the unit active, and does it listen on this address? Read its journal"
     if str(problem).startswith("slow"):
-        return "verify the endpoint when nobody else uses it, or allow more time with verify_timeout"
+        return _BUSY
     return "the engine hangs: read the unit's journal, and restart it"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.glm.fleet.plugins.module_utils.serving import client
-from ansible_collections.glm.fleet.plugins.module_utils.serving.gate import run_gate
+from ansible_collections.glm.fleet.plugins.module_utils.serving.gate import run_gate, tried
 from ansible_collections.glm.fleet.plugins.module_utils.serving.talk import GROUPS, PROMPT_TOKENS, SHORT_TOKENS
 from tests.playbooks.verify.asking import GLM, QUESTIONS, asked_of, failed, gate
 from tests.playbooks.verify.fake import effects
@@ -223,3 +223,11 @@ def test_what_is_wrong_at_once_is_asked_again_alone() -> None:
 def test_an_event_of_another_form_is_a_finding_and_no_traceback(event: dict[str, Any]) -> None:
     with pytest.raises(client.CheckError, match="the stream has an event of another form"):
         client._taken(client.Turn(), event, 0.1)
+
+
+def test_slow_checks_end_when_all_of_them_took_too_long() -> None:
+    now = iter(range(0, 10_000, 60))
+    checks = [(name, "an answer", lambda: "42") for name in "abcd"]
+    found = tried("verify", checks, None, lambda: next(now), budget=200)
+    assert [one["outcome"] for one in found] == ["passed", "passed", "failed", "failed"]
+    assert found[2]["found"] == "not tried: the checks before it took 300 s" and "verify_timeout" in found[2]["next"]
