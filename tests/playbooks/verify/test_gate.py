@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -231,3 +232,9 @@ def test_slow_checks_end_when_all_of_them_took_too_long() -> None:
     found = tried("verify", checks, None, lambda: next(now), budget=200)
     assert [one["outcome"] for one in found] == ["passed", "passed", "failed", "failed"]
     assert found[2]["found"] == "not tried: the checks before it took 300 s" and "verify_timeout" in found[2]["next"]
+
+
+def test_the_documentation_lists_every_check() -> None:
+    page = (Path(__file__).parents[3] / "docs/verify.md").read_text(encoding="utf-8")
+    names = {name.removesuffix("_stream") for name in gate() if not name.startswith("sampling_")}
+    assert [name for name in sorted(names) if f"`{name}`" not in page] == []
