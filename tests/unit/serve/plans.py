@@ -37,6 +37,7 @@ _COMMON: dict[str, Any] = {
         "indices": list(range(8)),
     },
     "memory": {"token_pool": 1_240_000},
+    "parallel": {"tensor": 8, "pipeline": 1, "data": 1, "expert": 1},
     "promises": {"token_pool": 868_000, "draft_tokens": 3, "acceptance_length": 1.4},
     "prices": [],
     "served_model_name": "glm-5.1-fp8",
