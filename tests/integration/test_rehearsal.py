@@ -125,8 +125,8 @@ def test_two_hosts_become_one_replica() -> None:
 
 
 def narrow() -> str:
-    """Engine arguments: on the second host a queue so short that a burst overflows it, whatever else the cores do."""
-    return f"{{{{ {{'max-queued-requests': 2}} if inventory_hostname == '{list(inventory())[1]}' else {{}} }}}}"
+    """Engine arguments: on the second host a queue that a burst overflows, and the eight at once of verify do not."""
+    return f"{{{{ {{'max-queued-requests': 8}} if inventory_hostname == '{list(inventory())[1]}' else {{}} }}}}"
 
 
 def test_sglang_ends_in_a_verified_endpoint_on_every_host() -> None:

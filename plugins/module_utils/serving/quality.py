@@ -10,6 +10,7 @@ a model which read the conversation can give. They find a broken template, parse
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -147,7 +148,7 @@ class Quality:
         right_alone = alone.count("")
         first = (swapped or [shown])[0]
         found = f"{len(wrong)} of {AT_ONCE} wrong at once, {right_alone} of these right alone: {first}"
-        raise CheckError(found, f"requests disturb each other: {judge.KERNEL}" if right_alone else judge.KERNEL)
+        raise CheckError(found, _advice(wrong, right_alone))
 
     def _wrong_at_once(self, questions: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any], str]]:
         """Questions with what is wrong with their answers. Raises CheckError when one had none."""
@@ -265,6 +266,12 @@ def long_prompt(count: int, hidden: str, question: str) -> str:
 
 def _tokens(count: Optional[int]) -> str:
     return "an unknown number of" if count is None else f"{count:,}"
+
+
+def _advice(wrong: Sequence[tuple[Mapping[str, Any], str]], right_alone: int) -> str:
+    if all(re.search(r"HTTP (?:429|503)|queue is full", found) for _question, found in wrong):
+        return "the endpoint turns requests away: others use it, or its queue is too short (max-queued-requests)"
+    return f"requests disturb each other: {judge.KERNEL}" if right_alone else judge.KERNEL
 
 
 def _swapped(problem: str, others: Mapping[str, str]) -> str:

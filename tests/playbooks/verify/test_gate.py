@@ -19,6 +19,7 @@ from tests.playbooks.verify.fake.dialects import SGLANG, VLLM
 from tests.playbooks.verify.fake.fault import Fault
 from tests.playbooks.verify.fake.faults import fault
 from tests.playbooks.verify.fake.server import KEY, MODEL, Behaviour
+from tests.playbooks.verify.fake.state import State
 
 pytestmark = pytest.mark.one_core
 CONTRACT = ["health", "models", "key_missing", "key_wrong", "context"]
@@ -238,3 +239,10 @@ def test_the_documentation_lists_every_check() -> None:
     page = (Path(__file__).parents[3] / "docs/verify.md").read_text(encoding="utf-8")
     names = {name.removesuffix("_stream") for name in gate() if not name.startswith("sampling_")}
     assert [name for name in sorted(names) if f"`{name}`" not in page] == []
+
+
+def test_a_full_queue_is_not_called_a_broken_kernel() -> None:
+    known = QUESTIONS["eval"]
+    first = [known["sum_ask"].format(sum=one["sum"]) for one in known["sums"][:8]]
+    findings = gate(Behaviour(capacity=2, state=State(together=frozenset(first))), groups=("parallel",))
+    assert "wrong at once" in failed(findings)["parallel"] and "max-queued-requests" in findings["parallel"]["next"]
