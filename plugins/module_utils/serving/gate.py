@@ -26,6 +26,8 @@ from ansible_collections.glm.fleet.plugins.module_utils.serving.talk import GROU
 TIMEOUTS = 4
 LEAST_BUDGET = 120
 _BUSY = "verify the endpoint when nobody else uses it, or allow more time with verify_timeout"
+# Of the text that a whole answer has to a token, a stream must have this share.
+LEAST_DENSITY = 0.6
 # How often a stream and a whole answer that differ are both asked again: kernels may round differently each time.
 SECOND_LOOKS = 2
 
@@ -99,7 +101,9 @@ class Gate:
         turn, less = self._turn(name, stream)
         if not stream:
             self.whole[name] = turn
-        elif name in self.whole and name != "thinking_on":
+        elif name in self.whole and name == "thinking_on":
+            _expect_as_dense(self.whole[name], turn)
+        elif name in self.whole:
             self._compare(name, turn)
         if less:
             raise less
@@ -150,6 +154,21 @@ def said(turn: Turn) -> str:
     text = repr(content if len(content) <= 60 else content[:57] + "…")
     thought = sum(map(len, turn.reasoning.values()))
     return f"{text} after {thought} characters of reasoning" if thought else text
+
+
+def _expect_as_dense(whole: Turn, stream: Turn) -> None:
+    """Raises CheckError when a stream has far less text to a token than the whole answer."""
+    whole_has, stream_has = _density(whole), _density(stream)
+    if whole_has and stream_has and stream_has < LEAST_DENSITY * whole_has:
+        raise CheckError(
+            f"the stream differs from the whole answer: {stream_has:.1f} characters to a token, whole {whole_has:.1f}",
+            "a parser loses parts of streamed thoughts: another engine version, or stream-interval 1",
+        )
+
+
+def _density(turn: Turn) -> float:
+    text = len(turn.content) + max(map(len, turn.reasoning.values()), default=0)
+    return text / turn.completion_tokens if turn.completion_tokens else 0.0
 
 
 def _alike(one: Turn, other: Turn) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.glm.fleet.plugins.module_utils.serving import client
+from ansible_collections.glm.fleet.plugins.module_utils.serving import gate as gate_module
 from ansible_collections.glm.fleet.plugins.module_utils.serving.gate import run_gate, tried
 from ansible_collections.glm.fleet.plugins.module_utils.serving.talk import GROUPS, PROMPT_TOKENS, SHORT_TOKENS
 from tests.playbooks.verify.asking import GLM, QUESTIONS, asked_of, failed, gate
@@ -246,3 +247,15 @@ def test_a_full_queue_is_not_called_a_broken_kernel() -> None:
     first = [known["sum_ask"].format(sum=one["sum"]) for one in known["sums"][:8]]
     findings = gate(Behaviour(capacity=2, state=State(together=frozenset(first))), groups=("parallel",))
     assert "wrong at once" in failed(findings)["parallel"] and "max-queued-requests" in findings["parallel"]["next"]
+
+
+def test_a_stream_that_loses_thoughts_differs_from_the_whole_answer() -> None:
+    whole = client.Turn(content="43", reasoning={"reasoning": "16 + 27 makes 43. " * 4}, completion_tokens=30)
+    kept = replace(whole, reasoning={"reasoning": "Adding 27 to 16 gives 43. " * 2}, completion_tokens=22)
+    lossy = replace(whole, reasoning={"reasoning": "16 27 43 " * 3})
+    gate_module._expect_as_dense(whole, kept)
+    gate_module._expect_as_dense(whole, replace(lossy, completion_tokens=None))
+    with pytest.raises(
+        client.CheckError, match=r"the stream differs from the whole answer: 1\.0 characters to a token"
+    ):
+        gate_module._expect_as_dense(whole, lossy)
