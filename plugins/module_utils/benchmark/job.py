@@ -17,7 +17,7 @@ import re
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
@@ -26,11 +26,9 @@ from ansible_collections.glm.fleet.plugins.module_utils.benchmark import metrics
 from ansible_collections.glm.fleet.plugins.module_utils.host.background import Background
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run, search_path
 from ansible_collections.glm.fleet.plugins.module_utils.serving import metrics as engine_metrics
-from ansible_collections.glm.fleet.plugins.module_utils.serving.client import Answer, Endpoint, NoAnswer, ask
+from ansible_collections.glm.fleet.plugins.module_utils.serving.client import Endpoint, glance
 
 LOOK_SECONDS = 0.2
-# An engine that is too busy to report its metrics is not waited for.
-METRICS_SECONDS = 10.0
 SILENT = "the endpoint sent nothing"
 # Per request, and by far the most of a result; the figures are computed from them already.
 _DETAILS = ("input_lens", "output_lens", "ttfts", "itls", "latencies", "start_times", "queue_times", "generated_texts")
@@ -131,20 +129,12 @@ class Worker:
         return {"version": None, "source": None}
 
     def _get(self, path: str) -> Any:
-        answer = self._asked(path)
+        answer = glance(self.job.endpoint, path)
         return answer.body if answer is not None and answer.status == 200 else None
 
     def _answers(self) -> bool:
         """Whether the endpoint says anything at all."""
-        return self._asked("/v1/models") is not None
-
-    def _asked(self, path: str) -> Optional[Answer]:
-        endpoint = self.job.endpoint
-        quick = replace(endpoint, timeout=min(endpoint.timeout, METRICS_SECONDS))
-        try:
-            return ask(quick, "GET", path, key=endpoint.api_key)
-        except NoAnswer:
-            return None
+        return glance(self.job.endpoint, "/v1/models") is not None
 
     def _one(self, number: int, wanted: Mapping[str, Any]) -> dict[str, Any]:
         log, result = self.folder.path / f"run-{number}.log", self.folder.path / wanted["result"]

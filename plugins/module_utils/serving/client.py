@@ -14,10 +14,11 @@ import json
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Optional
 
 REASONING_FIELDS = ("reasoning", "reasoning_content")
+GLANCE_SECONDS = 10
 # More of an answer is not read.
 LARGEST_BYTES = 8 * 1024 * 1024
 # The end of a stream that says so.
@@ -167,6 +168,15 @@ def ask(
         connection.request(method, path, json.dumps(body) if body is not None else None, _headers(key))
         response = connection.getresponse()
         return _answer(response.status, response.read(LARGEST_BYTES))
+
+
+def glance(endpoint: Endpoint, path: str) -> Optional[Answer]:
+    """One GET of an endpoint that may be too busy to answer at once; then it is not waited for, and this is None."""
+    quick = replace(endpoint, timeout=min(endpoint.timeout, GLANCE_SECONDS))
+    try:
+        return ask(quick, "GET", path, key=endpoint.api_key)
+    except NoAnswer:
+        return None
 
 
 def _answer(status: int, raw: bytes) -> Answer:

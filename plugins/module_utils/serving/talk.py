@@ -9,11 +9,11 @@ This module util is PRIVATE to the collection. Standard library, Python 3.9 or n
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils.serving import judge
-from ansible_collections.glm.fleet.plugins.module_utils.serving.client import Endpoint, NoAnswer, Turn, ask, chat
+from ansible_collections.glm.fleet.plugins.module_utils.serving.client import Endpoint, Turn, chat, glance
 
 # Groups of checks, in the order they are made.
 GROUPS = (
@@ -31,8 +31,6 @@ GROUPS = (
 PROMPT_TOKENS = 1536
 # Questions that are asked at once, where several are.
 AT_ONCE = 8
-# An engine that is too busy to report its metrics is not waited for.
-METRICS_SECONDS = 10
 # Of a short answer without reasoning.
 SHORT_TOKENS = 512
 # The name of a check, what is expected, and how it is made.
@@ -98,12 +96,8 @@ class Talk:
 
     def metrics(self) -> Optional[str]:
         """What the engine shows of itself, as Prometheus' text; None when it does not answer at once."""
-        quick = replace(self.endpoint, timeout=min(self.endpoint.timeout, METRICS_SECONDS))
-        try:
-            answer = ask(quick, "GET", "/metrics", key=self.endpoint.api_key)
-        except NoAnswer:
-            return None
-        return answer.body if answer.status == 200 and isinstance(answer.body, str) else None
+        answer = glance(self.endpoint, "/metrics")
+        return answer.body if answer and answer.status == 200 and isinstance(answer.body, str) else None
 
     def offered(self, names: Sequence[str]) -> list[dict[str, Any]]:
         """Tools as a request has them."""
