@@ -167,7 +167,7 @@ def ask(
     with _Connection(endpoint) as connection:
         connection.request(method, path, json.dumps(body) if body is not None else None, _headers(key))
         response = connection.getresponse()
-        return _answer(response.status, response.read(LARGEST_BYTES))
+        return _answer(endpoint, response)
 
 
 def glance(endpoint: Endpoint, path: str) -> Optional[Answer]:
@@ -179,12 +179,18 @@ def glance(endpoint: Endpoint, path: str) -> Optional[Answer]:
         return None
 
 
-def _answer(status: int, raw: bytes) -> Answer:
-    text = raw.decode("utf-8", "replace")
+def _answer(endpoint: Endpoint, response: http.client.HTTPResponse) -> Answer:
+    text = _without_key(endpoint, response.read(LARGEST_BYTES))
     try:
-        return Answer(status, json.loads(text))
+        return Answer(response.status, json.loads(text))
     except (ValueError, RecursionError):
-        return Answer(status, text)
+        return Answer(response.status, text)
+
+
+def _without_key(endpoint: Endpoint, raw: bytes) -> str:
+    """What came, as text. An engine that quotes its key loses it here, before anything is shortened."""
+    text = raw.decode("utf-8", "replace")
+    return text.replace(endpoint.api_key, "********") if endpoint.api_key else text
 
 
 def chat(endpoint: Endpoint, messages: Sequence[Mapping[str, Any]], extra: Mapping[str, Any]) -> Turn:
@@ -262,11 +268,11 @@ def _stream(endpoint: Endpoint, body: Mapping[str, Any]) -> Turn:
         connection.request("POST", "/v1/chat/completions", json.dumps(body), _headers(endpoint.api_key))
         response = connection.getresponse()
         if response.status != 200 or "event-stream" not in response.getheader("Content-Type", "event-stream"):
-            answer = _accepted(_answer(response.status, response.read(LARGEST_BYTES)))
+            answer = _accepted(_answer(endpoint, response))
             what = "a whole answer" if isinstance(answer.body, dict) else answer.short()
             raise CheckError(f"the stream is {what}", "the engine, or what is before it, does not stream")
         try:
-            for event in _events(response):
+            for event in _events(endpoint, response):
                 ended = event is _DONE
                 if event:
                     _taken(turn, event, time.monotonic() - begun)
@@ -295,13 +301,13 @@ def _pace(turn: Turn) -> str:
     return f"slow: {turn.pieces} pieces, the first after {turn.first:.1f} s"
 
 
-def _events(response: http.client.HTTPResponse) -> Iterator[Optional[dict[str, Any]]]:
+def _events(endpoint: Endpoint, response: http.client.HTTPResponse) -> Iterator[Optional[dict[str, Any]]]:
     """The JSON of each event, up to the end that says so; None for other lines, so that time is looked at."""
     while True:
         line = response.readline(LARGEST_BYTES)
         if not line:
             return
-        text = line.decode("utf-8", "replace").strip()
+        text = _without_key(endpoint, line).strip()
         if not text.startswith("data:"):
             yield None
             continue

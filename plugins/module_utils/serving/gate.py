@@ -226,21 +226,14 @@ def planned(gate: Gate) -> list[Check]:
     return checks
 
 
-def run_gate(asked: Asked, clock: Callable[[], float] = time.monotonic) -> list[Finding]:
-    """All checks that are asked for, without the endpoint's key in them."""
-    return made(Gate(asked), clock)
-
-
 def made(gate: Gate, clock: Callable[[], float] = time.monotonic) -> list[Finding]:
-    """The same, of a gate that is still wanted afterwards."""
+    """The findings of all checks that are asked for."""
     budget = max(LEAST_BUDGET, TIMEOUTS * gate.endpoint.timeout)
-    return _believe_the_chat(tried("verify", planned(gate), gate.endpoint.api_key, clock, budget))
+    return _believe_the_chat(tried("verify", planned(gate), clock, budget))
 
 
-def tried(
-    phase: str, checks: Iterable[Check], key: Optional[str], clock: Callable[[], float], budget: float = math.inf
-) -> list[Finding]:
-    """The findings of checks that are given as ``(name, expected, check)``, without the key.
+def tried(phase: str, checks: Iterable[Check], clock: Callable[[], float], budget: float = math.inf) -> list[Finding]:
+    """The findings of checks that are given as ``(name, expected, check)``.
 
     After one answer that took longer than it may the remaining ones are not tried: each would cost its whole timeout.
     The same holds when all of them together took longer than ``budget`` seconds.
@@ -270,8 +263,7 @@ def tried(
         except Exception as exc:  # an odd server must not cost the findings of all other checks
             found = f"an answer of another form ({type(exc).__name__})"
             next_step = "this is not an OpenAI-compatible answer: what has this port?"
-        shown = found.replace(key, "********") if key else found
-        results.append(finding.judged(phase, name, ok, expected, shown, next_step, clock() - begun))
+        results.append(finding.judged(phase, name, ok, expected, found, next_step, clock() - begun))
     return results
 
 

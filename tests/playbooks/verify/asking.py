@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils.serving.client import Endpoint
-from ansible_collections.glm.fleet.plugins.module_utils.serving.gate import run_gate
+from ansible_collections.glm.fleet.plugins.module_utils.serving.gate import Gate, made
 from ansible_collections.glm.fleet.plugins.module_utils.serving.talk import Asked
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from tests.playbooks.verify.fake.fault import LONG_TOKENS
@@ -51,7 +51,7 @@ def asked_of(behaviour: Behaviour, port: int, **options: Any) -> Asked:
 def gate(behaviour: Behaviour | None = None, **options: Any) -> dict[str, dict[str, Any]]:
     """The findings of the gate by their names, in order."""
     with engine(behaviour) as (chosen, port):
-        return {one["check"]: dict(one) for one in run_gate(asked_of(chosen, port, **options))}
+        return {one["check"]: dict(one) for one in made(Gate(asked_of(chosen, port, **options)))}
 
 
 def failed(findings: dict[str, dict[str, Any]]) -> dict[str, str]:

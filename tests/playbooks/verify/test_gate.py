@@ -11,7 +11,7 @@ import pytest
 
 from ansible_collections.glm.fleet.plugins.module_utils.serving import client
 from ansible_collections.glm.fleet.plugins.module_utils.serving import gate as gate_module
-from ansible_collections.glm.fleet.plugins.module_utils.serving.gate import run_gate, tried
+from ansible_collections.glm.fleet.plugins.module_utils.serving.gate import Gate, made, tried
 from ansible_collections.glm.fleet.plugins.module_utils.serving.talk import GROUPS, PROMPT_TOKENS, SHORT_TOKENS
 from tests.playbooks.verify.asking import GLM, QUESTIONS, asked_of, failed, gate
 from tests.playbooks.verify.fake import effects
@@ -158,7 +158,7 @@ def test_silence_costs_one_timeout_and_not_one_per_check() -> None:
 def test_nothing_listens() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        findings = run_gate(asked_of(Behaviour(), taken.getsockname()[1]))
+        findings = made(Gate(asked_of(Behaviour(), taken.getsockname()[1])))
     outcomes = {one["check"]: one["outcome"] for one in findings}
     assert {name for name, outcome in outcomes.items() if outcome != "failed"} <= {"context"}
     assert "refused" in findings[0]["found"]
@@ -231,7 +231,7 @@ def test_an_event_of_another_form_is_a_finding_and_no_traceback(event: dict[str,
 def test_slow_checks_end_when_all_of_them_took_too_long() -> None:
     now = iter(range(0, 10_000, 60))
     checks = [(name, "an answer", lambda: "42") for name in "abcd"]
-    found = tried("verify", checks, None, lambda: next(now), budget=200)
+    found = tried("verify", checks, lambda: next(now), budget=200)
     assert [one["outcome"] for one in found] == ["passed", "passed", "failed", "failed"]
     assert found[2]["found"] == "not tried: the checks before it took 300 s" and "verify_timeout" in found[2]["next"]
 
@@ -259,3 +259,11 @@ def test_a_stream_that_loses_thoughts_differs_from_the_whole_answer() -> None:
         client.CheckError, match=r"the stream differs from the whole answer: 1\.0 characters to a token"
     ):
         gate_module._expect_as_dense(whole, lossy)
+
+
+@pytest.mark.parametrize("length", range(270, 300, 7))
+def test_a_key_that_is_quoted_is_struck_out_before_its_text_is_shortened(length: int) -> None:
+    """At the 300th character of what is shown, where only the first part of the key would be left."""
+    refusal = Fault("quoted key", http=lambda _asked: (500, {"error": "x" * length + KEY}))
+    findings = gate(Behaviour(faults=(refusal,)), groups=("answers",))
+    assert KEY[:5] not in str(findings)
