@@ -87,13 +87,11 @@ class Gate:
         body = {"model": self.endpoint.model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
         for method, path, sent in (("GET", "/v1/models", None), ("POST", "/v1/chat/completions", body)):
             answer = ask(self.endpoint, method, path, sent, key)
-            if answer.status >= 400 and answer.status not in (401, 403):
-                raise NotAsked(f"HTTP {answer.status} for {path} with {what}")
             if answer.status not in (401, 403):
-                raise CheckError(
-                    f"HTTP {answer.status} for {path} with {what}",
-                    "the engine was started without its key: check the secret file of the unit and restart it",
-                )
+                open_door = "the engine was started without its key: check the secret file of the unit and restart it"
+                unclear = "whether a key is required could not be seen: read the unit's journal, and verify again"
+                found = f"HTTP {answer.status} for {path} with {what}"
+                raise CheckError(found, open_door if answer.status < 400 else unclear)
         return "refused"
 
     def answer(self, name: str, stream: bool) -> str:

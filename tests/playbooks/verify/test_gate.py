@@ -267,3 +267,11 @@ def test_a_key_that_is_quoted_is_struck_out_before_its_text_is_shortened(length:
     refusal = Fault("quoted key", http=lambda _asked: (500, {"error": "x" * length + KEY}))
     findings = gate(Behaviour(faults=(refusal,)), groups=("answers",))
     assert KEY[:5] not in str(findings)
+
+
+@pytest.mark.parametrize("status", [404, 500, 503])
+def test_a_key_check_that_saw_no_refusal_fails(status: int) -> None:
+    """Whatever else was wrong: that nobody comes in without the key was not seen."""
+    odd = Fault("odd", get=lambda _path, _status, _body: (status, {"error": "odd"}))
+    found = failed(gate(Behaviour(faults=(odd,)), groups=("contract",)))
+    assert found["key_missing"] == f"HTTP {status} for /v1/models with no key"
