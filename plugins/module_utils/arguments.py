@@ -36,7 +36,8 @@ BENCHMARK_RUN: dict[str, dict[str, Any]] = {
     "job": {"type": "dict"},
 }
 
-_GATE = [
+# Groups of checks of an endpoint, in the order they are made.
+GATE = (
     "contract",
     "answers",
     "sampling",
@@ -46,11 +47,11 @@ _GATE = [
     "parallel",
     "needle",
     "engine",
-]
+)
 
 ENDPOINT_CHECK: dict[str, dict[str, Any]] = {
     "plan": {"type": "dict"},
-    "checks": {"type": "list", "elements": "str", "choices": _GATE, "default": _GATE},
+    "checks": {"type": "list", "elements": "str", "choices": list(GATE), "default": list(GATE)},
     "strict": {"type": "bool", "default": True},
     "address": {"type": "str", "default": "127.0.0.1"},
     "port": {"type": "int", "default": 8000},
@@ -69,7 +70,6 @@ ENDPOINT_CHECK: dict[str, dict[str, Any]] = {
     "unit": {"type": "str"},
     "secret_files": {"type": "list", "elements": "path", "default": [], "no_log": False},
     "promised": {"type": "dict", "default": {}},
-    "metrics": {"type": "list", "elements": "dict", "default": []},
     "questions": {"type": "dict"},
     "tool_call": {"type": "bool", "default": True},
     "health_path": {"type": "str", "default": "/health"},

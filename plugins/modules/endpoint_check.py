@@ -98,18 +98,13 @@ options:
     elements: path
     default: []
   promised:
-    description: What the engine must say of itself, and what its lines mean, as the catalogue has it.
+    description: What the engine must say of itself, and what its lines and metrics mean, as the catalogue has it.
     type: dict
     default: {}
   ranks:
     description: Data-parallel ranks, each of which has a prefix cache of its own.
     type: int
     default: 1
-  metrics:
-    description: What the engine calls its metrics, as in the catalogue.
-    type: list
-    elements: dict
-    default: []
   questions:
     description: What to ask, as in C(catalog/questions.yml). By default the catalogue's.
     type: dict
@@ -283,7 +278,7 @@ OF_ENDPOINT = [
     "reasoning_parser",
     "tool_parser",
 ]
-OF_GATE = ["questions", "context", "needle_tokens", "sampling", "prefix_cache", "ranks", "metrics"]
+OF_GATE = ["questions", "context", "needle_tokens", "sampling", "prefix_cache", "ranks"]
 
 
 def asked(params: dict[str, Any]) -> Asked:
@@ -293,6 +288,7 @@ def asked(params: dict[str, Any]) -> Asked:
         endpoint=endpoint,
         groups=tuple(params["checks"]),
         thinking_preserved=params["thinking_preserved"] or None,
+        metrics=params["promised"].get("metrics", []),
         **{name: params[name] for name in OF_GATE},
     )
 

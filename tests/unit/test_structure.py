@@ -43,7 +43,7 @@ SHIPPED: dict[str, set[str]] = {
     "host": BASICS,
     "weights": BASICS,
     "cloud": BASICS,
-    "serving": BASICS | {"host"},
+    "serving": BASICS | {"arguments", "host"},
     "benchmark": BASICS | {"host", "serving"},
 }
 

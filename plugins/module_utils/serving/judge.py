@@ -141,7 +141,6 @@ def check_calls(turn: Turn, question: Mapping[str, Any], tools: Mapping[str, Any
     wanted: Sequence[Mapping[str, Any]] = question["calls"]
     if not turn.calls:
         _say_why_uncalled(turn, endpoint)
-    _expect_no_loop(turn.content.strip(), "the content")
     check_parts(turn, endpoint)
     for call in turn.calls:
         if call.name not in {one["name"] for one in wanted}:
@@ -269,8 +268,8 @@ def _expect_no_loop(text: str, where: str) -> None:
 
 def _expect_no_template(text: str, where: str, endpoint: Endpoint) -> None:
     # A thought may quote how a call is written.
-    quoting = "`\"'\u201c" if where == THOUGHT else ""
-    found = [match for match in _TEMPLATE.finditer(text) if text[match.start() - 1 : match.start()] not in (*quoting,)]
+    quotes = tuple("`\"'\u201c") if where == THOUGHT else ()
+    found = [match for match in _TEMPLATE.finditer(text) if text[match.start() - 1 : match.start()] not in quotes]
     found += _ROLE.finditer(text) if where == "the content" else []
     if found:
         token = found[0].group()

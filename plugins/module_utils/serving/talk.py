@@ -12,20 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
+from ansible_collections.glm.fleet.plugins.module_utils.arguments import GATE
 from ansible_collections.glm.fleet.plugins.module_utils.serving import judge
 from ansible_collections.glm.fleet.plugins.module_utils.serving.client import Endpoint, Turn, chat, glance
 
-# Groups of checks, in the order they are made.
-GROUPS = (
-    "contract",
-    "answers",
-    "sampling",
-    "thinking_interleaved",
-    "thinking_preserved",
-    "tool_turns",
-    "parallel",
-    "needle",
-)
+# What is asked over HTTP.
+GROUPS = tuple(name for name in GATE if name != "engine")
 # Room for the prompt and the tools in a context that is shorter than max_tokens; SGLang refuses a sum that exceeds it.
 # A tokenizer without merges needs 1,100 tokens for the longest of them.
 PROMPT_TOKENS = 1536

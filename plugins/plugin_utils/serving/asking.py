@@ -44,7 +44,6 @@ def _promised(plan: Plan, share: float) -> Mapping[str, Any]:
         "health_path": contract["health_path"],
         "prefix_cache": prefix_caching(plan),
         "ranks": plan["parallel"]["data"],
-        "metrics": metric_rules(plan),
         **({"context": promised, "needle_tokens": int(promised * share)} if promised else {}),
     }
 
