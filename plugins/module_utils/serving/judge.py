@@ -30,8 +30,8 @@ _TEMPLATE = re.compile(
     r"<[|\uff5c][^>\s]{1,40}[|\uff5c]>|\[[gs]?MASK\]|<sop>|<eop>|/no_?think\b"
     r"|</?think>|</?tool_(?:calls?|response)>|</?arg_(?:key|value)>|<function="
     r"|</?s>|<(?:unk|pad|eos|bos)>|\[(?:UNK|PAD|/?INST)\]"
-    # Half of one, where the text ends.
-    r"|<\|[a-z_]+$|</?(?:think|tool_call|arg_key|arg_value)$"
+    # Half of one, where the text begins or ends.
+    r"|^[a-z_]*\|>|<\|[a-z_]+$|</?(?:think|tool_call|arg_key|arg_value)$"
 )
 # What is left of a role's token that was skipped.
 _ROLE = re.compile(r"^(?:user|assistant|observation|system)$", re.MULTILINE)
@@ -88,8 +88,12 @@ def check_answer(turn: Turn, answer: str, endpoint: Endpoint, anywhere: bool = F
         raise CheckError(f"wrong tool call: {turn.calls[0].name}, none was asked for", _tool_advice(endpoint))
     if content.startswith(_NEVER_FIRST):
         raise CheckError(f"token salad at the beginning of the content: {_shown(content)}", KERNEL)
-    if _is_twice(content, answer):
-        raise CheckError(f"the answer twice: {_shown(content)}", "another engine version, or thinking without a budget")
+    times = _times(content, answer)
+    if times > 1:
+        often = "twice" if times == 2 else f"{times} times"
+        raise CheckError(
+            f"the answer {often}: {_shown(content)}", "another engine version, or thinking without a budget"
+        )
     if not (answer in content if anywhere else _is_right(content, answer)):
         raise CheckError(f"wrong answer {_shown(content)}, not {answer}", KERNEL)
     if turn.finish != "stop":
@@ -294,12 +298,13 @@ def _script(character: str) -> str:
     return _SCRIPTS.get(name, name)
 
 
-def _is_twice(content: str, answer: str) -> bool:
+def _times(content: str, answer: str) -> int:
+    """How often the content says the same, word for word; a number may follow itself without a space."""
+    if content == answer * content.count(answer):
+        return content.count(answer)
     words = content.split()
-    half = len(words) // 2
-    if len(words) % 2 == 0 and half and words[:half] == words[half:]:
-        return True
-    return content == answer * 2
+    sizes = (size for size in range(1, len(words)) if len(words) % size == 0)
+    return next((len(words) // size for size in sizes if words == words[:size] * (len(words) // size)), 1)
 
 
 def _numbers(text: str) -> list[str]:
