@@ -12,6 +12,7 @@ version_added: 0.1.0
 description:
   - The key of a fleet is C(glm_api_key) where that is set. Otherwise it is read from a file on the controller, which is
     made, with mode 0600, if it does not exist.
+  - A key that can have no 128 bits (22 random characters, or 32 hexadecimal digits) is refused.
   - In check mode nothing is made; before the first real run the result is then a placeholder.
 options:
   _terms:
@@ -51,10 +52,10 @@ class LookupModule(LookupBase):  # type: ignore[misc]  # ansible-core has no typ
         if len(terms) != 1:
             raise AnsibleLookupError(f"glm.fleet.api_key: expected one file, found {len(terms)}")
         own = (variables or {}).get("glm_api_key")
-        if own and (key := self._templar.template(own)):
-            return [str(key)]
         path = Path(str(terms[0])).expanduser()
         try:
+            if own and (key := self._templar.template(own)):
+                return [api_key.given(str(key))]
             if (variables or {}).get("ansible_check_mode"):
                 return [api_key.read(path) or api_key.PLACEHOLDER]
             return [api_key.read_or_make(path)]

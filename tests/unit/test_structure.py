@@ -30,7 +30,8 @@ TOPICS: dict[str, set[str]] = {
     "report": set(),
     "host": {"catalog", "plan", "report"},
     "cloud": {"catalog", "plan"},
-    "serving": {"catalog", "plan", "report"},
+    "keys": set(),
+    "serving": {"catalog", "keys", "plan", "report"},
     "benchmark": {"catalog", "plan", "report", "serving"},
     "actions": {"plan"},
 }

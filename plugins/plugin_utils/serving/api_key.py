@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-import secrets
 import stat
 from pathlib import Path
 
 from ansible_collections.glm.fleet.plugins.module_utils import files
-from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError, unmet
+from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError, Refusal, unmet
+from ansible_collections.glm.fleet.plugins.plugin_utils.keys import strength
 
 # What a check run shows before the first real run has made the key; never written anywhere.
 PLACEHOLDER = "made-by-the-first-real-run"
@@ -23,7 +23,7 @@ class ApiKeyError(QuotingError):
 def read(path: Path) -> str | None:
     """The key in ``path``, or None when there is no such file.
 
-    Raises ApiKeyError when others can read the file, or when it does not hold one word.
+    Raises ApiKeyError when others can read the file, when it does not hold one word, or when that is too weak.
     """
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
@@ -36,7 +36,21 @@ def read(path: Path) -> str | None:
         raise ApiKeyError(unmet(f"{path} to be its owner's only", f"mode {mode:04o}", f"chmod 600 {path}"))
     if len(text.split()) != 1:
         raise ApiKeyError(unmet(f"one word in {path}", len(text.split()), "remove it; a new key is made"))
+    _require_strong(text, f"the API key in {path}", "remove it; a new key is made")
     return text
+
+
+def given(key: str) -> str:
+    """The key that a variable holds. Raises ApiKeyError when it is too weak."""
+    _require_strong(key, "the key in glm_api_key", "set the output of `openssl rand -hex 32`, or leave it empty")
+    return key
+
+
+def _require_strong(key: str, what: str, next_step: str) -> None:
+    try:
+        strength.require(key, what, next_step)
+    except Refusal as weak:
+        raise ApiKeyError(str(weak)) from weak
 
 
 def read_or_make(path: Path) -> str:
@@ -44,7 +58,7 @@ def read_or_make(path: Path) -> str:
     key = read(path)
     if key is not None:
         return key
-    files.create_text(path, f"glm-{secrets.token_urlsafe(32)}\n")
+    files.create_text(path, f"{strength.new()}\n")
     made = read(path)
     if made is None:
         raise ApiKeyError(f"the API key in {path} vanished while it was made")
