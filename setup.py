@@ -48,6 +48,7 @@ setup(
     cmdclass={"build_py": build_collection},
     install_requires=[
         "ansible-core>=2.18",
+        "cryptography>=42",
         "jinja2>=3.1.2",
         "paramiko>=3.4",
         "PyYAML>=6.0",

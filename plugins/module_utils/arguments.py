@@ -49,6 +49,18 @@ GATE = (
     "engine",
 )
 
+DOOR_CERTIFICATE: dict[str, dict[str, Any]] = {
+    "path": {"type": "path", "required": True},
+    "origin": {"type": "str", "choices": ["fleet", "own"], "default": "fleet"},
+    "names": {"type": "list", "elements": "str", "required": True},
+    "fleet": {"type": "str", "default": "default"},
+    "authority": {"type": "path"},
+    "certificate": {"type": "path"},
+    "key": {"type": "path", "no_log": False},
+    "group": {"type": "str", "default": "root"},
+    "content": {"type": "str", "no_log": True},
+}
+
 ENDPOINT_CHECK: dict[str, dict[str, Any]] = {
     "plan": {"type": "dict"},
     "checks": {"type": "list", "elements": "str", "choices": list(GATE), "default": list(GATE)},
@@ -57,6 +69,8 @@ ENDPOINT_CHECK: dict[str, dict[str, Any]] = {
     "port": {"type": "int", "default": 8000},
     "model": {"type": "str"},
     "api_key": {"type": "str", "no_log": True},
+    "tls_name": {"type": "str"},
+    "tls_authorities": {"type": "str", "default": ""},
     "reasoning_field": {"type": "str", "default": "reasoning"},
     "thinking_on": {"type": "dict", "default": {}},
     "thinking_off": {"type": "dict", "default": {"chat_template_kwargs": {"enable_thinking": False}}},

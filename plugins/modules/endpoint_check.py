@@ -52,6 +52,14 @@ options:
   api_key:
     description: The endpoint's key. Without it the checks of the key are left out.
     type: str
+  tls_name:
+    description:
+      - DNS name or address that the endpoint's certificate must be for. Without it the endpoint is asked by plain HTTP.
+    type: str
+  tls_authorities:
+    description: Certificates, as PEM, of the authorities that may sign it. By default those that the host trusts.
+    type: str
+    default: ""
   reasoning_field:
     description: Field of the answer that holds the reasoning. vLLM calls it V(reasoning), SGLang V(reasoning_content).
     type: str
@@ -263,6 +271,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.serving import evaluate,
 from ansible_collections.glm.fleet.plugins.module_utils.serving.client import Endpoint
 from ansible_collections.glm.fleet.plugins.module_utils.serving.gate import Gate, made
 from ansible_collections.glm.fleet.plugins.module_utils.serving.talk import Asked
+from ansible_collections.glm.fleet.plugins.module_utils.serving.trust import Trust
 
 OF_ENDPOINT = [
     "address",
@@ -283,13 +292,18 @@ OF_GATE = ["questions", "context", "needle_tokens", "sampling", "prefix_cache", 
 
 def asked(params: dict[str, Any]) -> Asked:
     """What the task asks, and of which endpoint."""
-    endpoint = Endpoint(**{name: params[name] for name in OF_ENDPOINT}, thinking_off=params["thinking_off"] or None)
+    name = params["tls_name"]
+    endpoint = Endpoint(
+        **{option: params[option] for option in OF_ENDPOINT},
+        thinking_off=params["thinking_off"] or None,
+        tls=Trust(name, params["tls_authorities"]) if name else None,
+    )
     return Asked(
         endpoint=endpoint,
         groups=tuple(params["checks"]),
         thinking_preserved=params["thinking_preserved"] or None,
         metrics=params["promised"].get("metrics", []),
-        **{name: params[name] for name in OF_GATE},
+        **{option: params[option] for option in OF_GATE},
     )
 
 

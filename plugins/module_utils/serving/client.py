@@ -11,11 +11,16 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import socket
+import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Optional
+
+from ansible_collections.glm.fleet.plugins.module_utils.serving import trust
+from ansible_collections.glm.fleet.plugins.module_utils.serving.trust import Trust
 
 REASONING_FIELDS = ("reasoning", "reasoning_content")
 GLANCE_SECONDS = 10
@@ -27,7 +32,7 @@ _DONE: dict[str, Any] = {}
 
 @dataclass(frozen=True)
 class Endpoint:
-    """What to ask and what to expect. ``thinking_off`` is None for a model that always thinks.
+    """What to ask and what to expect. ``thinking_off`` is None for a model that always thinks; ``tls`` for plain HTTP.
 
     ``timeout``: seconds for one answer. ``reasoning_parser`` and ``tool_parser`` are what the plan starts the engine
     with, for advice; empty when unknown.
@@ -37,6 +42,7 @@ class Endpoint:
     port: int
     model: str
     api_key: Optional[str] = None
+    tls: Optional[Trust] = None
     reasoning_field: str = "reasoning"
     thinking_on: Mapping[str, Any] = field(default_factory=dict)
     thinking_off: Optional[Mapping[str, Any]] = field(default_factory=dict)
@@ -68,11 +74,15 @@ class NotAsked(Exception):
 
 
 class NoAnswer(Exception):
-    """The endpoint refused the connection, broke it, or took longer than an answer may take (``late``)."""
+    """The endpoint refused the connection, broke it, or took longer than an answer may take (``late``).
 
-    def __init__(self, text: str, late: bool) -> None:
+    ``next_step`` is empty where the text alone says what to do.
+    """
+
+    def __init__(self, text: str, late: bool, next_step: str = "") -> None:
         super().__init__(text)
         self.late = late
+        self.next_step = next_step
 
 
 @dataclass(frozen=True)
@@ -148,6 +158,12 @@ class _Connection(http.client.HTTPConnection):
     def __init__(self, endpoint: Endpoint) -> None:
         super().__init__(endpoint.address, endpoint.port, timeout=endpoint.timeout)
         self.limit = endpoint.timeout
+        self.trust = endpoint.tls
+
+    def connect(self) -> None:
+        super().connect()
+        if self.trust:
+            self.sock = trust.secured(self.sock, self.trust)
 
     def __enter__(self) -> _Connection:
         return self
@@ -156,6 +172,9 @@ class _Connection(http.client.HTTPConnection):
         self.close()
         if isinstance(exc, socket.timeout):
             raise NoAnswer(f"no answer within {self.limit:g} s", True) from exc
+        if isinstance(exc, ssl.SSLError):
+            found, next_step = trust.worded(exc)
+            raise NoAnswer(f"no answer: {found}", False, next_step) from exc
         if isinstance(exc, (OSError, http.client.HTTPException)):
             raise NoAnswer(f"no answer: {type(exc).__name__}: {exc}", False) from exc
 
@@ -168,6 +187,13 @@ def ask(
         connection.request(method, path, json.dumps(body) if body is not None else None, _headers(key))
         response = connection.getresponse()
         return _answer(endpoint, response)
+
+
+def certificate_days(endpoint: Endpoint) -> float:
+    """Days until the certificate ends, infinite without TLS. Raises NoAnswer, also for one that is refused."""
+    with _Connection(endpoint) as connection:
+        connection.connect()
+        return trust.days_left(connection.sock) if isinstance(connection.sock, ssl.SSLSocket) else math.inf
 
 
 def glance(endpoint: Endpoint, path: str) -> Optional[Answer]:

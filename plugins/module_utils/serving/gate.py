@@ -18,8 +18,15 @@ from typing import Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils import finding
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Finding
-from ansible_collections.glm.fleet.plugins.module_utils.serving import quality
-from ansible_collections.glm.fleet.plugins.module_utils.serving.client import CheckError, NoAnswer, NotAsked, Turn, ask
+from ansible_collections.glm.fleet.plugins.module_utils.serving import quality, trust
+from ansible_collections.glm.fleet.plugins.module_utils.serving.client import (
+    CheckError,
+    NoAnswer,
+    NotAsked,
+    Turn,
+    ask,
+    certificate_days,
+)
 from ansible_collections.glm.fleet.plugins.module_utils.serving.talk import GROUPS, Asked, Check, Talk
 
 # All checks together may take so many times as long as one answer, and so many seconds at least.
@@ -46,6 +53,15 @@ class Gate:
         if answer.status != 200:
             raise CheckError(answer.short(), "see the unit's journal")
         return "HTTP 200"
+
+    def certificate(self) -> str:
+        days = certificate_days(self.endpoint)
+        if days < trust.LEAST_DAYS:
+            raise CheckError(
+                f"ends in {days:.1f} days",
+                "run deploy.yml, which renews it; with glm_tls: own give it a new certificate first",
+            )
+        return f"ends in {days:.0f} days"
 
     def models(self) -> str:
         answer = ask(self.endpoint, "GET", "/v1/models", key=self.endpoint.api_key)
@@ -179,6 +195,9 @@ def _alike(one: Turn, other: Turn) -> bool:
 def _contract(gate: Gate) -> list[Check]:
     endpoint = gate.endpoint
     checks: list[Check] = [("health", f"{endpoint.health_path} answers 200", gate.health)]
+    if endpoint.tls:
+        expected = f"a certificate for {endpoint.tls.name} that clients accept for {trust.LEAST_DAYS:g} more days"
+        checks.append(("certificate", expected, gate.certificate))
     if endpoint.api_key:
         checks += [
             ("key_missing", "401 on /v1 without a key", gate.key_missing),
@@ -256,7 +275,7 @@ def tried(phase: str, checks: Iterable[Check], clock: Callable[[], float], budge
             found, next_step = exc.found, exc.next_step
             late = _after(name) if exc.late else late
         except NoAnswer as exc:
-            found, next_step = str(exc), _advice(exc)
+            found, next_step = str(exc), exc.next_step or _advice(exc)
             late = _after(name) if exc.late else late
         except Exception as exc:  # an odd server must not cost the findings of all other checks
             found = f"an answer of another form ({type(exc).__name__})"

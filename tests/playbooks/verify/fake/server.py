@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -236,11 +237,16 @@ def _writes(events: list[Event], dialect: Dialect) -> Iterator[Union[bytes, Act]
 
 @contextmanager
 def engine(
-    behaviour: Behaviour | None = None, where: tuple[str, int] = ("127.0.0.1", 0)
+    behaviour: Behaviour | None = None,
+    where: tuple[str, int] = ("127.0.0.1", 0),
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[tuple[Behaviour, int]]:
-    """A running server, by default on a free loopback port."""
+    """A running server, by default on a free loopback port and without TLS."""
     chosen = behaviour or Behaviour()
     server = Server(where, chosen)
+    if tls:
+        # The handshake is made by the connection's own thread, when it first reads.
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
