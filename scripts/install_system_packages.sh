@@ -15,6 +15,7 @@ debian-archive-keyring
 docker-registry
 fonts-dejavu-core
 fuse-overlayfs
+haproxy
 iproute2
 iptables
 mmdebstrap

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Filters about a replica: its unit and files, and the client that measures it.
+"""Filters about the replicas of a host: units and files, the door in front of them, the client that measures.
 
 Each is documented in the YAML file of its name.
 """
@@ -18,7 +18,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingEr
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import runs as benchmark_runs
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
-from ansible_collections.glm.fleet.plugins.plugin_utils.serving import quoting, replica
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving import door, quoting, replica
 
 
 def benchmark_client(plan: Plan, own: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def benchmark_has_client(plan: Plan) -> bool:
     return benchmark_runs.has_client(plan)
 
 
-def _door(function: Callable[..., Any]) -> Callable[..., Any]:
+def _failing(function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def opened(*args: Any, **kwargs: Any) -> Any:
         try:
@@ -52,6 +52,7 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         functions = (
+            door.door,
             quoting.systemd_exec,
             replica.env_file,
             replica.replica,
@@ -61,4 +62,4 @@ class FilterModule:
             benchmark_snapshot,
             benchmark_has_client,
         )
-        return {function.__name__: _door(function) for function in functions}
+        return {function.__name__: _failing(function) for function in functions}

@@ -65,6 +65,10 @@ options:
     description: TCP port of the endpoint on the host.
     type: int
     default: 8000
+  engine_port:
+    description: TCP port of 127.0.0.1 where the front door of the host reaches the engine.
+    type: int
+    default: 18000
   data_dir:
     description: Folder on the host for weights and compile caches.
     type: str
@@ -161,7 +165,7 @@ ansible_facts:
       elements: dict
       returned: success
       sample:
-        - schema: 3
+        - schema: 4
           replica: 0
           served_model_name: glm-5.1-fp8
           image: {reference: "vllm/vllm-openai:v0.32.0"}

@@ -50,6 +50,7 @@ class Intent:
     served_model_name: Optional[str] = None
     listen_address: str = "127.0.0.1"
     listen_port: int = 8000
+    engine_port: int = 18000
     data_dir: str = "/var/lib/glm"
     config_dir: str = "/etc/glm"
     engine_dir: str = "/opt/glm/engines"
@@ -228,8 +229,7 @@ def check(choice: Choice) -> None:
     if intent.runtime not in RUNTIMES:
         choice.refuse(f"unknown runtime {intent.runtime!r}", f"set glm_runtime to {' or '.join(RUNTIMES)}")
     _check_package(choice)
-    if not 1 <= intent.listen_port <= 65535 - intent.replicas:
-        choice.refuse(f"{intent.listen_port} is not a TCP port", "set glm_port to a number from 1 to 65535")
+    _check_ports(choice)
     if intent.served_model_name is not None and not _SERVED_NAME.fullmatch(intent.served_model_name):
         choice.refuse(
             f"{intent.served_model_name!r} is not usable as a model name in requests",
@@ -240,6 +240,21 @@ def check(choice: Choice) -> None:
         if not path.startswith("/"):
             choice.refuse(f"{path!r} is not an absolute path on the host", f"set {variable} to one")
     _check_repository(choice)
+
+
+def _check_ports(choice: Choice) -> None:
+    """Door and engine of each replica have a port; no port is both."""
+    intent = choice.intent
+    for variable, port in (("glm_port", intent.listen_port), ("glm_engine_port", intent.engine_port)):
+        if not 1 <= port <= 65535 - intent.replicas:
+            choice.refuse(f"{port} is not a TCP port", f"set {variable} to a number from 1 to 65535")
+    if abs(intent.listen_port - intent.engine_port) < intent.replicas:
+        last = intent.replicas - 1
+        choice.refuse(
+            f"the ports of clients ({intent.listen_port} to {intent.listen_port + last}) and of engines"
+            f" ({intent.engine_port} to {intent.engine_port + last}) overlap",
+            "set glm_engine_port to a port that leaves room for all replicas",
+        )
 
 
 def _check_package(choice: Choice) -> None:

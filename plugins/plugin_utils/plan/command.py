@@ -98,6 +98,8 @@ def listen(intent: Intent) -> Listen:
     return {
         "address": intent.listen_address,
         "port": port,
+        "scheme": "http",
+        "engine_port": intent.engine_port + intent.replica,
         "container_port": port if on_host_network(intent) else CONTAINER_PORT,
     }
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal, NotRequired, TypedDict, Union
 
-SCHEMA: Final = 3
+SCHEMA: Final = 4
 
 Bytes = Annotated[int, "bytes"]
 Gib = Annotated[float, "GiB"]
@@ -178,11 +178,15 @@ class Listen(TypedDict):
     """Where the endpoint is."""
 
     address: str
-    """IP address of the host that the endpoint is published on."""
+    """IP address of the host where clients reach the endpoint: the host's front door listens there."""
     port: int
-    """TCP port of the host; each further replica of the host has the next one."""
+    """TCP port of the door for this replica; each further replica of the host has the next one."""
+    scheme: Literal["http", "https"]
+    """What the door speaks."""
+    engine_port: int
+    """TCP port of 127.0.0.1 where the door reaches the engine; each further replica has the next one."""
     container_port: int
-    """TCP port that the engine itself listens on."""
+    """TCP port that the engine itself listens on, in its container where it has one."""
 
 
 class EnvSecret(TypedDict):
@@ -395,7 +399,7 @@ class Plan(TypedDict):
     A host has as many plans as replicas: the fact glm_plans is the list of them, in order.
     """
 
-    schema: Literal[3]
+    schema: Literal[4]
     """Version of this schema."""
     replica: int
     """Which replica of the host this is, from 0: its unit is glm-serve-N.service with that number."""

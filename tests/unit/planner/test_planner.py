@@ -43,7 +43,13 @@ def test_the_default_plan() -> None:
     assert made["image"]["cuda"] == "13.0"
     assert made["image"]["min_driver"] == "580.65.06"
     assert made["served_model_name"] == "glm-5.1-fp8"
-    assert made["listen"] == {"address": "127.0.0.1", "port": 8000, "container_port": 8000}
+    assert made["listen"] == {
+        "address": "127.0.0.1",
+        "port": 8000,
+        "scheme": "http",
+        "engine_port": 18000,
+        "container_port": 8000,
+    }
     assert made["model"]["weights_bytes"] == 756_162_648_960
     assert made["parallel"] == {"tensor": 8, "pipeline": 1, "data": 1, "expert": 1}
     assert made["command"][:7] == [
@@ -212,7 +218,9 @@ def test_unpromised_transformers_is_a_known_issue() -> None:
         ({"image_variant": "cu126"}, ["no image variant 'cu126'", "cu130, cu129"]),
         ({"driver_version": "570.195.03"}, ["570.195.03", "580.65.06", "glm_image_variant to cu129 (CUDA 12.9)"]),
         ({"driver_version": "550.90.07"}, ["driver 550.90.07", "upgrade the driver to 570 or newer"]),
-        ({"listen_port": 70000}, ["70000 is not a TCP port"]),
+        ({"listen_port": 70000}, ["70000 is not a TCP port", "set glm_port"]),
+        ({"engine_port": 0}, ["0 is not a TCP port", "set glm_engine_port"]),
+        ({"engine_port": 8000}, ["of clients (8000 to 8000) and of engines (8000 to 8000) overlap", "glm_engine_port"]),
         ({"served_model_name": "my model"}, ["'my model' is not usable as a model name"]),
         ({"data_dir": "data"}, ["'data' is not an absolute path", "glm_data_dir"]),
         ({"engine_args": {"enable-moe-ep": True}}, ["no option --enable-moe-ep", "use --enable-expert-parallel"]),

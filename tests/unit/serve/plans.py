@@ -1,4 +1,4 @@
-"""Serving plans as the planner makes them (docs/architecture.md, schema 3), for tests that start from one."""
+"""Serving plans as the planner makes them (docs/architecture.md, schema 4), for tests that start from one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ REVISION = "0123456789abcdef0123456789abcdef01234567"
 SNAPSHOT = f"/root/.cache/huggingface/hub/models--zai-org--GLM-5.1-FP8/snapshots/{REVISION}"
 
 _COMMON: dict[str, Any] = {
-    "schema": 3,
+    "schema": 4,
     "replica": 0,
     "replicas": 1,
     "runtime": {
@@ -41,7 +41,7 @@ _COMMON: dict[str, Any] = {
     "promises": {"token_pool": 868_000, "draft_tokens": 3, "acceptance_length": 1.4},
     "prices": [],
     "served_model_name": "glm-5.1-fp8",
-    "listen": {"address": "10.0.0.5", "port": 8000, "container_port": 8000},
+    "listen": {"address": "10.0.0.5", "port": 8000, "scheme": "http", "engine_port": 18000, "container_port": 8000},
     "devices": ["nvidia.com/gpu=all"],
     "device_nodes": [],
     "device_groups": [],
@@ -148,6 +148,7 @@ def replicas(count: int = 2, engine: str = "vllm", **changes: Any) -> list[dict[
         one["accelerator"]["indices"] = indices
         one["devices"] = [f"nvidia.com/gpu={index}" for index in indices]
         one["listen"]["port"] += number
+        one["listen"]["engine_port"] += number
         made.append(one)
     return made
 

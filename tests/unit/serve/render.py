@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,11 @@ GROUPS = {"video": ["x", "44", ""], "render": ["x", "993", ""]}
 
 def render(name: str, plan: dict[str, Any], api_key: str = "glm-test-key") -> str:
     """The text of ``templates/<name>.j2`` for a plan."""
+    return render_host(name, plan=plan, api_key=api_key, host_groups=GROUPS)
+
+
+def render_host(name: str, **variables: Any) -> str:
+    """The text of ``templates/<name>.j2`` with ``variables``."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(ROOT / "templates"),
         trim_blocks=True,
@@ -26,5 +32,5 @@ def render(name: str, plan: dict[str, Any], api_key: str = "glm-test-key") -> st
         undefined=jinja2.StrictUndefined,
     )
     environment.filters.update({f"glm.fleet.{key}": door for key, door in FilterModule().filters().items()})
-    environment.filters["comment"] = comment
-    return environment.get_template(f"{name}.j2").render(plan=plan, api_key=api_key, host_groups=GROUPS)
+    environment.filters.update(comment=comment, to_json=json.dumps)
+    return environment.get_template(f"{name}.j2").render(**variables)

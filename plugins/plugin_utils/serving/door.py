@@ -1,0 +1,90 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The front door of a serving host as data of its HAProxy configuration and unit: where it listens and what passes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from ansible_collections.glm.fleet.plugins.module_utils import address
+from ansible_collections.glm.fleet.plugins.module_utils.finding import unmet
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving.quoting import UnitError
+
+UNIT = "glm-door.service"
+# Every engine listens here, and nowhere else.
+ENGINE_ADDRESS = "127.0.0.1"
+_LOWEST_FREE_PORT = 1024
+
+_ROUTES = (
+    ("/v1/chat/completions", ("POST",)),
+    ("/v1/completions", ("POST",)),
+    ("/v1/models", ("GET",)),
+    ("/v1/messages", ("POST",)),
+    ("/v1/messages/count_tokens", ("POST",)),
+    ("/v1/responses", ("POST",)),
+)
+# What stands for {name} in a path: one segment, nothing in it that an engine would decode or resolve.
+_SEGMENT = "[A-Za-z0-9_][A-Za-z0-9_.:-]*"
+
+
+def door(plans: Sequence[Plan]) -> dict[str, Any]:
+    """Everything that the templates ``glm-door.cfg`` and ``glm-door.service`` and the role ``door`` need.
+
+    Shapes: ``replicas`` is a list of ``number`` (int), ``name``, ``listen`` and ``engine`` (``address:port``), ``port``
+    (int) and ``health_path``; ``routes`` one of ``path`` and ``condition`` (HAProxy's); ``files`` maps
+    unit/config/keys/engine_key/socket to absolute paths on the host; ``low_port`` is whether a port needs a capability.
+
+    Replicas without an endpoint (further hosts of one over several) have no part in it. Raises UnitError when a value
+    does not fit into HAProxy's configuration.
+    """
+    answering = [plan for plan in plans if not plan["node"]["rank"]]
+    config = plans[0]["paths"]["config"]
+    return {
+        "unit": UNIT,
+        "user": "glm-door",
+        "program": "/usr/sbin/haproxy",
+        "files": {
+            "unit": f"/etc/systemd/system/{UNIT}",
+            "config": f"{config}/door/haproxy.cfg",
+            "keys": f"{config}/door/keys.map",
+            "engine_key": f"{config}/engine.key",
+            "socket": "/run/glm-door/admin.sock",
+        },
+        "replicas": [_replica(plan) for plan in answering],
+        "routes": [_route(path, methods) for path, methods in _ROUTES],
+        "low_port": any(plan["listen"]["port"] < _LOWEST_FREE_PORT for plan in answering),
+    }
+
+
+def _replica(plan: Plan) -> dict[str, Any]:
+    number, listen = int(plan["replica"]), plan["listen"]
+    return {
+        "number": number,
+        "name": f"engine-{number}",
+        "listen": _place(listen["address"], listen["port"]),
+        "port": int(listen["port"]),
+        "engine": _place(ENGINE_ADDRESS, listen["engine_port"]),
+        "health_path": plan["contract"]["health_path"],
+    }
+
+
+def _place(host: str, port: int) -> str:
+    return f"{address.bracketed(host)}:{int(port)}"
+
+
+def _route(path: str, methods: Sequence[str]) -> dict[str, str]:
+    """A route as a condition on method and path. The path counts as it was sent: nothing is decoded or tidied up."""
+    if not re.fullmatch(r"(/([A-Za-z0-9_.-]+|\{\w+(:\w+)?\}))+", path):
+        raise UnitError(
+            unmet("the path of a route to be of plain segments or {name}", repr(path), "see catalog/engines")
+        )
+    literal = re.split(r"\{[^}]*\}", path)
+    if len(literal) == 1:
+        match = f"{{ path {path} }}"
+    else:
+        match = f"{{ path_reg ^{_SEGMENT.join(re.escape(part) for part in literal)}$ }}"
+    return {"path": path, "condition": f"{{ method {' '.join(methods)} }} {match}"}

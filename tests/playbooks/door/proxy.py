@@ -1,0 +1,110 @@
+"""The front door of a host as a real HAProxy on free ports of this machine, in front of engines of the test."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving import door
+from tests.unit.serve.plans import plan
+from tests.unit.serve.render import render_host
+
+ENGINE_KEY = "engine-key-of-this-host"
+CLIENT_KEY = "glm-key-of-the-client"
+CLIENT = "anna"
+
+
+def program() -> str:
+    """HAProxy, which these tests run."""
+    found = shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin:/usr/bin")
+    if found is None:
+        pytest.fail("haproxy is not installed; run scripts/install_system_packages.sh")
+    return found
+
+
+@dataclass
+class Door:
+    """A running door: the ports of its replicas, in order, and that of the monitoring."""
+
+    ports: list[int]
+    monitor: int
+    folder: Path
+    process: subprocess.Popen[bytes]
+
+    @property
+    def port(self) -> int:
+        return self.ports[0]
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on. HAProxy itself cannot be asked for one."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [int(one.getsockname()[1]) for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def keys_map(**keys: str) -> str:
+    """The lines of keys.map for keys by name."""
+    return "".join(f"{hashlib.sha256(key.encode()).hexdigest()} {name}\n" for name, key in keys.items())
+
+
+def data(folder: Path, ports: Sequence[int], engines: Sequence[int]) -> dict[str, Any]:
+    """What the template needs, with files in ``folder``."""
+    plans = []
+    for number, (port, engine) in enumerate(zip(ports, engines)):
+        listen = {"address": "127.0.0.1", "port": port, "scheme": "http", "engine_port": engine, "container_port": 8000}
+        plans.append(plan(replica=number, replicas=len(ports), listen=listen, paths={"config": str(folder)}))
+    made = door.door(plans)  # type: ignore[arg-type]  # test plans are dicts
+    made["files"]["socket"] = str(folder / "admin.sock")
+    return made
+
+
+def configured(folder: Path, ports: Sequence[int], engines: Sequence[int], monitor: int) -> Path:
+    """The door's files in ``folder``, with one client key; the path of its configuration."""
+    made = data(folder, ports, engines)
+    (folder / "door").mkdir(exist_ok=True)
+    Path(made["files"]["keys"]).write_text(keys_map(**{CLIENT: CLIENT_KEY}), encoding="ascii")
+    config = Path(made["files"]["config"])
+    text = render_host("glm-door.cfg", door=made, engine_key=ENGINE_KEY, monitor=f"127.0.0.1:{monitor}", mark="tested")
+    config.write_text(text, encoding="utf-8")
+    return config
+
+
+@contextmanager
+def running(folder: Path, *engines: int) -> Iterator[Door]:
+    """A door with a replica for each port of an engine."""
+    *ports, monitor = free_ports(len(engines) + 1)
+    config = configured(folder, ports, engines, monitor)
+    subprocess.run([program(), "-c", "-q", "-f", str(config)], check=True)
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([program(), "-W", "-f", str(config)], stdout=log, stderr=log)
+    try:
+        for port in (*ports, monitor):
+            _wait_for(port, process)
+        yield Door(ports, monitor, folder, process)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            return
+        except ConnectionRefusedError:
+            time.sleep(0.02)
+    raise AssertionError(f"the door does not listen on {port}; haproxy: {process.poll()}")

@@ -1,0 +1,334 @@
+"""What passes the front door, in what form, and what a client is answered when nothing does."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving import door
+from tests.playbooks.door import proxy
+from tests.playbooks.door.proxy import CLIENT, CLIENT_KEY, ENGINE_KEY, Door
+from tests.playbooks.verify.fake.server import MODEL, Behaviour, engine
+
+pytestmark = pytest.mark.one_core
+BEARER = {"Authorization": f"Bearer {CLIENT_KEY}"}
+X_API_KEY = {"x-api-key": CLIENT_KEY}
+CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}], "max_tokens": 20}
+
+
+class Echo(BaseHTTPRequestHandler):
+    """Answers every request with what it was asked, as an engine would see it."""
+
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1
+
+    def do_GET(self) -> None:
+        length = int(self.headers.get("Content-Length", 0))
+        seen = {
+            "method": self.command,
+            "path": self.path,
+            "body": self.rfile.read(length).decode(),
+            "headers": {name.lower(): value for name, value in self.headers.items()},
+        }
+        text = json.dumps(seen).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = do_GET
+
+    def log_message(self, *_args: Any) -> None:
+        """Quiet."""
+
+
+@contextmanager
+def echo() -> Iterator[int]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Echo)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture(scope="module")
+def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
+    """A door in front of two engines that say what they were asked."""
+    with echo() as first, echo() as second, proxy.running(tmp_path_factory.mktemp("door"), first, second) as one:
+        yield one
+
+
+def ask(
+    port: int, method: str, path: str, headers: dict[str, str] | None = None, body: str | None = None
+) -> tuple[int, dict[str, str], Any]:
+    """Status, headers and JSON of an answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    try:
+        connection.request(method, path, body, headers or {})
+        answer = connection.getresponse()
+        text = answer.read()
+        return answer.status, {name.lower(): value for name, value in answer.getheaders()}, json.loads(text)
+    finally:
+        connection.close()
+
+
+def raw(port: int, text: str) -> int:
+    """Status of the answer to a request as it is written here."""
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+        connection.sendall(text.encode("latin-1"))
+        line = connection.makefile("rb").readline()
+    return int(line.split()[1])
+
+
+def listed() -> list[tuple[str, str]]:
+    return [(method, path) for path, methods in door._ROUTES for method in methods]
+
+
+@pytest.mark.parametrize(("method", "path"), listed())
+@pytest.mark.parametrize("headers", [BEARER, X_API_KEY], ids=["bearer", "x-api-key"])
+def test_a_listed_route_passes_with_a_key_in_either_header(
+    front: Door, method: str, path: str, headers: dict[str, str]
+) -> None:
+    body = "a body" if method == "POST" else None
+    status, _headers, seen = ask(front.port, method, f"{path}?beta=true", headers, body)
+    assert (status, seen["method"], seen["path"], seen["body"]) == (200, method, f"{path}?beta=true", body or "")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [BEARER, X_API_KEY, {**BEARER, "x-api-key": "other"}, {"authorization": f"bearer {CLIENT_KEY}"}],
+)
+def test_the_engine_sees_its_own_key_and_never_the_client_s(front: Door, headers: dict[str, str]) -> None:
+    status, _headers, seen = ask(front.port, "POST", "/v1/chat/completions", headers, "{}")
+    assert status == 200 and CLIENT_KEY not in json.dumps(seen) and "x-api-key" not in seen["headers"]
+    assert seen["headers"]["authorization"] == f"Bearer {ENGINE_KEY}"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Authorization": "Bearer wrong"},
+        {"Authorization": "Bearer "},
+        {"Authorization": f"Basic {CLIENT_KEY}"},
+        {"Authorization": f"Bearer {CLIENT_KEY.upper()}"},
+        {"Authorization": "Bearer wrong", "x-api-key": CLIENT_KEY},
+        {"x-api-key": ""},
+        {"x-api-key": CLIENT},
+        {"x-api-key": proxy.keys_map(anna=CLIENT_KEY).split()[0]},
+        {"Authorization": f"Bearer {ENGINE_KEY}"},
+        {"Cookie": f"key={CLIENT_KEY}"},
+    ],
+)
+def test_without_a_known_key_nothing_passes(front: Door, headers: dict[str, str]) -> None:
+    status, answered, error = ask(front.port, "POST", "/v1/chat/completions", headers, "{}")
+    assert status == 401 and answered["content-type"] == "application/json"
+    assert error["type"] == "error" and error["error"]["type"] == "authentication_error"
+    assert error["error"]["code"] == "invalid_api_key" and "x-api-key" in error["error"]["message"]
+
+
+UNLISTED = [
+    "POST /invocations",
+    "GET /metrics",
+    "GET /health",
+    "GET /",
+    "GET /docs",
+    "GET /openapi.json",
+    "GET /v1/chat/completions",
+    "DELETE /v1/models",
+    "HEAD /v1/models",
+    "OPTIONS /v1/chat/completions",
+    "BREW /v1/models",
+    "post /v1/chat/completions",
+    "POST /v1/chat/completions/",
+    "POST //v1/chat/completions",
+    "POST /v1//chat/completions",
+    "POST /v1/chat/../chat/completions",
+    "POST /v1/chat/completions/../../../invocations",
+    "POST /v1/models/../../invocations",
+    "POST /./v1/chat/completions",
+    "POST /v1/%63hat/completions",
+    "POST /v1/chat%2Fcompletions",
+    "POST /%69nvocations",
+    "POST /V1/chat/completions",
+    "POST /v1/chat/completions;x=y",
+    "POST /v1/chat/completions%00",
+    "POST /invocations?/v1/chat/completions",
+    "POST /invocations#/v1/chat/completions",
+    "POST http://door/invocations",
+    "POST http://door/v1/chat/completions/../invocations",
+    "GET http://door/metrics",
+    "POST v1/chat/completions",
+    "GET *",
+    "OPTIONS *",
+]
+
+
+@pytest.mark.parametrize("line", UNLISTED)
+@pytest.mark.parametrize("key", ["", f"Authorization: Bearer {CLIENT_KEY}\r\n"], ids=["no key", "key"])
+def test_what_is_not_listed_is_not_found_with_a_key_or_without(front: Door, line: str, key: str) -> None:
+    # A line that is no HTTP at all is refused before anything is looked up.
+    refused = (400, 404)
+    status = raw(front.port, f"{line} HTTP/1.1\r\nHost: door\r\n{key}Content-Length: 0\r\nConnection: close\r\n\r\n")
+    assert status in refused
+    if re.fullmatch(r"[A-Z]+ (http:/)?/\S*", line) and "#" not in line:
+        assert status == 404
+
+
+def test_a_listed_route_in_absolute_form_reaches_the_engine_as_a_path(front: Door) -> None:
+    status, _headers, seen = ask(front.port, "GET", "http://127.0.0.1/v1/models?x=1", BEARER)
+    assert (status, seen["path"]) == (200, "/v1/models?x=1")
+
+
+def test_not_found_is_said_in_the_form_that_clients_read(front: Door) -> None:
+    status, answered, error = ask(front.port, "POST", "/invocations", BEARER, "{}")
+    assert status == 404 and answered["content-type"] == "application/json"
+    assert error["error"]["type"] == "not_found_error" and error["error"]["code"] == "not_found"
+
+
+def test_a_name_in_a_path_stands_for_one_plain_segment() -> None:
+    made = door._route("/v1/responses/{response_id}/cancel", ("POST",))
+    pattern = made["condition"].partition("path_reg ")[2].removesuffix(" }")
+    assert made["condition"].startswith("{ method POST } ")
+    assert re.search(pattern, "/v1/responses/resp_0-a.1/cancel")
+    for path in (
+        "/v1/responses//cancel",
+        "/v1/responses/a/b/cancel",
+        "/v1/responses/../cancel",
+        "/v1/responses/a%2Fb/cancel",
+    ):
+        assert not re.search(pattern, path), path
+    with pytest.raises(door.UnitError, match="catalog/engines"):
+        door._route("/v1/a b", ("POST",))
+
+
+def test_each_replica_has_a_port_of_its_own(tmp_path: Path) -> None:
+    second = Behaviour(key=ENGINE_KEY, model="second")
+    with echo() as first, engine(second) as (_, port), proxy.running(tmp_path, first, port) as one:
+        assert ask(one.ports[0], "GET", "/v1/models", BEARER)[2]["path"] == "/v1/models"
+        assert ask(one.ports[1], "GET", "/v1/models", BEARER)[2]["data"][0]["id"] == "second"
+
+
+def test_who_watches_asks_health_and_metrics_elsewhere_and_nothing_more(tmp_path: Path) -> None:
+    with engine(Behaviour(key=ENGINE_KEY)) as (_behaviour, port), proxy.running(tmp_path, port) as one:
+        for path, expected in (("/metrics", b"haproxy_process_"), ("/metrics/0", b"vllm:"), ("/health/0", b"")):
+            connection = http.client.HTTPConnection("127.0.0.1", one.monitor, timeout=60)
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            assert answer.status == 200 and expected in answer.read(), path
+            connection.close()
+        for method, path in (("GET", "/v1/models"), ("POST", "/metrics/0"), ("GET", "/metrics/1"), ("GET", "/health")):
+            assert ask(one.monitor, method, path, BEARER)[0] == 404
+
+
+def test_each_piece_of_a_stream_passes_at_once(tmp_path: Path) -> None:
+    pieces = threading.Semaphore(0)
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        connection, _peer = server.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            for number in range(3):
+                connection.sendall(b"7\r\ndata: %d\r\n" % number)
+                # The next piece is written when this one has arrived: a door that waits for more hangs here.
+                assert pieces.acquire(timeout=60)
+            connection.sendall(b"0\r\n\r\n")
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    with proxy.running(tmp_path, server.getsockname()[1]) as one:
+        connection = http.client.HTTPConnection("127.0.0.1", one.port, timeout=60)
+        connection.request("POST", "/v1/chat/completions", "{}", BEARER)
+        answer = connection.getresponse()
+        for number in range(3):
+            assert answer.read1(100) == b"data: %d" % number
+            pieces.release()
+        assert answer.read() == b""
+    server.close()
+
+
+def test_an_engine_that_is_not_there_is_said_at_once_and_asked_once(tmp_path: Path) -> None:
+    (port,) = proxy.free_ports(1)
+    with proxy.running(tmp_path, port) as one:
+        begun = time.monotonic()
+        status, answered, error = ask(one.port, "POST", "/v1/chat/completions", BEARER, json.dumps(CHAT))
+        assert time.monotonic() - begun < 30
+    assert (status, error["error"]["code"]) == (503, "engine_unavailable") and answered["retry-after"] == "10"
+
+
+def test_an_engine_that_hangs_up_is_not_asked_again(tmp_path: Path) -> None:
+    asked = []
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _peer = server.accept()
+            except OSError:
+                return
+            asked.append(connection.recv(65536))
+            connection.close()
+
+    threading.Thread(target=serve, daemon=True).start()
+    with proxy.running(tmp_path, server.getsockname()[1]) as one:
+        status, answered, error = ask(one.port, "POST", "/v1/chat/completions", BEARER, json.dumps(CHAT))
+    server.close()
+    assert (status, error["error"]["code"]) == (502, "engine_ended") and len(asked) == 1
+    assert answered["retry-after"] == "10"
+
+
+def test_a_reload_loses_no_request_and_cuts_no_stream(tmp_path: Path) -> None:
+    """The configuration is read again while requests come without a pause."""
+    with echo() as port, proxy.running(tmp_path, port) as one:
+        ended, statuses = threading.Event(), []
+
+        def load() -> None:
+            while not ended.is_set():
+                statuses.append(ask(one.port, "GET", "/v1/models", BEARER)[0])
+
+        threads = [threading.Thread(target=load) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for _ in range(3):
+            before = len(statuses)
+            one.process.send_signal(12)  # SIGUSR2
+            while len(statuses) < before + 200:
+                time.sleep(0.05)
+        ended.set()
+        for thread in threads:
+            thread.join()
+    assert set(statuses) == {200}
+
+
+def test_requests_are_written_down_without_their_text_and_key(tmp_path: Path) -> None:
+    with echo() as port, proxy.running(tmp_path, port) as one:
+        ask(one.port, "POST", "/v1/chat/completions?secret=1", BEARER, '{"prompt": "a secret"}')
+        ask(one.port, "POST", "/v1/chat/completions", {"x-api-key": "a-wrong-secret"}, "{}")
+        one.process.terminate()
+        one.process.wait(60)
+    text = (tmp_path / "log").read_text(encoding="utf-8")
+    assert f"key={CLIENT} POST /v1/chat/completions engine-0 200" in text and "key=- POST" in text
+    assert "secret" not in text and CLIENT_KEY not in text and ENGINE_KEY not in text
+
+
+def test_the_configuration_is_accepted_without_a_word(tmp_path: Path) -> None:
+    *ports, monitor = proxy.free_ports(3)
+    config = proxy.configured(tmp_path, ports, [18000, 18001], monitor)
+    done = subprocess.run([proxy.program(), "-c", "-f", str(config)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "warning" not in (done.stdout + done.stderr).lower(), done.stderr
