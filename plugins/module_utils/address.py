@@ -11,6 +11,14 @@ from __future__ import annotations
 
 import ipaddress
 
+# What a router of the internet does not carry: RFC 1918, RFC 6598 (shared by a provider's customers), RFC 4193.
+_PRIVATE = tuple(
+    ipaddress.ip_network(text)
+    for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
+)
+
+LOOPBACK = "loopback"
+
 
 def bracketed(host: str) -> str:
     """A host as it stands before ``:port``: IPv6 addresses in brackets, names and what has brackets as they are."""
@@ -20,6 +28,33 @@ def bracketed(host: str) -> str:
 def url(host: str, port: int, path: str = "") -> str:
     """An http URL of a host; ``path`` begins with a slash."""
     return f"http://{bracketed(host)}:{port}{path}"
+
+
+def public_because(address: str) -> str:
+    """Why an address is not one of a private network, in words; empty when it is.
+
+    Only the listed ranges count, in their own notation: what else Python calls private (documentation, benchmarks,
+    6to4 of a private address) is no network that hosts are in. Link-local is refused, too: it is where clouds keep
+    their metadata and machines their management controller.
+    """
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return "not an IP address"
+    if "%" in address:
+        return "an address with a zone, which means nothing on another host"
+    if any(parsed.version == network.version and parsed in network for network in _PRIVATE):
+        return ""
+    for found, words in (
+        (getattr(parsed, "ipv4_mapped", None) is not None, "an IPv4 address in IPv6 notation"),
+        (parsed.is_unspecified, "every address of the host"),
+        (parsed.is_loopback, LOOPBACK),
+        (parsed.is_link_local, "link-local"),
+        (parsed.is_multicast, "multicast"),
+    ):
+        if found:
+            return words
+    return "in no private range (10/8, 172.16/12, 192.168/16, 100.64/10, fc00::/7)"
 
 
 def is_wildcard(address: str) -> bool:

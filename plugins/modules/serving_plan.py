@@ -55,11 +55,11 @@ options:
     description: Name that clients use. By default the checkpoint's, such as C(glm-5.1-fp8).
     type: str
   bind:
-    description: Where the endpoint listens. C(private), C(loopback), C(public) or an IP address of the host.
+    description: Where the endpoint listens. C(private), C(loopback), C(public), or a private address of the host.
     type: str
     default: loopback
   private_address:
-    description: Private address of the host, used when O(bind=private).
+    description: Private address of the host, used when O(bind=private). Refused when it is in no private range.
     type: str
   port:
     description: TCP port of the endpoint on the host.

@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Optional, TypedDict
 
+from ansible_collections.glm.fleet.plugins.module_utils import address
+
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _ADDRESS = re.compile(r"[A-Za-z0-9:][A-Za-z0-9.:_-]{0,254}")
 _NEEDS_NO_QUOTES = re.compile(r"[\w./%~+:@-]+")
@@ -45,6 +47,7 @@ class Host(TypedDict):
     # x86_64 or arm64.
     architecture: str
     public_address: Optional[str]
+    # Of a private network, whatever the cloud calls by that name: endpoints are published on it.
     private_address: Optional[str]
     region: Optional[str]
     # ISO 3166-1 alpha-2, such as US.
@@ -62,6 +65,11 @@ class BadInstance(ValueError):
 def text(value: object) -> Optional[str]:
     """``value`` when it is a non-empty string, else ``None``: the API leaves out, nulls or empties optional fields."""
     return value if isinstance(value, str) and value else None
+
+
+def first_private(values: Iterable[object]) -> Optional[str]:
+    """The first address of a private network among what a cloud calls so; anything else is not known to be private."""
+    return next((value for value in values if isinstance(value, str) and not address.public_because(value)), None)
 
 
 def number(value: object) -> Optional[float]:

@@ -17,7 +17,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as plan
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 
 # Instances get a private address when they boot; until then any does (RFC 5737).
-_SOME_ADDRESS = "192.0.2.1"
+_SOME_ADDRESS = "10.0.0.1"
 
 
 @dataclass

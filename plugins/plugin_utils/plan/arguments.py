@@ -259,6 +259,12 @@ def notes_of(choice: Choice, table: flags.Table, served: Served) -> list[str]:
             f"workspaces, where {choice.engine.overhead_outside_gib:.0f} GiB are usual; lower it if the start runs out "
             "of memory."
         )
+    if address.is_wildcard(choice.intent.listen_address):
+        notes.append(
+            f"glm_bind is public: port {choice.intent.listen_port + choice.intent.replica} is open on every address of "
+            "the host, the public one, too. Let the cloud's firewall admit only your clients, give each its key, and "
+            "use TLS: over plain http keys and prompts can be read on the way."
+        )
     if choice.intent.nodes > 1 and not choice.intent.head_address:
         notes.append("HEAD in the command stands for the first host's private address.")
     for key in served.arguments:

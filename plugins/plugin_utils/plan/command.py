@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Optional
 
+from ansible_collections.glm.fleet.plugins.module_utils import address
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import files
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Choice, Intent, PlanError
@@ -65,26 +66,46 @@ def secret(choice: Choice) -> Secret:
 
 
 def listen_address(bind: str, private_address: Optional[str]) -> str:
-    """The address an endpoint is published on: ``private``, ``loopback``, ``public`` or an IP address as it is.
+    """The address an endpoint is published on. ``bind`` is a word, or a private or loopback address.
 
-    Raises PlanError when there is no private address, or the text is no address.
+    Only the word ``public`` publishes; an address that would do the same is refused, whoever it is from. Raises
+    PlanError then, when there is no private address, and for a text that is no address.
     """
-    if bind == "private":
-        if private_address:
-            return listen_address(private_address, None)
-        raise PlanError(
-            "the endpoint is to be bound to the private address, but the inventory has none",
-            "set glm_bind to loopback, public or an address of the host",
-        )
     known = {"loopback": "127.0.0.1", "public": "0.0.0.0"}
     if bind in known:
         return known[bind]
+    if bind != "private":
+        return _not_public(bind)
+    if not private_address:
+        raise PlanError("the endpoint is to be bound to the private address, but the inventory has none", _WAYS_OUT)
+    problem = address.public_because(private_address)
+    if problem:
+        raise PlanError(
+            f"glm_bind is private, but the host's private address, {private_address}, is {problem}", _WAYS_OUT
+        )
+    return str(ipaddress.ip_address(private_address))
+
+
+_WAYS_OUT = (
+    "set glm_private_address to the host's address in its private network, or glm_bind to loopback, or to the word "
+    "public (every address, for all who reach the host)"
+)
+
+
+def _not_public(bind: str) -> str:
+    """``bind`` as an address, if it is private or loopback."""
     try:
-        return str(ipaddress.ip_address(bind))
+        parsed = ipaddress.ip_address(bind)
     except ValueError:
         raise PlanError(
             f"{bind!r} is neither private, loopback, public nor an IP address", "set glm_bind to one of these"
         ) from None
+    problem = address.public_because(bind)
+    if problem not in ("", address.LOOPBACK):
+        raise PlanError(
+            f"glm_bind is {bind}, which is {problem}; only the word public publishes an endpoint", _WAYS_OUT
+        )
+    return str(parsed)
 
 
 def on_host_network(intent: Intent) -> bool:

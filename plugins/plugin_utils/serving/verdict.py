@@ -23,21 +23,22 @@ CONNECT_SECONDS = 5.0
 def closed_check(closed_address: str, port: int, listen: str, seconds: float = CONNECT_SECONDS) -> Finding:
     """Whether ``closed_address:port`` refuses connections from here.
 
-    Not proven, with the reason in ``found``, where the endpoint is meant to be reachable at that address.
+    Only a refusal proves it. Not proven, with the reason in ``found``: silence, which a firewall in between also gives,
+    a name that cannot be resolved, and an address where the endpoint is meant to be reachable.
     """
     begun = time.monotonic()
     expected = f"port {port} on {closed_address} is closed to the controller"
     untried = _no_reason_to_try(closed_address, port, listen)
     if untried:
         return finding.not_proven("verify", "closed", expected, untried)
-    closed, found = True, "refused"
     try:
         socket.create_connection((closed_address, port), timeout=seconds).close()
         closed, found = False, "a connection was accepted"
     except ConnectionRefusedError:
-        pass
+        closed, found = True, "refused"
     except OSError as exc:
-        found = f"no connection ({exc.strerror or exc})"
+        silence = f"no answer ({exc.strerror or exc}), which does not show that an open port would have answered"
+        return finding.not_proven("verify", "closed", expected, silence)
     advice = (
         "bind the endpoint to loopback or a private address (glm_bind), or remove the rule that opens the port out of "
         "the cloud's firewall; Docker's own rules bypass one on the host"
@@ -51,7 +52,7 @@ def _no_reason_to_try(closed_address: str, port: int, listen: str) -> str:
     except OSError as exc:
         return f"{closed_address} cannot be resolved: {exc}"
     if address.is_wildcard(listen):
-        return f"the endpoint is meant to listen on every address ({listen})"
+        return f"the endpoint is meant to listen on every address (glm_bind is public: {listen})"
     return f"the endpoint is meant to listen on this address ({listen})" if listen in addresses else ""
 
 

@@ -131,6 +131,7 @@ def test_unique_names_survive_equal_beginnings_and_taken_suffixes() -> None:
         ({}, ["private", "public"], "10.1.0.2"),
         ({"private_ip": None}, ["private", "public"], "203.0.0.2"),
         ({"ip": "", "private_ip": None}, ["public", "private"], None),
+        ({"private_ip": "8.8.8.8"}, ["private", "public"], "203.0.0.2"),
         ({"tags": [{"key": "vpn", "value": "10.9.9.9"}]}, ["tag:vpn", "public"], "10.9.9.9"),
         ({"ip": "-oProxyCommand=touch /tmp/x"}, ["public"], None),
         ({"ip": "2001:db8::1"}, ["public"], "2001:db8::1"),
@@ -202,3 +203,9 @@ def test_marker_copies_and_keeps_values() -> None:
     assert marked is not value
     with pytest.raises(TypeError, match="expected a value as JSON has them"):
         unsafe.text_marker()({"a": object()})
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "8.8.8.8", "::ffff:10.0.0.5", "fe80::1", "", None, 10, "x"])
+def test_an_address_is_private_only_in_a_private_range_whatever_the_cloud_says(address: object) -> None:
+    assert lambda_hosts.host_of(make_instance(1, private_ip=address))["private_address"] is None
+    assert cloud_hosts.first_private([address, "10.0.0.5"]) == "10.0.0.5"

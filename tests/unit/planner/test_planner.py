@@ -306,10 +306,17 @@ def test_a_broken_combination_is_refused() -> None:
     ("bind", "private", "address"),
     [
         ("private", "10.0.0.5", "10.0.0.5"),
+        ("private", "172.31.255.1", "172.31.255.1"),
+        ("private", "100.64.0.9", "100.64.0.9"),
+        ("private", "FD00:0::5", "fd00::5"),
         ("loopback", "10.0.0.5", "127.0.0.1"),
+        ("loopback", "8.8.8.8", "127.0.0.1"),
         ("public", None, "0.0.0.0"),
-        ("192.0.2.7", None, "192.0.2.7"),
+        ("192.168.2.7", None, "192.168.2.7"),
+        ("192.168.2.7", "8.8.8.8", "192.168.2.7"),
         ("fd00::1", None, "fd00::1"),
+        ("127.0.0.1", None, "127.0.0.1"),
+        ("::1", None, "::1"),
     ],
 )
 def test_listen_address(bind: str, private: str | None, address: str) -> None:
@@ -322,6 +329,35 @@ def test_listen_address(bind: str, private: str | None, address: str) -> None:
 def test_listen_address_refusals(bind: str, message: str) -> None:
     with pytest.raises(planner.PlanError, match=message):
         planner.listen_address(bind, None)
+
+
+PUBLIC = [
+    "0.0.0.0", "::", "8.8.8.8", "2606:4700::1111", "203.0.113.5", "2001:db8::5", "198.18.0.1", "172.32.0.1",
+    "100.128.0.1", "169.254.169.254", "fe80::1", "fe80::1%eth0", "fd00::1%eth0", "224.0.0.1", "ff02::1",
+    "255.255.255.255", "240.0.0.1", "::ffff:8.8.8.8", "::ffff:10.0.0.5", "::ffff:127.0.0.1", "2002:a00:5::1",
+    "64:ff9b::a00:5",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("address", [*PUBLIC, "127.0.0.1", "::1", "10.0.0.5/8", "010.0.0.5", "gpu-1"])
+def test_private_is_refused_for_what_is_not_in_a_private_range(address: str) -> None:
+    with pytest.raises(planner.PlanError) as refused:
+        planner.listen_address("private", address)
+    assert address in refused.value.why
+    assert all(word in refused.value.next_step for word in ("glm_private_address", "loopback", "public"))
+
+
+@pytest.mark.parametrize("address", PUBLIC)
+def test_no_address_publishes_only_the_word_does(address: str) -> None:
+    with pytest.raises(planner.PlanError, match="only the word public publishes") as refused:
+        planner.listen_address(address, "10.0.0.5")
+    assert all(word in refused.value.next_step for word in ("glm_private_address", "loopback", "public"))
+
+
+def test_the_plan_of_a_public_endpoint_says_what_that_takes() -> None:
+    (note,) = [note for note in plan(listen_address="0.0.0.0", listen_port=9000)["notes"] if "public" in note]
+    assert all(word in note for word in ("port 9000", "firewall", "key", "TLS"))
+    assert not [note for note in plan(listen_address="10.0.0.5")["notes"] if "public" in note]
 
 
 def test_a_plan_takes_milliseconds() -> None:

@@ -43,6 +43,15 @@ def test_a_name_that_cannot_be_resolved_is_skipped_with_the_reason() -> None:
     assert check["outcome"] == "not_proven" and "cannot be resolved" in check["found"]
 
 
+def test_silence_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(*_arguments: object, **_named: object) -> None:
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(socket, "create_connection", silent)
+    check = verdict.closed_check("127.0.0.1", 9, "10.0.0.5")
+    assert check["outcome"] == "not_proven" and "timed out" in check["found"]
+
+
 def test_a_host_is_ok_only_if_it_was_checked_and_all_passed() -> None:
     assert report()["ok"]
     assert not report(checks=(GOOD, BAD))["ok"]

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional, TypedDict
 
-from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.hosts import Host, allowed, text
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.hosts import Host, allowed, first_private, text
 
 # Only these reach host variables and cache files: environment values, arguments and user data come back in clear from
 # this API, and they hold tokens.
@@ -96,7 +96,7 @@ def _machine(
         product=known["product"],
         created=known["created"],
         ip=addresses.get(identity) or _first(record, _PUBLIC),
-        private_ip=_first(record, _PRIVATE),
+        private_ip=first_private(_text(record.get(spelling)) for spelling in _PRIVATE),
         accelerator=accelerator,
         accelerator_count=count,
         architecture="arm64" if _GRACE.match(accelerator or "") else "x86_64",

@@ -12,7 +12,14 @@ from functools import cached_property, lru_cache
 from typing import Any, NamedTuple, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.api import price_usd_per_hour, tags_of
-from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.hosts import Host, allowed, mapping, number, text
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.hosts import (
+    Host,
+    allowed,
+    first_private,
+    mapping,
+    number,
+    text,
+)
 
 # What an inventory needs of an instance. Everything else, above all the live credentials jupyter_token and jupyter_url,
 # is dropped as soon as an answer arrives, so that it cannot reach host variables or a cache file.
@@ -109,7 +116,7 @@ def host_of(instance: Mapping[str, Any]) -> Host:
         accelerator_count=hardware.total,
         architecture=hardware.architecture,
         public_address=text(instance.get("ip")),
-        private_address=text(instance.get("private_ip")),
+        private_address=first_private([instance.get("private_ip")]),
         region=region,
         country=country_of(region),
         tags=tags_of(instance),
