@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Add an engine version: its flag table, its catalogue line, and what it changes for our recipes (flag drift).
+"""Add an engine version: its flag and route tables, its catalogue line, and what it changes for us (drift).
 
     python tools/new_engine.py vllm:0.34.0                  # or: make engine VERSION=vllm:0.34.0
     python tools/new_engine.py sglang:0.5.20 --against 0.5.19
 
-Downloads the wheel, writes ``catalog/engines/<engine>/flags/<version>.json``, prints the line for
-``catalog/engines/<engine>/versions.yml``, compares the options that recipes, known issues and the engine's own entry
-name with those of the version before, and tries every command line of the supported matrix with the new version's own
-parser. The exit status is 1 when something we use breaks.
+Downloads the wheel, writes ``<version>.json`` in ``flags`` and ``routes`` of ``catalog/engines/<engine>/``, prints the
+line for ``versions.yml`` there, compares the options that recipes, known issues and the engine's own entry name, and
+the routes that clients use, with those of the version before, and tries every command line of the supported matrix with
+the new version's own parser. The exit status is 1 when something we use breaks.
 """
 
 from __future__ import annotations
@@ -30,8 +30,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.engine import En
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags
 from simulator.engines import parser_loader
-from tools import matrix
-from tools.flag_tables import render, table_path
+from tools import flag_tables, matrix, route_tables, version_tables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,9 +177,10 @@ def main(words: Optional[list[str]] = None) -> int:
         parser.error(f"no older {engine} is known to compare {version} with; name one with --against")
     against = asked.against or max(older, key=versions.order)
     python = parser_loader.ensure_python()
-    path = table_path(engine, version)
-    path.write_text(render(engine, version, python), encoding="utf-8")
-    print(f"{path.relative_to(ROOT)}: written")
+    for kind, render in (("flags", flag_tables.render), ("routes", route_tables.render)):
+        path = version_tables.table_path(kind, engine, version)
+        path.write_text(render(engine, version), encoding="utf-8")
+        print(f"{path.relative_to(ROOT)}: written")
     source = parser_loader.fetch_source(engine, version)
     metadata = "".join(file.read_text(encoding="utf-8") for file in source.glob("*.dist-info/METADATA"))
     if version not in known.engines[engine].versions:

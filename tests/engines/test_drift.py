@@ -11,7 +11,7 @@ import pytest
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Catalog, Layer
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags
-from tools import flag_tables, new_engine
+from tools import new_engine, version_tables
 
 CATALOG = catalog.load()
 
@@ -89,7 +89,7 @@ def test_the_whole_tool_on_a_version_that_the_catalogue_does_not_have(
     )
     monkeypatch.setattr(new_engine.catalog, "load", lambda: known)
     monkeypatch.setattr(new_engine, "ROOT", tmp_path)
-    monkeypatch.setattr(flag_tables, "ENGINES", folder / "engines")
+    monkeypatch.setattr(version_tables, "ENGINES", folder / "engines")
     status = new_engine.main(["vllm:0.33.0"])
     said = capsys.readouterr().out
     assert status == 0, said
@@ -97,5 +97,5 @@ def test_the_whole_tool_on_a_version_that_the_catalogue_does_not_have(
     assert "vllm 0.32.0 -> 0.33.0, for what we use:" in said
     accepted, _of, tried = said.split(" command lines of the supported matrix accepted")[0].split()[-3:]
     assert accepted == tried and int(tried) > 1000
-    table = "engines/vllm/flags/0.33.0.json"
-    assert (folder / table).read_text(encoding="utf-8") == (CATALOG.root / table).read_text(encoding="utf-8")
+    for table in ("engines/vllm/flags/0.33.0.json", "engines/vllm/routes/0.33.0.json"):
+        assert (folder / table).read_text(encoding="utf-8") == (CATALOG.root / table).read_text(encoding="utf-8")
