@@ -36,6 +36,7 @@ FILES: dict[str, dict[str, Any]] = {
     },
     "published": {"published": list[records.Published]},
     "recipes": {"profiles": dict[str, records.Profile], "layers": list[records.Layer], "recipes": list[records.Recipe]},
+    "routes": {"purposes": dict[str, records.Purpose], "withheld": dict[str, str]},
     "variants": {"variants": dict[str, Variant]},
     "workloads": {"workloads": dict[str, records.Workload]},
 }

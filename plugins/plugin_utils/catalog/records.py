@@ -347,8 +347,21 @@ class Published:
 
 
 @dataclass(frozen=True)
+class Purpose:
+    """What clients use an engine for, and the routes it takes: methods by path, in which ``{name}`` is one segment.
+
+    ``title`` is how people read it; ``clients`` are those that are known to need it.
+    """
+
+    name: str
+    title: str
+    routes: dict[str, list[Literal["GET", "POST", "PUT", "DELETE"]]]
+    clients: list[str]
+
+
+@dataclass(frozen=True)
 class Catalog:
-    """Everything in ``catalog/``; flag tables are read by plugin_utils/plan/flags.py when a plan needs one."""
+    """Everything in ``catalog/`` but the tables of flags and routes: plugin_utils/plan reads those it needs."""
 
     root: Path
     models: dict[str, Model]
@@ -363,6 +376,9 @@ class Catalog:
     managed: list[ManagedPrice]
     workloads: dict[str, Workload]
     published: list[Published]
+    purposes: dict[str, Purpose]
+    # Path: why it does not pass the front door.
+    withheld: dict[str, str]
     questions: Questions
 
     @property

@@ -5,11 +5,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import records
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.questions import Questions
+
+# A path as the front door matches it: nothing in it that needs decoding.
+_PATH = re.compile(r"(/([A-Za-z0-9_.-]+|\{\w+\}))+")
 
 
 def check_references(found: records.Catalog) -> None:
@@ -43,6 +47,7 @@ def check_references(found: records.Catalog) -> None:
     for issue in found.known_issues:
         _check_issue(found, issue, f"known_issues.yml: {issue.id}")
     _check_questions(found.questions)
+    _check_routes(found)
 
 
 def _check_questions(found: Questions) -> None:
@@ -53,6 +58,23 @@ def _check_questions(found: Questions) -> None:
         if bool(question.answer) == bool(question.calls):
             raise CatalogError(f"catalog/{where}: expected either an answer or calls")
     _known([found.round_trip.tool], found.tools, "questions.yml: round_trip", "tool")
+
+
+def _check_routes(found: records.Catalog) -> None:
+    """A path passes for one purpose, or not at all."""
+    seen = dict.fromkeys(found.withheld, "withheld")
+    for name, purpose in found.purposes.items():
+        where = f"routes.yml: purposes.{name}"
+        if not purpose.routes:
+            raise CatalogError(f"catalog/{where}: expected at least one route, found none")
+        for path, methods in purpose.routes.items():
+            if not _PATH.fullmatch(path):
+                raise CatalogError(f"catalog/{where}: expected a path of plain segments or {{name}}, found {path!r}")
+            if not methods or len(set(methods)) < len(methods):
+                raise CatalogError(f"catalog/{where}: {path}: expected methods, each once, found {methods}")
+            if path in seen:
+                raise CatalogError(f"catalog/{where}: {path} is already in {seen[path]}")
+            seen[path] = name
 
 
 def _check_model(found: records.Catalog, model: records.Model, where: str) -> None:

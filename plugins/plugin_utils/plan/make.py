@@ -25,6 +25,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.plan import (
     image,
     lockfile,
     promises,
+    routes,
     schema,
 )
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import choice as plan_choice
@@ -76,6 +77,7 @@ def make(intent: Intent, known: records.Catalog, lock: Optional[lockfile.LockDat
         "image": image.image(choice, resolved) if intent.runtime == "container" else None,
         "served_model_name": name,
         "listen": command.listen(intent),
+        "door": routes.door(known, choice.engine.name, choice.version),
         "command": command.command(choice, revision, name, words),
         "env": command.environment(choice, served.env),
         "secret": command.secret(choice),

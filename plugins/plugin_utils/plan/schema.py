@@ -189,6 +189,26 @@ class Listen(TypedDict):
     """TCP port that the engine itself listens on, in its container where it has one."""
 
 
+class DoorRoute(TypedDict):
+    """A route that passes the front door."""
+
+    path: str
+    """Path on the engine and on the door; {name} stands for one segment."""
+    methods: list[str]
+    """HTTP methods that pass, such as POST."""
+    purpose: str
+    """What clients use it for: a name in catalog/routes.yml, such as chat."""
+
+
+class Door(TypedDict):
+    """What passes the front door; everything else is 404."""
+
+    routes: list[DoorRoute]
+    """What this version of the engine serves of what clients use."""
+    lacking: list[str]
+    """Purposes in catalog/routes.yml that this version does not serve."""
+
+
 class EnvSecret(TypedDict):
     """An API key that the engine reads from its environment."""
 
@@ -419,6 +439,7 @@ class Plan(TypedDict):
     served_model_name: str
     """Name of the model in requests."""
     listen: Listen
+    door: Door
     command: list[str]
     """Arguments after the image (vLLM's entry point is vllm serve), or the whole command in a virtual environment."""
     env: dict[str, str]

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ansible_collections.glm.fleet.plugins.module_utils import address, files
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import image as plan_image
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan, Price
 
@@ -94,6 +95,7 @@ def _block(plan: Plan) -> list[str]:
         ("divided", _division(plan)),
         ("price", "; ".join(_price(price, plan["node"]["count"]) for price in plan["prices"])),
         ("served as", plan["served_model_name"]),
+        ("passes", _passes(plan)),
         (
             "weights",
             f"{model['repository']} ({revision}), {size / 1e9:,.1f} GB = {size / 2**30:,.1f} GiB, {model['license']}",
@@ -136,6 +138,16 @@ def _division(plan: Plan) -> str:
     if plan["replicas"] > 1:
         text += f", {len(plan['accelerator']['indices'])} GPUs for each replica"
     return text
+
+
+def _passes(plan: Plan) -> str:
+    """The routes of clients, and what of them this version of the engine does not serve."""
+    door = plan["door"]
+    text = ", ".join(f"{'/'.join(route['methods'])} {route['path']}" for route in door["routes"])
+    titles = {name: purpose.title for name, purpose in catalog.load().purposes.items()}
+    lacking = [titles.get(name, name) for name in door["lacking"]]
+    version = f"{plan['engine']['name']} {plan['engine']['version']}"
+    return f"{text}; {version} has no {' and no '.join(lacking)}" if lacking else text
 
 
 def _program(plan: Plan) -> list[tuple[str, str]]:

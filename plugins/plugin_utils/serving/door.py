@@ -19,14 +19,6 @@ UNIT = "glm-door.service"
 ENGINE_ADDRESS = "127.0.0.1"
 _LOWEST_FREE_PORT = 1024
 
-_ROUTES = (
-    ("/v1/chat/completions", ("POST",)),
-    ("/v1/completions", ("POST",)),
-    ("/v1/models", ("GET",)),
-    ("/v1/messages", ("POST",)),
-    ("/v1/messages/count_tokens", ("POST",)),
-    ("/v1/responses", ("POST",)),
-)
 # What stands for {name} in a path: one segment, nothing in it that an engine would decode or resolve.
 _SEGMENT = "[A-Za-z0-9_][A-Za-z0-9_.:-]*"
 
@@ -55,7 +47,8 @@ def door(plans: Sequence[Plan]) -> dict[str, Any]:
             "socket": "/run/glm-door/admin.sock",
         },
         "replicas": [_replica(plan) for plan in answering],
-        "routes": [_route(path, methods) for path, methods in _ROUTES],
+        # Replicas of a host run the same version of the same engine.
+        "routes": [_route(route["path"], route["methods"]) for route in plans[0]["door"]["routes"]],
         "low_port": any(plan["listen"]["port"] < _LOWEST_FREE_PORT for plan in answering),
     }
 

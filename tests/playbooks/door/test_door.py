@@ -21,6 +21,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.serving import door
 from tests.playbooks.door import proxy
 from tests.playbooks.door.proxy import CLIENT, CLIENT_KEY, ENGINE_KEY, Door
 from tests.playbooks.verify.fake.server import MODEL, Behaviour, engine
+from tests.unit.serve.plans import plan
 
 pytestmark = pytest.mark.one_core
 BEARER = {"Authorization": f"Bearer {CLIENT_KEY}"}
@@ -95,7 +96,7 @@ def raw(port: int, text: str) -> int:
 
 
 def listed() -> list[tuple[str, str]]:
-    return [(method, path) for path, methods in door._ROUTES for method in methods]
+    return [(method, route["path"]) for route in plan()["door"]["routes"] for method in route["methods"]]
 
 
 @pytest.mark.parametrize(("method", "path"), listed())

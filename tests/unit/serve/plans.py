@@ -42,6 +42,17 @@ _COMMON: dict[str, Any] = {
     "prices": [],
     "served_model_name": "glm-5.1-fp8",
     "listen": {"address": "10.0.0.5", "port": 8000, "scheme": "http", "engine_port": 18000, "container_port": 8000},
+    "door": {
+        "routes": [
+            {"path": "/v1/chat/completions", "methods": ["POST"], "purpose": "chat"},
+            {"path": "/v1/completions", "methods": ["POST"], "purpose": "completions"},
+            {"path": "/v1/responses", "methods": ["POST"], "purpose": "responses"},
+            {"path": "/v1/messages", "methods": ["POST"], "purpose": "messages"},
+            {"path": "/v1/messages/count_tokens", "methods": ["POST"], "purpose": "token_counting"},
+            {"path": "/v1/models", "methods": ["GET"], "purpose": "models"},
+        ],
+        "lacking": [],
+    },
     "devices": ["nvidia.com/gpu=all"],
     "device_nodes": [],
     "device_groups": [],
