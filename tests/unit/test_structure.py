@@ -42,6 +42,7 @@ BASICS = {"address", "files", "finding", "names", "unreachable", "versions"}
 SHIPPED: dict[str, set[str]] = {
     **{name: set() for name in BASICS},
     "arguments": set(),
+    "door": BASICS,
     "host": BASICS,
     "weights": BASICS,
     "cloud": BASICS,

@@ -19,6 +19,8 @@ UNIT = "glm-door.service"
 ENGINE_ADDRESS = "127.0.0.1"
 _LOWEST_FREE_PORT = 1024
 
+# Purposes of routes whose answers are counted by their tokens.
+_GENERATING = ("chat", "completions", "responses", "messages")
 # What stands for {name} in a path: one segment, nothing in it that an engine would decode or resolve.
 _SEGMENT = "[A-Za-z0-9_][A-Za-z0-9_.:-]*"
 
@@ -27,8 +29,8 @@ def door(plans: Sequence[Plan]) -> dict[str, Any]:
     """Everything that the templates ``glm-door.cfg`` and ``glm-door.service`` and the role ``door`` need.
 
     Shapes: ``replicas`` is a list of ``number`` (int), ``name``, ``listen`` and ``engine`` (``address:port``), ``port``
-    (int) and ``health_path``; ``routes`` one of ``path`` and ``condition`` (HAProxy's); ``files`` maps
-    unit/config/keys/engine_key/socket to absolute paths on the host; ``low_port`` is whether a port needs a capability.
+    (int) and ``health_path``; ``routes`` one of ``path``, ``condition`` (HAProxy's) and ``generates`` (it runs the
+    model); ``files`` maps names to absolute paths on the host; ``low_port`` is whether a port needs a capability.
 
     Replicas without an endpoint (further hosts of one over several) have no part in it. Raises UnitError when a value
     does not fit into HAProxy's configuration.
@@ -43,12 +45,21 @@ def door(plans: Sequence[Plan]) -> dict[str, Any]:
             "unit": f"/etc/systemd/system/{UNIT}",
             "config": f"{config}/door/haproxy.cfg",
             "keys": f"{config}/door/keys.map",
+            "expires": f"{config}/door/expires.map",
+            "requests": f"{config}/door/requests.map",
+            "parallel": f"{config}/door/parallel.map",
+            "tokens": f"{config}/door/tokens.map",
+            "usage": f"{config}/door/usage.lua",
             "engine_key": f"{config}/engine.key",
             "socket": "/run/glm-door/admin.sock",
+            "master": "/run/glm-door/master.sock",
         },
         "replicas": [_replica(plan) for plan in answering],
         # Replicas of a host run the same version of the same engine.
-        "routes": [_route(route["path"], route["methods"]) for route in plans[0]["door"]["routes"]],
+        "routes": [
+            {**_route(route["path"], route["methods"]), "generates": route["purpose"] in _GENERATING}
+            for route in plans[0]["door"]["routes"]
+        ],
         "low_port": any(plan["listen"]["port"] < _LOWEST_FREE_PORT for plan in answering),
     }
 

@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.glm.fleet.plugins.module_utils.door import maps
+from ansible_collections.glm.fleet.plugins.module_utils.door.master import Master
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import door
 from tests.unit.serve.plans import plan
 from tests.unit.serve.render import render_host
@@ -55,9 +57,14 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
+def entry(name: str, key: str, expires: int = 0, **limits: int) -> dict[str, Any]:
+    """A key as the lookup client_keys gives it."""
+    return {"name": name, "sha256": hashlib.sha256(key.encode()).hexdigest(), "expires": expires, "limits": limits}
+
+
 def keys_map(**keys: str) -> str:
     """The lines of keys.map for keys by name."""
-    return "".join(f"{hashlib.sha256(key.encode()).hexdigest()} {name}\n" for name, key in keys.items())
+    return maps.text(maps.of([entry(name, key) for name, key in keys.items()])["keys"])
 
 
 def data(folder: Path, ports: Sequence[int], engines: Sequence[int]) -> dict[str, Any]:
@@ -71,11 +78,20 @@ def data(folder: Path, ports: Sequence[int], engines: Sequence[int]) -> dict[str
     return made
 
 
-def configured(folder: Path, ports: Sequence[int], engines: Sequence[int], monitor: int) -> Path:
-    """The door's files in ``folder``, with one client key; the path of its configuration."""
+def configured(
+    folder: Path,
+    ports: Sequence[int],
+    engines: Sequence[int],
+    monitor: int,
+    keys: Sequence[Mapping[str, Any]] = (entry(CLIENT, CLIENT_KEY),),
+) -> Path:
+    """The door's files in ``folder``, with one client key unless others are given; the path of its configuration."""
     made = data(folder, ports, engines)
     (folder / "door").mkdir(exist_ok=True)
-    Path(made["files"]["keys"]).write_text(keys_map(**{CLIENT: CLIENT_KEY}), encoding="ascii")
+    Path(made["files"]["usage"]).write_text(render_host("glm-door-usage.lua"), encoding="utf-8")
+    for name, entries in maps.of(keys).items():
+        Path(made["files"][name]).write_text(maps.text(entries), encoding="ascii")
+        Path(made["files"][name]).chmod(0o640)
     config = Path(made["files"]["config"])
     text = render_host("glm-door.cfg", door=made, engine_key=ENGINE_KEY, monitor=f"127.0.0.1:{monitor}", mark="tested")
     config.write_text(text, encoding="utf-8")
@@ -83,16 +99,22 @@ def configured(folder: Path, ports: Sequence[int], engines: Sequence[int], monit
 
 
 @contextmanager
-def running(folder: Path, *engines: int) -> Iterator[Door]:
+def running(
+    folder: Path, *engines: int, keys: Sequence[Mapping[str, Any]] = (entry(CLIENT, CLIENT_KEY),)
+) -> Iterator[Door]:
     """A door with a replica for each port of an engine."""
     *ports, monitor = free_ports(len(engines) + 1)
-    config = configured(folder, ports, engines, monitor)
+    config = configured(folder, ports, engines, monitor, keys)
     subprocess.run([program(), "-c", "-q", "-f", str(config)], check=True)
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([program(), "-W", "-f", str(config)], stdout=log, stderr=log)
+        process = subprocess.Popen(
+            [program(), "-W", "-S", str(folder / "master.sock"), "-f", str(config)], stdout=log, stderr=log
+        )
     try:
         for port in (*ports, monitor):
             _wait_for(port, process)
+        # The master starts anew once its worker listens.
+        Master(folder / "master.sock").processes()
         yield Door(ports, monitor, folder, process)
     finally:
         process.terminate()

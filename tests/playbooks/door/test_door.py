@@ -324,7 +324,8 @@ def test_requests_are_written_down_without_their_text_and_key(tmp_path: Path) ->
         one.process.terminate()
         one.process.wait(60)
     text = (tmp_path / "log").read_text(encoding="utf-8")
-    assert f"key={CLIENT} POST /v1/chat/completions engine-0 200" in text and "key=- POST" in text
+    assert f"key={CLIENT} method=POST route=/v1/chat/completions to=engine-0 status=200" in text
+    assert "key=- method=POST" in text
     assert "secret" not in text and CLIENT_KEY not in text and ENGINE_KEY not in text
 
 

@@ -1,0 +1,139 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The processes of a running HAProxy and the maps in them, through the socket of its master.
+
+This module util is PRIVATE to the collection. Standard library, Python 3.9 or newer; HAProxy 2.4 or newer.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
+
+# A command with its lines must fit into a buffer of HAProxy's, 16 KiB.
+_MOST_BYTES = 12_000
+_SECONDS = 5.0
+_FILE = re.compile(r"^\S+ \((\S+)\)", re.MULTILINE)
+_VERSION = re.compile(r"version created: (\d+)")
+_RESTART = "restart glm-door.service on the host, which ends the requests it has open, and run again"
+
+
+@dataclass(frozen=True)
+class Process:
+    """A worker; ``old`` is one that was replaced by a reload and still ends what it has open."""
+
+    pid: int
+    old: bool
+
+
+def runs(path: Path, proc: Path = Path("/proc")) -> bool:
+    """Whether a process was started with this socket. What cannot be read of a process is not its own."""
+    for command in proc.glob("[0-9]*/cmdline"):
+        try:
+            words = command.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if any(word.split(b",")[0] == str(path).encode() for word in words):
+            return True
+    return False
+
+
+class Master:
+    """The master of HAProxy behind its socket. Every call raises Unmet when no complete answer comes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def processes(self) -> list[Process]:
+        """All workers there are, the current one first."""
+        found, old = [], False
+        for line in self._ask("show proc").splitlines():
+            if line.startswith("# old"):
+                old = True
+            words = line.split()
+            if len(words) > 1 and words[0].isdigit() and words[1] == "worker":
+                found.append(Process(int(words[0]), old))
+        if not any(not process.old for process in found):
+            raise Unmet("HAProxy to have a worker", "none", _RESTART)
+        return found
+
+    def files(self, process: Process) -> set[str]:
+        """The files of the maps that a process has."""
+        return set(_FILE.findall(self._of(process, "show map")))
+
+    def entries(self, process: Process, file: str) -> dict[str, str]:
+        """What a process has in a map."""
+        lines = [line.split() for line in self._of(process, f"show map {file}").splitlines() if line.strip()]
+        if any(len(words) != 3 for words in lines):
+            raise Unmet(f"lines of a key and a value in {file} of process {process.pid}", "others", _RESTART)
+        return {key: value for _pointer, key, value in lines}
+
+    def replace(self, process: Process, file: str, entries: Mapping[str, str]) -> None:
+        """Replace a map of a process in one step: a request sees the old entries or the new ones."""
+        answer = self._of(process, f"prepare map {file}")
+        version = _VERSION.search(answer)
+        if version is None:
+            raise Unmet(f"to prepare {file} in process {process.pid}", repr(answer.strip()), _RESTART)
+        for lines in _portions(entries):
+            self._silent(process, f"add map @{version.group(1)} {file} <<\n{lines}")
+        self._silent(process, f"commit map @{version.group(1)} {file}")
+
+    def _silent(self, process: Process, command: str) -> None:
+        answer = self._of(process, command).strip()
+        if answer:
+            first = command.split("\n", 1)[0]
+            raise Unmet(f"HAProxy to take '{first}' in process {process.pid}", repr(answer), _RESTART)
+
+    def _of(self, process: Process, command: str) -> str:
+        return self._ask(f"@!{process.pid} {command}")
+
+    def _ask(self, command: str) -> str:
+        """The answer to one command. While the master starts anew, which a reload makes it do, one that only shows
+        something is sent again."""
+        again_until = time.monotonic() + (_SECONDS if "show " in command else 0.0)
+        while True:
+            try:
+                text = self._answer(command)
+                break
+            except OSError as exc:
+                if isinstance(exc, ConnectionError) and time.monotonic() < again_until:
+                    time.sleep(0.05)
+                    continue
+                raise Unmet(f"HAProxy to answer at {self._path}", exc.strerror or str(exc), _RESTART) from exc
+        # Each answer ends with an empty line; one that does not was cut off.
+        if not text.endswith("\n"):
+            raise Unmet(f"a whole answer at {self._path}", repr(text[-100:]), _RESTART)
+        return text
+
+    def _answer(self, command: str) -> str:
+        """What comes until the end of the connection. Raises OSError."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(_SECONDS)
+            connection.connect(str(self._path))
+            connection.sendall(f"{command}\n".encode())
+            # The master would wait for the next command.
+            connection.shutdown(socket.SHUT_WR)
+            answer = b""
+            while part := connection.recv(65536):
+                answer += part
+        return answer.decode("utf-8", "replace")
+
+
+def _portions(entries: Mapping[str, str]) -> Iterator[str]:
+    """The lines of a map in pieces that fit into a command."""
+    lines = ""
+    for key, value in entries.items():
+        line = f"{key} {value}\n"
+        if len(lines) + len(line) > _MOST_BYTES:
+            yield lines
+            lines = ""
+        lines += line
+    if lines:
+        yield lines

@@ -1,0 +1,209 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: door_keys
+short_description: Give a host's front door the keys that clients may use
+version_added: 0.2.0
+description:
+  - Writes the maps of keys, of when they expire and of their limits, and puts them into every process of the running
+    HAProxy, in one step for each map and without a restart. Processes that a reload left to end what they have open get
+    them, too, because their connections can bring further requests.
+  - Then it reads what the processes have, and fails when that is something else. So a key that was left out is refused
+    when this module has ended well.
+  - Where the door does not run, the files are written, and it reads them when it starts.
+author: glm.fleet contributors !UNKNOWN
+options:
+  keys:
+    description: The keys, from P(glm.fleet.client_keys#lookup). All others are refused.
+    type: list
+    elements: dict
+    required: true
+  folder:
+    description: Folder of the maps.
+    type: path
+    default: /etc/glm/door
+  master:
+    description: Socket of HAProxy's master process.
+    type: path
+    default: /run/glm-door/master.sock
+  group:
+    description: Group that may read the maps.
+    type: str
+    default: glm-door
+extends_documentation_fragment:
+  - glm.fleet.attributes
+attributes:
+  check_mode:
+    support: full
+    details: Compares files and processes with the keys.
+  diff_mode:
+    support: none
+    details: RV(files) says what changes.
+  idempotent:
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Give the door the keys of the fleet
+  glm.fleet.door_keys:
+    keys: "{{ lookup('glm.fleet.client_keys', glm_state_dir, api_key=door_api_key, wantlist=true) }}"
+"""
+
+RETURN = r"""
+files:
+  description: Files that were written (or would be).
+  returned: success
+  type: list
+  elements: str
+running:
+  description: Whether the door runs. If not, it reads the files when it starts.
+  returned: success
+  type: bool
+processes:
+  description: The processes that have these keys, as read from them.
+  returned: success
+  type: list
+  elements: int
+phase:
+  description: What failed.
+  returned: failure
+  type: str
+  sample: door
+"""
+
+import grp
+import os
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.glm.fleet.plugins.module_utils import files
+from ansible_collections.glm.fleet.plugins.module_utils.door import maps
+from ansible_collections.glm.fleet.plugins.module_utils.door.master import Master, Process, runs
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
+from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
+
+MODE = 0o640
+# Reloads that may come while the keys are given; each starts a process that has read the new files.
+ROUNDS = 5
+DEPLOY = "deploy the host, so that it gets its front door"
+OLDER = "install HAProxy 2.5 or newer on the host, or take tokens_per_minute out of the limits (glm_key_limits)"
+
+
+def write(path: Path, text: str, group: int, check: bool) -> bool:
+    """Write a map that differs, or that others could read; whether it did. Raises OSError."""
+    try:
+        status = path.stat()
+        if (status.st_mode & 0o7777, status.st_gid) == (MODE, group) and path.read_text("utf-8", "replace") == text:
+            return False
+    except FileNotFoundError:
+        pass
+    if not check:
+
+        def move(new: str, name: str) -> None:
+            os.chown(new, -1, group)
+            Path(new).replace(name)
+
+        files.write_text(path, text, MODE, durable=True, move=move)
+    return True
+
+
+def write_all(folder: Path, wanted: maps.Maps, group: int, check: bool) -> list[str]:
+    """The files that differed. Raises Unmet."""
+    if not folder.is_dir():
+        raise Unmet(f"the folder {folder} of the front door", "none", DEPLOY)
+    written = []
+    for name, entries in wanted.items():
+        path = folder / f"{name}.map"
+        try:
+            if write(path, maps.text(entries), group, check):
+                written.append(str(path))
+        except OSError as exc:
+            raise Unmet(f"to write {path}", exc.strerror or str(exc), "fix that on the host and run again") from exc
+    return written
+
+
+def give(master: Master, process: Process, folder: Path, wanted: maps.Maps, check: bool) -> bool:
+    """Make a process have the maps; whether it had others. Raises Unmet when it does not have them then."""
+    known = master.files(process)
+    changed = False
+    for name, entries in wanted.items():
+        file = str(folder / f"{name}.map")
+        if file not in known:
+            # An old process may have begun with a configuration that had only keys.
+            if name == "keys" or (entries and not process.old):
+                next_step = OLDER if name == "tokens" else DEPLOY
+                raise Unmet(f"process {process.pid} of HAProxy to read {file}", "it does not", next_step)
+            continue
+        if master.entries(process, file) == entries:
+            continue
+        changed = True
+        if not check:
+            master.replace(process, file, entries)
+            if master.entries(process, file) != entries:
+                raise Unmet(f"process {process.pid} to have what {file} says", "other entries", "run again")
+    return changed
+
+
+def give_all(master: Master, folder: Path, wanted: maps.Maps, check: bool) -> tuple[bool, list[int]]:
+    """Whether a process had other maps, and the processes that have these. Raises Unmet."""
+    changed = False
+    seen: set[int] = set()
+    for _round in range(ROUNDS):
+        there = master.processes()
+        new = [process for process in there if process.pid not in seen]
+        if not new:
+            return changed, sorted(process.pid for process in there)
+        for process in new:
+            try:
+                changed = give(master, process, folder, wanted, check) or changed
+            except Unmet:
+                # It may have ended meanwhile; if it is still there, it did not answer.
+                if process.pid in {left.pid for left in master.processes()}:
+                    raise
+            seen.add(process.pid)
+    raise Unmet("the processes of HAProxy to stay", f"{len(seen)} of them one after another", "run again")
+
+
+def work(module: AnsibleModule) -> dict[str, Any]:
+    """Files first: a process that starts meanwhile reads the new ones."""
+    params = module.params
+    folder, socket = Path(params["folder"]), Path(params["master"])
+    wanted = maps.of(params["keys"])
+    written = write_all(folder, wanted, group_of(params["group"]), module.check_mode)
+    result: dict[str, Any] = {"changed": bool(written), "files": written, "running": runs(socket), "processes": []}
+    if result["running"]:
+        changed, result["processes"] = give_all(Master(socket), folder, wanted, module.check_mode)
+        result["changed"] = changed or bool(written)
+    else:
+        result["caution"] = "door: HAProxy does not run; it reads the keys when it starts"
+    return result
+
+
+def group_of(name: str) -> int:
+    """The number of a group. Raises Unmet."""
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError as exc:
+        raise Unmet(f"the group {name}", "no such group", DEPLOY) from exc
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "keys": {"type": "list", "elements": "dict", "required": True, "no_log": False},
+            "folder": {"type": "path", "default": "/etc/glm/door"},
+            "master": {"type": "path", "default": "/run/glm-door/master.sock"},
+            "group": {"type": "str", "default": "glm-door"},
+        },
+        supports_check_mode=True,
+    )
+    end(module, "door", lambda: work(module))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""An engine that answers what the request asks it to, piece by piece."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+class Handler(BaseHTTPRequestHandler):
+    """The request's JSON: ``pieces`` of the answer, ``whole`` (with its length, not chunked), ``status``, ``hold``."""
+
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1
+    server: Engine
+
+    def do_GET(self) -> None:
+        self._answer({})
+
+    def do_POST(self) -> None:
+        self.server.encodings.append(self.headers.get("accept-encoding"))
+        self._answer(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+
+    def _answer(self, asked: dict[str, Any]) -> None:
+        pieces = [piece.encode() for piece in asked.get("pieces", ["{}"])]
+        self.send_response(asked.get("status", 200))
+        if asked.get("whole"):
+            self.send_header("content-length", str(sum(map(len, pieces))))
+        else:
+            self.send_header("transfer-encoding", "chunked")
+        self.end_headers()
+        for piece in pieces:
+            self.wfile.write(piece if asked.get("whole") else b"%x\r\n%s\r\n" % (len(piece), piece))
+            self.wfile.flush()
+        if asked.get("hold"):
+            self.server.held.release()
+            self.server.go.wait(60)
+        if asked.get("cut"):
+            self.close_connection = True
+            return
+        if not asked.get("whole"):
+            self.wfile.write(b"0\r\n\r\n")
+
+    def log_message(self, *_args: Any) -> None:
+        """Quiet."""
+
+
+class Engine(ThreadingHTTPServer):
+    """The server: ``held`` counts answers that wait for ``go``."""
+
+    daemon_threads = True
+    request_queue_size = 256
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.held = threading.Semaphore(0)
+        self.go = threading.Event()
+        self.encodings: list[str | None] = []
+
+    @property
+    def port(self) -> int:
+        return int(self.server_address[1])
+
+
+@contextmanager
+def engine() -> Iterator[Engine]:
+    """An engine while the block runs."""
+    server = Engine()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    try:
+        yield server
+    finally:
+        server.go.set()
+        server.shutdown()
+        server.server_close()
+
+
+class Client:
+    """One connection of a client, kept alive between requests."""
+
+    def __init__(self, port: int, key: str) -> None:
+        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        self.headers = {"Authorization": f"Bearer {key}", "Accept-Encoding": "gzip"}
+
+    def ask(self, path: str = "/v1/chat/completions", **asked: Any) -> http.client.HTTPResponse:
+        """The answer, its body read."""
+        answer = self.begin(path, **asked)
+        answer.body = answer.read()  # type: ignore[attr-defined]
+        return answer
+
+    def begin(self, path: str = "/v1/chat/completions", **asked: Any) -> http.client.HTTPResponse:
+        """The answer as soon as its headers are there."""
+        method = "GET" if path == "/v1/models" else "POST"
+        self.connection.request(method, path, json.dumps(asked) if method == "POST" else None, self.headers)
+        return self.connection.getresponse()
+
+    def close(self) -> None:
+        self.connection.close()
+
+
+def ask(port: int, key: str, path: str = "/v1/chat/completions", **asked: Any) -> http.client.HTTPResponse:
+    """The answer to a client that comes once."""
+    client = Client(port, key)
+    try:
+        return client.ask(path, **asked)
+    finally:
+        client.close()

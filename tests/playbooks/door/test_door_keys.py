@@ -1,0 +1,231 @@
+"""Keys given to the running door: in every process, without a lost request; and what cannot be done is said."""
+
+from __future__ import annotations
+
+import grp
+import http.client
+import os
+import secrets
+import signal
+import stat
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.glm.fleet.plugins.module_utils.door.master import Master
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
+from ansible_collections.glm.fleet.plugins.modules import door_keys
+from tests.playbooks.door import proxy, scripted
+from tests.playbooks.door.proxy import CLIENT, CLIENT_KEY, Door, entry
+from tests.playbooks.door.scripted import Client, Engine
+
+pytestmark = pytest.mark.one_core
+Give = Callable[..., dict[str, Any]]
+ANNA, OTTO = entry(CLIENT, CLIENT_KEY), entry("otto", "two")
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    with scripted.engine() as server:
+        yield server
+
+
+@pytest.fixture
+def front(tmp_path: Path, engine: Engine) -> Iterator[Door]:
+    with proxy.running(tmp_path, engine.port) as door:
+        yield door
+
+
+@pytest.fixture
+def give(run_module: Callable[..., dict[str, Any]], tmp_path: Path) -> Give:
+    """``give(keys, check=False)`` is the module's result with the files of a door in the test's folder."""
+    group = grp.getgrgid(os.getgid()).gr_name
+
+    def run(keys: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+        where = {"folder": str(tmp_path / "door"), "master": str(tmp_path / "master.sock"), "group": group}
+        return run_module(door_keys.main, keys=keys, **{**where, **more})
+
+    return run
+
+
+def reload(door: Door) -> int:
+    """Reload as systemd does; the process that was the current one."""
+    master = Master(door.folder / "master.sock")
+    before = master.processes()[0].pid
+    door.process.send_signal(signal.SIGUSR2)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            if master.processes()[0].pid != before:
+                return before
+        except Unmet:  # while the master starts anew
+            time.sleep(0.05)
+    raise AssertionError("no new process after a reload")
+
+
+def test_a_key_works_when_it_was_given_and_is_refused_when_it_was_taken(
+    front: Door, give: Give, tmp_path: Path
+) -> None:
+    assert scripted.ask(front.port, "two").status == 401
+    result = give([ANNA, OTTO])
+    assert result["changed"] and result["running"] and len(result["processes"]) == 1
+    assert result["files"] == [str(tmp_path / "door" / "keys.map")]
+    assert scripted.ask(front.port, "two").status == 200
+    assert give([OTTO])["changed"]
+    assert (scripted.ask(front.port, "two").status, scripted.ask(front.port, CLIENT_KEY).status) == (200, 401)
+    assert give([])["changed"] and scripted.ask(front.port, "two").status == 401
+    assert stat.S_IMODE((tmp_path / "door" / "keys.map").stat().st_mode) == 0o640
+
+
+def test_the_same_keys_again_change_nothing(front: Door, give: Give) -> None:
+    keys = [entry("otto", "two", 4000000000, requests_per_minute=5, parallel=3, tokens_per_minute=9), ANNA]
+    assert give(keys, check=True)["changed"] and scripted.ask(front.port, "two").status == 401
+    assert len(give(keys)["files"]) == 5
+    again = give(keys)
+    assert (again["changed"], again["files"]) == (False, [])
+
+
+def test_limits_and_ends_are_given_too(front: Door, give: Give) -> None:
+    give([entry("otto", "two", 1)])
+    assert scripted.ask(front.port, "two").status == 401
+    give([entry("otto", "two", requests_per_minute=1000000)])
+    assert scripted.ask(front.port, "two").status == 200
+    with Path(front.folder / "door" / "requests.map").open(encoding="utf-8") as lines:
+        assert lines.read() == "otto 1000000\n"
+
+
+def test_connections_that_a_reload_left_behind_take_no_revoked_key(front: Door, engine: Engine, give: Give) -> None:
+    """The old process ends a stream; what comes next on the same connection must not pass."""
+    streaming, idle = Client(front.port, CLIENT_KEY), Client(front.port, CLIENT_KEY)
+    assert idle.ask().status == 200
+    answer = streaming.begin(pieces=["data: x\n\n"], hold=True)
+    assert engine.held.acquire(timeout=60)
+    old = reload(front)
+    result = give([OTTO])
+    assert old in result["processes"] and len(result["processes"]) == 2
+    file = str(front.folder / "door" / "keys.map")
+    master = Master(front.folder / "master.sock")
+    left = [one for one in master.processes() if one.old]
+    assert [one.pid for one in left] == [old] and master.entries(left[0], file) == {OTTO["sha256"]: "otto"}
+    assert refused(idle)
+    engine.go.set()
+    assert answer.read() == b"data: x\n\n"
+    assert refused(streaming)
+    assert scripted.ask(front.port, CLIENT_KEY).status == 401 and scripted.ask(front.port, "two").status == 200
+
+
+def refused(client: Client) -> bool:
+    """Whether a connection that was kept alive brings nothing to the engine any more; it may have been closed."""
+    client.connection.auto_open = 0
+    try:
+        return client.ask().status == 401
+    except (OSError, http.client.HTTPException):
+        return True
+
+
+def test_a_reload_keeps_the_keys_that_were_given(front: Door, give: Give) -> None:
+    give([OTTO])
+    reload(front)
+    assert (scripted.ask(front.port, "two").status, scripted.ask(front.port, CLIENT_KEY).status) == (200, 401)
+
+
+def test_a_map_that_was_edited_by_hand_is_put_right(front: Door, give: Give, tmp_path: Path) -> None:
+    give([ANNA])
+    (tmp_path / "door" / "keys.map").write_text(f"{OTTO['sha256']} otto\n", "utf-8")
+    assert give([ANNA])["files"] == [str(tmp_path / "door" / "keys.map")]
+    (process,) = Master(tmp_path / "master.sock").processes()
+    Master(tmp_path / "master.sock").replace(process, str(tmp_path / "door" / "keys.map"), {OTTO["sha256"]: "otto"})
+    assert scripted.ask(front.port, "two").status == 200
+    result = give([ANNA])
+    assert (result["changed"], result["files"]) == (True, []) and scripted.ask(front.port, "two").status == 401
+
+
+def test_a_map_that_others_could_read_is_put_right(front: Door, give: Give, tmp_path: Path) -> None:
+    give([ANNA])
+    (tmp_path / "door" / "keys.map").chmod(0o644)
+    assert give([ANNA])["changed"]
+    assert stat.S_IMODE((tmp_path / "door" / "keys.map").stat().st_mode) == 0o640
+
+
+def test_a_door_that_does_not_run_reads_the_keys_when_it_starts(give: Give, tmp_path: Path) -> None:
+    (tmp_path / "door").mkdir()
+    result = give([OTTO])
+    assert not result["running"] and "reads the keys when it starts" in result["caution"]
+    assert (tmp_path / "door" / "keys.map").read_text("utf-8") == f"{OTTO['sha256']} otto\n"
+
+
+def test_a_door_that_runs_without_its_socket_fails_the_run(front: Door, give: Give, tmp_path: Path) -> None:
+    (tmp_path / "master.sock").unlink()
+    result = give([OTTO])
+    assert result["failed"] and "expected HAProxy to answer" in result["msg"] and "restart glm-door" in result["msg"]
+    assert scripted.ask(front.port, CLIENT_KEY).status == 200
+
+
+def test_a_process_without_the_map_fails_the_run(front: Door, give: Give, tmp_path: Path) -> None:
+    """As HAProxy 2.4 has no limit of tokens."""
+    config = tmp_path / "door" / "haproxy.cfg"
+    text = config.read_text("utf-8").replace("tokens.map", "requests.map")
+    config.write_text(text, "utf-8")
+    reload(front)
+    result = give([entry("otto", "two", tokens_per_minute=5)])
+    assert result["failed"] and "HAProxy 2.5 or newer" in result["msg"] and "tokens.map" in result["msg"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"group": "nobody-has-this"}, "expected the group nobody-has-this, found no such group"),
+        ({"folder": "/nowhere/door"}, "expected the folder /nowhere/door of the front door, found none"),
+        ({"keys": [{"name": "a\nshutdown sessions", "sha256": "0" * 64}]}, "a key to have a name and a sha256"),
+        ({"keys": [{"name": "otto", "sha256": "0; show env"}]}, "a key to have a name and a sha256"),
+    ],
+)
+def test_what_cannot_be_done_is_said(give: Give, tmp_path: Path, options: dict[str, Any], words: str) -> None:
+    (tmp_path / "door").mkdir()
+    result = give(**{"keys": [OTTO], **options})
+    assert result["failed"] and words in result["msg"] and not list((tmp_path / "door").iterdir())
+
+
+def test_a_thousand_keys_under_load_and_nothing_is_lost(
+    front: Door, give: Give, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Given again and again while clients ask without a pause; each new key works at once, and is then refused."""
+    many = [entry(f"team-{number}", f"key-of-{number}", requests_per_minute=10**6) for number in range(1000)]
+    ended, statuses = threading.Event(), []
+
+    def load() -> None:
+        client = Client(front.port, CLIENT_KEY)
+        while not ended.is_set():
+            statuses.append(client.ask().status)
+        client.close()
+
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    seconds = []
+    try:
+        for _ in range(5):
+            secret = secrets.token_hex(16)
+            assert scripted.ask(front.port, secret).status == 401
+            begun = time.monotonic()
+            assert len(give([ANNA, *many, entry("new", secret)])["processes"]) == 1
+            assert scripted.ask(front.port, secret).status == 200
+            give([ANNA, *many])
+            assert scripted.ask(front.port, secret).status == 401
+            seconds.append((time.monotonic() - begun) / 2)
+            assert scripted.ask(front.port, "key-of-999").status == 200
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+    with capsys.disabled():
+        print(
+            f"\n1,000 keys given in {statistics.median(seconds):.2f} s (median of {2 * len(seconds)}), "
+            f"{len(statuses)} requests meanwhile, {sum(status != 200 for status in statuses)} failed, 0 restarts"
+        )
+    assert set(statuses) == {200} and max(seconds) < 2

@@ -1,0 +1,91 @@
+"""What each key may have: requests and tokens in a minute, requests at a time; and keys that expire."""
+
+from __future__ import annotations
+
+import json
+import time
+from http.client import HTTPResponse
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.playbooks.door import proxy, scripted
+from tests.playbooks.door.proxy import entry
+from tests.playbooks.door.scripted import Client
+
+pytestmark = pytest.mark.one_core
+USAGE = '{"choices":[],"usage":{"prompt_tokens":70,"completion_tokens":30}}'
+
+
+def refusal(answer: HTTPResponse) -> tuple[str, int, int]:
+    """The limit, its value and the seconds to wait of an answer 429."""
+    assert answer.status == 429 and answer.headers["content-type"] == "application/json"
+    error: dict[str, Any] = json.loads(answer.body)["error"]  # type: ignore[attr-defined]
+    assert json.loads(answer.body)["type"] == "error"  # type: ignore[attr-defined]
+    assert (error["type"], error["code"]) == ("rate_limit_error", "rate_limit_exceeded")
+    wait = int(answer.headers["retry-after"])
+    assert f" may have {error['value']} " in error["message"] and f"{wait} s" in error["message"]
+    return error["limit"], error["value"], wait
+
+
+def early_in_a_minute() -> None:
+    """Wait for the next minute unless the rest of this one is enough for a test."""
+    if time.time() % 60 > 40:
+        time.sleep(60.1 - time.time() % 60)
+
+
+def test_requests_and_tokens_beyond_those_of_a_minute_are_refused_and_other_keys_are_not(tmp_path: Path) -> None:
+    keys = [entry("limited", "one", requests_per_minute=5), entry("limited.too", "two", tokens_per_minute=150)]
+    keys.append(entry("free", "three"))
+    with scripted.engine() as engine, proxy.running(tmp_path, engine.port, keys=keys) as door:
+        early_in_a_minute()
+        statuses = [scripted.ask(door.port, "one").status for _ in range(5)]
+        statuses += [scripted.ask(door.port, "two", pieces=[USAGE]).status for _ in range(2)]
+        assert statuses == [200] * 7
+        assert refusal(scripted.ask(door.port, "two", pieces=[USAGE]))[:2] == ("tokens_per_minute", 150)
+        limit, value, wait = refusal(scripted.ask(door.port, "one"))
+        assert (limit, value) == ("requests_per_minute", 5) and abs(wait - (60 - time.time() % 60)) < 3
+        assert scripted.ask(door.port, "three", pieces=[USAGE]).status == 200
+        time.sleep(wait)
+        assert scripted.ask(door.port, "one").status == 200
+        # What was too much counts against the next minute: 50 are left over, so that 100 more are one request.
+        assert scripted.ask(door.port, "two", pieces=[USAGE]).status == 200
+        assert refusal(scripted.ask(door.port, "two"))[:2] == ("tokens_per_minute", 150)
+
+
+def test_requests_at_a_time_beyond_the_limit_are_refused_until_one_ends(tmp_path: Path) -> None:
+    keys = [entry("limited", "one", parallel=3), entry("free", "two")]
+    with scripted.engine() as engine, proxy.running(tmp_path, engine.port, keys=keys) as door:
+        clients = [Client(door.port, "one") for _ in range(3)]
+        answers = [client.begin(pieces=["data: x\n\n"], hold=True) for client in clients]
+        for _ in answers:
+            assert engine.held.acquire(timeout=60)
+        assert refusal(scripted.ask(door.port, "one")) == ("parallel", 3, 1)
+        assert scripted.ask(door.port, "two").status == 200
+        engine.go.set()
+        assert [(answer.status, answer.read()) for answer in answers] == [(200, b"data: x\n\n")] * 3
+        # Connections that are kept alive without a request do not count.
+        assert scripted.ask(door.port, "one").status == 200
+
+
+def test_a_stream_without_usage_counts_against_the_limit_by_its_events(tmp_path: Path) -> None:
+    with (
+        scripted.engine() as engine,
+        proxy.running(tmp_path, engine.port, keys=[entry("limited", "one", tokens_per_minute=300)]) as door,
+    ):
+        early_in_a_minute()
+        assert scripted.ask(door.port, "one", pieces=["data: x\n\n"] * 300).status == 200
+        assert refusal(scripted.ask(door.port, "one"))[0] == "tokens_per_minute"
+
+
+def test_a_key_ends_by_itself(tmp_path: Path) -> None:
+    ends = int(time.time()) + 3
+    keys = [entry("ending", "one", ends), entry("ended", "two", ends - 60), entry("lasting", "three")]
+    with scripted.engine() as engine, proxy.running(tmp_path, engine.port, keys=keys) as door:
+        client = Client(door.port, "one")
+        assert client.ask().status == 200 and time.time() < ends
+        assert scripted.ask(door.port, "two").status == 401
+        time.sleep(max(0.0, ends - time.time()) + 0.1)
+        assert client.ask().status == 401
+        assert scripted.ask(door.port, "three").status == 200
