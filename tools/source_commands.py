@@ -40,12 +40,13 @@ ADDRESS = "10.0.0.5"
 
 VARIABLES = {option: item.name for option, item in variables.options(variables.load()).items()}
 _DOCKER_VALUES = {
-    "--cap-add", "--device", "--entrypoint", "--env", "--env-file", "--gpus", "--group-add", "--ipc", "--log-driver",
-    "--mount", "--name", "--network", "--publish", "--pull", "--security-opt", "--ulimit", "--volume",
+    "--cap-add", "--cap-drop", "--device", "--entrypoint", "--env", "--env-file", "--gpus", "--group-add", "--ipc",
+    "--log-driver", "--mount", "--name", "--network", "--pids-limit", "--publish", "--pull", "--security-opt",
+    "--shm-size", "--tmpfs", "--ulimit", "--user", "--volume",
 }  # fmt: skip
 _DOCKER_SHORT = {"-e": "--env", "-p": "--publish", "-v": "--volume"}
-_DOCKER_SWITCHES = {"--init", "--privileged", "--rm", "-it"}
-_DOCKER_REPEATED = {"--cap-add", "--device", "--env-file", "--group-add", "--security-opt", "--ulimit"}
+_DOCKER_SWITCHES = {"--init", "--privileged", "--read-only", "--rm", "-it"}
+_DOCKER_REPEATED = {"--cap-add", "--device", "--env-file", "--group-add", "--security-opt", "--tmpfs", "--ulimit"}
 _ASSIGNMENT = re.compile(r"[A-Z][A-Z0-9_]*=.*", re.DOTALL)
 _PROGRAMS = (["vllm", "serve"], ["-m", "vllm.entrypoints.openai.api_server"], ["-m", "sglang.launch_server"])
 # Kinds of items, in the order in which they are shown; engine arguments start with a dash.

@@ -215,6 +215,22 @@ def test_the_gpus_are_inside_the_container(fleet: Fleet) -> None:
     assert len(said(fleet, "devices")) == fleet.plan["accelerator"]["count"]
 
 
+def test_the_container_has_no_rights_but_those_it_needs(fleet: Fleet) -> None:
+    pid = fleet.on_host("docker", "inspect", "--format", "{{.State.Pid}}", "glm-serve-0").strip()
+    status = dict(line.split(":", 1) for line in fleet.on_host("cat", f"/proc/{pid}/status").splitlines())
+    rights = {name: status[name].strip() for name in ("CapEff", "CapPrm", "CapBnd", "NoNewPrivs", "Seccomp")}
+    none = "0" * 16
+    assert rights == {"CapEff": none, "CapPrm": none, "CapBnd": none, "NoNewPrivs": "1", "Seccomp": "2"}
+    mounts = [line.split() for line in fleet.on_host("cat", f"/proc/{pid}/mounts").splitlines()]
+    writable = {target for _source, target, _kind, options, *_rest in mounts if "rw" in options.split(",")}
+    cache = "/root/.cache/engine"
+    assert writable >= {"/tmp", "/root", "/dev/shm", cache} and not {"/", "/root/.cache/huggingface"} & writable
+    # A machine with cgroup v1 and v2 side by side has no such limit in its hosts; Docker warns and goes on.
+    if "pids" in fleet.on_host("cat", "/sys/fs/cgroup/cgroup.controllers").split():
+        group = fleet.on_host("cat", f"/proc/{pid}/cgroup").strip().partition("::")[2]
+        assert fleet.on_host("cat", f"/sys/fs/cgroup{group}/pids.max").strip() == "32768"
+
+
 def test_a_second_run_changes_nothing_and_restarts_nothing(fleet: Fleet) -> None:
     before = fleet.show("MainPID"), fleet.show("InvocationID")
     run = fleet.deploy()

@@ -66,7 +66,10 @@ def has_devices(plan: Mapping[str, Any], root: Path = Path("/")) -> bool:
 
 
 def device_arguments(plan: Mapping[str, Any]) -> list[str]:
-    """Arguments by which ``docker run`` gives a container the plan's devices. Raises ProbeError for a missing group."""
+    """Arguments by which ``docker run`` gives a container the plan's devices, and no more rights than they need.
+
+    Raises ProbeError for a missing group.
+    """
     argv: list[str] = []
     for device in (*plan["devices"], *plan.get("device_nodes", ())):
         argv += ["--device", device]
@@ -76,8 +79,9 @@ def device_arguments(plan: Mapping[str, Any]) -> list[str]:
             argv += ["--group-add", str(grp.getgrnam(group).gr_gid)]
         except KeyError:
             raise ProbeError(f"the host has no group {group}, which owns the GPUs' device nodes") from None
-    for option in plan.get("security_options", ()):
-        argv += ["--security-opt", option]
+    argv += ["--security-opt", "no-new-privileges", "--cap-drop", "ALL"]
+    for name in plan["confinement"]["capabilities"]:
+        argv += ["--cap-add", name]
     return argv
 
 

@@ -197,6 +197,22 @@ class MultiNode:
 
 
 @dataclass(frozen=True)
+class Container:
+    """What the engine's container may do, besides its GPUs and mounts.
+
+    ``user`` is a number, as an image need not know names. ``writable``: folders in memory; the rest of the image is
+    read-only. ``processes`` counts threads, too.
+    ``shared_memory_gib`` bounds /dev/shm, which takes memory only as it fills.
+    """
+
+    user: str
+    user_reason: str
+    writable: list[str]
+    processes: int
+    shared_memory_gib: int
+
+
+@dataclass(frozen=True)
 class ImageTags(Ranged):
     """Tags by variant of the versions in a range, where the project documents a rule; ``$version`` is filled."""
 
@@ -334,6 +350,7 @@ class Engine:
     package: Package
     multi_node: MultiNode
     image_bytes: int
+    container: Container
     versions: dict[str, EngineVersion]
     metrics: list[Metric]
     phases: list[LogPhase]

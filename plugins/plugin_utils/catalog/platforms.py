@@ -36,16 +36,37 @@ class Platform:
 
 
 @dataclass(frozen=True)
+class Container:
+    """What a container needs to use a vendor's GPUs: capabilities with their reasons."""
+
+    capabilities: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Table:
-    """The whole file."""
+    """The whole file; ``containers`` by vendor."""
 
     platforms: list[Platform]
+    containers: dict[str, Container]
+
+
+@lru_cache(maxsize=4)
+def _table(root: Path) -> Table:
+    return record(Table, root / "platforms.yml")
+
+
+def container_of(vendor: str, root: Path = ROOT) -> Container:
+    """What a container needs to use this vendor's GPUs. Raises CatalogError when the table does not say."""
+    known = _table(root).containers
+    if vendor not in known:
+        raise CatalogError(f"catalog/platforms.yml: containers has no {vendor}")
+    return known[vendor]
 
 
 @lru_cache(maxsize=4)
 def load(root: Path = ROOT) -> list[Platform]:
     """All rows. Raises CatalogError, also for a device that stands in two."""
-    rows = record(Table, root / "platforms.yml").platforms
+    rows = _table(root).platforms
     seen: dict[tuple[str, str], str] = {}
     for row in rows:
         for device in row.devices:

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from typing import Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils import address
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import platforms
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import files
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Choice, Intent, PlanError
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Listen, Secret
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Confinement, Listen, Secret
 
 CONTAINER_PORT = 8000
 _VISIBLE_DEVICES = {"nvidia": "CUDA_VISIBLE_DEVICES", "amd": "HIP_VISIBLE_DEVICES"}
@@ -127,12 +128,11 @@ def listen(intent: Intent) -> Listen:
 
 @dataclass(frozen=True)
 class Passed:
-    """CDI names (NVIDIA), or device files with the groups that own them (AMD), and what Docker has to allow."""
+    """CDI names (NVIDIA), or device files with the groups that own them (AMD)."""
 
     cdi: list[str] = field(default_factory=list)
     nodes: list[str] = field(default_factory=list)
     groups: list[str] = field(default_factory=list)
-    security_options: list[str] = field(default_factory=list)
 
 
 def passed(choice: Choice) -> Passed:
@@ -140,9 +140,18 @@ def passed(choice: Choice) -> Passed:
     if choice.accelerator.vendor == "nvidia":
         names = ["all"] if choice.intent.replicas == 1 else [str(index) for index in choice.indices]
         return Passed(cdi=[f"nvidia.com/gpu={name}" for name in names])
-    return Passed(
-        nodes=["/dev/kfd", "/dev/dri"],
-        groups=["video", "render"],
-        # ROCm maps memory of other processes of the container, which Docker's default filter forbids (AMD's guide).
-        security_options=["seccomp=unconfined"],
-    )
+    return Passed(nodes=["/dev/kfd", "/dev/dri"], groups=["video", "render"])
+
+
+def confinement(choice: Choice) -> Optional[Confinement]:
+    """What the replica's container may do."""
+    if choice.intent.runtime != "container":
+        return None
+    known = choice.engine.container
+    return {
+        "user": known.user,
+        "capabilities": sorted(platforms.container_of(choice.accelerator.vendor, choice.known.root).capabilities),
+        "writable": list(known.writable),
+        "processes": known.processes,
+        "shared_memory_gib": known.shared_memory_gib,
+    }

@@ -84,7 +84,7 @@ def make(intent: Intent, known: records.Catalog, lock: Optional[lockfile.LockDat
         "devices": passed.cdi,
         "device_nodes": passed.nodes,
         "device_groups": passed.groups,
-        "security_options": passed.security_options,
+        "confinement": command.confinement(choice),
         "mounts": files.mounts(choice),
         "paths": files.paths(choice),
         "memory": plan_fit.record(choice, served.size),

@@ -232,6 +232,21 @@ class ConfigSecret(TypedDict):
 Secret = Union[EnvSecret, ConfigSecret]
 
 
+class Confinement(TypedDict):
+    """What the engine's container may do. It cannot gain privileges, and Docker's seccomp filter is on."""
+
+    user: str
+    """Number of the user it is inside the container; names are the image's affair."""
+    capabilities: list[str]
+    """Capabilities that the GPUs need; all others are dropped."""
+    writable: list[str]
+    """Folders of the container that are in memory; what is neither there nor a mount cannot be written."""
+    processes: Annotated[int, "processes and threads"]
+    """Most of them at a time."""
+    shared_memory_gib: Gib
+    """Limit of /dev/shm, which is the container's own."""
+
+
 class Mount(TypedDict):
     """A folder of the host that the container sees."""
 
@@ -452,8 +467,8 @@ class Plan(TypedDict):
     """ROCm: device files that a container gets."""
     device_groups: list[str]
     """ROCm: groups that own these files; their numbers are read on the host."""
-    security_options: list[str]
-    """Values of docker run --security-opt."""
+    confinement: Confinement | None
+    """What the container may do; null in a virtual environment, whose unit confines the engine."""
     mounts: list[Mount]
     """What the container sees of the host; empty in a virtual environment."""
     paths: Paths

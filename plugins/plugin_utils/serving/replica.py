@@ -178,11 +178,9 @@ def _docker_run(plan: Plan, name: str, files: Mapping[str, str], groups: Mapping
         raise UnitError("the plan has no image to make a container of")
     # --init: as process 1 SGLang's own SIGKILL is ignored, and a failed start would end with status 0.
     argv = [DOCKER, "run", "--rm", "--init", "--name", name, "--pull=never", *_network(plan)]
-    argv += ["--ipc=host", "--ulimit", "memlock=-1", "--ulimit", "stack=67108864"]
+    argv += [*_confined(plan), "--ulimit", "memlock=-1", "--ulimit", "stack=67108864"]
     # The client already writes to the journal; a second copy in docker's own files would only fill the disk.
-    argv += ["--log-driver", "none", "--security-opt", "no-new-privileges"]
-    for option in plan["security_options"]:
-        argv += ["--security-opt", option]
+    argv += ["--log-driver", "none"]
     for device in [*plan["devices"], *plan["device_nodes"]]:
         argv += ["--device", device]
     for gid in _group_ids(plan, groups):
@@ -201,6 +199,22 @@ def _docker_run(plan: Plan, name: str, files: Mapping[str, str], groups: Mapping
             raise UnitError(f"the command never reads {secret['container_path']}, so no API key would be required")
         argv += ["--mount", _bind(files["secret"], secret["container_path"], True)]
     return [*argv, image["reference"], *[str(word) for word in plan["command"]]]
+
+
+def _confined(plan: Plan) -> list[str]:
+    """What the container may do: no more than the plan says, whatever the image's authors expected."""
+    limits = plan["confinement"]
+    if limits is None:
+        raise UnitError("the plan does not say what its container may do")
+    argv = ["--user", limits["user"], "--security-opt", "no-new-privileges", "--cap-drop", "ALL"]
+    for name in limits["capabilities"]:
+        argv += ["--cap-add", name]
+    argv += ["--pids-limit", str(int(limits["processes"])), "--read-only"]
+    for folder in limits["writable"]:
+        # Engines compile code into temporary files and load it.
+        argv += ["--tmpfs", f"{folder}:rw,exec,nosuid,nodev"]
+    # Its own shared memory: what a killed engine leaves there goes with it, and other replicas cannot read it.
+    return [*argv, "--ipc", "private", "--shm-size", f"{int(limits['shared_memory_gib'])}g"]
 
 
 def _network(plan: Plan) -> list[str]:

@@ -246,6 +246,7 @@ def plan(tmp_path: Path, **changes: Any) -> dict[str, Any]:
     return {
         "image": {"repository": "vllm/vllm-openai", "tag": "v0.32.0", "min_transformers": "5.2.0"},
         "devices": ["nvidia.com/gpu=all"],
+        "confinement": {"capabilities": []},
         "accelerator": {"name": "B200", "count": 8, "vendor": "nvidia"},
         "model": {"model_type": "glm_moe_dsa"},
         "paths": {"data": str(tmp_path / "data")},
@@ -394,11 +395,11 @@ def test_amd_containers_get_nodes_numeric_groups_and_options() -> None:
     own = grp.getgrgid(os.getgid())
     made = {
         "devices": [], "device_nodes": ["/dev/kfd", "/dev/dri"], "device_groups": [own.gr_name],
-        "security_options": ["seccomp=unconfined"],
+        "confinement": {"capabilities": ["SYS_NICE"]},
     }  # fmt: skip
     assert probe.device_arguments(made) == [
         "--device", "/dev/kfd", "--device", "/dev/dri", "--group-add", str(own.gr_gid),
-        "--security-opt", "seccomp=unconfined",
+        "--security-opt", "no-new-privileges", "--cap-drop", "ALL", "--cap-add", "SYS_NICE",
     ]  # fmt: skip
     with pytest.raises(probe.ProbeError, match="no group no-such-group"):
         probe.device_arguments({**made, "device_groups": ["no-such-group"]})

@@ -32,6 +32,7 @@ PLAN: dict[str, Any] = {
     "runtime": {"kind": "container"},
     "image": {"min_driver": "580.65.06", "cuda": "13.0", "reference": "vllm/vllm-openai:v0.32.0"},
     "devices": ["nvidia.com/gpu=all"],
+    "confinement": {"capabilities": []},
 }
 B200 = {"vendor": "nvidia", "device": "0x2901"}
 H100 = {"vendor": "nvidia", "device": "0x2330"}
@@ -443,7 +444,7 @@ def test_platforms_are_found_by_device_and_never_by_name() -> None:
 def test_a_platform_table_with_one_device_twice_is_refused(tmp_path: Path) -> None:
     row = {"vendor": "nvidia", "devices": ["2335"], "modules": "any", "fabric": "none", "min_branch": 550}
     rows = [{"name": "a", **row}, {"name": "b", **row}]
-    (tmp_path / "platforms.yml").write_text(json.dumps({"platforms": rows}), "utf-8")
+    (tmp_path / "platforms.yml").write_text(json.dumps({"platforms": rows, "containers": {}}), "utf-8")
     with pytest.raises(CatalogError, match="device 2335 is both a and b"):
         platforms.load(tmp_path)
 

@@ -56,7 +56,13 @@ _COMMON: dict[str, Any] = {
     "devices": ["nvidia.com/gpu=all"],
     "device_nodes": [],
     "device_groups": [],
-    "security_options": [],
+    "confinement": {
+        "user": "0",
+        "capabilities": [],
+        "writable": ["/tmp", "/root"],
+        "processes": 32768,
+        "shared_memory_gib": 64,
+    },
     "mounts": [
         {"source": "/var/lib/glm/huggingface", "target": "/root/.cache/huggingface", "read_only": True},
         {"source": "/var/lib/glm/cache/engine", "target": "/root/.cache/engine", "read_only": False},
@@ -172,8 +178,8 @@ def rocm(engine: str = "vllm", **changes: Any) -> dict[str, Any]:
         devices=[],
         device_nodes=["/dev/kfd", "/dev/dri"],
         device_groups=["video", "render"],
-        security_options=["seccomp=unconfined"],
     )
+    made["confinement"]["capabilities"] = ["SYS_NICE"]
     return made
 
 
@@ -190,7 +196,7 @@ def venv(engine: str = "vllm", **changes: Any) -> dict[str, Any]:
         "index_urls": [],
     }
     made["paths"]["engines"] = "/opt/glm/engines"
-    made.update(image=None, mounts=[])
+    made.update(image=None, mounts=[], confinement=None)
     words = [word.replace("/root/.cache/huggingface", "/var/lib/glm/huggingface") for word in made["command"]]
     if engine == "vllm":
         made["command"] = [f"{path}/bin/vllm", "serve", *words]

@@ -92,9 +92,20 @@ def test_the_container_runs_on_a_bridge_bound_to_one_address_with_gpus_and_mount
     assert option(argv, "--device") == ["nvidia.com/gpu=all"]
     assert option(argv, "--env-file") == ["/etc/glm/serve-0.env", "/etc/glm/serve-0.secret.env"]
     assert option(argv, "--mount")[0].endswith("target=/root/.cache/huggingface,readonly")
-    assert {"--rm", "--init", "--pull=never", "--ipc=host"} <= set(argv)
+    assert {"--rm", "--init", "--pull=never"} <= set(argv)
     image = argv.index(plan()["image"]["reference"])
     assert argv[image + 1 :] == plan()["command"]
+
+
+def test_the_container_may_do_what_the_plan_says_and_no_more() -> None:
+    argv = unit.replica(plan())["exec"]["start"]
+    assert option(argv, "--user") == ["0"] and option(argv, "--security-opt") == ["no-new-privileges"]
+    assert option(argv, "--cap-drop") == ["ALL"] and "--cap-add" not in argv and "--privileged" not in argv
+    assert option(argv, "--pids-limit") == ["32768"] and "--read-only" in argv
+    assert option(argv, "--tmpfs") == ["/tmp:rw,exec,nosuid,nodev", "/root:rw,exec,nosuid,nodev"]
+    assert option(argv, "--ipc") == ["private"] and option(argv, "--shm-size") == ["64g"]
+    with pytest.raises(quoting.UnitError, match="what its container may do"):
+        unit.replica(plan(confinement=None))
 
 
 def test_ipv6_is_published_in_brackets_and_wildcards_are_probed_on_loopback() -> None:
@@ -199,9 +210,10 @@ def test_rocm_gets_its_device_files_and_groups_and_no_more_rights_than_it_needs(
     argv = made["exec"]["start"]
     assert option(argv, "--device") == ["/dev/kfd", "/dev/dri"]
     assert option(argv, "--group-add") == ["44", "993"], "the host's numbers: names mean others inside the image"
-    assert option(argv, "--security-opt") == ["no-new-privileges", "seccomp=unconfined"]
+    assert option(argv, "--security-opt") == ["no-new-privileges"], "Docker's own filter of system calls"
+    assert (option(argv, "--cap-drop"), option(argv, "--cap-add")) == (["ALL"], ["SYS_NICE"])
     assert option(argv, "--network") == ["bridge"]
-    assert not {"--privileged", "--cap-add", "/dev/mem", "amd.com/gpu=all"} & set(argv)
+    assert not {"--privileged", "SYS_ADMIN", "SYS_PTRACE", "/dev/mem", "amd.com/gpu=all"} & set(argv)
     guard = made["exec"]["start_pre"]
     assert option(guard, "--node") == ["/dev/kfd", "/dev/dri"] and option(guard, "--gpus") == ["8"]
     assert "--device" not in guard
