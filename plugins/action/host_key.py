@@ -10,11 +10,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ansible.plugins.loader import lookup_loader
+
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.host_keys import Expected
 from ansible_collections.glm.fleet.plugins.module_utils.finding import advised, unmet
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import FleetAction
 
 try:
-    import paramiko
+    import paramiko  # noqa: F401  host_keys reports nothing itself
 
     from ansible_collections.glm.fleet.plugins.plugin_utils.actions import host_keys
 except ImportError as error:
@@ -30,6 +33,7 @@ class ActionModule(FleetAction):
     ARGUMENTS = {
         "known_hosts_file": {"type": "path"},
         "alias": {"type": "str"},
+        "expected_dir": {"type": "path"},
         "timeout": {"type": "int", "default": 900},
     }
     _requires_connection = False
@@ -45,7 +49,14 @@ class ActionModule(FleetAction):
             known_hosts, alias = known_hosts or own[0], alias or own[1]
         if client is None or not known_hosts or not alias:
             return {"changed": False, "msg": "no known_hosts file of its own: the user's ssh configuration applies"}
-        return self._pin(Path(known_hosts).expanduser(), alias, self._args["timeout"], client)
+        return self._pin(Path(known_hosts).expanduser(), alias, self._expected_dir(), client)
+
+    def _expected_dir(self) -> Path:
+        """Where the launch keeps the keys of instances, if the task does not say it."""
+        if self._args["expected_dir"]:
+            return Path(self._args["expected_dir"])
+        setting = lookup_loader.get("glm.fleet.setting", loader=self._loader, templar=self._templar)
+        return Path(setting.run(["glm_state_dir"], self._task_vars)[0]).expanduser() / "host_keys"
 
     def _ssh_client(self) -> host_keys.SshClient | None:
         """ssh as the connection plugin calls it, from variables, ansible.cfg and environment; None for other ways."""
@@ -60,30 +71,23 @@ class ActionModule(FleetAction):
             arguments += shlex.split(option(name) or "")
         return host_keys.SshClient(option("ssh_executable"), arguments, str(option("host")))
 
-    def _pin(self, path: Path, alias: str, timeout: int, client: host_keys.SshClient) -> dict[str, Any]:
-        if self._address_is_only_the_name():
-            raise self._failure(
-                "expected an address, but the host never got one (ansible_host is not set). Look at the instance in "
-                "the cloud's console; it may still be booting, or its launch may have failed. Then run this again with "
-                "a fresh inventory (--flush-cache)."
-            )
+    def _pin(self, path: Path, alias: str, expected_dir: Path, client: host_keys.SshClient) -> dict[str, Any]:
+        self._require_address()
         options = client.options()
         address, port, jump = options["hostname"], int(options["port"]), host_keys.jump_of(options)
-        kinds: list[str] = []
+        timeout = self._args["timeout"]
 
-        def fetch() -> host_keys.HostKey:
-            return host_keys.scan_with_ssh(client, kinds) if jump else host_keys.scan(address, port, kinds)
+        def shown(kinds: list[str]) -> host_keys.HostKey:
+            def fetch() -> host_keys.HostKey:
+                return host_keys.scan_with_ssh(client, kinds) if jump else host_keys.scan(address, port, kinds)
+
+            return host_keys.wait_for_key(fetch, f"{address} port {port}", timeout)
 
         named = f"{self._host} ({address})"
         started = time.monotonic()
+        kept = Expected(expected_dir)
         try:
-            kinds += [key.kind for key in host_keys.pinned(path, alias)]
-            key = host_keys.wait_for_key(fetch, f"{address} port {port}", timeout)
-            changed = host_keys.pin(path, alias, key)
-        except paramiko.ssh_exception.IncompatiblePeer:
-            known = host_keys.pinned(path, alias)
-            text = host_keys.changed_text(alias, known, f"no {' or '.join(kinds)} key at all", path)
-            raise self._failure(text, named) from None
+            key, changed = host_keys.agree(shown, path, alias, kept, min(timeout, host_keys.CLOUD_INIT_SECONDS))
         except host_keys.HostKeyChanged as error:
             raise self._failure(str(error), named) from None
         except OSError as error:
@@ -101,13 +105,19 @@ class ActionModule(FleetAction):
             "changed": changed,
             "alias": alias,
             "fingerprint": key.fingerprint,
+            "known_before": bool(kept.of(alias)),
             "waited_seconds": round(time.monotonic() - started, 1),
         }
 
-    def _address_is_only_the_name(self) -> bool:
+    def _require_address(self) -> None:
         """ansible puts the inventory name into ansible_host of a task; the host's own variables have the address."""
         own = (self._task_vars.get("hostvars") or {}).get(self._host) or {}
-        return "ansible_host" not in own
+        if "ansible_host" not in own:
+            raise self._failure(
+                "expected an address, but the host never got one (ansible_host is not set). Look at the instance in "
+                "the cloud's console; it may still be booting, or its launch may have failed. Then run this again with "
+                "a fresh inventory (--flush-cache)."
+            )
 
 
 def _way_out(jump: str | None) -> str:

@@ -11,7 +11,10 @@ description:
   - Waits until the ssh server of the host answers, fetches its host key and pins it in the fleet's own C(known_hosts)
     under the id of the instance. From then on ssh checks it strictly, and a changed key is an error that shows both
     fingerprints.
-  - Runs on the controller only. Nothing is authenticated, and the host needs nothing but its ssh server.
+  - An instance that M(glm.fleet.lambda_instance) launched with a host key of its own has to show that key, also at
+    first contact; any other is an error with both fingerprints, and nothing is pinned. Of other hosts the first key is
+    trusted as it comes.
+  - Runs on the controller only, and the host needs nothing but its ssh server.
   - Does nothing for a host whose ssh arguments name no C(UserKnownHostsFile) and C(HostKeyAlias). The inventory plugins
     of this collection set them; for other hosts the user's own ssh configuration applies.
   - ssh is called as the connection plugin calls it, with its options from variables, C(ansible.cfg) and the
@@ -27,6 +30,11 @@ options:
   alias:
     description: Name to pin under. Default is C(HostKeyAlias) of the host's ssh arguments.
     type: str
+  expected_dir:
+    description:
+      - Folder with C(<alias>.pub), the public key that an instance was launched with. Default is C(host_keys) in
+        C(glm_state_dir), where the role P(glm.fleet.launch#role) keeps them.
+    type: path
   timeout:
     description: Seconds until the ssh server must answer. A cloud host has an address minutes before it has one.
     type: int
@@ -66,6 +74,10 @@ alias:
   description: Name that the key is pinned under.
   returned: when a key was fetched
   type: str
+known_before:
+  description: Whether the key was compared with the one that the instance was launched with.
+  returned: when a key was fetched
+  type: bool
 waited_seconds:
   description: How long it took until the ssh server answered.
   returned: when a key was fetched

@@ -140,8 +140,22 @@ options:
     elements: str
     default: []
   user_data:
-    description: cloud-init user data, up to 1 MB.
+    description: cloud-init user data of any form, up to 1 MB; with O(host_keys), some 1 kB less.
     type: str
+  host_keys:
+    description:
+      - Give each new instance an ed25519 host key of its own by cloud-init, made here. It is added to O(user_data), as
+        parts of a MIME multi-part document where that is not empty. User data that sets C(ssh_keys) itself is left as
+        it is, with a warning.
+      - Only the public half stays on the controller, in O(host_keys_dir). M(glm.fleet.host_key) accepts no other key.
+      - Needs O(host_keys_dir), C(ssh-keygen), and an image whose cloud-init sets host keys.
+    type: bool
+    default: false
+  host_keys_dir:
+    description:
+      - Folder on the controller with C(<id>.pub), the public host key of each instance. It is removed with the
+        instance.
+    type: path
   name_prefix:
     description:
       - Instances are named C(<prefix>-<number>), with the lowest free numbers. The default is C(glm-<fleet>), or
@@ -351,6 +365,8 @@ ARGUMENTS: Dict[str, Dict[str, Any]] = {
     "file_system_names": {"type": "list", "elements": "str", "default": []},
     "firewall_rulesets": {"type": "list", "elements": "str", "default": []},
     "user_data": {"type": "str", "no_log": True},
+    "host_keys": {"type": "bool", "default": False, "no_log": False},
+    "host_keys_dir": {"type": "path", "no_log": False},
     "name_prefix": {"type": "str"},
     "tags": {"type": "dict", "default": {}},
     "wait": {"type": "bool", "default": True},
@@ -378,6 +394,8 @@ def act(module: AnsibleModule, api: lambda_api.LambdaApi) -> None:
     for option in ("count", "replacements"):
         if module.params[option] < 0:
             module.fail_json(msg=f"{option}: expected 0 or more, found {module.params[option]}")
+    if module.params["host_keys"] and not module.params["host_keys_dir"]:
+        module.fail_json(msg="host_keys: expected host_keys_dir, where their public halves are kept, found none")
     fleet = Fleet(module, api)
     try:
         getattr(fleet, module.params["state"])()

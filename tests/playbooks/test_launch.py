@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email
 import json
 import re
 import sys
@@ -36,6 +37,36 @@ def test_launch_attaches_opens_and_counts_as_asked_and_nothing_more(fleet: Fleet
     assert code == 0 and "changed=0" in output, output
     code, output = fleet.run("launch.yml", **{**asked, "glm_launch_count": 3})
     assert code != 0 and "could make it 160.56" in output and len(fleet.alive()) == 2
+
+
+def test_every_launch_has_a_host_key_of_its_own_beside_the_users_data(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = fleet.cloud.world.backend
+    launch, specs = backend.launch, []
+    monkeypatch.setattr(backend, "launch", lambda spec: (specs.append(spec), launch(spec))[1])
+    asked = {"glm_launch": True, "glm_launch_count": 2, "glm_launch_user_data": "#!/bin/sh\ntouch /x\n"}
+    folder = fleet.folder / "state" / "host_keys"
+    code, output = fleet.run("launch.yml", "--check", **asked)
+    assert code == 0 and not folder.exists(), output
+    code, output = fleet.run("launch.yml", "-vvv", **asked)
+    assert code == 0, output
+    kept = {path.name: path.read_text("utf-8").strip() for path in folder.iterdir()}
+    assert kept.keys() == {f"{spec.id}.pub" for spec in specs} and len(set(kept.values())) == 2
+    for spec in specs:
+        key, own = [part.get_payload() for part in email.message_from_string(spec.user_data).get_payload()]
+        assert own == "#!/bin/sh\ntouch /x\n"
+        keys = json.loads(key.partition("\n")[2])["ssh_keys"]
+        assert keys["ed25519_public"] == kept[f"{spec.id}.pub"]
+        assert not any(line in output for line in keys["ed25519_private"].splitlines())
+    code, output = fleet.run("launch.yml", **asked)
+    assert code == 0 and "changed=0" in output and len(specs) == 2, output
+    code, output = fleet.run("terminate.yml", glm_confirm=True, glm_terminate_only=["glm-default-1"])
+    assert code == 0, output
+    assert [path.name for path in folder.iterdir()] == [f"{spec.id}.pub" for spec in specs if spec.name[-1] == "2"]
+    code, output = fleet.run("launch.yml", **asked, glm_launch_host_keys=False)
+    assert code == 0 and specs[2].user_data == asked["glm_launch_user_data"], output
+    assert len(list(folder.iterdir())) == 1
 
 
 @pytest.mark.one_core

@@ -4,7 +4,8 @@
 """Learn the ssh host key of a new machine once, and notice when it changes.
 
 A key that is fetched (``scan``, or ``scan_with_ssh`` through a jump host) is pinned under an alias, the cloud's id of
-the instance, in the fleet's own known_hosts. Addresses are reused by clouds; ids are not.
+the instance, in the fleet's own known_hosts. Addresses are reused by clouds; ids are not. An instance that was launched
+with a key made here has to show that one.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ansible_collections.glm.fleet.plugins.module_utils import files
-from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.host_keys import KIND, Expected
+from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError, Unmet, advised
 
 try:
     import paramiko
@@ -39,6 +41,8 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 RETRY_SECONDS = 3.0
 CONNECT_SECONDS = 10.0
+# An ssh server that is up before cloud-init has written its key shows the image's for a while.
+CLOUD_INIT_SECONDS = 60.0
 _RSA = ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa")
 _PROXIES = ("proxyjump", "proxycommand")
 
@@ -200,6 +204,70 @@ def wait_for_key(fetch: Callable[[], HostKey], where: str, timeout: float) -> Ho
             seen = "; ".join(f"{reason} ({count}x)" for reason, count in tries.items())
             raise HostKeyError(f"expected an ssh server at {where} within {timeout:g} s, found {seen}")
         time.sleep(RETRY_SECONDS)
+
+
+def agree(
+    shown: Callable[[list[str]], HostKey], path: Path, alias: str, kept: Expected, patience: float
+) -> tuple[HostKey, bool]:
+    """Pin what the host shows if it is what it has to be; returns that key, and whether it was pinned just now.
+
+    ``shown`` gives the host's key of one of these types. ``kept`` has the keys that instances were launched with; where
+    none is pinned yet, cloud-init gets ``patience`` seconds to write it. Raises HostKeyChanged for another key, and
+    Unmet or OSError where no key can be looked up.
+    """
+    known, expected = pinned(path, alias), _launched_with(kept, alias)
+    deadline = time.monotonic() + (0 if known else patience)
+    key, found = _seen(shown, known, expected)
+    while expected and key != expected:
+        if time.monotonic() + RETRY_SECONDS > deadline:
+            raise HostKeyChanged(_other_text(alias, expected, found, kept))
+        time.sleep(RETRY_SECONDS)
+        key, found = _seen(shown, known, expected)
+    if key is None:
+        raise HostKeyChanged(changed_text(alias, known, found, path))
+    return key, pin(path, alias, key)
+
+
+def _seen(
+    shown: Callable[[list[str]], HostKey], known: list[HostKey], expected: HostKey | None
+) -> tuple[HostKey | None, str]:
+    """The host's key and how messages call it; None when it has none of the type that is wanted."""
+    kinds = [expected.kind] if expected else [key.kind for key in known]
+    try:
+        key = shown(kinds)
+    except paramiko.ssh_exception.IncompatiblePeer:
+        return None, f"no {' or '.join(kinds)} key at all"
+    return key, f"{key.fingerprint} ({key.kind})" if expected else key.fingerprint
+
+
+def _launched_with(kept: Expected, alias: str) -> HostKey | None:
+    """The key that the instance was launched with, None for one that was launched without. Raises Unmet."""
+    text = kept.of(alias)
+    if not text:
+        return None
+    try:
+        kind, blob = text.split()
+        if kind != KIND:
+            raise ValueError(kind)
+        return HostKey(kind, base64.b64decode(blob, validate=True))
+    except ValueError:
+        raise Unmet(
+            f"the public host key of {alias} in {kept.path(alias)}",
+            "something else",
+            "put the key there that the instance was launched with, or remove the file to pin what the host shows",
+        ) from None
+
+
+def _other_text(alias: str, expected: HostKey, found: str, kept: Expected) -> str:
+    """The message for a key that is not the one that the instance was launched with."""
+    return advised(
+        f"expected the host key that {alias} was launched with, {expected.fingerprint} ({expected.kind}), "
+        f"found {found}. Nothing was pinned. Something between this machine and the host may answer in its place",
+        "compare with the host's own in the cloud's console (ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub). If the "
+        "host really has the other key, because it was reinstalled or its image's cloud-init does not take host keys, "
+        "remove the expected one and run this again, to pin what it shows then: "
+        f"rm {shlex.quote(str(kept.path(alias)))}",
+    )
 
 
 def pinned(path: Path, alias: str) -> list[HostKey]:

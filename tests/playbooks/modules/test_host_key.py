@@ -1,4 +1,4 @@
-"""host_key: waiting for ssh, pinning once, refusing a changed key; against real ssh servers on loopback."""
+"""host_key: waiting for ssh, pinning once, refusing a key that is not expected or has changed; against ssh servers."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from pathlib import Path
 import paramiko
 import pytest
 
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.host_keys import Expected
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions import host_keys
 
 ROOT = Path(__file__).parents[3]
@@ -218,6 +219,90 @@ def test_a_play_pins_once_then_agrees_then_refuses_another_key(tmp_path: Path, s
     assert code != 0
     assert "gpu-3 (127.0.0.1), ssh: the host key of i-0a1b has changed" in text
     assert first in text and second in text and "ssh-keygen -R i-0a1b" in text
+
+
+def launched_with(tmp_path: Path, key: paramiko.PKey) -> Path:
+    """As a launch leaves it: the public key of the instance in the fleet's state."""
+    file = tmp_path / "state" / "host_keys" / "i-0a1b.pub"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"{key.get_name()} {key.get_base64()}\n", "utf-8")
+    return file
+
+
+def test_an_instance_shows_the_key_that_it_was_launched_with_or_nothing_is_pinned(
+    tmp_path: Path, start: Callable[..., SshServer]
+) -> None:
+    expected = ed25519(tmp_path, "expected")
+    file = launched_with(tmp_path, expected)
+    between = start(ed25519(tmp_path, "between"))
+    host = variables(
+        tmp_path, ansible_host="127.0.0.1", ansible_port=between.port, glm_state_dir=str(tmp_path / "state")
+    )
+    found = host_keys.scan("127.0.0.1", between.port).fingerprint
+    code, text = play(tmp_path, host)
+    assert code != 0
+    assert "gpu-3 (127.0.0.1), ssh: expected the host key that i-0a1b was launched with, " in text
+    wanted = host_keys.HostKey(expected.get_name(), expected.asbytes()).fingerprint
+    assert f"{wanted} (ssh-ed25519), found {found} (ssh-ed25519). Nothing was pinned" in text
+    assert f"rm {file}" in text
+    assert not (tmp_path / "known").exists()
+    between.close()
+    real = start(expected, between.port)
+    code, text = play(tmp_path, host)
+    assert code == 0 and "changed=1" in text and "known_before: true" in text
+    assert host_keys.pinned(tmp_path / "known", "i-0a1b") == [host_keys.scan("127.0.0.1", real.port)]
+    code, text = play(tmp_path, host)
+    assert code == 0 and "changed=0" in text
+
+
+def test_a_host_with_keys_of_other_types_only_is_not_the_one_that_was_launched(
+    tmp_path: Path, start: Callable[..., SshServer]
+) -> None:
+    launched_with(tmp_path, ed25519(tmp_path, "expected"))
+    server = start(paramiko.RSAKey.generate(2048))
+    host = variables(tmp_path, ansible_host="127.0.0.1", ansible_port=server.port, glm_state_dir=f"{tmp_path}/state")
+    code, text = play(tmp_path, host)
+    assert code != 0 and "(ssh-ed25519), found no ssh-ed25519 key at all. Nothing was pinned" in text
+
+
+def test_a_key_pinned_before_does_not_stand_in_for_the_expected_one(
+    tmp_path: Path, start: Callable[..., SshServer]
+) -> None:
+    server = start(ed25519(tmp_path, "key"))
+    host = variables(tmp_path, ansible_host="127.0.0.1", ansible_port=server.port, glm_state_dir=f"{tmp_path}/state")
+    code, text = play(tmp_path, host)
+    assert code == 0 and "known_before: false" in text
+    file = launched_with(tmp_path, ed25519(tmp_path, "expected"))
+    assert "expected the host key that i-0a1b was launched with" in play(tmp_path, host)[1]
+    # The way out that the message names.
+    file.unlink()
+    assert play(tmp_path, host)[0] == 0
+    file.write_text("nothing like a key\n", "utf-8")
+    code, text = play(tmp_path, host)
+    assert code != 0 and f"gpu-3, ssh: expected the public host key of i-0a1b in {file}, found something else" in text
+
+
+def test_an_ssh_server_that_is_up_before_cloud_init_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host_keys, "RETRY_SECONDS", 0.01)
+    right, image = host_keys.HostKey("ssh-ed25519", b"right"), host_keys.HostKey("ssh-ed25519", b"image")
+    kept = Expected(tmp_path)
+    kept.path("i-1").write_text(f"ssh-ed25519 {base64.b64encode(b'right').decode()}\n", "utf-8")
+    shown = [image, image, right]
+    asked: list[list[str]] = []
+
+    def show(kinds: list[str]) -> host_keys.HostKey:
+        asked.append(kinds)
+        return shown.pop(0)
+
+    assert host_keys.agree(show, tmp_path / "known", "i-1", kept, 300) == (right, True)
+    assert asked == [["ssh-ed25519"]] * 3
+    # Once it is pinned, there is nothing to wait for.
+    shown = [image, right]
+    with pytest.raises(host_keys.HostKeyChanged, match="was launched with"):
+        host_keys.agree(show, tmp_path / "known", "i-1", kept, 300)
+    assert shown == [right]
 
 
 def test_a_play_names_the_host_that_does_not_answer(tmp_path: Path) -> None:

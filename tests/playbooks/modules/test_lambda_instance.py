@@ -99,6 +99,7 @@ class Module:
         self.params = params
         self.check_mode = check_mode
         self.warnings: list[str] = []
+        self.no_log_values: set[str] = set()
 
     def exit_json(self, **result: Any) -> None:
         raise Ended(failed=False, **result)

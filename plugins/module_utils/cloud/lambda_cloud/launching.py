@@ -13,6 +13,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.cloud import api as _clo
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import api as lambda_api
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import fleet as _lambda_fleet
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.fleet import FLEET_TAG, exists, name_of
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.identity import Identity
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.members import RECONCILE_LOOKS, Members
 
 TAG_KEY = re.compile(r"[a-z][a-z0-9:-]{1,54}")
@@ -25,6 +26,7 @@ class Launching:
 
     def __init__(self, fleet: Members) -> None:
         self.fleet = fleet
+        self.identity = Identity(fleet)
         # Region -> ids of the wanted firewall rulesets; regions that lack something wanted are left out.
         self.regions: Dict[str, List[str]] = {}
 
@@ -42,6 +44,7 @@ class Launching:
                 "use 2 to 55 lower case letters, digits, - and :, beginning with a letter, and not "
                 f"{', '.join(_lambda_fleet.OWN_TAGS)}.",
             )
+        self.identity.require_room()
         if not self.regions:
             self.require_ssh_keys()
         self.regions = self.usable_regions()
@@ -173,24 +176,31 @@ class Launching:
 
     def try_launch(self, name: str, kind: str, region: str) -> bool:
         """Ask once; False when this candidate has no capacity."""
-        request = self.launch_request(name, kind, region)
+        moment = _lambda_fleet.stamp(time.time())
+        request = self.launch_request(name, kind, region, moment)
         there = len(self.fleet.counted()) + len(self.fleet.unlisted())
         self.fleet.report(f"{there} of {self.fleet.params['count']} launched, launching {name} ({kind} in {region})")
         for attempt in range(1, RATE_LIMIT_TRIES + 1):
             try:
-                self.fleet.own.update(dict.fromkeys(self.fleet.api.launch(request), name))
+                ids = self.fleet.api.launch(request)
+                self.fleet.own.update(dict.fromkeys(ids, name))
                 self.fleet.changed = True
+                self.identity.launched(name, moment, ids)
                 return True
             except lambda_api.CapacityError:
+                self.identity.refused(name, moment)
                 return False
             except _cloud_api.RateLimited as error:
                 # A 429 was refused before anything happened, so it alone may be asked again.
                 if attempt == RATE_LIMIT_TRIES:
+                    self.identity.refused(name, moment)
                     self.fleet.fail("launch", f"{name}: {error}", "run again when nothing else uses this key.")
                 time.sleep(error.retry_after if error.retry_after is not None else self.fleet.params["launch_interval"])
             except lambda_api.LambdaError as error:
                 if error.outcome_unknown and self.turned_up(name):
                     return True
+                if not error.outcome_unknown:
+                    self.identity.refused(name, moment)
                 self.fleet.refuse_strays()
                 self.fleet.fail(
                     "launch", f"{name} ({kind} in {region}): {error}", self.after_failed_launch(name, error)
@@ -206,9 +216,9 @@ class Launching:
             )
         return "correct the request and run again."
 
-    def launch_request(self, name: str, kind: str, region: str) -> Dict[str, Any]:
+    def launch_request(self, name: str, kind: str, region: str, moment: str) -> Dict[str, Any]:
         tags = {**self.fleet.params["tags"], FLEET_TAG: self.fleet.name}
-        tags[_lambda_fleet.LAUNCHED_TAG] = _lambda_fleet.stamp(time.time())
+        tags[_lambda_fleet.LAUNCHED_TAG] = moment
         if self.fleet.role:
             tags[_lambda_fleet.ROLE_TAG] = self.fleet.role
         if self.fleet.params["run"]:
@@ -221,9 +231,11 @@ class Launching:
             "image": {"family": self.fleet.params["image_family"]},
             "tags": [{"key": str(key), "value": str(value)} for key, value in sorted(tags.items())],
         }
-        for option in ("file_system_names", "user_data"):
-            if self.fleet.params[option]:
-                request[option] = self.fleet.params[option]
+        if self.fleet.params["file_system_names"]:
+            request["file_system_names"] = self.fleet.params["file_system_names"]
+        user_data = self.identity.user_data(name, moment)
+        if user_data:
+            request["user_data"] = user_data
         if self.regions[region]:
             request["firewall_rulesets"] = [{"id": identifier} for identifier in self.regions[region]]
         return request
@@ -244,5 +256,6 @@ class Launching:
             if found:
                 self.fleet.own.update(dict.fromkeys(found, name))
                 self.fleet.changed = True
+                self.identity.find_lost()
                 return True
         return False

@@ -19,10 +19,11 @@ from typing import Any, Dict, List, NoReturn, Optional, Set
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.glm.fleet.plugins.module_utils import files
+from ansible_collections.glm.fleet.plugins.module_utils.cloud import host_keys
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import api as lambda_api
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import fleet as _lambda_fleet
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.fleet import FLEET_TAG, exists
-from ansible_collections.glm.fleet.plugins.module_utils.finding import advised
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet, advised
 
 # A launch whose answer was lost shows up in the listing within seconds, or not at all.
 RECONCILE_LOOKS = 4
@@ -38,6 +39,8 @@ class Members:
         self.name = self.params["fleet"]
         self.role = self.params["role"]
         self.prefix = self.params["name_prefix"] or "-".join(filter(None, ["glm", self.name, self.role]))
+        folder = self.params["host_keys_dir"]
+        self.host_keys = host_keys.Expected(Path(folder)) if folder else None
         self.changed = False
         # What this run launched and did not terminate: id -> name.
         self.own: Dict[str, str] = {}
@@ -141,6 +144,19 @@ class Members:
 
     def terminate(self, ids: List[str]) -> None:
         """Terminate the instances and, if wanted, wait until they are going away."""
+        self._terminate(ids)
+        self._forget_host_keys(ids)
+
+    def _forget_host_keys(self, ids: List[str]) -> None:
+        if self.host_keys is None:
+            return
+        for identifier in ids:
+            try:
+                self.host_keys.forget(identifier)
+            except Unmet as error:
+                self.module.warn(f"fleet {self.name}, terminate: the host key of {identifier} was kept: {error}")
+
+    def _terminate(self, ids: List[str]) -> None:
         problem = ""
         try:
             self.api.terminate(ids)
@@ -217,7 +233,8 @@ class Members:
             entry["evidence"] = self.keep_evidence({**entry, "found": given[0]} if given and given[0] else entry)
         self.replaced.append(entry)
         if instance["status"] not in lambda_api.GONE:
-            self.terminate([instance["id"]])
+            self._terminate([instance["id"]])
+        self._forget_host_keys([instance["id"]])
         self.own.pop(instance["id"], None)
         # Without waiting there was no second look.
         self.known = [item for item in self.known if item["id"] != instance["id"]]

@@ -94,6 +94,7 @@ class Present:
                     "wait until it has ended, then run again.",
                 )
             members = self.fleet.members()
+            self.launching.identity.find_lost()
             entries, surplus, names, _staying = self.planned(members)
             for entry in entries:
                 self.fleet.give_back(entry)
