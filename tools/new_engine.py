@@ -26,9 +26,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / ".collections")]
 from ansible_collections.glm.fleet.plugins.module_utils import versions
 from ansible_collections.glm.fleet.plugins.module_utils.names import nearest
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.engine import Engine, Image
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Catalog
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags, routes
 from simulator.engines import parser_loader
 from tools import flag_tables, matrix, route_tables, version_tables
 
@@ -98,6 +99,36 @@ def compare(known: Catalog, engine: str, old: flags.Table, new: flags.Table) -> 
         if flag in old.options and flag not in new.options:
             changes.append(Change(f"{flag} is gone; the refusal of glm_engine_args with it names what to use instead"))
     return changes
+
+
+def compare_routes(known: Catalog, engine: str, old: str, new: str) -> list[Change]:
+    """What the newer version serves of what clients use, and what it serves besides, by what it asks for there."""
+    root = known.root / "engines"
+    try:
+        before, after = (routes.door(known, engine, version) for version in (old, new))
+    except CatalogError as exc:
+        return [Change(str(exc), breaks=True)]
+    changes = [
+        Change(f"{name} is no longer served ({', '.join(known.purposes[name].routes)})", breaks=True)
+        for name in after["lacking"]
+        if name not in before["lacking"]
+    ]
+    changes += [Change(f"{name} is served now") for name in before["lacking"] if name not in after["lacking"]]
+    tables = [
+        {(row.path, method): row for row in routes.load(engine, one, root) for method in row.methods}
+        for one in (old, new)
+    ]
+    for path, method in sorted(tables[1].keys() - tables[0].keys()):
+        row = tables[1][path, method]
+        changes.append(Change(f"route {method} {path} is new; the engine asks for {_ASKS[row.guard]} there"))
+    for path, method in sorted(tables[0].keys() & tables[1].keys()):
+        was, now = tables[0][path, method].guard, tables[1][path, method].guard
+        if was != now:
+            changes.append(Change(f"route {method} {path} asks for {_ASKS[now]}, was {_ASKS[was]}"))
+    return changes
+
+
+_ASKS = {"none": "nothing", "key": "the clients' key", "admin": "the admin key", "admin_only": "the admin key"}
 
 
 def _narrowed(flag: str, where: str, before: flags.Option, after: flags.Option) -> Iterator[Change]:
@@ -187,6 +218,7 @@ def main(words: Optional[list[str]] = None) -> int:
         line = entry_line(known.engines[engine], version, metadata)
         print(f"\nAdd to catalog/engines/{engine}/versions.yml, versions:\n{line}")
     changes = compare(known, engine, flags.load(engine, against), flags.load(engine, version))
+    changes += compare_routes(known, engine, against, version)
     print(f"\n{engine} {against} -> {version}, for what we use:")
     for change in sorted(changes, key=lambda change: not change.breaks) or [Change("nothing changed")]:
         print(f"  {'BREAKS  ' if change.breaks else '        '}{change.text}")

@@ -54,6 +54,19 @@ def test_deprecation_narrowing_and_lost_parsers_are_told() -> None:
     assert any("--tool-call-parser is deprecated now" in change.text for change in found)
 
 
+def test_routes_that_come_and_go_are_told() -> None:
+    found = new_engine.compare_routes(CATALOG, "vllm", "0.16.0", "0.17.1")
+    assert "token_counting is served now" in [change.text for change in found]
+    assert not [change for change in found if change.breaks]
+    back = new_engine.compare_routes(CATALOG, "vllm", "0.17.1", "0.16.0")
+    gone = "token_counting is no longer served (/v1/messages/count_tokens)"
+    assert [change.text for change in back if change.breaks] == [gone]
+    newer = [change.text for change in new_engine.compare_routes(CATALOG, "vllm", "0.21.0", "0.22.0")]
+    assert "route POST /v2/rerank asks for the clients' key, was nothing" in newer
+    newest = [change.text for change in new_engine.compare_routes(CATALOG, "sglang", "0.5.22", "0.5.23")]
+    assert any("is new; the engine asks for" in text for text in newest)
+
+
 @pytest.mark.parametrize(
     ("engine", "version", "metadata", "line"),
     [

@@ -17,6 +17,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import Cat
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import routes, text
+from tools import routes_page
 
 CATALOG = catalog.load()
 
@@ -117,3 +118,7 @@ def test_what_is_withheld_is_served_by_some_version() -> None:
         for route in routes.load(name, version)
     }
     assert {routes.shape(path) for path in CATALOG.withheld} <= served
+
+
+def test_the_page_of_what_passes_is_made_from_the_catalogue() -> None:
+    assert routes_page.main(["--check"]) == 0
