@@ -26,7 +26,7 @@ options:
     description:
       - Address of the API. Without it, the environment variable E(LAMBDA_API_URL) is looked at, then
         C(https://cloud.lambda.ai).
-      - The key is never sent to an address that this one redirects to.
+      - The key is never sent to an address that this one redirects to, and over plain http only to loopback.
     type: str
     default: https://cloud.lambda.ai
   request_timeout:

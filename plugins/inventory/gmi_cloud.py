@@ -46,7 +46,9 @@ options:
     env:
       - name: GMI_API_KEY_FILE
   base_url:
-    description: Address of the API. The key is never sent to an address that this one redirects to.
+    description:
+      - Address of the API.
+      - The key is never sent to an address that this one redirects to, and over plain http only to loopback.
     type: str
     default: https://console.gmicloud.ai
     env:

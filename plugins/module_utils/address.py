@@ -10,6 +10,7 @@ zone (fe80::1%eth0); a host is an address or a name.
 from __future__ import annotations
 
 import ipaddress
+import urllib.parse
 
 # What a router of the internet does not carry: RFC 1918, RFC 6598 (shared by a provider's customers), RFC 4193.
 _PRIVATE = tuple(
@@ -55,6 +56,22 @@ def public_because(address: str) -> str:
         if found:
             return words
     return "in no private range (10/8, 172.16/12, 192.168/16, 100.64/10, fc00::/7)"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether what is sent to this host stays on this machine."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def in_clear(address: str) -> bool:
+    """Whether a secret that is sent to this URL crosses a network unencrypted."""
+    parts = urllib.parse.urlsplit(address)
+    return parts.scheme != "https" and not is_loopback(parts.hostname or "")
 
 
 def is_wildcard(address: str) -> bool:

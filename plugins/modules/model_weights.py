@@ -70,7 +70,9 @@ options:
       - No image and no Docker is needed then.
     type: path
   endpoint:
-    description: Address of the hub, or of a mirror that speaks its protocol.
+    description:
+      - Address of the hub, or of a mirror that speaks its protocol. With O(token) it has to be https, unless it is on
+        the host's own loopback.
     type: str
     default: https://huggingface.co
   token:
@@ -221,6 +223,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.weights.hub import (
     advice,
     check_repository,
     check_revision,
+    refuse_in_clear,
 )
 from ansible_collections.glm.fleet.plugins.module_utils.weights.store import (
     Manifest,
@@ -249,6 +252,8 @@ class Weights:
         self.hf_home = Path(self.params["hf_home"])
         self.store = Store(self.hf_home, self.repository)
         self.hub = HubClient(self.params["endpoint"], self.params["token"])
+        # What the client is given beside it may name another hub.
+        refuse_in_clear(str(self.params["environment"].get("HF_ENDPOINT", self.hub.endpoint)), self.params["token"])
 
     @property
     def commit(self) -> str:

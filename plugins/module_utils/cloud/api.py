@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import email.utils
 import hashlib
-import ipaddress
 import json
 import math
 import os
@@ -23,7 +22,8 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils import unreachable
-from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError, advised, printable_in
+from ansible_collections.glm.fleet.plugins.module_utils.address import in_clear, is_loopback
+from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError, advised, printable_in, unmet
 from ansible_collections.glm.fleet.plugins.module_utils.versions import COLLECTION
 
 try:
@@ -206,16 +206,6 @@ def _slots_from(text: str) -> Dict[str, float]:
     return {key: float(value) for key, value in stored.items() if isinstance(value, (int, float))}
 
 
-def _is_loopback(url: str) -> bool:
-    host = urllib.parse.urlsplit(url).hostname or ""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 class CloudClient:
     """One account of a cloud over HTTP and JSON. Subclasses name the API's path and take its answers apart.
 
@@ -239,6 +229,14 @@ class CloudClient:
         parts = urllib.parse.urlsplit(base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"base_url must be an http(s) address, found {base_url!r}")
+        if in_clear(base_url):
+            raise ValueError(
+                unmet(
+                    "base_url to be an https address, because the API key would cross the network in clear",
+                    repr(base_url),
+                    "set an https address; plain http is for this machine's loopback only",
+                )
+            )
         if any(ord(sign) < 33 or ord(sign) > 126 for sign in api_key):
             raise ValueError("The API key holds blanks or characters that cannot be sent. Copy it again.")
         self.base_url = base_url.rstrip("/")
@@ -257,7 +255,7 @@ class CloudClient:
         # As ``auth`` rather than a header, because an entry in ~/.netrc would replace the header.
         self._session.auth = add_bearer
         # A proxy meant for the outside cannot reach this machine's loopback.
-        self._session.trust_env = not _is_loopback(self.base_url)
+        self._session.trust_env = not is_loopback(parts.hostname)
 
     def _content(self, what: str, response: requests.Response, answer: Any) -> Any:
         """What a good answer (HTTP 200, ``answer`` is its JSON or None) holds; raises BadAnswer when it is not that."""

@@ -22,7 +22,8 @@ from pathlib import PurePosixPath
 from typing import IO, Any, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils import unreachable
-from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError
+from ansible_collections.glm.fleet.plugins.module_utils.address import in_clear
+from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError, unmet
 from ansible_collections.glm.fleet.plugins.module_utils.weights.store import Manifest, WeightFile
 
 USER_AGENT = "glm.fleet model_weights"
@@ -69,6 +70,7 @@ class HubClient:
                 f"the hub endpoint {endpoint!r} is not an http(s) address without credentials. "
                 "Correct glm_hub_endpoint; a token goes into glm_hub_token."
             )
+        refuse_in_clear(endpoint, token)
         self.endpoint = endpoint.rstrip("/")
         self._token = token
         self._timeout = timeout
@@ -139,6 +141,18 @@ class HubClient:
         said = exc.headers.get("X-Error-Message") or exc.reason
         answer = f"{self.endpoint} answered {exc.code} ({said}) for {repository}@{revision}"
         return f"{answer}. {advice(exc.code, code, repository, bool(self._token), exc.headers.get('Retry-After'))}"
+
+
+def refuse_in_clear(endpoint: str, token: Optional[str]) -> None:
+    """Raise HubError when the token would cross a network unencrypted; without one a mirror may be plain http."""
+    if token and in_clear(endpoint):
+        raise HubError(
+            unmet(
+                "an https address for the hub, because glm_hub_token is sent to it",
+                f"{endpoint!r}; the token was not sent",
+                "set glm_hub_endpoint to an https address, or leave glm_hub_token empty where the mirror needs none",
+            )
+        )
 
 
 def advice(status: int, code: str, repository: str, has_token: bool, retry_after: Optional[str] = None) -> str:

@@ -163,9 +163,9 @@ def test_nobody_listening_is_a_transport_error() -> None:
 
 def test_an_error_is_not_its_own_cause(cloud: FakeCloud) -> None:
     with pytest.raises(_cloud_api.TransportError) as caught:
-        client(cloud, base_url="http://cloud.lamda.invalid", retries=5).list_instances()
+        client(cloud, base_url="https://cloud.lamda.invalid", retries=5).list_instances()
     assert str(caught.value) == (
-        "GET http://cloud.lamda.invalid/api/v1/instances: no answer: the name cloud.lamda.invalid cannot be resolved. "
+        "GET https://cloud.lamda.invalid/api/v1/instances: no answer: the name cloud.lamda.invalid cannot be resolved. "
         "Check the spelling of base_url, and the DNS and network of this machine. (gave up after 6 attempts)"
     )
     assert caught.value.__cause__ is None and caught.value.__suppress_context__
@@ -222,6 +222,12 @@ def test_a_launch_is_sent_once(
 @pytest.mark.parametrize("url", ["cloud.lambda.ai", "ftp://x", "https://"])
 def test_a_bad_base_url_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="base_url"):
+        lambda_api.LambdaApi(KEY, url, _cloud_api.Pacer(KEY, 0))
+
+
+@pytest.mark.parametrize("url", ["http://cloud.lambda.ai", "http://10.0.0.5:8430", "http://127.0.0.1.example.com"])
+def test_no_key_goes_over_plain_http_to_another_machine(url: str) -> None:
+    with pytest.raises(ValueError, match=f"the API key would cross the network in clear, found '{url}'. Next: set"):
         lambda_api.LambdaApi(KEY, url, _cloud_api.Pacer(KEY, 0))
 
 

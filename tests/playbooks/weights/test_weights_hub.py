@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import http.server
+import io
 import threading
+import urllib.request
 from collections.abc import Iterator
+from email.message import Message
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from ansible_collections.glm.fleet.plugins.module_utils.weights.hub import HubClient, HubError, _weight_file
+from ansible_collections.glm.fleet.plugins.module_utils.weights.hub import (
+    HubClient,
+    HubError,
+    _SameHostRedirects,
+    _weight_file,
+)
+from ansible_collections.glm.fleet.plugins.modules import model_weights
 from simulator.hub import Hub
 from simulator.hub.server import Access
 
@@ -171,6 +181,44 @@ def test_the_token_follows_a_redirect_on_the_same_host_only(canned: Any, hub: Hu
     canned.answer = lambda _path: (307, {"Location": f"{hub.url}/api/models/{REPO}"}, b"")
     HubClient(canned.url, "secret").resolve(REPO, "main")
     assert [request.authenticated for request in hub.requests] == [False]
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["http://hub.example.com", "http://10.0.0.5:8090", "http://localhost.example.com/"]
+)
+def test_the_token_goes_to_no_other_machine_in_clear(endpoint: str) -> None:
+    # Without one, a mirror may be plain http.
+    assert HubClient(endpoint).endpoint == endpoint.rstrip("/")
+    with pytest.raises(HubError, match="expected an https address for the hub") as caught:
+        HubClient(endpoint, "secret")
+    assert f"found '{endpoint}'; the token was not sent" in str(caught.value)
+    assert "leave glm_hub_token empty" in str(caught.value) and "secret" not in str(caught.value)
+
+
+def test_the_client_s_environment_is_no_way_around_that(tmp_path: Path) -> None:
+    params = {
+        "repository": REPO, "revision": "main", "hf_home": str(tmp_path), "endpoint": "https://hub.example.com",
+        "token": "secret", "environment": {"HF_ENDPOINT": "http://hub.example.com"},
+    }  # fmt: skip
+    with pytest.raises(HubError, match=r"found 'http://hub\.example\.com'; the token was not sent"):
+        model_weights.Weights(SimpleNamespace(params=params))
+    model_weights.Weights(SimpleNamespace(params={**params, "token": None}))
+
+
+@pytest.mark.parametrize(
+    ("target", "kept"),
+    [
+        ("https://hub.example.com/new", True),
+        ("http://hub.example.com/new", False),
+        ("https://other.example.com", False),
+    ],
+)
+def test_a_redirect_to_plain_http_loses_the_token(target: str, kept: bool) -> None:
+    request = urllib.request.Request("https://hub.example.com/old")
+    request.add_unredirected_header("Authorization", "Bearer secret")
+    new = _SameHostRedirects().redirect_request(request, io.BytesIO(), 307, "", Message(), target)
+    assert new is not None
+    assert new.has_header("Authorization") is kept
 
 
 def test_a_mirror_that_passes_foreign_links_on_stays_in_charge(canned: Any) -> None:

@@ -38,6 +38,32 @@ def test_a_host_reaches_a_wildcard_by_its_loopback(listens: str, reached: str) -
     assert address.from_itself(listens) == reached
 
 
+@pytest.mark.parametrize(
+    ("url", "clear"),
+    [
+        ("https://hub.example.com", False),
+        ("https://10.0.0.5:8080/x", False),
+        ("http://127.0.0.1:8430", False),
+        ("http://localhost:8430/api", False),
+        ("http://[::1]:8430", False),
+        ("http://127.9.9.9", False),
+        ("http://hub.example.com", True),
+        ("http://10.0.0.5:8080", True),
+        ("http://[fd00::5]", True),
+        ("http://0.0.0.0", True),
+        ("http://127.0.0.1.example.com", True),
+        ("http://localhost.example.com", True),
+        ("http://127.0.0.1@example.com", True),
+        ("HTTP://example.com", True),
+        ("HTTPS://example.com", False),
+        ("ftp://example.com", True),
+        ("", True),
+    ],
+)
+def test_what_crosses_a_network_unencrypted(url: str, clear: bool) -> None:
+    assert address.in_clear(url) is clear
+
+
 @pytest.mark.parametrize("text", ["lan", "", "[::]"])
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="does not appear to be"):
