@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.glm.fleet.plugins.module_utils.cloud import host_keys, user_data
 from simulator import registry
 from simulator.hosts import adapted
 from simulator.hosts.accelerators import declare
@@ -38,6 +40,17 @@ TYPE = InstanceTypeSpec("gpu_8x_b200_sxm6", 8, AcceleratorSpec("B200", 8, 180), 
 FIRST = "a" * 31 + "1"
 SECOND = "a" * 31 + "2"
 USER_DATA = "#cloud-config\nruncmd:\n  - [touch, /var/tmp/user-data-ran]\n"
+# What cloud-init makes of documents, as type and content of the parts that it would act on.
+TAKEN_APART = """
+import json, sys
+from cloudinit import helpers, user_data
+seen = user_data.UserDataProcessor(helpers.Paths({"cloud_dir": "/var/tmp/cloud"}))
+print(json.dumps([
+    [[part.get_content_type(), part.get_payload(decode=True).decode()] for part in seen.process(document).walk()
+     if not part.is_multipart()]
+    for document in json.load(sys.stdin)
+]))
+"""
 
 
 class Rehearsal:
@@ -53,6 +66,12 @@ class Rehearsal:
         self.key = folder / "id_ed25519"
         run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key)])
         self.backend = PodmanBackend()
+        # What a launch gives the first host beside its own user data.
+        self.host_key = host_keys.make()
+
+    def with_host_key(self, given: str) -> str:
+        config = user_data.host_key_config(self.host_key.private, self.host_key.public)
+        return user_data.combined(config, given)
 
     def spec(self, number: str, **changes: Any) -> LaunchSpec:
         public = self.key.with_suffix(".pub").read_text("utf-8").strip()
@@ -92,8 +111,8 @@ def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
         tag = ensure_image(made.settings, made.podman, IMAGE)
         made.machines.open_gateway(tag)
         made.services.start(registry.service(made.settings))
-        for number in (FIRST, SECOND):
-            made.backend.launch(made.spec(number))
+        for number, given in ((FIRST, made.with_host_key(USER_DATA)), (SECOND, USER_DATA)):
+            made.backend.launch(made.spec(number, user_data=given))
             # Known at once, before any list was read again.
             assert made.backend.poll(number).phase in ("booting", "ready")
         for number in (FIRST, SECOND):
@@ -116,6 +135,39 @@ def test_systemd_runs_everything_and_cloud_init_is_done_without_errors(rehearsal
         "node-1",
         "/var/tmp/user-data-ran",
     ]
+
+
+def test_a_host_shows_the_key_of_its_user_data_and_no_other(rehearsal: Rehearsal) -> None:
+    address = rehearsal.backend.poll(FIRST).ip
+    shown = run(["ssh-keyscan", "-T", "10", address]).splitlines()
+    assert [" ".join(line.split()[1:]) for line in shown if not line.startswith("#")] == [rehearsal.host_key.public]
+
+
+def test_cloud_init_takes_every_form_of_user_data_beside_the_key_as_it_takes_it_alone(rehearsal: Rehearsal) -> None:
+    parts = (
+        'Content-Type: multipart/mixed; boundary="==X=="\nMIME-Version: 1.0\n\n--==X==\nContent-Type: '
+        "text/x-shellscript\n\n#!/bin/sh\necho one\n\n--==X==\nContent-Type: text/cloud-config\n\nruncmd: [two]\n"
+        "\n--==X==--\n"
+    )
+    forms = [
+        "#!/bin/sh\necho hi\n", "#!/bin/sh\necho rødgrød ☃\n", "#!/bin/sh\r\necho hi\r\n", USER_DATA,
+        "## template: jinja\n#cloud-config\nhostname: {{ v1.region }}\n", "#cloud-boothook\n#!/bin/sh\ntrue\n",
+        "#cloud-config-archive\n- type: text/x-shellscript\n  content: |\n    #!/bin/sh\n- '#cloud-config\n\n  a: 1'\n",
+        parts, f"From nobody Thu Jan  1 00:00:00 1970\n{parts}",
+    ]  # fmt: skip
+    documents = json.dumps([*forms, *map(rehearsal.with_host_key, forms)])
+    address = rehearsal.backend.poll(FIRST).ip
+    answer = rehearsal.ssh(address, f"sudo python3 -c {shlex.quote(TAKEN_APART)} <<'END'\n{documents}\nEND")
+    taken = json.loads(answer)
+    alone, beside = taken[: len(forms)], taken[len(forms) :]
+    assert [part[0] for document in alone for part in document] == [
+        "text/x-shellscript", "text/x-shellscript", "text/x-shellscript", "text/cloud-config", "text/jinja2",
+        "text/cloud-boothook", "text/x-shellscript", "text/cloud-config",
+        *["text/x-shellscript", "text/cloud-config"] * 2,
+    ]  # fmt: skip
+    for (first, *own), given in zip(beside, alone, strict=True):
+        assert first[0] == "text/cloud-config" and rehearsal.host_key.public in first[1]
+        assert own == given
 
 
 def test_both_addresses_answer_and_hosts_have_own_host_keys(rehearsal: Rehearsal) -> None:
