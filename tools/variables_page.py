@@ -39,6 +39,7 @@ SECTIONS = {
     "engine": ("How it is served", ""),
     "endpoint": ("Where clients reach it", ""),
     "deploy": ("How a deploy and a benchmark go", ""),
+    "keys": ("Keys of clients", "[keys.md](keys.md) shows them at work."),
     "launch": ("Launch", "[launch.md](launch.md) shows them at work."),
     "terminate": ("Terminate", ""),
     "host": (
@@ -148,7 +149,7 @@ def _option(variable: Variable) -> Iterator[str]:
 
 
 def _declared(known: table.Table) -> list[Variable]:
-    elsewhere = ("launch", "terminate", "host")
+    elsewhere = ("keys", "launch", "terminate", "host")
     return [item for item in known.values() if item.section not in elsewhere and not item.replaced_by]
 
 

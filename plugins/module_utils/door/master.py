@@ -95,15 +95,17 @@ class Master:
         return self._ask(f"@!{process.pid} {command}")
 
     def _ask(self, command: str) -> str:
-        """The answer to one command. While the master starts anew, which a reload makes it do, one that only shows
-        something is sent again."""
+        """The answer to one command.
+
+        While the master starts anew, as it does at each reload, one that only shows something is sent again.
+        """
         again_until = time.monotonic() + (_SECONDS if "show " in command else 0.0)
         while True:
             try:
                 text = self._answer(command)
                 break
             except OSError as exc:
-                if isinstance(exc, ConnectionError) and time.monotonic() < again_until:
+                if isinstance(exc, (ConnectionError, FileNotFoundError)) and time.monotonic() < again_until:
                     time.sleep(0.05)
                     continue
                 raise Unmet(f"HAProxy to answer at {self._path}", exc.strerror or str(exc), _RESTART) from exc

@@ -113,24 +113,21 @@ def add(keys: Keys, key: Key) -> Keys:
 
 
 def rotate(keys: Keys, key: Key, overlap: timedelta) -> Keys:
-    """With ``key`` as the key of its name, which keeps its limits; the one before is valid for ``overlap`` more."""
-    before = current(keys, key.name)
-    if not key.limits:
-        key = dataclasses.replace(key, limits=before.limits)
+    """With ``key`` as the key of its name; the one before is valid for ``overlap`` more. Raises Unmet without one."""
+    current(keys, key.name)
     return (*_replaced(keys, key.name, key.created, key.created + overlap), key)
 
 
 def revoke(keys: Keys, name: str, now: datetime) -> Keys:
-    """With no key of this name that is valid. Raises Unmet when there was none."""
+    """With no key of this name that is valid, which may be so already. Raises Unmet when there never was one."""
     if name == FLEET:
         raise Refusal(
             f"'{FLEET}' is the key that the fleet itself uses",
             "replace it at once with glm_keys_action=rotate and glm_key_overlap_hours=0",
         )
-    ended = tuple(dataclasses.replace(key, revoked=now) if key.name == name and key.valid(now) else key for key in keys)
-    if ended == keys:
+    if all(key.name != name for key in keys):
         current(keys, name)
-    return ended
+    return tuple(dataclasses.replace(key, revoked=now) if key.name == name and key.valid(now) else key for key in keys)
 
 
 def current(keys: Keys, name: str) -> Key:

@@ -23,6 +23,8 @@ TABLE = table.load()
 OTHERS = {"glm_fleet", "glm_prepared", "glm_launched", "glm_plans"}
 # Words of models, anchors and modules of Python, and the prefix of a section, that begin alike.
 WORDS = {"glm_moe_dsa", "glm_ocr_mtp", "glm_md", "glm_host_", "glm_cdi"}
+# Metrics of the front door.
+WORDS |= {f"glm_door_{what}_total" for what in ("requests", "prompt_tokens", "completion_tokens", "uncounted_requests")}
 
 
 def test_what_is_made_from_the_table_is_current(capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,7 +94,9 @@ def test_what_play_headers_read_is_marked_so() -> None:
     assert read == {name for name, variable in TABLE.items() if variable.header}
 
 
-@pytest.mark.parametrize("verb", ["accept", "benchmark", "deploy", "launch", "plan", "scale", "terminate", "verify"])
+@pytest.mark.parametrize(
+    "verb", ["accept", "benchmark", "deploy", "keys", "launch", "plan", "scale", "terminate", "verify"]
+)
 def test_every_verb_checks_the_variables_first(verb: str) -> None:
     first = yaml.safe_load((ROOT / "playbooks" / f"{verb}.yml").read_text("utf-8"))[0]
     assert first["ansible.builtin.import_playbook"] == "preflight.yml"

@@ -1,0 +1,181 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What each key used in each month, counted from the front door's lines in the journal.
+
+This module util is PRIVATE to the collection. It is also a program: the role ``door`` installs this file, and a timer
+runs it. Standard library only, Python 3.9 or newer, and nothing of the collection.
+
+``usage.json`` has the totals and the place in the journal up to which they count, written in one step: after a crash
+the same lines are counted again from there, none twice. ``2026-11.csv`` is made from it.
+"""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Optional
+
+FOLDER = Path("/var/lib/glm/usage")
+UNIT = "glm-door.service"
+COLUMNS = ("requests", "refused", "uncounted", "prompt_tokens", "completion_tokens", "first_use", "last_use")
+# Older months stay as CSV files.
+MONTHS_KEPT = 24
+# Lines after which the totals are written, so that a long first run can be interrupted.
+PORTION = 100_000
+
+# As the log-format of templates/glm-door.cfg.j2 writes them; "-" is none.
+_LINE = re.compile(
+    r"\S+ key=(?P<key>[a-z0-9][a-z0-9._-]{0,62}) method=\S+ route=\S+ to=\S+ status=(?P<status>-?\d+) "
+    r"limit=(?P<limit>\S+) generates=(?P<generates>\S+) prompt=(?P<prompt>\d+|-) completion=(?P<completion>\d+|-) "
+)
+_OK = 200
+
+State = dict[str, Any]
+
+
+class UsageError(Exception):
+    """The usage cannot be counted; the text says why."""
+
+
+def empty() -> State:
+    """Before the first line: the place in the journal, and by month and key the numbers of COLUMNS."""
+    return {"cursor": None, "months": {}}
+
+
+def count(state: State, entries: Iterable[dict[str, Any]]) -> int:
+    """Count entries of the journal, in its order, and move the place behind them; how many there were."""
+    seen = 0
+    for entry in entries:
+        seen += 1
+        state["cursor"] = entry["__CURSOR"]
+        message = entry.get("MESSAGE")
+        match = _LINE.match(message) if isinstance(message, str) else None
+        if match is not None:
+            _count_line(state, match, int(entry["__REALTIME_TIMESTAMP"]) // 1_000_000)
+    return seen
+
+
+def _count_line(state: State, line: re.Match[str], second: int) -> None:
+    moment = datetime.fromtimestamp(second, timezone.utc)
+    row = (
+        state["months"]
+        .setdefault(f"{moment:%Y-%m}", {})
+        .setdefault(line["key"], {**dict.fromkeys(COLUMNS, 0), "first_use": _text(moment)})
+    )
+    row["requests"] += 1
+    row["last_use"] = _text(moment)
+    if line["limit"] != "-":
+        row["refused"] += 1
+    elif line["prompt"] != "-" and line["completion"] != "-":
+        row["prompt_tokens"] += int(line["prompt"])
+        row["completion_tokens"] += int(line["completion"])
+    elif line["generates"] != "-" and int(line["status"]) == _OK:
+        row["uncounted"] += 1
+
+
+def _text(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def table(rows: dict[str, dict[str, Any]]) -> str:
+    """The CSV of one month."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(("key", *COLUMNS))
+    writer.writerows((key, *(row[name] for name in COLUMNS)) for key, row in sorted(rows.items()))
+    return out.getvalue()
+
+
+def load(folder: Path) -> State:
+    """What was counted so far. Raises UsageError when it cannot be read: to begin anew would count lines twice."""
+    path = folder / "usage.json"
+    try:
+        state = json.loads(path.read_text("utf-8"))
+        if not isinstance(state["months"], dict) or not isinstance(state["cursor"], (str, type(None))):
+            raise ValueError("another form")
+    except FileNotFoundError:
+        return empty()
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise UsageError(f"cannot read {path}: {exc}. Restore it, or move it away to count anew") from exc
+    return dict(state)
+
+
+def save(folder: Path, state: State) -> None:
+    """Totals and place in one step, then the CSV files that differ."""
+    for month in sorted(state["months"])[:-MONTHS_KEPT]:
+        del state["months"][month]
+    _write(folder / "usage.json", json.dumps(state))
+    for month, rows in state["months"].items():
+        path, text = folder / f"{month}.csv", table(rows)
+        if not path.exists() or path.read_text("utf-8") != text:
+            _write(path, text)
+
+
+def _write(path: Path, text: str) -> None:
+    handle, name = tempfile.mkstemp(dir=str(path.parent), prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink()
+        raise
+
+
+def journal(cursor: Optional[str], unit: str = UNIT) -> Iterator[dict[str, Any]]:
+    """The unit's own lines behind a place in the journal. Raises UsageError when they end with an error."""
+    command = ["journalctl", "--quiet", "--no-pager", "--output=json", "--output-fields=MESSAGE"]
+    command.append(f"_SYSTEMD_UNIT={unit}")
+    if cursor:
+        command.insert(1, f"--after-cursor={cursor}")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8") as process:
+        assert process.stdout is not None and process.stderr is not None
+        for line in process.stdout:
+            yield json.loads(line)
+        problem = process.stderr.read().strip()
+    if process.returncode:
+        raise UsageError(f"journalctl ended with {process.returncode}: {problem[:200]}")
+
+
+def collect(folder: Path = FOLDER) -> State:
+    """Count what the journal has had since the last time, keep it, and give the totals. Raises UsageError, OSError."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (folder / ".lock").open("w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        state = load(folder)
+        entries = journal(state["cursor"])
+        while count(state, _first(entries, PORTION)):
+            save(folder, state)
+        return state
+
+
+def _first(entries: Iterator[dict[str, Any]], most: int) -> Iterator[dict[str, Any]]:
+    for _number, entry in zip(range(most), entries):
+        yield entry
+
+
+def main() -> int:
+    """Count; the exit status of the program."""
+    try:
+        collect()
+    except (UsageError, OSError) as exc:
+        print(f"usage: {exc}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,179 @@
+"""keys.yml on two running doors under load, with a third host that is away: hand out, rotate, revoke, list."""
+
+from __future__ import annotations
+
+import grp
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.playbooks.door import proxy, scripted
+from tests.playbooks.door.proxy import Door
+from tests.playbooks.door.scripted import Client
+
+pytestmark = pytest.mark.one_core
+ROOT = Path(__file__).parents[3]
+USAGE = '{"choices":[],"usage":{"prompt_tokens":70,"completion_tokens":30}}'
+# The journal of the test: the lines of a log, each with its number as the place.
+JOURNAL = """
+after=$(printf '%s\\n' "$@" | sed -n 's/^--after-cursor=//p')
+next=$((${{after:-0}} + 1))
+grep ' key=' {log} | tail -n +$next | nl -v $next -s ' ' | while read -r number line; do
+  printf '{{"__CURSOR": "%s", "__REALTIME_TIMESTAMP": "%s000000", "MESSAGE": "%s"}}\\n' "$number" "$(date +%s)" "$line"
+done
+"""
+
+
+class Fleet:
+    """An inventory of two hosts on this machine, and the playbook."""
+
+    def __init__(self, folder: Path, doors: list[Door]) -> None:
+        self.folder, self.doors, self.state = folder, doors, folder / "state"
+        here = {"ansible_connection": "local", "ansible_become": False, "ansible_python_interpreter": sys.executable}
+        group = grp.getgrgid(os.getgid()).gr_name
+        self.hosts: dict[str, Any] = {
+            f"h{number}": {**here, "__keys_paths": {"folder": str(door.folder / "door"), "group": group,
+                           "master": str(door.folder / "master.sock"), "usage": str(folder / f"usage-{number}")}}
+            for number, door in enumerate(doors)
+        }  # fmt: skip
+
+    def run(self, **variables: Any) -> tuple[int, str]:
+        """Exit status and output, white space folded."""
+        inventory = {"all": {"children": {"glm_fleet": {"hosts": self.hosts}}}}
+        (self.folder / "hosts.yml").write_text(json.dumps(inventory), "utf-8")
+        given = {"glm_state_dir": str(self.state), **variables}
+        command = ["ansible-playbook", "keys.yml", "-i", str(self.folder / "hosts.yml"), "-e", json.dumps(given), "-v"]
+        environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
+        done = subprocess.run(
+            command, cwd=ROOT, env={**environment, "COLUMNS": "400"}, stdin=subprocess.DEVNULL, capture_output=True,
+            text=True, check=False,
+        )  # fmt: skip
+        output = done.stdout + done.stderr
+        assert not [key for key in self.plain_keys() if key in output], "a key was printed"
+        return done.returncode, " ".join(output.split())
+
+    def plain_keys(self) -> list[str]:
+        paths = [self.state / "api_key", *(self.state / "keys").glob("*")]
+        return [path.read_text("utf-8").strip() for path in paths if path.exists()]
+
+    def key(self, name: str) -> str:
+        path = self.state / "keys" / name
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        return path.read_text("utf-8").strip()
+
+    def statuses(self, key: str) -> list[int]:
+        return [scripted.ask(door.port, key, pieces=[USAGE]).status for door in self.doors]
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    folders = [tmp_path / f"door-{number}" for number in range(2)]
+    for folder in folders:
+        folder.mkdir()
+    with (
+        scripted.engine() as engine,
+        proxy.running(folders[0], engine.port) as first,
+        proxy.running(folders[1], engine.port) as second,
+    ):
+        yield Fleet(tmp_path, [first, second])
+
+
+def test_a_key_from_its_making_to_its_end_while_others_work(fleet: Fleet, fake_command: Callable[..., Path]) -> None:
+    fake_command("journalctl", JOURNAL.format(log=fleet.folder / "door-0" / "log"))
+    code, output = fleet.run(glm_keys_action="push")
+    assert code == 0 and "2 of 2 hosts have the keys, seen in 2 process(es) of 2 door(s)" in output, output
+    own = (fleet.state / "api_key").read_text("utf-8").strip()
+    ended, seen = threading.Event(), []
+
+    def load() -> None:
+        client = Client(fleet.doors[0].port, own)
+        while not ended.wait(0.005):
+            seen.append(client.ask().status)
+        client.close()
+
+    worker = threading.Thread(target=load)
+    worker.start()
+    try:
+        limits = {"parallel": 3, "requests_per_minute": 1000}
+        code, output = fleet.run(glm_keys_action="add", glm_key_name="team-a", glm_key_limits=limits, glm_key_days=30)
+        assert code == 0 and f"The key is in {fleet.state}/keys/team-a on the controller" in output, output
+        first = fleet.key("team-a")
+        assert fleet.statuses(first) == [200, 200]
+        assert (fleet.doors[1].folder / "door" / "parallel.map").read_text("utf-8") == "team-a 3\n"
+
+        code, output = fleet.run(glm_keys_action="add", glm_key_name="team-a")
+        assert code != 0 and "there is a key of the name team-a already" in output and "rotate replaces it" in output
+
+        code, output = fleet.run(glm_keys_action="rotate", glm_key_name="team-a", glm_key_overlap_hours=2)
+        second = fleet.key("team-a")
+        assert code == 0 and second != first
+        assert fleet.statuses(first) == fleet.statuses(second) == [200, 200]
+        assert (fleet.doors[1].folder / "door" / "parallel.map").read_text("utf-8") == "team-a 3\n"
+
+        # A host that is away keeps the key: the run says so and fails, and the others refuse it.
+        away = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
+        fleet.hosts["away"] = away
+        code, output = fleet.run(glm_keys_action="revoke", glm_key_name="team-a")
+        assert code != 0 and "1 of 3 hosts did not take the keys" in output and "revoked ones still do: away" in output
+        assert fleet.statuses(first) == fleet.statuses(second) == [401, 401]
+        assert not (fleet.state / "keys" / "team-a").exists()
+        # The same once more, when it is there again, ends well.
+        del fleet.hosts["away"]
+        assert fleet.run(glm_keys_action="revoke", glm_key_name="team-a")[0] == 0
+
+        code, output = fleet.run(glm_keys_action="rotate", glm_key_name="fleet", glm_key_overlap_hours=1)
+        newer = (fleet.state / "api_key").read_text("utf-8").strip()
+        assert code == 0 and newer != own and fleet.statuses(own) == fleet.statuses(newer) == [200, 200]
+
+        fleet.hosts["away"] = away
+        code, output = fleet.run()
+        assert code == 0 and "NAME STATE AGE EXPIRES LAST USE" in output, output
+        assert "did not answer: away" in output and re.search(r"fleet valid 0 h never 20\S+Z \d+\+ 0\+", output)
+    finally:
+        ended.set()
+        worker.join()
+    assert len(seen) > 100 and set(seen) == {200}
+    (month,) = (fleet.state / "usage").glob("*.csv")
+    rows = [line.split(",") for line in month.read_text("utf-8").splitlines()[1:]]
+    # Both hosts of the test read the same lines: three requests of the team's to the first door before it was revoked.
+    assert [row[:7] for row in rows if row[1] == "team-a"] == [
+        [host, "team-a", "3", "0", "0", "210", "90"] for host in ("h0", "h1")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"glm_keys_action": "revoke", "glm_key_name": "team-x"}, "a key of the name team-x, found 1 other name"),
+        ({"glm_keys_action": "revoke", "glm_key_name": "fleet"}, "the key that the fleet itself uses"),
+        ({"glm_keys_action": "delete", "glm_key_name": "team-x"}, "glm_keys_action"),
+        ({"glm_keys_action": "add"}, "set glm_key_name"),
+        ({"glm_keys_action": "add", "glm_key_name": "x", "glm_key_limits": {"rpm": 1}}, "limits to be of"),
+        ({"glm_keys_action": "push", "glm_api_key": "too-short"}, "the key in glm_api_key has at most"),
+    ],
+)  # fmt: skip
+def test_what_is_refused_changes_nothing(tmp_path: Path, variables: dict[str, Any], words: str) -> None:
+    fleet = Fleet(tmp_path, [])
+    fleet.hosts = {"h0": {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}}
+    code, output = fleet.run(**variables)
+    assert code != 0 and words in output, output
+    assert not (fleet.state / "keys.json").exists() and not (fleet.state / "keys").exists()
+
+
+def test_a_store_that_others_can_read_stops_the_run(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, [])
+    fleet.hosts = {"h0": {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}}
+    fleet.state.mkdir()
+    (fleet.state / "keys.json").write_text('{"keys": []}', "utf-8")
+    (fleet.state / "keys.json").chmod(0o644)
+    code, output = fleet.run(glm_keys_action="add", glm_key_name="team-a")
+    assert code != 0 and "to be its owner's only, found mode 0644" in output and "chmod 600" in output, output
