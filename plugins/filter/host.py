@@ -1,7 +1,7 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Doors from the roles to ``plugin_utils/host``; each filter is documented in the YAML file of its name."""
+"""Doors from the roles to what is known about hosts; each filter is documented in the YAML file of its name."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 
 from ansible_collections.glm.fleet.plugins.module_utils import finding
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import apt_keys
 from ansible_collections.glm.fleet.plugins.plugin_utils.host import checks, docker, nvidia, rocm
 
 
@@ -44,4 +45,5 @@ class FilterModule:
             "nvidia_work": nvidia.work,
             "rocm_problems": rocm.unproven,
             "rocm_work": rocm.work,
+            "with_fingerprints": apt_keys.with_fingerprints,
         }

@@ -61,8 +61,14 @@ def write_text(
     the new file and ``path``, both absolute or both relative; a module passes its own ``atomic_move``, which keeps the
     owner, the security context and the mode of a file that was there. Raises OSError.
     """
-    with _scratch(path, text, mode, durable) as new:
+    with _scratch(path, text.encode("utf-8"), mode, durable) as new:
         move(new, str(path))
+
+
+def write_bytes(path: Path, content: bytes, mode: int = OWNER_ONLY) -> None:
+    """Replace ``path`` by content that is no text, as ``write_text`` does."""
+    with _scratch(path, content, mode, durable=False) as new:
+        Path(new).replace(path)
 
 
 def write_json(path: Path, value: Any, mode: int = OWNER_ONLY) -> None:
@@ -72,7 +78,7 @@ def write_json(path: Path, value: Any, mode: int = OWNER_ONLY) -> None:
 
 def create_text(path: Path, text: str, mode: int = OWNER_ONLY) -> bool:
     """Make ``path`` in one step unless it is there; False when it was. Of several processes, one is the first."""
-    with _scratch(path, text, mode, durable=False) as new:
+    with _scratch(path, text.encode("utf-8"), mode, durable=False) as new:
         try:
             os.link(new, path)
         except FileExistsError:
@@ -81,14 +87,14 @@ def create_text(path: Path, text: str, mode: int = OWNER_ONLY) -> bool:
 
 
 @contextlib.contextmanager
-def _scratch(path: Path, text: str, mode: int, durable: bool) -> Iterator[str]:
+def _scratch(path: Path, content: bytes, mode: int, durable: bool) -> Iterator[str]:
     """The name of a file beside ``path`` with the content; removed at the end if it still has that name."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700 if mode == OWNER_ONLY else 0o755)
     # Made for the owner only, whatever the umask.
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
             stream.flush()
             os.fchmod(stream.fileno(), mode)
             if durable:
