@@ -106,6 +106,21 @@ def test_units_of_several_hosts_are_valid(made: dict[str, Any], rank: int, tmp_p
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize(
+    "made",
+    [plan(), rocm(), nodes(plan(), 0), venv(), venv("sglang"), nodes(venv(), 1)],
+    ids=["container", "rocm", "container of several", "venv", "venv sglang", "venv of several"],
+)
+def test_a_unit_is_exposed_by_two_of_ten_at_most(made: dict[str, Any], tmp_path: Path) -> None:
+    """As systemd-analyze counts it. What is left open: devices, sockets and the docker client's rights as root."""
+    unit = tmp_path / "glm-serve-0.service"
+    unit.write_text(render("glm-serve.service", made), encoding="utf-8")
+    command = ["systemd-analyze", "security", "--offline=true", "--no-pager", "--threshold=20", str(unit)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Overall exposure level" in done.stdout
+
+
 def plans_of_recipes(runtime: str) -> Iterator[dict[str, Any]]:
     """Every plan of every published recipe: models, precisions, accelerators, profiles, replicas, hosts."""
     for recipe in CATALOG.recipes:
