@@ -61,6 +61,8 @@ class ActionModule(RemoteJobAction):
             "fingerprint": benchmark_runs.fingerprint(plan, self._workload, args["repeats"], args["warmup"]),
             "address": address,
             "port": plan["listen"]["port"],
+            # Only the host that serves reaches the engine itself.
+            "engine": None if host else benchmark_runs.engine_of(plan),
             "model": plan["served_model_name"],
             "tokens": self._workload.input_tokens + self._workload.output_tokens,
             "program": self._client.program,

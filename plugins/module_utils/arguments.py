@@ -67,6 +67,7 @@ ENDPOINT_CHECK: dict[str, dict[str, Any]] = {
     "strict": {"type": "bool", "default": True},
     "address": {"type": "str", "default": "127.0.0.1"},
     "port": {"type": "int", "default": 8000},
+    "engine_port": {"type": "int"},
     "model": {"type": "str"},
     "api_key": {"type": "str", "no_log": True},
     "tls_name": {"type": "str"},

@@ -189,12 +189,13 @@ file:
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.glm.fleet.plugins.module_utils import arguments
 from ansible_collections.glm.fleet.plugins.module_utils.benchmark.job import Folder, Job
+from ansible_collections.glm.fleet.plugins.module_utils.files import read_text
 from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError, Unmet
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run
 from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
@@ -217,7 +218,15 @@ class Measurement:
             model=self.job["model"],
             api_key=module.params["api_key"],
             timeout=ANSWER_SECONDS,
+            engine=self.engine(self.job.get("engine")),
         )
+
+    def engine(self, place: Optional[dict[str, Any]]) -> Optional[Endpoint]:
+        """The engine behind the endpoint, where this host reaches it."""
+        if place is None:
+            return None
+        key = read_text(Path(place["key_file"])) or None
+        return Endpoint("127.0.0.1", int(place["port"]), self.job["model"], key, timeout=ANSWER_SECONDS)
 
     def run(self) -> dict[str, Any]:
         return self.start() if self.module.params["phase"] == "start" else self.status()

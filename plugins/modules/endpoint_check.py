@@ -46,6 +46,11 @@ options:
     description: Port of the endpoint.
     type: int
     default: 8000
+  engine_port:
+    description:
+      - Port of 127.0.0.1 where the host asks the engine itself for its health and metrics, which are not for clients.
+        Without it the endpoint is asked.
+    type: int
   model:
     description: Name under which the model must be served. Required without O(plan).
     type: str
@@ -292,11 +297,12 @@ OF_GATE = ["questions", "context", "needle_tokens", "sampling", "prefix_cache", 
 
 def asked(params: dict[str, Any]) -> Asked:
     """What the task asks, and of which endpoint."""
-    name = params["tls_name"]
+    name, port = params["tls_name"], params["engine_port"]
     endpoint = Endpoint(
         **{option: params[option] for option in OF_ENDPOINT},
         thinking_off=params["thinking_off"] or None,
         tls=Trust(name, params["tls_authorities"]) if name else None,
+        engine=Endpoint("127.0.0.1", port, params["model"], timeout=params["timeout"]) if port else None,
     )
     return Asked(
         endpoint=endpoint,

@@ -35,11 +35,11 @@ options:
         elements: path
         required: true
       address:
-        description: Address the endpoint will listen on.
+        description: Address the engine will listen on.
         type: str
         required: true
       port:
-        description: Port the endpoint will listen on.
+        description: Port the engine will listen on.
         type: int
         required: true
       gpus:
@@ -74,8 +74,8 @@ EXAMPLES = r"""
           - /etc/systemd/system/glm-serve-0.service
           - /etc/glm/serve-0.env
           - /etc/glm/serve-0.secret.env
-        address: 10.0.0.5
-        port: 8000
+        address: 127.0.0.1
+        port: 18000
         gpus: [0, 1, 2, 3, 4, 5, 6, 7]
 """
 
@@ -202,7 +202,7 @@ def occupied(replica: Replica, vendor: str, leaving: Collection[str]) -> Optiona
         return advised(f"expected {replica.address} to be an address of this host: {problem}", "set glm_bind")
     owner = _occupancy.port_owner(_host_commands.run, replica.address, replica.port)
     if owner and owner.unit not in leaving:
-        return unmet(f"{where} to be free", owner.words, "stop it, or choose another glm_port")
+        return unmet(f"{where} to be free", owner.words, "stop it, or choose another glm_engine_port")
     if replica.action == "restart":
         return None  # it holds its GPUs itself
     users = _occupancy.gpu_users(_host_commands.run, vendor, replica.gpus, leaving)

@@ -79,11 +79,13 @@ RECIPES = {
         Recipe(
             "gpu-base",
             "trixie",
-            (*_BARE_PACKAGES, "cloud-init", "docker-cli", "docker.io", "iptables"),
+            (*_BARE_PACKAGES, "cloud-init", "docker-cli", "docker.io", "haproxy", "iptables"),
             ("gpu-base",),
             (
                 "systemctl enable rehearsal-accelerators.service nvidia-persistenced.service "
                 "nvidia-fabricmanager.service nvidia-cdi-refresh.service rehearsal-limits.service",
+                # As on a host without the package: only the front door runs HAProxy.
+                "systemctl disable haproxy.service",
             ),
         ),
     )

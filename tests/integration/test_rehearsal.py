@@ -72,9 +72,13 @@ def test_secrets_are_neither_in_arguments_nor_readable() -> None:
     host = next(iter(inventory()))
     assert key not in on_host(host, "ps", "-eo", "args")
     assert key not in on_host(host, "systemctl", "cat", "glm-serve-0.service")
-    assert key in on_host(host, "grep", "-rh", key, "/etc/glm")
-    secret = on_host(host, "grep", "-rl", key, "/etc/glm").strip()
-    assert on_host(host, "stat", "-c", "%a:%U", secret).strip() == "600:root"
+    assert on_host(host, "grep", "-rl", key, "/etc/glm") == "", "the door has its hash"
+    engine_key = on_host(host, "cat", "/etc/glm/engine.key").strip()
+    assert len(engine_key) >= 32 and engine_key not in on_host(host, "ps", "-eo", "args")
+    files = on_host(host, "grep", "-rl", engine_key, "/etc/glm").split()
+    modes = {file: on_host(host, "stat", "-c", "%a:%U:%G", file).strip() for file in files}
+    assert modes.pop("/etc/glm/door/haproxy.cfg") == "640:root:glm-door"
+    assert set(modes.values()) == {"600:root:root"} and len(modes) == 2
     assert (STATE / "state/api_key").stat().st_mode & 0o777 == 0o600
 
 

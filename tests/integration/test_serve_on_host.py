@@ -7,11 +7,13 @@ one another.
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +94,7 @@ class Fleet:
         given = {
             **self.variables,
             "serve_plans": plans,
+            "door_plans": plans,
             "verify_plans": plans,
             "glm_state_dir": str(self.state),
             "serve_poll_seconds": 1,
@@ -185,7 +188,7 @@ def test_a_first_run_ends_in_a_verified_endpoint(fleet: Fleet) -> None:
     report = json.loads((fleet.state / "reports/gpu-1.json").read_text(encoding="utf-8"))
     assert report["ok"] and {check["check"] for check in report["checks"]} >= {"chat", "tool_call", "closed"}
     key = (fleet.state / "api_key").read_text(encoding="utf-8").strip()
-    assert key not in run.output and "$(cat " in run.output
+    assert key not in run.output and "| curl -H @- " in run.output
     assert re.search(r"^gpu-1 +http://10\.\S+:8000/v1 +glm-5.1-fp8 +vllm 0.32.0 +ok +(\d\d)/\1 ", run.output, re.M)
 
 
@@ -203,12 +206,63 @@ def test_files_are_private_and_the_key_is_in_no_argument_list(fleet: Fleet) -> N
     modes = fleet.on_host("stat", "-c", "%a %n", "/etc/glm/serve-0.env", "/etc/glm/serve-0.secret.env")
     assert modes.split("\n")[:2] == ["600 /etc/glm/serve-0.env", "600 /etc/glm/serve-0.secret.env"]
     key = (fleet.state / "api_key").read_text(encoding="utf-8").strip()
-    assert key not in fleet.on_host("sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
+    arguments = fleet.on_host("sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
+    assert key not in arguments and fleet.on_host("cat", "/etc/glm/engine.key").strip() not in arguments
+    assert fleet.on_host("sh", "-c", f"grep -rl {key} /etc/glm || true") == ""
 
 
 def test_only_the_private_address_answers(fleet: Fleet) -> None:
     listening = fleet.on_host("ss", "-Hltn", "sport = :8000").split()
     assert f"{fleet.plan['listen']['address']}:8000" in listening and "0.0.0.0:8000" not in listening
+
+
+def test_the_door_is_the_only_listener_off_loopback_beside_sshd(fleet: Fleet) -> None:
+    rows = [line.split() for line in fleet.on_host("ss", "-Hltnp").splitlines()]
+    outside = [row for row in rows if not re.match(r"127\.|\[::1\]|\[::ffff:127\.", row[3])]
+    assert {re.search(r'\("([^"]+)"', row[5])[1] for row in outside} == {"haproxy", "sshd"}
+    assert [row[3] for row in outside if "haproxy" in row[5]] == [f"{fleet.plan['listen']['address']}:8000"]
+
+
+def status_of(fleet: Fleet, method: str, path: str, key: str = "", port: int = 8000) -> int:
+    """What the controller is answered, which comes in as a neighbour does. 0: the connection is refused."""
+    connection = http.client.HTTPConnection(fleet.plan["listen"]["address"], port, timeout=60)
+    try:
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        connection.request(method, path, "{}" if method == "POST" else None, headers)
+        return connection.getresponse().status
+    except ConnectionRefusedError:
+        return 0
+    finally:
+        connection.close()
+
+
+def test_nothing_but_the_api_passes_and_the_engine_s_port_refuses(fleet: Fleet) -> None:
+    key = (fleet.state / "api_key").read_text(encoding="utf-8").strip()
+    engine_key = fleet.on_host("cat", "/etc/glm/engine.key").strip()
+    assert status_of(fleet, "GET", "/v1/models", key) == 200
+    assert status_of(fleet, "GET", "/v1/models") == status_of(fleet, "GET", "/v1/models", engine_key) == 401
+    for method, path in (("POST", "/invocations"), ("GET", "/metrics"), ("GET", "/health"), ("GET", "/version")):
+        assert status_of(fleet, method, path) == status_of(fleet, method, path, key) == 404
+    assert status_of(fleet, "GET", "/v1/models", key, port=18000) == 0
+    assert status_of(fleet, "GET", "/metrics", port=9800) == 0
+    assert "vllm:" in fleet.on_host("curl", "-sf", "http://127.0.0.1:9800/metrics/0")
+    assert "haproxy_process" in fleet.on_host("curl", "-sf", "http://127.0.0.1:9800/metrics")
+
+
+def test_the_door_s_unit_is_a_sandbox_and_the_distribution_s_own_does_not_run(fleet: Fleet) -> None:
+    exposure = fleet.on_host("systemd-analyze", "security", "--no-pager", "glm-door.service")
+    assert float(re.search(r"exposure level for glm-door.service: ([\d.]+)", exposure)[1]) <= 2.0, exposure
+    assert fleet.show("ActiveState", "haproxy.service") == "inactive"
+    assert fleet.on_host("stat", "-c", "%a %U %G", "/etc/glm/door/haproxy.cfg").split() == ["640", "root", "glm-door"]
+    assert fleet.on_host("stat", "-c", "%a %U", "/etc/glm/engine.key").split() == ["600", "root"]
+
+
+def test_a_door_that_is_killed_is_back_at_once(fleet: Fleet) -> None:
+    key = (fleet.state / "api_key").read_text(encoding="utf-8").strip()
+    fleet.on_host("systemctl", "kill", "--signal=KILL", "glm-door.service")
+    begun = time.monotonic()
+    wait_for("the door", lambda: status_of(fleet, "GET", "/v1/models", key) == 200, lambda: "")
+    print(f"back after {time.monotonic() - begun:.1f} s")
 
 
 def test_the_gpus_are_inside_the_container(fleet: Fleet) -> None:
@@ -273,8 +327,7 @@ def test_a_kill_is_a_crash_and_is_mended(fleet: Fleet) -> None:
 
 def test_an_engine_that_exits_shows_its_last_lines_without_the_key(fleet: Fleet) -> None:
     run = fleet.deploy(mode="exit")
-    key = (fleet.state / "api_key").read_text(encoding="utf-8").strip()
-    assert run.code != 0 and key not in run.output
+    assert run.code != 0 and fleet.on_host("cat", "/etc/glm/engine.key").strip() not in run.output
     expected = (
         "gpu-1, serve, phase 'loading weights'",
         "in 2 attempts",
@@ -292,16 +345,17 @@ def test_an_engine_that_answers_all_but_chats_is_named_as_such(fleet: Fleet) -> 
     assert "the engine answers /health and /v1/models but not a chat" in run.output
 
 
-def test_a_port_in_use_names_who_has_it(fleet: Fleet) -> None:
-    fleet.on_host("systemctl", "stop", UNIT)
-    fleet.on_host("systemd-run", "--unit=squatter", "python3", "-m", "http.server", "8000")
+@pytest.mark.parametrize(("port", "variable"), [("8000", "glm_port"), ("18000", "glm_engine_port")])
+def test_a_port_in_use_names_who_has_it(fleet: Fleet, port: str, variable: str) -> None:
+    fleet.on_host("systemctl", "stop", UNIT, "glm-door.service")
+    fleet.on_host("systemd-run", "--unit=squatter", "python3", "-m", "http.server", port)
     try:
-        wait_for_port(fleet.machines, "gpu-1", 8000)
+        wait_for_port(fleet.machines, "gpu-1", int(port))
         run = fleet.deploy()
         said = " ".join(run.output.split())
         assert run.code != 0
-        assert re.search(r"gpu-1, .*port 8000 to be free, found process \d+ \(python3: .*http\.server", said)
-        assert "choose another glm_port" in said
+        assert re.search(rf"gpu-1, .*port {port} to be free, found process \d+ \(python3: .*http\.server", said)
+        assert f"choose another {variable}." in said
     finally:
         fleet.on_host("systemctl", "stop", "squatter")
 
@@ -318,7 +372,7 @@ def replicas_of(made: dict[str, Any]) -> list[dict[str, Any]]:
         one = json.loads(json.dumps({**made, "replica": number, "replicas": 2}))
         one["accelerator"]["indices"] = indices
         one["devices"] = [f"nvidia.com/gpu={index}" for index in indices]
-        one["listen"]["port"] = 8000 + number
+        one["listen"].update(port=8000 + number, engine_port=18000 + number)
         both.append(one)
     return both
 

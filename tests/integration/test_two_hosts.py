@@ -84,7 +84,7 @@ def rank_plan(rank: int, own: str, head: str) -> dict[str, Any]:
     made["listen"]["address"] = own
     made["timeouts"] = {"start_seconds": 600, "stop_seconds": 300, "phases": {}}
     made["command"] = [PROGRAM, "--rank", str(rank)]
-    made["env"] = {"TOY_ADDRESS": own, **({"TOY_MODE": "worker"} if rank else {})}
+    made["env"] = {"TOY_ADDRESS": "127.0.0.1", "TOY_PORT": "18000", **({"TOY_MODE": "worker"} if rank else {})}
     return made
 
 
@@ -126,7 +126,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
             prepare(made, host, plan)
             options = f"-i {key} -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
             login = {"ansible_host": booted[host].ip, "ansible_user": "ubuntu", "ansible_ssh_common_args": options}
-            entries[host] = {**login, "serve_plans": [plan], "verify_plans": [plan]}
+            entries[host] = {**login, "serve_plans": [plan], "door_plans": [plan], "verify_plans": [plan]}
         common = {"glm_state_dir": str(folder / "state"), "serve_poll_seconds": 1}
         inventory = {"all": {"vars": common, "children": {"gpu": {"hosts": entries}}}}
         (folder / "hosts.yml").write_text(json.dumps(inventory), encoding="utf-8")

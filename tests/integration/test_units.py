@@ -15,7 +15,7 @@ import pytest
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
-from tests.unit.serve.plans import REVISION, nodes, plan, replicas, rocm, venv
+from tests.unit.serve.plans import REVISION, listening, nodes, plan, replicas, rocm, venv
 from tests.unit.serve.render import render
 
 pytestmark = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
@@ -70,7 +70,7 @@ def test_rendered_units_are_valid(engine: str, extra: list[str], tmp_path: Path)
 @pytest.mark.parametrize(
     "change",
     [
-        {"listen": {"address": "fd00::5", "port": 8000, "container_port": 8000}},
+        {"listen": listening("fd00::5", 8000)},
         {"served_model_name": "100% glm"},
         {"replica": 3},
     ],

@@ -152,13 +152,13 @@ VAULT = "from-a-vault-9f86d081884c7d659a2f"
 KEYS = """
 - hosts: localhost
   gather_facts: false
-  vars_files: [{root}/roles/serve/defaults/main.yml, {root}/roles/verify/defaults/main.yml,
+  vars_files: [{root}/roles/door/defaults/main.yml, {root}/roles/verify/defaults/main.yml,
                {root}/roles/benchmark/defaults/main.yml{plan}]
   tasks:
     - ansible.builtin.debug:
-        msg: "{{{{ [serve_api_key_file, verify_api_key_file, benchmark_api_key_file] | unique | join(' ') }}}} end"
+        msg: "{{{{ [door_api_key_file, verify_api_key_file, benchmark_api_key_file] | unique | join(' ') }}}} end"
     - ansible.builtin.debug:
-        msg: "{{{{ [serve_api_key, verify_api_key, benchmark_api_key] | unique | join(' ') }}}} key"
+        msg: "{{{{ [door_api_key, verify_api_key, benchmark_api_key] | unique | join(' ') }}}} key"
 """
 
 
@@ -168,7 +168,7 @@ def test_three_roles_agree_on_the_key_with_the_defaults_of_the_role_plan_and_wit
     where = {
         f"{folder}/blue/api_key": {"glm_state_dir": f"{folder}/blue"},
         f"{folder}/own": {"glm_api_key_file": f"{folder}/own", "glm_state_dir": f"{folder}/blue"},
-        f"{folder}/mine/api_key": {f"{role}_state_dir": f"{folder}/mine" for role in ("serve", "verify", "benchmark")},
+        f"{folder}/mine/api_key": {f"{role}_state_dir": f"{folder}/mine" for role in ("door", "verify", "benchmark")},
     }
     for expected, given in where.items():
         code, output = run(folder, str(folder / "keys.yml"), "-e", json.dumps(given))

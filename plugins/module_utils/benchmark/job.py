@@ -129,7 +129,7 @@ class Worker:
         return {"version": None, "source": None}
 
     def _get(self, path: str) -> Any:
-        answer = glance(self.job.endpoint, path)
+        answer = glance(self.job.endpoint.of_engine, path)
         return answer.body if answer is not None and answer.status == 200 else None
 
     def _answers(self) -> bool:

@@ -34,6 +34,7 @@ _DONE: dict[str, Any] = {}
 class Endpoint:
     """What to ask and what to expect. ``thinking_off`` is None for a model that always thinks; ``tls`` for plain HTTP.
 
+    ``engine``: where the engine itself is asked, for its health and metrics, when this is a door in front of it.
     ``timeout``: seconds for one answer. ``reasoning_parser`` and ``tool_parser`` are what the plan starts the engine
     with, for advice; empty when unknown.
     """
@@ -43,6 +44,7 @@ class Endpoint:
     model: str
     api_key: Optional[str] = None
     tls: Optional[Trust] = None
+    engine: Optional[Endpoint] = None
     reasoning_field: str = "reasoning"
     thinking_on: Mapping[str, Any] = field(default_factory=dict)
     thinking_off: Optional[Mapping[str, Any]] = field(default_factory=dict)
@@ -52,6 +54,11 @@ class Endpoint:
     max_tokens: int = 4096
     reasoning_parser: str = ""
     tool_parser: str = ""
+
+    @property
+    def of_engine(self) -> Endpoint:
+        """Where the engine says what is not for clients."""
+        return self.engine or self
 
     def parser_advice(self, option: str) -> str:
         """How to start the engine with a parser, by the option's name: ``reasoning-parser``, ``tool-call-parser``."""

@@ -38,7 +38,7 @@ CAUSES: tuple[tuple[str, str, str], ...] = (
     (
         r"is in use by another program|port is already allocated|[Aa]ddress already in use|EADDRINUSE",
         "the port is in use by another program",
-        "stop that program (ss -ltnp names it) or choose another glm_port",
+        "stop that program (ss -ltnp names it) or choose another glm_engine_port",
     ),
     (
         r"is not an address of this host|[Cc]annot assign requested address",

@@ -49,7 +49,7 @@ class Gate:
         self.whole: dict[str, Turn] = {}
 
     def health(self) -> str:
-        answer = ask(self.endpoint, "GET", self.endpoint.health_path)
+        answer = ask(self.endpoint.of_engine, "GET", self.endpoint.health_path)
         if answer.status != 200:
             raise CheckError(answer.short(), "see the unit's journal")
         return "HTTP 200"

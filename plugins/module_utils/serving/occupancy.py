@@ -26,7 +26,7 @@ GPU_MEMORY_FREE_MIB = 2048
 
 
 class Holder(NamedTuple):
-    """Who holds something, in words, and the serving unit it belongs to, if it is one."""
+    """Who holds something, in words, and the unit of the collection's that it belongs to, if there is one."""
 
     words: str
     unit: Optional[str] = None
@@ -37,26 +37,38 @@ def port_owner(run: Runner, address: str, port: int, proc: Path = Path("/proc"))
     inodes = _listening_inodes(address, port, proc)
     if not inodes:
         return None
+    pid = _process_with(inodes, proc)
+    own = None if pid is None else _own_unit(pid, proc)
+    if pid is not None and own:
+        return Holder(_process_words(pid, proc), own)
     published = run(["docker", "ps", "--filter", f"publish={port}", "--format", "{{.Names}} ({{.Image}})"])
     container = published.stdout.split("\n")[0].strip() if published.ok else ""
     if container:
         return Holder(f"the container {container}", _unit_named(container.split(" ")[0]))
-    pid = _process_with(inodes, proc)
     if pid is None:
         return Holder("a process that cannot be seen from here")
     return Holder(_process_words(pid, proc), serving_unit_of(run, pid, proc))
 
 
+def _own_unit(pid: int, proc: Path) -> Optional[str]:
+    """The unit of the collection's that a process belongs to by its own control group."""
+    own = re.search(r"/((?:glm-serve-\d+|glm-door)\.service)", _control_group(pid, proc))
+    return own.group(1) if own else None
+
+
+def _control_group(pid: int, proc: Path) -> str:
+    try:
+        return (proc / str(pid) / "cgroup").read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
 def serving_unit_of(run: Runner, pid: int, proc: Path = Path("/proc")) -> Optional[str]:
     """The serving unit a process belongs to: by its own control group, or by its container's name."""
-    try:
-        group = (proc / str(pid) / "cgroup").read_text(encoding="utf-8")
-    except OSError:
-        return None
-    own = re.search(r"/(glm-serve-\d+)\.service", group)
+    own = _own_unit(pid, proc)
     if own:
-        return f"{own.group(1)}.service"
-    container = re.search(r"docker[-/]([0-9a-f]{64})", group)
+        return own
+    container = re.search(r"docker[-/]([0-9a-f]{64})", _control_group(pid, proc))
     if not container:
         return None
     named = run(["docker", "inspect", "--format", "{{.Name}}", container.group(1)])

@@ -88,7 +88,7 @@ class Talk:
 
     def metrics(self) -> Optional[str]:
         """What the engine shows of itself, as Prometheus' text; None when it does not answer at once."""
-        answer = glance(self.endpoint, "/metrics")
+        answer = glance(self.endpoint.of_engine, "/metrics")
         return answer.body if answer and answer.status == 200 and isinstance(answer.body, str) else None
 
     def offered(self, names: Sequence[str]) -> list[dict[str, Any]]:

@@ -24,7 +24,11 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as c
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Catalog, Point, Workload
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Mount, Plan
-from ansible_collections.glm.fleet.plugins.plugin_utils.serving.replica import probe_address, snapshot_in
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving.replica import (
+    engine_key_file,
+    probe_address,
+    snapshot_in,
+)
 
 RESULTS = "/results"
 TOKENIZER = "/tokenizer"
@@ -147,6 +151,11 @@ def endpoint_address(plan: Plan, own: str, host: str, reached_at: str) -> str:
             )
         )
     return reached_at if listens.is_unspecified else str(listens)
+
+
+def engine_of(plan: Plan) -> dict[str, Any]:
+    """Where the host that serves asks the engine itself, whose metrics are not for clients."""
+    return {"port": plan["listen"]["engine_port"], "key_file": engine_key_file(plan)}
 
 
 def container(plan: Plan, client: Client, served_by: str, tokenizer: str = "") -> Optional[dict[str, str]]:

@@ -17,6 +17,8 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.plan import files
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Choice, Intent, PlanError
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Confinement, Listen, Secret
 
+# Where the host reaches its engines. Clients come through the front door.
+ENGINE_ADDRESS = "127.0.0.1"
 CONTAINER_PORT = 8000
 _VISIBLE_DEVICES = {"nvidia": "CUDA_VISIBLE_DEVICES", "amd": "HIP_VISIBLE_DEVICES"}
 
@@ -31,8 +33,8 @@ def command(choice: Choice, revision: Optional[str], served: str, arguments: Seq
         words = [f"{files.venv_path(choice)}/{program}", *rest]
     words += [*([options.model] if options.model else []), model]
     words += [options.served_model_name, served]
-    # In a container every address of it: docker publishes the port on listen.address only.
-    host = intent.listen_address if on_host_network(intent) else "0.0.0.0"
+    # In a container every address of it: docker publishes the port on 127.0.0.1 of the host only.
+    host = ENGINE_ADDRESS if on_host_network(intent) else "0.0.0.0"
     words += [options.host, host, options.port, str(listen(intent)["container_port"])]
     key = secret(choice)
     if key["kind"] == "config":
@@ -116,13 +118,13 @@ def on_host_network(intent: Intent) -> bool:
 
 def listen(intent: Intent) -> Listen:
     """The ``listen`` of a plan."""
-    port = intent.listen_port + intent.replica
+    engine_port = intent.engine_port + intent.replica
     return {
         "address": intent.listen_address,
-        "port": port,
+        "port": intent.listen_port + intent.replica,
         "scheme": "http",
-        "engine_port": intent.engine_port + intent.replica,
-        "container_port": port if on_host_network(intent) else CONTAINER_PORT,
+        "engine_port": engine_port,
+        "container_port": engine_port if on_host_network(intent) else CONTAINER_PORT,
     }
 
 

@@ -45,7 +45,7 @@ def _sameness(plan: Plan) -> str:
     ]  # fmt: skip
     accelerator = {**plan["accelerator"], "indices": []}
     listen, node = plan["listen"], plan["node"]
-    place = {listen["address"], *map(str, (listen["port"], listen["container_port"], node["rank"])), "--headless"}
+    place = {*map(str, (listen["container_port"], node["rank"])), "--headless"}
     words = [word for word in plan["command"] if word not in place and not word.endswith("/engine.yaml")]
     env = {name: value for name, value in plan["env"].items() if not name.endswith("_VISIBLE_DEVICES")}
     return json.dumps([alike, accelerator, words, env, node["count"], plan["known_issues"]], sort_keys=True)

@@ -32,6 +32,7 @@ def _promised(plan: Plan, share: float) -> Mapping[str, Any]:
         "secret_files": [unit["files"]["secret"]],
         "promised": logs.own_words(plan),
         "port": plan["listen"]["port"],
+        "engine_port": plan["listen"]["engine_port"],
         "model": plan["served_model_name"],
         "reasoning_field": contract["reasoning_field"],
         "thinking_on": contract["thinking_on"],

@@ -11,12 +11,12 @@ from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils import address
 from ansible_collections.glm.fleet.plugins.module_utils.finding import unmet
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.command import ENGINE_ADDRESS
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving import replica
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving.quoting import UnitError
 
 UNIT = "glm-door.service"
-# Every engine listens here, and nowhere else.
-ENGINE_ADDRESS = "127.0.0.1"
 _LOWEST_FREE_PORT = 1024
 
 # Purposes of routes whose answers are counted by their tokens.
@@ -25,17 +25,19 @@ _GENERATING = ("chat", "completions", "responses", "messages")
 _SEGMENT = "[A-Za-z0-9_][A-Za-z0-9_.:-]*"
 
 
-def door(plans: Sequence[Plan]) -> dict[str, Any]:
+def door(plans: Sequence[Plan], monitor_address: str = ENGINE_ADDRESS, monitor_port: int = 9800) -> dict[str, Any]:
     """Everything that the templates ``glm-door.cfg`` and ``glm-door.service`` and the role ``door`` need.
 
     Shapes: ``replicas`` is a list of ``number`` (int), ``name``, ``listen`` and ``engine`` (``address:port``), ``port``
-    (int) and ``health_path``; ``routes`` one of ``path``, ``condition`` (HAProxy's) and ``generates`` (it runs the
-    model); ``files`` maps names to absolute paths on the host; ``low_port`` is whether a port needs a capability.
+    (int) and ``health_path``; ``monitor`` is ``address:port``; ``listen`` is that option of the module door_unit;
+    ``routes`` is a list of ``path``, ``condition`` (HAProxy's) and ``generates`` (it runs the model); ``files`` maps
+    names to absolute paths on the host; ``low_port`` is whether a port needs a capability.
 
     Replicas without an endpoint (further hosts of one over several) have no part in it. Raises UnitError when a value
     does not fit into HAProxy's configuration.
     """
     answering = [plan for plan in plans if not plan["node"]["rank"]]
+    _require_free(answering, int(monitor_port))
     config = plans[0]["paths"]["config"]
     return {
         "unit": UNIT,
@@ -50,11 +52,19 @@ def door(plans: Sequence[Plan]) -> dict[str, Any]:
             "parallel": f"{config}/door/parallel.map",
             "tokens": f"{config}/door/tokens.map",
             "usage": f"{config}/door/usage.lua",
-            "engine_key": f"{config}/engine.key",
+            "engine_key": replica.engine_key_file(plans[0]),
             "socket": "/run/glm-door/admin.sock",
             "master": "/run/glm-door/master.sock",
         },
         "replicas": [_replica(plan) for plan in answering],
+        "monitor": _place(monitor_address, monitor_port),
+        "listen": [
+            *(
+                {"address": one["listen"]["address"], "port": one["listen"]["port"], "variable": "glm_port"}
+                for one in answering
+            ),
+            {"address": monitor_address, "port": int(monitor_port), "variable": "glm_monitor_port"},
+        ],
         # Replicas of a host run the same version of the same engine.
         "routes": [
             {**_route(route["path"], route["methods"]), "generates": route["purpose"] in _GENERATING}
@@ -62,6 +72,13 @@ def door(plans: Sequence[Plan]) -> dict[str, Any]:
         ],
         "low_port": any(plan["listen"]["port"] < _LOWEST_FREE_PORT for plan in answering),
     }
+
+
+def _require_free(plans: Sequence[Plan], monitor_port: int) -> None:
+    """Raise UnitError when the port of the monitoring is one of a replica's."""
+    taken = {plan["listen"][port] for plan in plans for port in ("port", "engine_port")}
+    if monitor_port in taken:
+        raise UnitError(unmet("a port of its own for the monitoring", monitor_port, "set another glm_monitor_port"))
 
 
 def _replica(plan: Plan) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.finding import advised
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import files as plan_files
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import image as plan_image
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.command import ENGINE_ADDRESS
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import quoting
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving.quoting import UnitError
@@ -93,10 +94,11 @@ def replica(plan: Plan, groups: Mapping[str, Sequence[str]] | None = None) -> di
     ``groups`` is the host's group database as ``ansible.builtin.getent`` returns it; needed where the plan names
     ``device_groups``, whose numbers differ from host to host.
 
-    Shapes: ``name``, ``unit``, ``runtime``, ``documentation``, ``user`` are str; ``files`` maps unit/env/secret/guard
-    to absolute paths on the host; ``exec`` maps start_pre/start/start_post/stop/stop_post to argument lists; times are
-    whole seconds; ``serving_unit`` is an entry of that module's ``replicas``; ``after``, ``wants``, ``assert_paths``,
-    ``mount_points``, ``writable_directories`` are lists of str.
+    Shapes: ``name``, ``unit``, ``runtime``, ``documentation``, ``user`` are str; ``files`` maps
+    unit/env/secret/guard/engine_key to absolute paths on the host; ``exec`` maps
+    start_pre/start/start_post/stop/stop_post to argument lists; times are whole seconds; ``serving_unit`` is an entry
+    of that module's ``replicas``; ``after``, ``wants``, ``assert_paths``, ``mount_points``,
+    ``writable_directories`` are lists of str.
 
     Raises UnitError when the plan lacks something or holds a value no unit can carry.
     """
@@ -130,8 +132,8 @@ def _replica(plan: Plan, groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
         "serving_unit": {
             "unit": f"{name}.service",
             "files": _stamped(plan, files),
-            "address": plan["listen"]["address"],
-            "port": int(plan["listen"]["port"]),
+            "address": ENGINE_ADDRESS,
+            "port": int(plan["listen"]["engine_port"]),
             "gpus": [int(index) for index in plan["accelerator"]["indices"]],
         },
         "start_seconds": start,
@@ -222,8 +224,8 @@ def _network(plan: Plan) -> list[str]:
     network, listen = plan["runtime"]["network"], plan["listen"]
     if network == "host":
         return ["--network", "host"]
-    port = f"{int(listen['port'])}:{int(listen['container_port'])}"
-    return ["--network", network, "--publish", f"{address.bracketed(listen['address'])}:{port}"]
+    ports = f"{int(listen['engine_port'])}:{int(listen['container_port'])}"
+    return ["--network", network, "--publish", f"{ENGINE_ADDRESS}:{ports}"]
 
 
 def _group_ids(plan: Plan, groups: Mapping[str, Sequence[str]]) -> list[str]:
@@ -304,7 +306,13 @@ def _files(plan: Plan, name: str) -> dict[str, str]:
         "env": f"{config}.env",
         "secret": config + suffixes[kind],
         "guard": GUARD,
+        "engine_key": engine_key_file(plan),
     }
+
+
+def engine_key_file(plan: Plan) -> str:
+    """Where the host keeps the one key that its engines know."""
+    return f"{plan['paths']['config']}/engine.key"
 
 
 def _among_nodes(plan: Plan, command: Sequence[str]) -> list[str]:
@@ -324,7 +332,7 @@ def _among_nodes(plan: Plan, command: Sequence[str]) -> list[str]:
 
 def _prestart(plan: Plan, files: Mapping[str, str], more: Sequence[str] = ()) -> list[str]:
     argv = [PYTHON, "-I", GUARD, "prestart", *more]
-    argv += ["--address", plan["listen"]["address"], "--port", str(int(plan["listen"]["port"]))]
+    argv += ["--address", ENGINE_ADDRESS, "--port", str(int(plan["listen"]["engine_port"]))]
     if plan["runtime"]["kind"] == "container":
         for device in plan["devices"]:
             argv += ["--device", device]
@@ -359,8 +367,8 @@ def _ready(plan: Plan, files: Mapping[str, str]) -> list[str]:
     if plan["node"]["rank"]:
         return []
     wait = int(plan["timeouts"]["start_seconds"]) - _READY_SLACK_SECONDS
-    argv = [PYTHON, "-I", GUARD, "ready", "--address", probe_address(plan["listen"]["address"])]
-    argv += ["--port", str(int(plan["listen"]["port"])), "--model", plan["served_model_name"]]
+    argv = [PYTHON, "-I", GUARD, "ready", "--address", ENGINE_ADDRESS]
+    argv += ["--port", str(int(plan["listen"]["engine_port"])), "--model", plan["served_model_name"]]
     argv += ["--secret", files["secret"], "--wait", str(max(wait, 1))]
     return argv
 

@@ -172,11 +172,12 @@ def _row(entry: VerifyReport) -> tuple[str, ...]:
 
 
 def curl_lines(report: VerifyReport, key_file: str | None) -> list[str]:
-    """A request to paste. The key is read from its file by the shell, never printed."""
-    key = f"$(cat {shlex.quote(key_file)})" if key_file else "$GLM_API_KEY"
+    """A request to paste. The key goes from its file to curl through a pipe: no process list has it."""
+    header = "Authorization: Bearer "
+    key = f"sed 's/^/{header}/' {shlex.quote(key_file)}" if key_file else f"printf '{header}%s' \"$GLM_API_KEY\""
     body = {"model": report["endpoint"]["model"], "messages": [{"role": "user", "content": "Hello"}]}
     return [
-        f"curl {report['endpoint']['url']}/chat/completions \\",
-        f'  -H "Authorization: Bearer {key}" -H "Content-Type: application/json" \\',
+        f"{key} | curl -H @- {report['endpoint']['url']}/chat/completions \\",
+        '  -H "Content-Type: application/json" \\',
         f"  -d {shlex.quote(json.dumps(body))}",
     ]

@@ -42,8 +42,9 @@ def main() -> None:
     if mode == "worker":
         signal.pause()
     behaviour = server.Behaviour(key=key, chat_status=500 if mode == "no-chat" else 200)
-    with server.engine(behaviour, (os.environ.get("TOY_ADDRESS", "0.0.0.0"), 8000)):
-        print("Starting vLLM server on http://0.0.0.0:8000", flush=True)
+    where = os.environ.get("TOY_ADDRESS", "0.0.0.0"), int(os.environ.get("TOY_PORT", "8000"))
+    with server.engine(behaviour, where):
+        print(f"Starting vLLM server on http://{where[0]}:{where[1]}", flush=True)
         signal.pause()
 
 

@@ -21,7 +21,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as c
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Point, Source, Workload
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import asking
 from tests.playbooks.verify.fake.server import KEY, MODEL, Behaviour, engine
-from tests.unit.serve.plans import plan
+from tests.unit.serve.plans import listening, plan
 
 CLIENT = Path(__file__).parent / "toy_client.py"
 WORKLOAD = Workload(
@@ -46,7 +46,7 @@ def measure(
     **changes: Any,
 ) -> dict[str, Any]:
     """The record of the workload against that port. ``answers``: how long the endpoint may take for one, in seconds."""
-    made = plan(**{"listen": {"address": "127.0.0.1", "port": port, "container_port": port}, **changes})
+    made = plan(**{"listen": listening("127.0.0.1", port, port), **changes})
     client = benchmark_runs.client(made, str(tmp_path), "", str(CLIENT))
     runs = benchmark_runs.runs(made, WORKLOAD, client, "127.0.0.1", repeats=2, warmup=2, seed=7)
     job = Job(

@@ -17,7 +17,7 @@ import pytest
 
 from tests.playbooks.verify.fake.faults import fault
 from tests.playbooks.verify.fake.server import KEY, Behaviour, engine
-from tests.unit.serve.plans import REVISION, plan
+from tests.unit.serve.plans import REVISION, listening, plan
 
 ROOT = Path(__file__).parents[3]
 CLIENT = Path(__file__).parent / "toy_client.py"
@@ -40,7 +40,7 @@ def play(
     folder: Path, port: int, *arguments: str, heard: Callable[[str], Any] = str, **variables: Any
 ) -> subprocess.CompletedProcess[str]:
     """The end of a run; ``heard`` is called with each line of it at once."""
-    listen = {"address": "127.0.0.1", "port": port, "container_port": port}
+    listen = listening("127.0.0.1", port, port)
     made = plan(listen=listen, contract=CONTRACT, paths={**plan()["paths"], "data": str(folder / "data")})
     given = {
         "benchmark_plans": [made],
@@ -108,7 +108,7 @@ def test_another_host_measures_with_the_model_s_tokenizer(tmp_path: Path) -> Non
     (snapshot / "tokenizer.json").write_text("{}", encoding="utf-8")
     paths = {**plan()["paths"], "data": str(tmp_path / "data"), "hf_home": str(tmp_path / "hf")}
     with engine(Behaviour(seconds=0.5)) as (_behaviour, port):
-        listen = {"address": "0.0.0.0", "port": port, "container_port": port}
+        listen = listening("0.0.0.0", port, port)
         elsewhere = {"benchmark_client_host": "bench-1", "benchmark_endpoint_address": "127.0.0.1"}
         made = plan(listen=listen, contract=CONTRACT, paths=paths)
         done = play(tmp_path, port, benchmark_plans=[made], benchmark_quality=[], **elsewhere)

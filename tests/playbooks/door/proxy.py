@@ -18,7 +18,7 @@ import pytest
 from ansible_collections.glm.fleet.plugins.module_utils.door import maps
 from ansible_collections.glm.fleet.plugins.module_utils.door.master import Master
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import door
-from tests.unit.serve.plans import plan
+from tests.unit.serve.plans import listening, plan
 from tests.unit.serve.render import render_host
 
 ENGINE_KEY = "engine-key-of-this-host"
@@ -67,13 +67,19 @@ def keys_map(**keys: str) -> str:
     return maps.text(maps.of([entry(name, key) for name, key in keys.items()])["keys"])
 
 
-def data(folder: Path, ports: Sequence[int], engines: Sequence[int]) -> dict[str, Any]:
+def data(folder: Path, ports: Sequence[int], engines: Sequence[int], monitor: int) -> dict[str, Any]:
     """What the template needs, with files in ``folder``."""
     plans = []
     for number, (port, engine) in enumerate(zip(ports, engines)):
-        listen = {"address": "127.0.0.1", "port": port, "scheme": "http", "engine_port": engine, "container_port": 8000}
-        plans.append(plan(replica=number, replicas=len(ports), listen=listen, paths={"config": str(folder)}))
-    made = door.door(plans)  # type: ignore[arg-type]  # test plans are dicts
+        plans.append(
+            plan(
+                replica=number,
+                replicas=len(ports),
+                listen=listening("127.0.0.1", port, engine),
+                paths={"config": str(folder)},
+            )
+        )
+    made = door.door(plans, monitor_port=monitor)  # type: ignore[arg-type]  # test plans are dicts
     made["files"]["socket"] = str(folder / "admin.sock")
     return made
 
@@ -86,14 +92,14 @@ def configured(
     keys: Sequence[Mapping[str, Any]] = (entry(CLIENT, CLIENT_KEY),),
 ) -> Path:
     """The door's files in ``folder``, with one client key unless others are given; the path of its configuration."""
-    made = data(folder, ports, engines)
+    made = data(folder, ports, engines, monitor)
     (folder / "door").mkdir(exist_ok=True)
     Path(made["files"]["usage"]).write_text(render_host("glm-door-usage.lua"), encoding="utf-8")
     for name, entries in maps.of(keys).items():
         Path(made["files"][name]).write_text(maps.text(entries), encoding="ascii")
         Path(made["files"][name]).chmod(0o640)
     config = Path(made["files"]["config"])
-    text = render_host("glm-door.cfg", door=made, engine_key=ENGINE_KEY, monitor=f"127.0.0.1:{monitor}", mark="tested")
+    text = render_host("glm-door.cfg", door=made, engine_key=ENGINE_KEY, usage="")
     config.write_text(text, encoding="utf-8")
     return config
 
@@ -113,7 +119,9 @@ def running(
     try:
         for port in (*ports, monitor):
             _wait_for(port, process)
-        # The master starts anew once its worker listens.
+        # The master starts anew once its worker listens, and has its socket then.
+        while process.poll() is None and not (folder / "master.sock").exists():
+            time.sleep(0.02)
         Master(folder / "master.sock").processes()
         yield Door(ports, monitor, folder, process)
     finally:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
+import shutil
 import socket
 import subprocess
 import threading
@@ -17,7 +19,8 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.glm.fleet.plugins.plugin_utils.serving import door
+from ansible_collections.glm.fleet.plugins.plugin_utils.report import ServedEndpoint
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving import door, verdict
 from tests.playbooks.door import proxy
 from tests.playbooks.door.proxy import CLIENT, CLIENT_KEY, ENGINE_KEY, Door
 from tests.playbooks.verify.fake.server import MODEL, Behaviour, engine
@@ -334,3 +337,30 @@ def test_the_configuration_is_accepted_without_a_word(tmp_path: Path) -> None:
     config = proxy.configured(tmp_path, ports, [18000, 18001], monitor)
     done = subprocess.run([proxy.program(), "-c", "-f", str(config)], capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "warning" not in (done.stdout + done.stderr).lower(), done.stderr
+
+
+@pytest.mark.parametrize("from_file", [True, False], ids=["key file", "GLM_API_KEY"])
+def test_the_line_to_paste_works_and_gives_the_key_to_no_argument_list(tmp_path: Path, from_file: bool) -> None:
+    """With the real curl; what stands before it in PATH writes down its arguments."""
+    key_file = tmp_path / "a key"
+    key_file.write_text(f"{CLIENT_KEY}\n", encoding="ascii")
+    first = tmp_path / "bin"
+    first.mkdir()
+    for name in ("curl", "sed"):
+        real = shutil.which(name)
+        assert real is not None, f"{name} is not installed"
+        script = f'#!/bin/sh\nprintf "%s\\n" "$@" >>{tmp_path}/arguments\nexec {real} "$@"\n'
+        (first / name).write_text(script, encoding="ascii")
+        (first / name).chmod(0o755)
+    with engine(Behaviour(key=ENGINE_KEY)) as (_, port), proxy.running(tmp_path, port) as one:
+        endpoint: ServedEndpoint = {"url": f"http://127.0.0.1:{one.port}/v1", "model": MODEL}
+        lines = verdict.curl_lines(
+            verdict.host_report("gpu-1", [], endpoint, None), str(key_file) if from_file else None
+        )
+        done = subprocess.run(
+            ["sh", "-c", "\n".join(lines)], capture_output=True, text=True, check=False,
+            env={"PATH": f"{first}:{os.environ['PATH']}", "GLM_API_KEY": CLIENT_KEY},
+        )  # fmt: skip
+    assert json.loads(done.stdout)["choices"][0]["message"]["content"], done.stderr
+    arguments = (tmp_path / "arguments").read_text(encoding="utf-8")
+    assert "@-" in arguments and CLIENT_KEY not in arguments

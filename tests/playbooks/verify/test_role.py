@@ -13,7 +13,7 @@ from tests.playbooks.verify.fake import effects
 from tests.playbooks.verify.fake.answers import question
 from tests.playbooks.verify.fake.fault import Fault, Scope
 from tests.playbooks.verify.fake.server import KEY, Behaviour, engine
-from tests.unit.serve.plans import plan
+from tests.unit.serve.plans import listening, plan
 
 ROOT = Path(__file__).parents[3]
 BOOK = """
@@ -31,7 +31,7 @@ FORGETFUL = Fault("no conversions", CONVERSIONS, reply=effects.text("I do not kn
 def verify(folder: Path, behaviour: Behaviour, **variables: Any) -> tuple[int, str, dict[str, dict[str, Any]]]:
     """Exit status, output with folded white space, and the reports by host."""
     with engine(behaviour) as (_behaviour, port):
-        made = plan(listen={"address": "127.0.0.1", "port": port, "container_port": port})
+        made = plan(listen=listening("127.0.0.1", port, port))
         given = {"verify_plans": [made], "verify_api_key": KEY, "verify_closed_address": "", **variables}
         (folder / "given.json").write_text(json.dumps(given), encoding="utf-8")
         (folder / "book.yml").write_text(BOOK, encoding="utf-8")

@@ -10,7 +10,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import runs as
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Point
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import asking
-from tests.unit.serve.plans import REVISION, SNAPSHOT, plan
+from tests.unit.serve.plans import REVISION, SNAPSHOT, listening, plan
 
 KNOWN = catalog.load()
 FOLDER = "/var/lib/glm/benchmarks/0"
@@ -82,7 +82,7 @@ def test_the_warm_up_is_as_crowded_as_the_workload_allows_and_may_be_left_out() 
     [("0.0.0.0", "http://127.0.0.1:8000"), ("fd00::5", "http://[fd00::5]:8000"), ("::", "http://[::1]:8000")],
 )
 def test_the_endpoint_is_asked_where_the_host_reaches_it(address: str, url: str) -> None:
-    listen = {"address": address, "port": 8000, "container_port": 8000}
+    listen = listening(address, 8000)
     assert option(runs("glm51_agentic", listen=listen)[0], "--base-url") == url
 
 
@@ -138,13 +138,13 @@ def test_another_host_measures_with_the_tokenizer_that_was_brought_there() -> No
     ],
 )
 def test_another_host_asks_where_it_reaches_the_endpoint(listens: str, own: str, reached: str) -> None:
-    made = plan(listen={"address": listens, "port": 8000, "container_port": 8000})
+    made = plan(listen=listening(listens, 8000))
     assert bench.endpoint_address(made, own, "bench-1", "gpu-1.example") == reached
 
 
 @pytest.mark.parametrize("loopback", ["127.0.0.1", "::1"])
 def test_an_endpoint_on_loopback_is_not_measured_from_elsewhere(loopback: str) -> None:
-    made = plan(listen={"address": loopback, "port": 8000, "container_port": 8000})
+    made = plan(listen=listening(loopback, 8000))
     with pytest.raises(bench.RunError, match=f"that bench-1 can reach, found one bound to {loopback}. Next: deploy"):
         bench.endpoint_address(made, "", "bench-1", "gpu-1.example")
 

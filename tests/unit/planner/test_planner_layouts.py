@@ -76,7 +76,8 @@ def test_bare_metal_runs_the_package_from_host_paths() -> None:
     assert made["image"] is None and made["mounts"] == []
     assert made["runtime"]["package"] == "sglang==0.5.10"
     assert made["command"][:3] == ["/opt/glm/engines/sglang-0.5.10/bin/python", "-m", "sglang.launch_server"]
-    assert (option(made, "--host"), option(made, "--port")) == ("10.0.0.5", "9000")
+    assert (option(made, "--host"), option(made, "--port")) == ("127.0.0.1", "18000")
+    assert (made["listen"]["address"], made["listen"]["port"]) == ("10.0.0.5", 9000)
     assert option(made, "--config") == made["secret"]["container_path"] == "/run/glm-serve-0/engine.yaml"
     assert made["env"]["HF_HOME"] == "/var/lib/glm/huggingface"
     second = plan("GLM-4.5-Air", "H200", engine="vllm", runtime="venv", replicas=2, replica=1)

@@ -8,6 +8,20 @@ from typing import Any
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 SNAPSHOT = f"/root/.cache/huggingface/hub/models--zai-org--GLM-5.1-FP8/snapshots/{REVISION}"
 
+
+def listening(
+    address: str = "10.0.0.5", port: int = 8000, engine_port: int = 18000, container_port: int = 8000
+) -> dict[str, Any]:
+    """The ``listen`` of a plan."""
+    return {
+        "address": address,
+        "port": port,
+        "scheme": "http",
+        "engine_port": engine_port,
+        "container_port": container_port,
+    }
+
+
 _COMMON: dict[str, Any] = {
     "schema": 4,
     "replica": 0,
@@ -41,7 +55,7 @@ _COMMON: dict[str, Any] = {
     "promises": {"token_pool": 868_000, "draft_tokens": 3, "acceptance_length": 1.4},
     "prices": [],
     "served_model_name": "glm-5.1-fp8",
-    "listen": {"address": "10.0.0.5", "port": 8000, "scheme": "http", "engine_port": 18000, "container_port": 8000},
+    "listen": listening(),
     "door": {
         "routes": [
             {"path": "/v1/chat/completions", "methods": ["POST"], "purpose": "chat"},

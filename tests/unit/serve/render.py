@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from ansible.plugins.filter.core import comment
+from ansible.plugins.filter.core import comment, get_hash
 
 from ansible_collections.glm.fleet.plugins.filter.replica import FilterModule
 
@@ -32,5 +32,5 @@ def render_host(name: str, **variables: Any) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters.update({f"glm.fleet.{key}": door for key, door in FilterModule().filters().items()})
-    environment.filters.update(comment=comment, to_json=json.dumps)
+    environment.filters.update(comment=comment, to_json=json.dumps, hash=get_hash)
     return environment.get_template(f"{name}.j2").render(**variables)

@@ -44,7 +44,8 @@ def test_a_port_that_another_holds_stops_the_start(
     held["port"] = owner
     problem = serving_unit.occupied(replica(action), "nvidia", [UNIT] if action == "restart" else [])
     assert problem == (
-        f"expected 127.0.0.1 port 8000 to be free, found {owner.words}. Next: stop it, or choose another glm_port."
+        f"expected 127.0.0.1 port 8000 to be free, found {owner.words}. "
+        "Next: stop it, or choose another glm_engine_port."
     )
 
 

@@ -11,7 +11,7 @@ import yaml
 from ansible_collections.glm.fleet.plugins.modules import engine_venv
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import quoting
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import replica as unit
-from tests.unit.serve.plans import REVISION, nodes, plan, replicas, rocm, venv
+from tests.unit.serve.plans import REVISION, listening, nodes, plan, replicas, rocm, venv
 from tests.unit.serve.render import GROUPS, ROOT, render
 
 
@@ -88,7 +88,7 @@ def test_the_container_runs_on_a_bridge_bound_to_one_address_with_gpus_and_mount
     argv = unit.replica(plan())["exec"]["start"]
     assert argv[:2] == ["/usr/bin/docker", "run"]
     assert option(argv, "--network") == ["bridge"]
-    assert option(argv, "--publish") == ["10.0.0.5:8000:8000"]
+    assert option(argv, "--publish") == ["127.0.0.1:18000:8000"]
     assert option(argv, "--device") == ["nvidia.com/gpu=all"]
     assert option(argv, "--env-file") == ["/etc/glm/serve-0.env", "/etc/glm/serve-0.secret.env"]
     assert option(argv, "--mount")[0].endswith("target=/root/.cache/huggingface,readonly")
@@ -108,13 +108,16 @@ def test_the_container_may_do_what_the_plan_says_and_no_more() -> None:
         unit.replica(plan(confinement=None))
 
 
-def test_ipv6_is_published_in_brackets_and_wildcards_are_probed_on_loopback() -> None:
-    six = unit.replica(plan(listen={"address": "fd00::5", "port": 8000, "container_port": 8000}))
-    assert option(six["exec"]["start"], "--publish") == ["[fd00::5]:8000:8000"]
+def test_engines_are_on_loopback_wherever_the_door_listens() -> None:
+    six = unit.replica(plan(listen=listening("fd00::5", 8000)))
+    assert option(six["exec"]["start"], "--publish") == ["127.0.0.1:18000:8000"]
     assert six["endpoint"] == "http://[fd00::5]:8000/v1" and six["probe_address"] == "fd00::5"
-    wild = unit.replica(plan(listen={"address": "0.0.0.0", "port": 8000, "container_port": 8000}))
+    wild = unit.replica(plan(listen=listening("0.0.0.0", 8000)))
     assert wild["probe_address"] == "127.0.0.1"
-    assert option(wild["exec"]["start_post"], "--address") == ["127.0.0.1"]
+    for made in (six, wild):
+        assert option(made["exec"]["start_pre"], "--address") == ["127.0.0.1"]
+        assert option(made["exec"]["start_post"], "--address") == ["127.0.0.1"]
+        assert option(made["exec"]["start_post"], "--port") == ["18000"]
 
 
 def test_the_key_is_in_no_argument_list_and_not_in_the_unit() -> None:
@@ -167,7 +170,7 @@ def test_what_is_not_pinned_is_named() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"listen": {"address": "lan", "port": 8000, "container_port": 8000}}, "not an IP address"),
+        ({"listen": listening("lan", 8000)}, "not an IP address"),
         ({"mounts": [{"source": "/a,b", "target": "/x", "read_only": True}]}, "cannot be mounted"),
         ({"mounts": [{"source": "relative", "target": "/x", "read_only": True}]}, "cannot be mounted"),
         ({"secret": {"kind": "vault"}}, "vault"),
@@ -196,11 +199,11 @@ def test_the_environment_file_has_a_header_that_docker_skips() -> None:
 def test_each_replica_has_its_own_unit_files_port_and_gpus() -> None:
     first, second = (unit.replica(one) for one in replicas(2))
     assert (first["unit"], second["unit"]) == ("glm-serve-0.service", "glm-serve-1.service")
-    assert set(first["files"].values()) & set(second["files"].values()) == {unit.GUARD}
-    assert second["serving_unit"]["gpus"] == [4, 5, 6, 7] and second["serving_unit"]["port"] == 8001
+    assert set(first["files"].values()) & set(second["files"].values()) == {unit.GUARD, "/etc/glm/engine.key"}
+    assert second["serving_unit"]["gpus"] == [4, 5, 6, 7] and second["serving_unit"]["port"] == 18001
     argv = second["exec"]["start"]
     assert option(argv, "--device") == [f"nvidia.com/gpu={index}" for index in (4, 5, 6, 7)]
-    assert option(argv, "--publish") == ["10.0.0.5:8001:8000"] and option(argv, "--name") == ["glm-serve-1"]
+    assert option(argv, "--publish") == ["127.0.0.1:18001:8000"] and option(argv, "--name") == ["glm-serve-1"]
     assert option(second["exec"]["start_pre"], "--device") == option(argv, "--device")
     assert "\n[X-GlmFleet]\n" in render("glm-serve.service", replicas(2)[1])
 

@@ -90,7 +90,7 @@ def test_the_table_is_aligned_and_says_who_was_not_verified() -> None:
 
 def test_the_request_to_paste_reads_the_key_from_its_file() -> None:
     text = "\n".join(verdict.curl_lines(report(), "/home/me/a dir/api_key"))
-    assert "$(cat '/home/me/a dir/api_key')" in text and "/v1/chat/completions" in text
+    assert " '/home/me/a dir/api_key' | curl -H @- http" in text and "/v1/chat/completions" in text
     assert "$GLM_API_KEY" in "\n".join(verdict.curl_lines(report(), None))
 
 

@@ -1,0 +1,129 @@
+"""What the module door_unit decides: it asks a real HAProxy what it serves; only systemd is a stand-in."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
+from ansible_collections.glm.fleet.plugins.module_utils.host.commands import CommandResult
+from ansible_collections.glm.fleet.plugins.module_utils.serving import occupancy
+from ansible_collections.glm.fleet.plugins.modules import door_unit
+from tests.playbooks.door import proxy
+
+pytestmark = pytest.mark.one_core
+UNIT = "glm-door.service"
+
+
+@pytest.fixture
+def systemd(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """systemd's properties of the unit; tests change them."""
+    properties = {"ActiveState": "active", "UnitFileState": "enabled", "NeedDaemonReload": "no"}
+    monkeypatch.setattr(door_unit.status, "show_unit", lambda *_args: properties)
+    return properties
+
+
+def given(folder: Path, **changes: Any) -> dict[str, Any]:
+    """Options of the module for a door in ``folder``, started from the unit that is there."""
+    unit = folder / UNIT
+    unit.write_text("[Service]\n", encoding="utf-8")
+    sums = f"{hashlib.sha256(unit.read_bytes()).hexdigest()}  {unit}\n"
+    (folder / door_unit.STARTED).write_text(sums, encoding="utf-8")
+    options = {
+        "unit": UNIT,
+        "unit_file": str(unit),
+        "config": str(folder / "door/haproxy.cfg"),
+        "socket": str(folder / "admin.sock"),
+        "listen": [],
+        "timeout": 60,
+    }
+    return {**options, **changes}
+
+
+def test_a_door_that_serves_its_file_is_left_alone_and_one_that_does_not_reads_it_again(
+    tmp_path: Path, systemd: dict[str, str]
+) -> None:
+    params = given(tmp_path)
+    (engine,) = proxy.free_ports(1)
+    with proxy.running(tmp_path, engine) as one:
+        assert door_unit.decided(params) == "none"
+        config = proxy.configured(tmp_path, one.ports, [engine + 1], one.monitor)
+        assert door_unit.decided(params) == "reload"
+        one.process.send_signal(12)  # SIGUSR2, as ExecReload= sends it
+        door_unit.wait_until_served(params)
+        assert door_unit.decided(params) == "none"
+        assert door_unit.served_mark(params["socket"]) == door_unit.wanted_mark(config)
+        Path(params["unit_file"]).write_text("[Service]\nUser=other\n", encoding="utf-8")
+        assert door_unit.decided(params) == "restart"
+    systemd["ActiveState"] = "failed"
+    assert door_unit.decided(params) == "start"
+
+
+def test_a_door_that_does_not_answer_has_read_nothing(tmp_path: Path, systemd: dict[str, str]) -> None:
+    params = given(tmp_path, timeout=0)
+    (tmp_path / "door").mkdir()
+    Path(params["config"]).write_text("global\n    description abc\n", encoding="utf-8")
+    assert door_unit.decided(params) == "reload"
+    with pytest.raises(Unmet, match=r"to serve .*haproxy.cfg within 0 s, found it still serves an older one") as late:
+        door_unit.wait_until_served(params)
+    assert "journalctl -u glm-door.service" in str(late.value)
+
+
+def test_who_holds_the_port_is_named_with_the_variable_to_change(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        params = given(tmp_path, listen=[{"address": "127.0.0.1", "port": port, "variable": "glm_port"}])
+        with pytest.raises(Unmet, match=rf"127.0.0.1 port {port} to be free, found process \d+ ") as refused:
+            door_unit.require_ports(params, check_mode=False)
+    assert "choose another glm_port" in str(refused.value)
+    door_unit.require_ports(params, check_mode=False)
+
+
+def test_an_address_of_another_host_is_refused(tmp_path: Path) -> None:
+    params = given(tmp_path, listen=[{"address": "192.0.2.1", "port": 8000, "variable": "glm_port"}])
+    with pytest.raises(Unmet, match=r"192\.0\.2\.1 to be an address of this host"):
+        door_unit.require_ports(params, check_mode=False)
+
+
+@pytest.mark.parametrize(
+    ("unit", "check_mode", "free"),
+    [
+        (UNIT, False, True),
+        ("glm-serve-0.service", False, False),
+        ("glm-serve-0.service", True, True),
+        (None, True, False),
+    ],
+)
+def test_only_a_check_run_lets_an_engine_of_an_earlier_release_be_where_the_door_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unit: str | None, check_mode: bool, free: bool
+) -> None:
+    monkeypatch.setattr(occupancy, "port_owner", lambda *_args: occupancy.Holder("somebody", unit))
+    params = given(tmp_path, listen=[{"address": "127.0.0.1", "port": 8000, "variable": "glm_port"}])
+    if free:
+        door_unit.require_ports(params, check_mode)
+    else:
+        with pytest.raises(Unmet, match="found somebody"):
+            door_unit.require_ports(params, check_mode)
+
+
+def test_a_port_of_the_door_s_own_is_the_door_s(tmp_path: Path) -> None:
+    """Whatever containers publish the same port on other addresses."""
+
+    def docker(argv: Sequence[str]) -> CommandResult:
+        return CommandResult(tuple(argv), 0, "other (image)\n", "")
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        inodes = occupancy._listening_inodes("127.0.0.1", taken.getsockname()[1], Path("/proc"))
+        proc = tmp_path / "proc"
+        (proc / "net").mkdir(parents=True)
+        (proc / "net/tcp").write_text(Path("/proc/net/tcp").read_text(encoding="ascii"), encoding="ascii")
+        (proc / "7/fd").mkdir(parents=True)
+        (proc / "7/cgroup").write_text("0::/system.slice/glm-door.service\n", encoding="utf-8")
+        (proc / "7/fd/3").symlink_to(f"socket:[{next(iter(inodes))}]")
+        owner = occupancy.port_owner(docker, "127.0.0.1", taken.getsockname()[1], proc)
+    assert owner is not None and owner.unit == UNIT
