@@ -162,11 +162,15 @@ class EnvValue(Ranged):
 
 @dataclass(frozen=True)
 class Secret:
-    """How the API key reaches an engine without showing in its arguments."""
+    """How the API key reaches an engine without showing in its arguments.
+
+    ``admin_option``: the option for a key of its own that administration then needs, in versions that have it.
+    """
 
     kind: str
     name: Optional[str] = None
     option: Optional[str] = None
+    admin_option: Optional[str] = None
     container_path: Optional[str] = None
 
 

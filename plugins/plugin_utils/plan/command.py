@@ -13,7 +13,7 @@ from typing import Optional
 from ansible_collections.glm.fleet.plugins.module_utils import address
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import platforms
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan import files
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import files, flags
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Choice, Intent, PlanError
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Confinement, Listen, Secret
 
@@ -65,7 +65,28 @@ def secret(choice: Choice) -> Secret:
         raise CatalogError(f"catalog/engines/{choice.engine.name}/engine.yml: secret needs name, or option and path")
     venv = choice.intent.runtime == "venv"
     path = f"/run/glm-serve-{choice.intent.replica}/engine.yaml" if venv else known.container_path
-    return {"kind": "config", "option": known.option, "container_path": path}
+    return {
+        "kind": "config",
+        "option": known.option,
+        "admin_option": known.admin_option if _has(choice, known.admin_option) else None,
+        "container_path": path,
+    }
+
+
+def secret_notes(choice: Choice) -> list[str]:
+    """What a reader should know of a version whose one key is the administrator's, too."""
+    option = choice.engine.secret.admin_option
+    if option is None or _has(choice, option):
+        return []
+    return [
+        f"{choice.engine.name} {choice.version} has no --{option}: its one key, which stays on the host, also "
+        "administers it. Clients reach none of that through the front door."
+    ]
+
+
+def _has(choice: Choice, option: Optional[str]) -> bool:
+    table = flags.load(choice.engine.name, choice.version, choice.known.root / "engines")
+    return option is not None and flags.spelled(option) in table.options
 
 
 def listen_address(bind: str, private_address: Optional[str]) -> str:

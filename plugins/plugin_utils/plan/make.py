@@ -104,7 +104,7 @@ def make(intent: Intent, known: records.Catalog, lock: Optional[lockfile.LockDat
             {"id": issue.id, "status": issue.status, "text": issue.text, "link": issue.link} for issue in served.met
         ],
         "sources": [*choice.model.sources, *(str(source) for source in served.composed.sources)],
-        "notes": arguments.notes_of(choice, table, served),
+        "notes": [*arguments.notes_of(choice, table, served), *command.secret_notes(choice)],
     }
 
 

@@ -225,6 +225,8 @@ class ConfigSecret(TypedDict):
     """The key is an option of a configuration file."""
     option: str
     """Name of the option in the file."""
+    admin_option: str | None
+    """Name of the option for the host's admin key; null where this version of the engine has none."""
     container_path: str
     """Path of the file as the engine sees it."""
 

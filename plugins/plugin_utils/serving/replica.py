@@ -69,15 +69,21 @@ def env_file(plan: Plan) -> str:
 _ENV_FILES = {"container": quoting.docker_env, "venv": quoting.systemd_env}
 
 
-def secret_file(plan: Plan, api_key: str) -> str:
-    """The content of the replica's 0600 secret file: one environment line, or one line of the engine's YAML."""
-    if not api_key or any(ord(char) < 0x21 or ord(char) > 0x7E for char in api_key):
-        raise UnitError("the API key must be one word of printable ASCII: it travels in an HTTP header")
+def secret_file(plan: Plan, api_key: str, admin_key: str = "") -> str:
+    """The content of the replica's 0600 secret file: one environment line, or lines of the engine's YAML.
+
+    ``admin_key`` is for engines whose plan has an option for it. Raises UnitError for a key that cannot be sent.
+    """
     secret = plan["secret"]
+    admin_option = secret["admin_option"] if secret["kind"] == "config" else None
+    for key in [api_key, *([admin_key] if admin_option else [])]:
+        if not key or any(ord(char) < 0x21 or ord(char) > 0x7E for char in key):
+            raise UnitError("an API key must be one word of printable ASCII: it travels in an HTTP header")
     if secret["kind"] == "env":
         return _ENV_FILES[plan["runtime"]["kind"]]({secret["name"]: api_key})
-    # JSON strings are YAML strings, whatever the key contains.
-    return f"{secret['option']}: {json.dumps(api_key)}\n"
+    # JSON strings are YAML strings, whatever the key contains. The guard takes the key of the last line.
+    lines = {**({admin_option: admin_key} if admin_option else {}), secret["option"]: api_key}
+    return "".join(f"{option}: {json.dumps(key)}\n" for option, key in lines.items())
 
 
 def probe_address(listens: str) -> str:
@@ -95,7 +101,7 @@ def replica(plan: Plan, groups: Mapping[str, Sequence[str]] | None = None) -> di
     ``device_groups``, whose numbers differ from host to host.
 
     Shapes: ``name``, ``unit``, ``runtime``, ``documentation``, ``user`` are str; ``files`` maps
-    unit/env/secret/guard/engine_key to absolute paths on the host; ``exec`` maps
+    unit/env/secret/guard/engine_key/admin_key to absolute paths on the host; ``exec`` maps
     start_pre/start/start_post/stop/stop_post to argument lists; times are whole seconds; ``serving_unit`` is an entry
     of that module's ``replicas``; ``after``, ``wants``, ``assert_paths``, ``mount_points``,
     ``writable_directories`` are lists of str.
@@ -307,6 +313,7 @@ def _files(plan: Plan, name: str) -> dict[str, str]:
         "secret": config + suffixes[kind],
         "guard": GUARD,
         "engine_key": engine_key_file(plan),
+        "admin_key": f"{plan['paths']['config']}/admin.key",
     }
 
 

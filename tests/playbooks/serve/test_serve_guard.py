@@ -237,9 +237,10 @@ def test_the_key_is_read_from_either_file(name: str, text: str, tmp_path: Path) 
 @pytest.mark.parametrize("made", [plan(), venv(), plan("sglang")], ids=["docker", "systemd", "yaml"])
 def test_the_key_is_read_as_the_engine_reads_it(made: dict[str, Any], key: str, tmp_path: Path) -> None:
     file = tmp_path / Path(unit.replica(made)["files"]["secret"]).name
-    file.write_text("# header\n" + unit.secret_file(made, key), encoding="utf-8")
+    file.write_text("# header\n" + unit.secret_file(made, key, "glm-admin"), encoding="utf-8")
     assert guard.read_key(str(file)) == key
     assert key in _serving.read_secrets([str(file)]), "or a log could show it"
+    assert made["secret"]["kind"] == "env" or "glm-admin" in _serving.read_secrets([str(file)])
 
 
 def prove(port: int, secret: Path, pid: int, wait: int = 10, key: str = KEY) -> None:

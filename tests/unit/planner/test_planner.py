@@ -72,7 +72,12 @@ def test_the_sglang_plan() -> None:
     assert made["command"][:3] == ["python3", "-m", "sglang.launch_server"]
     assert option(made["command"], "--model-path") == "zai-org/GLM-5.1-FP8"
     assert option(made["command"], "--config") == "/run/glm/engine.yaml"
-    assert made["secret"] == {"kind": "config", "option": "api-key", "container_path": "/run/glm/engine.yaml"}
+    assert made["secret"] == {
+        "kind": "config",
+        "option": "api-key",
+        "admin_option": "admin-api-key",
+        "container_path": "/run/glm/engine.yaml",
+    }
     assert made["contract"]["reasoning_field"] == "reasoning_content"
     assert made["stop"]["success_exit_status"] == ["137", "SIGKILL"]
     assert made["env"]["SGLANG_ENABLE_SPEC_V2"] == "1"

@@ -122,3 +122,17 @@ def test_what_is_withheld_is_served_by_some_version() -> None:
 
 def test_the_page_of_what_passes_is_made_from_the_catalogue() -> None:
     assert routes_page.main(["--check"]) == 0
+
+
+def test_a_version_that_has_no_admin_key_says_so(tmp_path: Path) -> None:
+    """Every version that the catalogue knows has one, so the option is taken out of a table."""
+    shutil.copytree(CATALOG.root, tmp_path / "catalog")
+    table = tmp_path / "catalog/engines/sglang/flags/0.5.10.json"
+    lines = [line for line in table.read_text("utf-8").splitlines(keepends=True) if "--admin-api-key" not in line]
+    table.write_text("".join(lines), encoding="utf-8")
+    made = planner.make(intent("sglang", "0.5.10"), dataclasses.replace(CATALOG, root=tmp_path / "catalog"))
+    assert made["secret"]["kind"] == "config" and made["secret"]["admin_option"] is None
+    assert "sglang 0.5.10 has no --admin-api-key" in made["notes"][-1]
+    usual = planner.make(intent("sglang", "0.5.10"), CATALOG)
+    assert usual["secret"]["kind"] == "config" and usual["secret"]["admin_option"] == "admin-api-key"
+    assert not [note for note in usual["notes"] if "admin" in note]

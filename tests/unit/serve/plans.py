@@ -158,7 +158,12 @@ _SGLANG: dict[str, Any] = {
         "8",
     ],
     "env": {"HF_HUB_OFFLINE": "1", "SGLANG_ENABLE_SPEC_V2": "1"},
-    "secret": {"kind": "config", "option": "api-key", "container_path": "/run/glm/engine.yaml"},
+    "secret": {
+        "kind": "config",
+        "option": "api-key",
+        "admin_option": "admin-api-key",
+        "container_path": "/run/glm/engine.yaml",
+    },
     "stop": {"success_exit_status": ["137", "SIGKILL"]},
     "contract": {**_VLLM["contract"], "reasoning_field": "reasoning_content"},
 }

@@ -20,7 +20,7 @@ GROUPS = {"video": ["x", "44", ""], "render": ["x", "993", ""]}
 
 def render(name: str, plan: dict[str, Any], api_key: str = "glm-test-key") -> str:
     """The text of ``templates/<name>.j2`` for a plan."""
-    return render_host(name, plan=plan, api_key=api_key, host_groups=GROUPS)
+    return render_host(name, plan=plan, api_key=api_key, admin_key="glm-test-admin", host_groups=GROUPS)
 
 
 def render_host(name: str, **variables: Any) -> str:

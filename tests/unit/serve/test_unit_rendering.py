@@ -68,16 +68,32 @@ def test_environment_that_docker_would_misread_is_refused(env: dict[str, str]) -
         quoting.docker_env(env)
 
 
-def test_the_secret_is_one_environment_line_on_vllm_and_one_yaml_line_on_sglang() -> None:
+def test_the_secret_is_one_environment_line_on_vllm_and_yaml_on_sglang() -> None:
     assert unit.secret_file(plan("vllm"), "glm-k") == "VLLM_API_KEY=glm-k\n"
-    text = unit.secret_file(plan("sglang"), 'glm-"k')
-    assert text.startswith("api-key: ") and json.loads(text.partition(": ")[2]) == 'glm-"k'
+    assert unit.secret_file(plan("vllm"), "glm-k", "glm-a") == "VLLM_API_KEY=glm-k\n"
+    text = unit.secret_file(plan("sglang"), 'glm-"k', 'glm-"a')
+    assert yaml.safe_load(text) == {"admin-api-key": 'glm-"a', "api-key": 'glm-"k'}
+    last = text.splitlines()[-1]
+    assert last.startswith("api-key: ") and json.loads(last.partition(": ")[2]) == 'glm-"k', "the guard reads the last"
+
+
+def test_a_version_without_an_admin_key_gets_none() -> None:
+    made = plan("sglang")
+    made["secret"]["admin_option"] = None
+    assert unit.secret_file(made, "glm-k", "glm-a") == 'api-key: "glm-k"\n'
+
+
+def test_an_admin_key_is_required_where_the_engine_takes_one() -> None:
+    with pytest.raises(quoting.UnitError, match="printable ASCII"):
+        unit.secret_file(plan("sglang"), "glm-k")
 
 
 @pytest.mark.parametrize("key", ["", "two words", "line\nbreak", "ключ"])
 def test_keys_that_cannot_travel_in_a_header_are_refused(key: str) -> None:
     with pytest.raises(quoting.UnitError, match="printable ASCII"):
         unit.secret_file(plan(), key)
+    with pytest.raises(quoting.UnitError, match="printable ASCII"):
+        unit.secret_file(plan("sglang"), "glm-k", key)
 
 
 def option(argv: list[str], name: str) -> list[str]:
@@ -125,6 +141,7 @@ def test_the_key_is_in_no_argument_list_and_not_in_the_unit() -> None:
         assert "glm-test-key" not in render("glm-serve.service", plan(engine))
         assert "glm-test-key" not in render("glm-serve.env", plan(engine))
         assert "glm-test-key" in render("glm-serve.secret", plan(engine))
+        assert "glm-test-admin" not in render("glm-serve.service", plan(engine))
 
 
 def test_a_command_that_would_not_read_the_key_file_is_refused() -> None:
@@ -199,7 +216,8 @@ def test_the_environment_file_has_a_header_that_docker_skips() -> None:
 def test_each_replica_has_its_own_unit_files_port_and_gpus() -> None:
     first, second = (unit.replica(one) for one in replicas(2))
     assert (first["unit"], second["unit"]) == ("glm-serve-0.service", "glm-serve-1.service")
-    assert set(first["files"].values()) & set(second["files"].values()) == {unit.GUARD, "/etc/glm/engine.key"}
+    of_the_host = {unit.GUARD, "/etc/glm/engine.key", "/etc/glm/admin.key"}
+    assert set(first["files"].values()) & set(second["files"].values()) == of_the_host
     assert second["serving_unit"]["gpus"] == [4, 5, 6, 7] and second["serving_unit"]["port"] == 18001
     argv = second["exec"]["start"]
     assert option(argv, "--device") == [f"nvidia.com/gpu={index}" for index in (4, 5, 6, 7)]
