@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -295,6 +296,32 @@ def test_an_engine_that_hangs_up_is_not_asked_again(tmp_path: Path) -> None:
     server.close()
     assert (status, error["error"]["code"]) == (502, "engine_ended") and len(asked) == 1
     assert answered["retry-after"] == "10"
+
+
+def test_an_engine_learns_at_once_that_its_client_is_gone(tmp_path: Path) -> None:
+    """It would go on with a long prompt that nobody waits for."""
+    asked, gone = threading.Event(), threading.Event()
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        connection, _peer = server.accept()
+        with connection:
+            connection.recv(65536)
+            asked.set()
+            connection.settimeout(60)
+            with contextlib.suppress(ConnectionResetError):
+                while connection.recv(65536):
+                    pass
+            gone.set()
+
+    threading.Thread(target=serve, daemon=True).start()
+    with proxy.running(tmp_path, server.getsockname()[1]) as one:
+        connection = http.client.HTTPConnection("127.0.0.1", one.port, timeout=60)
+        connection.request("POST", "/v1/chat/completions", "{}", BEARER)
+        assert asked.wait(60)
+        connection.close()
+        assert gone.wait(30)
+    server.close()
 
 
 def test_a_reload_loses_no_request_and_cuts_no_stream(tmp_path: Path) -> None:
