@@ -21,7 +21,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Optional
@@ -167,10 +167,10 @@ def _first(entries: Iterator[dict[str, Any]], most: int) -> Iterator[dict[str, A
         yield entry
 
 
-def main() -> int:
-    """Count; the exit status of the program."""
+def main(arguments: Sequence[str]) -> int:
+    """Count in FOLDER, or in the one that is given; the exit status of the program."""
     try:
-        collect()
+        collect(Path(arguments[0]) if arguments else FOLDER)
     except (UsageError, OSError) as exc:
         print(f"usage: {exc}", file=sys.stderr)
         return 1
@@ -178,4 +178,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -52,6 +52,7 @@ def door(plans: Sequence[Plan], monitor_address: str = ENGINE_ADDRESS, monitor_p
             "parallel": f"{config}/door/parallel.map",
             "tokens": f"{config}/door/tokens.map",
             "usage": f"{config}/door/usage.lua",
+            "usage_program": "/usr/local/lib/glm/door_usage.py",
             "engine_key": replica.engine_key_file(plans[0]),
             "socket": "/run/glm-door/admin.sock",
             "master": "/run/glm-door/master.sock",

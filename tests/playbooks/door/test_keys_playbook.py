@@ -6,6 +6,7 @@ import grp
 import json
 import os
 import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -148,6 +149,26 @@ def test_a_key_from_its_making_to_its_end_while_others_work(fleet: Fleet, fake_c
     assert [row[:7] for row in rows if row[1] == "team-a"] == [
         [host, "team-a", "3", "0", "0", "210", "90"] for host in ("h0", "h1")
     ]
+
+
+def test_the_program_of_the_timer_counts_as_the_module_does(tmp_path: Path, fake_command: Callable[..., Path]) -> None:
+    """Run as the unit runs it: alone, with the interpreter's own library and nothing else."""
+    line = (
+        "10.0.0.9 key=team-a method=POST route=/v1/messages to=engine-0 status=200 limit=- generates=1 prompt=11 "
+        "completion=7 first=0/0/0/5 all=9 bytes=10/20 end=--"
+    )
+    (tmp_path / "log").write_text(f"{line}\n{line}\n", "utf-8")
+    fake_command("journalctl", JOURNAL.format(log=tmp_path / "log"))
+    program = shutil.copy(ROOT / "plugins/module_utils/door/usage.py", tmp_path / "door_usage.py")
+    for _ in range(2):
+        subprocess.run([sys.executable, "-I", program, tmp_path / "usage"], check=True)
+    (month,) = (tmp_path / "usage").glob("*.csv")
+    assert month.read_text("utf-8").splitlines()[1].startswith("team-a,2,0,0,22,14,")
+    fake_command("journalctl", "echo no journal >&2; exit 1")
+    done = subprocess.run(
+        [sys.executable, "-I", program, tmp_path / "usage"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1 and "journalctl ended with 1: no journal" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import http.client
 import json
 import re
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -165,6 +166,30 @@ def test_the_journal_line_has_names_and_figures_and_nothing_of_the_client(served
     fields = ("method", "route", "to", "status", "generates", "prompt", "completion")
     assert [mine[0][name] for name in fields] == ["POST", "/v1/completions", "engine-0", "200", "1", "11", "7"]
     assert "secret" not in (served.door.folder / "log").read_text("utf-8").lower()
+
+
+def test_many_at_once_are_all_answered_and_counted(tmp_path: Path) -> None:
+    """HAProxy 2.6.12 crashes within some thousand requests when several of its threads use one Lua filter."""
+    keys = [entry("anna", "one")]
+    statuses: list[int] = []
+    with scripted.engine() as engine, proxy.running(tmp_path, engine.port, keys=keys) as door:
+
+        def load() -> None:
+            client = Client(door.port, "one")
+            statuses.extend(client.ask(pieces=COUNTED["stream"]).status for _ in range(2000))
+            client.close()
+
+        threads = [threading.Thread(target=load) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        counted = Served(door, engine).metrics()
+    assert len(statuses) == 8000 and set(statuses) == {200}
+    assert counted == {
+        "requests 200": 8000, "prompt_tokens": 88000, "completion_tokens": 56000, "uncounted_requests": 0,
+    }  # fmt: skip
+    assert "Lua" not in (tmp_path / "log").read_text("utf-8")
 
 
 def test_a_refused_request_is_counted_by_its_limit(tmp_path: Path) -> None:
