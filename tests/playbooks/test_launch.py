@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import email
+import io
 import json
 import re
 import sys
 from typing import Any
 
+import paramiko
 import pytest
 
+from ansible_collections.glm.fleet.plugins.plugin_utils.actions import host_keys
 from tests.playbooks.fleet import KIND, ROOT, TAGS, Fleet
+from tests.playbooks.modules.test_host_key import SshServer, ed25519
 
 
 def test_launch_attaches_opens_and_counts_as_asked_and_nothing_more(fleet: Fleet) -> None:
@@ -67,6 +71,39 @@ def test_every_launch_has_a_host_key_of_its_own_beside_the_users_data(
     code, output = fleet.run("launch.yml", **asked, glm_launch_host_keys=False)
     assert code == 0 and specs[2].user_data == asked["glm_launch_user_data"], output
     assert len(list(folder.iterdir())) == 1
+
+
+def test_a_launched_host_is_pinned_with_the_key_of_its_user_data_only(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = fleet.cloud.world.backend
+    launch, specs = backend.launch, []
+    monkeypatch.setattr(backend, "launch", lambda spec: (specs.append(spec), launch(spec))[1])
+    code, output = fleet.run("launch.yml", glm_launch=True)
+    assert code == 0, output
+    private = json.loads(specs[0].user_data.partition("\n")[2])["ssh_keys"]["ed25519_private"]
+    own = paramiko.Ed25519Key.from_private_key(io.StringIO(private))
+    book = fleet.folder / "pin.yml"
+    task = {"name": "Pin", "glm.fleet.host_key": {"timeout": 3}}
+    book.write_text(json.dumps([{"hosts": "glm_fleet", "gather_facts": False, "tasks": [task]}]), "utf-8")
+    known = fleet.folder / ".local/state/glm-fleet/known_hosts"
+    between = SshServer(ed25519(fleet.folder, "between"))
+    code, output = fleet.run(str(book), ansible_host="127.0.0.1", ansible_port=between.port)
+    assert code != 0 and not known.exists(), output
+    assert (
+        f"expected the host key that {specs[0].id} was launched with, {fingerprint(own)} (ssh-ed25519), found "
+        in output
+    )
+    assert f"found {fingerprint(between.key)} (ssh-ed25519). Nothing was pinned" in output
+    between.close()
+    host = SshServer(own)
+    code, output = fleet.run(str(book), ansible_host="127.0.0.1", ansible_port=host.port)
+    assert code == 0 and known.read_text("utf-8").startswith(f"{specs[0].id} ssh-ed25519 "), output
+    host.close()
+
+
+def fingerprint(key: paramiko.PKey) -> str:
+    return host_keys.HostKey(key.get_name(), key.asbytes()).fingerprint
 
 
 @pytest.mark.one_core
