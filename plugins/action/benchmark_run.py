@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils import arguments
+from ansible_collections.glm.fleet.plugins.module_utils.benchmark.job import AUTHORITIES
 from ansible_collections.glm.fleet.plugins.module_utils.finding import unmet
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import Failed
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.remote_job import RemoteJobAction
@@ -17,6 +18,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import runs as
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import asking
+from ansible_collections.glm.fleet.plugins.plugin_utils.tls.certificate import read_authorities
 
 
 class ActionModule(RemoteJobAction):
@@ -66,11 +68,21 @@ class ActionModule(RemoteJobAction):
             "model": plan["served_model_name"],
             "tokens": self._workload.input_tokens + self._workload.output_tokens,
             "program": self._client.program,
-            "environment": dict(catalog.load().measuring[1].env),
+            "environment": {**catalog.load().measuring[1].env, **self._trusted(plan)},
+            "tls_name": (args["address"] or plan["tls"]["names"][0]) if plan["tls"] else "",
+            "authorities": self._authorities(plan),
             "metrics": asking.metric_rules(plan),
             "container": benchmark_runs.container(plan, self._client, self._host, tokenizer),
             "runs": self._runs,
         }
+
+    def _authorities(self, plan: Plan) -> str:
+        """PEM of the authorities that the client trusts; empty for those of its machine. Raises Unmet."""
+        return read_authorities(self._args["tls_ca"]) if plan["tls"] and self._args["tls_ca"] else ""
+
+    def _trusted(self, plan: Plan) -> dict[str, str]:
+        """What makes the client trust them: OpenSSL's own variable."""
+        return {"SSL_CERT_FILE": f"{self._client.results}/{AUTHORITIES}"} if self._authorities(plan) else {}
 
     def _watch(self, state: dict[str, Any]) -> dict[str, Any]:
         """Follow the runs to their end and return the last state."""

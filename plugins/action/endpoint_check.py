@@ -1,22 +1,39 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The controller's half of ``endpoint_check``: is the port closed, keep the verdict, name what failed."""
+"""The controller's half of ``endpoint_check``: what others reach of the host, keep the verdict, name what failed."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.glm.fleet.plugins.module_utils import arguments, files, finding
+from ansible_collections.glm.fleet.plugins.module_utils import address, arguments, files, finding
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Finding, Unmet, advised
+from ansible_collections.glm.fleet.plugins.module_utils.serving import exposure
+from ansible_collections.glm.fleet.plugins.module_utils.serving.client import Endpoint
+from ansible_collections.glm.fleet.plugins.module_utils.serving.trust import Trust
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import FleetAction
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import tls
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 from ansible_collections.glm.fleet.plugins.plugin_utils.report import ServedEndpoint, VerifyReport
-from ansible_collections.glm.fleet.plugins.plugin_utils.serving import asking, baseline, verdict
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving import asking, baseline, outside, verdict
+from ansible_collections.glm.fleet.plugins.plugin_utils.tls.certificate import read_authorities
 
-CONTROLLER_OPTIONS = ("closed_address", "report", "plan", "context_share", "eval_scores", "eval_margin")
+CONTROLLER_OPTIONS = (
+    "places",
+    "meant",
+    "neighbour",
+    "ssh_port",
+    "report",
+    "plan",
+    "tls_ca",
+    "context_share",
+    "eval_scores",
+    "eval_margin",
+)
 
 
 class ActionModule(FleetAction):
@@ -28,33 +45,51 @@ class ActionModule(FleetAction):
     def _outcome(self) -> dict[str, Any]:
         own, plan = self._args, self._args["plan"]
         if plan and plan["node"]["rank"]:
-            report = verdict.worker_report(self._host, plan)
+            report = verdict.worker_report(self._host, plan, self._outside({}))
             kept = self._keep(own["report"], report)
-            return {"changed": False, "ok": True, "checks": report["checks"], "report": report, **kept}
+            return self._ended({}, report, kept)
         given = {name: value for name, value in self._task.args.items() if name not in CONTROLLER_OPTIONS}
         asked = {**asking.options(plan, own["context_share"]), **given}
+        authorities = own["tls_ca"] if asked.get("tls_name") else ""
+        if authorities:
+            asked.setdefault("tls_authorities", read_authorities(authorities))
         if not asked.get("model"):
             raise self._failure(finding.unmet("the name of the served model", "none", "give the task plan or model"))
         answer = self._module("glm.fleet.endpoint_check", asked)
         if "checks" not in answer or answer.get("skipped"):
             return answer
-        port = int(asked.get("port", own["port"]))
-        listen = str(plan["listen"]["address"] if plan else own["address"])
         checks: list[Finding] = [*answer["checks"], *self._scored(plan, asked, answer.get("eval"))]
-        if own["closed_address"]:
-            checks.append(verdict.closed_check(str(own["closed_address"]), port, listen))
+        checks += self._outside(asked)
         endpoint: ServedEndpoint = {
-            "url": verdict.endpoint_url(listen, own["closed_address"], port),
+            "url": tls.url(plan) if plan else address.url(own["address"], int(own["port"]), "/v1"),
             "model": asked["model"],
+            "authorities": authorities or "",
         }
         report = verdict.host_report(self._host, checks, endpoint, plan)
-        failed = own["strict"] and not report["ok"]
-        answer.update(ok=report["ok"], checks=checks, report=report, failed=failed, changed=False)
-        kept = self._keep(own["report"], report)
+        return self._ended(answer, report, self._keep(own["report"], report))
+
+    def _ended(self, answer: dict[str, Any], report: VerifyReport, kept: Mapping[str, Any]) -> dict[str, Any]:
+        """The task's result: the verdict, and whether its report could be written."""
+        failed = self._args["strict"] and not report["ok"]
+        answer.update(ok=report["ok"], checks=report["checks"], report=report, failed=failed, changed=False)
         answer.update(kept)
         if failed:
             answer["msg"] = "\n".join([verdict.failure_text(report), *([kept["msg"]] if kept else [])])
         return answer
+
+    def _outside(self, asked: Mapping[str, Any]) -> list[Finding]:
+        """What the controller and a neighbour of the host get who try its sockets."""
+        places, meant, neighbour = (self._args[name] for name in ("places", "meant", "neighbour"))
+        if places is None:
+            return []
+        begun = time.monotonic()
+        name = asked.get("tls_name")
+        trusted = Trust(name, str(asked.get("tls_authorities") or "")) if name else None
+        door = Endpoint("", 0, "", self._args["api_key"], trusted, timeout=exposure.ANSWER_SECONDS)
+        seen = exposure.seen(places, [int(one["port"]) for one in meant if one.get("door", True)], door)
+        mine = outside.Tried("the controller", seen["outcomes"], seen["answers"], time.monotonic() - begun)
+        host = outside.Host(places, {22, int(self._args["ssh_port"] or 22)}, meant)
+        return [outside.judged("closed", host, mine), *([outside.of_neighbour(host, neighbour)] if neighbour else [])]
 
     def _scored(self, plan: Plan | None, asked: Mapping[str, Any], counted: Any) -> list[Finding]:
         """The finding about the mini-eval, if one was asked for."""

@@ -26,9 +26,9 @@ def bracketed(host: str) -> str:
     return f"[{host}]" if _is_ipv6(host) else host
 
 
-def url(host: str, port: int, path: str = "") -> str:
-    """An http URL of a host; ``path`` begins with a slash."""
-    return f"http://{bracketed(host)}:{port}{path}"
+def url(host: str, port: int, path: str = "", scheme: str = "http") -> str:
+    """A URL of a host; ``path`` begins with a slash."""
+    return f"{scheme}://{bracketed(host)}:{port}{path}"
 
 
 def public_because(address: str) -> str:

@@ -63,6 +63,9 @@ options:
         are not read, and the endpoint is reached at O(address).
     type: str
     default: ""
+  tls_ca:
+    description: File on the controller with the authorities, as PEM, that the client trusts. By default its machine's.
+    type: path
   address:
     description:
       - Where the client reaches the endpoint. By default the plan's own address, and with O(client_host) the one that
@@ -193,14 +196,15 @@ from typing import Any, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.glm.fleet.plugins.module_utils import arguments
-from ansible_collections.glm.fleet.plugins.module_utils.benchmark.job import Folder, Job
-from ansible_collections.glm.fleet.plugins.module_utils.files import read_text
+from ansible_collections.glm.fleet.plugins.module_utils import address, arguments
+from ansible_collections.glm.fleet.plugins.module_utils.benchmark.job import AUTHORITIES, Folder, Job
+from ansible_collections.glm.fleet.plugins.module_utils.files import read_text, write_text
 from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError, Unmet
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run
 from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
 from ansible_collections.glm.fleet.plugins.module_utils.host.probe import ProbeError, device_arguments, has_devices
 from ansible_collections.glm.fleet.plugins.module_utils.serving.client import Endpoint, NoAnswer, ask
+from ansible_collections.glm.fleet.plugins.module_utils.serving.trust import Trust
 
 ANSWER_SECONDS = 120
 
@@ -219,6 +223,7 @@ class Measurement:
             api_key=module.params["api_key"],
             timeout=ANSWER_SECONDS,
             engine=self.engine(self.job.get("engine")),
+            tls=Trust(self.job["tls_name"], self.job["authorities"]) if self.job.get("tls_name") else None,
         )
 
     def engine(self, place: Optional[dict[str, Any]]) -> Optional[Endpoint]:
@@ -260,6 +265,9 @@ class Measurement:
         if job.stop:
             # A client whose job was killed may still be there, and still measure.
             run(tuple(job.stop), 60)
+        if self.job.get("authorities"):
+            # What the client trusts, which is not this process. Its container sees the folder.
+            write_text(self.folder.path / AUTHORITIES, self.job["authorities"], 0o644)
         self.folder.begin(job)
         return {"changed": False, "running": True, "reattached": False, "state": self.folder.state()}
 
@@ -269,7 +277,8 @@ class Measurement:
 
     def require_endpoint(self) -> None:
         """Refuse what cannot be measured before anything is: the client would only say so in its result."""
-        where = f"http://{self.endpoint.address}:{self.endpoint.port}"
+        scheme = "https" if self.endpoint.tls else "http"
+        where = address.url(self.endpoint.address, self.endpoint.port, scheme=scheme)
         try:
             answer = ask(self.endpoint, "GET", "/v1/models", key=self.endpoint.api_key)
         except NoAnswer as error:

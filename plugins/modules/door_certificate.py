@@ -87,6 +87,10 @@ ends:
   returned: success
   type: str
   sample: "2027-12-31T12:00:00Z"
+sha256:
+  description: SHA-256 of the same certificate, in hexadecimal digits.
+  returned: success
+  type: str
 """
 
 import grp

@@ -65,6 +65,9 @@ options:
     description: Certificates, as PEM, of the authorities that may sign it. By default those that the host trusts.
     type: str
     default: ""
+  tls_ca:
+    description: File on the controller that O(tls_authorities) are read from.
+    type: path
   reasoning_field:
     description: Field of the answer that holds the reasoning. vLLM calls it V(reasoning), SGLang V(reasoning_content).
     type: str
@@ -118,6 +121,16 @@ options:
     description: Data-parallel ranks, each of which has a prefix cache of its own.
     type: int
     default: 1
+  routes:
+    description: Routes that pass the front door, each with C(path) and C(methods). Without them none is tried.
+    type: list
+    elements: dict
+    default: []
+  known_routes:
+    description: Routes that this version of the engine has, beside those that it lists itself.
+    type: list
+    elements: dict
+    default: []
   questions:
     description: What to ask, as in C(catalog/questions.yml). By default the catalogue's.
     type: dict
@@ -158,11 +171,26 @@ options:
     description: Share of the questions that a score may lose against the best one in O(eval_scores).
     type: float
     default: 0.05
-  closed_address:
+  places:
     description:
-      - Address of the host on which the port must not answer, tried from the controller.
-      - Nothing is tried when the endpoint is meant to listen there.
-    type: str
+      - What the host listens on, as M(glm.fleet.exposure) lists it. The controller tries each, and nothing of the
+        collection's but the front door may be open to it. Without it nothing is tried.
+    type: list
+    elements: dict
+  meant:
+    description:
+      - Where the host is meant to be open, as C(address) and C(port). Those without C(door=false) are asked as clients
+        do it.
+    type: list
+    elements: dict
+    default: []
+  neighbour:
+    description: What another host of the fleet got that tried O(places), with its name as C(host). It is judged, too.
+    type: dict
+    default: {}
+  ssh_port:
+    description: Port of the host's ssh server, as others reach it, which shows that an address can be reached.
+    type: int
   report:
     description: File on the controller to write the verdict to, as JSON.
     type: path
@@ -292,7 +320,7 @@ OF_ENDPOINT = [
     "reasoning_parser",
     "tool_parser",
 ]
-OF_GATE = ["questions", "context", "needle_tokens", "sampling", "prefix_cache", "ranks"]
+OF_GATE = ["questions", "context", "needle_tokens", "sampling", "prefix_cache", "ranks", "routes", "known_routes"]
 
 
 def asked(params: dict[str, Any]) -> Asked:

@@ -69,6 +69,21 @@ options:
     description: TCP port of 127.0.0.1 where the front door of the host reaches the engine.
     type: int
     default: 18000
+  tls:
+    description:
+      - Whose certificate the endpoint shows, V(fleet) (of an authority of the fleet's own), V(own), V(acme) (of a
+        public authority), or V(none) for plain HTTP. V(auto) is V(fleet), and V(none) on loopback.
+    type: str
+    choices: [auto, fleet, own, acme, none]
+    default: auto
+  tls_names:
+    description: DNS names and addresses by which clients reach the host, the main one first.
+    type: list
+    elements: str
+    default: []
+  public_address:
+    description: Address of the host in the internet, for the certificate of an endpoint on every address.
+    type: str
   data_dir:
     description: Folder on the host for weights and compile caches.
     type: str

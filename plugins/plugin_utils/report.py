@@ -62,6 +62,8 @@ class ServedEndpoint(TypedDict, total=False):
 
     url: str
     model: str | None
+    authorities: str
+    """File on the controller with the certificates that clients trust; empty for those that their machine trusts."""
 
 
 class _HostReport(TypedDict):

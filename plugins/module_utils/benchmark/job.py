@@ -29,6 +29,8 @@ from ansible_collections.glm.fleet.plugins.module_utils.serving import metrics a
 from ansible_collections.glm.fleet.plugins.module_utils.serving.client import Endpoint, glance
 
 LOOK_SECONDS = 0.2
+# In the folder of a replica: certificates of the authorities that the client trusts.
+AUTHORITIES = "ca.pem"
 SILENT = "the endpoint sent nothing"
 # Per request, and by far the most of a result; the figures are computed from them already.
 _DETAILS = ("input_lens", "output_lens", "ttfts", "itls", "latencies", "start_times", "queue_times", "generated_texts")

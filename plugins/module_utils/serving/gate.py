@@ -18,7 +18,7 @@ from typing import Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils import finding
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Finding
-from ansible_collections.glm.fleet.plugins.module_utils.serving import quality, trust
+from ansible_collections.glm.fleet.plugins.module_utils.serving import quality, routes, trust
 from ansible_collections.glm.fleet.plugins.module_utils.serving.client import (
     CheckError,
     NoAnswer,
@@ -98,6 +98,9 @@ class Gate:
 
     def key_wrong(self) -> str:
         return self._refused("glm-wrong-key", "a wrong key")
+
+    def routes(self) -> str:
+        return routes.check(self.endpoint, self.asked.routes, self.asked.known_routes)
 
     def _refused(self, key: Optional[str], what: str) -> str:
         body = {"model": self.endpoint.model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
@@ -203,6 +206,8 @@ def _contract(gate: Gate) -> list[Check]:
             ("key_missing", "401 on /v1 without a key", gate.key_missing),
             ("key_wrong", "401 on /v1 with a wrong key", gate.key_wrong),
         ]
+    if gate.asked.routes:
+        checks.append(("routes", "clients' routes pass with a key, and the engine's others never", gate.routes))
     return [*checks, ("context", "the promised context is served", gate.context)]
 
 

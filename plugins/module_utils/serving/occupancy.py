@@ -34,10 +34,16 @@ class Holder(NamedTuple):
 
 def port_owner(run: Runner, address: str, port: int, proc: Path = Path("/proc")) -> Optional[Holder]:
     """Who listens on ``address:port`` (or on the wildcard); None when it is free."""
-    inodes = _listening_inodes(address, port, proc)
+    wanted = ipaddress.ip_address(address)
+    inodes = {inode for where, number, inode in listening(proc) if number == port and _overlaps(wanted, where)}
     if not inodes:
         return None
-    pid = _process_with(inodes, proc)
+    pids = processes_by_socket(proc)
+    return holder(run, next((pids[inode] for inode in sorted(inodes) if inode in pids), None), port, proc)
+
+
+def holder(run: Runner, pid: Optional[int], port: int, proc: Path = Path("/proc")) -> Holder:
+    """Who listens on a port, by the process that has the socket; None for one that cannot be seen."""
     own = None if pid is None else _own_unit(pid, proc)
     if pid is not None and own:
         return Holder(_process_words(pid, proc), own)
@@ -90,9 +96,9 @@ def address_problem(address: str) -> Optional[str]:
     return None
 
 
-def _listening_inodes(address: str, port: int, proc: Path) -> set[str]:
-    wanted = ipaddress.ip_address(address)
-    found = set()
+def listening(proc: Path = Path("/proc")) -> list[tuple[Address, int, str]]:
+    """Address, port and inode of every listening TCP socket. A kernel without IPv6 has no table of it."""
+    found = []
     for table in ("net/tcp", "net/tcp6"):
         try:
             rows = (proc / table).read_text(encoding="ascii").splitlines()[1:]
@@ -101,8 +107,8 @@ def _listening_inodes(address: str, port: int, proc: Path) -> set[str]:
         for row in rows:
             fields = row.split()
             host, number = fields[1].partition(":")[::2]
-            if fields[3] == _LISTENING and int(number, 16) == port and _overlaps(wanted, _kernel_address(host)):
-                found.add(fields[9])
+            if fields[3] == _LISTENING:
+                found.append((_kernel_address(host), int(number, 16), fields[9]))
     return found
 
 
@@ -122,10 +128,14 @@ def _overlaps(wanted: Address, taken: Address) -> bool:
     return taken == wanted or taken.is_unspecified or wanted.is_unspecified
 
 
-def _process_with(inodes: set[str], proc: Path) -> Optional[int]:
-    sockets = {f"socket:[{inode}]" for inode in inodes}
-    folders = sorted(proc.glob("[0-9]*"), key=lambda path: int(path.name))
-    return next((int(folder.name) for folder in folders if not sockets.isdisjoint(_open_files(folder))), None)
+def processes_by_socket(proc: Path = Path("/proc")) -> dict[str, int]:
+    """The oldest process that has each socket open, by the socket's inode; processes of others may not be seen."""
+    found: dict[str, int] = {}
+    for folder in sorted(proc.glob("[0-9]*"), key=lambda path: int(path.name)):
+        for name in _open_files(folder):
+            if name.startswith("socket:["):
+                found.setdefault(name[len("socket:[") : -1], int(folder.name))
+    return found
 
 
 def _process_words(pid: int, proc: Path) -> str:

@@ -35,7 +35,8 @@ class Asked:
 
     ``questions`` is catalog/questions.yml; ``context`` what the plan promises and ``needle_tokens`` what the long
     prompt has, in tokens; ``prefix_cache``: whether the plan serves with one, of which each of its ``ranks`` has its
-    own; ``metrics``: the engine's rules for /metrics.
+    own; ``metrics``: the engine's rules for /metrics; ``routes``: what passes the front door, of the engine's
+    ``known_routes``.
     """
 
     endpoint: Endpoint
@@ -48,6 +49,8 @@ class Asked:
     prefix_cache: bool = False
     ranks: int = 1
     metrics: Sequence[Mapping[str, Any]] = ()
+    routes: Sequence[Mapping[str, Any]] = ()
+    known_routes: Sequence[Mapping[str, Any]] = ()
 
 
 class Talk:

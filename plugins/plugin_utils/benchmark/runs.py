@@ -140,6 +140,9 @@ def endpoint_address(plan: Plan, own: str, host: str, reached_at: str) -> str:
     listens = ipaddress.ip_address(plan["listen"]["address"])
     if own:
         return own
+    if plan["tls"] and not (host and listens.is_loopback):
+        # A name that the certificate is for: the client insists on it.
+        return plan["tls"]["names"][0]
     if not host:
         return probe_address(plan["listen"]["address"])
     if listens.is_loopback:
@@ -198,7 +201,7 @@ def runs(
 
     Each is ``{name, point, repeat, prompts, parallel, seed, result, argv}``; ``point`` is None for the warm-up.
     """
-    url = address.url(reached_at, int(plan["listen"]["port"]))
+    url = address.url(reached_at, int(plan["listen"]["port"]), scheme=plan["listen"]["scheme"])
     planned: list[tuple[Optional[int], int, Point]] = []
     if warmup:
         users = min(warmup, max(point.users for point in workload.points))

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -51,6 +51,8 @@ class Intent:
     listen_address: str = "127.0.0.1"
     listen_port: int = 8000
     engine_port: int = 18000
+    tls: str = "none"
+    tls_names: Sequence[str] = ()
     data_dir: str = "/var/lib/glm"
     config_dir: str = "/etc/glm"
     engine_dir: str = "/opt/glm/engines"

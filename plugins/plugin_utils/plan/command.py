@@ -143,7 +143,7 @@ def listen(intent: Intent) -> Listen:
     return {
         "address": intent.listen_address,
         "port": intent.listen_port + intent.replica,
-        "scheme": "http",
+        "scheme": "http" if intent.tls == "none" else "https",
         "engine_port": engine_port,
         "container_port": engine_port if on_host_network(intent) else CONTAINER_PORT,
     }

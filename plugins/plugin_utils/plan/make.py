@@ -27,6 +27,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.plan import (
     promises,
     routes,
     schema,
+    tls,
 )
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import choice as plan_choice
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import fit as plan_fit
@@ -78,6 +79,7 @@ def make(intent: Intent, known: records.Catalog, lock: Optional[lockfile.LockDat
         "served_model_name": name,
         "listen": command.listen(intent),
         "door": routes.door(known, choice.engine.name, choice.version),
+        "tls": tls.tls(intent),
         "command": command.command(choice, revision, name, words),
         "env": command.environment(choice, served.env),
         "secret": command.secret(choice),

@@ -11,7 +11,7 @@ from typing import Any
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.intent import check, table
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan import lockfile
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import lockfile, tls
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 
@@ -27,6 +27,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     **{option: variable.argument() for option, variable in table.options(table.load()).items()},
     "model": {"type": "str", "required": True},
     "bind": {"type": "str", "default": "loopback"},
+    "public_address": {"type": "str"},
     "config_dir": {"type": "str", "default": "/etc/glm"},
     "engine_dir": {"type": "str", "default": "/opt/glm/engines"},
     "fleet_hosts": {"type": "list", "elements": "str", "default": []},
@@ -48,7 +49,10 @@ def plans_of(given: Mapping[str, Any]) -> list[Plan]:
         raise Unmet(*_NO_ACCELERATOR)
     lock_file = args.pop("lock_file", None)
     address = planner.listen_address(args.pop("bind"), args.pop("private_address", None))
-    intent = planner.Intent(listen_address=address, listen_port=args.pop("port"), **args)
+    asked = tls.asked(address, args.pop("public_address", None), args.pop("tls", "auto"), args.pop("tls_names", []))
+    intent = planner.Intent(
+        listen_address=address, listen_port=args.pop("port"), tls=asked[0], tls_names=asked[1], **args
+    )
     return planner.make_all(intent, catalog.load(), lockfile.read(lock_file) if lock_file else None)
 
 

@@ -209,6 +209,15 @@ class Door(TypedDict):
     """Purposes in catalog/routes.yml that this version does not serve."""
 
 
+class Tls(TypedDict):
+    """Encryption of the endpoint."""
+
+    origin: Literal["fleet", "own", "acme"]
+    """Who signs the certificate: the fleet's own authority, the user's, or a public one by ACME."""
+    names: list[str]
+    """DNS names and IP addresses by which clients reach the host; URLs have the first."""
+
+
 class EnvSecret(TypedDict):
     """An API key that the engine reads from its environment."""
 
@@ -457,6 +466,8 @@ class Plan(TypedDict):
     """Name of the model in requests."""
     listen: Listen
     door: Door
+    tls: Tls | None
+    """Encryption of the endpoint; null for plain HTTP."""
     command: list[str]
     """Arguments after the image (vLLM's entry point is vllm serve), or the whole command in a virtual environment."""
     env: dict[str, str]

@@ -11,9 +11,10 @@ import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
-from ansible_collections.glm.fleet.plugins.module_utils import address, files
+from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import image as plan_image
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import tls
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan, Price
 
 _WIDTH = 118
@@ -64,7 +65,7 @@ def keep(path: Path, plans: Mapping[str, Plan], write: bool = True) -> bool:
 def _endpoint(plan: Plan) -> str:
     if plan["node"]["rank"]:
         return f"answers at the first host of its replica ({plan['node']['head_address'] or 'not known yet'})"
-    return address.url(plan["listen"]["address"], plan["listen"]["port"], "/v1")
+    return tls.url(plan)
 
 
 def _block(plan: Plan) -> list[str]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import routes
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import logs, replica
 
@@ -33,6 +34,7 @@ def _promised(plan: Plan, share: float) -> Mapping[str, Any]:
         "promised": logs.own_words(plan),
         "port": plan["listen"]["port"],
         "engine_port": plan["listen"]["engine_port"],
+        "tls_name": plan["tls"]["names"][0] if plan["tls"] else None,
         "model": plan["served_model_name"],
         "reasoning_field": contract["reasoning_field"],
         "thinking_on": contract["thinking_on"],
@@ -45,6 +47,11 @@ def _promised(plan: Plan, share: float) -> Mapping[str, Any]:
         "health_path": contract["health_path"],
         "prefix_cache": prefix_caching(plan),
         "ranks": plan["parallel"]["data"],
+        "routes": plan["door"]["routes"],
+        "known_routes": [
+            {"path": route.path, "methods": list(route.methods)}
+            for route in routes.load(plan["engine"]["name"], plan["engine"]["version"], catalog.load().root / "engines")
+        ],
         **({"context": promised, "needle_tokens": int(promised * share)} if promised else {}),
     }
 

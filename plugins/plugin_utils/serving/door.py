@@ -31,7 +31,7 @@ def door(plans: Sequence[Plan], monitor_address: str = ENGINE_ADDRESS, monitor_p
     Shapes: ``replicas`` is a list of ``number`` (int), ``name``, ``listen`` and ``engine`` (``address:port``), ``port``
     (int) and ``health_path``; ``monitor`` is ``address:port``; ``listen`` is that option of the module door_unit;
     ``routes`` is a list of ``path``, ``condition`` (HAProxy's) and ``generates`` (it runs the model); ``files`` maps
-    names to absolute paths on the host; ``low_port`` is whether a port needs a capability.
+    names to absolute paths on the host; ``tls`` is the plans'; ``low_port`` is whether a port needs a capability.
 
     Replicas without an endpoint (further hosts of one over several) have no part in it. Raises UnitError when a value
     does not fit into HAProxy's configuration.
@@ -53,11 +53,14 @@ def door(plans: Sequence[Plan], monitor_address: str = ENGINE_ADDRESS, monitor_p
             "tokens": f"{config}/door/tokens.map",
             "usage": f"{config}/door/usage.lua",
             "usage_program": "/usr/local/lib/glm/door_usage.py",
+            "certificate": f"{config}/door/door.pem",
             "engine_key": replica.engine_key_file(plans[0]),
             "socket": "/run/glm-door/admin.sock",
             "master": "/run/glm-door/master.sock",
         },
         "replicas": [_replica(plan) for plan in answering],
+        # Replicas of a host have one address, and one certificate.
+        "tls": plans[0]["tls"],
         "monitor": _place(monitor_address, monitor_port),
         "listen": [
             *(

@@ -18,6 +18,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.finding import advised
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import files as plan_files
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import image as plan_image
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import tls
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.command import ENGINE_ADDRESS
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import quoting
@@ -150,7 +151,7 @@ def _replica(plan: Plan, groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
         "success_exit_status": " ".join(str(status) for status in plan["stop"]["success_exit_status"]),
         # Long enough for two whole starts, so the third within it is refused.
         "start_limit_seconds": 2 * (start + stop + _STOP_SLACK_SECONDS + _RESTART_SECONDS) + 600,
-        "endpoint": address.url(plan["listen"]["address"], int(plan["listen"]["port"]), "/v1"),
+        "endpoint": tls.url(plan),
         "probe_address": probe_address(plan["listen"]["address"]),
         **_RUNTIMES[plan["runtime"]["kind"]](plan, name, files, groups),
     }

@@ -7,59 +7,13 @@ from __future__ import annotations
 
 import json
 import shlex
-import socket
-import time
 from collections.abc import Sequence
 
-from ansible_collections.glm.fleet.plugins.module_utils import address, finding
+from ansible_collections.glm.fleet.plugins.module_utils import finding
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Finding
 from ansible_collections.glm.fleet.plugins.plugin_utils import report
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 from ansible_collections.glm.fleet.plugins.plugin_utils.report import FleetReport, Served, ServedEndpoint, VerifyReport
-
-CONNECT_SECONDS = 5.0
-
-
-def closed_check(closed_address: str, port: int, listen: str, seconds: float = CONNECT_SECONDS) -> Finding:
-    """Whether ``closed_address:port`` refuses connections from here.
-
-    Only a refusal proves it. Not proven, with the reason in ``found``: silence, which a firewall in between also gives,
-    a name that cannot be resolved, and an address where the endpoint is meant to be reachable.
-    """
-    begun = time.monotonic()
-    expected = f"port {port} on {closed_address} is closed to the controller"
-    untried = _no_reason_to_try(closed_address, port, listen)
-    if untried:
-        return finding.not_proven("verify", "closed", expected, untried)
-    try:
-        socket.create_connection((closed_address, port), timeout=seconds).close()
-        closed, found = False, "a connection was accepted"
-    except ConnectionRefusedError:
-        closed, found = True, "refused"
-    except OSError as exc:
-        silence = f"no answer ({exc.strerror or exc}), which does not show that an open port would have answered"
-        return finding.not_proven("verify", "closed", expected, silence)
-    advice = (
-        "bind the endpoint to loopback or a private address (glm_bind), or remove the rule that opens the port out of "
-        "the cloud's firewall; Docker's own rules bypass one on the host"
-    )
-    return finding.judged("verify", "closed", closed, expected, found, advice, time.monotonic() - begun)
-
-
-def _no_reason_to_try(closed_address: str, port: int, listen: str) -> str:
-    try:
-        addresses = {entry[4][0] for entry in socket.getaddrinfo(closed_address, port, type=socket.SOCK_STREAM)}
-    except OSError as exc:
-        return f"{closed_address} cannot be resolved: {exc}"
-    if address.is_wildcard(listen):
-        return f"the endpoint is meant to listen on every address (glm_bind is public: {listen})"
-    return f"the endpoint is meant to listen on this address ({listen})" if listen in addresses else ""
-
-
-def endpoint_url(listen: str, outside: str | None, port: int) -> str:
-    """The base URL to use. An endpoint on every address is named by the one that is known from outside."""
-    host = outside if outside and address.is_wildcard(listen) else listen
-    return address.url(host, port, "/v1")
 
 
 def host_report(host: str, checks: Sequence[Finding], endpoint: ServedEndpoint, plan: Plan | None) -> VerifyReport:
@@ -101,12 +55,12 @@ def failure_text(report: VerifyReport) -> str:
     return finding.summary(report["checks"], f"{report['host']}, verify")
 
 
-def worker_report(host: str, plan: Plan) -> VerifyReport:
+def worker_report(host: str, plan: Plan, outside: Sequence[Finding] = ()) -> VerifyReport:
     """The report of a host that only computes: its endpoint is the head's, whose answers need every rank."""
     node = plan["node"]
     expected = "an endpoint on the first host of the replica only"
     found = f"rank {node['rank']} of {node['count']}, whose head is {node['head_address']}"
-    return host_report(host, [finding.not_proven("verify", "endpoint", expected, found)], {}, plan)
+    return host_report(host, [finding.not_proven("verify", "endpoint", expected, found), *outside], {}, plan)
 
 
 def missing_report(
@@ -175,9 +129,11 @@ def curl_lines(report: VerifyReport, key_file: str | None) -> list[str]:
     """A request to paste. The key goes from its file to curl through a pipe: no process list has it."""
     header = "Authorization: Bearer "
     key = f"sed 's/^/{header}/' {shlex.quote(key_file)}" if key_file else f"printf '{header}%s' \"$GLM_API_KEY\""
+    authorities = report["endpoint"].get("authorities")
+    trust = f"--cacert {shlex.quote(authorities)} " if authorities else ""
     body = {"model": report["endpoint"]["model"], "messages": [{"role": "user", "content": "Hello"}]}
     return [
-        f"{key} | curl -H @- {report['endpoint']['url']}/chat/completions \\",
+        f"{key} | curl {trust}-H @- {report['endpoint']['url']}/chat/completions \\",
         '  -H "Content-Type: application/json" \\',
         f"  -d {shlex.quote(json.dumps(body))}",
     ]

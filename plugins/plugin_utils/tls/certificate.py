@@ -124,6 +124,15 @@ def subjects(certificate: x509.Certificate) -> list[str]:
     ]
 
 
+def read_authorities(path: str) -> str:
+    """The certificates that clients trust, in a file of the controller. Raises Unmet."""
+    try:
+        return Path(path).expanduser().read_text("ascii")
+    except (OSError, UnicodeDecodeError) as exc:
+        advice = "run deploy.yml, which makes it, or set glm_tls_ca to the file that clients trust"
+        raise Unmet(f"to read {path}", getattr(exc, "strerror", None) or "no PEM", advice) from exc
+
+
 def read_own(certificate: Path, key: Path) -> Pair:
     """The pair in two files of the controller. Raises Unmet when one cannot be read, or others can read the key."""
     texts = []

@@ -90,27 +90,33 @@ def configured(
     engines: Sequence[int],
     monitor: int,
     keys: Sequence[Mapping[str, Any]] = (entry(CLIENT, CLIENT_KEY),),
+    certificate: str = "",
 ) -> Path:
     """The door's files in ``folder``, with one client key unless others are given; the path of its configuration."""
     made = data(folder, ports, engines, monitor)
+    made["tls"] = {"origin": "fleet", "names": ["127.0.0.1"]} if certificate else None
     (folder / "door").mkdir(exist_ok=True)
     Path(made["files"]["usage"]).write_text(render_host("glm-door-usage.lua"), encoding="utf-8")
     for name, entries in maps.of(keys).items():
         Path(made["files"][name]).write_text(maps.text(entries), encoding="ascii")
         Path(made["files"][name]).chmod(0o640)
+    Path(made["files"]["certificate"]).write_text(certificate, encoding="ascii")
     config = Path(made["files"]["config"])
-    text = render_host("glm-door.cfg", door=made, engine_key=ENGINE_KEY, usage="")
+    text = render_host("glm-door.cfg", door=made, engine_key=ENGINE_KEY, usage="", certificate="tested")
     config.write_text(text, encoding="utf-8")
     return config
 
 
 @contextmanager
 def running(
-    folder: Path, *engines: int, keys: Sequence[Mapping[str, Any]] = (entry(CLIENT, CLIENT_KEY),)
+    folder: Path,
+    *engines: int,
+    keys: Sequence[Mapping[str, Any]] = (entry(CLIENT, CLIENT_KEY),),
+    certificate: str = "",
 ) -> Iterator[Door]:
-    """A door with a replica for each port of an engine."""
+    """A door with a replica for each port of an engine; with a certificate and its key it speaks TLS."""
     *ports, monitor = free_ports(len(engines) + 1)
-    config = configured(folder, ports, engines, monitor, keys)
+    config = configured(folder, ports, engines, monitor, keys, certificate)
     subprocess.run([program(), "-c", "-q", "-f", str(config)], check=True)
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(

@@ -31,8 +31,9 @@ FORGETFUL = Fault("no conversions", CONVERSIONS, reply=effects.text("I do not kn
 def verify(folder: Path, behaviour: Behaviour, **variables: Any) -> tuple[int, str, dict[str, dict[str, Any]]]:
     """Exit status, output with folded white space, and the reports by host."""
     with engine(behaviour) as (_behaviour, port):
-        made = plan(listen=listening("127.0.0.1", port, port))
-        given = {"verify_plans": [made], "verify_api_key": KEY, "verify_closed_address": "", **variables}
+        # No door is in front of it.
+        made = plan(listen=listening("127.0.0.1", port, port), door={"routes": [], "lacking": []})
+        given = {"verify_plans": [made], "verify_api_key": KEY, **variables}
         (folder / "given.json").write_text(json.dumps(given), encoding="utf-8")
         (folder / "book.yml").write_text(BOOK, encoding="utf-8")
         local = f"ansible_connection=local ansible_python_interpreter={sys.executable}"
@@ -59,6 +60,9 @@ def kept(folder: Path) -> list[tuple[str, int]]:
 def test_the_first_host_makes_the_mini_eval_and_a_worse_version_fails(tmp_path: Path) -> None:
     code, output, reports = verify(tmp_path, Behaviour())
     assert code == 0, output
+    assert reports["gpu-1"]["closed"]["expected"].startswith("nothing of ours open to the controller but")
+    assert "open to the neighbour gpu-2 but" in reports["gpu-1"]["closed_neighbour"]["expected"]
+    assert "open to the neighbour gpu-1 but" in reports["gpu-2"]["closed_neighbour"]["expected"]
     assert [host for host in sorted(reports) if "eval" in reports[host]] == ["gpu-1"]
     assert all(check["outcome"] != "failed" for checks in reports.values() for check in checks.values())
     assert reports["gpu-1"]["eval"]["found"] == "80 of 80 right (sums 50 of 50, tool calls 30 of 30)"

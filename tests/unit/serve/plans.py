@@ -67,6 +67,7 @@ _COMMON: dict[str, Any] = {
         ],
         "lacking": [],
     },
+    "tls": None,
     "devices": ["nvidia.com/gpu=all"],
     "device_nodes": [],
     "device_groups": [],

@@ -1,0 +1,137 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: exposure
+short_description: List what a host listens on, or try what another one does
+version_added: 0.2.0
+description:
+  - Without O(places), lists every listening TCP socket of the host that is not on loopback, and whose it is.
+  - With O(places), which is such a list of another host, tries each socket from here, and asks each front door among
+    them without a key, with a wrong one, with O(api_key), and on a route that is not for clients.
+  - M(glm.fleet.endpoint_check) tries the same from the controller and judges both. UDP is not looked at.
+author: glm.fleet contributors !UNKNOWN
+options:
+  addresses:
+    description: Names and addresses of the host by which others reach it. A socket on all addresses is listed for each.
+    type: list
+    elements: str
+    default: []
+  places:
+    description: What to try, as RV(places) of the other host.
+    type: list
+    elements: dict
+  doors:
+    description: Ports among O(places) where a front door answers clients.
+    type: list
+    elements: int
+    default: []
+  api_key:
+    description: The key for these doors.
+    type: str
+  tls_name:
+    description: Name or address that the doors' certificate must be for. Without it they are asked by plain HTTP.
+    type: str
+  tls_authorities:
+    description: Certificates, as PEM, of the authorities that may sign it. By default those that the host trusts.
+    type: str
+    default: ""
+extends_documentation_fragment:
+  - glm.fleet.attributes
+attributes:
+  check_mode:
+    support: full
+    details: Changes nothing.
+  diff_mode:
+    support: none
+  idempotent:
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: List what the host listens on
+  glm.fleet.exposure:
+    addresses: [10.0.0.5, 192.0.2.7]
+  register: listening
+
+- name: Try it from another host
+  glm.fleet.exposure:
+    places: "{{ listening['places'] }}"
+    doors: [8000]
+    api_key: "{{ glm_api_key }}"
+  delegate_to: gpu-2
+"""
+
+RETURN = r"""
+places:
+  description:
+    - Listening sockets, each with C(address), C(port), C(process) in words, and C(unit), which is empty unless it
+      belongs to one of the collection's units.
+  returned: without O(places)
+  type: list
+  elements: dict
+outcomes:
+  description: What came of each of O(places), V(open), V(refused), V(silent), or the system's own words.
+  returned: with O(places)
+  type: list
+  elements: str
+answers:
+  description: HTTP status of each question to each open door, by C(address:port).
+  returned: with O(places)
+  type: dict
+seconds:
+  description: How long it took.
+  returned: always
+  type: float
+"""
+
+import time
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.glm.fleet.plugins.module_utils.host import commands
+from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
+from ansible_collections.glm.fleet.plugins.module_utils.serving import exposure
+from ansible_collections.glm.fleet.plugins.module_utils.serving.client import Endpoint
+from ansible_collections.glm.fleet.plugins.module_utils.serving.trust import Trust
+
+
+def work(params: dict[str, Any]) -> dict[str, Any]:
+    """What the host listens on, or what came of trying."""
+    begun = time.monotonic()
+    if params["places"] is None:
+        found: dict[str, Any] = {"places": exposure.places(commands.run, params["addresses"])}
+    else:
+        name = params["tls_name"]
+        door = Endpoint(
+            "",
+            0,
+            "",
+            api_key=params["api_key"],
+            tls=Trust(name, params["tls_authorities"]) if name else None,
+            timeout=exposure.ANSWER_SECONDS,
+        )
+        found = {**exposure.seen(params["places"], params["doors"], door)}
+    return {"changed": False, "seconds": round(time.monotonic() - begun, 2), **found}
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "addresses": {"type": "list", "elements": "str", "default": []},
+            "places": {"type": "list", "elements": "dict"},
+            "doors": {"type": "list", "elements": "int", "default": []},
+            "api_key": {"type": "str", "no_log": True},
+            "tls_name": {"type": "str"},
+            "tls_authorities": {"type": "str", "default": ""},
+        },
+        supports_check_mode=True,
+    )
+    end(module, "verify", lambda: work(module.params))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Encryption of the endpoint: whose certificate, and for which names. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping, Sequence
+from typing import Literal, Optional
+
+from ansible_collections.glm.fleet.plugins.module_utils import address
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Intent, PlanError
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan, Tls
+
+_ORIGINS: Mapping[str, Literal["fleet", "own", "acme"]] = {"fleet": "fleet", "own": "own", "acme": "acme"}
+
+
+def asked(listens: str, public: Optional[str], origin: str, names: Sequence[str]) -> tuple[str, list[str]]:
+    """Whose certificate and for which names, for an endpoint on the address ``listens``.
+
+    ``origin`` and ``names`` are glm_tls and glm_tls_names; ``public`` is the host's address in the internet, if known.
+    Raises PlanError for an endpoint that would be published unencrypted, or whose name nobody knows.
+    """
+    everywhere = address.is_wildcard(listens)
+    chosen = origin
+    if origin == "auto":
+        chosen = "none" if ipaddress.ip_address(listens).is_loopback else "fleet"
+    if chosen == "none":
+        if everywhere:
+            raise PlanError(
+                "the endpoint is public, and keys and prompts would pass unencrypted",
+                "set glm_tls to fleet, own or acme, or glm_bind to private",
+            )
+        return chosen, []
+    own = public if everywhere else listens
+    known = list(dict.fromkeys([*names, *([own] if own else [])]))
+    if not known:
+        raise PlanError(
+            "the endpoint is public, but no name or address of the host is known that a certificate could be for",
+            "set glm_tls_names to what clients call the host",
+        )
+    if chosen == "acme" and _is_address(known[0]):
+        raise PlanError(
+            f"a public authority certifies names, and the host is called {known[0]}",
+            "set glm_tls_names to the public DNS name of the host, or glm_tls to fleet",
+        )
+    return chosen, known
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def url(plan: Plan, path: str = "/v1") -> str:
+    """Where clients reach the plan's endpoint: by the name that its certificate is for, where it has one."""
+    listen, encrypted = plan["listen"], plan["tls"]
+    host = encrypted["names"][0] if encrypted else listen["address"]
+    return address.url(host, listen["port"], path, listen["scheme"])
+
+
+def tls(intent: Intent) -> Optional[Tls]:
+    """The ``tls`` of a plan."""
+    origin = _ORIGINS.get(intent.tls)
+    return {"origin": origin, "names": list(intent.tls_names)} if origin else None

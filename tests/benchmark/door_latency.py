@@ -1,0 +1,247 @@
+"""What the front door adds to the engine itself: latency of requests and of the first token, memory of open streams.
+
+    .venv/bin/python tests/benchmark/door_latency.py [--seconds 4] [--rounds 3] [--streams 1000]
+
+The door is the real HAProxy with the template that hosts get. Behind it is an engine that answers after a set time, so
+that the processors are not the limit: what is measured is the way, not the queue. Requests are sent by wrk (package
+wrk), directly and through the door in turn, kept alive and on a fresh connection each, with TLS and without, on 1, 32
+and 256 connections. Streams are read by this program: their first token comes at once, the others one by one.
+Run it on an idle machine. Printed are medians of the rounds; nothing fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import re
+import shutil
+import ssl
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / ".collections")]
+
+from ansible_collections.glm.fleet.plugins.plugin_utils.tls import authority
+from tests.playbooks.door import proxy
+
+# Connections, and the milliseconds that the engine takes: about 1,200 requests per second in each row but the first.
+LOADS = ((1, 2), (32, 25), (256, 200))
+TOKENS = 50
+TOKEN_SECONDS = 0.02
+STREAM_RATE = 40
+_CHUNK = b'data: {"choices":[{"index":0,"delta":{"content":"word"}}]}\n\n'
+_SCALE = {"us": 0.001, "ms": 1.0, "s": 1000.0}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Milliseconds."""
+
+    p50: float
+    p99: float
+
+
+@contextmanager
+def answering(folder: Path, port: int, wait: int) -> Iterator[None]:
+    """An engine that answers a request after ``wait`` milliseconds: HAProxy again, which waits without a processor."""
+    body = '{"object":"list","data":[{"id":"glm-5.1-fp8","object":"model","max_model_len":202752}]}'
+    script, config = folder / "wait.lua", folder / "engine.cfg"
+    script.write_text(f'core.register_action("wait", {{"http-req"}}, function(txn) core.msleep({wait}) end)\n')
+    config.write_text(
+        f"global\n  lua-load {script}\n  maxconn 4096\ndefaults\n  mode http\n  timeout client 1m\n"
+        f"frontend engine\n  bind 127.0.0.1:{port}\n  http-request lua.wait\n"
+        f"  http-request return status 200 content-type application/json string '{body}'\n"
+    )
+    process = subprocess.Popen([proxy.program(), "-f", str(config), "-q"])
+    try:
+        time.sleep(0.3)
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def asked(url: str, connections: int, seconds: int, fresh: bool) -> Sample:
+    """Requests to ``url`` for so many seconds."""
+    wrk = shutil.which("wrk")
+    if wrk is None:
+        sys.exit("this benchmark needs wrk: apt-get install wrk")
+    command = [wrk, "-t", "1", "-c", str(connections), "-d", f"{seconds}s", "--latency", "--timeout", "30s"]
+    command += ["-H", f"Authorization: Bearer {proxy.CLIENT_KEY}", *(["-H", "Connection: close"] if fresh else []), url]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    if "Non-2xx" in said or "Socket errors" in said:
+        sys.exit(f"not every request was answered:\n{said}")
+    found = {part: float(value) * _SCALE[unit] for part, value, unit in re.findall(r"(50|99)%\s+([\d.]+)(\w+)", said)}
+    return Sample(found["50"], found["99"])
+
+
+async def _stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """One request of an engine that streams."""
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+    for number in range(TOKENS):
+        if number:
+            await asyncio.sleep(TOKEN_SECONDS)
+        writer.write(f"{len(_CHUNK):x}\r\n".encode() + _CHUNK + b"\r\n")
+    writer.write(b"0\r\n\r\n")
+    await writer.drain()
+    writer.close()
+
+
+@asynccontextmanager
+async def streaming(port: int) -> AsyncIterator[None]:
+    """An engine that streams on a port."""
+    async with await asyncio.start_server(_stream, "127.0.0.1", port, backlog=2048):
+        yield
+
+
+_REQUEST = (
+    f"GET /v1/models HTTP/1.1\r\nHost: door\r\nConnection: close\r\nAuthorization: Bearer {proxy.CLIENT_KEY}\r\n\r\n"
+).encode()
+
+
+async def first_token(port: int, tls: ssl.SSLContext | None) -> float:
+    """Milliseconds from a request on an open connection to the first token; the rest is read to its end."""
+    name = "127.0.0.1" if tls else None
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls, server_hostname=name)
+    begun = time.perf_counter()
+    writer.write(_REQUEST)
+    await reader.readuntil(b"\n\n")
+    took = (time.perf_counter() - begun) * 1000
+    while await reader.read(65536):
+        pass
+    writer.close()
+    return took
+
+
+async def first_tokens(ports: dict[str, tuple[int, ssl.SSLContext | None]], count: int) -> dict[str, Sample]:
+    """First tokens of streams that begin at a steady rate, of each way in turn."""
+    running: dict[str, list[asyncio.Task[float]]] = {name: [] for name in ports}
+    for _number in range(count):
+        for name, (port, tls) in ports.items():
+            running[name].append(asyncio.create_task(first_token(port, tls)))
+            await asyncio.sleep(1 / STREAM_RATE)
+    found = {name: sorted(await asyncio.gather(*tasks)) for name, tasks in running.items()}
+    return {name: Sample(statistics.median(all_), all_[int(len(all_) * 0.99)]) for name, all_ in found.items()}
+
+
+async def held(port: int, tls: ssl.SSLContext | None, count: int, process: int) -> int:
+    """Bytes that HAProxy takes for so many streams that are open at the same time."""
+    before = resident(process)
+    release = asyncio.Event()
+
+    async def one() -> None:
+        name = "127.0.0.1" if tls else None
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls, server_hostname=name)
+        writer.write(_REQUEST)
+        await reader.readuntil(b"\n\n")
+        await release.wait()
+        writer.close()
+
+    tasks = []
+    for _number in range(count):
+        tasks.append(asyncio.create_task(one()))
+        await asyncio.sleep(0.002)
+    await asyncio.sleep(1)
+    grown = resident(process) - before
+    release.set()
+    await asyncio.gather(*tasks)
+    return grown
+
+
+def resident(process: int) -> int:
+    """Bytes in memory of a process and its children."""
+    total = 0
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            fields = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
+        except OSError:
+            continue
+        if process in (int(fields["Pid"]), int(fields["PPid"])):
+            total += int(fields.get("VmRSS", "0 kB").split()[0]) * 1024
+    return total
+
+
+def requests_table(folder: Path, seconds: int, rounds: int, certificate: str, ca: str) -> None:
+    print(f"{'connections':>11} {'kind':8} {'way':12} {'p50 ms':>8} {'p99 ms':>8} {'over':>8} {'p99 over':>9}")
+    for connections, wait in LOADS:
+        (engine,) = proxy.free_ports(1)
+        with answering(folder, engine, wait):
+            plain, secure = folder / "plain", folder / "secure"
+            for one in (plain, secure):
+                one.mkdir(exist_ok=True)
+            with proxy.running(plain, engine) as one, proxy.running(secure, engine, certificate=certificate) as other:
+                ways = {
+                    "direct": f"http://127.0.0.1:{engine}/v1/models",
+                    "door": f"http://127.0.0.1:{one.port}/v1/models",
+                    "door, TLS": f"https://127.0.0.1:{other.port}/v1/models",
+                }
+                for fresh in (False, True):
+                    found: dict[str, list[Sample]] = {way: [] for way in ways}
+                    for _round in range(rounds):
+                        for way, url in ways.items():
+                            found[way].append(asked(url, connections, seconds, fresh))
+                    _print_rows(connections, "fresh" if fresh else "kept", found)
+
+
+def _print_rows(connections: int, kind: str, found: dict[str, list[Sample]]) -> None:
+    medians = {
+        way: Sample(statistics.median(one.p50 for one in all_), statistics.median(one.p99 for one in all_))
+        for way, all_ in found.items()
+    }
+    base = medians["direct"]
+    for way, sample in medians.items():
+        over = "" if way == "direct" else f"{sample.p50 - base.p50:+8.2f} {sample.p99 - base.p99:+9.2f}"
+        print(f"{connections:11} {kind:8} {way:12} {sample.p50:8.2f} {sample.p99:8.2f} {over}", flush=True)
+
+
+async def streams_table(folder: Path, count: int, streams: int, certificate: str, ca: str) -> None:
+    (engine,) = proxy.free_ports(1)
+    tls = ssl.create_default_context(cadata=ca)
+    async with streaming(engine):
+        with (
+            proxy.running(folder / "plain", engine) as one,
+            proxy.running(folder / "secure", engine, certificate=certificate) as other,
+        ):
+            ways = {"direct": (engine, None), "door": (one.port, None), "door, TLS": (other.port, tls)}
+            found = await first_tokens(ways, count)
+            base = found["direct"]
+            print(f"\nfirst token of {count} streams each, {STREAM_RATE} begun per second")
+            print(f"{'way':12} {'p50 ms':>8} {'p99 ms':>8} {'over':>8} {'p99 over':>9}")
+            for way, sample in found.items():
+                over = f"{sample.p50 - base.p50:+8.2f} {sample.p99 - base.p99:+9.2f}"
+                print(f"{way:12} {sample.p50:8.2f} {sample.p99:8.2f} {over}")
+            global TOKENS
+            TOKENS = 1500
+            for way, door in (("door", one), ("door, TLS", other)):
+                port, context = ways[way]
+                grown = await held(port, context, streams, door.process.pid)
+                print(f"{way}: {streams} open streams take {grown / 1e6:.0f} MB more than none", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--streams", type=int, default=1000)
+    arguments = parser.parse_args()
+    now = datetime.now(timezone.utc)
+    with tempfile.TemporaryDirectory(prefix="glm-benchmark-") as name:
+        folder = Path(name)
+        signer = authority.read_or_make(folder / "tls", "benchmark", now)
+        certificate = authority.issue(signer, ["127.0.0.1"], now).together
+        requests_table(folder, arguments.seconds, arguments.rounds, certificate, signer.pem)
+        asyncio.run(streams_table(folder, 200, arguments.streams, certificate, signer.pem))
+
+
+if __name__ == "__main__":
+    main()
