@@ -49,6 +49,9 @@ class ActionModule(FleetAction):
         processes = sum(len(answer.get("processes") or []) for answer in have)
         where = f"seen in {processes} process(es) of {running} door(s)"
         self._show([f"keys: {len(have)} of {len(answers)} hosts have the keys, {where}"])
+        idle = sorted(host for host, answer in answers.items() if _ended_well(answer) and not answer.get("running"))
+        if idle:
+            self._show([f"keys: the door does not run, and reads the keys when it starts, on {', '.join(idle)}"])
         if silent:
             text = advised(
                 f"{len(silent)} of {len(answers)} hosts did not take the keys, so that there new keys do not work and "

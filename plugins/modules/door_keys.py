@@ -33,6 +33,10 @@ options:
     description: Group that may read the maps.
     type: str
     default: glm-door
+  program:
+    description: HAProxy. It must be 2.5 or newer where a key has a limit of tokens.
+    type: path
+    default: /usr/sbin/haproxy
 extends_documentation_fragment:
   - glm.fleet.attributes
 attributes:
@@ -76,22 +80,25 @@ phase:
 
 import grp
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.glm.fleet.plugins.module_utils import files
+from ansible_collections.glm.fleet.plugins.module_utils import files, versions
 from ansible_collections.glm.fleet.plugins.module_utils.door import maps
 from ansible_collections.glm.fleet.plugins.module_utils.door.master import Master, Process, runs
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
+from ansible_collections.glm.fleet.plugins.module_utils.host import commands
 from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
 
 MODE = 0o640
 # Reloads that may come while the keys are given; each starts a process that has read the new files.
 ROUNDS = 5
 DEPLOY = "deploy the host, so that it gets its front door"
-OLDER = "install HAProxy 2.5 or newer on the host, or take tokens_per_minute out of the limits (glm_key_limits)"
+TOKENS_SINCE = "2.5"
+OLDER = "install that on the host, or take tokens_per_minute out of the limits of keys (glm_key_limits)"
 
 
 def write(path: Path, text: str, group: int, check: bool) -> bool:
@@ -136,8 +143,7 @@ def give(master: Master, process: Process, folder: Path, wanted: maps.Maps, chec
         if file not in known:
             # An old process may have begun with a configuration that had only keys.
             if name == "keys" or (entries and not process.old):
-                next_step = OLDER if name == "tokens" else DEPLOY
-                raise Unmet(f"process {process.pid} of HAProxy to read {file}", "it does not", next_step)
+                raise Unmet(f"process {process.pid} of HAProxy to read {file}", "it does not", DEPLOY)
             continue
         if master.entries(process, file) == entries:
             continue
@@ -174,14 +180,23 @@ def work(module: AnsibleModule) -> dict[str, Any]:
     params = module.params
     folder, socket = Path(params["folder"]), Path(params["master"])
     wanted = maps.of(params["keys"])
+    if wanted["tokens"] and not module.check_mode:
+        require_tokens(params["program"])
     written = write_all(folder, wanted, group_of(params["group"]), module.check_mode)
     result: dict[str, Any] = {"changed": bool(written), "files": written, "running": runs(socket), "processes": []}
     if result["running"]:
         changed, result["processes"] = give_all(Master(socket), folder, wanted, module.check_mode)
         result["changed"] = changed or bool(written)
-    else:
-        result["caution"] = "door: HAProxy does not run; it reads the keys when it starts"
     return result
+
+
+def require_tokens(program: str) -> None:
+    """Raise Unmet when HAProxy cannot limit tokens; a limit that nobody keeps must not look as if it were kept."""
+    done = commands.run([program, "-v"])
+    version = re.search(r"version (\d+\.\d+\S*)", done.stdout)
+    if version is None or versions.older(version.group(1), TOKENS_SINCE):
+        found = f"HAProxy {version.group(1)}" if version else f"no version ({done.evidence()})"
+        raise Unmet(f"HAProxy {TOKENS_SINCE} or newer, which can limit tokens per minute", found, OLDER)
 
 
 def group_of(name: str) -> int:
@@ -199,6 +214,7 @@ def main() -> None:
             "folder": {"type": "path", "default": "/etc/glm/door"},
             "master": {"type": "path", "default": "/run/glm-door/master.sock"},
             "group": {"type": "str", "default": "glm-door"},
+            "program": {"type": "path", "default": "/usr/sbin/haproxy"},
         },
         supports_check_mode=True,
     )

@@ -265,6 +265,38 @@ def test_a_door_that_is_killed_is_back_at_once(fleet: Fleet) -> None:
     print(f"back after {time.monotonic() - begun:.1f} s")
 
 
+def keys(fleet: Fleet, **variables: Any) -> str:
+    """What keys.yml prints, white space folded."""
+    given = {"glm_hosts": "gpu", "glm_state_dir": str(fleet.state), **variables}
+    done = subprocess.run(
+        ["ansible-playbook", "-i", str(fleet.folder / "hosts.yml"), "keys.yml", "-e", json.dumps(given)], cwd=ROOT,
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+        env={**os.environ, "ANSIBLE_NOCOLOR": "1", "COLUMNS": "400"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return " ".join(done.stdout.split())
+
+
+def test_a_key_works_and_is_refused_without_a_restart_and_what_it_used_is_counted(fleet: Fleet) -> None:
+    processes = fleet.on_host("pgrep", "haproxy")
+    assert "1 of 1 hosts have the keys" in keys(fleet, glm_keys_action="add", glm_key_name="team-a")
+    key = (fleet.state / "keys" / "team-a").read_text(encoding="utf-8").strip()
+    assert [status_of(fleet, "GET", "/v1/models", key) for _ in range(3)] == [200] * 3
+    assert fleet.on_host("systemctl", "is-active", "glm-door-usage.timer").strip() == "active"
+    fleet.on_host("systemctl", "start", "glm-door-usage.service")
+    (month,) = fleet.on_host("sh", "-c", "ls /var/lib/glm/usage/*.csv").split()
+    rows = [line.split(",") for line in fleet.on_host("cat", month).splitlines()]
+    assert [row[:6] for row in rows if row[0] == "team-a"] == [["team-a", "3", "0", "0", "0", "0"]]
+    assert "team-a valid 0 h never 20" in keys(fleet)
+    kept = (fleet.state / "usage" / Path(month).name).read_text(encoding="utf-8")
+    assert "gpu-1,team-a,3,0,0,0,0," in kept
+    keys(fleet, glm_keys_action="revoke", glm_key_name="team-a")
+    assert status_of(fleet, "GET", "/v1/models", key) == 401
+    assert fleet.on_host("pgrep", "haproxy") == processes
+    exposure = fleet.on_host("systemd-analyze", "security", "--no-pager", "glm-door-usage.service")
+    assert float(re.search(r"exposure level for glm-door-usage.service: ([\d.]+)", exposure)[1]) <= 2.0, exposure
+
+
 def test_the_gpus_are_inside_the_container(fleet: Fleet) -> None:
     assert len(said(fleet, "devices")) == fleet.plan["accelerator"]["count"]
 

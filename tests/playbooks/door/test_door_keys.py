@@ -155,7 +155,7 @@ def test_a_map_that_others_could_read_is_put_right(front: Door, give: Give, tmp_
 def test_a_door_that_does_not_run_reads_the_keys_when_it_starts(give: Give, tmp_path: Path) -> None:
     (tmp_path / "door").mkdir()
     result = give([OTTO])
-    assert not result["running"] and "reads the keys when it starts" in result["caution"]
+    assert result["changed"] and not result["running"] and result["processes"] == []
     assert (tmp_path / "door" / "keys.map").read_text("utf-8") == f"{OTTO['sha256']} otto\n"
 
 
@@ -167,13 +167,28 @@ def test_a_door_that_runs_without_its_socket_fails_the_run(front: Door, give: Gi
 
 
 def test_a_process_without_the_map_fails_the_run(front: Door, give: Give, tmp_path: Path) -> None:
-    """As HAProxy 2.4 has no limit of tokens."""
+    """As one that was started with a configuration of an earlier release."""
     config = tmp_path / "door" / "haproxy.cfg"
-    text = config.read_text("utf-8").replace("tokens.map", "requests.map")
-    config.write_text(text, "utf-8")
+    config.write_text(config.read_text("utf-8").replace("parallel.map", "requests.map"), "utf-8")
     reload(front)
-    result = give([entry("otto", "two", tokens_per_minute=5)])
-    assert result["failed"] and "HAProxy 2.5 or newer" in result["msg"] and "tokens.map" in result["msg"]
+    assert give([OTTO])["changed"]
+    result = give([entry("otto", "two", parallel=5)])
+    assert (
+        result["failed"] and "parallel.map, found it does not" in result["msg"] and "deploy the host" in result["msg"]
+    )
+
+
+@pytest.mark.parametrize("version", ["2.4.24-0ubuntu0.22.04.1", ""])
+def test_a_token_limit_is_refused_where_haproxy_cannot_keep_it(
+    give: Give, tmp_path: Path, fake_command: Callable[..., Path], version: str
+) -> None:
+    """Whether or not the door runs; nothing is written then."""
+    (tmp_path / "door").mkdir()
+    fake_command("haproxy", f"echo 'HAProxy version {version} 2024/01/01'")
+    result = give([entry("otto", "two", tokens_per_minute=5)], program="haproxy")
+    assert result["failed"] and "expected HAProxy 2.5 or newer" in result["msg"] and version in result["msg"]
+    assert "take tokens_per_minute out" in result["msg"] and not list((tmp_path / "door").iterdir())
+    assert give([entry("otto", "two", parallel=5)], program="haproxy")["changed"]
 
 
 @pytest.mark.parametrize(

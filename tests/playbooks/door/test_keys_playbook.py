@@ -171,6 +171,14 @@ def test_the_program_of_the_timer_counts_as_the_module_does(tmp_path: Path, fake
     assert done.returncode == 1 and "journalctl ended with 1: no journal" in done.stderr
 
 
+def test_a_host_whose_door_is_down_is_named_and_has_the_files(tmp_path: Path) -> None:
+    down = Door([], 0, tmp_path / "down", subprocess.Popen(["true"]))
+    (down.folder / "door").mkdir(parents=True)
+    code, output = Fleet(tmp_path, [down]).run(glm_keys_action="add", glm_key_name="team-a")
+    assert code == 0 and "the door does not run, and reads the keys when it starts, on h0" in output, output
+    assert "team-a" in (down.folder / "door" / "keys.map").read_text("utf-8")
+
+
 @pytest.mark.parametrize(
     ("variables", "words"),
     [
