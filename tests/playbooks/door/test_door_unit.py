@@ -118,12 +118,13 @@ def test_a_port_of_the_door_s_own_is_the_door_s(tmp_path: Path) -> None:
         return CommandResult(tuple(argv), 0, "other (image)\n", "")
 
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        inodes = occupancy._listening_inodes("127.0.0.1", taken.getsockname()[1], Path("/proc"))
+        port = taken.getsockname()[1]
+        (inode,) = [inode for _address, number, inode in occupancy.listening() if number == port]
         proc = tmp_path / "proc"
         (proc / "net").mkdir(parents=True)
         (proc / "net/tcp").write_text(Path("/proc/net/tcp").read_text(encoding="ascii"), encoding="ascii")
         (proc / "7/fd").mkdir(parents=True)
         (proc / "7/cgroup").write_text("0::/system.slice/glm-door.service\n", encoding="utf-8")
-        (proc / "7/fd/3").symlink_to(f"socket:[{next(iter(inodes))}]")
-        owner = occupancy.port_owner(docker, "127.0.0.1", taken.getsockname()[1], proc)
+        (proc / "7/fd/3").symlink_to(f"socket:[{inode}]")
+        owner = occupancy.port_owner(docker, "127.0.0.1", port, proc)
     assert owner is not None and owner.unit == UNIT
