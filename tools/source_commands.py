@@ -40,9 +40,9 @@ ADDRESS = "10.0.0.5"
 
 VARIABLES = {option: item.name for option, item in variables.options(variables.load()).items()}
 _DOCKER_VALUES = {
-    "--cap-add", "--cap-drop", "--device", "--entrypoint", "--env", "--env-file", "--gpus", "--group-add", "--ipc",
-    "--log-driver", "--mount", "--name", "--network", "--pids-limit", "--publish", "--pull", "--security-opt",
-    "--shm-size", "--tmpfs", "--ulimit", "--user", "--volume",
+    "--cap-add", "--cap-drop", "--cgroup-parent", "--device", "--entrypoint", "--env", "--env-file", "--gpus",
+    "--group-add", "--ipc", "--log-driver", "--mount", "--name", "--network", "--pids-limit", "--publish", "--pull",
+    "--security-opt", "--shm-size", "--tmpfs", "--ulimit", "--user", "--volume",
 }  # fmt: skip
 _DOCKER_SHORT = {"-e": "--env", "-p": "--publish", "-v": "--volume"}
 _DOCKER_SWITCHES = {"--init", "--privileged", "--read-only", "--rm", "-it"}

@@ -127,8 +127,9 @@ ansible_facts:
           returned: when cdi is in O(subset)
         docker:
           description: >-
-            installed, running, version, root_dir, cdi, mirrors, live_restore, log_driver, image_store, images (number
-            of them), containers (names of the running ones), packages (version and held).
+            installed, running, version, root_dir, cdi, cgroups (driver and version of control groups), mirrors,
+            live_restore, log_driver, image_store, images (number of them), containers (names of the running ones),
+            packages (version and held).
           type: dict
           returned: when docker is in O(subset)
         disks:

@@ -317,6 +317,47 @@ def test_the_container_has_no_rights_but_those_it_needs(fleet: Fleet) -> None:
         assert fleet.on_host("cat", f"/sys/fs/cgroup{group}/pids.max").strip() == "32768"
 
 
+LISTENER = "import http.server as h; h.HTTPServer(('', {port}), h.SimpleHTTPRequestHandler).serve_forever()"
+
+
+def listen(fleet: Fleet, port: int, *inside: str, slice_name: str = "") -> None:
+    """A port that takes no key, as engines open them: in the replica's slice, or outside of it as the control."""
+    unit = [f"--unit=listener-{port}", *([f"--slice={slice_name}"] if slice_name else [])]
+    fleet.on_host("systemd-run", *unit, *inside, "python3", "-c", LISTENER.format(port=port))
+
+
+def reaches(fleet: Fleet, address: str, port: int) -> bool:
+    """Whether the neighbour gets a connection."""
+    code = f"import socket; socket.create_connection(({address!r}, {port}), timeout=3)"
+    return not fleet.machines.execute("gpu-2", "sh", "-c", f'python3 -c "{code}" 2>&1 || true').strip()
+
+
+def test_a_neighbour_reaches_no_port_of_the_replica_by_whatever_route(fleet: Fleet) -> None:
+    """Docker 26 lets it through to the container; ports on the host's own network are those of bare metal."""
+    form = "{{.State.Pid}} {{.NetworkSettings.IPAddress}}"
+    pid, container = fleet.on_host("docker", "inspect", "--format", form, "glm-serve-0").split()
+    own, inside, replica = fleet.plan["listen"]["address"], ["nsenter", "-t", pid, "-n"], "glm-serve-0.slice"
+    listen(fleet, 9001, *inside)
+    listen(fleet, 9002, *inside, slice_name=replica)
+    listen(fleet, 9003)
+    listen(fleet, 9004, slice_name=replica)
+    data = {"instance-id": "gpu-2", "local-hostname": "gpu-2", "public-keys": []}
+    seed = {"meta-data": json.dumps(data), "user-data": "#cloud-config\n{}\n"}
+    image = images.ensure_image(fleet.machines.settings, fleet.machines.podman, "gpu-base")
+    fleet.machines.create(HostRequest("gpu-2", image, "gpu-2", "manual", seed, declare("B200", 8, 192)))
+    try:
+        fleet.machines.execute("gpu-2", "ip", "route", "replace", container, "via", own)
+        wait_for("the control ports", lambda: reaches(fleet, container, 9001) and reaches(fleet, own, 9003), list)
+        open_ports = [(container, fleet.plan["listen"]["container_port"]), (container, 9002), (own, 9004)]
+        assert [place for place in open_ports if reaches(fleet, *place)] == []
+        # The host itself is let in.
+        for address, port in open_ports:
+            fleet.on_host("python3", "-c", f"import socket; socket.create_connection(({address!r}, {port}), timeout=5)")
+    finally:
+        fleet.on_host("systemctl", "stop", *(f"listener-{port}" for port in (9001, 9002, 9003, 9004)))
+        fleet.machines.destroy("gpu-2")
+
+
 def test_a_second_run_changes_nothing_and_restarts_nothing(fleet: Fleet) -> None:
     before = fleet.show("MainPID"), fleet.show("InvocationID")
     run = fleet.deploy()

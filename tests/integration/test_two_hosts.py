@@ -77,9 +77,10 @@ class Pair:
         )
 
 
-def rank_plan(rank: int, own: str, head: str) -> dict[str, Any]:
+def rank_plan(rank: int, addresses: list[str]) -> dict[str, Any]:
+    own, head = addresses[rank], addresses[0]
     made = nodes(venv(), rank)
-    made["node"].update(head_address=head, port=29501)
+    made["node"].update(head_address=head, addresses=addresses, port=29501)
     made["runtime"]["path"] = PROGRAM.removesuffix("/bin/toy-engine")
     made["listen"]["address"] = own
     made["timeouts"] = {"start_seconds": 600, "stop_seconds": 300, "phases": {}}
@@ -122,7 +123,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
             booted[host] = machines.create(HostRequest(host, image, host, "manual", seed, declare("B200", 8, 192)))
         entries = {}
         for rank, host in enumerate(HOSTS):
-            plan = rank_plan(rank, booted[host].private_ip, booted[HEAD].private_ip)
+            plan = rank_plan(rank, [booted[name].private_ip for name in HOSTS])
             prepare(made, host, plan)
             options = f"-i {key} -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
             login = {"ansible_host": booted[host].ip, "ansible_user": "ubuntu", "ansible_ssh_common_args": options}

@@ -134,6 +134,7 @@ def plans_of_recipes(runtime: str) -> Iterator[dict[str, Any]]:
                 intent = planner.Intent(
                     model, accelerator, precision=precision, profile=profile, engine=recipe.engine, runtime=runtime,
                     listen_address="10.0.0.5", head_address="10.0.0.5" if recipe.nodes > 1 else None,
+                    node_addresses=[f"10.0.0.{5 + rank}" for rank in range(recipe.nodes)] if recipe.nodes > 1 else (),
                     repository=f"acme/{model}" if precision == "int4" else None, **layout,
                 )  # fmt: skip
                 for rank in range(recipe.nodes):

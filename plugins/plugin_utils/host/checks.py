@@ -227,7 +227,7 @@ def _how_to_make_cdi(facts: Mapping[str, Any], plans: Sequence[Plan]) -> str:
 
 
 def docker_findings(facts: Mapping[str, Any]) -> Iterator[Finding]:
-    """Whether Docker answers and can hand out CDI devices; one finding at most."""
+    """Whether Docker answers, can hand out CDI devices, and puts containers where systemd says; one finding at most."""
     docker = facts["docker"]
     if not docker["running"]:
         found = "; ".join(_messages(facts, "docker")) or "no Docker"
@@ -238,6 +238,14 @@ def docker_findings(facts: Mapping[str, Any]) -> Iterator[Finding]:
             f"Docker {MINIMUM_MAJOR} or newer with features.cdi on",
             f"Docker {docker['version']} without CDI",
             "upgrade Docker, or look for features.cdi in /etc/docker/daemon.json",
+        )
+    elif docker["cgroups"] != "systemd v2":
+        yield finding.failed(
+            "docker",
+            "Docker to keep containers in systemd's control groups v2, where systemd filters who reaches an engine",
+            str(docker["cgroups"]),
+            "take native.cgroupdriver out of exec-opts in /etc/docker/daemon.json and restart Docker, or boot with "
+            "systemd.unified_cgroup_hierarchy=1",
         )
 
 

@@ -63,6 +63,7 @@ class Intent:
     nodes: int = 1
     node_rank: int = 0
     head_address: Optional[str] = None
+    node_addresses: Sequence[str] = ()
     interface: Optional[str] = None
     repository: Optional[str] = None
     model_config: Optional[str] = None

@@ -173,6 +173,7 @@ def _node(choice: Choice) -> schema.Node:
         "count": intent.nodes,
         "rank": intent.node_rank,
         "head_address": intent.head_address,
+        "addresses": list(intent.node_addresses),
         "interface": intent.interface,
         "port": choice.engine.multi_node.port,
     }

@@ -57,7 +57,7 @@ def plans_of(given: Mapping[str, Any]) -> list[Plan]:
 
 
 def node_of(host: str, args: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
-    """Which host of its replica this is, and where the first one is. Hosts are grouped in the inventory's order.
+    """Which host of its replica this is, and where all of them are. Hosts are grouped in the inventory's order.
 
     Raises PlanError when the fleet cannot be grouped so.
     """
@@ -70,8 +70,13 @@ def node_of(host: str, args: dict[str, Any], task_vars: dict[str, Any]) -> dict[
             f"launch or leave out hosts until their number is a multiple of {nodes}",
         )
     rank = fleet.index(host) % nodes
-    head = fleet[fleet.index(host) - rank]
-    variables = (task_vars.get("hostvars") or {}).get(head, {})
+    first = fleet.index(host) - rank
+    variables = task_vars.get("hostvars") or {}
+    addresses = [_address_of(name, variables.get(name, {})) for name in fleet[first : first + nodes]]
+    return {"node_rank": rank, "head_address": addresses[0], "node_addresses": addresses}
+
+
+def _address_of(host: str, variables: Mapping[str, Any]) -> str:
+    """Where the other hosts of its replica reach a host; its name where no variable says."""
     names = ("glm_private_address", "glm_host_private_address", "ansible_host")
-    address = next((variables[name] for name in names if variables.get(name)), head)
-    return {"node_rank": rank, "head_address": str(address)}
+    return str(next((variables[name] for name in names if variables.get(name)), host))

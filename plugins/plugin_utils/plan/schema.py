@@ -74,6 +74,8 @@ class Node(TypedDict):
     """Which of them this one is, from 0. Only rank 0 has an endpoint."""
     head_address: str | None
     """Address of rank 0 as the others reach it; null where there is one host only, or it is not known yet."""
+    addresses: list[str]
+    """Addresses of all hosts of the replica, in the order of their ranks; empty for one host. Others are kept out."""
     interface: str | None
     """Network interface for NCCL and Gloo; null: the route to the head decides when the engine starts."""
     port: int

@@ -27,6 +27,8 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.serving.quoting import U
 DOCKER = "/usr/bin/docker"
 PYTHON = "/usr/bin/python3"
 GUARD = "/usr/local/lib/glm/serve_guard.py"
+# Beside the guard: who the processes of a replica may talk to.
+FILTER = "/usr/local/lib/glm/serve_filter.py"
 
 # Between two phases of a stop systemd waits this much longer than docker does, so docker is the one that kills.
 _STOP_SLACK_SECONDS = 30
@@ -125,6 +127,7 @@ def _replica(plan: Plan, groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     return {
         "name": name,
         "unit": f"{name}.service",
+        "slice": _slice(plan),
         "replica": int(plan["replica"]),
         "runtime": plan["runtime"]["kind"],
         "description": quoting.systemd_value(
@@ -187,6 +190,7 @@ def _docker_run(plan: Plan, name: str, files: Mapping[str, str], groups: Mapping
         raise UnitError("the plan has no image to make a container of")
     # --init: as process 1 SGLang's own SIGKILL is ignored, and a failed start would end with status 0.
     argv = [DOCKER, "run", "--rm", "--init", "--name", name, "--pull=never", *_network(plan)]
+    argv += ["--cgroup-parent", _slice(plan)]
     argv += [*_confined(plan), "--ulimit", "memlock=-1", "--ulimit", "stack=67108864"]
     # The client already writes to the journal; a second copy in docker's own files would only fill the disk.
     argv += ["--log-driver", "none"]
@@ -315,6 +319,7 @@ def _files(plan: Plan, name: str) -> dict[str, str]:
         "guard": GUARD,
         "engine_key": engine_key_file(plan),
         "admin_key": f"{plan['paths']['config']}/admin.key",
+        "filter": FILTER,
     }
 
 
@@ -330,6 +335,8 @@ def _among_nodes(plan: Plan, command: Sequence[str]) -> list[str]:
         return list(command)
     if not node["head_address"]:
         raise UnitError("a replica over several hosts needs the first one's address; plan it with its hosts' inventory")
+    if len(node["addresses"]) != node["count"]:
+        raise UnitError("a replica over several hosts lets in those only, so the plan needs all their addresses")
     argv = [PYTHON, "-I", GUARD, "node", "--rank", str(int(node["rank"])), "--count", str(int(node["count"]))]
     # Engines count upwards from the plan's port.
     argv += ["--head", node["head_address"], "--port", str(int(node["port"]) - 1)]
@@ -339,7 +346,7 @@ def _among_nodes(plan: Plan, command: Sequence[str]) -> list[str]:
 
 
 def _prestart(plan: Plan, files: Mapping[str, str], more: Sequence[str] = ()) -> list[str]:
-    argv = [PYTHON, "-I", GUARD, "prestart", *more]
+    argv = [PYTHON, "-I", GUARD, "prestart", *more, *_filter(plan)]
     argv += ["--address", ENGINE_ADDRESS, "--port", str(int(plan["listen"]["engine_port"]))]
     if plan["runtime"]["kind"] == "container":
         for device in plan["devices"]:
@@ -349,6 +356,19 @@ def _prestart(plan: Plan, files: Mapping[str, str], more: Sequence[str] = ()) ->
     argv += ["--gpus", str(_highest_gpu(plan)), "--wait", str(_DEVICE_WAIT_SECONDS)]
     for file in _stamped(plan, files):
         argv += ["--stamp", file]
+    return argv
+
+
+def _slice(plan: Plan) -> str:
+    """The systemd slice of everything that belongs to the replica, its container included."""
+    return f"glm-serve-{int(plan['replica'])}.slice"
+
+
+def _filter(plan: Plan) -> list[str]:
+    """Who the replica may talk to, for the guard: its own host, and its other hosts."""
+    argv = ["--slice", _slice(plan)]
+    for peer in plan["node"]["addresses"]:
+        argv += ["--peer", peer]
     return argv
 
 
@@ -378,6 +398,8 @@ def _ready(plan: Plan, files: Mapping[str, str]) -> list[str]:
     argv = [PYTHON, "-I", GUARD, "ready", "--address", ENGINE_ADDRESS]
     argv += ["--port", str(int(plan["listen"]["engine_port"])), "--model", plan["served_model_name"]]
     argv += ["--secret", files["secret"], "--wait", str(max(wait, 1))]
+    if plan["runtime"]["kind"] == "container":
+        argv += ["--container", f"glm-serve-{int(plan['replica'])}", *_filter(plan)]
     return argv
 
 

@@ -27,8 +27,10 @@ import time
 from pathlib import Path
 from typing import Any, Optional
 
-# `python3 -I` leaves out the folder of the script, where the role serve puts the reader of CDI specs.
+# `python3 -I` leaves out the folder of the script, where the role serve puts the filter and the reader of CDI specs.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+import serve_filter  # type: ignore[import-not-found, unused-ignore]
+
 try:
     import glm_cdi as cdi  # type: ignore[import-not-found, unused-ignore]
 except ImportError:
@@ -178,6 +180,7 @@ def prestart(options: argparse.Namespace) -> None:
     """Everything that must be true before the engine is started."""
     if options.container:
         remove_container(options.container)
+    serve_filter.close(options.slice, options.peer)
     wait_for_devices(options)
     wait_for_port(options.address, options.port)
     stamp(options.stamp, os.environ.get("RUNTIME_DIRECTORY"))
@@ -257,6 +260,8 @@ def ready(options: argparse.Namespace, main_pid: int) -> None:
     begun = time.monotonic()
     deadline = begun + options.wait
     born = started_at(main_pid)
+    if options.container:
+        serve_filter.admit(options.slice, options.container, options.peer, lambda: started_at(main_pid) == born)
     spoken = begun
     while not models_answer(options):
         now = time.monotonic()
@@ -442,9 +447,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
     verbs = parser.add_subparsers(dest="verb", required=True)
     for verb in ("prestart", "ready", "poststop"):
         sub = verbs.add_parser(verb)
-        if verb != "ready":
-            sub.add_argument("--container", required=verb == "poststop", help="name; none on bare metal")
+        sub.add_argument("--container", required=verb == "poststop", help="name; none on bare metal")
         if verb != "poststop":
+            sub.add_argument("--slice", required=verb == "prestart", help="systemd slice of the replica")
+            sub.add_argument("--peer", action="append", default=[], help="address of a host of the replica")
             sub.add_argument("--address", required=True)
             sub.add_argument("--port", type=int, required=True)
             sub.add_argument("--wait", type=int, required=True, help="seconds")
@@ -477,7 +483,7 @@ def main(argv: list[str]) -> int:
             return node(options)
         else:
             remove_container(options.container)
-    except (GuardError, OSError) as exc:
+    except (GuardError, serve_filter.FilterError, OSError) as exc:
         say(f"FAILED: {exc}")
         return 1
     return 0

@@ -158,7 +158,7 @@ def test_render_nodes_are_counted_where_there_is_no_cdi(tmp_path: Path) -> None:
 
 def prestart(*words: str) -> argparse.Namespace:
     common = ["--container", "glm-serve-0", "--address", "127.0.0.1", "--port", "1", "--wait", "0", "--gpus", "8"]
-    return guard.parse(["prestart", *common, *words])
+    return guard.parse(["prestart", "--slice", "glm-serve-0.slice", *common, *words])
 
 
 @pytest.mark.parametrize(
@@ -186,6 +186,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The guard as the role serve puts it on a host, with its reader of CDI specs beside it."""
     folder = tmp_path_factory.mktemp("lib")
     shutil.copy(Path(host_cdi.__file__), folder / "glm_cdi.py")
+    shutil.copy(Path(guard.serve_filter.__file__), folder)
     return Path(shutil.copy(Path(guard.__file__), folder / "serve_guard.py"))
 
 

@@ -38,7 +38,7 @@ def healthy() -> dict[str, Any]:
             ],
             "nvidia_ctk": "/usr/bin/nvidia-ctk",
         },
-        "docker": {"running": True, "version": "28.5.1", "cdi": True},
+        "docker": {"running": True, "version": "28.5.1", "cdi": True, "cgroups": "systemd v2"},
         "clock_skew_seconds": 0.4,
         "errors": [],
     }  # fmt: skip
@@ -247,6 +247,14 @@ def test_docker_that_does_not_answer_and_docker_without_cdi() -> None:
     assert "found docker info: Cannot connect to the Docker daemon" in problems(facts)
     facts["docker"] = {"running": True, "version": "20.10.24", "cdi": False}
     assert "expected Docker 25 or newer with features.cdi on, found Docker 20.10.24 without CDI" in problems(facts)
+
+
+@pytest.mark.parametrize("cgroups", ["cgroupfs v2", "systemd v1", "None vNone", None])
+def test_docker_whose_containers_systemd_cannot_filter_is_refused(cgroups: str | None) -> None:
+    facts = healthy()
+    facts["docker"]["cgroups"] = cgroups
+    text = problems(facts)
+    assert f"found {cgroups}" in text and "native.cgroupdriver" in text and "unified_cgroup_hierarchy" in text
 
 
 @pytest.mark.parametrize(

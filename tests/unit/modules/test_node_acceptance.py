@@ -53,7 +53,7 @@ def sound() -> dict[str, Any]:
             "fabric": {"present": True, "state": "Completed"},
             "pci": {"nvswitches": 0, "gpus": [{"vendor": "nvidia", "device": "0x2901"}] * 8},
             "cdi": {"devices": ["nvidia.com/gpu=all"], "specs": [spec], "nvidia_ctk": "/usr/bin/nvidia-ctk"},
-            "docker": {"running": True, "version": "28.5.1", "cdi": True},
+            "docker": {"running": True, "version": "28.5.1", "cdi": True, "cgroups": "systemd v2"},
             "clock_skew_seconds": 0.0,
             "container": None,
             "errors": [],

@@ -34,7 +34,7 @@ _COMMON: dict[str, Any] = {
         "python": None,
         "index_urls": [],
     },
-    "node": {"count": 1, "rank": 0, "head_address": None, "interface": None, "port": 20000},
+    "node": {"count": 1, "rank": 0, "head_address": None, "addresses": [], "interface": None, "port": 20000},
     "model": {
         "name": "GLM-5.1",
         "precision": "fp8",
@@ -229,5 +229,12 @@ def venv(engine: str = "vllm", **changes: Any) -> dict[str, Any]:
 
 def nodes(made: dict[str, Any], rank: int, interface: str | None = None) -> dict[str, Any]:
     """``made`` as one of two hosts of a replica."""
-    several = {"count": 2, "rank": rank, "head_address": "10.0.0.5", "interface": interface, "port": 20000}
+    several = {
+        "count": 2,
+        "rank": rank,
+        "head_address": "10.0.0.5",
+        "addresses": ["10.0.0.5", "10.0.0.6"],
+        "interface": interface,
+        "port": 20000,
+    }
     return {**made, "runtime": {**made["runtime"], "network": "host"}, "node": several}

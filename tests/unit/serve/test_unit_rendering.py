@@ -216,7 +216,7 @@ def test_the_environment_file_has_a_header_that_docker_skips() -> None:
 def test_each_replica_has_its_own_unit_files_port_and_gpus() -> None:
     first, second = (unit.replica(one) for one in replicas(2))
     assert (first["unit"], second["unit"]) == ("glm-serve-0.service", "glm-serve-1.service")
-    of_the_host = {unit.GUARD, "/etc/glm/engine.key", "/etc/glm/admin.key"}
+    of_the_host = {unit.GUARD, unit.FILTER, "/etc/glm/engine.key", "/etc/glm/admin.key"}
     assert set(first["files"].values()) & set(second["files"].values()) == of_the_host
     assert second["serving_unit"]["gpus"] == [4, 5, 6, 7] and second["serving_unit"]["port"] == 18001
     argv = second["exec"]["start"]
@@ -358,3 +358,25 @@ def test_several_hosts_without_the_first_one_s_address_are_refused() -> None:
     lost["node"]["head_address"] = None
     with pytest.raises(quoting.UnitError, match="first one's address"):
         unit.replica(lost)
+
+
+@pytest.mark.parametrize("made", [plan(), venv()], ids=["container", "venv"])
+def test_a_replica_and_its_container_are_in_one_slice_that_talks_to_the_host_only(made: dict) -> None:
+    rendered = unit.replica(made)
+    assert rendered["slice"] == "glm-serve-0.slice"
+    assert "\nSlice=glm-serve-0.slice\n" in render("glm-serve.service", made)
+    before = rendered["exec"]["start_pre"]
+    assert option(before, "--slice") == ["glm-serve-0.slice"] and "--peer" not in before
+    if made["runtime"]["kind"] == "container":
+        assert option(rendered["exec"]["start"], "--cgroup-parent") == ["glm-serve-0.slice"]
+        after = rendered["exec"]["start_post"]
+        assert option(after, "--slice") == ["glm-serve-0.slice"] and option(after, "--container") == ["glm-serve-0"]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_replica_over_several_hosts_lets_in_those_and_needs_all_their_addresses(rank: int) -> None:
+    made = nodes(venv(), rank)
+    assert option(unit.replica(made)["exec"]["start_pre"], "--peer") == ["10.0.0.5", "10.0.0.6"]
+    made["node"]["addresses"] = ["10.0.0.5"]
+    with pytest.raises(quoting.UnitError, match="all their addresses"):
+        unit.replica(made)
