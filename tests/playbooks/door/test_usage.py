@@ -52,11 +52,24 @@ COUNTED: dict[str, list[str]] = {
     "stream of messages that says all at the end": events(START, {"type": "message_delta", "usage": ANTHROPIC}),
     "stream of responses": events({"type": "response.completed", "response": {"output": [], "usage": ANTHROPIC}}),
 }  # fmt: skip
+# What a client chose and gets back must not count as what the engine says.
+CHOSEN = {"prompt_tokens": 0, "completion_tokens": 0, "input_tokens": 0, "output_tokens": 0}
+SCHEMA = {"format": {"schema": {"properties": {"usage": CHOSEN}}}}
+COUNTED |= {
+    "whole, then metadata": [
+        json.dumps({"usage": OPENAI, "text": SCHEMA, "metadata": {"usage": CHOSEN}, "user": "}{\\"})
+    ],
+    "stream of responses, then metadata": events(
+        {"response": {"usage": ANTHROPIC, "text": SCHEMA, "metadata": {"usage": CHOSEN}, "user": '"}}{'}}
+    ),
+}
 UNCOUNTED: dict[str, list[str]] = {
     "nothing": [],
     "stream without usage": events(DELTA, DELTA, "[DONE]"),
     "usage is null": [json.dumps({"usage": None})],
     "usage is of another form": [json.dumps({"usage": {"prompt_tokens": "11", "completion_tokens": 7}})],
+    "only what the client chose": [json.dumps({"metadata": {"usage": CHOSEN}})],
+    "only what the client chose, in a stream": events({"response": {"metadata": {"usage": CHOSEN}}}),
     "half of it": ['{"usage":{"prompt_tokens":11,'],
     "only one figure": [json.dumps({"usage": {"prompt_tokens": 11}})],
     "a figure that is none": ['{"usage":{"prompt_tokens":99999999999999999999,"completion_tokens":7}}'],
