@@ -12,7 +12,8 @@ short_description: Start a host's front door, or let it read its changed files
 version_added: 0.2.0
 description:
   - Asks the running HAProxy which configuration it serves, and compares that with the file. A changed configuration is
-    read again without losing a connection; a changed unit restarts it. An interrupted run is finished by the next one.
+    read again, and a HAProxy that was upgraded replaced, without losing a connection; a changed unit restarts it. An
+    interrupted run is finished by the next one.
   - Before anything is changed, refuses with a name when another program has one of the ports.
   - Returns when the running door serves the configuration on disk.
 options:
@@ -145,7 +146,21 @@ def decided(params: dict[str, Any]) -> str:
         return "start"
     if not started_from(Path(params["unit_file"]), Path(params["socket"]).parent):
         return "restart"
-    return "none" if served_mark(params["socket"]) == wanted_mark(Path(params["config"])) else "reload"
+    return "none" if is_current(params) else "reload"
+
+
+def is_current(params: dict[str, Any]) -> bool:
+    """Whether the running door serves the configuration on disk, and is the HAProxy that is installed."""
+    return served_mark(params["socket"]) == wanted_mark(Path(params["config"])) and not was_replaced(params["unit"])
+
+
+def was_replaced(unit: str) -> bool:
+    """Whether the running program is one that an upgrade of the package has removed. A reload starts the new one."""
+    pid = commands.run(["systemctl", "show", unit, "--property=MainPID", "--value"]).stdout.strip()
+    try:
+        return str(Path(f"/proc/{pid}/exe").readlink()).endswith(" (deleted)")
+    except OSError:
+        return False
 
 
 def require_ports(params: dict[str, Any], check_mode: bool) -> None:
@@ -174,8 +189,8 @@ def systemctl(*words: str) -> None:
 
 def wait_until_served(params: dict[str, Any]) -> None:
     """Return when the running door serves the configuration on disk. Raises Unmet."""
-    deadline, wanted = time.monotonic() + params["timeout"], wanted_mark(Path(params["config"]))
-    while served_mark(params["socket"]) != wanted:
+    deadline = time.monotonic() + params["timeout"]
+    while not is_current(params):
         if time.monotonic() >= deadline:
             state = status.show_unit(commands.run, params["unit"]).get("ActiveState", "unknown")
             raise Unmet(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import socket
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -128,3 +130,18 @@ def test_a_port_of_the_door_s_own_is_the_door_s(tmp_path: Path) -> None:
         (proc / "7/fd/3").symlink_to(f"socket:[{inode}]")
         owner = occupancy.port_owner(docker, "127.0.0.1", port, proc)
     assert owner is not None and owner.unit == UNIT
+
+
+def test_a_program_that_an_upgrade_removed_is_not_current(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "program"
+    shutil.copy("/bin/sleep", program)
+    with subprocess.Popen([program, "600"]) as running:
+        shown = CommandResult((), 0, f"{running.pid}\n", "")
+        monkeypatch.setattr(door_unit.commands, "run", lambda _argv: shown)
+        try:
+            assert not door_unit.was_replaced(UNIT)
+            program.unlink()
+            assert door_unit.was_replaced(UNIT)
+        finally:
+            running.kill()
+    assert not door_unit.was_replaced(UNIT), "a process that is gone shows nothing"
