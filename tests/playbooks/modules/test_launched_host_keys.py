@@ -77,7 +77,7 @@ def test_check_mode_makes_nothing(cloud: Launching, folder: Path) -> None:
     assert not folder.exists()
 
 
-def test_without_a_wish_for_it_there_is_no_key(cloud: Launching, folder: Path) -> None:
+def test_without_the_option_there_is_no_key(cloud: Launching, folder: Path) -> None:
     launcher.run(cloud, host_keys_dir=str(folder))
     assert "user_data" not in cloud.launched()[0]
     assert not folder.exists()
