@@ -44,6 +44,23 @@ def test_check_mode_on_fresh_hosts_touches_nothing() -> None:
     assert not (STATE / "glm.lock.yml").exists()
 
 
+def test_hosts_are_pinned_with_the_keys_that_they_were_launched_with() -> None:
+    expected = {path.stem: path.read_text("utf-8").strip() for path in (STATE / "state/host_keys").iterdir()}
+    assert expected.keys() == {str(variables["glm_host_id"]) for variables in inventory().values()}
+    pinned = dict(line.split(" ", 1) for line in (STATE / "known_hosts").read_text("utf-8").splitlines())
+    assert pinned == expected
+    host, variables = next(iter(inventory().items()))
+    file = STATE / f"state/host_keys/{variables['glm_host_id']}.pub"
+    right = file.read_text("utf-8")
+    file.write_text(next(key for key in expected.values() if key != right.strip()), "utf-8")
+    try:
+        refused(
+            playbook("deploy_glm51.yml", "--check", glm_launch_count=HOSTS), host, "was launched with, SHA256:", "rm "
+        )
+    finally:
+        file.write_text(right, "utf-8")
+
+
 def test_vllm_ends_in_a_verified_endpoint_on_every_host() -> None:
     run = playbook("deploy_glm51.yml", glm_engine="vllm", glm_launch_count=HOSTS)
     assert run.code == 0
