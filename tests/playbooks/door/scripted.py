@@ -65,6 +65,9 @@ class Engine(ThreadingHTTPServer):
     def port(self) -> int:
         return int(self.server_address[1])
 
+    def handle_error(self, *_args: Any) -> None:
+        """A client that went away is no error here."""
+
 
 @contextmanager
 def engine() -> Iterator[Engine]:

@@ -187,6 +187,10 @@ def test_a_host_whose_door_is_down_is_named_and_has_the_files(tmp_path: Path) ->
         ({"glm_keys_action": "delete", "glm_key_name": "team-x"}, "glm_keys_action"),
         ({"glm_keys_action": "add"}, "set glm_key_name"),
         ({"glm_keys_action": "add", "glm_key_name": "x", "glm_key_limits": {"rpm": 1}}, "limits to be of"),
+        (
+            {"glm_keys_action": "rotate", "glm_key_name": "fleet", "glm_api_key": "9f86d081884c7d659a2feaa0c55ad015"},
+            "the fleet's own key is in glm_api_key, which this run cannot change",
+        ),
         ({"glm_keys_action": "push", "glm_api_key": "too-short"}, "the key in glm_api_key has at most"),
     ],
 )  # fmt: skip
