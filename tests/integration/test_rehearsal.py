@@ -137,7 +137,7 @@ def test_two_hosts_become_one_replica() -> None:
     run = playbook("deploy_glm51.yml", glm_engine="vllm", glm_nodes=2, glm_launch_count=HOSTS)
     assert run.code == 0
     head, worker = list(inventory())
-    assert re.search(rf"^{head} +http://\S+:8000/v1 .* ok +(\d\d)/\1 ", run.output, re.M)
+    assert re.search(rf"^{head} +https://\S+:8000/v1 .* ok +(\d\d)/\1 ", run.output, re.M)
     assert re.search(rf"^{worker} .* worker +0/0 ", run.output, re.M)
     for rank, host in enumerate((head, worker)):
         assert f"--node-rank {rank}" in on_host(host, "systemctl", "cat", "glm-serve-0.service")

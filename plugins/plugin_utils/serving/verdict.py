@@ -118,11 +118,18 @@ def _row(entry: VerifyReport) -> tuple[str, ...]:
         entry["endpoint"].get("url", "-"),
         entry["endpoint"].get("model", "-"),
         f"{engine['name']} {engine['version']}" if engine else "-",
-        "worker" if entry["ok"] and not made else "ok" if entry["ok"] else "FAILED",
+        _verdict(entry),
         f"{passed}/{made}",
         f"{entry['seconds']:.1f}",
     )
     return tuple(map(finding.printable, cells))
+
+
+def _verdict(entry: VerifyReport) -> str:
+    if not entry["ok"]:
+        return "FAILED"
+    node = entry["plan"].get("node")
+    return "worker" if node and node["rank"] else "ok"
 
 
 def curl_lines(report: VerifyReport, key_file: str | None) -> list[str]:
