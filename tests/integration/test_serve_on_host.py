@@ -297,6 +297,29 @@ def test_a_key_works_and_is_refused_without_a_restart_and_what_it_used_is_counte
     assert float(re.search(r"exposure level for glm-door-usage.service: ([\d.]+)", exposure)[1]) <= 2.0, exposure
 
 
+def test_an_engine_of_release_0_1_leaves_the_port_to_the_door(fleet: Fleet) -> None:
+    """It was published where clients come in, and there was no door."""
+    address = fleet.plan["listen"]["address"]
+    fleet.on_host("systemctl", "disable", "--now", "glm-door.service")
+    fleet.on_host("rm", "-r", "/etc/glm/door", "/etc/systemd/system/glm-door.service")
+    edits = [
+        "s/127.0.0.1:18000:8000/%s:8000:8000/",
+        "s/--address 127.0.0.1/--address %s/",
+        "s/--port 18000/--port 8000/",
+    ]
+    sed = [word for edit in edits for word in ("-e", edit.replace("%s", address))]
+    fleet.on_host("sed", "-i", *sed, f"/etc/systemd/system/{UNIT}")
+    fleet.on_host("systemctl", "daemon-reload")
+    fleet.on_host("systemctl", "restart", UNIT)
+    assert "docker-proxy" in fleet.on_host("ss", "-Hltnp", "sport = :8000")
+    check = fleet.deploy("--check")
+    assert check.code == 0 and check.changed() > 0, check.output
+    assert "docker-proxy" in fleet.on_host("ss", "-Hltnp", "sport = :8000")
+    run = fleet.deploy()
+    assert run.code == 0, run.output
+    assert "haproxy" in fleet.on_host("ss", "-Hltnp", "sport = :8000")
+
+
 def test_the_gpus_are_inside_the_container(fleet: Fleet) -> None:
     assert len(said(fleet, "devices")) == fleet.plan["accelerator"]["count"]
 
