@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils import arguments
 from ansible_collections.glm.fleet.plugins.module_utils.benchmark.job import AUTHORITIES
@@ -63,8 +63,7 @@ class ActionModule(RemoteJobAction):
             "fingerprint": benchmark_runs.fingerprint(plan, self._workload, args["repeats"], args["warmup"]),
             "address": address,
             "port": plan["listen"]["port"],
-            # Only the host that serves reaches the engine itself.
-            "engine": None if host else benchmark_runs.engine_of(plan),
+            "engine": self._engine(plan, address),
             "model": plan["served_model_name"],
             "tokens": self._workload.input_tokens + self._workload.output_tokens,
             "program": self._client.program,
@@ -75,6 +74,13 @@ class ActionModule(RemoteJobAction):
             "container": benchmark_runs.container(plan, self._client, self._host, tokenizer),
             "runs": self._runs,
         }
+
+    def _engine(self, plan: Plan, address: str) -> Optional[dict[str, Any]]:
+        """Where metrics come from: only the host that serves reaches the engine itself."""
+        args = self._args
+        if not args["client_host"]:
+            return benchmark_runs.engine_of(plan)
+        return benchmark_runs.monitor_of(plan, args["monitor_address"], args["monitor_port"], address)
 
     def _authorities(self, plan: Plan) -> str:
         """PEM of the authorities that the client trusts; empty for those of its machine. Raises Unmet."""

@@ -23,6 +23,8 @@ BENCHMARK_RUN: dict[str, dict[str, Any]] = {
     "client_host": {"type": "str", "default": ""},
     "address": {"type": "str", "default": ""},
     "tls_ca": {"type": "path"},
+    "monitor_address": {"type": "str", "default": "127.0.0.1"},
+    "monitor_port": {"type": "int", "default": 9800},
     "tokenizer": {"type": "path"},
     "gpus": {"type": "dict", "default": {}},
     "api_key": {"type": "str", "no_log": True},

@@ -72,6 +72,16 @@ options:
         Ansible reaches the host at, if the plan listens on all of them.
     type: str
     default: ""
+  monitor_address:
+    description:
+      - Address at which the host that serves shows metrics of its engines, for a client on another host. On loopback it
+        reaches none, and the record has none.
+    type: str
+    default: 127.0.0.1
+  monitor_port:
+    description: Its port.
+    type: int
+    default: 9800
   tokenizer:
     description: Folder with the model's tokenizer where the client runs. By default the snapshot of the weights.
     type: path
@@ -230,8 +240,8 @@ class Measurement:
         """The engine behind the endpoint, where this host reaches it."""
         if place is None:
             return None
-        key = read_text(Path(place["key_file"])) or None
-        return Endpoint("127.0.0.1", int(place["port"]), self.job["model"], key, timeout=ANSWER_SECONDS)
+        key = (read_text(Path(place["key_file"])) or None) if place["key_file"] else None
+        return Endpoint(place["address"], int(place["port"]), self.job["model"], key, timeout=ANSWER_SECONDS)
 
     def run(self) -> dict[str, Any]:
         return self.start() if self.module.params["phase"] == "start" else self.status()
@@ -318,6 +328,7 @@ class Measurement:
             command=command,
             runs=self.job["runs"],
             metrics=self.job["metrics"],
+            metrics_path=(self.job["engine"] or {}).get("metrics", "/metrics"),
             stop=["docker", "rm", "--force", container["name"]] if container else [],
             environment=environment,
             run_timeout=self.module.params["run_timeout"],

@@ -38,7 +38,9 @@ def test_every_workload_of_vllm() -> None:
 
 def test_one_host_measures_the_other() -> None:
     served, client = list(inventory())
-    run = playbook("benchmark.yml", "--limit", f"{served},localhost", glm_engine="vllm", benchmark_client_host=client)
+    seen = {"glm_engine": "vllm", "glm_monitor_address": "{{ glm_private_address }}"}
+    assert playbook("deploy_glm51.yml", "--tags", "door", glm_launch_count=HOSTS, **seen).code == 0
+    run = playbook("benchmark.yml", "--limit", f"{served},localhost", benchmark_client_host=client, **seen)
     assert run.code == 0
     record = newest_record()
     assert record["host"] == served and record["client"]["host"] == client and record["ok"]

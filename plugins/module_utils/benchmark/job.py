@@ -43,7 +43,8 @@ class Job:
 
     ``stop`` ends a client that outlives ``run_timeout``, or waits for an endpoint that said nothing for
     ``silence_timeout`` seconds. ``fingerprint`` distinguishes two jobs. ``environment`` is added to the client's and is
-    never written anywhere. ``metrics`` are the rules of serving/metrics.py for the engine that serves. ``gpus``:
+    never written anywhere. ``metrics`` are the rules of serving/metrics.py for the engine that serves, which shows
+    them at ``metrics_path``. ``gpus``:
     whether the GPUs of this machine are the ones that serve, and are looked at.
     """
 
@@ -52,6 +53,7 @@ class Job:
     command: Sequence[str]
     runs: Sequence[Mapping[str, Any]]
     metrics: Sequence[Mapping[str, Any]] = ()
+    metrics_path: str = "/metrics"
     stop: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     run_timeout: float = 14400
@@ -209,7 +211,7 @@ class Worker:
                 return f"the client did not end within {self.job.run_timeout:g} s and was stopped"
 
     def _sample(self, samples: list[dict[str, float]], gpus: list[list[dict[str, Any]]]) -> None:
-        text = self._get("/metrics")
+        text = self._get(self.job.metrics_path)
         found = engine_metrics.parse(text, self.job.metrics) if isinstance(text, str) else {}
         # An engine without metrics is sampled as well: progress is reported with each sample.
         if found or not samples:

@@ -23,6 +23,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.finding import Refusal, 
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Catalog, Point, Workload
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.command import ENGINE_ADDRESS
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Mount, Plan
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving.replica import (
     engine_key_file,
@@ -158,7 +159,20 @@ def endpoint_address(plan: Plan, own: str, host: str, reached_at: str) -> str:
 
 def engine_of(plan: Plan) -> dict[str, Any]:
     """Where the host that serves asks the engine itself, whose metrics are not for clients."""
-    return {"port": plan["listen"]["engine_port"], "key_file": engine_key_file(plan)}
+    place = {"address": ENGINE_ADDRESS, "port": plan["listen"]["engine_port"]}
+    return {**place, "key_file": engine_key_file(plan), "metrics": "/metrics"}
+
+
+def monitor_of(plan: Plan, monitor_address: str, monitor_port: int, reached_at: str) -> Optional[dict[str, Any]]:
+    """Where another host asks for the engine's metrics; None when the monitoring is on loopback.
+
+    ``reached_at`` is the address of the endpoint, taken for a monitoring that listens on all addresses.
+    """
+    listens = ipaddress.ip_address(monitor_address)
+    if listens.is_loopback:
+        return None
+    place = {"address": reached_at if listens.is_unspecified else monitor_address, "port": monitor_port}
+    return {**place, "key_file": "", "metrics": f"/metrics/{int(plan['replica'])}"}
 
 
 def container(plan: Plan, client: Client, served_by: str, tokenizer: str = "") -> Optional[dict[str, str]]:

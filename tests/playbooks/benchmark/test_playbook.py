@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.playbooks.door import proxy
 from tests.playbooks.verify.fake.faults import fault
 from tests.playbooks.verify.fake.server import KEY, Behaviour, engine
 from tests.unit.serve.plans import REVISION, listening, plan
@@ -107,9 +108,17 @@ def test_another_host_measures_with_the_model_s_tokenizer(tmp_path: Path) -> Non
     snapshot.mkdir(parents=True)
     (snapshot / "tokenizer.json").write_text("{}", encoding="utf-8")
     paths = {**plan()["paths"], "data": str(tmp_path / "data"), "hf_home": str(tmp_path / "hf")}
-    with engine(Behaviour(seconds=0.5)) as (_behaviour, port):
-        listen = listening("0.0.0.0", port, port)
-        elsewhere = {"benchmark_client_host": "bench-1", "benchmark_endpoint_address": "127.0.0.1"}
+    behaviour = Behaviour(seconds=0.5, key=proxy.ENGINE_KEY)
+    with engine(behaviour) as (_behaviour, engine_port), proxy.running(tmp_path, engine_port) as front:
+        port = front.port
+        listen = listening("0.0.0.0", port)
+        elsewhere = {
+            "benchmark_client_host": "bench-1",
+            "benchmark_endpoint_address": "127.0.0.1",
+            "benchmark_api_key": proxy.CLIENT_KEY,
+            "glm_monitor_address": "0.0.0.0",
+            "glm_monitor_port": front.monitor,
+        }
         made = plan(listen=listen, contract=CONTRACT, paths=paths)
         done = play(tmp_path, port, benchmark_plans=[made], benchmark_quality=[], **elsewhere)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -118,6 +127,7 @@ def test_another_host_measures_with_the_model_s_tokenizer(tmp_path: Path) -> Non
     assert record["host"] == "gpu-1" and record["client"]["host"] == "bench-1"
     assert folder.parent.parent == tmp_path / "data/benchmarks" and (folder / "tokenizer.json").is_file()
     assert record["runs"][0]["gpus"]["samples"] == 0
+    assert record["points"][0]["metrics"]["kv_pool_tokens"] > 0
     assert "on bench-1" in (tmp_path / "state/benchmarks/report.md").read_text(encoding="utf-8")
 
 
