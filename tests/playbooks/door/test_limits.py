@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import urllib.request
 from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.playbooks.door import proxy, scripted
-from tests.playbooks.door.proxy import entry
+from tests.playbooks.door.proxy import Door, entry
 from tests.playbooks.door.scripted import Client
 
 pytestmark = pytest.mark.one_core
@@ -29,6 +30,17 @@ def refusal(answer: HTTPResponse) -> tuple[str, int, int]:
     return error["limit"], error["value"], wait
 
 
+def counted(door: Door, line: str) -> None:
+    """Wait until the door has counted an answer, which ends there a little after its last byte arrived here."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with urllib.request.urlopen(f"http://127.0.0.1:{door.monitor}/metrics/keys") as answer:
+            if line in answer.read().decode():
+                return
+        time.sleep(0.02)
+    raise AssertionError(f"not counted: {line}")
+
+
 def early_in_a_minute() -> None:
     """Wait for the next minute unless the rest of this one is enough for a test."""
     if time.time() % 60 > 40:
@@ -41,16 +53,21 @@ def test_requests_and_tokens_beyond_those_of_a_minute_are_refused_and_other_keys
     with scripted.engine() as engine, proxy.running(tmp_path, engine.port, keys=keys) as door:
         early_in_a_minute()
         statuses = [scripted.ask(door.port, "one").status for _ in range(5)]
-        statuses += [scripted.ask(door.port, "two", pieces=[USAGE]).status for _ in range(2)]
+        for tokens in (70, 140):
+            statuses.append(scripted.ask(door.port, "two", pieces=[USAGE]).status)
+            counted(door, f'prompt_tokens_total{{key="limited.too"}} {tokens}\n')
         assert statuses == [200] * 7
         assert refusal(scripted.ask(door.port, "two", pieces=[USAGE]))[:2] == ("tokens_per_minute", 150)
+        begun = time.time()
         limit, value, wait = refusal(scripted.ask(door.port, "one"))
-        assert (limit, value) == ("requests_per_minute", 5) and abs(wait - (60 - time.time() % 60)) < 3
+        assert (limit, value) == ("requests_per_minute", 5) and 0 < wait <= 61 - begun % 60
+        assert (time.time() + wait) // 60 > begun // 60
         assert scripted.ask(door.port, "three", pieces=[USAGE]).status == 200
         time.sleep(wait)
         assert scripted.ask(door.port, "one").status == 200
         # What was too much counts against the next minute: 50 are left over, so that 100 more are one request.
         assert scripted.ask(door.port, "two", pieces=[USAGE]).status == 200
+        counted(door, 'prompt_tokens_total{key="limited.too"} 210\n')
         assert refusal(scripted.ask(door.port, "two"))[:2] == ("tokens_per_minute", 150)
 
 
@@ -65,6 +82,7 @@ def test_requests_at_a_time_beyond_the_limit_are_refused_until_one_ends(tmp_path
         assert scripted.ask(door.port, "two").status == 200
         engine.go.set()
         assert [(answer.status, answer.read()) for answer in answers] == [(200, b"data: x\n\n")] * 3
+        counted(door, 'requests_total{key="limited",code="200"} 3\n')
         # Connections that are kept alive without a request do not count.
         assert scripted.ask(door.port, "one").status == 200
 
@@ -76,6 +94,7 @@ def test_a_stream_without_usage_counts_against_the_limit_by_its_events(tmp_path:
     ):
         early_in_a_minute()
         assert scripted.ask(door.port, "one", pieces=["data: x\n\n"] * 300).status == 200
+        counted(door, 'uncounted_requests_total{key="limited"} 1\n')
         assert refusal(scripted.ask(door.port, "one"))[0] == "tokens_per_minute"
 
 
