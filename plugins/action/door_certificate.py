@@ -9,8 +9,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from cryptography.hazmat.primitives.hashes import SHA256
-
 from ansible_collections.glm.fleet.plugins.module_utils import arguments
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import Failed, FleetAction
@@ -36,7 +34,7 @@ class ActionModule(FleetAction):
             self._asked(content=pair.together if pair else "")
         held = certificate.first(pair.chain if pair and reason and not self._task.check_mode else shown)
         ends = f"{held.not_valid_after_utc:%Y-%m-%dT%H:%M:%SZ}" if held else ""
-        sha256 = held.fingerprint(SHA256()).hex() if held else ""
+        sha256 = certificate.sha256(held) if held else ""
         return {"changed": bool(reason), "reason": reason, "ends": ends, "sha256": sha256}
 
     def _asked(self, **more: Any) -> dict[str, Any]:

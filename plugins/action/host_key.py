@@ -17,7 +17,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.finding import advised, 
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import FleetAction
 
 try:
-    import paramiko  # noqa: F401  host_keys reports nothing itself
+    import paramiko as _paramiko  # noqa: F401  host_keys can be imported without it
 
     from ansible_collections.glm.fleet.plugins.plugin_utils.actions import host_keys
 except ImportError as error:

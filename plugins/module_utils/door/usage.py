@@ -142,10 +142,9 @@ def journal(cursor: Optional[str], unit: str = UNIT) -> Iterator[dict[str, Any]]
     if cursor:
         command.insert(1, f"--after-cursor={cursor}")
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8") as process:
-        assert process.stdout is not None and process.stderr is not None
-        for line in process.stdout:
+        for line in process.stdout or ():
             yield json.loads(line)
-        problem = process.stderr.read().strip()
+        problem = process.stderr.read().strip() if process.stderr else ""
     if process.returncode:
         raise UsageError(f"journalctl ended with {process.returncode}: {problem[:200]}")
 
@@ -172,10 +171,10 @@ def main(arguments: Sequence[str]) -> int:
     try:
         collect(Path(arguments[0]) if arguments else FOLDER)
     except (UsageError, OSError) as exc:
-        print(f"usage: {exc}", file=sys.stderr)
+        sys.stderr.write(f"usage: {exc}\n")
         return 1
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    raise SystemExit(main(sys.argv[1:]))

@@ -8,6 +8,7 @@ Pure but for the reading of files. Names are DNS names or IP addresses as text; 
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import stat
 from collections.abc import Iterable, Sequence
@@ -15,10 +16,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
-
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
+
+# ansible-core requires cryptography; ansible-test imports plugins where it is not.
+with contextlib.suppress(ImportError):
+    from cryptography import x509
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,11 @@ def chain(pem: str) -> list[x509.Certificate]:
 def first(pem: str) -> x509.Certificate | None:
     """The server's own certificate of a PEM text; None where there is none."""
     return next(iter(chain(pem)), None)
+
+
+def sha256(certificate: x509.Certificate) -> str:
+    """The certificate's fingerprint in hexadecimal digits."""
+    return certificate.fingerprint(SHA256()).hex()
 
 
 def uncovered(certificate: x509.Certificate, names: Iterable[str]) -> list[str]:
