@@ -71,10 +71,10 @@ options:
     default: 18000
   tls:
     description:
-      - Whose certificate the endpoint shows, V(fleet) (of an authority of the fleet's own), V(own), V(acme) (of a
-        public authority), or V(none) for plain HTTP. V(auto) is V(fleet), and V(none) on loopback.
+      - Whose certificate the endpoint shows, V(fleet) (of an authority of the fleet's own), V(own), or V(none)
+        for plain HTTP. V(auto) is V(fleet), and V(none) on loopback.
     type: str
-    choices: [auto, fleet, own, acme, none]
+    choices: [auto, fleet, own, none]
     default: auto
   tls_names:
     description: DNS names and addresses by which clients reach the host, the main one first.

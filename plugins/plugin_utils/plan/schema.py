@@ -214,8 +214,8 @@ class Door(TypedDict):
 class Tls(TypedDict):
     """Encryption of the endpoint."""
 
-    origin: Literal["fleet", "own", "acme"]
-    """Who signs the certificate: the fleet's own authority, the user's, or a public one by ACME."""
+    origin: Literal["fleet", "own"]
+    """Whose certificate it is: of the fleet's own authority, or the user's."""
     names: list[str]
     """DNS names and IP addresses by which clients reach the host; URLs have the first."""
 

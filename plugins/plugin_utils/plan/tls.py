@@ -13,7 +13,7 @@ from ansible_collections.glm.fleet.plugins.module_utils import address
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Intent, PlanError
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan, Tls
 
-_ORIGINS: Mapping[str, Literal["fleet", "own", "acme"]] = {"fleet": "fleet", "own": "own", "acme": "acme"}
+_ORIGINS: Mapping[str, Literal["fleet", "own"]] = {"fleet": "fleet", "own": "own"}
 
 
 def asked(listens: str, public: Optional[str], origin: str, names: Sequence[str]) -> tuple[str, list[str]]:
@@ -30,7 +30,7 @@ def asked(listens: str, public: Optional[str], origin: str, names: Sequence[str]
         if everywhere:
             raise PlanError(
                 "the endpoint is public, and keys and prompts would pass unencrypted",
-                "set glm_tls to fleet, own or acme, or glm_bind to private",
+                "set glm_tls to fleet or own, or glm_bind to private",
             )
         return chosen, []
     own = public if everywhere else listens
@@ -40,20 +40,7 @@ def asked(listens: str, public: Optional[str], origin: str, names: Sequence[str]
             "the endpoint is public, but no name or address of the host is known that a certificate could be for",
             "set glm_tls_names to what clients call the host",
         )
-    if chosen == "acme" and _is_address(known[0]):
-        raise PlanError(
-            f"a public authority certifies names, and the host is called {known[0]}",
-            "set glm_tls_names to the public DNS name of the host, or glm_tls to fleet",
-        )
     return chosen, known
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
 
 
 def url(plan: Plan, path: str = "/v1") -> str:

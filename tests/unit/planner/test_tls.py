@@ -27,7 +27,7 @@ def plan(**more: Any) -> Plan:
         ({**PRIVATE, "tls_names": ["glm.example.com"]}, "fleet", ["glm.example.com", "10.0.0.5"]),
         ({**PRIVATE, "tls": "own", "tls_names": ["10.0.0.5"]}, "own", ["10.0.0.5"]),
         (PUBLIC, "fleet", ["192.0.2.7"]),
-        ({**PUBLIC, "tls": "acme", "tls_names": ["glm.example.com"]}, "acme", ["glm.example.com", "192.0.2.7"]),
+        ({**PUBLIC, "tls": "own", "tls_names": ["glm.example.com"]}, "own", ["glm.example.com", "192.0.2.7"]),
         ({"bind": "public", "tls_names": ["glm.example.com"]}, "fleet", ["glm.example.com"]),
         ({"tls": "fleet"}, "fleet", ["127.0.0.1"]),
     ],
@@ -48,10 +48,8 @@ def test_it_is_plain_on_loopback_and_where_that_is_asked_for(asked: dict[str, An
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        ({**PUBLIC, "tls": "none"}, ["unencrypted", "glm_tls to fleet, own or acme"]),
+        ({**PUBLIC, "tls": "none"}, ["unencrypted", "glm_tls to fleet or own"]),
         ({"bind": "public"}, ["no name or address", "glm_tls_names"]),
-        ({**PUBLIC, "tls": "acme"}, ["called 192.0.2.7", "public DNS name"]),
-        ({**PRIVATE, "tls": "acme"}, ["called 10.0.0.5", "glm_tls to fleet"]),
     ],
 )
 def test_what_cannot_be_encrypted_is_refused(asked: dict[str, Any], words: list[str]) -> None:
