@@ -68,7 +68,7 @@ class ActionModule(RemoteJobAction):
             "tokens": self._workload.input_tokens + self._workload.output_tokens,
             "program": self._client.program,
             "environment": {**catalog.load().measuring[1].env, **self._trusted(plan)},
-            "tls_name": (args["address"] or plan["tls"]["names"][0]) if plan["tls"] else "",
+            "tls_name": address if plan["tls"] else "",
             "authorities": self._authorities(plan),
             "metrics": asking.metric_rules(plan),
             "container": benchmark_runs.container(plan, self._client, self._host, tokenizer),

@@ -32,9 +32,10 @@ class ActionModule(FleetAction):
         pair, reason = self._ORIGINS[self._args["origin"]](self, shown, names, now)
         if reason and not self._task.check_mode:
             self._asked(content=pair.together if pair else "")
-        held = certificate.first(pair.chain if pair and reason and not self._task.check_mode else shown)
+        now_shown = pair.chain if pair and reason and not self._task.check_mode else shown
+        held = certificate.first(now_shown)
         ends = f"{held.not_valid_after_utc:%Y-%m-%dT%H:%M:%SZ}" if held else ""
-        sha256 = certificate.sha256(held) if held else ""
+        sha256 = certificate.sha256(now_shown) if held else ""
         return {"changed": bool(reason), "reason": reason, "ends": ends, "sha256": sha256}
 
     def _asked(self, **more: Any) -> dict[str, Any]:

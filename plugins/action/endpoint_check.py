@@ -50,6 +50,9 @@ class ActionModule(FleetAction):
             return self._ended({}, report, kept)
         given = {name: value for name, value in self._task.args.items() if name not in CONTROLLER_OPTIONS}
         asked = {**asking.options(plan, own["context_share"]), **given}
+        if self._task.check_mode:
+            # No request is sent, and before the first real run there is no authority to trust.
+            return self._module("glm.fleet.endpoint_check", asked)
         authorities = own["tls_ca"] if asked.get("tls_name") else ""
         if authorities:
             asked.setdefault("tls_authorities", read_authorities(authorities))

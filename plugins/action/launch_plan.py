@@ -61,6 +61,7 @@ class ActionModule(FleetAction):
         # Without the lock file: which commit or digest a name means changes no arithmetic.
         options = {option: item.name for option, item in table.options(table.load()).items() if option != "lock_file"}
         values = {option: _value(templar, name) for option, name in options.items()}
+        values["public_address"] = variables.get("glm_host_public_address")
         given = {option: value for option, value in values.items() if value not in (None, "")}
         checked = ArgumentSpecValidator(request.ARGUMENTS).validate(given)
         if checked.error_messages:

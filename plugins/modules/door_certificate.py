@@ -88,7 +88,7 @@ ends:
   type: str
   sample: "2027-12-31T12:00:00Z"
 sha256:
-  description: SHA-256 of the same certificate, in hexadecimal digits.
+  description: SHA-256 of the same certificate and its intermediates, in hexadecimal digits.
   returned: success
   type: str
 """

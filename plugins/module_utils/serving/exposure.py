@@ -41,7 +41,7 @@ class Place(TypedDict):
 
 
 class Answers(TypedDict):
-    """HTTP status of each question to a door; 0 where there was no answer, which ``problem`` explains."""
+    """HTTP status of each question to a door; 0 where it was not asked, or not answered, which ``problem`` explains."""
 
     no_key: int
     wrong_key: int
@@ -80,12 +80,16 @@ def _addresses(where: occupancy.Address, own: Sequence[str]) -> list[str]:
 
 
 def _resolved(name: str) -> list[occupancy.Address]:
-    """The addresses of a name or an address; none for a name that nobody knows here."""
+    """The addresses of a name or an address by which others could reach it; none for a name that nobody knows here.
+
+    Loopback is whoever asks, so it is no address of this host for anybody else.
+    """
     try:
         found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
     except OSError:
         return []
-    return [ipaddress.ip_address(entry[4][0]) for entry in found]
+    known = [ipaddress.ip_address(entry[4][0]) for entry in found]
+    return [one for one in known if not one.is_loopback]
 
 
 def tried(where: Sequence[Mapping[str, Any]], seconds: float = CONNECT_SECONDS) -> list[str]:
@@ -131,7 +135,9 @@ def answers(door: Endpoint) -> Answers:
         found["no_key"] = _status(door, "GET", "/v1/models", None)
         found["wrong_key"] = _status(door, "GET", "/v1/models", "glm-wrong-key")
         found["unlisted"] = _status(door, "POST", UNLISTED, None)
-        found["right_key"] = _status(door, "GET", "/v1/models", door.api_key)
+        if door.tls or ipaddress.ip_address(door.address).is_loopback:
+            # Without TLS whoever has this address here would be given the key.
+            found["right_key"] = _status(door, "GET", "/v1/models", door.api_key)
     except NoAnswer as exc:
         found["problem"] = str(exc)
     return found

@@ -216,8 +216,9 @@ def agree(
     Unmet or OSError where no key can be looked up.
     """
     known, expected = pinned(path, alias), _launched_with(kept, alias)
-    deadline = time.monotonic() + (0 if known else patience)
+    # The first answer may take as long as the host takes to boot.
     key, found = _seen(shown, known, expected)
+    deadline = time.monotonic() + (0 if known else patience)
     while expected and key != expected:
         if time.monotonic() + RETRY_SECONDS > deadline:
             raise HostKeyChanged(_other_text(alias, expected, found, kept))

@@ -142,8 +142,8 @@ def endpoint_address(plan: Plan, own: str, host: str, reached_at: str) -> str:
     if own:
         return own
     if plan["tls"] and not (host and listens.is_loopback):
-        # A name that the certificate is for: the client insists on it.
-        return plan["tls"]["names"][0]
+        # One that the certificate is for, and this host's own: a name may be a balancer's.
+        return plan["tls"]["names"][0] if listens.is_unspecified else str(listens)
     if not host:
         return probe_address(plan["listen"]["address"])
     if listens.is_loopback:

@@ -192,12 +192,14 @@ class Package:
 class MultiNode:
     """Arguments of an engine that spans hosts; ``$nodes``, ``$rank``, ``$head``, ``$port``, ``$head_port`` are filled.
 
-    ``worker`` is only for the hosts without an API of their own; ``port`` is where the hosts meet.
+    ``worker`` is only for the hosts without an API of their own; ``port`` is where the hosts meet; ``address_env`` is
+    the variable with the address by which the others know this host, which an engine would guess otherwise.
     """
 
     args: dict[str, Any]
     worker: dict[str, Any]
     port: int
+    address_env: str
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def instance_of(provider: Provider, name: str, offered: Sequence[Mapping[str, An
     host = launcher.host_of_type(row)
     if not host["accelerator"]:
         raise planner.PlanError("it has no accelerators", "name a type that has")
-    host["private_address"] = _SOME_ADDRESS
+    host["private_address"] = host["public_address"] = _SOME_ADDRESS
     neutral = {f"{HOST_PREFIX}{key}": value for key, value in host.items() if value}
     own = {f"{provider.name}_{key}": value for key, value in provider.own_names(host).items() if value}
     return {**neutral, **own}

@@ -51,6 +51,9 @@ def environment(choice: Choice, env: Mapping[str, str]) -> dict[str, str]:
         found[name] = f"{cache}/{folder}"
     if intent.interface:
         found.update(dict.fromkeys(("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"), intent.interface))
+    if intent.node_addresses:
+        # The engine would take the address with the default route, which the others may not reach.
+        found[choice.engine.multi_node.address_env] = intent.node_addresses[intent.node_rank]
     if intent.replicas > 1 and (intent.runtime == "venv" or choice.accelerator.vendor == "amd"):
         found[_VISIBLE_DEVICES[choice.accelerator.vendor]] = ",".join(str(index) for index in choice.indices)
     return dict(sorted(found.items()))

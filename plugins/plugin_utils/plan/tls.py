@@ -53,4 +53,6 @@ def url(plan: Plan, path: str = "/v1") -> str:
 def tls(intent: Intent) -> Optional[Tls]:
     """The ``tls`` of a plan."""
     origin = _ORIGINS.get(intent.tls)
-    return {"origin": origin, "names": list(intent.tls_names)} if origin else None
+    if origin is None:
+        return None
+    return Tls(origin=origin, names=list(intent.tls_names))

@@ -42,6 +42,10 @@ def read(path: Path) -> str | None:
 
 def given(key: str) -> str:
     """The key that a variable holds. Raises ApiKeyError when it is too weak."""
+    if len(key.split()) != 1 or not (key.isascii() and key.isprintable()):
+        # It travels as one word in an HTTP header.
+        advice = "set the output of `openssl rand -hex 32`, or leave it empty"
+        raise ApiKeyError(unmet("one word of printable ASCII in glm_api_key", "something else", advice))
     _require_strong(key, "the key in glm_api_key", "set the output of `openssl rand -hex 32`, or leave it empty")
     return key
 

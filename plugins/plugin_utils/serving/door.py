@@ -37,6 +37,7 @@ def door(plans: Sequence[Plan], monitor_address: str = ENGINE_ADDRESS, monitor_p
     does not fit into HAProxy's configuration.
     """
     answering = [plan for plan in plans if not plan["node"]["rank"]]
+    _require_inside(monitor_address)
     _require_free(answering, int(monitor_port))
     config = plans[0]["paths"]["config"]
     return {
@@ -76,6 +77,22 @@ def door(plans: Sequence[Plan], monitor_address: str = ENGINE_ADDRESS, monitor_p
         ],
         "low_port": any(plan["listen"]["port"] < _LOWEST_FREE_PORT for plan in answering),
     }
+
+
+def _require_inside(monitor_address: str) -> None:
+    """Raise UnitError for an address of the monitoring, which asks for no key, that is not loopback or private."""
+    try:
+        problem = address.public_because(monitor_address)
+    except ValueError:
+        problem = "no IP address"
+    if problem not in ("", address.LOOPBACK):
+        raise UnitError(
+            unmet(
+                "the monitoring to listen on loopback or a private address: it asks for no key, and names the clients",
+                f"{monitor_address}, which is {problem}",
+                "set glm_monitor_address to one",
+            )
+        )
 
 
 def _require_free(plans: Sequence[Plan], monitor_port: int) -> None:

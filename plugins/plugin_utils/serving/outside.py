@@ -108,13 +108,14 @@ def _wrong(door: str, said: Answers) -> list[str]:
         for name, status in given.items()
         if status != _RIGHT[name][0]
     ]
-    return [*wrong, *([f"{door}: {said['problem']}"] if said["problem"] else [])]
+    return wrong
 
 
 def _said(others: Sequence[tuple[Place, str]], reached: set[str], tried: Tried) -> str:
     """What was tried, for a finding that passed."""
     parts = [f"{len(others)} sockets tried on {', '.join(sorted(reached))} beside ssh"]
     parts.append(f"doors: {', '.join(tried.answers) or 'none open to it'}")
+    parts += [f"{door}: {said['problem']}" for door, said in tried.answers.items() if said["problem"]]
     missed = sorted({place["address"] for place, _outcome in others} - reached)
     if missed:
         parts.append(f"not reached: {', '.join(missed)}")

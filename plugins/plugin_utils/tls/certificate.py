@@ -9,6 +9,7 @@ Pure but for the reading of files. Names are DNS names or IP addresses as text; 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import ipaddress
 import stat
 from collections.abc import Iterable, Sequence
@@ -21,7 +22,6 @@ from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 # ansible-core requires cryptography; ansible-test imports plugins where it is not.
 with contextlib.suppress(ImportError):
     from cryptography import x509
-    from cryptography.hazmat.primitives.hashes import SHA256
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 
@@ -51,9 +51,9 @@ def first(pem: str) -> x509.Certificate | None:
     return next(iter(chain(pem)), None)
 
 
-def sha256(certificate: x509.Certificate) -> str:
-    """The certificate's fingerprint in hexadecimal digits."""
-    return certificate.fingerprint(SHA256()).hex()
+def sha256(pem: str) -> str:
+    """What distinguishes the certificates of a PEM text, intermediates too, in hexadecimal digits."""
+    return hashlib.sha256(b"".join(one.public_bytes(Encoding.DER) for one in chain(pem))).hexdigest()
 
 
 def uncovered(certificate: x509.Certificate, names: Iterable[str]) -> list[str]:

@@ -261,7 +261,12 @@ def ready(options: argparse.Namespace, main_pid: int) -> None:
     deadline = begun + options.wait
     born = started_at(main_pid)
     if options.container:
-        serve_filter.admit(options.slice, options.container, options.peer, lambda: started_at(main_pid) == born)
+        serve_filter.admit(
+            options.slice,
+            options.container,
+            options.peer,
+            lambda: born is not None and started_at(main_pid) == born and time.monotonic() < deadline,
+        )
     spoken = begun
     while not models_answer(options):
         now = time.monotonic()

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -20,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.glm.fleet.plugins.module_utils.door.master import Master
 from ansible_collections.glm.fleet.plugins.plugin_utils.report import ServedEndpoint
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import door, verdict
 from tests.playbooks.door import proxy
@@ -221,6 +223,13 @@ def test_a_name_in_a_path_stands_for_one_plain_segment() -> None:
         door._route("/v1/a b", ("POST",))
 
 
+@pytest.mark.parametrize("address", ["0.0.0.0", "::", "192.0.2.7", "169.254.1.1", "localhost"])
+def test_the_monitoring_is_published_nowhere(address: str) -> None:
+    with pytest.raises(door.UnitError, match="glm_monitor_address"):
+        door.door([plan()], address)  # type: ignore[list-item]  # test plans are dicts
+    assert door.door([plan()], "10.0.0.5")["monitor"] == "10.0.0.5:9800"  # type: ignore[list-item]
+
+
 def test_each_replica_has_a_port_of_its_own(tmp_path: Path) -> None:
     second = Behaviour(key=ENGINE_KEY, model="second")
     with echo() as first, engine(second) as (_, port), proxy.running(tmp_path, first, port) as one:
@@ -345,6 +354,45 @@ def test_a_reload_loses_no_request_and_cuts_no_stream(tmp_path: Path) -> None:
         for thread in threads:
             thread.join()
     assert set(statuses) == {200}
+
+
+def test_a_reload_ends_a_kept_connection_with_its_next_answer_and_not_before(tmp_path: Path) -> None:
+    with engine(Behaviour(key=ENGINE_KEY)) as (_behaviour, port), proxy.running(tmp_path, port) as front:
+        kept = http.client.HTTPConnection("127.0.0.1", front.port, timeout=60)
+        headers = {"Authorization": f"Bearer {CLIENT_KEY}"}
+        kept.request("GET", "/v1/models", headers=headers)
+        assert kept.getresponse().read()
+        before = {one.pid for one in Master(tmp_path / "master.sock").processes()}
+        front.process.send_signal(signal.SIGUSR2)
+        deadline = time.monotonic() + 60
+        while not {one.pid for one in Master(tmp_path / "master.sock").processes() if not one.old} - before:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        connected = kept.sock
+        kept.request("GET", "/v1/models", headers=headers)
+        assert kept.getresponse().status == 200 and (kept.sock is connected or kept.sock is None)
+
+
+def test_an_address_that_only_holds_connections_leaves_room_for_others(tmp_path: Path) -> None:
+    with engine(Behaviour(key=ENGINE_KEY)) as (_behaviour, port), proxy.running(tmp_path, port) as front:
+        held = [socket.create_connection(("127.0.0.1", front.port)) for _number in range(1010)]
+        try:
+            with pytest.raises((OSError, http.client.HTTPException)):
+                asked_of(front, "127.0.0.1")
+            assert asked_of(front, "127.0.0.2") == 200
+        finally:
+            for one in held:
+                one.close()
+
+
+def asked_of(front: Door, source: str) -> int:
+    """The status of a request that comes from an address of this machine."""
+    connection = http.client.HTTPConnection("127.0.0.1", front.port, timeout=60, source_address=(source, 0))
+    try:
+        connection.request("GET", "/v1/models", headers={"Authorization": f"Bearer {CLIENT_KEY}"})
+        return connection.getresponse().status
+    finally:
+        connection.close()
 
 
 def test_requests_are_written_down_without_their_text_and_key(tmp_path: Path) -> None:

@@ -305,6 +305,23 @@ def test_an_ssh_server_that_is_up_before_cloud_init_is_waited_for(
     assert shown == [right]
 
 
+def test_cloud_init_gets_its_minute_however_long_the_host_took_to_boot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(host_keys.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(host_keys.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    right, image = host_keys.HostKey("ssh-ed25519", b"right"), host_keys.HostKey("ssh-ed25519", b"image")
+    kept = Expected(tmp_path)
+    kept.path("i-1").write_text(f"ssh-ed25519 {base64.b64encode(b'right').decode()}\n", "utf-8")
+
+    def show(_kinds: list[str]) -> host_keys.HostKey:
+        now[0] += 90 if not now[0] else 0
+        return right if now[0] > 100 else image
+
+    assert host_keys.agree(show, tmp_path / "known", "i-1", kept, 60) == (right, True)
+
+
 def test_a_play_names_the_host_that_does_not_answer(tmp_path: Path) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))

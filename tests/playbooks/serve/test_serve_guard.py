@@ -297,6 +297,22 @@ def closed_port() -> int:
         return int(taken.getsockname()[1])
 
 
+def test_a_container_that_ended_before_the_guard_looked_fails_the_start_at_once(
+    secret: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing_there(*_words: str) -> str:
+        raise guard.serve_filter.FilterError("no such container")
+
+    monkeypatch.setattr(guard.serve_filter, "run", nothing_there)
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    secret.write_text(f"VLLM_API_KEY={KEY}\n", encoding="utf-8")
+    words = ["ready", "--address", "127.0.0.1", "--port", str(closed_port()), "--model", MODEL, "--secret", str(secret)]
+    words += ["--container", "glm-serve-0", "--slice", "glm-serve-0.slice", "--wait", "600"]
+    with pytest.raises(guard.GuardError, match="the engine ended"):
+        guard.ready(guard.parse(words), gone.pid)
+
+
 def test_an_engine_that_ends_is_noticed_at_once(secret: Path) -> None:
     child = subprocess.Popen(["sleep", "0.3"])
     try:

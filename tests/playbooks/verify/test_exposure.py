@@ -35,7 +35,8 @@ def listener() -> Iterator[int]:
 
 def test_a_socket_on_all_addresses_is_listed_for_each_address_and_loopback_never(listener: int) -> None:
     with socket.create_server(("127.0.0.1", 0)) as inside:
-        found = exposure.places(commands.run, ["10.1.2.3", "192.0.2.7", "fd00::5", "no-such-host.invalid"])
+        named = ["10.1.2.3", "192.0.2.7", "fd00::5", "no-such-host.invalid", "localhost", "127.0.1.1"]
+        found = exposure.places(commands.run, named)
         hidden = inside.getsockname()[1]
     mine = [(one["address"], one["process"], one["unit"]) for one in found if one["port"] == listener]
     assert [address for address, _process, _unit in mine] == ["10.1.2.3", "192.0.2.7"]

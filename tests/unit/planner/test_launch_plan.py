@@ -42,6 +42,16 @@ def test_types_that_fit_keep_their_order_and_the_others_their_arithmetic() -> No
     assert "98.3 GiB" in verdict.dropped[0]["reason"] and "not offered" in verdict.dropped[1]["reason"]
 
 
+@pytest.mark.parametrize("bind", ["loopback", "private", "public"])
+def test_a_fleet_can_be_planned_before_it_has_addresses(bind: str) -> None:
+    def bound(instance: dict[str, Any]) -> dict[str, Any]:
+        address = instance["glm_host_private_address"]
+        return {**intent(instance), "bind": bind, "private_address": address,
+                "public_address": instance["glm_host_public_address"]}  # fmt: skip
+
+    assert launch_plan.judge([B200["name"]], [B200], 1, bound, request.plans_of, LAMBDA).dropped == []
+
+
 def test_a_replica_over_two_hosts_needs_two() -> None:
     def over_two(instance: dict[str, Any]) -> dict[str, Any]:
         return intent(instance, nodes=2)

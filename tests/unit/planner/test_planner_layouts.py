@@ -63,6 +63,14 @@ def test_one_replica_spans_two_hosts() -> None:
     )
 
 
+@pytest.mark.parametrize(("engine", "variable"), [("vllm", "VLLM_HOST_IP"), ("sglang", "SGLANG_HOST_IP")])
+def test_each_host_of_a_replica_names_the_address_that_the_others_know(engine: str, variable: str) -> None:
+    hosts = {"nodes": 2, "head_address": "10.0.0.5", "node_addresses": ["10.0.0.5", "10.0.0.6"], "engine": engine}
+    made = [plan("GLM-5.1", "H100", node_rank=rank, **hosts) for rank in (0, 1)]
+    assert [one["env"][variable] for one in made] == ["10.0.0.5", "10.0.0.6"]
+    assert variable not in plan("GLM-5.1", "B200", engine=engine)["env"]
+
+
 def test_blocks_of_weights_are_not_cut() -> None:
     assert "do not hold the weights" in refusal("GLM-5.1", "H100", nodes=4, engine="sglang")
     text = refusal("GLM-5.1", "H100", nodes=4, engine="sglang", engine_args={"tp-size": 32})

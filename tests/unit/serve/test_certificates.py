@@ -117,6 +117,12 @@ def test_an_own_certificate_for_other_names_is_refused_with_them(tmp_path: Path,
     assert f"refuse at {name}" in str(refused.value)
 
 
+def test_an_intermediate_that_is_added_makes_another_chain(tmp_path: Path) -> None:
+    pair = own(tmp_path)
+    assert certificate.sha256(pair.chain) != certificate.sha256(pair.chain + made(tmp_path).pem)
+    assert certificate.sha256(pair.together) == certificate.sha256(pair.chain)
+
+
 def test_an_own_certificate_out_of_its_time_is_refused(tmp_path: Path) -> None:
     for when, expected in ((timedelta(days=500), "expired on 2027-12-31"), (timedelta(days=-1), "valid from")):
         with pytest.raises(Unmet, match=expected):
