@@ -44,12 +44,19 @@ class ActionModule(FleetAction):
     def _pushed(self) -> dict[str, Any]:
         answers = self._answers(GIVEN)
         silent = sorted(host for host, answer in answers.items() if not _ended_well(answer))
-        have = [answer for answer in answers.values() if _ended_well(answer)]
+        without = sorted(host for host, answer in answers.items() if answer.get("door") is False)
+        have = [answer for host, answer in answers.items() if _ended_well(answer) and host not in without]
         running = sum(bool(answer.get("running")) for answer in have)
         processes = sum(len(answer.get("processes") or []) for answer in have)
         where = f"seen in {processes} process(es) of {running} door(s)"
-        self._show([f"keys: {len(have)} of {len(answers)} hosts have the keys, {where}"])
-        idle = sorted(host for host, answer in answers.items() if _ended_well(answer) and not answer.get("running"))
+        self._show([f"keys: {len(have)} of {len(answers) - len(without)} hosts have the keys, {where}"])
+        if without:
+            self._show([f"keys: no front door, where no key opens anything, on {', '.join(without)}"])
+        idle = sorted(
+            host
+            for host, answer in answers.items()
+            if _ended_well(answer) and not answer.get("running") and host not in without
+        )
         if idle:
             self._show([f"keys: the door does not run, and reads the keys when it starts, on {', '.join(idle)}"])
         if silent:

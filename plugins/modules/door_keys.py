@@ -62,6 +62,10 @@ files:
   returned: success
   type: list
   elements: str
+door:
+  description: V(false) on a host that has no front door, where nothing was written.
+  returned: when there is none
+  type: bool
 running:
   description: Whether the door runs. If not, it reads the files when it starts.
   returned: success
@@ -96,6 +100,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
 MODE = 0o640
 # Reloads that may come while the keys are given; each starts a process that has read the new files.
 ROUNDS = 5
+UNIT_FILE = Path("/etc/systemd/system/glm-door.service")
 DEPLOY = "deploy the host, so that it gets its front door"
 TOKENS_SINCE = "2.5"
 OLDER = "install that on the host, or take tokens_per_minute out of the limits of keys (glm_key_limits)"
@@ -179,6 +184,9 @@ def work(module: AnsibleModule) -> dict[str, Any]:
     """Files first: a process that starts meanwhile reads the new ones."""
     params = module.params
     folder, socket = Path(params["folder"]), Path(params["master"])
+    if not folder.is_dir() and not UNIT_FILE.exists():
+        # A host that only computes for another one, or was never deployed: no key opens anything there.
+        return {"changed": False, "files": [], "door": False, "running": False, "processes": []}
     wanted = maps.of(params["keys"])
     if wanted["tokens"] and not module.check_mode:
         require_tokens(params["program"])

@@ -195,7 +195,6 @@ def test_a_token_limit_is_refused_where_haproxy_cannot_keep_it(
     ("options", "words"),
     [
         ({"group": "nobody-has-this"}, "expected the group nobody-has-this, found no such group"),
-        ({"folder": "/nowhere/door"}, "expected the folder /nowhere/door of the front door, found none"),
         ({"keys": [{"name": "a\nshutdown sessions", "sha256": "0" * 64}]}, "a key to have a name and a sha256"),
         ({"keys": [{"name": "otto", "sha256": "0; show env"}]}, "a key to have a name and a sha256"),
     ],
@@ -204,6 +203,18 @@ def test_what_cannot_be_done_is_said(give: Give, tmp_path: Path, options: dict[s
     (tmp_path / "door").mkdir()
     result = give(**{"keys": [OTTO], **options})
     assert result["failed"] and words in result["msg"] and not list((tmp_path / "door").iterdir())
+
+
+def test_a_host_without_a_front_door_needs_no_keys_and_one_that_lost_its_folder_is_named(
+    give: Give, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere = give([OTTO], folder=str(tmp_path / "none"))
+    assert nowhere["door"] is False and not nowhere["changed"] and not (tmp_path / "none").exists()
+    unit = tmp_path / "glm-door.service"
+    unit.touch()
+    monkeypatch.setattr(door_keys, "UNIT_FILE", unit)
+    lost = give([OTTO], folder=str(tmp_path / "none"))
+    assert lost["failed"] and "of the front door, found none" in lost["msg"]
 
 
 def test_a_thousand_keys_under_load_and_nothing_is_lost(

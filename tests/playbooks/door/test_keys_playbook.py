@@ -179,6 +179,12 @@ def test_a_host_whose_door_is_down_is_named_and_has_the_files(tmp_path: Path) ->
     assert "team-a" in (down.folder / "door" / "keys.map").read_text("utf-8")
 
 
+def test_a_host_that_only_computes_has_no_door_and_fails_nothing(tmp_path: Path) -> None:
+    worker = Door([], 0, tmp_path / "worker", subprocess.Popen(["true"]))
+    code, output = Fleet(tmp_path, [worker]).run(glm_keys_action="push")
+    assert code == 0 and "no front door, where no key opens anything, on h0" in output, output
+
+
 @pytest.mark.parametrize(
     ("variables", "words"),
     [
