@@ -51,6 +51,8 @@ def _promised(plan: Plan, share: float) -> Mapping[str, Any]:
         "known_routes": [
             {"path": route.path, "methods": list(route.methods)}
             for route in routes.load(plan["engine"]["name"], plan["engine"]["version"], catalog.load().root / "engines")
+            # One that only an environment variable names is not there without it.
+            if route.path.startswith("/")
         ],
         **({"context": promised, "needle_tokens": int(promised * share)} if promised else {}),
     }
