@@ -76,7 +76,7 @@ def test_hosts_that_no_cloud_tagged_are_welcome(tmp_path: Path) -> None:
         ({"glm_accelerator": "H100"}, ["h0, plan", "does not fit", "98.3 GiB", "71.7 GiB"]),
         ({"glm_engine": "vllm", "glm_engine_version": "0.15.1"}, ["h0, plan", "0.15.1"]),
         ({"glm_engine_args": {"max-num-seq": 3}}, ["h0, plan", "max-num-seq", "max-num-seqs"]),
-        ({"glm_engine_args": {"api-key": "x"}}, ["h0, plan", "glm_api_key"]),
+        ({"glm_engine_args": {"api-key": "x"}}, ["h0, plan", "use keys.yml"]),
     ],
 )
 def test_what_cannot_work_is_refused_before_a_host_is_touched(
