@@ -39,7 +39,7 @@ def test_every_workload_of_vllm() -> None:
 def test_one_host_measures_the_other() -> None:
     served, client = list(inventory())
     seen = {"glm_engine": "vllm", "glm_monitor_address": "{{ glm_private_address }}"}
-    assert playbook("deploy_glm51.yml", "--tags", "door", glm_launch_count=HOSTS, **seen).code == 0
+    assert playbook("deploy_glm51.yml", glm_launch_count=HOSTS, **seen).code == 0
     run = playbook("benchmark.yml", "--limit", f"{served},localhost", benchmark_client_host=client, **seen)
     assert run.code == 0
     record = newest_record()
