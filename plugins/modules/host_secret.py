@@ -82,10 +82,9 @@ def read(path: Path) -> Optional[str]:
         raise Unmet(f"a secret in {path}", exc, f"remove {path}; a new one is made") from exc
     if mode & 0o077:
         raise Unmet(f"{path} to be its owner's only", f"mode {mode:04o}", f"remove {path}; a new one is made")
-    if not re.fullmatch(r"[A-Za-z0-9_-]{32,}", text):
-        raise Unmet(
-            f"one word of 32 or more characters in {path}", "something else", f"remove {path}; a new one is made"
-        )
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]{31,}", text):
+        expected = f"one word of 32 or more characters in {path}, without a dash in front"
+        raise Unmet(expected, "something else", f"remove {path}; a new one is made")
     return text
 
 
@@ -99,7 +98,8 @@ def made(path: Path, check_mode: bool) -> dict[str, Any]:
     if not path.parent.is_dir():
         raise Unmet(f"the folder {path.parent}", "none", "run the role serve, which makes it")
     try:
-        created = files.create_text(path, secrets.token_urlsafe(32) + "\n")
+        # Never a dash in front: SGLang makes words of a command line of its configuration file.
+        created = files.create_text(path, secrets.token_hex(32) + "\n")
     except OSError as exc:
         raise Unmet(f"to write {path}", exc.strerror or exc, "free space on the host") from exc
     return {"changed": created, "value": read(path)}

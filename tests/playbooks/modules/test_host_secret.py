@@ -15,7 +15,7 @@ from ansible_collections.glm.fleet.plugins.modules import host_secret
 def test_a_secret_is_made_once_and_stays(tmp_path: Path) -> None:
     path = tmp_path / "engine.key"
     first = host_secret.made(path, check_mode=False)
-    assert first["changed"] and re.fullmatch(r"[A-Za-z0-9_-]{43}", first["value"])
+    assert first["changed"] and re.fullmatch(r"[0-9a-f]{64}", first["value"])
     assert path.stat().st_mode & 0o777 == 0o600
     assert host_secret.made(path, check_mode=False) == {"changed": False, "value": first["value"]}
     assert host_secret.made(path, check_mode=True) == {"changed": False, "value": first["value"]}
@@ -38,6 +38,8 @@ def test_all_of_several_runs_at_once_return_the_same(tmp_path: Path) -> None:
     ("mode", "text", "words"),
     [
         (0o644, "a" * 43, "mode 0644"),
+        # SGLang would take it for an option.
+        (0o600, "-" + "a" * 42, "without a dash in front"),
         (0o640, "a" * 43, "mode 0640"),
         (0o600, "", "32 or more characters"),
         (0o600, "short", "32 or more characters"),
