@@ -10,7 +10,7 @@ COUNT ?= 2
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup rehearse rehearse-down rehearse-status test lint unit playbooks engines integration molecule docs benchmark sources variables engine gate-runs failed-starts healthy-starts clean
+.PHONY: help setup rehearse rehearse-down rehearse-status test lint unit playbooks engines integration molecule docs benchmark histories sources variables engine known gate-runs failed-starts healthy-starts clean
 
 help:  ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ docs: setup-dev  ## Build the documentation site in build/site
 benchmark: setup-dev  ## Run the benchmarks and print them as ratios
 	@scripts/test.sh benchmark
 
+histories: setup-dev  ## Run 200 random histories of a fleet against the API simulator
+	@GLM_HISTORIES=200 .venv/bin/pytest -q tests/playbooks/modules/test_fleet_histories.py $(ARGS)
+
 gate-runs: setup-dev  ## Run the gate 100 times on each real engine and count false alarms (ARGS="--engine vllm --runs 10")
 	@.venv/bin/python tests/benchmark/gate_runs.py --runs 100 $(ARGS)
 
@@ -70,6 +73,9 @@ healthy-starts: setup-dev  ## Make whole logs and metrics of starts that succeed
 
 engine: setup-dev  ## Add an engine version and show what it changes for the recipes: make engine VERSION=vllm:0.34.0
 	@python tools/new_engine.py $(VERSION)
+
+known: setup-dev  ## Add what a verified fleet's lock file has to the catalogue (LOCK=glm.lock.yml SOURCE="who, where, when")
+	@python tools/known.py --source "$(SOURCE)" $(LOCK)
 
 sources: setup-dev  ## Regenerate docs/sources.md and its golden files (then review the difference)
 	@python tools/sources_page.py

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Install what rehearsals and integration tests need from the distribution: a container engine that boots systemd
-# hosts, tools that build their root file systems, a local image registry, and a browser that opens the benchmark's
-# report. Debian and Ubuntu only.
+# hosts, tools that build their root file systems, a local image registry, a browser that opens the benchmark's report,
+# and a certificate authority (pebble) with the client that asks it (certbot). Debian and Ubuntu only.
 #
 # Safe to repeat: if everything is installed it changes nothing, asks for no password and needs no network.
 set -eu
@@ -10,6 +10,7 @@ set -eu
 # slirp4netns, passt-style helpers, fuse-overlayfs and uidmap are what rootless and bridged networks need.
 packages="
 ca-certificates
+certbot
 chromium
 debian-archive-keyring
 docker-registry
@@ -20,6 +21,7 @@ iproute2
 iptables
 mmdebstrap
 openssh-client
+pebble
 podman
 runc
 skopeo

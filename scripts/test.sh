@@ -103,13 +103,20 @@ quick_lint() {
     check "changelog fragments" antsibull-changelog lint
 }
 
+# Runs of Ansible keep for each other what each would make anew: tests/README.md.
+keeping() { # check or suite...
+    local -x GLM_COMPILED=$out/compiled PYTHONPATH=$root/tests/compiled
+    mkdir -p "$GLM_COMPILED"
+    "$@"
+}
+
 slow_lint() {
-    check "documentation of roles and plugins" scripts/docs_lint.sh
-    check "a renamed key of the plan is an error of mypy" "$venv/bin/python" scripts/plan_keys_check.py
-    check "ansible-lint, profile production" ansible-lint --offline --strict -q
     check "ansible-test sanity" scripts/sanity.sh
-    check "collection builds, installs and imports; wheel installs" scripts/package_check.sh
-    check "documentation site" scripts/docs_site.sh "$out/site"
+    keeping check "ansible-lint, profile production" ansible-lint --offline --strict -q
+    keeping check "documentation of roles and plugins" scripts/docs_lint.sh
+    check "a renamed key of the plan is an error of mypy" "$venv/bin/python" scripts/plan_keys_check.py
+    keeping check "collection builds, installs and imports; wheel installs" scripts/package_check.sh
+    keeping check "documentation site" scripts/docs_site.sh "$out/site"
 }
 
 unit() { suite "unit" "$venv/bin/python" -q -n 2 --dist worksteal tests/unit; }
@@ -117,14 +124,14 @@ unit() { suite "unit" "$venv/bin/python" -q -n 2 --dist worksteal tests/unit; }
 engines() { suite "engine command lines" "$venv/bin/python" -q -n 2 tests/engines; }
 
 playbooks() {
-    suite "playbooks, ansible-core $(core_version "$venv/bin/python")" "$venv/bin/python" -q -n 2 --dist worksteal tests/playbooks
+    keeping suite "playbooks, ansible-core $(core_version "$venv/bin/python")" "$venv/bin/python" -q -n 2 --dist worksteal tests/playbooks
     prepare_next playbooks
-    [ -z "$next_python" ] || suite "playbooks, ansible-core $(core_version "$next_python")" "$next_python" -q -n 2 \
-        --dist worksteal -m "not one_core" "${touches_ansible[@]}"
+    [ -z "$next_python" ] || keeping suite "playbooks, ansible-core $(core_version "$next_python")" "$next_python" -q -n 2 \
+        --dist worksteal -m "not one_core" --first-cases "${touches_ansible[@]}"
 }
 
 # Each worker has a world of its own. A file's tests stay in one, because they build on one another.
-integration() { suite "integration" "$venv/bin/python" -v -n 2 --dist loadfile \
+integration() { keeping suite "integration" "$venv/bin/python" -v -n 2 --dist loadfile \
     --no-loadscope-reorder tests/integration; }
 
 # With two ansible-cores, one installs on the hosts of a scenario and the other takes them over; they take turns.
@@ -134,10 +141,10 @@ molecule() { # scenarios...
     second=${next_python:+$(dirname "$next_python")}
     for scenario in "$@"; do
         if [ -z "$second" ]; then
-            check "molecule $scenario, ansible-core $(core_version "$first/python")" scripts/molecule.sh "$scenario"
+            keeping check "molecule $scenario, ansible-core $(core_version "$first/python")" scripts/molecule.sh "$scenario"
             continue
         fi
-        check "molecule $scenario, ansible-core $(core_version "$first/python"), then $(core_version "$second/python")" \
+        keeping check "molecule $scenario, ansible-core $(core_version "$first/python"), then $(core_version "$second/python")" \
             scripts/molecule.sh "$scenario" cores "$first" "$second"
         read -r first second <<<"$second $first"
     done

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
 import sys
 import time
@@ -130,16 +128,16 @@ def _table(rows: Sequence[tuple[str, ...]]) -> str:
 
 def _made_by_up(settings: Settings) -> list[Path]:
     names = ("hosts", "hub", "state", "run", "file-systems")
-    files = ("lambda.json", "vars.yml", "known_hosts", ".known_hosts.lock", "glm.lock.yml", "registry.json",
-             "registry.secret", "api_key", settings.ssh_key.name, f"{settings.ssh_key.name}.pub")  # fmt: skip
-    return [*(settings.state_dir / name for name in (*names, *files)), _guard(settings.state_dir / "glm.lock.yml")]
+    files = ("lambda.json", "vars.yml", "known_hosts", ".known_hosts.lock", "glm.lock.yml", ".glm.lock.yml.lock",
+             "registry.json", "registry.secret", "api_key",
+             settings.ssh_key.name, f"{settings.ssh_key.name}.pub")  # fmt: skip
+    return [*(settings.state_dir / name for name in (*names, *files)), ledger_folder(settings)]
 
 
-def _guard(lock_file: Path) -> Path:
-    """Where a deploy locked its lock file (docs/architecture.md, "Lock file")."""
-    state = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser()
-    name = hashlib.sha256(str(lock_file.resolve()).encode()).hexdigest()[:16]
-    return state / "glm-fleet/locks" / f"{lock_file.name}-{name}.lock"
+def ledger_folder(settings: Settings) -> Path:
+    """Where the collection keeps ledgers of this simulated cloud (``folder_for`` in module_utils/cloud/ledger.py)."""
+    place = settings.api_url.rpartition("/")[2].replace(":", "-")
+    return Path("~/.local/state/glm-fleet/ledger/loopback").expanduser() / place
 
 
 def _remove(path: Path) -> None:

@@ -11,8 +11,29 @@ from typing import Any
 import pytest
 from ansible.module_utils import _internal
 from ansible.module_utils.testing import patch_module_args
+from hypothesis import settings
+
+# A case of a test by random cases may take as long as a busy machine makes it.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 FIXTURES = Path(__file__).parent / "unit" / "fixtures"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--first-cases", action="store_true", help="run the first case of each parametrised test only")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With ``--first-cases``: the cases of a test run the same tasks, so one shows what another ansible-core does."""
+    if not config.getoption("--first-cases"):
+        return
+    first: dict[str, pytest.Item] = {}
+    for item in items:
+        first.setdefault(item.nodeid.partition("[")[0], item)
+    kept = set(map(id, first.values()))
+    config.hook.pytest_deselected(items=[item for item in items if id(item) not in kept])
+    items[:] = [item for item in items if id(item) in kept]
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from typing import Any
 from ansible_collections.glm.fleet.plugins.module_utils.files import write_json
 from ansible_collections.glm.fleet.plugins.module_utils.weights import fetch
 
-# Only for what hangs.
+# Only for what hangs. As in patience.py, which a program of its own cannot import.
 PATIENCE_SECONDS = 900
 
 

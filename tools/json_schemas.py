@@ -51,6 +51,7 @@ COLLECTION = "ansible_collections.glm.fleet.plugins"
 SCHEMAS: dict[str, tuple[str, str]] = {
     "plan.schema.json": ("plugin_utils.plan.schema", "Plan"),
     "report.schema.json": ("plugin_utils.report", "Report"),
+    "status.schema.json": ("plugin_utils.serving.fleet", "StatusReport"),
 }
 _PRIMITIVES: dict[Any, dict[str, Any]] = {
     str: {"type": "string"},
@@ -140,16 +141,18 @@ def _fields(wanted: Any, found: dict[str, dict[str, Any]], known: Collection[str
 
 def catalogue_schemas() -> dict[str, dict[str, Any]]:
     """The schemas of the catalogue's files, for editors: file name to schema. An engine's files share one."""
-    load, engine, platforms, rocm, apt_keys, intent = (
+    load, engine, platforms, rocm, apt_keys, known, intent = (
         importlib.import_module(f"{COLLECTION}.plugin_utils.{name}")
         for name in (
-            "catalog.load", "catalog.engine", "catalog.platforms", "catalog.rocm", "catalog.apt_keys", "intent.table"
+            "catalog.load", "catalog.engine", "catalog.platforms", "catalog.rocm", "catalog.apt_keys", "catalog.known",
+            "intent.table",
         )
     )  # fmt: skip
     made = {stem: _keyed(keys) for stem, keys in load.FILES.items()}
     made["engine"] = _keyed(get_type_hints(engine.Engine), required=False, without=("name",))
     made["platforms"] = _keyed(get_type_hints(platforms.Table))
     made["apt_keys"] = _keyed(get_type_hints(apt_keys.Table))
+    made["known"] = _keyed(get_type_hints(known.Table))
     made["rocm"] = _keyed(get_type_hints(rocm.Matrix))
     made["variables"] = _keyed(get_type_hints(intent.Content))
     return {f"catalog/{stem}.schema.json": schema for stem, schema in made.items()}

@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / ".collections")]
 
 from ansible_collections.glm.fleet.plugins.module_utils import versions
+from ansible_collections.glm.fleet.plugins.module_utils.serving.routes import shape
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.engine import Engine
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Catalog
@@ -28,7 +29,8 @@ HEAD = """\
 Made by `tools/routes_page.py` from `catalog/routes.yml` and the tables in `catalog/engines/*/routes/`; do not edit it
 here. How the tables are made: [engines.md](engines.md#routes).
 
-Everything that is not in the first table is 404 at the door, with a key or without.
+Everything that is not in the first table is 404 at the door, with a key or without. One answer is the door's own and
+asks for no key: `GET /ready`, which says whether a replica takes new requests ([door.md](door.md#readiness)).
 """
 BEYOND = """
 ## What engines serve beyond it
@@ -72,7 +74,8 @@ def _alike(known: Catalog) -> Iterator[tuple[str, str, str]]:
         doors = [(version, routes.door(known, engine.name, version)) for version in _ordered(engine)]
         for _same, run in itertools.groupby(doors, lambda pair: pair[1]):
             (first, made), *rest = run
-            missing = ", ".join(known.purposes[name].title for name in made["lacking"]) or "-"
+            lacking = [known.purposes[name].title for name in made["lacking"]]
+            missing = ", ".join([*lacking, *made["shortfalls"]]) or "-"
             paths = ", ".join(f"`{route['path']}`" for route in made["routes"])
             yield f"{engine.title} {first}{f' to {rest[-1][0]}' if rest else ''}", paths, missing
 
@@ -82,7 +85,7 @@ def _counts(known: Catalog) -> Iterator[tuple[str, int, int, int, int, int]]:
         for version in _ordered(engine):
             table = routes.load(engine.name, version)
             door = routes.door(known, engine.name, version)
-            passing = {(routes.shape(route["path"]), method) for route in door["routes"] for method in route["methods"]}
+            passing = {(shape(route["path"]), method) for route in door["routes"] for method in route["methods"]}
             served = [route for route in table if not _passes(route, passing)]
             guards = [route.guard for route in served]
             admin = sum(route.administrative for route in served)
@@ -93,7 +96,7 @@ def _counts(known: Catalog) -> Iterator[tuple[str, int, int, int, int, int]]:
 
 
 def _passes(route: routes.Route, passing: set[tuple[str, str]]) -> bool:
-    return any((routes.shape(route.path), method) in passing for method in route.methods)
+    return any((shape(route.path), method) in passing for method in route.methods)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

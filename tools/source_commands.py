@@ -137,6 +137,10 @@ def our_line(made: Plan) -> Line:
     if made["runtime"]["kind"] == "venv":
         return Line({**env, **_program(words, False)}, _arguments(words), False)
     items, rest = _docker(words[2:], "the unit")
+    secret = made["secret"]
+    if secret["kind"] == "env":
+        # The shell that reads the key: its script and name, and the image's own program.
+        rest = rest[3 + len(secret["program"]) :]
     image = image_of(made)
     if image["build"]:
         items["image gets"] = " ".join(image["build"]["packages"])

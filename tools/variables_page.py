@@ -32,6 +32,8 @@ DEFAULTS = ROOT / "roles" / "plan" / "defaults" / "main.yml"
 SPECS = ROOT / "roles" / "plan" / "meta" / "argument_specs.yml"
 MARK = "# Made from catalog/variables.yml by `make variables`; do not edit {}."
 WIDTH = 120
+# As .yamllint has it.
+_LONGEST = 160
 
 SECTIONS = {
     "fleet": ("Which hosts, and where state is kept", ""),
@@ -125,9 +127,15 @@ def defaults(known: table.Table) -> str:
     ]
     for variable in _declared(known):
         if variable.default is not None:
-            value = f"{variable.name}: {literal(variable.default)}  # noqa: var-naming[no-role-prefix]"
-            parts.append(f"\n{wrapped(prose(variable), '# ')}\n{value}\n")
+            parts.append(f"\n{wrapped(prose(variable), '# ')}\n{_assigned(variable)}\n")
     return "".join(parts)
+
+
+def _assigned(variable: Variable) -> str:
+    """A variable and its default, folded where one line would be too long."""
+    noqa = "  # noqa: var-naming[no-role-prefix]"
+    line = f"{variable.name}: {literal(variable.default)}{noqa}"
+    return line if len(line) <= _LONGEST else f"{variable.name}: >-{noqa}\n{wrapped(variable.default, '  ')}"
 
 
 def options(known: table.Table) -> str:

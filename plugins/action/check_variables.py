@@ -15,7 +15,7 @@ from ansible.vars.plugins import get_vars_from_inventory_sources, get_vars_from_
 
 from ansible_collections.glm.fleet.plugins.module_utils.versions import COLLECTION
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import FleetAction
-from ansible_collections.glm.fleet.plugins.plugin_utils.intent import check, table
+from ansible_collections.glm.fleet.plugins.plugin_utils.intent import check, table, tags
 
 _FLEET = "glm_fleet"
 
@@ -31,11 +31,13 @@ class ActionModule(FleetAction):
     _requires_connection = False
 
     def _outcome(self) -> dict[str, Any]:
-        verdict = check.judge(table.load(), self._places(self._args["hosts"]), COLLECTION)
+        verdict = check.judge(table.load(), self._places(self._args["hosts"]), COLLECTION, table.moved())
         for text, removed_in in verdict.deprecations:
             # The version stands in the table of variables.
             # pylint: disable-next=collection-invalid-deprecated-version
             display.deprecated(text, version=removed_in, collection_name="glm.fleet")
+        if strange := tags.unknown(self._task_vars.get("ansible_run_tags") or ()):
+            display.warning(strange)
         if verdict.errors:
             raise self._failure("\n".join(verdict.errors))
         return {"changed": False}

@@ -13,13 +13,19 @@ from typing import Any
 from ansible_collections.glm.fleet.plugins.module_utils import address, arguments, files, finding
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Finding, Unmet, advised
 from ansible_collections.glm.fleet.plugins.module_utils.serving import exposure
-from ansible_collections.glm.fleet.plugins.module_utils.serving.client import Endpoint
 from ansible_collections.glm.fleet.plugins.module_utils.serving.trust import Trust
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import FleetAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import tls
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 from ansible_collections.glm.fleet.plugins.plugin_utils.report import ServedEndpoint, VerifyReport
-from ansible_collections.glm.fleet.plugins.plugin_utils.serving import asking, baseline, outside, verdict
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving import (
+    asking,
+    baseline,
+    filtered,
+    outside,
+    running,
+    verdict,
+)
 from ansible_collections.glm.fleet.plugins.plugin_utils.tls.certificate import read_authorities
 
 CONTROLLER_OPTIONS = (
@@ -27,6 +33,8 @@ CONTROLLER_OPTIONS = (
     "meant",
     "neighbour",
     "ssh_port",
+    "walls",
+    "running",
     "report",
     "plan",
     "tls_ca",
@@ -45,7 +53,7 @@ class ActionModule(FleetAction):
     def _outcome(self) -> dict[str, Any]:
         own, plan = self._args, self._args["plan"]
         if plan and plan["node"]["rank"]:
-            report = verdict.worker_report(self._host, plan, self._outside({}))
+            report = verdict.worker_report(self._host, plan, [*self._of_host(plan), *self._outside({})], own["running"])
             kept = self._keep(own["report"], report)
             return self._ended({}, report, kept)
         given = {name: value for name, value in self._task.args.items() if name not in CONTROLLER_OPTIONS}
@@ -61,14 +69,15 @@ class ActionModule(FleetAction):
         answer = self._module("glm.fleet.endpoint_check", asked)
         if "checks" not in answer or answer.get("skipped"):
             return answer
+        answer = self._named(answer)
         checks: list[Finding] = [*answer["checks"], *self._scored(plan, asked, answer.get("eval"))]
-        checks += self._outside(asked)
+        checks += [*self._of_host(plan), *self._outside(asked)]
         endpoint: ServedEndpoint = {
             "url": tls.url(plan) if plan else address.url(own["address"], int(own["port"]), "/v1"),
             "model": asked["model"],
             "authorities": authorities or "",
         }
-        report = verdict.host_report(self._host, checks, endpoint, plan)
+        report = verdict.host_report(self._host, checks, endpoint, plan, own["running"])
         return self._ended(answer, report, self._keep(own["report"], report))
 
     def _ended(self, answer: dict[str, Any], report: VerifyReport, kept: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,6 +89,13 @@ class ActionModule(FleetAction):
             answer["msg"] = "\n".join([verdict.failure_text(report), *([kept["msg"]] if kept else [])])
         return answer
 
+    def _of_host(self, plan: Plan | None) -> list[Finding]:
+        """Whether the replica runs as planned, and systemd filters who may talk to it, where somebody looked."""
+        if plan is None:
+            return []
+        looked = ((running.judged, self._args["running"]), (filtered.judged, self._args["walls"]))
+        return [judged(plan, seen) for judged, seen in looked if seen is not None]
+
     def _outside(self, asked: Mapping[str, Any]) -> list[Finding]:
         """What the controller and a neighbour of the host get who try its sockets."""
         places, meant, neighbour = (self._args[name] for name in ("places", "meant", "neighbour"))
@@ -88,10 +104,11 @@ class ActionModule(FleetAction):
         begun = time.monotonic()
         name = asked.get("tls_name")
         trusted = Trust(name, str(asked.get("tls_authorities") or "")) if name else None
-        door = Endpoint("", 0, "", self._args["api_key"], trusted, timeout=exposure.ANSWER_SECONDS)
-        seen = exposure.seen(places, [int(one["port"]) for one in meant if one.get("door", True)], door)
+        doors = [int(one["port"]) for one in meant if one.get("door", True)]
+        seen = exposure.seen(places, doors, self._args["api_key"], trusted)
         mine = outside.Tried("the controller", seen["outcomes"], seen["answers"], time.monotonic() - begun)
-        host = outside.Host(places, {22, int(self._args["ssh_port"] or 22)}, meant)
+        # Not port 22 as well: where another one is forwarded to the host, somebody else answers there.
+        host = outside.Host(places, {int(self._args["ssh_port"] or outside.SSH_PORT)}, meant)
         return [outside.judged("closed", host, mine), *([outside.of_neighbour(host, neighbour)] if neighbour else [])]
 
     def _scored(self, plan: Plan | None, asked: Mapping[str, Any], counted: Any) -> list[Finding]:

@@ -11,6 +11,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.finding import unmet
 from ansible_collections.glm.fleet.plugins.plugin_utils import report
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions import reconnect
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import Failed, FleetAction
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import known
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import image as plan_image
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import lockfile
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import ImageBuild, ImageChosen, Plan
@@ -160,10 +161,11 @@ class ActionModule(FleetAction):
         key = lockfile.image_key(image["repository"], image["tag"])
         # The lock is kept while the registry is asked: one host asks, all others wait for its answer.
         with lockfile.locked(path) as lock:
-            known = lock.data["images"].get(key)
-            if known:
-                return known["digest"], {"resolved_by": "lock file"}
+            entry = lock.data["images"].get(key)
+            if entry:
+                return entry["digest"], {"resolved_by": "lock file"}
             digest, origin = self._resolve(image)
+            known.require_image(key, digest, known.load())
             if not self._task.check_mode:
                 lock.data["images"][key] = {"digest": digest, "resolved_at": report.now()}
                 lock.save()

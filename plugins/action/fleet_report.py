@@ -14,7 +14,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import Flee
 from ansible_collections.glm.fleet.plugins.plugin_utils.report import FleetReport
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import verdict
 
-VERDICT = "__verify_result"
+VERDICT, RELEASE, GATEWAY = "__verify_result", "__deploy_release", "__gateway_url"
 
 
 class ActionModule(FleetAction):
@@ -27,6 +27,7 @@ class ActionModule(FleetAction):
         "state_dir": {"type": "path", "required": True},
         "api_key_file": {"type": "path"},
         "begin": {"type": "bool", "default": False},
+        "gateways": {"type": "list", "elements": "str", "default": []},
     }
     _requires_connection = False
 
@@ -55,7 +56,7 @@ class ActionModule(FleetAction):
             )
             raise self._failure(text, ok=fleet["ok"]) from None
         key_file = args["api_key_file"] or str(Path(args["state_dir"]).expanduser() / "api_key")
-        self._show(_lines(fleet, path, key_file if Path(key_file).is_file() else None))
+        self._show(_lines(fleet, path, key_file if Path(key_file).is_file() else None, self._gateways()))
         answer: dict[str, Any] = {"changed": False, "ok": fleet["ok"], "report": str(path)}
         bad = list(dict.fromkeys(report["host"] for report in reports if not report["ok"]))
         if bad or not reports:
@@ -65,19 +66,35 @@ class ActionModule(FleetAction):
             raise self._failure(f"{text}; details in {path}", **answer)
         return answer
 
+    def _gateways(self) -> list[str]:
+        """Where the gateways answer that this run brought up."""
+        hostvars = self._task_vars.get("hostvars") or {}
+        known = [hostvars[host] for host in self._args["gateways"] if host in hostvars]
+        return [str(variables[GATEWAY]) for variables in known if variables.get(GATEWAY)]
+
     def _verdicts(self, host: str) -> list[dict[str, Any]]:
         """What endpoint_check answered for each replica on the host in this run; empty if it did not get that far."""
         hostvars = self._task_vars.get("hostvars") or {}
         answer = hostvars[host].get(VERDICT) if host in hostvars else None
-        return [dict(one) for one in (answer or {}).get("results", [])]
+        found = [dict(one) for one in (answer or {}).get("results", [])]
+        # What passed became a release of the host after it was verified.
+        kept = (hostvars[host].get(RELEASE) if host in hostvars else None) or {}
+        if kept.get("number"):
+            for one in filter(lambda answer: answer.get("report"), found):
+                runs = {**one["report"].get("running", {}), "release": kept["number"]}
+                one["report"] = {**one["report"], "running": runs}
+        return found
 
 
-def _lines(fleet: FleetReport, path: Path, key_file: str | None) -> list[str]:
+def _lines(fleet: FleetReport, path: Path, key_file: str | None, gateways: list[str]) -> list[str]:
     """The verdict for the terminal."""
     lines = ["", *verdict.table(fleet["hosts"]), *verdict.reasons(fleet["hosts"]), ""]
     serving = [report for report in fleet["hosts"] if report["ok"] and report["endpoint"]]
     if serving:
         lines += ["Endpoints (reachable where they listen; from elsewhere through an ssh tunnel):"]
         lines += [f"  {report['endpoint']['url']}  {report['host']}" for report in serving]
-        lines += ["", "Try it:", *verdict.curl_lines(serving[0], key_file), ""]
+        if gateways:
+            lines += ["", "All of them at one address (docs/gateway.md):", *(f"  {url}" for url in gateways)]
+        lines += ["", "Try it (settings of agents and packages: docs/clients.md):"]
+        lines += [*verdict.curl_lines(serving[0], key_file), ""]
     return [*lines, f"Report: {path}"]

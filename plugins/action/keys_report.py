@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,31 +43,28 @@ class ActionModule(FleetAction):
         return {host: dict(answer) for host, answer in found.items()}
 
     def _pushed(self) -> dict[str, Any]:
+        check = self._task.check_mode
         answers = self._answers(GIVEN)
         silent = sorted(host for host, answer in answers.items() if not _ended_well(answer))
         without = sorted(host for host, answer in answers.items() if answer.get("door") is False)
-        have = [answer for host, answer in answers.items() if _ended_well(answer) and host not in without]
-        running = sum(bool(answer.get("running")) for answer in have)
-        processes = sum(len(answer.get("processes") or []) for answer in have)
-        where = f"seen in {processes} process(es) of {running} door(s)"
-        self._show([f"keys: {len(have)} of {len(answers) - len(without)} hosts have the keys, {where}"])
+        doors = {host: answers[host] for host in sorted({*answers} - {*silent} - {*without})}
+        due = [host for host, answer in doors.items() if check and answer.get("changed")]
+        self._show([_due(due, len(doors)) if check else _seen(doors.values(), len(answers) - len(without))])
         if without:
             self._show([f"keys: no front door, where no key opens anything, on {', '.join(without)}"])
-        idle = sorted(
-            host
-            for host, answer in answers.items()
-            if _ended_well(answer) and not answer.get("running") and host not in without
-        )
+        idle = [host for host, answer in doors.items() if not answer.get("running")]
         if idle:
             self._show([f"keys: the door does not run, and reads the keys when it starts, on {', '.join(idle)}"])
         if silent:
+            took = "would not take the keys" if check else (
+                "did not take the keys, so that there new keys do not work and revoked ones still do"
+            )  # fmt: skip
             text = advised(
-                f"{len(silent)} of {len(answers)} hosts did not take the keys, so that there new keys do not work and "
-                f"revoked ones still do: {', '.join(silent)}",
-                "read their errors above, and run again with glm_keys_action=push",
+                f"{len(silent)} of {len(answers)} hosts {took}: {', '.join(silent)}",
+                "read their errors above, and run again" + ("" if check else " with glm_keys_action=push"),
             )
             raise self._failure(text, silent=silent)
-        return {"changed": False, "silent": silent}
+        return {"changed": bool(due), "silent": silent}
 
     def _listed(self) -> dict[str, Any]:
         args, now = self._args, records.now()
@@ -75,24 +73,36 @@ class ActionModule(FleetAction):
         usage = {host: answer.get("months") if _ended_well(answer) else None for host, answer in answers.items()}
         made = store.made(Path(args["api_key_file"]).expanduser())
         keys = records.with_fleet(store.read(state), args["api_key"], made)
+        self._show(["", *report.table(keys, usage, now, args["most_days"])])
         written = [self._keep(state / "usage" / f"{month}.csv", month, usage) for month in report.months(usage)]
-        self._show(
-            ["", *report.table(keys, usage, now, args["most_days"]), *(f"Usage: {path}" for path in written), ""]
-        )
+        self._show([*(f"Usage: {path}" for path in written), ""])
         silent = sorted(host for host, months in usage.items() if months is None)
         return {"changed": False, "silent": silent, "files": written}
 
     def _keep(self, path: Path, month: str, usage: dict[str, Any]) -> str:
-        """Write a month's CSV unless it is as it was; its path."""
-        before = files.read_text(path)
-        text = report.month_csv(before, month, usage)
-        if text.strip() != before and not self._task.check_mode:
+        """Write a month's CSV unless it is as it was; its path. Raises Unmet for a file that is none of ours."""
+        before = files.text_of(path, f"the usage of keys in {path}", report.MOVE_AWAY) or ""
+        text = report.month_csv(before, month, usage, str(path))
+        if text != before and not self._task.check_mode:
             try:
                 files.write_text(path, text)
             except OSError as exc:
                 text = advised(f"{path} cannot be written: {exc}", "set glm_state_dir to a folder that can")
                 raise self._failure(text) from None
         return str(path)
+
+
+def _seen(doors: Collection[Mapping[str, Any]], count: int) -> str:
+    """How many of so many hosts have the keys, and where that was seen."""
+    running = sum(bool(answer.get("running")) for answer in doors)
+    processes = sum(len(answer.get("processes") or []) for answer in doors)
+    return f"keys: {len(doors)} of {count} hosts have the keys, seen in {processes} process(es) of {running} door(s)"
+
+
+def _due(due: Sequence[str], count: int) -> str:
+    """Which of so many hosts that answered a check run would get the keys. The store is as it was before the change."""
+    who = f"{len(due)} of {count} hosts that answered would get the keys of the store as it is now"
+    return f"keys: check mode, nothing was changed: {who}{': ' if due else ''}{', '.join(due)}"
 
 
 def _ended_well(answer: dict[str, Any]) -> bool:

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils import arguments
 from ansible_collections.glm.fleet.plugins.module_utils.weights.store import human_bytes
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import Failed
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.remote_job import RemoteJobAction
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import known
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import lockfile
 
 
@@ -21,12 +23,14 @@ class ActionModule(RemoteJobAction):
     LABEL = "weights"
     ARGUMENTS = arguments.MODEL_WEIGHTS
     INTERNAL = ("phase", "commit", "manifest_sha256")
+    _warnings: Sequence[str] = ()
 
     def _outcome(self) -> dict[str, Any]:
         self._args["image"] = self._locked_image(self._args["image"])
         entry, locked_now = self._locked_entry()
         outcome = self._bring(entry) if entry else self._unlocked()
-        return {**outcome, "changed": bool(outcome["changed"] or locked_now), "locked_now": locked_now}
+        warned = {"warnings": self._warnings} if self._warnings else {}
+        return {**outcome, **warned, "changed": bool(outcome["changed"] or locked_now), "locked_now": locked_now}
 
     # The lock file -----------------------------------------------------------------------------------------------
 
@@ -64,6 +68,9 @@ class ActionModule(RemoteJobAction):
 
     def _ask_hub(self) -> lockfile.ModelEntry:
         found = self._on_host("resolve")
+        caution = known.require_model(self._args["repository"], found["commit"], found["manifest_sha256"], known.load())
+        if caution:
+            self._warnings = [f"{self._host}, {self.LABEL}: {caution}"]
         return {
             "commit": found["commit"],
             "bytes": found["total_bytes"],
@@ -74,14 +81,14 @@ class ActionModule(RemoteJobAction):
     # The host ----------------------------------------------------------------------------------------------------
 
     def _bring(self, entry: lockfile.ModelEntry) -> dict[str, Any]:
-        known = {"commit": entry["commit"], "manifest_sha256": entry.get("manifest_sha256")}
-        started = self._on_host("start", **known)
+        locked = {"commit": entry["commit"], "manifest_sha256": entry.get("manifest_sha256")}
+        started = self._on_host("start", **locked)
         outcome = {name: started[name] for name in _RETURNED if name in started}
         if started["progress"] != "running":
             return {**outcome, "msg": _sentence(started)}
         if started.get("reattached"):
             self._say("an earlier run's fetch is still running, watching it")
-        status = self._watch(known)
+        status = self._watch(locked)
         changed = self._args["state"] == "present" and (started["changed"] or status["fetched_bytes"] > 0)
         return {
             **outcome,
@@ -92,10 +99,10 @@ class ActionModule(RemoteJobAction):
             "msg": f"{started['files']} files, {human_bytes(started['total_bytes'])}, verified",
         }
 
-    def _watch(self, known: dict[str, Any]) -> dict[str, Any]:
+    def _watch(self, locked: dict[str, Any]) -> dict[str, Any]:
         """Follow the fetch to its end and return its last status."""
         while True:
-            outcome = self._status(**known)
+            outcome = self._status(**locked)
             status: dict[str, Any] = outcome["status"]
             if outcome["progress"] == "present":
                 return status

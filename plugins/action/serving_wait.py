@@ -21,8 +21,9 @@ UNREACHABLE_SECONDS = 120
 ATTEMPTS = 2
 SLACK_SECONDS = 180
 AGAIN = "systemd tries once more"
+STOPPING = "stopping"
 # Before a line of the engine's log says what it does, in order.
-EARLY = ("waiting for the host", "starting the program", "starting the engine")
+EARLY = (STOPPING, "waiting for the host", "starting the program", "starting the engine")
 
 
 class Progress:
@@ -49,7 +50,10 @@ class Progress:
         status, then = self.latest
         self.phase, self.spoken = status["phase"], now
         detail = f" ({status['detail']})" if status["detail"] else ""
-        self.note(f"{self.phase}{detail}, {status['elapsed_seconds'] + round(now - then)} of {self.budget} s")
+        seconds = status["elapsed_seconds"] + round(now - then)
+        # The budget is that of a start.
+        budget = "s" if self.phase == STOPPING else f"of {self.budget} s"
+        self.note(f"{self.phase}{detail}, {seconds} {budget}")
 
     def note(self, text: str) -> None:
         self._show([f"{self.prefix}: {text}"])
@@ -119,6 +123,9 @@ class ActionModule(FleetAction):
             if status.get("failed") or status.get("unreachable"):
                 return status
             state = status["active_state"]
+            if status["phase"] == STOPPING:
+                # What runs may end first: the start has not begun.
+                deadline = time.monotonic() + ATTEMPTS * args["start_seconds"] + SLACK_SECONDS
             if restarts_before is None:
                 # Those of a unit that serves are of the past; systemd counts anew when it is started.
                 restarts_before = status["restarts"] if state == "active" else 0

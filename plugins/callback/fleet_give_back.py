@@ -1,7 +1,7 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Callback plugin: terminate what a failed deploy launched and what never served."""
+"""Callback plugin: terminate what a failed deploy launched and what never served, and say what runs leave."""
 
 from __future__ import annotations
 
@@ -12,33 +12,39 @@ short_description: Terminates the instances that a failed deploy launched and th
 version_added: 0.1.0
 author: glm.fleet contributors (!UNKNOWN)
 description:
-  - With C(glm_terminate_on_failure=true), a deploy that launched instances and fails runs C(terminate.yml) at its end
-    for those of them that were not verified, with the inventory and the extra vars of the deploy itself.
-  - Ansible ends a run in which a whole batch failed at once, so no later play could do this. A run that is
-    interrupted or killed has no end; a second process, started with it, then does the same and writes what it
-    did to C(<glm_state_dir>/give_back.log).
-  - Instances that were there before the run are never touched, nor are those of a run in check mode.
+  - With C(glm_terminate_on_failure=true), the instances that a deploy launched and did not verify are terminated when
+    it fails. A second process does it, started with the run, so that it is done also for a run that is interrupted or
+    killed. It repeats until the account was read and shows nothing of the run, for up to a day, and logs to
+    C(<glm_state_dir>/give_back.log). It gets the account's key from the run by a pipe, so that inventories, vaults and
+    passwords are not asked for again.
+  - Ours is what the answers to the run's own launches named, by the ledger in C(~/.local/state/glm-fleet/ledger), and
+    what carries the tag C(glm-run) of the run. Instances that were there before the run are never touched.
+  - A run that launches and is interrupted says what it leaves running, and what that costs. Each run says at its start
+    what runs that did not come to their end have left.
 requirements:
   - Enabled with C(callbacks_enabled = glm.fleet.fleet_give_back) in C(ansible.cfg); the one of a checkout does. A
     deploy with C(glm_terminate_on_failure) refuses to begin without it.
 """
 
-import sys
+import atexit
+import contextlib
+import multiprocessing
+import os
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
 from ansible import context
 from ansible.plugins.callback import CallbackBase
 
-from ansible_collections.glm.fleet.plugins.module_utils.finding import advised
-from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import give_back, providers
+from ansible_collections.glm.fleet.plugins.module_utils.cloud import ledger, run_alive
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import give_back, left, providers
 
-TERMINATE = Path(__file__).resolve().parents[2] / "playbooks" / "terminate.yml"
-# A deploy sets this fact to be cleaned up after: the fleet, the run (a tag of what it launches)
-# and the log for what happens after the run has gone.
+# A deploy sets this fact to be cleaned up after: the fleet, and the log of the process that does it. ``follow``: how
+# many seconds a run that failed waits for that.
 ARMED = "__deploy_give_back"
-# Options of ansible-playbook that decide which account is asked, and with which key.
-CARRIED = (("inventory", "-i"), ("extra_vars", "-e"), ("vault_ids", "--vault-id"))
 
 
 class CallbackModule(CallbackBase):  # type: ignore[misc]
@@ -51,98 +57,141 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._armed: dict[str, str] | None = None
+        self._process = os.getpid()
+        self._run = run_alive.run_of(self._process)
         self._guard: give_back.Guard | None = None
-        self._state = give_back.State()
+        # Ids of instances that this run counted in a launch, and of those that serve.
+        self._counted: set[str] = set()
+        self._served: set[str] = set()
+        self._launches = False
+        self._follow_seconds = give_back.FOLLOW_SECONDS
+
+    def v2_playbook_on_start(self, playbook: Any) -> None:
+        """Say what earlier runs left."""
+        for place, lives in left.of_dead_runs(self._books()).items():
+            self._display.warning(left.at_the_start(lives, place, time.time()))
 
     def v2_runner_on_start(self, host: Any, task: Any) -> None:
         """From here on instances may exist that no result has named."""
-        if self._armed and providers.launches(str(task.action)) and not task.check_mode:
-            self._state.unsettled = True
-            self._report()
+        if not self._launches and providers.makes(str(task.action)) and not task.check_mode:
+            self._launches = True
+            atexit.register(self._interrupted)
 
     def v2_runner_on_ok(self, result: Any) -> None:
         """The deploy asks for it, instances are launched, a host is verified."""
         values = _values(result)
         self._arm((values.get("ansible_facts") or {}).get(ARMED))
-        self._note_launches(result)
-        if _action(result).endswith("endpoint_check") and not values.get("skipped"):
-            self._state.served.append(str(_host(result).vars.get("glm_host_id")))
-            self._report()
+        self._count(result)
+        # A host that no inventory of a cloud lists has no id, and nothing that could be ended.
+        identifier = _host(result).vars.get("glm_host_id")
+        if identifier and _action(result).endswith("endpoint_check") and not values.get("skipped"):
+            self._serve(str(identifier))
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         """A launch that failed may have made some of its instances."""
-        self._note_launches(result)
+        self._count(result)
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
         """The run is over: terminate what it launched and what never served."""
         failed = any(stats.failures.values()) or any(stats.dark.values())
-        if self._armed and failed:
-            self._terminate(self._armed)
-        self._state.done = True
-        self._report()
+        if self._guard and failed:
+            self._give_back(self._guard)
+        elif failed:
+            self._say_what_is_left()
+        if self._guard:
+            self._guard.send(done=True)
+        self._keep(self._served if self._guard and failed else self._served | self._counted)
+        atexit.unregister(self._interrupted)
 
-    def _terminate(self, armed: dict[str, str]) -> None:
-        wanted = self._state.wanted(armed["run"])
-        if wanted is None:
+    def _give_back(self, guard: give_back.Guard) -> None:
+        if not self._launches:
             return
-        names = self._state.names()
-        self._display.display(f"\nglm_terminate_on_failure: terminating what was launched and never served: {names}")
+        self._display.display("\nglm_terminate_on_failure: terminating what this run launched")
+        guard.send(failed=True)
         # Through the display, which keeps the order of lines and writes the log.
-        if not give_back.end(_command(armed["fleet"]), wanted, self._display.display):
-            self._display.error(
-                advised(
-                    f"fleet {armed['fleet']}, terminate: {TERMINATE.name} failed, see above; {names} may still cost "
-                    "money",
-                    f"terminate them with {TERMINATE.name}, or in the console",
-                )
-            )
+        if guard.follow(self._display.display, self._follow_seconds):
+            return
+        self._say_what_is_left()
 
     def _arm(self, armed: Any) -> None:
-        if not isinstance(armed, dict) or self._armed or context.CLIARGS.get("check"):
+        if not isinstance(armed, dict) or self._guard or context.CLIARGS.get("check"):
             return
-        self._armed = {key: str(value) for key, value in armed.items()}
+        self._follow_seconds = float(armed.get("follow", give_back.FOLLOW_SECONDS))
         try:
-            log = Path(self._armed["log"]).expanduser()
-            self._guard = give_back.Guard(_command(self._armed["fleet"]), self._armed["run"], log)
+            self._guard = give_back.current = give_back.Guard(self._run, Path(str(armed["log"])).expanduser())
         except OSError as error:
+            # The action that launches refuses to, then.
+            give_back.current = give_back.Missing()
             self._display.warning(
-                f"fleet {self._armed['fleet']}, terminate: the process that cleans up when this one is killed cannot "
-                f"be started: {error}. When the run fails in the ordinary way, everything is terminated."
+                f"fleet {armed['fleet']}, terminate: the process that terminates what this run launches cannot be "
+                f"started: {error}."
             )
 
-    def _report(self) -> None:
-        if self._guard:
-            self._guard.report(self._state)
+    def _count(self, result: Any) -> None:
+        if providers.makes(_action(result)) and _state(result) == "present":
+            values = _values(result)
+            self._counted.update(str(item.get("id")) for item in values.get("instances") or ())
+            self._counted.update(map(str, values.get("ids") or ()))
 
-    def _note_launches(self, result: Any) -> None:
-        values = _values(result)
-        # A module that crashed names nothing; then what the run's tag marks is terminated.
-        if not providers.launches(_action(result)) or "launched_ids" not in values:
+    def _serve(self, identifier: str) -> None:
+        """The host serves: the guard must not end its instance."""
+        if self._guard and identifier not in self._served:
+            self._guard.send(served=[identifier])
+        self._served.add(identifier)
+
+    def _keep(self, ids: set[str]) -> None:
+        """The run came to its end, so the next does not have to say what it left running."""
+        if not ids:
             return
-        names = {item.get("id"): item.get("name") for item in values.get("instances") or []}
-        for identifier in values["launched_ids"]:
-            self._state.launched[str(identifier)] = str(names.get(identifier) or identifier)
-        for entry in values.get("replaced") or []:
-            self._state.launched.pop(entry["instance"]["id"], None)
-        self._state.unsettled = False
-        self._report()
+        try:
+            left.keep(self._books(), ids, self._run)
+        except Unmet as error:
+            self._display.warning(str(error))
+
+    def _interrupted(self) -> None:
+        """The run ends without its statistics: buy nothing more, and say what there is."""
+        # Workers are forked from the run and have its handlers, too.
+        if os.getpid() != self._process:
+            return
+        _stop_workers()
+        self._say_what_is_left()
+
+    def _say_what_is_left(self) -> None:
+        inventory = " -i ".join(context.CLIARGS.get("inventory") or ["<its inventory>"])
+        log = str(self._guard.log) if self._guard and self._guard.there else None
+        for place, lives in self._left().items():
+            self._display.error(left.at_the_end(lives, place, time.time(), inventory, log))
+
+    def _left(self) -> dict[left.Place, list[ledger.Life]]:
+        lives = left.of_run(self._books(), self._run)
+        return {
+            place: there for place, found in lives.items() if (there := [x for x in found if x.id not in self._served])
+        }
+
+    def _books(self) -> left.Books:
+        return left.read(self._display.warning)
 
 
-def _command(fleet: str) -> list[str]:
-    """terminate.yml for this fleet, without confirmation, as the deploy was called."""
-    command = [sys.executable, "-m", "ansible", "playbook", str(TERMINATE)]
-    for option, flag in CARRIED:
-        for value in context.CLIARGS.get(option) or ():
-            command += [flag, value]
-    for file in context.CLIARGS.get("vault_password_files") or ():
-        command += ["--vault-password-file", file]
-    return [*command, "-e", f"glm_fleet_name={fleet}", "-e", "glm_confirm=yes"]
+def _stop_workers(seconds: float = 5.0) -> None:
+    """A worker that missed the signal would hold the run, and its module go on launching."""
+    workers = multiprocessing.active_children()
+    for process in (worker.pid for worker in workers if worker.pid):
+        with contextlib.suppress(OSError):
+            # Those of later ansible-core lead a group with their module.
+            (os.killpg if os.getpgid(process) == process else os.kill)(process, signal.SIGTERM)
+    deadline = time.monotonic() + seconds
+    for worker in workers:
+        worker.join(max(0.0, deadline - time.monotonic()))
 
 
 def _action(result: Any) -> str:
     # ansible-core 2.18 has the underscored names only.
     return str((getattr(result, "task", None) or result._task).action)
+
+
+def _state(result: Any) -> str:
+    """What a task asked for: what is terminated is in its result, too."""
+    return str((getattr(result, "task", None) or result._task).args.get("state", "present"))
 
 
 def _host(result: Any) -> Any:

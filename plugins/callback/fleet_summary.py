@@ -60,9 +60,13 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         if ignore_errors:
             return
         self._note(result)
-        host, values = _host(result), _values(result)
-        text = values.get("msg") or values.get("censored") or "it gave no reason"
-        self._stopped[host] = (_task_name(result), str(text), list(values.get("findings") or []))
+        failed = _failed_items(_values(result))
+        findings = [found for values in failed for found in values.get("findings") or []]
+        self._stopped[_host(result)] = (_task_name(result), "; ".join(dict.fromkeys(map(_said, failed))), findings)
+
+    def v2_runner_on_skipped(self, result: Any) -> None:
+        """In check mode that is how the report comes."""
+        self._note(result)
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
         """A host stops here."""
@@ -98,7 +102,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
 
     def _note(self, result: Any) -> None:
         action, values = str(_task(result).action), _values(result)
-        if action.endswith("fleet_report") and values.get("report"):
+        if action.endswith("fleet_report"):
             self._path = Path(values["report"]) if values.get("begin") else None
             self._hosts = list(values.get("hosts") or [])
         elif action.endswith("endpoint_check"):
@@ -118,6 +122,17 @@ def _host(result: Any) -> str:
 def _values(result: Any) -> dict[str, Any]:
     values = getattr(result, "result", None)
     return values if isinstance(values, dict) else result._result
+
+
+def _failed_items(values: dict[str, Any]) -> list[dict[str, Any]]:
+    """What failed: of a loop, whose own message says only that something did, its items."""
+    items = values.get("results")
+    entries = [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
+    return [item for item in entries if item.get("failed") or item.get("unreachable")] or [values]
+
+
+def _said(values: dict[str, Any]) -> str:
+    return str(values.get("msg") or values.get("censored") or "it gave no reason")
 
 
 def _task_name(result: Any) -> str:

@@ -19,3 +19,12 @@ attributes:
   idempotent:
     description: When run twice in a row outside check mode, with the same arguments, the second run changes nothing.
 """
+
+    # ``glm.fleet.attributes.action``: for modules with an action plugin of their own.
+    ACTION = r"""
+options: {}
+attributes:
+  action:
+    description: Has an action plugin, which runs on the controller.
+    support: full
+"""

@@ -35,6 +35,24 @@ options:
     description: Where good answers are kept for O(stale_cache_on_error), readable by the user only.
     type: path
     default: ~/.cache/glm-fleet/inventory
+  statuses:
+    description:
+      - Only machines with one of these statuses, whatever their case. Without it, O(exclude_statuses) decides.
+      - In this and the options below, text is also a shell pattern such as C(us-*). What fits nothing that the cloud
+        has is refused, with the nearest name, because a misspelt filter chooses nothing or everything.
+    type: list
+    elements: str
+    default: []
+  regions:
+    description: Only machines in these regions.
+    type: list
+    elements: str
+    default: []
+  exclude_regions:
+    description: No machines in these regions.
+    type: list
+    elements: str
+    default: []
   name_patterns:
     description: Only machines whose name matches one of these.
     type: list
@@ -45,6 +63,50 @@ options:
     type: list
     elements: str
     default: []
+  tags:
+    description:
+      - Only machines that carry all these tags. A value is text, a shell pattern or a list of them, of which one must
+        fit; null accepts any value.
+      - This and the other options about tags are refused where the cloud has no tags (GMI Cloud).
+    type: dict
+    default: {}
+  exclude_tags:
+    description: No machines that carry any of these tags, with values as in O(tags).
+    type: dict
+    default: {}
+  tag_selector:
+    description:
+      - Only machines whose tags meet this expression, of parts with commas between them that must all be met. C(key)
+        and C(!key) ask whether there is the tag; C(key=value), C(key!=value), C(key in (a,b)) and C(key notin (a,b))
+        ask for its value. Values may be shell patterns.
+      - C(!=) and C(notin) accept machines without the tag, too.
+    type: str
+  include_filters:
+    description:
+      - Only machines that meet at least one of these mappings. A mapping is met when all its entries are.
+      - "Keys are C(accelerator), C(architecture), C(country), C(id), C(instance_type), C(name), C(private_address),
+        C(public_address), C(region), C(status) and C(tag:<key>); values are as in O(tags)."
+    type: list
+    elements: dict
+    default: []
+  exclude_filters:
+    description: No machines that meet one of these mappings, which are as in O(include_filters).
+    type: list
+    elements: dict
+    default: []
+  repeated_hostvars:
+    description:
+      - Whether what the variables C(glm_host_*) say is also in variables in the cloud's words. With a large fleet,
+        ansible-core spends most of its time on variables.
+      - Without them, use C(glm_host_*) in O(compose), O(groups), O(keyed_groups) and templates of O(hostnames). What
+        only the cloud has words for stays.
+    type: bool
+    default: true
+    version_added: 0.2.0
+  hostvars_suffix:
+    description: What the variables in the cloud's words end with. Those named C(glm_host_*) keep their names.
+    type: str
+    default: ''
   duplicates:
     description:
       - Clouds do not keep names unique. V(suffix) renames all machines of a clash to C(<name>_<first 8 of the id>)

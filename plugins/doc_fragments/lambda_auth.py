@@ -10,8 +10,6 @@ class ModuleDocFragment:
     """``glm.fleet.lambda_auth`` for modules; ``glm.fleet.lambda_auth.plugin`` adds what only plugins can have."""
 
     DOCUMENTATION = r"""
-requirements:
-  - requests
 options:
   api_key:
     description:
@@ -19,9 +17,6 @@ options:
       - Without it, the environment variables E(LAMBDA_API_KEY) and E(LAMBDALABS_API_KEY) are looked at, in this order,
         then O(api_key_file).
     type: str
-  api_key_file:
-    description: A file on the controller that holds the key alone on one line, or a line C(api_key = ...).
-    type: path
   base_url:
     description:
       - Address of the API. Without it, the environment variable E(LAMBDA_API_URL) is looked at, then
@@ -29,20 +24,6 @@ options:
       - The key is never sent to an address that this one redirects to, and over plain http only to loopback.
     type: str
     default: https://cloud.lambda.ai
-  request_timeout:
-    description: Seconds to wait for one answer.
-    type: float
-    default: 30
-  total_timeout:
-    description: Seconds one question may take, all waits and repeats included.
-    type: float
-    default: 300
-  retries:
-    description:
-      - How often a question is repeated after a refusal for being too fast (429), a failure of the server (5xx or a
-        C(provider/) code) or a broken connection. Requests that change something are never repeated.
-    type: int
-    default: 5
   request_interval:
     description:
       - Seconds between two requests with one key, all processes of the user together. Lambda allows one per second.

@@ -47,4 +47,5 @@ class FilterModule:
             "launch_provider": launch_provider,
             "outside_countries": outside_countries,
             "regions_outside": regions_outside,
+            "remains_bill": bill.of_remains,
         }

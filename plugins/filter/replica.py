@@ -18,7 +18,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingEr
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import runs as benchmark_runs
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
-from ansible_collections.glm.fleet.plugins.plugin_utils.serving import door, quoting, replica
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving import door, expiry, gateway, quoting, replica, shipped
 
 
 def benchmark_client(plan: Plan, own: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -53,11 +53,15 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         functions = (
             door.door,
+            expiry.expiry_orders,
+            gateway.gateway,
+            gateway.gateway_doors,
             quoting.systemd_exec,
             replica.env_file,
             replica.replica,
             replica.secret_file,
             replica.unlocked,
+            shipped.shipped_program,
             benchmark_client,
             benchmark_snapshot,
             benchmark_has_client,

@@ -19,65 +19,18 @@ description:
   - Text from the API is never run as a template. Environment values, arguments and user data, which the API sends in
     clear, are dropped on arrival.
 extends_documentation_fragment:
+  - glm.fleet.gmi_auth
+  - glm.fleet.cloud_connection
+  - glm.fleet.gmi_auth.plugin
   - glm.fleet.cloud_inventory
   - ansible.builtin.constructed
   - ansible.builtin.inventory_cache
-requirements:
-  - requests
 options:
   plugin:
     description: Marks the file as meant for this plugin.
     type: str
     required: true
     choices: [glm.fleet.gmi_cloud]
-  api_key:
-    description:
-      - A GMI Cloud API key with the Cluster Engine scope (C(ce_resource)). Keys with the common inference scope are
-        refused by this API.
-    type: str
-    env:
-      - name: GMI_CLOUD_API_KEY
-      - name: GMI_API_KEY
-    vars:
-      - name: gmi_api_key
-  api_key_file:
-    description: A file on the controller that holds the key alone on one line, or a line C(api_key = ...).
-    type: path
-    env:
-      - name: GMI_API_KEY_FILE
-  base_url:
-    description:
-      - Address of the API.
-      - The key is never sent to an address that this one redirects to, and over plain http only to loopback.
-    type: str
-    default: https://console.gmicloud.ai
-    env:
-      - name: GMI_API_URL
-    vars:
-      - name: gmi_api_url
-  organization:
-    description: Organisation to ask for, sent as C(X-Organization-ID); for keys that belong to several. An entry of
-      O(accounts) may have its own.
-    type: str
-    env:
-      - name: GMI_ORGANIZATION_ID
-  request_timeout:
-    description: Seconds to wait for one answer.
-    type: float
-    default: 30
-  total_timeout:
-    description: Seconds one question may take, all waits and repeats included.
-    type: float
-    default: 300
-  retries:
-    description: How often a question is repeated after a refusal for being too fast (429), a failure of the server
-      (5xx) or a broken connection.
-    type: int
-    default: 5
-  request_interval:
-    description: Seconds between two requests with one key. The vendor publishes no limit.
-    type: float
-    default: 0.2
   kinds:
     description: Only machines of these kinds.
     type: list
@@ -85,15 +38,13 @@ options:
     choices: [container, baremetal]
     default: [container, baremetal]
   exclude_statuses:
-    description: No machines with one of these statuses. Statuses of bare-metal nodes are not published.
+    description:
+      - No machines with one of these statuses; not looked at when O(statuses) is given. Statuses of bare-metal nodes
+        are not published.
+      - A status that this collection does not know is kept, with a warning, because the machine may run and cost money.
     type: list
     elements: str
     default: [terminating, terminated, deleting, deleted, stopped, error, zombie]
-  regions:
-    description: Only machines in these data centres (IDCs). Shell patterns such as C(us-*) work, in O(products) too.
-    type: list
-    elements: str
-    default: []
   countries:
     description: Only machines in these countries, such as C(US). Machines whose country is unknown are left out then.
     type: list
@@ -101,6 +52,11 @@ options:
     default: []
   products:
     description: Only machines of these products, such as C(container.h200.x8).
+    type: list
+    elements: str
+    default: []
+  exclude_products:
+    description: No machines of these products.
     type: list
     elements: str
     default: []
@@ -116,10 +72,11 @@ options:
     type: str
   hostnames:
     description:
-      - What names a host, in order of preference. V(name), V(id), V(ip) or V(private_ip).
+      - What names a host, in order of preference. V(name), V(id), V(ip) or V(private_ip), a template or a mapping, as
+        in the second example.
       - Characters with a meaning in host patterns are replaced by C(_). The variable C(gmi_name) keeps the original.
     type: list
-    elements: str
+    elements: raw
     default: [name, id]
   address:
     description:
@@ -154,6 +111,7 @@ notes:
   - "The same and more in GMI Cloud's words, here with the default O(hostvars_prefix):"
   - C(gmi_id), C(gmi_kind), C(gmi_name), C(gmi_status), C(gmi_reason), C(gmi_region) (the IDC), C(gmi_country),
     C(gmi_product), C(gmi_created), C(gmi_ip), C(gmi_private_ip) are strings, or null when the API does not (yet) say.
+  - C(gmi_inbound_ip) is what the API calls C(inboundIP). Nobody says which network it is on, so it is used for nothing.
   - C(gmi_accelerator) (such as H200; null when the product does not say), C(gmi_accelerator_count) and
     C(gmi_architecture) are derived from the product.
   - C(gmi_account) is the name of the account, when O(accounts) is used.
@@ -172,6 +130,11 @@ plugin: glm.fleet.gmi_cloud
 plugin: glm.fleet.gmi_cloud
 countries: [US, TW]
 fleet_names: [glm-*, serve-*]
+# By template, with the variables of the host; else the country and the name, such as US.glm-1; else the id.
+hostnames:
+  - "{{ gmi_name | lower }}.{{ gmi_region }}"
+  - {name: name, prefix: country, separator: .}
+  - id
 ---
 # Two organisations.
 plugin: glm.fleet.gmi_cloud
@@ -184,17 +147,23 @@ accounts:
 """
 
 import fnmatch
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar, Optional
 
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.api import AuthError, CloudError
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.gmi_cloud import api as gmi_api
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import selection
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.accounts import Account
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.answers import Answer
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.gmi_cloud import hosts as gmi_hosts
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.gmi_cloud.provider import GMI
-from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.inventory import Account, CloudInventory
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.inventory import CloudInventory
 
 # What only this cloud has.
-OWN_HOSTVARS = ("kind", "reason", "created")
+OWN_HOSTVARS = ("kind", "reason", "created", "inbound_ip")
+KINDS = ("container", "baremetal")
 
 
 class InventoryModule(CloudInventory):
@@ -202,7 +171,7 @@ class InventoryModule(CloudInventory):
 
     NAME = "glm.fleet.gmi_cloud"
     PROVIDER = GMI
-    SELECTION = gmi_hosts.Selection
+    TEXT_FILTERS: ClassVar[Mapping[str, str]] = {"regions": "region", "products": "instance_type"}
     KEY_VARIABLE = "GMI_API_KEY"
     KEY_PAGE = "https://console.gmicloud.ai (organisation settings, scope Cluster Engine)"
     BASE_URL = gmi_api.DEFAULT_BASE_URL
@@ -210,29 +179,69 @@ class InventoryModule(CloudInventory):
     NAME_SOURCES = ("name", "id", "ip", "private_ip")
     TAGS = False
 
-    def _ask(self, account: Account) -> list[dict[str, Any]]:
+    def _ask(self, account: Account) -> Answer:
         api = gmi_api.GmiApi(
             account.api_key,
             account.base_url,
             organization=account.more["organization"] or None,
-            **self.patience(account),
+            **self.manner(account),
         )
-        containers = self._served(account, api.list_containers)
-        nodes = self._served(account, api.list_baremetals)
-        products = [
-            product
-            for kind, machines in (("containers", containers), ("baremetals", nodes))
-            if machines
-            for product in self._served(account, partial(api.list_products, kind))
-        ]
+        missing: list[CloudError] = []
+        containers = self._served(account, api.list_containers, missing)
+        nodes = self._served(account, api.list_baremetals, missing)
+        gmi_api.refuse_unserved(missing)
+        idcs = api.list_idcs()
         addresses = self._served(account, api.list_elastic_ips)
-        return [dict(found) for found in gmi_hosts.machines(containers, nodes, addresses, api.list_idcs(), products)]
+        asked = [kind for kind, found in (("containers", containers), ("baremetals", nodes)) if found]
+        products = self._products(account, api, asked)
+        machines = [dict(found) for found in gmi_hosts.machines(containers, nodes, addresses, idcs, products or ())]
+        return Answer(machines, self._known(account, api, machines, idcs))
 
-    def _served(self, account: Account, ask: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
-        """A list, or an empty one where this account has no such collection."""
+    def _products(self, account: Account, api: gmi_api.GmiApi, kinds: Iterable[str]) -> Optional[list[dict[str, Any]]]:
+        """The products of these kinds; None when the API does not say, because only names are taken from them."""
+        try:
+            return [product for kind in kinds for product in self._served(account, partial(api.list_products, kind))]
+        except AuthError:
+            raise
+        except CloudError as error:
+            self.display.warning(f"{self.NAME}: {account.label}: products are taken by their id alone: {error}")
+            return None
+
+    def _known(
+        self, account: Account, api: gmi_api.GmiApi, machines: list[dict[str, Any]], idcs: list[dict[str, Any]]
+    ) -> dict[str, Optional[list[str]]]:
+        """The names that the cloud has for the options with a value that no machine has."""
+        known: dict[str, Optional[list[str]]] = {}
+        for option in self.unseen(machines):
+            if self.TEXT_FILTERS[option.removeprefix("exclude_")] == "region":
+                known[option] = [str(idc["idcId"]) for idc in idcs if idc.get("idcId")]
+            else:
+                found = self._products(account, api, ("containers", "baremetals"))
+                known[option] = None if found is None else [str(item["name"]) for item in found if item.get("name")]
+        return known
+
+    def _own_conditions(self, machines: Sequence[Mapping[str, Any]]) -> list[selection.Condition]:
+        selection.known("ssh_users", self.get_option("ssh_users"), KINDS, "kind")
+        made: list[selection.Condition] = []
+        kinds = self.get_option("kinds")
+        if kinds:
+            of_kinds = {machine["id"] for machine in machines if machine["kind"] in kinds}
+            made.append(selection.Condition("kinds", lambda host: host["id"] in of_kinds))
+        countries = [country.upper() for country in selection.patterns_in("countries", self.get_option("countries"))]
+        for country in countries:
+            if not re.fullmatch("[A-Z]{2}", country):
+                raise selection.BadOption(f"countries: expected codes of two letters such as US, found {country!r}")
+        return made + selection.by_text("countries", selection.reader("country"), countries)
+
+    def _served(
+        self, account: Account, ask: Callable[[], list[dict[str, Any]]], missing: Optional[list[CloudError]] = None
+    ) -> list[dict[str, Any]]:
+        """A list, or an empty one where this account has no such collection, which is added to ``missing``."""
         try:
             return ask()
         except gmi_api.NotServed as error:
+            if missing is not None:
+                missing.append(error)
             self.display.v(f"{self.NAME}: {account.label}: treated as empty: {error}")
             return []
 

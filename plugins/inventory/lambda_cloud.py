@@ -19,6 +19,7 @@ description:
   - Text from the API (names, tags) is never run as a template. Jupyter tokens and addresses are dropped on arrival.
 extends_documentation_fragment:
   - glm.fleet.lambda_auth
+  - glm.fleet.cloud_connection
   - glm.fleet.lambda_auth.plugin
   - glm.fleet.cloud_inventory
   - ansible.builtin.constructed
@@ -29,13 +30,21 @@ options:
     type: str
     required: true
     choices: [glm.fleet.lambda_cloud]
-  statuses:
-    description: Only instances with one of these statuses. An empty list accepts all, terminated ones included.
+  exclude_statuses:
+    description:
+      - No instances with one of these statuses; not looked at when O(statuses) is given.
+      - A status that this collection does not know is kept, with a warning, because it may run and cost money.
     type: list
     elements: str
-    default: [booting, active, unhealthy]
-  regions:
-    description: Only instances in these regions. Shell patterns such as C(us-*) work here and in the options below.
+    default: [terminating, terminated, preempted]
+  cluster_ids:
+    description:
+      - B(Experimental.) 1-Click Clusters whose instances belong to the inventory, too, by their ids from the console;
+        the API cannot list clusters.
+      - Head nodes (without GPUs, with a public address) are reached as others. Compute nodes take no connection from
+        outside, so C(ansible_host) is their private address and ssh goes through a head node, with its pinned key and
+        the keys of the user's agent or C(~/.ssh). They get C(lambda_cluster_id) and C(lambda_cluster_role) (C(head) or
+        C(compute)) and groups by them.
     type: list
     elements: str
     default: []
@@ -44,31 +53,20 @@ options:
     type: list
     elements: str
     default: []
-  tags:
-    description: Only instances that carry all these tags. A null value accepts any value of the tag.
-    type: dict
-    default: {}
-  exclude_regions:
-    description: No instances in these regions.
-    type: list
-    elements: str
-    default: []
   exclude_instance_types:
     description: No instances of these types.
     type: list
     elements: str
     default: []
-  exclude_tags:
-    description: No instances that carry any of these tags. A null value means any value of the tag.
-    type: dict
-    default: {}
   hostnames:
     description:
       - What names a host, in order of preference; the first that the instance has is used.
-      - V(name), V(hostname), V(id), V(ip), V(private_ip) or C(tag:<key>).
+      - V(name), V(hostname), V(id), V(ip), V(private_ip) or C(tag:<key>); a template, evaluated with the host's
+        variables; or a mapping with C(name), C(prefix) and C(separator), where name and prefix are such words, too, and
+        the prefix is left out where an instance has none.
       - Characters with a meaning in host patterns are replaced by C(_). The variable C(lambda_name) keeps the original.
     type: list
-    elements: str
+    elements: raw
     default: [name, id]
   address:
     description:
@@ -102,12 +100,13 @@ options:
       - C(region), C(type), C(accelerator), C(status) give C(lambda_region_<region>) and so on; C(tag) gives
         C(lambda_tag_<key>_<value>), but not for
         C(glm-launched) and C(glm-run), when and by which run it was launched; C(account) gives
-        C(lambda_account_<name>) for each of O(accounts); C(no_address) gives C(lambda_no_address); C(all) gives
-        C(lambda); C(fleet) gives C(glm_fleet).
+        C(lambda_account_<name>) for each of O(accounts); C(cluster) gives C(lambda_cluster_<id>) and C(cluster_role)
+        C(lambda_cluster_role_head) and C(lambda_cluster_role_compute), with O(cluster_ids); C(no_address) gives
+        C(lambda_no_address); C(all) gives C(lambda); C(fleet) gives C(glm_fleet).
     type: list
     elements: str
-    choices: [all, region, type, accelerator, status, tag, account, no_address, fleet]
-    default: [all, region, type, accelerator, status, tag, account, no_address, fleet]
+    choices: [all, region, type, accelerator, status, tag, account, cluster, cluster_role, no_address, fleet]
+    default: [all, region, type, accelerator, status, tag, account, cluster, cluster_role, no_address, fleet]
   group_prefix:
     description: What the names of the built-in groups begin with, except C(glm_fleet).
     type: str
@@ -148,8 +147,22 @@ fleet: production
 tags:
   glm-fleet: production
 regions: [us-east-1, us-south-*]
-hostnames: ["tag:role-name", name, id]
+hostnames:
+  - "{{ lambda_tags['dns'] ~ '.example.com' }}"
+  - {name: name, prefix: "tag:env", separator: "-"}
+  - id
 address: [private, public]
+---
+# Chosen by an expression on tags and by either of two filters; variables lambda_id_gpu and so on.
+plugin: glm.fleet.lambda_cloud
+tag_selector: env in (prod, stage-*), role!=head, !old
+include_filters:
+  - {instance_type: gpu_8x_*, accelerator: [B200, H100]}
+  - {"tag:role": spare, region: us-*}
+exclude_filters:
+  - {name: "scratch-*"}
+hostvars_suffix: _gpu
+ca_path: ~/certificates/proxy.pem
 ---
 # Two workspaces, cached for five minutes, and the last good answer when the API is down.
 plugin: glm.fleet.lambda_cloud
@@ -164,11 +177,17 @@ cache_connection: ~/.cache/glm-fleet/ansible
 cache_timeout: 300
 stale_cache_on_error: true
 ---
+# A 1-Click Cluster, by its id from the console: its compute nodes, through a head node.
+plugin: glm.fleet.lambda_cloud
+cluster_ids: [0123456789abcdef0123456789abcdef]
+exclude_filters:
+  - {instance_type: "cpu_*"}
+---
 # Groups and variables of your own, on top.
 plugin: glm.fleet.lambda_cloud
 strict: true
 compose:
-  gpu_memory_gib: lambda_accelerator_count * lambda_accelerator_memory_gib
+  gpu_memory_gib: lambda_accelerator_count * (lambda_accelerator_memory_gib or 0)
 groups:
   big: lambda_accelerator_count == 8
 keyed_groups:
@@ -176,18 +195,24 @@ keyed_groups:
     prefix: role
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Optional
 
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.api import ApiError, RateLimited
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import api as lambda_api
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.fleet import FLEET_TAG, LAUNCHED_TAG, RUN_TAG
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import hosts as cloud_hosts
-from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.inventory import Account, CloudInventory
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import selection
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.accounts import Account
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.answers import Answer
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.inventory import CloudInventory
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.lambda_cloud import hosts as lambda_hosts
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.lambda_cloud.provider import LAMBDA
 
 MORE_HOSTVARS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "accelerator_memory_gib": lambda instance: lambda_hosts.hardware_of(instance.get("instance_type")).memory_gib,
+    "cluster_id": lambda instance: instance.get("cluster_id"),
+    "cluster_role": lambda instance: instance.get("cluster_role"),
     "hostname": lambda instance: cloud_hosts.text(instance.get("hostname")),
     "vcpus": lambda instance: lambda_hosts.spec(instance, "vcpus"),
     "memory_gib": lambda instance: lambda_hosts.spec(instance, "memory_gib"),
@@ -203,7 +228,7 @@ class InventoryModule(CloudInventory):
 
     NAME = "glm.fleet.lambda_cloud"
     PROVIDER = LAMBDA
-    SELECTION = lambda_hosts.Selection
+    TEXT_FILTERS: ClassVar[Mapping[str, str]] = {"regions": "region", "instance_types": "instance_type"}
     KEY_VARIABLE = "LAMBDA_API_KEY"
     KEY_PAGE = lambda_api.API_KEY_PAGE
     BASE_URL = lambda_api.DEFAULT_BASE_URL
@@ -211,20 +236,54 @@ class InventoryModule(CloudInventory):
     TAGS = True
     UNGROUPED_TAGS = frozenset({LAUNCHED_TAG, RUN_TAG})
 
-    def _ask(self, account: Account) -> list[dict[str, Any]]:
+    def _ask(self, account: Account) -> Answer:
         api = lambda_api.LambdaApi(
             account.api_key,
             account.base_url,
-            **self.patience(account),
+            **self.manner(account),
         )
-        return [lambda_hosts.kept(instance) for instance in api.list_instances()]
+        # First: a key that is refused, or an API that is down, is not the fault of an option.
+        alone = api.list_instances()
+        clusters = {cluster: self._members(api, cluster) for cluster in self._clusters()}
+        machines = lambda_hosts.with_clusters(alone, clusters)
+        return Answer(machines, {option: self._known(account, api, option) for option in self.unseen(machines)})
+
+    def _clusters(self) -> list[str]:
+        clusters = selection.patterns_in("cluster_ids", self.get_option("cluster_ids"))
+        if clusters and self.get_option("accounts"):
+            raise selection.BadOption("cluster_ids: with accounts, name them in a file for the account that has them")
+        return clusters
+
+    def _asked_for(self) -> Sequence[str]:
+        return self._clusters()
+
+    def _members(self, api: lambda_api.LambdaApi, cluster: str) -> list[lambda_api.Instance]:
+        try:
+            return api.list_instances(cluster)
+        except ApiError as error:
+            if error.outcome_unknown or isinstance(error, RateLimited):
+                raise
+            # The API has the same words for a cluster of others as for a key that it refuses.
+            raise selection.BadOption(f"cluster_ids: {cluster} cannot be listed: {error}") from error
+
+    def _known(self, account: Account, api: lambda_api.LambdaApi, option: str) -> Optional[list[str]]:
+        """The names that the cloud has for an option; None when it does not say."""
+        try:
+            if self.TEXT_FILTERS[option.removeprefix("exclude_")] == "instance_type":
+                return sorted(api.list_instance_types())
+            return [row["name"] for row in api.list_regions()]
+        except lambda_api.LambdaError as error:
+            self.display.warning(f"{self.NAME}: {account.label}: {option} could not be checked for spelling: {error}")
+            return None
 
     def _in_fleet(self, variables: dict[str, Any], fleet: str) -> bool:
         tags = variables["glm_host_tags"]
         return FLEET_TAG in tags and fleet in ("", tags[FLEET_TAG])
 
     def _own_of(self) -> Callable[[dict[str, Any]], dict[str, Any]]:
-        more = {name: MORE_HOSTVARS[name] for name in ("accelerator_memory_gib", *self.get_option("more_hostvars"))}
+        cluster = ("cluster_id", "cluster_role") if self.get_option("cluster_ids") else ()
+        names = ("accelerator_memory_gib", *cluster, *self.get_option("more_hostvars"))
+        more = {name: MORE_HOSTVARS[name] for name in names}
         return lambda machine: {name: derive(machine) for name, derive in more.items()}
 
     def _user_of(self) -> Callable[[dict[str, Any]], str]:

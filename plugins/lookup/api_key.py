@@ -42,6 +42,7 @@ from typing import Any
 from ansible.errors import AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
 
+from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import api_key
 
 
@@ -59,5 +60,5 @@ class LookupModule(LookupBase):  # type: ignore[misc]  # ansible-core has no typ
             if (variables or {}).get("ansible_check_mode"):
                 return [api_key.read(path) or api_key.PLACEHOLDER]
             return [api_key.read_or_make(path)]
-        except (api_key.ApiKeyError, OSError) as exc:
+        except (QuotingError, OSError) as exc:
             raise AnsibleLookupError(f"controller, api key: {exc}") from exc

@@ -13,6 +13,8 @@ description:
   - Reads the store of client keys, C(keys.json) in the fleet's state folder, and adds the fleet's own key as C(fleet).
   - Keys that are revoked or expired are left out. A key that was replaced is there beside the new one until it expires.
   - It gives hashes. The plain keys stay where they are.
+  - Each change of the store is a generation, from which a host never goes back. A store that was changed by hand, or
+    whose fleet has another key of its own, gets its next generation here, unless this is check mode.
 options:
   _terms:
     description: The state folder of the fleet (C(glm_state_dir)). Exactly one.
@@ -28,14 +30,17 @@ author:
 EXAMPLES = r"""
 - name: Let the clients in that have a key
   glm.fleet.door_keys:
-    keys: "{{ lookup('glm.fleet.client_keys', glm_state_dir, api_key=door_api_key, wantlist=true) }}"
+    store: "{{ lookup('glm.fleet.client_keys', glm_state_dir, api_key=door_api_key) }}"
 """
 
 RETURN = r"""
 _raw:
   description:
-    - One mapping for each key, with C(name), C(sha256) (of the key, hexadecimal), C(expires) (seconds since 1970, 0 is
-      never) and C(limits) (those of C(requests_per_minute), C(parallel) and C(tokens_per_minute) that the key has).
+    - One mapping. Its C(keys) has a mapping for each key, with C(name), C(sha256) (of the key, hexadecimal), C(expires)
+      (seconds since 1970, 0 is never) and C(limits) (those of C(requests_per_minute), C(parallel) and
+      C(tokens_per_minute) that the key has).
+    - Its C(generation) has the C(number) of the store's changes, C(by) whom and when (C(at)) the last one was made, and
+      the C(stamps) of its last states. It is null where there is no store.
   type: list
   elements: dict
 """
@@ -47,7 +52,7 @@ from ansible.errors import AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
 
 from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError
-from ansible_collections.glm.fleet.plugins.plugin_utils.keys import records, store
+from ansible_collections.glm.fleet.plugins.plugin_utils.keys import store
 
 
 class LookupModule(LookupBase):  # type: ignore[misc]  # ansible-core has no types
@@ -60,9 +65,8 @@ class LookupModule(LookupBase):  # type: ignore[misc]  # ansible-core has no typ
                 f"glm.fleet.client_keys: expected one state folder and api_key, found {len(terms)} folder(s) and "
                 f"{'an' if kwargs.get('api_key') else 'no'} api_key"
             )
-        now = records.now()
+        check = bool((variables or {}).get("ansible_check_mode"))
         try:
-            keys = store.read(Path(str(terms[0])).expanduser())
-            return records.for_doors(records.with_fleet(keys, str(kwargs["api_key"]), now), now)
+            return [store.for_doors(Path(str(terms[0])).expanduser(), str(kwargs["api_key"]), check)]
         except QuotingError as exc:
             raise AnsibleLookupError(f"controller, keys: {exc}") from exc

@@ -86,6 +86,15 @@ def from_itself(address: str) -> str:
     return address
 
 
+def is_address(host: str) -> bool:
+    """Whether this is an address, not a name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def _is_ipv6(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).version == 6

@@ -52,15 +52,41 @@ GATE = (
     "engine",
 )
 
-DOOR_CERTIFICATE: dict[str, dict[str, Any]] = {
-    "path": {"type": "path", "required": True},
-    "origin": {"type": "str", "choices": ["fleet", "own"], "default": "fleet"},
-    "names": {"type": "list", "elements": "str", "required": True},
+_PATH = {"type": "path", "required": True}
+DOOR_LISTEN: dict[str, Any] = {
+    "type": "list",
+    "elements": "dict",
+    "options": {
+        "address": {"type": "str", "required": True},
+        "port": {"type": "int", "required": True},
+        "variable": {"type": "str", "required": True},
+    },
+}
+
+DOOR_FILES: dict[str, dict[str, Any]] = {
+    "place": {
+        "type": "dict",
+        "required": True,
+        "options": {
+            "program": _PATH,
+            "config": _PATH,
+            "usage": _PATH,
+            "certificate": _PATH,
+            "engine_key": {"type": "path", "no_log": False},
+            "group": {"type": "str", "default": "root"},
+        },
+    },
+    "config": {"type": "str", "required": True},
+    "usage": {"type": "str", "default": ""},
+    "unit": {"type": "str", "default": "glm-door.service"},
+    "listen": {**DOOR_LISTEN, "default": []},
+    "origin": {"type": "str", "choices": ["none", "fleet", "own", "acme"], "default": "none"},
+    "names": {"type": "list", "elements": "str", "default": []},
     "fleet": {"type": "str", "default": "default"},
     "authority": {"type": "path"},
     "certificate": {"type": "path"},
     "key": {"type": "path", "no_log": False},
-    "group": {"type": "str", "default": "root"},
+    "step": {"type": "str", "choices": ["read", "write"], "default": "write"},
     "content": {"type": "str", "no_log": True},
 }
 
@@ -105,6 +131,8 @@ ENDPOINT_CHECK: dict[str, dict[str, Any]] = {
     "meant": {"type": "list", "elements": "dict", "default": []},
     "neighbour": {"type": "dict", "default": {}},
     "ssh_port": {"type": "int"},
+    "walls": {"type": "dict"},
+    "running": {"type": "dict"},
     "report": {"type": "path"},
 }
 

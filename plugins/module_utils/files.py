@@ -15,14 +15,32 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
+
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 
 OWNER_ONLY = 0o600
 READABLE = 0o644
 
 
+def text_of(path: Path, what: str = "", next_step: str = "look at the file") -> Optional[str]:
+    """The whole text of a file, None where there is none.
+
+    One that is there and cannot be read is not an absent one: raises Unmet, with ``what`` it is and the next step.
+    """
+    try:
+        return path.read_text("utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as exc:
+        raise Unmet(f"to read {what or path}", getattr(exc, "strerror", None) or "no text", next_step) from exc
+
+
 def read_text(path: Path) -> str:
-    """The content of a file without the white space around it; empty when it cannot be read."""
+    """The content of a file without the white space around it; empty when it cannot be read.
+
+    For what one machine has and another has not; ``text_of`` is for files whose absence is a statement.
+    """
     try:
         return path.read_text("utf-8", "replace").strip()
     except OSError:
@@ -57,12 +75,24 @@ def write_text(
 ) -> None:
     """Replace ``path`` in one step; its folder is made when it is missing, as private as the file.
 
-    ``durable``: the content is on the disk before the name is, so that a power cut leaves no empty file. ``move`` takes
-    the new file and ``path``, both absolute or both relative; a module passes its own ``atomic_move``, which keeps the
-    owner, the security context and the mode of a file that was there. Raises OSError.
+    ``durable``: the content is on the disk before the name is, and the name when this returns, so that a power cut
+    leaves no empty file and takes nothing back. ``move`` takes the new file and ``path``, both absolute or both
+    relative; a module passes its own ``atomic_move``, which keeps the owner, the security context and the mode of a
+    file that was there. Raises OSError.
     """
     with _scratch(path, text.encode("utf-8"), mode, durable) as new:
         move(new, str(path))
+    if durable:
+        _settle(path.parent)
+
+
+def _settle(folder: Path) -> None:
+    """Have the names in a folder on the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_bytes(path: Path, content: bytes, mode: int = OWNER_ONLY) -> None:
@@ -71,9 +101,9 @@ def write_bytes(path: Path, content: bytes, mode: int = OWNER_ONLY) -> None:
         Path(new).replace(path)
 
 
-def write_json(path: Path, value: Any, mode: int = OWNER_ONLY) -> None:
+def write_json(path: Path, value: Any, mode: int = OWNER_ONLY, *, durable: bool = False) -> None:
     """Replace ``path`` by ``value`` as indented JSON, as ``write_text`` does."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n", mode)
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n", mode, durable=durable)
 
 
 def create_text(path: Path, text: str, mode: int = OWNER_ONLY) -> bool:

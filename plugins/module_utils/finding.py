@@ -218,7 +218,7 @@ def printable(text: object, limit: Optional[int] = None, newlines: bool = False)
 def printable_in(value: Any) -> Any:
     """A value of JSON with every text in it printable, keys too; newlines are kept."""
     if isinstance(value, str):
-        return printable(value, newlines=True)
+        return value if value.isprintable() else printable(value, newlines=True)
     if isinstance(value, Mapping):
         return {printable_in(key): printable_in(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):

@@ -40,6 +40,7 @@ options:
     default: 0.0
 extends_documentation_fragment:
   - glm.fleet.attributes
+  - glm.fleet.attributes.action
 attributes:
   check_mode:
     support: full

@@ -133,6 +133,7 @@ options:
     type: dict
 extends_documentation_fragment:
   - glm.fleet.attributes
+  - glm.fleet.attributes.action
 attributes:
   check_mode:
     support: full
@@ -143,9 +144,6 @@ attributes:
   idempotent:
     support: none
     details: It measures again.
-  action:
-    support: full
-    description: Runs on the controller around the module.
 author:
   - glm.fleet contributors (@glm-fleet)
 """

@@ -19,6 +19,8 @@ description:
   - A variable that play headers read, before any host is known, is refused among the variables of hosts and groups,
     because play headers do not see those.
   - A variable that has a new name gives a deprecation warning, and an error from the release that the warning names.
+  - Variables of roles of an earlier release that no role reads any more are refused with what to set instead.
+  - Tags of the run that no role has give a warning, since ansible ignores them silently.
   - Every playbook of the collection does this first. C(docs/variables.md) lists all variables.
 options:
   hosts:
@@ -27,6 +29,7 @@ options:
     required: true
 extends_documentation_fragment:
   - glm.fleet.attributes
+  - glm.fleet.attributes.action
 attributes:
   check_mode:
     support: full

@@ -118,7 +118,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet, advised
 from ansible_collections.glm.fleet.plugins.module_utils.host import docker
-from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run, which
+from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run, systemctl, which
 from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
 
 ENVIRONMENT_FILE = Path("/etc/default/docker")
@@ -156,7 +156,8 @@ class Daemon:
             if file_keys:
                 self.write(render(after))
             if enable:
-                self.systemctl("enable")
+                advice = f"systemctl status {self.service} on the host"
+                systemctl("enable", self.service, next_step=advice, timeout=self.module.params["timeout"])
             self.apply(action, after, deferred, text if file_keys else None)
         return {
             "changed": bool(file_keys or enable or action != "none"),
@@ -303,15 +304,6 @@ class Daemon:
                     else "the engine does not answer"
                 )
             time.sleep(0.5)
-
-    def systemctl(self, verb: str) -> None:
-        done = run(("systemctl", verb, self.service), self.module.params["timeout"])
-        if not done.ok:
-            raise Unmet(
-                f"systemd to take systemctl {verb} {self.service}",
-                f"that it failed with {done.rc}: {done.evidence()}",
-                f"systemctl status {self.service} on the host",
-            )
 
 
 def main() -> None:

@@ -14,13 +14,27 @@ description:
   - Then it reads what the processes have, and fails when that is something else. So a key that was left out is refused
     when this module has ended well.
   - Where the door does not run, the files are written, and it reads them when it starts.
+  - Files and processes are changed by one run at a time; others wait, also those that write the door's other files.
+    Keys that are older than those which the host has, or come from another store, are refused.
 author: glm.fleet contributors !UNKNOWN
 options:
-  keys:
-    description: The keys, from P(glm.fleet.client_keys#lookup). All others are refused.
-    type: list
-    elements: dict
+  store:
+    description: What P(glm.fleet.client_keys#lookup) gives. All other keys are refused.
+    type: dict
     required: true
+    suboptions:
+      keys:
+        description: The keys.
+        type: list
+        elements: dict
+        required: true
+      generation:
+        description: The state of the store that they are of; null where there is none.
+        type: dict
+  overrule:
+    description: Whether the host takes the keys even if it has newer ones, or those of another store.
+    type: bool
+    default: false
   folder:
     description: Folder of the maps.
     type: path
@@ -53,7 +67,7 @@ attributes:
 EXAMPLES = r"""
 - name: Give the door the keys of the fleet
   glm.fleet.door_keys:
-    keys: "{{ lookup('glm.fleet.client_keys', glm_state_dir, api_key=door_api_key, wantlist=true) }}"
+    store: "{{ lookup('glm.fleet.client_keys', glm_state_dir, api_key=door_api_key) }}"
 """
 
 RETURN = r"""
@@ -66,6 +80,10 @@ door:
   description: V(false) on a host that has no front door, where nothing was written.
   returned: when there is none
   type: bool
+generation:
+  description: Number of the state of the store that the host has now; null where there is no store.
+  returned: success
+  type: int
 running:
   description: Whether the door runs. If not, it reads the files when it starts.
   returned: success
@@ -82,24 +100,25 @@ phase:
   sample: door
 """
 
-import grp
-import os
+import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.glm.fleet.plugins.module_utils import files, versions
-from ansible_collections.glm.fleet.plugins.module_utils.door import maps
+from ansible_collections.glm.fleet.plugins.module_utils.door import generation, maps, owned
+from ansible_collections.glm.fleet.plugins.module_utils.door.generation import Generation
 from ansible_collections.glm.fleet.plugins.module_utils.door.master import Master, Process, runs
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 from ansible_collections.glm.fleet.plugins.module_utils.host import commands
 from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
 
-MODE = 0o640
 # Reloads that may come while the keys are given; each starts a process that has read the new files.
 ROUNDS = 5
+# What the host has got last.
+RECORD = "generation.json"
 UNIT_FILE = Path("/etc/systemd/system/glm-door.service")
 DEPLOY = "deploy the host, so that it gets its front door"
 TOKENS_SINCE = "2.5"
@@ -108,26 +127,15 @@ OLDER = "install that on the host, or take tokens_per_minute out of the limits o
 
 def write(path: Path, text: str, group: int, check: bool) -> bool:
     """Write a map that differs, or that others could read; whether it did. Raises OSError."""
-    try:
-        status = path.stat()
-        if (status.st_mode & 0o7777, status.st_gid) == (MODE, group) and path.read_text("utf-8", "replace") == text:
-            return False
-    except FileNotFoundError:
-        pass
+    if owned.holds(path, text, group):
+        return False
     if not check:
-
-        def move(new: str, name: str) -> None:
-            os.chown(new, -1, group)
-            Path(new).replace(name)
-
-        files.write_text(path, text, MODE, durable=True, move=move)
+        owned.write(path, text, group)
     return True
 
 
 def write_all(folder: Path, wanted: maps.Maps, group: int, check: bool) -> list[str]:
     """The files that differed. Raises Unmet."""
-    if not folder.is_dir():
-        raise Unmet(f"the folder {folder} of the front door", "none", DEPLOY)
     written = []
     for name, entries in wanted.items():
         path = folder / f"{name}.map"
@@ -180,20 +188,57 @@ def give_all(master: Master, folder: Path, wanted: maps.Maps, check: bool) -> tu
     raise Unmet("the processes of HAProxy to stay", f"{len(seen)} of them one after another", "run again")
 
 
-def work(module: AnsibleModule) -> dict[str, Any]:
-    """Files first: a process that starts meanwhile reads the new ones."""
-    params = module.params
-    folder, socket = Path(params["folder"]), Path(params["master"])
+def recorded(folder: Path) -> Optional[Generation]:
+    """What the host has got last; None before the first. Raises Unmet when that cannot be read."""
+    path = folder / RECORD
+    next_step = "remove the file on the host, and push the newest keys (glm_keys_action=push)"
+    text = files.text_of(path, next_step=next_step)
+    try:
+        return None if text is None else generation.parsed(json.loads(text), str(path), next_step)
+    except ValueError as exc:
+        raise Unmet(f"JSON in {path}", str(exc), next_step) from exc
+
+
+def record(folder: Path, there: Optional[Generation], given: Optional[Generation]) -> None:
+    """Keep what the host gets. Raises Unmet."""
+    path = folder / RECORD
+    try:
+        if given is None:
+            path.unlink(missing_ok=True)
+        elif given != there:
+            files.write_text(path, json.dumps(generation.dumped(given)), durable=True)
+    except OSError as exc:
+        raise Unmet(f"to write {path}", exc.strerror or str(exc), "fix that on the host and run again") from exc
+
+
+def work(params: dict[str, Any], check: bool) -> dict[str, Any]:
+    """Give the host the keys, unless it has newer ones. Raises Unmet."""
+    folder = Path(params["folder"])
     if not folder.is_dir() and not UNIT_FILE.exists():
         # A host that only computes for another one, or was never deployed: no key opens anything there.
-        return {"changed": False, "files": [], "door": False, "running": False, "processes": []}
-    wanted = maps.of(params["keys"])
-    if wanted["tokens"] and not module.check_mode:
+        return {"changed": False, "files": [], "door": False, "generation": None, "running": False, "processes": []}
+    wanted = maps.of(params["store"]["keys"])
+    given = generation.parsed(params["store"].get("generation"), "the generation of the keys", "see client_keys")
+    group = owned.group_of(params["group"])
+    if wanted["tokens"] and not check:
         require_tokens(params["program"])
-    written = write_all(folder, wanted, group_of(params["group"]), module.check_mode)
+    with owned.alone(folder):
+        there = recorded(folder)
+        if not params["overrule"]:
+            generation.require_newer(there, given)
+        if not check:
+            # First: a run that ends after this lets no older keys in.
+            record(folder, there, given)
+        result = given_all(Path(params["master"]), folder, wanted, group, check)
+    return {**result, "generation": given.number if given else None}
+
+
+def given_all(socket: Path, folder: Path, wanted: maps.Maps, group: int, check: bool) -> dict[str, Any]:
+    """Files first: a process that starts meanwhile reads the new ones."""
+    written = write_all(folder, wanted, group, check)
     result: dict[str, Any] = {"changed": bool(written), "files": written, "running": runs(socket), "processes": []}
     if result["running"]:
-        changed, result["processes"] = give_all(Master(socket), folder, wanted, module.check_mode)
+        changed, result["processes"] = give_all(Master(socket), folder, wanted, check)
         result["changed"] = changed or bool(written)
     return result
 
@@ -207,18 +252,15 @@ def require_tokens(program: str) -> None:
         raise Unmet(f"HAProxy {TOKENS_SINCE} or newer, which can limit tokens per minute", found, OLDER)
 
 
-def group_of(name: str) -> int:
-    """The number of a group. Raises Unmet."""
-    try:
-        return grp.getgrnam(name).gr_gid
-    except KeyError as exc:
-        raise Unmet(f"the group {name}", "no such group", DEPLOY) from exc
-
-
 def main() -> None:
+    store = {
+        "keys": {"type": "list", "elements": "dict", "required": True, "no_log": False},
+        "generation": {"type": "dict"},
+    }
     module = AnsibleModule(
         argument_spec={
-            "keys": {"type": "list", "elements": "dict", "required": True, "no_log": False},
+            "store": {"type": "dict", "required": True, "options": store},
+            "overrule": {"type": "bool", "default": False},
             "folder": {"type": "path", "default": "/etc/glm/door"},
             "master": {"type": "path", "default": "/run/glm-door/master.sock"},
             "group": {"type": "str", "default": "glm-door"},
@@ -226,7 +268,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    end(module, "door", lambda: work(module))
+    end(module, "door", lambda: work(module.params, module.check_mode))
 
 
 if __name__ == "__main__":

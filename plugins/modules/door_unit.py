@@ -30,33 +30,18 @@ options:
     type: path
     required: true
   socket:
-    description: The door's socket for administrators.
+    description: Socket of HAProxy's master process.
     type: path
     required: true
   listen:
-    description: Where the door listens.
-    type: list
-    elements: dict
     required: true
-    suboptions:
-      address:
-        description: IP address of the host.
-        type: str
-        required: true
-      port:
-        description: TCP port.
-        type: int
-        required: true
-      variable:
-        description: Variable that moves the port.
-        type: str
-        required: true
   timeout:
     description: Seconds until the door must serve its configuration.
     type: int
     default: 60
 extends_documentation_fragment:
   - glm.fleet.attributes
+  - glm.fleet.door
 attributes:
   check_mode:
     support: full
@@ -73,7 +58,7 @@ EXAMPLES = r"""
   glm.fleet.door_unit:
     unit_file: /etc/systemd/system/glm-door.service
     config: /etc/glm/door/haproxy.cfg
-    socket: /run/glm-door/admin.sock
+    socket: /run/glm-door/master.sock
     listen: [{address: 10.0.0.5, port: 8000, variable: glm_port}]
 """
 
@@ -90,53 +75,28 @@ phase:
 """
 
 import hashlib
-import re
-import socket
-import time
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.glm.fleet.plugins.module_utils import files
+from ansible_collections.glm.fleet.plugins.module_utils import arguments, files
+from ansible_collections.glm.fleet.plugins.module_utils.door import staged
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 from ansible_collections.glm.fleet.plugins.module_utils.host import commands
 from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
 from ansible_collections.glm.fleet.plugins.module_utils.serving import occupancy, status
 
-POLL_SECONDS = 0.1
-ANSWER_SECONDS = 5
 # What the unit leaves of the file it was started from, as sha256sum writes it.
 STARTED = "started"
 
 
-def wanted_mark(config: Path) -> Optional[str]:
-    """The checksum that a configuration has of itself; None where there is no file yet."""
-    found = re.search(r"^\s*description (\S+)$", files.read_text(config), re.MULTILINE)
-    return found.group(1) if found else None
-
-
-def served_mark(path: str) -> Optional[str]:
-    """The checksum of the configuration that the running door serves; None when it does not answer."""
-    try:
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(ANSWER_SECONDS)
-            connection.connect(path)
-            connection.sendall(b"show info\n")
-            with connection.makefile("r", encoding="utf-8") as answer:
-                lines = dict(line.rstrip("\n").partition(": ")[::2] for line in answer)
-    except OSError:
-        return None
-    return lines.get("description")
-
-
 def started_from(unit_file: Path, folder: Path) -> bool:
     """Whether the running door was started from the unit that is on disk."""
-    try:
-        now = hashlib.sha256(unit_file.read_bytes()).hexdigest()
-    except OSError:
+    now, started = files.text_of(unit_file), files.text_of(folder / STARTED)
+    if now is None or started is None:
         return False
-    return files.read_text(folder / STARTED).partition(" ")[0] == now
+    return started.partition(" ")[0] == hashlib.sha256(now.encode()).hexdigest()
 
 
 def decided(params: dict[str, Any]) -> str:
@@ -151,7 +111,7 @@ def decided(params: dict[str, Any]) -> str:
 
 def is_current(params: dict[str, Any]) -> bool:
     """Whether the running door serves the configuration on disk, and is the HAProxy that is installed."""
-    return served_mark(params["socket"]) == wanted_mark(Path(params["config"])) and not was_replaced(params["unit"])
+    return not staged.unserved(params["socket"], Path(params["config"])) and not was_replaced(params["unit"])
 
 
 def was_replaced(unit: str) -> bool:
@@ -163,42 +123,18 @@ def was_replaced(unit: str) -> bool:
         return False
 
 
-def require_ports(params: dict[str, Any], check_mode: bool) -> None:
-    """Raise Unmet when the door could not listen where it should."""
-    for place in params["listen"]:
-        address, port, variable = place["address"], place["port"], place["variable"]
-        problem = occupancy.address_problem(address)
-        if problem:
-            raise Unmet(f"{address} to be an address of this host", problem, "set glm_bind, or glm_monitor_address")
-        owner = occupancy.port_owner(commands.run, address, port)
-        # In check mode an engine of an earlier release is still where the door will be.
-        leaves = owner and check_mode and owner.unit
-        if owner and owner.unit != params["unit"] and not leaves:
-            raise Unmet(f"{address} port {port} to be free", owner.words, f"stop it, or choose another {variable}")
-
-
 def systemctl(*words: str) -> None:
-    done = commands.run(["systemctl", *words], timeout=120)
-    if not done.ok:
-        raise Unmet(
-            f"systemd to take {done.command}",
-            f"that it failed with {done.rc}: {done.evidence()}",
-            "journalctl -u glm-door on the host, then run the role door again",
-        )
+    commands.systemctl(*words, next_step="journalctl -u glm-door on the host, then run the role door again")
 
 
 def wait_until_served(params: dict[str, Any]) -> None:
     """Return when the running door serves the configuration on disk. Raises Unmet."""
-    deadline = time.monotonic() + params["timeout"]
-    while not is_current(params):
-        if time.monotonic() >= deadline:
-            state = status.show_unit(commands.run, params["unit"]).get("ActiveState", "unknown")
-            raise Unmet(
-                f"{params['unit']} to serve {params['config']} within {params['timeout']} s",
-                f"it still serves an older one, or nothing; the unit is {state}",
-                f"journalctl -u {params['unit']} on the host says why",
-            )
-        time.sleep(POLL_SECONDS)
+
+    def old_program() -> str:
+        return "that the HAProxy runs which an upgrade has removed" if was_replaced(params["unit"]) else ""
+
+    config, unit = Path(params["config"]), params["unit"]
+    staged.wait_until_served(params["socket"], config, unit, params["timeout"], old_program)
 
 
 def brought(module: AnsibleModule) -> dict[str, Any]:
@@ -211,7 +147,7 @@ def brought(module: AnsibleModule) -> dict[str, Any]:
         raise Unmet("a host that was booted with systemd", exc, "look at systemctl status on the host") from exc
     enabled = properties.get("UnitFileState") == "enabled"
     if action != "none":
-        require_ports(params, module.check_mode)
+        occupancy.require_places(commands.run, params["unit"], params["listen"], module.check_mode)
     if not module.check_mode:
         if properties.get("NeedDaemonReload") == "yes":
             systemctl("daemon-reload")
@@ -224,18 +160,13 @@ def brought(module: AnsibleModule) -> dict[str, Any]:
 
 
 def main() -> None:
-    place = {
-        "address": {"type": "str", "required": True},
-        "port": {"type": "int", "required": True},
-        "variable": {"type": "str", "required": True},
-    }
     module = AnsibleModule(
         argument_spec={
             "unit": {"type": "str", "default": "glm-door.service"},
             "unit_file": {"type": "path", "required": True},
             "config": {"type": "path", "required": True},
             "socket": {"type": "path", "required": True},
-            "listen": {"type": "list", "elements": "dict", "required": True, "options": place},
+            "listen": {**arguments.DOOR_LISTEN, "required": True},
             "timeout": {"type": "int", "default": 60},
         },
         supports_check_mode=True,

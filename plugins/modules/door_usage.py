@@ -39,7 +39,8 @@ RETURN = r"""
 months:
   description:
     - Month (C(2026-11), UTC), then name of the key, then C(requests), C(refused) (by a limit), C(uncounted) (answers of
-      the model that did not say their tokens), C(prompt_tokens), C(completion_tokens), C(first_use) and C(last_use).
+      the model that did not say their tokens), C(prompt_tokens), C(completion_tokens), C(estimated_prompt_tokens) and
+      C(estimated_completion_tokens) (what stands in for those of the uncounted), C(first_use) and C(last_use).
   returned: success
   type: dict
 phase:

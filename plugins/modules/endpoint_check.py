@@ -191,11 +191,20 @@ options:
   ssh_port:
     description: Port of the host's ssh server, as others reach it, which shows that an address can be reached.
     type: int
+  walls:
+    description:
+      - Where the processes of the replica are and what systemd filters there, as M(glm.fleet.exposure) sees it. Judged
+        with O(plan).
+    type: dict
+  running:
+    description: What runs as the replica, as M(glm.fleet.host_status) sees it. Judged with O(plan).
+    type: dict
   report:
     description: File on the controller to write the verdict to, as JSON.
     type: path
 extends_documentation_fragment:
   - glm.fleet.attributes
+  - glm.fleet.attributes.action
 attributes:
   check_mode:
     support: full
@@ -229,6 +238,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+caution:
+  description: What somebody should know although the check passed, such as a certificate that ends soon.
+  returned: when there is something
+  type: str
 ok:
   description: Whether every check passed.
   type: bool
@@ -294,13 +307,14 @@ checks:
       seconds: 0.01
 """
 
+import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.glm.fleet.plugins.module_utils import arguments, finding
 from ansible_collections.glm.fleet.plugins.module_utils.host import commands
-from ansible_collections.glm.fleet.plugins.module_utils.serving import evaluate, own_words
+from ansible_collections.glm.fleet.plugins.module_utils.serving import evaluate, own_words, restarts
 from ansible_collections.glm.fleet.plugins.module_utils.serving.client import Endpoint
 from ansible_collections.glm.fleet.plugins.module_utils.serving.gate import Gate, made
 from ansible_collections.glm.fleet.plugins.module_utils.serving.talk import Asked
@@ -341,6 +355,15 @@ def asked(params: dict[str, Any]) -> Asked:
     )
 
 
+def _ended(unit: str) -> list[str]:
+    """How often the engine was started again by itself, for people; nothing where it never was."""
+    seen = restarts.described(restarts.file_of(unit))
+    if not seen["count"]:
+        return []
+    since, last = (time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seen[name])) for name in ("since", "last_at"))
+    return [f"{unit} ended {seen['count']} times by itself since {since}; last at {last}: {seen['last_cause']}"]
+
+
 def main() -> None:
     module = AnsibleModule(argument_spec=arguments.ENDPOINT_CHECK, supports_check_mode=True)
     if module.check_mode:
@@ -357,12 +380,14 @@ def main() -> None:
     if unit:
         after, secrets = gate.talk.metrics(), module.params["secret_files"]
         checks += own_words.check(commands.run, unit, module.params["promised"], before, after, secrets)
+        gate.cautions += _ended(unit)
     ok = finding.verdict_ok(checks)
     if not ok and module.params["strict"]:
         module.fail_json(msg=finding.summary(checks, "verify"), changed=False, ok=False, checks=checks)
     # After a failure its answers would only cost time.
     counted = evaluate.score(gate.asked, gate.talk.context) if ok and module.params["eval"] else None
-    module.exit_json(changed=False, ok=ok, checks=checks, eval=counted)
+    caution = {"caution": f"verify: {'; '.join(gate.cautions)}"} if gate.cautions else {}
+    module.exit_json(changed=False, ok=ok, checks=checks, eval=counted, **caution)
 
 
 if __name__ == "__main__":

@@ -82,13 +82,14 @@ options:
   probe_timeout:
     description: Seconds that the container of the probe may take.
     type: int
-    default: 600
+    default: 900
   follow:
     description: Only check the pull that an earlier call began. Set by the action plugin.
     type: bool
     default: false
 extends_documentation_fragment:
   - glm.fleet.attributes
+  - glm.fleet.attributes.action
 attributes:
   check_mode:
     support: full
@@ -98,9 +99,6 @@ attributes:
     details: An image has no diff.
   idempotent:
     support: full
-  action:
-    support: full
-    description: Runs on the controller around the module.
 """
 
 EXAMPLES = r"""
@@ -288,7 +286,7 @@ class EngineImage:
 
     def probed(self) -> dict[str, Any]:
         """Result of the probe, from the host's notes when nothing it depends on has changed since."""
-        expected = probe.expected_of(self.plan)
+        expected = {**probe.expected_of(self.plan), "limits": probe.limits_of(self.plan)}
         facts = Gatherer().gather(["gpu", "cdi"])
         inputs = {
             "digest": self.digest,
@@ -297,21 +295,24 @@ class EngineImage:
             "gpus": [gpu.get("uuid") for gpu in facts["gpus"]],
             "cdi": facts["cdi"]["specs"],
             "expected": expected,
-            "scripts": [probe.SCRIPT, runtime.SCRIPT],
+            "options": [self.plan["confinement"], self.plan["mounts"], self.plan["env"]],
+            "scripts": [probe.SCRIPT, probe.LOAD, runtime.SCRIPT],
         }
         key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
-        # Replicas that share the host see other GPUs.
-        replica = f"-{self.plan['replica']}" if self.plan.get("replica") else ""
-        name = f"probe-{self.digest.partition(':')[2][:12]}{replica}.json"
-        notes = Path(self.plan["paths"]["data"]) / "state" / name
+        notes = Path(self.plan["paths"]["data"]) / "state" / f"probe-{self.digest.partition(':')[2][:12]}.json"
         known = files.read_json(notes) or {}
-        if known.get("key") == key:
+        # The probe also puts an image's kernels there. They may be gone since, or another image's.
+        mark = probe.kernels_mark(self.plan)
+        if known.get("key") == key and (mark is None or files.read_text(mark) == self.digest):
+            self._warn_of_untried(known["found"])
             return {**known["found"], "cached": True}
         if self.module.check_mode:
             return {"cached": False}
+        if mark is not None:
+            mark.unlink(missing_ok=True)
         try:
-            devices = probe.device_arguments(self.plan)
-            found = probe.run_probe(self.reference, devices, expected, self.module.params["probe_timeout"])
+            options = probe.unit_arguments(self.plan)
+            found = probe.run_probe(self.reference, options, expected, self.module.params["probe_timeout"])
         except probe.ProbeError as error:
             raise QuotingError(
                 f"expected {self.name} to run with {', '.join(self.device_names())}, but {error}. Check "
@@ -320,8 +321,17 @@ class EngineImage:
         problems = probe.judge(found, expected)
         if problems:
             raise QuotingError(f"{self.name} cannot serve this plan: {'; '.join(problems)}.", probe=found)
+        self._warn_of_untried(found)
+        if mark is not None:
+            files.write_text(mark, f"{self.digest}\n", files.READABLE)
         files.write_json(notes, {"key": key, "found": found}, files.READABLE)
         return {**found, "cached": False}
+
+    def _warn_of_untried(self, found: dict[str, Any]) -> None:
+        """In every run, because nothing proves it later but the start of the engine."""
+        untried = probe.not_proven(found)
+        if untried:
+            self.module.warn(f"engine_image, verify: {self.name}: {untried}.")
 
     def device_names(self) -> list[str]:
         return [*self.plan["devices"], *self.plan.get("device_nodes", ())]
@@ -341,7 +351,7 @@ def main() -> None:
             "registry_timeout": {"type": "int", "default": 20},
             "stall_timeout": {"type": "int", "default": 900},
             "poll": {"type": "int", "default": 5},
-            "probe_timeout": {"type": "int", "default": 600},
+            "probe_timeout": {"type": "int", "default": 900},
             "follow": {"type": "bool", "default": False},
         },
         supports_check_mode=True,

@@ -82,6 +82,7 @@ options:
     type: str
 extends_documentation_fragment:
   - glm.fleet.attributes
+  - glm.fleet.attributes.action
 attributes:
   check_mode:
     support: full

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: exposure
-short_description: List what a host listens on, or try what another one does
+short_description: List what a host listens on and who may talk to its engines, or try what another one listens on
 version_added: 0.2.0
 description:
   - Without O(places), lists every listening TCP socket of the host that is not on loopback, and whose it is.
@@ -18,6 +18,11 @@ options:
     description: Names and addresses of the host by which others reach it. A socket on all addresses is listed for each.
     type: list
     elements: str
+    default: []
+  replicas:
+    description: Without O(places), numbers of the replicas of which to see who may talk to them.
+    type: list
+    elements: int
     default: []
   places:
     description: What to try, as RV(places) of the other host.
@@ -67,8 +72,16 @@ EXAMPLES = r"""
 RETURN = r"""
 places:
   description:
-    - Listening sockets, each with C(address), C(port), C(process) in words, and C(unit), which is empty unless it
-      belongs to one of the collection's units.
+    - Listening sockets, each with C(address), C(port), C(process) in words, and C(unit), the collection's own that it
+      belongs to, empty for others, and none where it could not be seen whose it is.
+  returned: without O(places)
+  type: list
+  elements: dict
+walls:
+  description:
+    - For each of O(replicas) the control group of its slice (C(group)), the networks that systemd refuses and
+      lets in there (C(denied), C(allowed)), the control groups of its running C(processes) (C(unit), C(container)), and
+      the addresses of the host and the container (C(own)). Instead of all these C(problem) where they were not seen.
   returned: without O(places)
   type: list
   elements: dict
@@ -87,15 +100,18 @@ seconds:
   type: float
 """
 
+import functools
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError
 from ansible_collections.glm.fleet.plugins.module_utils.host import commands
 from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
-from ansible_collections.glm.fleet.plugins.module_utils.serving import exposure
-from ansible_collections.glm.fleet.plugins.module_utils.serving.client import Endpoint
+from ansible_collections.glm.fleet.plugins.module_utils.serving import exposure, walls
+from ansible_collections.glm.fleet.plugins.module_utils.serving.occupancy import Runner
 from ansible_collections.glm.fleet.plugins.module_utils.serving.trust import Trust
 
 
@@ -103,25 +119,32 @@ def work(params: dict[str, Any]) -> dict[str, Any]:
     """What the host listens on, or what came of trying."""
     begun = time.monotonic()
     if params["places"] is None:
-        found: dict[str, Any] = {"places": exposure.places(commands.run, params["addresses"])}
+        # What replicas of a host have in common, its addresses, is asked once.
+        ask = functools.cache(commands.run)
+        found: dict[str, Any] = {
+            "places": exposure.places(commands.run, params["addresses"]),
+            "walls": [around(ask, replica) for replica in params["replicas"]],
+        }
     else:
         name = params["tls_name"]
-        door = Endpoint(
-            "",
-            0,
-            "",
-            api_key=params["api_key"],
-            tls=Trust(name, params["tls_authorities"]) if name else None,
-            timeout=exposure.ANSWER_SECONDS,
-        )
-        found = {**exposure.seen(params["places"], params["doors"], door)}
+        trust = Trust(name, params["tls_authorities"]) if name else None
+        found = {**exposure.seen(params["places"], params["doors"], params["api_key"], trust)}
     return {"changed": False, "seconds": round(time.monotonic() - begun, 2), **found}
+
+
+def around(ask: Runner, replica: int) -> Mapping[str, Any]:
+    """Who may talk to a replica, or why that could not be seen."""
+    try:
+        return walls.seen(ask, replica)
+    except QuotingError as exc:
+        return {"replica": replica, "problem": str(exc)}
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "addresses": {"type": "list", "elements": "str", "default": []},
+            "replicas": {"type": "list", "elements": "int", "default": []},
             "places": {"type": "list", "elements": "dict"},
             "doors": {"type": "list", "elements": "int", "default": []},
             "api_key": {"type": "str", "no_log": True},

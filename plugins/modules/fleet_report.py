@@ -34,8 +34,14 @@ options:
         batch failed before it gets to the report.
     type: bool
     default: false
+  gateways:
+    description: Hosts that run a gateway. The address of each one that this run brought up is printed.
+    type: list
+    elements: str
+    default: []
 extends_documentation_fragment:
   - glm.fleet.attributes
+  - glm.fleet.attributes.action
 attributes:
   check_mode:
     support: full

@@ -102,7 +102,8 @@ def diff(path: Path, before: Optional[str], after: Optional[str]) -> dict[str, s
 
 def write(module: AnsibleModule, path: Path, text: str, mode: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-    files.write_text(path, text, mode, move=module.atomic_move)
+    # A power cut must not leave an empty program beside the unit that runs it.
+    files.write_text(path, text, mode, durable=True, move=module.atomic_move)
     # atomic_move keeps the permissions of a file that was there.
     path.chmod(mode)
 

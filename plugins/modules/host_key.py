@@ -41,6 +41,7 @@ options:
     default: 900
 extends_documentation_fragment:
   - glm.fleet.attributes
+  - glm.fleet.attributes.action
 attributes:
   check_mode:
     support: partial
@@ -51,8 +52,7 @@ attributes:
   idempotent:
     support: full
   action:
-    support: full
-    description: Runs on the controller only.
+    details: Nothing runs on the host.
 """
 
 EXAMPLES = r"""

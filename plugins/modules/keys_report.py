@@ -16,6 +16,7 @@ description:
   - After a push it fails when a host did not answer or failed, and names it, because a revoked key still works there.
   - For a list it prints every key with age, end, last use, what it used this month and its limits, and keeps what each
     host counted in C(usage/<month>.csv) of O(state_dir). A host that did not answer is named; nothing of it is a zero.
+    A file there that has something else is left as it is, and named.
 options:
   hosts:
     description: Hosts of the fleet.
@@ -45,10 +46,11 @@ options:
     default: 365
 extends_documentation_fragment:
   - glm.fleet.attributes
+  - glm.fleet.attributes.action
 attributes:
   check_mode:
     support: full
-    details: Keeps no CSV.
+    details: Says which hosts would get the keys of the store as it is, without the change of a check run. Keeps no CSV.
   diff_mode:
     support: N/A
   idempotent:

@@ -15,6 +15,7 @@ description:
   - A file system can be attached in its own region only, and only while an instance is launched.
 extends_documentation_fragment:
   - glm.fleet.lambda_auth
+  - glm.fleet.cloud_connection
   - glm.fleet.attributes
 attributes:
   check_mode:

@@ -17,6 +17,7 @@ description:
   - Lambda's rules say what may come in. Rules are compared as a set; their order does not count.
 extends_documentation_fragment:
   - glm.fleet.lambda_auth
+  - glm.fleet.cloud_connection
   - glm.fleet.attributes
 attributes:
   check_mode:

@@ -16,6 +16,7 @@ description:
     asks for a family.
 extends_documentation_fragment:
   - glm.fleet.lambda_auth
+  - glm.fleet.cloud_connection
   - glm.fleet.attributes
 attributes:
   check_mode:

@@ -12,14 +12,17 @@ version_added: 0.1.0
 author: glm.fleet contributors (!UNKNOWN)
 description:
   - Counts the instances with the tag C(glm-fleet=<fleet>), and C(glm-role=<role>) if O(role) is set, and launches
-    what is missing, one paced request each, or restarts or terminates them. Instances without the tag are left alone.
+    what is missing, one paced request each, or restarts or terminates them. Instances without the tag are left alone,
+    unless the ledger on this controller says that this fleet launched them; those are terminated with it.
   - Run it once for a whole fleet, on C(localhost). Runs of one user for the same fleet wait for each other; instances
     that runs on two machines launched under one name are recognised, and all but one terminated.
   - A launch whose answer was lost is looked up by name and tag, never repeated blindly.
   - Launching costs money from the first minute. Each failure names what is left running and its price per hour.
 extends_documentation_fragment:
   - glm.fleet.lambda_auth
+  - glm.fleet.cloud_connection
   - glm.fleet.attributes
+  - glm.fleet.attributes.action
 attributes:
   check_mode:
     support: full
@@ -34,7 +37,9 @@ options:
     description:
       - V(present) launches until O(count) instances exist. O(surplus) says what happens to more than that.
       - V(restarted) restarts every instance of the fleet, and refuses if one of them cannot restart now.
-      - V(absent) terminates every instance of the fleet. Their local disks are lost.
+      - V(absent) terminates every instance of the fleet, and repeats it until the account shows them gone or going, at
+        most for O(wait_timeout). Their local disks are lost. Launches of this user for the fleet stop before their next
+        request. What has the tag C(glm-protect) is left out, and refused if O(only) names it.
     type: str
     choices: [present, restarted, absent]
     default: present
@@ -49,22 +54,43 @@ options:
     type: str
   run:
     description:
-      - With O(state=present), value of the tag C(glm-run) of what is launched. With O(state=restarted) and
-        O(state=absent), only the instances that have it are changed.
+      - With O(state=present), value of the tag C(glm-run) of what is launched. Where the module runs on the controller
+        its action names the process of ansible-playbook, and nothing more is launched once that is gone.
+      - With O(state=restarted) and O(state=absent), only the instances that have it are changed.
     type: str
   count:
     description: Desired number of instances of the fleet. Booting, active and unhealthy ones count.
     type: int
     default: 1
   only:
-    description: With O(state=restarted) and O(state=absent), only the instances with these names or ids.
+    description:
+      - With O(state=restarted) and O(state=absent), only the instances with these names or ids. An empty list, or an
+        entry that is no instance of the fleet, is an error, and nothing is changed. One that is going already is not.
     type: list
     elements: str
-    default: []
+  confirmed:
+    description:
+      - Ids that were shown, for example by a run in check mode, and confirmed. With O(state=absent) exactly these are
+        terminated, with O(surplus=terminate) no others. If the fleet changed meanwhile, the module fails and terminates
+        nothing. Without it, what is terminated is what the other options mean at that moment.
+    type: list
+    elements: str
+  unprotect:
+    description:
+      - Names or ids of instances that may be terminated although they have the tag C(glm-protect). Tags cannot be
+        changed after a launch.
+    type: list
+    elements: str
+  unless_extended_since:
+    description:
+      - With O(state=absent), leave out, with a warning, what by the ledger on this controller a run has extended the
+        time of beyond now, since this moment in UTC. O(confirmed) may name more than is terminated then.
+    type: str
+    version_added: 0.2.0
   surplus:
     description:
       - What happens to instances beyond O(count). V(terminate) ends unhealthy ones first, then those with the highest
-        numbers.
+        numbers, and leaves out what has the tag C(glm-protect).
     type: str
     choices: [keep, terminate]
     default: keep
@@ -103,6 +129,19 @@ options:
       - Most that all instances of the fleet, of all roles, may cost per hour. A launch that could lead to more, at the
         price of the most expensive O(instance_type), is refused before anything is launched.
     type: float
+  max_monthly_usd:
+    description:
+      - Most that all instances of the fleet may cost in this month (UTC). A launch that could lead to more by the end
+        of the month is refused before anything is launched. What the fleet has cost is read from its ledger here, and
+        from the tags of instances that others launched; what runs counts until it expires or the month ends.
+    type: float
+    version_added: 0.2.0
+  max_hours:
+    description:
+      - Hours after which a new instance may be ended. It gets the tag C(glm-expires) with that moment, which
+        the API cannot change later.
+    type: float
+    version_added: 0.2.0
   region:
     description: Regions to try, in order. Needed to launch.
     type: list
@@ -126,7 +165,8 @@ options:
     default: []
   file_system_names:
     description:
-      - Names of file systems to attach. A region that lacks one of them is not tried.
+      - Names of file systems to attach. A region that lacks one of them is not tried. With O(state=absent) they are
+        named in RV(remaining).
       - They can be made with M(glm.fleet.lambda_filesystem).
     type: list
     elements: str
@@ -164,8 +204,8 @@ options:
   tags:
     description:
       - More tags for new instances. Keys begin with a lower case letter and go on with lower case letters, digits,
-        C(-) and C(:). The module itself sets C(glm-fleet), C(glm-role), C(glm-run) and C(glm-launched), the time of the
-        launch.
+        C(-) and C(:). The module itself sets C(glm-fleet), C(glm-role), C(glm-run), C(glm-expires) and C(glm-launched),
+        the time of the launch.
     type: dict
     default: {}
   wait:
@@ -231,10 +271,18 @@ EXAMPLES = r"""
     evidence_dir: ~/.local/state/glm-fleet/production/evidence
     max_hourly_usd: 120
 
-- name: Terminate them
+- name: See what would be terminated
   glm.fleet.lambda_instance:
     fleet: production
     state: absent
+  check_mode: true
+  register: seen
+
+- name: Terminate that, and nothing that joined meanwhile
+  glm.fleet.lambda_instance:
+    fleet: production
+    state: absent
+    confirmed: "{{ seen.instances | map(attribute='id') }}"
 """
 
 RETURN = r"""
@@ -255,6 +303,7 @@ instances:
       hostname: null
       tags: {glm-fleet: production, glm-launched: 20261121T072721Z}
       price_usd_per_hour: 53.52
+      age_hours: 0.23
       cost_usd: 12.49
 launched:
   description:
@@ -305,6 +354,46 @@ terminated:
   returned: state is present or absent
   type: list
   elements: str
+ending:
+  description: The instances in RV(terminated), as in RV(instances).
+  returned: state is present
+  type: list
+  elements: dict
+protected:
+  description: Names of instances that were left out because of the tag C(glm-protect).
+  returned: state is absent
+  type: list
+  elements: str
+running:
+  description: Names of the fleet's instances that were left running, or in check mode would be.
+  returned: state is absent
+  type: list
+  elements: str
+unsettled:
+  description:
+    - Names of launches that were never answered, as the ledger on this controller has them. They may still turn up.
+  returned: state is present or absent
+  type: list
+  elements: str
+recorded:
+  description: How many launches of the fleet the ledger on this controller knows, those without an answer included.
+  returned: state is absent
+  type: int
+remaining:
+  description:
+    - What the terminated instances, O(file_system_names) and the launches of the fleet leave behind, which the module
+      never deletes. Null when it could not be listed.
+  returned: state is absent
+  type: dict
+  sample:
+    file_systems:
+      - name: weights
+        region: us-east-1
+        gib_used: 704.1
+        usd_per_month: 140.82
+    firewall_rulesets:
+      - name: glm-production
+        region: us-east-1
 price_usd_per_hour:
   description: Price per hour of all instances of the fleet that exist after the run.
   returned: always
@@ -343,7 +432,10 @@ ARGUMENTS: Dict[str, Dict[str, Any]] = {
     "role": {"type": "str"},
     "run": {"type": "str"},
     "count": {"type": "int", "default": 1},
-    "only": {"type": "list", "elements": "str", "default": []},
+    "only": {"type": "list", "elements": "str"},
+    "confirmed": {"type": "list", "elements": "str"},
+    "unprotect": {"type": "list", "elements": "str"},
+    "unless_extended_since": {"type": "str"},
     "surplus": {"type": "str", "choices": ["keep", "terminate"], "default": "keep"},
     "replace": {
         "type": "list",
@@ -358,6 +450,8 @@ ARGUMENTS: Dict[str, Dict[str, Any]] = {
     "replacements": {"type": "int", "default": 0},
     "evidence_dir": {"type": "path"},
     "max_hourly_usd": {"type": "float"},
+    "max_monthly_usd": {"type": "float"},
+    "max_hours": {"type": "float"},
     "region": {"type": "list", "elements": "str", "default": []},
     "instance_type": {"type": "list", "elements": "str", "default": []},
     "image_family": {"type": "str", "default": "gpu-base-24-04"},

@@ -16,6 +16,7 @@ description:
     not use the list but tries its candidates in order.
 extends_documentation_fragment:
   - glm.fleet.lambda_auth
+  - glm.fleet.cloud_connection
   - glm.fleet.attributes
 attributes:
   check_mode:

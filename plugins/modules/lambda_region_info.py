@@ -15,6 +15,7 @@ description:
     capacity.
 extends_documentation_fragment:
   - glm.fleet.lambda_auth
+  - glm.fleet.cloud_connection
   - glm.fleet.attributes
 attributes:
   check_mode:

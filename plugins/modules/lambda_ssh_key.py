@@ -16,6 +16,7 @@ description:
   - Instances keep the key that they were launched with.
 extends_documentation_fragment:
   - glm.fleet.lambda_auth
+  - glm.fleet.cloud_connection
   - glm.fleet.attributes
 attributes:
   check_mode:

@@ -43,6 +43,7 @@ options:
     default: glm_fleet
 extends_documentation_fragment:
   - glm.fleet.attributes
+  - glm.fleet.attributes.action
 attributes:
   check_mode:
     support: full

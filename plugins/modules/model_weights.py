@@ -22,6 +22,7 @@ description:
   - Hashed files are recorded with size and modification time, so a later run only looks at those and needs no hub.
 extends_documentation_fragment:
   - glm.fleet.attributes
+  - glm.fleet.attributes.action
 attributes:
   check_mode:
     support: full
@@ -213,7 +214,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.glm.fleet.plugins.module_utils import arguments, files
+from ansible_collections.glm.fleet.plugins.module_utils import arguments, files, finding
 from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError
 from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
 from ansible_collections.glm.fleet.plugins.module_utils.weights import fetch as _weights_fetch
@@ -234,6 +235,8 @@ from ansible_collections.glm.fleet.plugins.module_utils.weights.store import (
 RUN_DIR = Path("/run/glm-weights")
 CONTAINER_TOKEN = "/run/glm-hub-token"
 CONTAINER_CODE = "/glm"
+# The program that runs in the image and all that it imports of the collection, under their own names.
+FETCHER = (_weights_fetch, _weights_store, files, finding)
 # One status call waits this long on the host, which spares a connection every second.
 STATUS_WAIT_SECONDS = 15.0
 PROXIES = ("http_proxy", "https_proxy", "no_proxy")
@@ -486,8 +489,7 @@ class Weights:
         status = _weights_fetch.Status(total_bytes=manifest.total_bytes)
         files.write_json(self.folder / "status.json", asdict(status), files.READABLE)
         (self.folder / "client.log").unlink(missing_ok=True)
-        for code in (_weights_fetch, _weights_store, files):
-            # Under its own module name, so that they find each other inside the image.
+        for code in FETCHER:
             path = self.folder / "code" / Path(*code.__name__.split(".")).with_suffix(".py")
             files.write_text(path, inspect.getsource(code), files.READABLE)
         self._write_secrets()

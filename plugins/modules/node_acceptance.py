@@ -74,6 +74,7 @@ options:
     default: 600
 extends_documentation_fragment:
   - glm.fleet.attributes
+  - glm.fleet.attributes.action
 attributes:
   check_mode:
     support: full
@@ -83,9 +84,6 @@ attributes:
     details: It changes nothing.
   idempotent:
     support: full
-  action:
-    support: full
-    description: Runs on the controller around the module.
 """
 
 EXAMPLES = r"""

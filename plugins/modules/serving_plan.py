@@ -69,18 +69,35 @@ options:
     description: TCP port of 127.0.0.1 where the front door of the host reaches the engine.
     type: int
     default: 18000
+  drain_seconds:
+    description:
+      - Seconds that requests which run have when the engine is stopped, at most 1500. V(0) ends them at once.
+      - V(-1) is as long as the longest answer may take, at ten tokens a second, and at most 600.
+    type: int
+    default: -1
   tls:
     description:
-      - Whose certificate the endpoint shows, V(fleet) (of an authority of the fleet's own), V(own), or V(none)
-        for plain HTTP. V(auto) is V(fleet), and V(none) on loopback.
+      - Whose certificate the endpoint shows, V(fleet) (of an authority of the fleet's own), V(own), V(acme) (ordered
+        by the host), or V(none) for plain HTTP. V(auto) is V(fleet), and V(none) on loopback.
     type: str
-    choices: [auto, fleet, own, none]
+    choices: [auto, fleet, own, acme, none]
     default: auto
   tls_names:
     description: DNS names and addresses by which clients reach the host, the main one first.
     type: list
     elements: str
     default: []
+  acme_directory:
+    description: With O(tls=acme), the directory of the authority that certificates are ordered from.
+    type: str
+    default: https://acme-v02.api.letsencrypt.org/directory
+  acme_agree:
+    description: Whether you agree to the terms of service that the directory names. Required with O(tls=acme).
+    type: bool
+    default: false
+  acme_email:
+    description: What the authority writes to about the account.
+    type: str
   public_address:
     description: Address of the host in the internet, for the certificate of an endpoint on every address.
     type: str
@@ -137,6 +154,7 @@ options:
     type: path
 extends_documentation_fragment:
   - glm.fleet.attributes
+  - glm.fleet.attributes.action
 attributes:
   check_mode:
     support: full

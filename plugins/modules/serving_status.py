@@ -42,6 +42,7 @@ options:
     default: 20
 extends_documentation_fragment:
   - glm.fleet.attributes
+  - glm.fleet.attributes.action
 attributes:
   check_mode:
     support: full
@@ -50,8 +51,7 @@ attributes:
   idempotent:
     support: full
   action:
-    description: Has an action plugin on the controller, which knows the catalogue.
-    support: full
+    details: It knows the catalogue.
 author:
   - glm.fleet contributors (@glm-fleet)
 """
@@ -85,6 +85,13 @@ restarts:
   description: How often systemd started the unit again by itself.
   type: int
   returned: always
+ended:
+  description:
+    - How often the engine ended although nobody stopped it (C(count)), C(since) when that is kept, when it did so last
+      (C(last_at)), in seconds since 1970, and C(last_cause).
+  type: dict
+  returned: always
+  sample: {count: 2, since: 1764440000.0, last_at: 1764450000.0, last_cause: it was killed by SIGKILL}
 phase:
   description: What the engine is doing.
   type: str

@@ -42,6 +42,10 @@ options:
         description: Port the engine will listen on.
         type: int
         required: true
+      stop_seconds:
+        description: How long systemd gives the unit to stop.
+        type: int
+        default: 900
       gpus:
         description: Indices of the GPUs the replica uses.
         type: list
@@ -76,6 +80,7 @@ EXAMPLES = r"""
           - /etc/glm/serve-0.secret.env
         address: 127.0.0.1
         port: 18000
+        stop_seconds: 700
         gpus: [0, 1, 2, 3, 4, 5, 6, 7]
 """
 
@@ -99,7 +104,6 @@ phase:
   sample: serve, preflight
 """
 
-import hashlib
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -113,12 +117,14 @@ from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingEr
 from ansible_collections.glm.fleet.plugins.module_utils.host import commands as _host_commands
 from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
 from ansible_collections.glm.fleet.plugins.module_utils.serving import occupancy as _occupancy
+from ansible_collections.glm.fleet.plugins.module_utils.serving import running as _running
 from ansible_collections.glm.fleet.plugins.module_utils.serving import status as _serving
 
 RUNNING = ("active", "activating", "reloading")
 UNITS = Path("/etc/systemd/system")
-# Longer than any plan lets an engine take to stop; systemd itself kills it when the unit's own limit is over.
-STOP_TIMEOUT_SECONDS = 900
+# Longer than a unit may take: systemd itself kills what is left when the limits of its parts are over.
+STOP_FACTOR = 3
+STOP_SLACK_SECONDS = 60
 
 
 @dataclass
@@ -130,6 +136,7 @@ class Replica:
     address: str
     port: int
     gpus: list[int]
+    stop_seconds: int = 900
     properties: dict[str, str] = field(default_factory=dict)
     action: str = "none"
     reasons: list[str] = field(default_factory=list)
@@ -143,14 +150,7 @@ class Replica:
 def changed_files(files: Sequence[str], record: Path) -> list[str]:
     """Which files differ from those the running replica was started from; all of them when it left no record."""
     started = read_json(record)
-    return [file for file in files if started is None or started.get(file) != _checksum(file)]
-
-
-def _checksum(file: str) -> Optional[str]:
-    try:
-        return hashlib.sha256(Path(file).read_bytes()).hexdigest()
-    except OSError:
-        return None
+    return [file for file in files if started is None or started.get(file) != _running.checksum(file)]
 
 
 def decide(properties: dict[str, str], changed: Sequence[str]) -> tuple[str, list[str]]:
@@ -169,11 +169,6 @@ def decide(properties: dict[str, str], changed: Sequence[str]) -> tuple[str, lis
     if changed:
         return "restart", [f"{file} changed" for file in changed]
     return "none", []
-
-
-def record_of(unit: str) -> Path:
-    """Where a unit's guard records what it was started from."""
-    return Path("/run") / unit.removesuffix(".service") / "started.json"
 
 
 def surplus(planned: Collection[str], folder: Path = UNITS) -> list[str]:
@@ -212,18 +207,14 @@ def occupied(replica: Replica, vendor: str, leaving: Collection[str]) -> Optiona
     return None
 
 
-def systemctl(*words: str) -> None:
-    done = _host_commands.run(["systemctl", *words], timeout=STOP_TIMEOUT_SECONDS)
-    if not done.ok:
-        raise Unmet(
-            f"systemd to take {done.command}",
-            f"that it failed with {done.rc}: {done.evidence()}",
-            f"systemctl status {words[-1]} on the host, then run the role serve again",
-        )
-
-
 def apply(replicas: Sequence[Replica], retired: Sequence[str]) -> None:
     """Do what was decided; returns while the engines still load."""
+    patience = STOP_FACTOR * max((replica.stop_seconds for replica in replicas), default=900) + STOP_SLACK_SECONDS
+
+    def systemctl(*words: str) -> None:
+        next_step = f"systemctl status {words[-1]} on the host, then run the role serve again"
+        _host_commands.systemctl(*words, next_step=next_step, timeout=patience)
+
     if any(replica.properties.get("NeedDaemonReload") == "yes" for replica in replicas):
         systemctl("daemon-reload")
     if retired:
@@ -251,7 +242,7 @@ def look(planned: Sequence[dict[str, Any]]) -> tuple[list[Replica], list[str]]:
     try:
         for replica in replicas:
             replica.properties = _serving.show_unit(_host_commands.run, replica.unit)
-            changed = changed_files(replica.files, record_of(replica.unit))
+            changed = changed_files(replica.files, _running.record_of(replica.unit))
             replica.action, replica.reasons = decide(replica.properties, changed)
         old = surplus([replica.unit for replica in replicas])
         return replicas, [unit for unit in old if in_use(_serving.show_unit(_host_commands.run, unit))]
@@ -294,6 +285,7 @@ def main() -> None:
                     "files": {"type": "list", "elements": "path", "required": True},
                     "address": {"type": "str", "required": True},
                     "port": {"type": "int", "required": True},
+                    "stop_seconds": {"type": "int", "default": 900},
                     "gpus": {"type": "list", "elements": "int", "default": []},
                 },
             },

@@ -57,6 +57,23 @@ class Served(TypedDict, total=False):
     served_model_name: str
 
 
+class ServedProcess(TypedDict, total=False):
+    """What was seen to run, whatever the plan says. What could not be seen is missing."""
+
+    engine: ServedEngine
+    """Which engine said which release of itself."""
+    image: str
+    """What the container was made of."""
+    digests: list[str]
+    """Digests of that image."""
+    since: str
+    """When it began to serve: UTC, to the second, ISO 8601."""
+    command_sha256: str
+    """Checksum of the words of its command."""
+    release: int
+    """Number of the host's release that this is; missing where it is none."""
+
+
 class ServedEndpoint(TypedDict, total=False):
     """Where it was served. Empty on a host that only computes."""
 
@@ -82,6 +99,7 @@ class VerifyReport(_HostReport):
     seconds: float
     endpoint: ServedEndpoint
     plan: Served
+    running: NotRequired[ServedProcess]
     phase: NotRequired[str]
     """The task in which a host stopped before it was verified."""
     reason: NotRequired[str]

@@ -1,1 +1,1 @@
-"""A stand-in for the read side of GMI Cloud's Cluster Engine API, for the inventory's tests."""
+"""A stand-in for GMI Cloud's Cluster Engine API: lists, and the life of containers and their elastic IPs."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from simulator.gmi_cloud.changes import Refused, change
 from simulator.gmi_cloud.world import CLUSTER_SCOPE, IDCS, World
 from simulator.support import serving
 
@@ -21,13 +23,25 @@ ENVELOPES = ("array", "object", "nested")
 
 @dataclass
 class Answer:
-    """One answer; ``cut`` closes the connection after half of the body."""
+    """One answer; ``cut`` closes the connection after half of the body, ``closed`` instead of any answer."""
 
     status: int
     body: Any
     headers: dict[str, str] = field(default_factory=dict)
     cut: bool = False
+    closed: bool = False
     raw: bytes | None = None
+
+
+@dataclass
+class Fault:
+    """An answer in place of the real one to the next ``times`` requests; ``late``: after they had their effect."""
+
+    method: str
+    path: str
+    answer: Answer
+    late: bool = False
+    times: int = 1
 
 
 @dataclass
@@ -36,7 +50,18 @@ class Settings:
 
     envelope: str = "array"
     faults: list[Answer] = field(default_factory=list)
+    script: list[Fault] = field(default_factory=list)
+    # By path below the API's prefix: always this answer.
+    broken: dict[str, Answer] = field(default_factory=dict)
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
+
+    def fault(self, method: str, path: str) -> Fault | None:
+        """What is to go wrong with this request, once less from now on. ``path`` of a fault is a regular expression."""
+        for fault in self.script:
+            if fault.times and fault.method == method and re.search(fault.path, path):
+                fault.times -= 1
+                return fault
+        return None
 
 
 @dataclass(frozen=True)
@@ -48,30 +73,50 @@ class Handle:
     settings: Settings
 
 
-def respond(world: World, settings: Settings, method: str, target: str, headers: dict[str, str]) -> Answer:
+def respond(
+    world: World, settings: Settings, method: str, target: str, headers: dict[str, str], content: bytes
+) -> Answer:
     """The answer to one request."""
-    url = urlsplit(target)
     settings.requests.append((method, target, headers))
     if settings.faults:
         return settings.faults.pop(0)
+    fault = settings.fault(method, urlsplit(target).path)
+    if fault and not fault.late:
+        return fault.answer
+    answer = _answered(world, settings, method, target, headers, content)
+    return fault.answer if fault else answer
+
+
+def _answered(
+    world: World, settings: Settings, method: str, target: str, headers: dict[str, str], content: bytes
+) -> Answer:
+    url = urlsplit(target)
+    if url.path.removeprefix(PREFIX) in settings.broken:
+        return settings.broken[url.path.removeprefix(PREFIX)]
     if not url.path.startswith(PREFIX + "/"):
         return _error(404, "page not found")
-    if method != "GET":
-        return _error(405, "the simulator only reads")
     parts = url.path.removeprefix(PREFIX).strip("/").split("/")
-    if parts == ["idcs"]:
+    if parts == ["idcs"] and method == "GET":
         return _list(settings, "idcs", IDCS)
     refusal = _refusal(world, headers)
     if refusal:
         return refusal
     if parts[0] not in world.enabled:
         return _error(404, f"{parts[0]} is not enabled for this organization")
-    query = parse_qs(url.query)
-    return _collection(world, settings, parts, query, _organization(world, headers))
+    org = _organization(world, headers)
+    if method == "GET":
+        return _collection(world, settings, parts, parse_qs(url.query), org)
+    try:
+        return Answer(200, change(world, method, parts, json.loads(content) if content else None, org))
+    except Refused as error:
+        return _error(error.status, error.message)
 
 
 def _collection(world: World, settings: Settings, parts: list[str], query: dict[str, list[str]], org: str) -> Answer:
-    lists = {"containers": world.containers, "baremetals": world.baremetals, "elastic-ips": world.elastic_ips}
+    lists = {
+        "containers": world.containers, "baremetals": world.baremetals, "elastic-ips": world.elastic_ips,
+        "templates": world.templates,
+    }  # fmt: skip
     kind = parts[0]
     if kind not in lists:
         return _error(404, "page not found")
@@ -79,6 +124,8 @@ def _collection(world: World, settings: Settings, parts: list[str], query: dict[
         idc = query.get("idc", [None])[0]
         return _list(settings, "products", [item for item in world.products[kind] if idc in (None, item["idc"])])
     with world.lock:
+        if kind == "containers":
+            world.pass_time()
         own = [item for item in lists[kind] if item["orgId"] == org]
     if len(parts) == 1:
         return _list(settings, kind, own)
@@ -130,9 +177,12 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def _handle(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         headers = {name.lower(): value for name, value in self.headers.items()}
-        answer = respond(self.server.world, self.server.settings, self.command, self.path, headers)
+        answer = respond(self.server.world, self.server.settings, self.command, self.path, headers, content)
+        if answer.closed:
+            self._hang_up()
+            return
         body = answer.raw if answer.raw is not None else json.dumps(answer.body).encode()
         self.send_response(answer.status)
         for name, value in {"Content-Type": "application/json", **answer.headers}.items():
@@ -142,9 +192,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body[: len(body) // 2] if answer.cut else body)
         if answer.cut:
             self.wfile.flush()
-            self.close_connection = True
-            with contextlib.suppress(OSError):
-                self.connection.shutdown(socket.SHUT_RDWR)
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        self.close_connection = True
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
 
     do_GET = do_POST = do_PUT = do_DELETE = _handle
 

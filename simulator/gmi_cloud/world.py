@@ -7,7 +7,9 @@ look like containers, under field names that differ on purpose, so that a client
 from __future__ import annotations
 
 import threading
+import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +17,7 @@ Json = dict[str, Any]
 
 INFERENCE_SCOPE, CLUSTER_SCOPE = "ie_model", "ce_resource"
 
-IDCS = [
+IDCS: list[Json] = [
     {"idcId": "us-denver-1", "name": "Denver", "country": "US", "countrySubdivision": "CO", "status": "available"},
     {"idcId": "sim-thailand-1", "name": "Bangkok", "country": "TH", "countrySubdivision": None, "status": "full"},
 ]
@@ -51,13 +53,19 @@ class World:
     containers: list[Json] = field(default_factory=list)
     baremetals: list[Json] = field(default_factory=list)
     elastic_ips: list[Json] = field(default_factory=list)
+    templates: list[Json] = field(default_factory=list)
     products: dict[str, list[Json]] = field(
         default_factory=lambda: {
             "containers": [container_product("h200", count, 2.60 * count) for count in (1, 8)],
             "baremetals": [],
+            "elastic-ips": [{"name": "eip.bgp", "idc": "us-denver-1", "type": "eip", "price": 1, "valid": True}],
         }
     )
-    enabled: set[str] = field(default_factory=lambda: {"containers", "baremetals", "elastic-ips"})
+    enabled: set[str] = field(default_factory=lambda: {"containers", "baremetals", "elastic-ips", "templates"})
+    # After so many lists a container that is made runs, and one that ends is gone.
+    looks: int = 1
+    looks_left: dict[str, int] = field(default_factory=dict)
+    clock: Callable[[], float] = time.time
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add_key(self, key: str, scope: str = CLUSTER_SCOPE, organization: str = "org-1") -> None:
@@ -66,7 +74,30 @@ class World:
 
     def add_container(self, name: str, product: str = "container.h200.x8", **changes: Any) -> Json:
         """A running container; ``changes`` replace fields, ``None`` removes one."""
-        record: Json = {
+        return self._keep(self.containers, self.container_record(name, product), changes)
+
+    def pass_time(self) -> None:
+        """The list of containers is about to be read: what is made or ends comes nearer to it."""
+        for record in list(self.containers):
+            left = self.looks_left.get(record["id"])
+            if left:
+                self.looks_left[record["id"]] = left - 1
+            elif left == 0:
+                del self.looks_left[record["id"]]
+                self._arrive(record)
+
+    def _arrive(self, record: Json) -> None:
+        if record["status"] == "creating":
+            record["status"] = "running"
+        elif record["status"] == "terminating":
+            self.containers.remove(record)
+            for address in self.elastic_ips:
+                if address["instanceID"] == record["id"]:
+                    address.update(status="disassociated", instanceID=None, instanceType=None)
+
+    def container_record(self, name: str, product: str, **changes: Any) -> Json:
+        """A running container that is not in the world yet."""
+        return {
             "id": str(uuid.uuid4()),
             "orgId": "org-1",
             "name": name,
@@ -86,8 +117,8 @@ class World:
             "args": ["--token", "argument_secret"],
             "command": "",
             "sshKeyIdList": [],
+            **changes,
         }
-        return self._keep(self.containers, record, changes)
 
     def add_baremetal(self, name: str, **changes: Any) -> Json:
         """A bare-metal node, with the fewest fields that prose mentions."""
@@ -105,7 +136,11 @@ class World:
 
     def add_elastic_ip(self, address: str, instance: Json | None = None, kind: str = "container") -> Json:
         """An elastic IP, bound to ``instance`` if one is given."""
-        record: Json = {
+        return self._keep(self.elastic_ips, self.address_record(address, instance, kind), {})
+
+    def address_record(self, address: str, instance: Json | None, kind: str = "container") -> Json:
+        """An elastic IP that is not in the world yet."""
+        return {
             "id": str(uuid.uuid4()),
             "orgId": "org-1",
             "status": "associated" if instance else "disassociated",
@@ -118,7 +153,6 @@ class World:
             "instanceID": instance["id"] if instance else None,
             "instanceType": kind if instance else None,
         }
-        return self._keep(self.elastic_ips, record, {})
 
     def _keep(self, where: list[Json], record: Json, changes: Json) -> Json:
         record.update(changes)

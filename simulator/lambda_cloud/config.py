@@ -47,6 +47,8 @@ class Settings:
     instance_quota: int | None = None
     file_system_quota: int | None = None
     ruleset_quota: int | None = None
+    listing_lag_seconds: float = 0.0
+    """The list of instances shows one at the earliest this long after its launch."""
     drop_tags: bool = False
     """Forget the tags of a launch: one client's author saw the provider do so."""
     drop_names: bool = False

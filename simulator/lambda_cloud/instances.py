@@ -51,6 +51,8 @@ def get_instance(world: World, call: Call) -> Json:
 def _listed(world: World, record: InstanceRecord, cluster: str | None) -> bool:
     if cluster is not None:
         return record.cluster_id == cluster
+    if world.clock() - record.launched_at < world.settings.listing_lag_seconds:
+        return False
     return record.cluster_id is None or world.settings.cluster_members_in_plain_list
 
 

@@ -5,7 +5,9 @@
 The door is the real HAProxy with the template that hosts get. Behind it is an engine that answers after a set time, so
 that the processors are not the limit: what is measured is the way, not the queue. Requests are sent by wrk (package
 wrk), directly and through the door in turn, kept alive and on a fresh connection each, with TLS and without, on 1, 32
-and 256 connections. Streams are read by this program: their first token comes at once, the others one by one.
+and 256 connections. Each connection pauses for a random time before a request: without that all of them ask, and are
+answered, at the same moment for ever. Streams are read by this program and sent by another process: their first token
+comes at once, the others one by one.
 Run it on an idle machine. Printed are medians of the rounds; nothing fails.
 """
 
@@ -13,16 +15,19 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import multiprocessing
 import re
 import shutil
+import socket
 import ssl
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -33,10 +38,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / ".collections")]
 from ansible_collections.glm.fleet.plugins.plugin_utils.tls import authority
 from tests.playbooks.door import proxy
 
-# Connections, and the milliseconds that the engine takes: about 1,200 requests per second in each row but the first.
-LOADS = ((1, 2), (32, 25), (256, 200))
-TOKENS = 50
-TOKEN_SECONDS = 0.02
+# Connections, and the milliseconds that the engine takes: about 320 requests per second with the pauses.
+LOADS = ((1, 2), (32, 50), (256, 400))
+# Tokens of a stream and the seconds between them: of one that is measured, and of one that stays open.
+SHORT, LONG = (25, 0.02), (600, 1.0)
 STREAM_RATE = 40
 _CHUNK = b'data: {"choices":[{"index":0,"delta":{"content":"word"}}]}\n\n'
 _SCALE = {"us": 0.001, "ms": 1.0, "s": 1000.0}
@@ -70,12 +75,25 @@ def answering(folder: Path, port: int, wait: int) -> Iterator[None]:
         process.wait()
 
 
-def asked(url: str, connections: int, seconds: int, fresh: bool) -> Sample:
-    """Requests to ``url`` for so many seconds."""
+def asked(url: str, connections: int, seconds: int, fresh: bool, pauses: Path) -> Sample:
+    """Requests to ``url`` for so many seconds, with a script of pauses."""
     wrk = shutil.which("wrk")
     if wrk is None:
         sys.exit("this benchmark needs wrk: apt-get install wrk")
-    command = [wrk, "-t", "1", "-c", str(connections), "-d", f"{seconds}s", "--latency", "--timeout", "30s"]
+    command = [
+        wrk,
+        "-t",
+        "1",
+        "-c",
+        str(connections),
+        "-d",
+        f"{seconds}s",
+        "--latency",
+        "--timeout",
+        "30s",
+        "-s",
+        str(pauses),
+    ]
     command += ["-H", f"Authorization: Bearer {proxy.CLIENT_KEY}", *(["-H", "Connection: close"] if fresh else []), url]
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     if "Non-2xx" in said or "Socket errors" in said:
@@ -84,24 +102,50 @@ def asked(url: str, connections: int, seconds: int, fresh: bool) -> Sample:
     return Sample(found["50"], found["99"])
 
 
-async def _stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pace: tuple[int, float]) -> None:
     """One request of an engine that streams."""
-    await reader.readuntil(b"\r\n\r\n")
-    writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
-    for number in range(TOKENS):
-        if number:
-            await asyncio.sleep(TOKEN_SECONDS)
-        writer.write(f"{len(_CHUNK):x}\r\n".encode() + _CHUNK + b"\r\n")
-    writer.write(b"0\r\n\r\n")
-    await writer.drain()
-    writer.close()
+    try:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        tokens, seconds = pace
+        for number in range(tokens):
+            if number:
+                await asyncio.sleep(seconds)
+            writer.write(f"{len(_CHUNK):x}\r\n".encode() + _CHUNK + b"\r\n")
+            await writer.drain()
+        writer.write(b"0\r\n\r\n")
+        await writer.drain()
+    except (ConnectionError, asyncio.IncompleteReadError):
+        return
+    finally:
+        writer.close()
 
 
-@asynccontextmanager
-async def streaming(port: int) -> AsyncIterator[None]:
-    """An engine that streams on a port."""
-    async with await asyncio.start_server(_stream, "127.0.0.1", port, backlog=2048):
+async def _serve(port: int, pace: tuple[int, float]) -> None:
+    server = await asyncio.start_server(
+        lambda reader, writer: _stream(reader, writer, pace), "127.0.0.1", port, backlog=2048
+    )
+    await server.serve_forever()
+
+
+def _run_engine(port: int, pace: tuple[int, float]) -> None:
+    asyncio.run(_serve(port, pace))
+
+
+@contextmanager
+def streaming(port: int, pace: tuple[int, float]) -> Iterator[None]:
+    """An engine that streams at a pace on a port, in a process of its own as a real one."""
+    process = multiprocessing.get_context("spawn").Process(target=_run_engine, args=(port, pace), daemon=True)
+    process.start()
+    try:
+        while True:
+            with contextlib.suppress(ConnectionError), socket.create_connection(("127.0.0.1", port)):
+                break
+            time.sleep(0.05)
         yield
+    finally:
+        process.terminate()
+        process.join()
 
 
 _REQUEST = (
@@ -135,27 +179,18 @@ async def first_tokens(ports: dict[str, tuple[int, ssl.SSLContext | None]], coun
 
 
 async def held(port: int, tls: ssl.SSLContext | None, count: int, process: int) -> int:
-    """Bytes that HAProxy takes for so many streams that are open at the same time."""
-    before = resident(process)
-    release = asyncio.Event()
-
-    async def one() -> None:
-        name = "127.0.0.1" if tls else None
+    """Bytes that HAProxy has in memory while so many streams are open."""
+    name = "127.0.0.1" if tls else None
+    writers = []
+    for _number in range(count):
         reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls, server_hostname=name)
         writer.write(_REQUEST)
         await reader.readuntil(b"\n\n")
-        await release.wait()
-        writer.close()
-
-    tasks = []
-    for _number in range(count):
-        tasks.append(asyncio.create_task(one()))
-        await asyncio.sleep(0.002)
-    await asyncio.sleep(1)
-    grown = resident(process) - before
-    release.set()
-    await asyncio.gather(*tasks)
-    return grown
+        writers.append(writer)
+    taken = resident(process)
+    for writer in writers:
+        writer.transport.abort()
+    return taken
 
 
 def resident(process: int) -> int:
@@ -171,10 +206,12 @@ def resident(process: int) -> int:
     return total
 
 
-def requests_table(folder: Path, seconds: int, rounds: int, certificate: str, ca: str) -> None:
+def requests_table(folder: Path, seconds: int, rounds: int, certificate: str) -> None:
     print(f"{'connections':>11} {'kind':8} {'way':12} {'p50 ms':>8} {'p99 ms':>8} {'over':>8} {'p99 over':>9}")
     for connections, wait in LOADS:
         (engine,) = proxy.free_ports(1)
+        pauses = folder / "pauses.lua"
+        pauses.write_text(f"function delay() return math.random(0, {2 * wait}) end\n")
         with answering(folder, engine, wait):
             plain, secure = folder / "plain", folder / "secure"
             for one in (plain, secure):
@@ -189,7 +226,7 @@ def requests_table(folder: Path, seconds: int, rounds: int, certificate: str, ca
                     found: dict[str, list[Sample]] = {way: [] for way in ways}
                     for _round in range(rounds):
                         for way, url in ways.items():
-                            found[way].append(asked(url, connections, seconds, fresh))
+                            found[way].append(asked(url, connections, seconds, fresh, pauses))
                     _print_rows(connections, "fresh" if fresh else "kept", found)
 
 
@@ -204,28 +241,27 @@ def _print_rows(connections: int, kind: str, found: dict[str, list[Sample]]) -> 
         print(f"{connections:11} {kind:8} {way:12} {sample.p50:8.2f} {sample.p99:8.2f} {over}", flush=True)
 
 
-async def streams_table(folder: Path, count: int, streams: int, certificate: str, ca: str) -> None:
+def streams_table(folder: Path, count: int, streams: int, certificate: str, ca: str) -> None:
     (engine,) = proxy.free_ports(1)
     tls = ssl.create_default_context(cadata=ca)
-    async with streaming(engine):
-        with (
-            proxy.running(folder / "plain", engine) as one,
-            proxy.running(folder / "secure", engine, certificate=certificate) as other,
-        ):
-            ways = {"direct": (engine, None), "door": (one.port, None), "door, TLS": (other.port, tls)}
-            found = await first_tokens(ways, count)
-            base = found["direct"]
-            print(f"\nfirst token of {count} streams each, {STREAM_RATE} begun per second")
-            print(f"{'way':12} {'p50 ms':>8} {'p99 ms':>8} {'over':>8} {'p99 over':>9}")
-            for way, sample in found.items():
-                over = f"{sample.p50 - base.p50:+8.2f} {sample.p99 - base.p99:+9.2f}"
-                print(f"{way:12} {sample.p50:8.2f} {sample.p99:8.2f} {over}")
-            global TOKENS
-            TOKENS = 1500
+    with (
+        proxy.running(folder / "plain", engine) as one,
+        proxy.running(folder / "secure", engine, certificate=certificate) as other,
+    ):
+        ways = {"direct": (engine, None), "door": (one.port, None), "door, TLS": (other.port, tls)}
+        with streaming(engine, SHORT):
+            found = asyncio.run(first_tokens(ways, count))
+        print(f"\nfirst token of {count} streams each, {STREAM_RATE} begun per second")
+        print(f"{'way':12} {'p50 ms':>8} {'p99 ms':>8} {'over':>8} {'p99 over':>9}")
+        base = found["direct"]
+        for way, sample in found.items():
+            over = "" if way == "direct" else f"{sample.p50 - base.p50:+8.2f} {sample.p99 - base.p99:+9.2f}"
+            print(f"{way:12} {sample.p50:8.2f} {sample.p99:8.2f} {over}")
+        with streaming(engine, LONG):
             for way, door in (("door", one), ("door, TLS", other)):
                 port, context = ways[way]
-                grown = await held(port, context, streams, door.process.pid)
-                print(f"{way}: {streams} open streams take {grown / 1e6:.0f} MB more than none", flush=True)
+                taken = asyncio.run(held(port, context, streams, door.process.pid))
+                print(f"{way}: HAProxy holds {taken / 1e6:.0f} MB with {streams} open streams", flush=True)
 
 
 def main() -> None:
@@ -239,8 +275,8 @@ def main() -> None:
         folder = Path(name)
         signer = authority.read_or_make(folder / "tls", "benchmark", now)
         certificate = authority.issue(signer, ["127.0.0.1"], now).together
-        requests_table(folder, arguments.seconds, arguments.rounds, certificate, signer.pem)
-        asyncio.run(streams_table(folder, 200, arguments.streams, certificate, signer.pem))
+        requests_table(folder, arguments.seconds, arguments.rounds, certificate)
+        streams_table(folder, 200, arguments.streams, certificate, signer.pem)
 
 
 if __name__ == "__main__":

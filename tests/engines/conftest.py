@@ -1,19 +1,42 @@
-"""Engine sources and the interpreter that loads their parsers; downloaded once into the cache directory."""
+"""Engine sources and the interpreter that loads their parsers, downloaded once into the cache; the engines that run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from simulator.engines import parser_loader
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import routes
+from ansible_collections.glm.fleet.plugins.plugin_utils.tls import authority
+from simulator.engines import parser_loader, trees
+from tests.engines.live_engine import ADMIN, Running, started
+from tests.playbooks.door import proxy
+from tests.unit.serve.plans import plan
 
 # Engine, version, cells, refused, distinct lines accepted.
 Figures = list[tuple[str, str, int, int, int]]
 _FIGURES = pytest.StashKey[Figures]()
 Parse = Callable[[str, str, Sequence[str]], parser_loader.ParseResult]
+
+
+@pytest.fixture(scope="session", params=["vllm", "sglang"])
+def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """Each engine, once in a worker, behind doors with the allowlist of its version."""
+    name: str = request.param
+    allowed = routes.door(catalog.load(), name, trees.ENGINES[name].version)
+    now = datetime.now(timezone.utc)
+    signer = authority.read_or_make(tmp_path_factory.mktemp("tls"), "blue", now)
+    pair = authority.issue(signer, ["127.0.0.1"], now).together
+    places = [tmp_path_factory.mktemp(place) for place in (name, "door", "secure")]
+    with pytest.MonkeyPatch.context() as patch, started(name, places[0], proxy.ENGINE_KEY, ADMIN) as port:
+        patch.setattr(proxy, "plan", functools.partial(plan, name, door=allowed))
+        with proxy.running(places[1], port) as front, proxy.running(places[2], port, certificate=pair) as secure:
+            yield Running(name, port, front.port, secure.port, signer)
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
 import time
@@ -12,42 +11,44 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import routes
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Door
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import replica
+from ansible_collections.glm.fleet.plugins.plugin_utils.tls import authority
 from simulator.engines import tiny_glm, trees
 from simulator.settings import Settings
+from tests.engines import cpu_start
 from tests.unit.serve.plans import plan
 
-MODEL = "glm-5.1-fp8"
+# With a slash, as some fleets serve it: clients must find it all the same.
+MODEL = "zai-org/GLM-5.1-FP8"
+ADMIN = "glm-the-key-of-root-0123456789"
 START_SECONDS = 300
-ENVIRON = {
-    "HF_HUB_OFFLINE": "1",
-    "DO_NOT_TRACK": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "OMP_NUM_THREADS": "1",
-    "TORCH_COMPILE_DISABLE": "1",
-    "PYTHONDONTWRITEBYTECODE": "1",
-    "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_WORKER_MULTIPROC_METHOD": "fork",
-    "SGLANG_USE_CPU_ENGINE": "1",
-    "LANG": "C.UTF-8",
-}
-COMMANDS = {
-    "vllm": (
-        *("-m", "vllm.entrypoints.cli.main", "serve", "{model}", "--max-model-len", "2048", "--max-num-seqs", "8"),
-        *("--tool-call-parser", "glm47", "--reasoning-parser", "glm45", "--enable-auto-tool-choice", "--enforce-eager"),
-    ),
-    "sglang": (
-        *("-m", "sglang.launch_server", "--config", "{secret}", "--model-path", "{model}", "--device", "cpu"),
-        *("--attention-backend", "torch_native", "--disable-cuda-graph", "--mem-fraction-static", "0.2"),
-        *("--max-total-tokens", "20000", "--max-running-requests", "8", "--tool-call-parser", "glm47"),
-        *("--reasoning-parser", "glm45", "--enable-metrics", "--skip-server-warmup"),
-    ),
-}
+
+
+class Running(NamedTuple):
+    """A started engine with two doors in front of it, one over TLS: their ports, and who signed the certificate."""
+
+    name: str
+    engine: int
+    door: int
+    secure: int
+    signer: authority.Authority
+
+    @property
+    def table(self) -> tuple[routes.Route, ...]:
+        """The routes of its version."""
+        return routes.load(self.name, trees.ENGINES[self.name].version)
+
+    @property
+    def passing(self) -> Door:
+        """What its version lets pass, and what it lacks."""
+        return routes.door(catalog.load(), self.name, trees.ENGINES[self.name].version)
 
 
 def ask(
@@ -79,13 +80,15 @@ def started(engine: str, folder: Path, key: str, admin_key: str) -> Iterator[int
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = int(probe.getsockname()[1])
     tree = trees.build_tree(Settings.from_environment().cache_dir, engine)
-    words = [word.format(model=folder / "model", secret=secret) for word in COMMANDS[engine]]
-    where = ["--served-model-name", MODEL, "--host", "127.0.0.1", "--port", str(port)]
-    environ = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": str(tree), **ENVIRON}
+    words = [word.format(model=folder / "model", port=port) for word in cpu_start.WORDS[engine]]
+    words += ["--served-model-name", MODEL]
+    environ = cpu_start.environment(folder, tree)
     if plan(engine)["secret"]["kind"] == "env":
         environ |= dict(line.split("=", 1) for line in text.splitlines())
+    else:
+        words += ["--config", str(secret)]
     with log.open("wb") as output:
-        command = [trees.find_python() or "python3.11", *words, *where]
+        command = [cpu_start.python(), *words]
         process = subprocess.Popen(command, stdout=output, stderr=output, env=environ)
     try:
         _wait(port, process, log)

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import routes
-from simulator.engines import trees
-from tests.engines.live_engine import MODEL, ask, bearer, started
+from tests.engines.live_engine import ADMIN, MODEL, Running, ask, bearer
 from tests.playbooks.door import proxy
-from tests.unit.serve.plans import plan
 
-ADMIN = "glm-the-key-of-root-0123456789"
 KEYS = {
     "none": {}, "wrong": bearer("wrong"), "admin": bearer(ADMIN), "engine": bearer(proxy.ENGINE_KEY),
     "client": bearer(proxy.CLIENT_KEY), "client, x-api-key": {"x-api-key": proxy.CLIENT_KEY},
@@ -43,30 +35,6 @@ HARMLESS = {
 }
 
 
-class Running(NamedTuple):
-    """A started engine with a door in front of it: the ports of both."""
-
-    name: str
-    engine: int
-    door: int
-
-    @property
-    def table(self) -> tuple[routes.Route, ...]:
-        return routes.load(self.name, trees.ENGINES[self.name].version)
-
-
-@pytest.fixture(scope="module", params=["vllm", "sglang"])
-def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """Each engine once, with the allowlist of its version."""
-    name: str = request.param
-    folder: Path = tmp_path_factory.mktemp(name)
-    allowed = routes.door(catalog.load(), name, trees.ENGINES[name].version)
-    with pytest.MonkeyPatch.context() as patch, started(name, folder, proxy.ENGINE_KEY, ADMIN) as port:
-        patch.setattr(proxy, "plan", functools.partial(plan, name, door=allowed))
-        with proxy.running(tmp_path_factory.mktemp("door"), port) as front:
-            yield Running(name, port, front.port)
-
-
 def filled(path: str) -> str:
     return re.sub(r"\{[^}]*\}", MODEL, path)
 
@@ -75,8 +43,7 @@ def test_nothing_passes_but_what_clients_use(running: Running) -> None:
     shown = json.loads(ask(running.engine, "GET", "/openapi.json", bearer(proxy.ENGINE_KEY))[1])["paths"]
     known = {route.path for route in running.table if not route.path.startswith("$")}
     assert len(shown) > 20 and {routes.shape(path) for path in shown} <= {routes.shape(path) for path in known}
-    listed = routes.door(catalog.load(), running.name, trees.ENGINES[running.name].version)["routes"]
-    passes = {(method, filled(route["path"])) for route in listed for method in route["methods"]}
+    passes = {(method, filled(route["path"])) for route in running.passing["routes"] for method in route["methods"]}
     counted: Counter[tuple[str, int]] = Counter()
     for path in sorted({filled(path) for path in (*known, *shown)}):
         for method in METHODS:

@@ -8,9 +8,7 @@ from typing import Any
 
 from simulator.hosts.machines import Machines
 from simulator.support import RehearsalError
-
-# Only for what hangs.
-PATIENCE_SECONDS = 900
+from tests.patience import PATIENCE_SECONDS
 
 
 def wait_for(what: str, condition: Callable[[], Any], said: Callable[[], Any] = str) -> None:

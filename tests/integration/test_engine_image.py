@@ -29,13 +29,12 @@ import pytest
 from simulator.engines import front_door, images, lessons, tiny_glm, trees
 from simulator.engines.lessons import DEFAULT
 from simulator.settings import Settings
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.engine
 
 REFERENCES = {"vllm": "vllm/vllm-openai:v0.32.0", "sglang": "lmsysorg/sglang:v0.5.10"}
 KEY = "sk-rehearsal"
-# Only for what hangs.
-PATIENCE_SECONDS = 900
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SNAPSHOT = f"/root/.cache/huggingface/hub/models--zai-org--GLM-5.1-FP8/snapshots/{COMMIT}"
 TOOLS = [

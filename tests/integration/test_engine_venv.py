@@ -162,7 +162,7 @@ def bare_plan(address: str, python: str) -> dict[str, Any]:
     made["runtime"].update(path=ENGINE, package="toy-engine==1.0", python=python)
     made["model"]["model_type"] = "glm_moe_dsa"
     made["listen"]["address"] = address
-    made["timeouts"] = {"start_seconds": 600, "stop_seconds": 300, "phases": {}}
+    made["timeouts"] = {"start_seconds": 600, "stop_seconds": 300, "drain_seconds": 240, "phases": {}}
     made["command"] = [f"{ENGINE}/bin/toy-engine", *TRICKY]
     made["env"] = {"TOY_ADDRESS": "127.0.0.1", "TOY_PORT": "18000", "TOY_TRICKY": '{"a": "$HOME `x` \\ \' %h"} # '}
     return made
@@ -206,8 +206,8 @@ def test_the_engine_runs_as_its_own_user_and_sees_what_the_plan_has(fleet: BareF
 
 
 def test_secrets_are_root_s_and_in_no_argument_list(fleet: BareFleet) -> None:
-    mode = fleet.on_host("stat", "-c", "%a %U %n", "/etc/glm/serve-0.env", "/etc/glm/serve-0.secret.conf")
-    assert mode.split("\n")[:2] == ["600 root /etc/glm/serve-0.env", "600 root /etc/glm/serve-0.secret.conf"]
+    mode = fleet.on_host("stat", "-c", "%a %U %n", "/etc/glm/serve-0.env", "/etc/glm/serve-0.secret.env")
+    assert mode.split("\n")[:2] == ["600 root /etc/glm/serve-0.env", "600 root /etc/glm/serve-0.secret.env"]
     key = (fleet.state / "api_key").read_text(encoding="utf-8").strip()
     assert key not in fleet.on_host("sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
 
@@ -276,7 +276,7 @@ def test_a_package_whose_bytes_changed_is_refused(fleet: BareFleet) -> None:
 
 @pytest.mark.parametrize(("mode", "statuses"), [("", []), ("killed", ["137", "SIGKILL"])])
 def test_a_stop_is_clean(fleet: BareFleet, mode: str, statuses: list[int]) -> None:
-    assert fleet.bare("--tags", "serve", mode=mode, stop={"success_exit_status": statuses}).code == 0
+    assert fleet.bare("--tags", "serve", mode=mode, stop={"drains": True, "success_exit_status": statuses}).code == 0
     fleet.on_host("systemctl", "stop", UNIT)
     assert (fleet.show("ActiveState"), fleet.show("Result")) == ("inactive", "success")
 

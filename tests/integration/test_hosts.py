@@ -30,8 +30,9 @@ from simulator.lambda_cloud.backend import AcceleratorSpec, CapacityError, FileS
 from simulator.services import Services
 from simulator.settings import CHECKOUT, Settings
 from simulator.support import RehearsalError, as_root, run
-from tests.integration.logins import PATIENCE_SECONDS, wait_for, wait_for_login
+from tests.integration.logins import wait_for, wait_for_login
 from tests.integration.oci import write_tiny_image
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.podman
 

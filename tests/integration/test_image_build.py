@@ -1,7 +1,7 @@
 """Images that lack a package: derived on real hosts with a real Docker, from a real index through pip, once per fleet.
 
-The base is the host's own system with pip and an old transformers in it; the newer ones are wheels of this file. The
-tests build on one another.
+The base is the host's own system with pip, an old transformers and an engine with nothing in it; the newer ones are
+wheels of this file. The tests build on one another.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from simulator.hosts.accelerators import declare
 from simulator.hosts.machines import HostRequest, Machines, Mount
 from simulator.services import Services
 from simulator.settings import Settings
-from tests.integration.logins import PATIENCE_SECONDS, wait_for_login, wait_for_port
+from tests.integration.logins import wait_for_login, wait_for_port
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.podman
 
@@ -134,12 +135,18 @@ class Fleet:
 
 
 def build_base(fleet: Fleet) -> None:
-    """The host's system with pip, an old transformers, and the mark that forbids installing into it."""
+    """The host's system (its Python forbids installing into it) with pip, an old transformers and an empty engine."""
     version = fleet.on("gpu-1", "python3", "-c", "import sys; print('%d.%d' % sys.version_info[:2])").strip()
     site = f"/tmp/base/usr/local/lib/python{version}/dist-packages"
     fleet.on("gpu-1", "mkdir", "-p", site)
     fleet.on("gpu-1", "cp", "-r", "/srv/pip/pip", site)
-    old = (transformers("4.57.6", "llama"), wheel("huggingface_hub", "0.36.0", {"huggingface_hub/__init__.py": ""}))
+    old = (
+        transformers("4.57.6", "llama"),
+        wheel("huggingface_hub", "0.36.0", {"huggingface_hub/__init__.py": ""}),
+        wheel(
+            "vllm", "0.16.0", {f"vllm/{name}.py": "" for name in ("__init__", "engine/__init__", "engine/arg_utils")}
+        ),
+    )
     extract = "import base64, io, sys, zipfile; data = base64.b64decode(sys.stdin.read()); "
     extract += f"zipfile.ZipFile(io.BytesIO(data)).extractall({site!r})"
     for _name, content in old:

@@ -5,7 +5,12 @@ Real systemd hosts, real ssh, real Docker, real engines, real HTTP. The tests bu
 
 from __future__ import annotations
 
+import json
 import re
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import yaml
@@ -14,6 +19,7 @@ from tests.integration.measuring import BURST, burst, every_workload, measured, 
 from tests.integration.rehearsal import (
     HOSTS,
     STATE,
+    ask,
     check_endpoints,
     inventory,
     on_host,
@@ -22,6 +28,8 @@ from tests.integration.rehearsal import (
     reports,
     running_containers,
 )
+
+LONG, TOKENS = 12, 1000
 
 pytestmark = [pytest.mark.podman, pytest.mark.engine, pytest.mark.usefixtures("rehearsal")]
 
@@ -76,6 +84,29 @@ def test_a_second_run_changes_nothing_and_restarts_nothing() -> None:
     assert run.code == 0
     assert set(run.changed().values()) == {0}, run.changed()
     assert running_containers() == before
+
+
+def test_status_and_verify_say_what_runs_and_not_what_is_planned() -> None:
+    run = playbook("status.yml", glm_engine="vllm", glm_launch_count=HOSTS)
+    assert run.code == 0
+    found = json.loads((STATE / "state/status.json").read_text("utf-8"))
+    assert {host["host"] for host in found["hosts"]} == set(inventory())
+    for host in found["hosts"]:
+        [replica] = host["replicas"]
+        assert (host["release"], host["good"], replica["state"], replica["drift"]) == (1, 1, "serving", [])
+        assert replica["running"]["engine"] == {"name": "vllm", "version": "0.32.0"}, replica
+        assert (replica["open"], replica["waiting"]) == (0, 0) and replica["tokens_per_second"] == 0
+    # The plan of another run, whose variables the fleet was not deployed with.
+    other = {"glm_engine": "vllm", "glm_engine_args": {"max-num-seqs": 22}, "glm_launch_count": HOSTS}
+    refused(playbook("verify.yml", **other), "serves --max-num-seqs", ", plan says 22")
+    refused(playbook("status.yml", **other), "serves --max-num-seqs", ", plan says 22", f"0 of {HOSTS} hosts are well")
+    for host in inventory():
+        folder = "/var/lib/glm/releases"
+        modes = on_host(host, "stat", "-c", "%a-%U", f"{folder}/1", f"{folder}/1/plan.json", f"{folder}/good")
+        assert modes.split() == ["700-root", "600-root", "600-root"]
+        key = on_host(host, "cat", "/etc/glm/engine.key").strip()
+        places = on_host(host, "grep", "-rl", key, folder, "/etc/glm/engine.key")
+        assert len(key) > 30 and places.split() == ["/etc/glm/engine.key"]
 
 
 def test_check_mode_on_converged_hosts_is_clean() -> None:
@@ -138,7 +169,7 @@ def test_two_hosts_become_one_replica() -> None:
     assert run.code == 0
     head, worker = list(inventory())
     assert re.search(rf"^{head} +https://\S+:8000/v1 .* ok +(\d\d)/\1 ", run.output, re.M)
-    assert re.search(rf"^{worker} .* worker +1/1 ", run.output, re.M)
+    assert re.search(rf"^{worker} .* worker +2/2 ", run.output, re.M)
     for rank, host in enumerate((head, worker)):
         assert f"--node-rank {rank}" in on_host(host, "systemctl", "cat", "glm-serve-0.service")
         assert f"rank {rank} of 2 hosts" in on_host(host, "journalctl", "-u", "glm-serve-0", "-o", "cat")
@@ -187,6 +218,52 @@ def test_sglang_stops_cleanly_under_systemd() -> None:
     on_host(host, "systemctl", "stop", "glm-serve-0.service")
     assert "inactive" in on_host(host, "systemctl", "is-active", "glm-serve-0.service")
     assert "failed" not in on_host(host, "systemctl", "is-failed", "glm-serve-0.service")
+
+
+def test_a_host_whose_time_is_over_stops_when_its_last_request_has_ended() -> None:
+    """By its own timer's program, without the controller; the other host, which has time, serves on."""
+    over, other = list(inventory())[::-1]
+    more = {"glm_engine": "sglang", "glm_launch_count": HOSTS, "expiry_at": "2126-01-01T00:00:00Z"}
+    assert playbook("deploy_glm51.yml", "--tags", "expiry", **more).code == 0
+    again = playbook("deploy_glm51.yml", "--tags", "expiry", **more)
+    assert again.code == 0 and set(again.changed().values()) == {0}, again.changed()
+    assert "active" in on_host(over, "systemctl", "is-active", "glm-expiry.timer")
+    url = reports()[over]["endpoint"]["url"]
+    key = (STATE / "state/api_key").read_text("utf-8").strip()
+    body = {"model": "glm-5.1-fp8", "messages": [{"role": "user", "content": "Hello"}], "ignore_eos": True}
+    # As many as the engine needs a while for.
+    with ThreadPoolExecutor(LONG) as pool:
+        long = [pool.submit(ask, f"{url}/chat/completions", key, {**body, "max_tokens": TOKENS}) for _ in range(LONG)]
+        wait_until(lambda: answer_of(over)["open"] == LONG)
+        on_host(over, "sed", "-i", "s/2126-/2026-/", "/var/lib/glm/expiry/orders.json")
+        on_host(over, "systemctl", "start", "glm-expiry.service")
+        assert answer_of(over)["phase"] == "draining"
+        assert ask(f"{url}/chat/completions", key, {**body, "max_tokens": 3})[0] == 503
+        answers = [one.result() for one in long]
+    assert [(status, answer["usage"]["completion_tokens"]) for status, answer in answers] == [(200, TOKENS)] * LONG
+    on_host(over, "systemctl", "start", "glm-expiry.service")
+    assert "inactive" in on_host(over, "systemctl", "is-active", "glm-serve-0.service")
+    found = answer_of(over)
+    assert (found["phase"], found["open"]) == ("stopped", 0)
+    assert found["over"] == "its time ended at 2026-01-01T00:00:00Z"
+    journal = on_host(over, "journalctl", "-u", "glm-expiry.service", "-o", "cat", "--no-pager")
+    assert "request(s) run" in journal and "the engines are stopped" in journal
+    assert answer_of(other)["over"] == ""
+
+
+def answer_of(host: str) -> dict[str, Any]:
+    """What reap.yml hears from a host."""
+    found: dict[str, Any] = json.loads(
+        on_host(host, "python3", "-I", "-B", "/usr/local/lib/glm/expiry", "report", "/var/lib/glm/expiry")
+    )
+    return found
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 300
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
 
 
 def test_the_fleet_is_given_back_only_when_confirmed() -> None:

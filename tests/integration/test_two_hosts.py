@@ -16,12 +16,14 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.glm.fleet.plugins.module_utils import whoami
 from simulator.hosts import images
 from simulator.hosts.accelerators import declare
 from simulator.hosts.machines import HostRequest, Machines
 from simulator.settings import Settings
-from tests.integration.logins import PATIENCE_SECONDS, wait_for, wait_for_login
+from tests.integration.logins import wait_for, wait_for_login
 from tests.integration.toy import toy_files
+from tests.patience import PATIENCE_SECONDS
 from tests.unit.serve.plans import nodes, venv
 
 pytestmark = pytest.mark.podman
@@ -48,8 +50,11 @@ class Pair:
     def journal(self, host: str) -> str:
         return self.on(host, "journalctl", "-u", UNIT, "-o", "cat")
 
+    def command(self, book: Path, *arguments: str) -> list[str]:
+        return ["ansible-playbook", "-i", str(self.folder / "hosts.yml"), str(book), "-e", "glm_hosts=gpu", *arguments]
+
     def deploy(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = ["ansible-playbook", "-i", str(self.folder / "hosts.yml"), str(HERE / "serve/serve.yml"), *arguments]
+        command = self.command(HERE / "serve/serve.yml", *arguments)
         environment = {**os.environ, "ANSIBLE_NOCOLOR": "1"}
         done = subprocess.run(
             command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
@@ -83,7 +88,7 @@ def rank_plan(rank: int, addresses: list[str]) -> dict[str, Any]:
     made["node"].update(head_address=head, addresses=addresses, port=29501)
     made["runtime"]["path"] = PROGRAM.removesuffix("/bin/toy-engine")
     made["listen"]["address"] = own
-    made["timeouts"] = {"start_seconds": 600, "stop_seconds": 300, "phases": {}}
+    made["timeouts"] = {"start_seconds": 600, "stop_seconds": 300, "drain_seconds": 240, "phases": {}}
     made["command"] = [PROGRAM, "--rank", str(rank)]
     made["env"] = {"TOY_ADDRESS": "127.0.0.1", "TOY_PORT": "18000", **({"TOY_MODE": "worker"} if rank else {})}
     return made
@@ -136,11 +141,39 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
         machines.remove_all(["manual"])
 
 
+def test_of_two_runs_at_once_one_goes_on_and_the_other_names_it(pair: Pair) -> None:
+    book = pair.folder / "hold.yml"
+    tasks = [
+        {"name": "Hold", "ansible.builtin.import_tasks": str(ROOT / "playbooks/tasks/hold.yml"), "become": True},
+        {"name": "Work", "ansible.builtin.wait_for": {"path": "/tmp/go-on", "timeout": PATIENCE_SECONDS}},
+        {"name": "Still", "ansible.builtin.import_tasks": str(ROOT / "playbooks/tasks/hold.yml"), "become": True},
+    ]
+    release = {"name": "Free", "ansible.builtin.import_playbook": str(ROOT / "playbooks/free_hosts.yml")}
+    work = {"name": "Work", "hosts": "gpu", "gather_facts": False, "tasks": tasks}
+    book.write_text(json.dumps([work, release]), encoding="utf-8")
+    first = subprocess.Popen(pair.command(book), cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    record = "/run/glm/lease.json"
+    wait_for("the first run", lambda: all(pair.on(host, "sh", "-c", f"ls {record} || true") for host in HOSTS))
+    refused = subprocess.run(
+        pair.command(book, "--limit", "gpu-2"), cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    held = json.loads(pair.on(WORKER, "cat", record))
+    named = f"found {whoami.user_at_machine()} with hold.yml since {held['since']}"
+    assert refused.returncode != 0 and named in " ".join(refused.stdout.split()), refused.stdout
+    for host in HOSTS:
+        assert pair.on(host, "stat", "--format=%a %U", "/run/glm", record).split() == ["755", "root", "600", "root"]
+        pair.on(host, "touch", "/tmp/go-on")
+    output, _none = first.communicate(timeout=PATIENCE_SECONDS)
+    assert first.returncode == 0, output
+    records = [json.loads(pair.on(host, "cat", record)) for host in HOSTS]
+    assert [(found["run"], bool(found["released"])) for found in records] == [(held["run"], True)] * 2
+
+
 def test_the_replica_serves_once_both_ranks_are_there(pair: Pair) -> None:
     done = pair.deploy()
     assert done.returncode == 0, done.stdout
     assert re.search(r"^gpu-1 +http://\S+:8000/v1 .* ok +(\d\d)/\1 ", done.stdout, re.M)
-    assert re.search(r"^gpu-2 .* worker +1/1 ", done.stdout, re.M)
+    assert re.search(r"^gpu-2 .* worker +2/2 ", done.stdout, re.M)
     for host in HOSTS:
         journal = pair.journal(host)
         assert journal.index("all 2 ranks are there") < journal.index("argv "), "no engine before all are there"

@@ -15,12 +15,14 @@ import pytest
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving import door
 from tests.unit.serve.plans import REVISION, listening, nodes, plan, replicas, rocm, venv
-from tests.unit.serve.render import render
+from tests.unit.serve.render import render, render_host
 
 pytestmark = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 
 CATALOG = catalog.load()
+TEMPLATES = Path(__file__).parents[2] / "templates"
 TRICKY = [
     "--speculative-config",
     '{"method":"mtp","num_speculative_tokens":3}',
@@ -119,6 +121,40 @@ def test_a_unit_is_exposed_by_two_of_ten_at_most(made: dict[str, Any], tmp_path:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Overall exposure level" in done.stdout
+
+
+DOORS = {
+    f"{name}-{port}": (name, port)
+    for name, ports in {
+        "glm-door": (8000, 443),
+        "glm-door-usage": (8000,),
+        "glm-door-certificate": (8000, 443),
+        "glm-expiry": (8000,),
+    }.items()
+    for port in ports
+}
+
+
+@pytest.mark.parametrize("which", DOORS)
+def test_a_unit_of_the_door_is_valid_and_exposed_by_two_of_ten_at_most(which: str, tmp_path: Path) -> None:
+    name, port = DOORS[which]
+    made = door.door([plan(listen=listening(port=port))])  # type: ignore[list-item]  # test plans are dicts
+    units = []
+    for kind in ("service", "timer"):
+        if (TEMPLATES / f"{name}.{kind}.j2").exists():
+            units.append(tmp_path / f"{name}.{kind}")
+            units[-1].write_text(render_host(f"{name}.{kind}", door=made), encoding="utf-8")
+    command = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", *map(str, units)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    command = ["systemd-analyze", "security", "--offline=true", "--no-pager", "--threshold=20", str(units[0])]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "Overall exposure level" in done.stdout, done.stdout + done.stderr
+
+
+def test_every_unit_of_the_collection_is_measured() -> None:
+    services = {path.name.removesuffix(".service.j2") for path in TEMPLATES.glob("*.service.j2")}
+    assert services == {"glm-serve", *(name for name, _port in DOORS.values())}
 
 
 def plans_of_recipes(runtime: str) -> Iterator[dict[str, Any]]:

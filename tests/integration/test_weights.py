@@ -10,9 +10,11 @@ import fcntl
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,8 @@ from simulator.hub import Hub
 from simulator.hub.faults import Fault
 from simulator.hub.server import Access
 from tests import fetch_by_clock
-from tests.fetch_by_clock import PATIENCE_SECONDS, Clock, wait_for
+from tests.fetch_by_clock import Clock, wait_for
+from tests.patience import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[2]
 STAND_INS = Path(__file__).parent / "weights_host"
@@ -39,6 +42,7 @@ NEWEST = CLIENTS[-1]
 SHARD_BYTES = 24_000_000
 # The clients write in pieces of 10 MiB; what is left of such a piece they keep to themselves.
 PIECE_BYTES = 10 * 1024 * 1024
+FREE_BYTES = shutil.disk_usage(tempfile.gettempdir()).free
 
 
 def client_python(version: str) -> str:
@@ -450,7 +454,7 @@ def test_the_token_is_in_no_argument_and_no_output(controller: Controller) -> No
         ({"repository": "zai-org/Typo", "token": "t"}, "answered 404"),
         ({"revision": "v9"}, "Set glm_revision to a branch, tag or commit it has"),
         ({"revision": "../x"}, "cannot be a revision"),
-        ({"disk_margin_bytes": 10**16}, "Free 9999.9 TB there, or set glm_data_dir to a larger disk"),
+        ({"disk_margin_bytes": FREE_BYTES + 10**16}, "Free 10000.0 TB there, or set glm_data_dir to a larger disk"),
         ({"image": "absent:latest"}, "the image absent:latest is not on this host"),
         ({"image": "absent:latest"}, "Run the role engine_image first"),
         ({"endpoint": "http://127.0.0.1:9"}, "set glm_hub_endpoint to a mirror it reaches"),

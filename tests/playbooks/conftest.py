@@ -12,6 +12,12 @@ from simulator.lambda_cloud.server import running
 from tests.playbooks.fleet import KIND, Fleet, key_book
 
 
+@pytest.fixture(autouse=True)
+def own_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test launches is no entry in the ledgers of whoever runs it."""
+    monkeypatch.setenv("GLM_LEDGER_DIR", str(tmp_path / "ledger"))
+
+
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
     with running(Config(port=0)) as (_url, cloud):
@@ -19,4 +25,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
         made = Fleet(cloud, tmp_path)
         code, output = made.run(str(key_book(tmp_path)))
         assert code == 0, output
-        yield made
+        try:
+            yield made
+        finally:
+            made.end_guards()

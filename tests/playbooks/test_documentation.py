@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import certifi
 import pytest
 import yaml
 
@@ -24,6 +26,8 @@ KINDS = {
     "module": "modules/*.py", "inventory": "inventory/*.py", "callback": "callback/*.py", "lookup": "lookup/*.py",
     "filter": "filter/*.yml",
 }  # fmt: skip
+# As the examples have it.
+CLUSTER = "0123456789abcdef0123456789abcdef"
 GMI_KEY, RESEARCH_KEY = "eyJh.cluster.key", "eyJh.research.key"
 
 
@@ -60,6 +64,7 @@ class Newcomer:
         self.home = home
         (home / ".lambda").mkdir()
         (home / ".lambda" / "serving.key").write_text(f"{lambda_key}\n", "utf-8")
+        (home / ".lambda" / "serving.key").chmod(0o600)
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("LAMBDA", "GMI", "ANSIBLE"))}
         self.environment = {
             **kept, "HOME": str(home), "LAMBDA_API_URL": lambda_url, "LAMBDA_API_KEY": lambda_key,
@@ -79,6 +84,8 @@ class Newcomer:
 def newcomer(tmp_path: Path) -> Iterator[Newcomer]:
     with running(Config(port=0)) as (_url, cloud), gmi_server.running() as gmi:
         cloud.seed(count=2, name="glm-default-{n}", tags={"glm-fleet": "default"})
+        cloud.seed(name="head-1", instance_type="cpu_4x_general", cluster_id=CLUSTER)
+        cloud.seed(count=2, name="compute-{n}", cluster_id=CLUSTER, omit=["ip"])
         gmi.world.add_key(GMI_KEY)
         gmi.world.add_key("eyJh.inference", INFERENCE_SCOPE)
         gmi.world.add_key(RESEARCH_KEY, organization="org-0123")
@@ -108,6 +115,10 @@ def test_examples_of_the_plugins_parse(newcomer: Newcomer, cloud: str) -> None:
     for name in re.findall(r"~/(\.(?:lambda|gmi)/[\w.]+)", examples):
         (newcomer.home / name).parent.mkdir(exist_ok=True)
         (newcomer.home / name).write_text(GMI_KEY if cloud == "gmi" else key, "utf-8")
+        (newcomer.home / name).chmod(0o600)
+    for name in re.findall(r"ca_path: ~/([\w./-]+)", examples):
+        (newcomer.home / name).parent.mkdir(exist_ok=True)
+        shutil.copy(certifi.where(), newcomer.home / name)
     newcomer.environment.update(dict.fromkeys(re.findall(r"api_key_env: (\w+)", examples), key))
     for number, text in enumerate(part for part in examples.split("---\n") if part.strip()):
         file = newcomer.home / f"{number}.{cloud}.yml"

@@ -55,8 +55,7 @@ SERVED = """
   gather_facts: false
   tasks:
     - ansible.builtin.set_fact:
-        __launch_run: r1
-        __deploy_give_back: {{fleet: default, run: r1, log: {log}}}
+        __deploy_give_back: {{fleet: default, log: {log}}}
 - import_playbook: {root}/playbooks/launch.yml
 - hosts: glm_fleet
   gather_facts: false

@@ -7,6 +7,8 @@ import io
 import json
 import re
 import sys
+import time
+from collections.abc import Callable
 from typing import Any
 
 import paramiko
@@ -328,12 +330,40 @@ def test_a_launch_that_fails_halfway_gives_back_its_half(fleet: Fleet) -> None:
     assert "terminating what was launched" in output and fleet.alive() == []
 
 
+FAILING = """
+- hosts: localhost
+  gather_facts: false
+  tasks:
+    - ansible.builtin.set_fact:
+        __deploy_give_back: {{fleet: default, log: {log}, follow: 8}}
+- import_playbook: {root}/playbooks/launch.yml
+- hosts: localhost
+  gather_facts: false
+  tasks:
+    - ansible.builtin.fail:
+"""
+
+
 @pytest.mark.one_core
-def test_what_cannot_be_given_back_is_named(fleet: Fleet) -> None:
-    fleet.cloud.fault("error", code="global/internal-error", path="terminate$", times=9)
-    code, output = fleet.run("deploy.yml", glm_launch=True, glm_hosts="somebody_else", glm_terminate_on_failure=True)
-    assert code != 0 and "glm-default-1 may still cost money" in output
+def test_what_cannot_be_given_back_is_named_and_tried_on(fleet: Fleet) -> None:
+    fleet.cloud.fault("error", code="global/account-inactive", path="terminate$", times=999)
+    book = fleet.folder / "failing.yml"
+    book.write_text(FAILING.format(root=ROOT, log=fleet.folder / "log"), "utf-8")
+    code, output = fleet.run(str(book), glm_launch=True)
+    assert code != 0 and "glm-default-1 is still there: " in output and "global/account-inactive" in output, output
+    assert "this run leaves glm-default-1 (" in output and "at 53.52 USD per hour, at most 0." in output
+    assert "a second process terminates them, for up to 24 hours" in output
     assert fleet.alive() == ["glm-default-1"]
+    fleet.cloud.control("DELETE", "/faults")
+    wait_for(lambda: fleet.alive() == [])
+    wait_for(lambda: "done" in (fleet.folder / "log").read_text("utf-8"))
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 300) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
 
 
 def test_giving_back_needs_its_callback(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,6 +55,15 @@ def test_role_variables_carry_the_role_name(role: Path) -> None:
 
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda p: p.name)
+def test_no_task_registers_over_a_variable_of_the_role(role: Path) -> None:
+    """What is registered wins over vars/main.yml from then on, and only in runs that come past that task."""
+    files = [path for path in (role / "vars/main.yml", role / "defaults/main.yml") if path.exists()]
+    variables = {name for path in files for name in load(path) or {}}
+    tasks = "".join(path.read_text("utf-8") for path in (role / "tasks").rglob("*.yml"))
+    assert variables & set(re.findall(r"^\s*register: (\w+)", tasks, re.MULTILINE)) == set()
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda p: p.name)
 def test_role_has_a_readme_and_main_is_includes_only(role: Path) -> None:
     assert (role / "README.md").is_file()
     modules = {key for task in load(role / "tasks/main.yml") for key in task}

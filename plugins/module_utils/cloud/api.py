@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What the clients of all cloud APIs share: one session, the pace, what is repeated, typed errors.
 
-Requests keep to the pace of one key across all processes of one user. What is safe to repeat is repeated; a request
-that changes something never is, because only the caller can find out what became of it.
+Requests keep to the pace of one key across all processes of one user. What is safe to repeat is repeated: reading, and
+what names by id the state to reach, such as deleting. A request that makes something never is, because only the caller
+can find out what became of it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import hashlib
 import json
 import math
 import os
+import stat
 import time
 import urllib.parse
 from collections.abc import Iterator, Mapping
@@ -23,7 +25,23 @@ from typing import Any, Callable, Dict, List, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils import unreachable
 from ansible_collections.glm.fleet.plugins.module_utils.address import in_clear, is_loopback
-from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError, advised, printable_in, unmet
+from ansible_collections.glm.fleet.plugins.module_utils.cloud import ledger
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.exchange import (
+    MOST_BYTES,
+    Received,
+    TooLarge,
+    TooLate,
+    all_printable,
+    decoded,
+    exchange,
+)
+from ansible_collections.glm.fleet.plugins.module_utils.finding import (
+    QuotingError,
+    advised,
+    printable,
+    printable_in,
+    unmet,
+)
 from ansible_collections.glm.fleet.plugins.module_utils.versions import COLLECTION
 
 try:
@@ -40,6 +58,8 @@ USER_AGENT = f"glm.fleet/{COLLECTION}"
 # A server that asks for more patience than this is treated as one that does not answer.
 RETRY_AFTER_CAP = 60.0
 BACKOFF_CAP = 30.0
+# Longer waits are said, where somebody listens.
+SAID_SECONDS = 4.0
 # A stored pace further ahead than this comes from a clock that was changed, not from a queue.
 PACE_HORIZON = 600.0
 
@@ -74,13 +94,18 @@ class ApiError(CloudError):
         self.code = code
         self.message = message
         self.suggestion = suggestion
-        self.outcome_unknown = status >= 500 or code.startswith("provider/")
+        self.outcome_unknown = status >= 500 or status == 408 or code.startswith("provider/")
         parts = [f"{what}: HTTP {status} {code or '(no code)'}: {message or '(no message)'}"]
         if suggestion:
             parts.append(f"Suggestion from the API: {suggestion}")
         elif advice:
             parts = [advised(" ".join(parts), advice)]
         super().__init__(" ".join(parts))
+
+    @property
+    def absent(self) -> bool:
+        """Whether what the request named by id is not there."""
+        return self.status == 404 or self.code.endswith(("/object-does-not-exist", "/not-found"))
 
 
 class AuthError(ApiError):
@@ -118,14 +143,21 @@ def parse_retry_after(value: Optional[str], now: float) -> Optional[float]:
 def read_api_key(path: str) -> str:
     """The key in a file: its only line, or the value of a line ``api_key = ...``.
 
-    Raises ``CloudError`` when the file cannot be read or holds no key.
+    Raises ``CloudError`` when the file cannot be read, also by others than its owner, or holds no key.
     """
     file = Path(path).expanduser()
     try:
+        status = file.stat()
         lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         found = getattr(error, "strerror", None) or error
         raise CloudError(f"The API key file {file} cannot be read: {found}") from None
+    mode = stat.S_IMODE(status.st_mode)
+    # A pipe, such as the shell's <(...), is nobody else's.
+    if stat.S_ISREG(status.st_mode) and mode & 0o077:
+        raise CloudError(
+            unmet(f"the API key file {file} to be its owner's only", f"mode {mode:04o}", f"chmod 600 {file}")
+        )
     lines = [line for line in lines if line and not line.startswith("#")]
     for line in lines:
         name, separator, value = line.partition("=")
@@ -186,16 +218,20 @@ class Pacer:
         except OSError:
             yield self._slots
             return
-        with os.fdopen(descriptor, "r+", encoding="utf-8") as file:
+        with os.fdopen(descriptor, "r+b", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            slots = _slots_from(file.read())
+            slots = {**self._slots, **_slots_from(file.read())}
             yield slots
-            file.seek(0)
-            file.truncate()
-            file.write(json.dumps(slots))
+            self._slots = {}
+            try:
+                file.seek(0)
+                file.truncate()
+                file.write(json.dumps(slots).encode())
+            except OSError:
+                self._slots = slots
 
 
-def _slots_from(text: str) -> Dict[str, float]:
+def _slots_from(text: bytes) -> Dict[str, float]:
     """The stored slots; a file that another version or a full disk left damaged counts as empty."""
     try:
         stored = json.loads(text)
@@ -209,8 +245,10 @@ def _slots_from(text: str) -> Dict[str, float]:
 class CloudClient:
     """One account of a cloud over HTTP and JSON. Subclasses name the API's path and take its answers apart.
 
-    ``timeout`` bounds one request, ``budget`` a whole call with its waits and repeats (seconds). ``retries`` is how
-    often a safe request is repeated. Raises ``CloudError`` subclasses only; ``ValueError`` for a bad address or key.
+    ``timeout`` bounds each silence, ``budget`` a whole call with its waits and repeats (seconds). ``retries`` is how
+    often a safe request is repeated. ``say`` gets a line before a longer wait. ``ca_path`` is a file of the only
+    authorities to trust.
+    Raises ``CloudError`` subclasses only; ``ValueError`` for a bad address or key.
     """
 
     prefix = ""
@@ -225,6 +263,9 @@ class CloudClient:
         budget: float = 300.0,
         sleep: Callable[[float], None] = time.sleep,
         headers: Optional[Mapping[str, str]] = None,
+        say: Callable[[str], None] = lambda _text: None,
+        validate_certs: bool = True,
+        ca_path: Optional[str] = None,
     ) -> None:
         parts = urllib.parse.urlsplit(base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -239,12 +280,26 @@ class CloudClient:
             )
         if any(ord(sign) < 33 or ord(sign) > 126 for sign in api_key):
             raise ValueError("The API key holds blanks or characters that cannot be sent. Copy it again.")
+        for option, value, least in (
+            ("request_timeout", timeout, 0.001),
+            ("total_timeout", budget, 0.001),
+            ("retries", retries, 0),
+        ):
+            if not least <= value < math.inf:
+                raise ValueError(
+                    f"{option}: expected {'a number of seconds' if least else 'how many, 0 or more'}, found {value!r}"
+                )
+        if ca_path and not Path(ca_path).is_file():
+            raise ValueError(f"ca_path: there is no file {ca_path}")
+        self._verify = (ca_path or True) if validate_certs else False
         self.base_url = base_url.rstrip("/")
+        self.account = ledger.account_of(self.base_url, api_key)
         self._pacer = pacer
         self._retries = retries
         self._timeout = timeout
         self._budget = budget
         self._sleep = sleep
+        self._say = say
         self._session = requests.Session()
         self._session.headers.update({"User-Agent": USER_AGENT, "Accept": "application/json", **(headers or {})})
 
@@ -257,11 +312,11 @@ class CloudClient:
         # A proxy meant for the outside cannot reach this machine's loopback.
         self._session.trust_env = not is_loopback(parts.hostname)
 
-    def _content(self, what: str, response: requests.Response, answer: Any) -> Any:
+    def _content(self, what: str, response: Received, answer: Any) -> Any:
         """What a good answer (HTTP 200, ``answer`` is its JSON or None) holds; raises BadAnswer when it is not that."""
         raise NotImplementedError
 
-    def _failure(self, what: str, response: requests.Response, answer: Any) -> CloudError:
+    def _failure(self, what: str, response: Received, answer: Any) -> CloudError:
         """The typed error of an answer that is neither good, a redirect, nor 429 or 403 from something in between."""
         raise NotImplementedError
 
@@ -269,24 +324,36 @@ class CloudClient:
         return f"{self.base_url}{self.prefix}{path}"
 
     def _read(self, path: str) -> Any:
+        return self._repeated("GET", path)
+
+    def _repeated(self, method: str, path: str, body: Optional[Dict[str, Any]] = None) -> Any:
+        """Send what can be sent twice without harm until it is answered, within ``retries`` and ``budget``."""
         deadline = time.monotonic() + self._budget
         attempt = 0
         while True:
             attempt += 1
             try:
-                return self._send("GET", path, None, ("request",), deadline)
+                return self._send(method, path, body, ("request",), deadline)
             except CloudError as error:
                 if not _worth_repeating(error):
                     raise
                 wait = _wait_before_repeat(error, attempt)
-                if attempt > self._retries or time.monotonic() + wait >= deadline:
-                    error.args = (f"{error} (gave up after {attempt} attempt{'s' if attempt > 1 else ''})",)
+                late = time.monotonic() + wait >= deadline
+                if attempt > self._retries or late:
+                    why = f", total_timeout is {self._budget:g} s" if late and attempt <= self._retries else ""
+                    error.args = (f"{error} (gave up after {attempt} attempt{'s' if attempt > 1 else ''}{why})",)
                     raise
-                self._sleep(wait)
+                self._wait(wait, str(error))
+
+    def _wait(self, seconds: float, why: str) -> None:
+        if seconds > SAID_SECONDS:
+            self._say(f"{why} Waiting {seconds:.0f} s.")
+        self._sleep(seconds)
 
     def _change(
         self, path: str, body: Optional[Dict[str, Any]], pace: tuple[str, ...] = ("request",), method: str = "POST"
     ) -> Any:
+        """Send once; what became of it without an answer only the caller can find out."""
         return self._send(method, path, body, pace, time.monotonic() + self._budget)
 
     def _send(
@@ -299,13 +366,20 @@ class CloudClient:
             if time.monotonic() + wait > deadline:
                 raise CloudError(f"{what}: other requests with this key are queued for longer than {self._budget:g} s.")
             if wait > 0:
-                self._sleep(wait)
+                self._wait(wait, f"{what}: other requests with this key go first.")
         # A launch that has its turn still waits for a request's: the next launch keeps its distance from that.
         for kind in pace[:-1]:
             self._pacer.began_late(kind)
-        timeout = max(0.1, min(self._timeout, deadline - time.monotonic()))
+        left = max(0.1, deadline - time.monotonic())
         try:
-            response = self._session.request(method, url, json=body, timeout=timeout, allow_redirects=False)
+            response = exchange(self._session, method, url, body, min(self._timeout, left), left, self._verify)
+        except TooLate:
+            raise TransportError(f"{what}: no whole answer within the {self._budget:g} s of total_timeout.") from None
+        except TooLarge:
+            too_large = FinalAnswer(f"{what}: the answer is larger than {MOST_BYTES >> 20} MiB; that is not the API's.")
+            # Something answered, and what it did before is not known.
+            too_large.outcome_unknown = True
+            raise too_large from None
         except requests.exceptions.ChunkedEncodingError:
             raise BadAnswer(f"{what}: the connection broke before the whole answer arrived.") from None
         except requests.exceptions.RequestException as error:
@@ -314,7 +388,7 @@ class CloudClient:
             raise TransportError(f"{what}: no answer: {found}") from None
         return self._taken_apart(what, response)
 
-    def _taken_apart(self, what: str, response: requests.Response) -> Any:
+    def _taken_apart(self, what: str, response: Received) -> Any:
         status = response.status_code
         if 300 <= status < 400:
             target = response.headers.get("Location", "(no Location header)")
@@ -323,12 +397,16 @@ class CloudClient:
                 "if that address is right, set base_url to it."
             )
         try:
+            answer = decoded(response.content)
             # Names and messages of others reach terminals and files from here.
-            answer = printable_in(json.loads(response.content))
-        except ValueError:
+            if not all_printable(response.content):
+                answer = printable_in(answer)
+        except (ValueError, RecursionError):
             answer = None
         if status == 200:
             return self._content(what, response, answer)
+        if 200 < status < 300:
+            raise BadAnswer(f"{what}: HTTP {status}, which the API does not answer with: {excerpt(response)}")
         if not isinstance(answer, dict) and status == 403:
             raise FinalAnswer(
                 f"{what}: HTTP 403 from something in front of the API (no JSON): {excerpt(response)} "
@@ -337,8 +415,20 @@ class CloudClient:
             )
         error = self._failure(what, response, answer)
         if isinstance(error, RateLimited):
-            error.retry_after = parse_retry_after(response.headers.get("Retry-After"), time.time())
+            asked = response.headers.get("Retry-After")
+            error.retry_after = parse_retry_after(asked, time.time())
+            error.args = (f"{error} {_asked_wait(asked, error.retry_after)}",)
         raise error
+
+
+def _asked_wait(asked: Optional[str], usable: Optional[float]) -> str:
+    """What a 429 says of the time to wait."""
+    if asked is None:
+        return "The API does not say how long to wait (no Retry-After)."
+    said = f"The API asks to wait (Retry-After: {printable(asked, 40)}"
+    if usable is None:
+        return f"{said}, which is neither seconds nor a date)."
+    return f"{said}; no longer than {RETRY_AFTER_CAP:g} s is waited)." if usable >= RETRY_AFTER_CAP else f"{said})."
 
 
 def _wait_before_repeat(error: CloudError, attempt: int) -> float:
@@ -371,12 +461,20 @@ def usable_rows(what: str, rows: Any, *keys: str) -> List[Dict[str, Any]]:
     return rows
 
 
-def excerpt(response: requests.Response) -> str:
+def not_the_apis(what: str, response: Received) -> BadAnswer:
+    """The error of a good status with a body that cannot be used. JSON is not quoted: an account's has its tokens."""
+    if response.content.lstrip(b"\xef\xbb\xbf\xff\xfe\0 \t\r\n")[:1] in (b"{", b"["):
+        return BadAnswer(f"{what}: HTTP 200, but the body ({len(response.content)} bytes) is not the API's JSON.")
+    return BadAnswer(f"{what}: HTTP 200, but the body is not the API's JSON: {excerpt(response)}")
+
+
+def excerpt(response: Received) -> str:
     """The beginning of a body, on one line, to show what answered."""
     text = " ".join(response.content[:400].decode("utf-8", "replace").split())
     return repr(text[:160]) if text else "(empty)"
 
 
 def kind_of(value: Any) -> str:
-    """What a JSON value is, in a word, for messages."""
-    return "nothing" if value is None else type(value).__name__
+    """What a JSON value is, in a word, for messages; Ansible's own kinds of text and lists count as Python's."""
+    plain = (kind.__name__ for kind in type(value).__mro__ if kind.__module__ == "builtins")
+    return "nothing" if value is None else next(plain)

@@ -6,6 +6,7 @@
 This module util is PRIVATE to the collection. A folder on the controller has ``<id>.pub`` for each instance. Between
 the request and the answer nobody knows the id, so the key waits as ``<name>@<moment>.launching``. The tags of the
 instance have both, so the key of a launch without an answer, or of a run that was killed, is found later.
+One that no instance has a day later is dropped.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import tempfile
+import time
 import urllib.parse
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +24,7 @@ from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 
 KIND = "ssh-ed25519"
+LOST_SECONDS = 86400.0
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,17 @@ class Expected:
         """The launch was refused: no instance has this key."""
         with contextlib.suppress(OSError):
             self._waiting(name, moment).unlink()
+
+    def drop_lost(self, there: Iterable[tuple[str, str]]) -> None:
+        """Drop keys that have waited for a day, except those of ``there``: name and moment of every listed instance.
+
+        What was launched is listed within half an hour, or never. The next run tries again to remove what it could not.
+        """
+        kept = {self._waiting(name, moment) for name, moment in there}
+        for path in self.folder.glob("*.launching"):
+            with contextlib.suppress(OSError):
+                if path not in kept and time.time() - path.stat().st_mtime > LOST_SECONDS:
+                    path.unlink()
 
     def assign(self, name: str, moment: str, instance_id: str) -> None:
         """The instance of that name and moment has this id. Does nothing where no key waits for it."""

@@ -14,15 +14,15 @@ from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 
-# The file of each limit, without its ending.
+# The limits that a key can have, and the file of each, without its ending.
 LIMITS = {"requests_per_minute": "requests", "parallel": "parallel", "tokens_per_minute": "tokens"}
 NAMES = ("keys", "expires", *LIMITS.values())
 
 Maps = dict[str, dict[str, str]]
 
-# Nothing else may come into a line of a map, or of HAProxy's runtime API.
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+# Of keys. Nothing else may come into a line of a map, or of HAProxy's runtime API.
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def of(keys: Sequence[Mapping[str, Any]]) -> Maps:
@@ -34,7 +34,7 @@ def of(keys: Sequence[Mapping[str, Any]]) -> Maps:
     maps: Maps = {name: {} for name in NAMES}
     for key in keys:
         name, digest = str(key.get("name")), str(key.get("sha256"))
-        if not _NAME.fullmatch(name) or not _SHA256.fullmatch(digest):
+        if not NAME.fullmatch(name) or not SHA256.fullmatch(digest):
             raise Unmet("a key to have a name and a sha256", repr(name), "take what the lookup client_keys gives")
         maps["keys"][digest] = name
         if key.get("expires"):

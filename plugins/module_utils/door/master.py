@@ -8,6 +8,8 @@ This module util is PRIVATE to the collection. Standard library, Python 3.9 or n
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 import socket
 import time
@@ -21,8 +23,12 @@ from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 _MOST_BYTES = 12_000
 _SECONDS = 5.0
 _FILE = re.compile(r"^\S+ \((\S+)\)", re.MULTILINE)
+_DESCRIPTION = re.compile(r"^description: (.*)$", re.MULTILINE)
 _VERSION = re.compile(r"version created: (\d+)")
-_RESTART = "restart glm-door.service on the host, which ends the requests it has open, and run again"
+
+
+class Absent(Unmet):
+    """Nobody listens at the socket, which is another thing than that who listens does not answer."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +54,21 @@ def runs(path: Path, proc: Path = Path("/proc")) -> bool:
 class Master:
     """The master of HAProxy behind its socket. Every call raises Unmet when no complete answer comes."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, patience: float = _SECONDS, unit: str = "glm-door.service") -> None:
+        """``patience``: seconds for which a master that starts anew is waited for."""
         self._path = path
+        self._patience = patience
+        self._restart = f"restart {unit} on the host, which ends the requests it has open, and run again"
+
+    def listens(self) -> bool:
+        """Whether a master is there, whatever it answers."""
+        try:
+            self._ask("show proc")
+        except Absent:
+            return False
+        except Unmet:
+            return True
+        return True
 
     def processes(self) -> list[Process]:
         """All workers there are, the current one first."""
@@ -61,8 +80,13 @@ class Master:
             if len(words) > 1 and words[0].isdigit() and words[1] == "worker":
                 found.append(Process(int(words[0]), old))
         if not any(not process.old for process in found):
-            raise Unmet("HAProxy to have a worker", "none", _RESTART)
+            raise Unmet("HAProxy to have a worker", "none", self._restart)
         return found
+
+    def description(self) -> str:
+        """What the configuration that the current process serves says of itself; empty when it says nothing."""
+        found = _DESCRIPTION.search(self._of(self.processes()[0], "show info"))
+        return found.group(1) if found else ""
 
     def files(self, process: Process) -> set[str]:
         """The files of the maps that a process has."""
@@ -72,7 +96,7 @@ class Master:
         """What a process has in a map."""
         lines = [line.split() for line in self._of(process, f"show map {file}").splitlines() if line.strip()]
         if any(len(words) != 3 for words in lines):
-            raise Unmet(f"lines of a key and a value in {file} of process {process.pid}", "others", _RESTART)
+            raise Unmet(f"lines of a key and a value in {file} of process {process.pid}", "others", self._restart)
         return {key: value for _pointer, key, value in lines}
 
     def replace(self, process: Process, file: str, entries: Mapping[str, str]) -> None:
@@ -80,16 +104,28 @@ class Master:
         answer = self._of(process, f"prepare map {file}")
         version = _VERSION.search(answer)
         if version is None:
-            raise Unmet(f"to prepare {file} in process {process.pid}", repr(answer.strip()), _RESTART)
+            raise Unmet(f"to prepare {file} in process {process.pid}", repr(answer.strip()), self._restart)
         for lines in _portions(entries):
             self._silent(process, f"add map @{version.group(1)} {file} <<\n{lines}")
         self._silent(process, f"commit map @{version.group(1)} {file}")
+
+    def rows_of(self, process: Process) -> list[dict[str, str]]:
+        """What a process counts, a row for each of its proxies (``pxname``) and their servers (``svname``)."""
+        text = self._of(process, "show stat").lstrip("# ")
+        rows = list(csv.DictReader(io.StringIO(text)))
+        if not rows or not {"pxname", "svname", "scur"} <= rows[0].keys():
+            raise Unmet(f"the counters of process {process.pid} of HAProxy", repr(text[:100]), self._restart)
+        return rows
+
+    def set_server(self, process: Process, server: str, state: str) -> None:
+        """Set the state of a server, as ``backend/server``: ``maint`` takes no new request, ``ready`` does."""
+        self._silent(process, f"set server {server} state {state}")
 
     def _silent(self, process: Process, command: str) -> None:
         answer = self._of(process, command).strip()
         if answer:
             first = command.split("\n", 1)[0]
-            raise Unmet(f"HAProxy to take '{first}' in process {process.pid}", repr(answer), _RESTART)
+            raise Unmet(f"HAProxy to take '{first}' in process {process.pid}", repr(answer), self._restart)
 
     def _of(self, process: Process, command: str) -> str:
         return self._ask(f"@!{process.pid} {command}")
@@ -99,7 +135,7 @@ class Master:
 
         While the master starts anew, as it does at each reload, one that only shows something is sent again.
         """
-        again_until = time.monotonic() + (_SECONDS if "show " in command else 0.0)
+        again_until = time.monotonic() + (self._patience if "show " in command else 0.0)
         while True:
             try:
                 text = self._answer(command)
@@ -108,10 +144,11 @@ class Master:
                 if isinstance(exc, (ConnectionError, FileNotFoundError)) and time.monotonic() < again_until:
                     time.sleep(0.05)
                     continue
-                raise Unmet(f"HAProxy to answer at {self._path}", exc.strerror or str(exc), _RESTART) from exc
+                kind = Absent if isinstance(exc, (ConnectionRefusedError, FileNotFoundError)) else Unmet
+                raise kind(f"HAProxy to answer at {self._path}", exc.strerror or str(exc), self._restart) from exc
         # Each answer ends with an empty line; one that does not was cut off.
         if not text.endswith("\n"):
-            raise Unmet(f"a whole answer at {self._path}", repr(text[-100:]), _RESTART)
+            raise Unmet(f"a whole answer at {self._path}", repr(text[-100:]), self._restart)
         return text
 
     def _answer(self, command: str) -> str:

@@ -28,7 +28,17 @@ from typing import Any, Optional
 
 FOLDER = Path("/var/lib/glm/usage")
 UNIT = "glm-door.service"
-COLUMNS = ("requests", "refused", "uncounted", "prompt_tokens", "completion_tokens", "first_use", "last_use")
+# The estimated tokens stand in for those of the uncounted requests, whose answers did not say them.
+COUNTS = (
+    "requests",
+    "refused",
+    "uncounted",
+    "prompt_tokens",
+    "completion_tokens",
+    "estimated_prompt_tokens",
+    "estimated_completion_tokens",
+)
+COLUMNS = (*COUNTS, "first_use", "last_use")
 # Older months stay as CSV files.
 MONTHS_KEPT = 24
 # Lines after which the totals are written, so that a long first run can be interrupted.
@@ -38,6 +48,8 @@ PORTION = 100_000
 _LINE = re.compile(
     r"\S+ key=(?P<key>[a-z0-9][a-z0-9._-]{0,62}) method=\S+ route=\S+ to=\S+ status=(?P<status>-?\d+) "
     r"limit=(?P<limit>\S+) generates=(?P<generates>\S+) prompt=(?P<prompt>\d+|-) completion=(?P<completion>\d+|-) "
+    # Of a door that was configured before there were estimates, the line has none.
+    r"(?:estimated=(?P<asked>\d+|-)/(?P<answered>\d+|-) )?"
 )
 _OK = 200
 
@@ -51,6 +63,21 @@ class UsageError(Exception):
 def empty() -> State:
     """Before the first line: the place in the journal, and by month and key the numbers of COLUMNS."""
     return {"cursor": None, "months": {}}
+
+
+def rebuilt(folder: Path) -> State:
+    """The totals as the CSV files have them, where ``usage.json`` was lost. What was recorded stays.
+
+    Lines of the journal up to the last use in them were counted.
+    """
+    state = empty()
+    for path in sorted(folder.glob("[0-9]*-[0-9]*.csv"))[-MONTHS_KEPT:]:
+        for row in csv.DictReader(io.StringIO(path.read_text("utf-8"))):
+            counts = {name: int(row.get(name) or 0) for name in COUNTS}
+            uses = {name: row[name] for name in ("first_use", "last_use")}
+            state["months"].setdefault(path.stem, {})[row["key"]] = {**counts, **uses}
+            state["counted_until"] = max(state.get("counted_until", ""), row["last_use"])
+    return state
 
 
 def count(state: State, entries: Iterable[dict[str, Any]]) -> int:
@@ -68,11 +95,12 @@ def count(state: State, entries: Iterable[dict[str, Any]]) -> int:
 
 def _count_line(state: State, line: re.Match[str], second: int) -> None:
     moment = datetime.fromtimestamp(second, timezone.utc)
-    row = (
-        state["months"]
-        .setdefault(f"{moment:%Y-%m}", {})
-        .setdefault(line["key"], {**dict.fromkeys(COLUMNS, 0), "first_use": _text(moment)})
-    )
+    if _text(moment) <= state.get("counted_until", ""):
+        return
+    row = state["months"].setdefault(f"{moment:%Y-%m}", {}).setdefault(line["key"], {"first_use": _text(moment)})
+    for name in COUNTS:
+        # Totals of an earlier release have fewer columns.
+        row.setdefault(name, 0)
     row["requests"] += 1
     row["last_use"] = _text(moment)
     if line["limit"] != "-":
@@ -80,6 +108,10 @@ def _count_line(state: State, line: re.Match[str], second: int) -> None:
     elif line["prompt"] != "-" and line["completion"] != "-":
         row["prompt_tokens"] += int(line["prompt"])
         row["completion_tokens"] += int(line["completion"])
+    elif line["asked"] not in (None, "-"):
+        row["uncounted"] += 1
+        row["estimated_prompt_tokens"] += int(line["asked"])
+        row["estimated_completion_tokens"] += int(line["answered"])
     elif line["generates"] != "-" and int(line["status"]) == _OK:
         row["uncounted"] += 1
 
@@ -93,7 +125,7 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(("key", *COLUMNS))
-    writer.writerows((key, *(row[name] for name in COLUMNS)) for key, row in sorted(rows.items()))
+    writer.writerows((key, *(row.get(name, 0) for name in COLUMNS)) for key, row in sorted(rows.items()))
     return out.getvalue()
 
 
@@ -105,10 +137,16 @@ def load(folder: Path) -> State:
         if not isinstance(state["months"], dict) or not isinstance(state["cursor"], (str, type(None))):
             raise ValueError("another form")
     except FileNotFoundError:
-        return empty()
+        pass
     except (OSError, ValueError, KeyError, TypeError) as exc:
-        raise UsageError(f"cannot read {path}: {exc}. Restore it, or move it away to count anew") from exc
-    return dict(state)
+        text = f"cannot read {path}: {exc}. Restore it, or move it away to go on from the CSV files beside it"
+        raise UsageError(text) from exc
+    else:
+        return dict(state)
+    try:
+        return rebuilt(folder)
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise UsageError(f"cannot read the CSV files in {folder}: {exc!r}. Restore them, or move them away") from exc
 
 
 def save(folder: Path, state: State) -> None:

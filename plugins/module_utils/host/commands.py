@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Run a command on a managed host with a deadline and keep what it said.
 
-This module util is PRIVATE to the collection. Nothing here raises because a command is missing, slow or broken: host
+This module util is PRIVATE to the collection. ``run`` does not raise because a command is missing, slow or broken: host
 facts must describe a broken host, not die on it.
 """
 
@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Optional
 
-from ansible_collections.glm.fleet.plugins.module_utils.finding import printable
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet, printable
 
 # Tools of a driver or of sbin are often missing from the PATH of a non-login ssh session; those of ROCm are in none.
 EXTRA_PATH = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/bin", "/bin", "/opt/rocm/bin")
@@ -88,3 +88,10 @@ def run(argv: Sequence[str], timeout: float = 30, env: Optional[Mapping[str, str
     return CommandResult(
         command, done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
     )
+
+
+def systemctl(*words: str, next_step: str, timeout: float = 120) -> None:
+    """Have systemd do something. Raises Unmet when it does not."""
+    done = run(["systemctl", *words], timeout)
+    if not done.ok:
+        raise Unmet(f"systemd to take {done.command}", f"that it failed with {done.rc}: {done.evidence()}", next_step)

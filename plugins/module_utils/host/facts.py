@@ -100,6 +100,7 @@ class Gatherer:
             "cpus": os.cpu_count() or 1,
             "memory_mib": self._memory_mib(),
             "shm_mib": self._shm_mib(),
+            "cgroups": self._cgroups(),
             "container": self._container(),
             "can_raise_limits": self._can_raise_limits(),
             "addresses": self._addresses(),
@@ -130,6 +131,13 @@ class Gatherer:
             self.problem("system", f"/dev/shm: {error}")
             return 0
         return status.f_blocks * status.f_frsize // 2**20
+
+    def _cgroups(self) -> Optional[int]:
+        """Version of the control groups that systemd keeps its units in; None where there are none."""
+        groups = self.root / "sys/fs/cgroup"
+        # `unified`: v1 has the controllers, and v2 beside it the units.
+        trees = (groups / "cgroup.controllers", groups / "unified/cgroup.controllers")
+        return 2 if any(tree.exists() for tree in trees) else 1 if groups.is_dir() else None
 
     def _container(self) -> Optional[str]:
         """Kind of container the host itself is (its kernel belongs to another machine), or None."""

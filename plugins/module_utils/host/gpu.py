@@ -163,6 +163,12 @@ def driver_of_proc(text: str) -> Optional[str]:
     return match.group(1) if match else None
 
 
+def driver(root: Path = Path("/")) -> Optional[str]:
+    """Version of the driver that is loaded, of either vendor, without asking a tool; None where it does not show."""
+    found = driver_of_proc(files.read_text(root / "proc/driver/nvidia/version"))
+    return found or files.read_text(root / "sys/module/amdgpu/version") or None
+
+
 def flavour_of_proc(text: str) -> Optional[str]:
     """``open`` or ``proprietary`` out of the same text; None without a loaded module."""
     line = _module_line(text)

@@ -196,11 +196,12 @@ def ask(
         return _answer(endpoint, response)
 
 
-def certificate_days(endpoint: Endpoint) -> float:
-    """Days until the certificate ends, infinite without TLS. Raises NoAnswer, also for one that is refused."""
+def certificate_left(endpoint: Endpoint) -> trust.Left:
+    """What is left of the certificate, all without TLS. Raises NoAnswer, also for one that is refused."""
     with _Connection(endpoint) as connection:
         connection.connect()
-        return trust.days_left(connection.sock) if isinstance(connection.sock, ssl.SSLSocket) else math.inf
+        plain = trust.Left(math.inf, math.inf)
+        return trust.left(connection.sock) if isinstance(connection.sock, ssl.SSLSocket) else plain
 
 
 def glance(endpoint: Endpoint, path: str) -> Optional[Answer]:

@@ -14,7 +14,6 @@ import ipaddress
 import socket
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Optional, TypedDict
 
@@ -22,6 +21,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.address import bracketed
 from ansible_collections.glm.fleet.plugins.module_utils.serving import occupancy
 from ansible_collections.glm.fleet.plugins.module_utils.serving.client import Endpoint, NoAnswer, ask
 from ansible_collections.glm.fleet.plugins.module_utils.serving.occupancy import Runner
+from ansible_collections.glm.fleet.plugins.module_utils.serving.trust import Trust
 
 # A port behind a filter says nothing; one that answers does so sooner than this.
 CONNECT_SECONDS = 2.0
@@ -32,12 +32,15 @@ UNLISTED = "/invocations"
 
 
 class Place(TypedDict):
-    """A socket as others could reach it. ``unit``: the collection's own that it belongs to; empty for others."""
+    """A socket as others could reach it.
+
+    ``unit``: the collection's own that it belongs to; empty for others, None where nobody could see whose it is.
+    """
 
     address: str
     port: int
     process: str
-    unit: str
+    unit: Optional[str]
 
 
 class Answers(TypedDict):
@@ -61,13 +64,9 @@ def places(run: Runner, addresses: Sequence[str], proc: Path = Path("/proc")) ->
         if where.is_loopback or where.is_link_local:
             continue
         holder = occupancy.holder(run, owners.get(inode), port, proc)
+        unit = None if holder == occupancy.UNSEEN else holder.unit or ""
         for address in _addresses(where, addresses):
-            found[address, port] = {
-                "address": address,
-                "port": port,
-                "process": holder.words,
-                "unit": holder.unit or "",
-            }
+            found[address, port] = {"address": address, "port": port, "process": holder.words, "unit": unit}
     return [found[key] for key in sorted(found)]
 
 
@@ -117,14 +116,17 @@ class Seen(TypedDict):
     answers: dict[str, Answers]
 
 
-def seen(where: Sequence[Mapping[str, Any]], doors: Sequence[int], door: Endpoint) -> Seen:
-    """Try each place; ask those that are open on one of the ports of ``doors`` as ``door`` would be asked."""
+def seen(
+    where: Sequence[Mapping[str, Any]], doors: Sequence[int], key: Optional[str], trust: Optional[Trust] = None
+) -> Seen:
+    """Try each place; those that are open on one of the ports of ``doors`` are asked as clients do, with their key."""
     outcomes = tried(where)
     found: dict[str, Answers] = {}
     for place, outcome in zip(where, outcomes):
         if outcome == "open" and int(place["port"]) in doors:
             address, port = str(place["address"]), int(place["port"])
-            found[f"{bracketed(address)}:{port}"] = answers(replace(door, address=address, port=port))
+            door = Endpoint(address, port, "", key, trust, timeout=ANSWER_SECONDS)
+            found[f"{bracketed(address)}:{port}"] = answers(door)
     return {"outcomes": outcomes, "answers": found}
 
 

@@ -12,10 +12,11 @@ import ipaddress
 import re
 import socket
 import struct
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Optional, Union
+from typing import Any, NamedTuple, Optional, Union
 
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import CommandResult
 
 Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
@@ -30,6 +31,27 @@ class Holder(NamedTuple):
 
     words: str
     unit: Optional[str] = None
+
+
+UNSEEN = Holder("a process that cannot be seen from here")
+
+
+def require_places(run: Runner, unit: str, places: Iterable[Mapping[str, Any]], check_mode: bool) -> None:
+    """Raise Unmet when ``unit`` could not listen on one of the ``places``.
+
+    Each has an ``address`` of this host, a ``port``, and the ``variable`` that moves it.
+    """
+    for place in places:
+        address, port = place["address"], place["port"]
+        problem = address_problem(address)
+        if problem:
+            raise Unmet(f"{address} to be an address of this host", problem, "set glm_bind, or glm_monitor_address")
+        owner = port_owner(run, address, port)
+        # In check mode an engine of an earlier release is still where the door will be.
+        leaves = owner and check_mode and owner.unit
+        if owner and owner.unit != unit and not leaves:
+            expected = f"{address} port {port} to be free"
+            raise Unmet(expected, owner.words, f"stop it, or choose another {place['variable']}")
 
 
 def port_owner(run: Runner, address: str, port: int, proc: Path = Path("/proc")) -> Optional[Holder]:
@@ -52,17 +74,18 @@ def holder(run: Runner, pid: Optional[int], port: int, proc: Path = Path("/proc"
     if container:
         return Holder(f"the container {container}", _unit_named(container.split(" ")[0]))
     if pid is None:
-        return Holder("a process that cannot be seen from here")
+        return UNSEEN
     return Holder(_process_words(pid, proc), serving_unit_of(run, pid, proc))
 
 
 def _own_unit(pid: int, proc: Path) -> Optional[str]:
     """The unit of the collection's that a process belongs to by its own control group."""
-    own = re.search(r"/((?:glm-serve-\d+|glm-door)\.service)", _control_group(pid, proc))
+    own = re.search(r"/((?:glm-serve-\d+|glm-door)\.service)", control_groups(pid, proc))
     return own.group(1) if own else None
 
 
-def _control_group(pid: int, proc: Path) -> str:
+def control_groups(pid: Union[int, str], proc: Path) -> str:
+    """The control groups of a process, a line each, as the kernel writes them; empty when it is gone."""
     try:
         return (proc / str(pid) / "cgroup").read_text(encoding="utf-8")
     except OSError:
@@ -74,7 +97,7 @@ def serving_unit_of(run: Runner, pid: int, proc: Path = Path("/proc")) -> Option
     own = _own_unit(pid, proc)
     if own:
         return own
-    container = re.search(r"docker[-/]([0-9a-f]{64})", _control_group(pid, proc))
+    container = re.search(r"docker[-/]([0-9a-f]{64})", control_groups(pid, proc))
     if not container:
         return None
     named = run(["docker", "inspect", "--format", "{{.Name}}", container.group(1)])

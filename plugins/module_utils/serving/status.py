@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
+from ansible_collections.glm.fleet.plugins.module_utils.serving import restarts
 from ansible_collections.glm.fleet.plugins.module_utils.serving.causes import Rules, around, cause_of
 from ansible_collections.glm.fleet.plugins.module_utils.serving.journal import Runner, kernel_kills, read_journal
 from ansible_collections.glm.fleet.plugins.module_utils.serving.log import Line
@@ -34,6 +35,7 @@ PROPERTIES = (
     "ExecMainStartTimestampMonotonic",
     "ActiveEnterTimestampMonotonic",
     "ActiveEnterTimestamp",
+    "StateChangeTimestampMonotonic",
 )
 
 _SECRETS = re.compile(
@@ -108,6 +110,11 @@ def elapsed_seconds(properties: Mapping[str, str], now: Optional[float] = None) 
     return max(0, int((uptime_seconds() if now is None else now) - begun))
 
 
+def is_stopping(properties: Mapping[str, str]) -> bool:
+    """Whether somebody's stop waits for the engine: times and journal are those of the start before."""
+    return properties.get("ActiveState") == "deactivating" and properties.get("Result", "success") == "success"
+
+
 def is_queued(properties: Mapping[str, str]) -> bool:
     """Whether a start waits for another unit, such as the vendor's CDI refresh: a job of a unit that is still down."""
     return properties.get("Job", "") not in ("", "0") and properties.get("ActiveState") in ("inactive", "failed")
@@ -122,19 +129,26 @@ def describe(run: Runner, unit: str, secret_files: Sequence[str], rules: Rules, 
         start = {"ActiveState": "activating", "SubState": "start-pre", "InactiveExitTimestampMonotonic": "0"}
         properties = {**properties, **start}
     state = properties.get("ActiveState", "unknown")
-    silent = queued or state == "active"
+    stopping = is_stopping(properties)
+    if stopping:
+        properties = {
+            **properties,
+            "InactiveExitTimestampMonotonic": properties.get("StateChangeTimestampMonotonic", "0"),
+        }
+    silent = queued or stopping or state == "active"
     failed = state in ("failed", "inactive") or properties.get("SubState") == "auto-restart"
     secrets = read_secrets(secret_files)
     read = [] if silent else read_journal(run, unit, properties.get("InvocationID", ""), whole=failed)
     # Before anything is shortened: of a secret that is cut in two, a part would be shown.
     lines = [line._replace(text=redact(line.text, secrets)) for line in read]
-    phase, detail = phase_of(properties, lines, rules)
+    phase, detail = ("stopping", "") if stopping else phase_of(properties, lines, rules)
     answer: dict[str, Any] = {
         "active_state": state,
         "sub_state": properties.get("SubState", ""),
         "result": properties.get("Result", ""),
         "exit_status": int(properties.get("ExecMainStatus") or 0),
         "restarts": int(properties.get("NRestarts") or 0),
+        "ended": restarts.described(restarts.file_of(unit)),
         "phase": phase,
         "detail": detail,
         "elapsed_seconds": elapsed_seconds(properties),

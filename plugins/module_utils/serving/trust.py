@@ -14,8 +14,10 @@ import time
 from dataclasses import dataclass
 from functools import lru_cache
 
-# A certificate that ends sooner fails: what renews it has not run.
-LEAST_DAYS = 7.0
+# A certificate that ends sooner fails, and one that ends soon is said: what renews it has not run. Of one that lives
+# for days only, the share of its life counts.
+LEAST_DAYS, LEAST_SHARE = 7.0, 1 / 6
+SOON_DAYS, SOON_SHARE = 14.0, 1 / 4
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def secured(plain: socket.socket, trust: Trust) -> ssl.SSLSocket:
 def worded(error: ssl.SSLError) -> tuple[str, str]:
     """What went wrong between the two, and what to do about it."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        own = "for glm_tls: own look at glm_tls_certificate, glm_tls_ca and glm_tls_names"
+        own = "with glm_tls own or acme look at glm_tls_ca and glm_tls_names, too"
         advice = f"run deploy.yml, which renews it; {own}"
         return f"its certificate is refused: {error.verify_message}", advice
     if error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):
@@ -54,7 +56,26 @@ def worded(error: ssl.SSLError) -> tuple[str, str]:
     return f"TLS failed: {error.reason or error}", "read the journal of glm-door.service"
 
 
-def days_left(secured_socket: ssl.SSLSocket) -> float:
-    """Days until the certificate ends that the other side has shown."""
+@dataclass(frozen=True)
+class Left:
+    """What is left of a certificate, and how long it lives as a whole, in days."""
+
+    days: float
+    life: float
+
+    @property
+    def too_little(self) -> bool:
+        """Whether clients are about to refuse it."""
+        return self.days < min(LEAST_DAYS, self.life * LEAST_SHARE)
+
+    @property
+    def late(self) -> bool:
+        """Whether it should have been renewed."""
+        return self.days < min(SOON_DAYS, self.life * SOON_SHARE)
+
+
+def left(secured_socket: ssl.SSLSocket) -> Left:
+    """What is left of the certificate that the other side has shown."""
     shown = secured_socket.getpeercert() or {}
-    return (ssl.cert_time_to_seconds(str(shown["notAfter"])) - time.time()) / 86400
+    begins, ends = (ssl.cert_time_to_seconds(str(shown[name])) for name in ("notBefore", "notAfter"))
+    return Left((ends - time.time()) / 86400, (ends - begins) / 86400)

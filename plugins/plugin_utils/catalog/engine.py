@@ -139,10 +139,15 @@ class Clocks:
 
 @dataclass(frozen=True)
 class Stop:
-    """How an engine ends: seconds it gets, and exit statuses or signals that are no failure."""
+    """How an engine ends: exit statuses or signals that are no failure, and what becomes of requests that run.
 
+    ``drain_option`` gives them seconds, where a version has it; an engine without one lets them end anyway.
+    """
+
+    # What it needs to end, beside what runs.
     seconds: int
     success_exit_status: list[str]
+    drain_option: Optional[str]
 
 
 @dataclass(frozen=True)
@@ -151,6 +156,8 @@ class EngineContract:
 
     reasoning_field: str
     health_path: str
+    # What answers 200 at once while the engine takes requests, however busy it is.
+    alive_path: str
 
 
 @dataclass(frozen=True)
@@ -162,8 +169,9 @@ class EnvValue(Ranged):
 
 @dataclass(frozen=True)
 class Secret:
-    """How the API key reaches an engine without showing in its arguments.
+    """How the API key reaches an engine without showing in its arguments, or in what Docker says of its container.
 
+    ``container_path``: the file with it; a shell there reads it into the variable ``name``.
     ``admin_option``: the option for a key of its own that administration then needs, in versions that have it.
     """
 
@@ -208,14 +216,16 @@ class Container:
 
     ``user`` is a number, as an image need not know names. ``writable``: folders in memory; the rest of the image is
     read-only. ``processes`` counts threads, too.
-    ``shared_memory_gib`` bounds /dev/shm, which takes memory only as it fills.
+    ``shared_memory_gib_per_gpu`` bounds /dev/shm, which takes memory only as it fills. ``imports``: modules of the
+    engine that the probe of an image loads under these limits.
     """
 
     user: str
     user_reason: str
     writable: list[str]
     processes: int
-    shared_memory_gib: int
+    shared_memory_gib_per_gpu: int
+    imports: list[str]
 
 
 @dataclass(frozen=True)
@@ -332,6 +342,8 @@ class Engine:
     command: list[str]
     # How an argument that is a mapping is spelled: --flag.key value for each leaf, or one JSON text.
     mappings: Literal["dotted", "json"]
+    # Where a running engine says its release, as ``version`` of a JSON object.
+    version_path: str
     options: Options
     # Words of a command line that switch the prefix cache off, in one version or another.
     no_prefix_cache: list[str]

@@ -36,7 +36,11 @@ FILES: dict[str, dict[str, Any]] = {
     },
     "published": {"published": list[records.Published]},
     "recipes": {"profiles": dict[str, records.Profile], "layers": list[records.Layer], "recipes": list[records.Recipe]},
-    "routes": {"purposes": dict[str, records.Purpose], "withheld": dict[str, str]},
+    "routes": {
+        "purposes": dict[str, records.Purpose],
+        "shortfalls": list[records.Shortfall],
+        "withheld": dict[str, str],
+    },
     "variants": {"variants": dict[str, Variant]},
     "workloads": {"workloads": dict[str, records.Workload]},
 }

@@ -37,9 +37,13 @@ class Platform:
 
 @dataclass(frozen=True)
 class Container:
-    """What a container needs to use a vendor's GPUs: capabilities with their reasons."""
+    """What a container needs to use a vendor's GPUs: capabilities with their reasons.
+
+    ``cache_env``: variables with folders of the cache for what libraries would write into the image itself.
+    """
 
     capabilities: dict[str, str]
+    cache_env: dict[str, str]
 
 
 @dataclass(frozen=True)

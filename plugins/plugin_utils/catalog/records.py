@@ -348,7 +348,9 @@ class Published:
 
 @dataclass(frozen=True)
 class Purpose:
-    """What clients use an engine for, and the routes it takes: methods by path, in which ``{name}`` is one segment.
+    """What clients use an engine for, and the routes it takes: methods by path.
+
+    In a path ``{name}`` is one segment and ``{name:path}`` one or more.
 
     ``title`` is how people read it; ``clients`` are those that are known to need it.
     """
@@ -357,6 +359,15 @@ class Purpose:
     title: str
     routes: dict[str, list[Literal["GET", "POST", "PUT", "DELETE"]]]
     clients: list[str]
+
+
+@dataclass(frozen=True)
+class Shortfall(Ranged):
+    """What these versions of an engine do not have of a purpose, although they serve its routes."""
+
+    purpose: str
+    engine: str
+    lacks: str
 
 
 @dataclass(frozen=True)
@@ -377,6 +388,7 @@ class Catalog:
     workloads: dict[str, Workload]
     published: list[Published]
     purposes: dict[str, Purpose]
+    shortfalls: list[Shortfall]
     # Path: why it does not pass the front door.
     withheld: dict[str, str]
     questions: Questions

@@ -13,7 +13,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import Cat
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.questions import Questions
 
 # A path as the front door matches it: nothing in it that needs decoding.
-_PATH = re.compile(r"(/([A-Za-z0-9_.-]+|\{\w+\}))+")
+_PATH = re.compile(r"(/([A-Za-z0-9_.-]+|\{\w+(:path)?\}))+")
 
 
 def check_references(found: records.Catalog) -> None:
@@ -75,6 +75,10 @@ def _check_routes(found: records.Catalog) -> None:
             if path in seen:
                 raise CatalogError(f"catalog/{where}: {path} is already in {seen[path]}")
             seen[path] = name
+    for index, shortfall in enumerate(found.shortfalls):
+        where = f"routes.yml: shortfalls[{index}]"
+        _known([shortfall.purpose], found.purposes, where, "purpose")
+        _known([shortfall.engine], found.engines, where, "engine")
 
 
 def _check_model(found: records.Catalog, model: records.Model, where: str) -> None:

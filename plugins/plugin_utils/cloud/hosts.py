@@ -5,11 +5,10 @@
 
 from __future__ import annotations
 
-import fnmatch
 import re
 import shlex
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Optional, TypedDict
 
 from ansible_collections.glm.fleet.plugins.module_utils import address
@@ -58,6 +57,10 @@ class Host(TypedDict):
     price_usd_per_hour: Optional[float]
 
 
+# Machine, host and variables -> a text that may name the host.
+NameSource = Callable[[Mapping[str, Any], Host, Mapping[str, Any]], Optional[str]]
+
+
 class BadInstance(ValueError):
     """An instance that cannot be used safely."""
 
@@ -87,11 +90,15 @@ def texts(value: object) -> list[str]:
     return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
 
 
-def allowed(value: str, wanted: Sequence[str], unwanted: Sequence[str]) -> bool:
-    """Whether ``value`` matches a wanted shell pattern (none: all are wanted) and no unwanted one."""
-    if wanted and not any(fnmatch.fnmatchcase(value, pattern) for pattern in wanted):
-        return False
-    return not any(fnmatch.fnmatchcase(value, pattern) for pattern in unwanted)
+def status_of(host: Host) -> str:
+    """The status of a host in lower case, empty where the cloud does not say."""
+    return (host["status"] or "").lower()
+
+
+def some(names: Sequence[str], most: int = 10) -> str:
+    """The names for a message: the first of them, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def unique_names(wanted: Sequence[tuple[str, str]], taken: Collection[str]) -> tuple[list[str], list[str]]:
@@ -135,13 +142,36 @@ def pinned_key_arguments(known_hosts: str) -> tuple[str, str]:
     return f"-o {option} -o HostKeyAlias=", " -o StrictHostKeyChecking=yes"
 
 
-def preferred_name(machine: Mapping[str, Any], host: Host, sources: Sequence[str]) -> str:
-    """The first usable of what the ``sources`` (``name``, ``id``, ``ip``, ``tag:<key>``, ...) say, else the id.
+def jump_arguments(arguments: str, user: str, address: str) -> str:
+    """The ssh option that connects through another host, to which ssh connects with ``arguments`` of its own.
+
+    As a ProxyCommand, because options on a command line do not reach the jump host of a ProxyJump. ssh expands "%" in
+    it once more than in the arguments themselves.
+    """
+    login = f"{user}@{address}" if user else address
+    command = " ".join(["ssh", *filter(None, [arguments.replace("%", "%%")]), "-W [%h]:%p"])
+    return f"-o {shlex.quote(f'ProxyCommand={command} {shlex.quote(login)}')}"
+
+
+def preferred_name(
+    machine: Mapping[str, Any], host: Host, variables: Mapping[str, Any], sources: Sequence[NameSource]
+) -> str:
+    """The first usable of what the ``sources`` say, else the id.
 
     What has a meaning in host patterns or paths (blanks, commas, colons, brackets, slashes, ...) becomes "_".
     """
-    names = (_NOT_IN_HOST_NAME.sub("_", _said(machine, host, source) or "").strip("_.-") for source in sources)
+    names = (_NOT_IN_HOST_NAME.sub("_", say(machine, host, variables) or "").strip("_.-") for say in sources)
     return next(filter(None, names), host["id"])
+
+
+def with_prefix(name: str, before: Sequence[str], separator: str) -> NameSource:
+    """A source that puts what others say before a name, where there is both; without the name it says nothing."""
+
+    def say(machine: Mapping[str, Any], host: Host, _variables: Mapping[str, Any]) -> Optional[str]:
+        end = said(machine, host, name)
+        return separator.join([*filter(None, (said(machine, host, word) for word in before)), end]) if end else None
+
+    return say
 
 
 def address_of(machine: Mapping[str, Any], host: Host, sources: Sequence[str]) -> Optional[str]:
@@ -149,15 +179,22 @@ def address_of(machine: Mapping[str, Any], host: Host, sources: Sequence[str]) -
 
     Only something that looks like an address counts, because it ends up as an argument of ssh.
     """
-    said = (_said(machine, host, source) for source in sources)
-    return next((raw for raw in said if raw and _ADDRESS.fullmatch(raw)), None)
+    words = (said(machine, host, source) for source in sources)
+    return next((raw for raw in words if is_address(raw)), None)
 
 
-def _said(machine: Mapping[str, Any], host: Host, source: str) -> Optional[str]:
+def is_address(raw: object) -> bool:
+    """Whether something looks like an address, so that ssh can read it as nothing else."""
+    return isinstance(raw, str) and _ADDRESS.fullmatch(raw) is not None
+
+
+def said(machine: Mapping[str, Any], host: Host, source: str) -> Optional[str]:
+    """What a source (``name``, ``id``, ``ip``, ``public``, ``tag:<key>``, a key of Host, ...) says of a machine."""
     if source.startswith("tag:"):
         return host["tags"].get(source[4:])
     values: Mapping[str, Any] = host
-    return values[_ADDRESSES[source]] if source in _ADDRESSES else text(machine.get(source))
+    key = _ADDRESSES.get(source, source)
+    return text(values[key] if key in values else machine.get(key))
 
 
 def country_of(variables: Mapping[str, Any]) -> Optional[str]:

@@ -10,70 +10,43 @@ or a failure, text from outside never run as a template, construction redone on 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import gc
-import hashlib
-import json
+import itertools
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Optional
+from typing import Any, ClassVar, Optional
 
 from ansible import constants
 from ansible.errors import AnsibleParserError
 from ansible.inventory.host import Host
-from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
+from ansible.plugins.inventory import Constructable
 
-from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.module_utils.cloud import api as _cloud_api
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import hosts as cloud_hosts
-from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.provider import Provider
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import selection
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.answers import Answer, Answers
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.unsafe import text_marker
 
-CACHE_SCHEMA = 1
 FLEET_GROUP = "glm_fleet"
+# Each file of this run's inventory -> the fleet that its group glm_fleet holds; empty means any. Workers inherit it.
+NARROWED: dict[str, str] = {}
 # ansible's own `auto` plugin hands the same file to a plugin again right after a failure.
 REPEAT_SECONDS = 5.0
 
 
-class Account(NamedTuple):
-    """One account to ask. ``name`` is empty unless the option ``accounts`` is used; ``more`` is the cloud's own."""
-
-    name: str
-    api_key: str
-    base_url: str
-    more: Mapping[str, str]
-
-    @property
-    def label(self) -> str:
-        """How messages name the account."""
-        return f"account {self.name}" if self.name else "the account"
-
-
-class CloudInventory(BaseInventoryPlugin, Constructable, Cacheable):  # type: ignore[misc]
+class CloudInventory(Answers, Constructable):  # type: ignore[misc]
     """An inventory plugin but for its API: subclasses set the constants and fill in the methods that raise."""
 
-    # The cloud, where its keys come from, and the options that an account may set for itself.
-    PROVIDER: ClassVar[Provider]
-    # A dataclass whose fields are options; its ``accepts(machine)`` says whether a machine becomes a host.
-    SELECTION: ClassVar[type[Any]]
-    KEY_VARIABLE: ClassVar[str]
-    KEY_PAGE: ClassVar[str]
-    BASE_URL: ClassVar[str]
-    ACCOUNT_OPTIONS: ClassVar[tuple[str, ...]] = ()
     NAME_SOURCES: ClassVar[tuple[str, ...]]
     TAGS: ClassVar[bool]
     # Tags whose values are as many as the machines; groups of one are of no use.
     UNGROUPED_TAGS: ClassVar[frozenset[str]] = frozenset()
 
     _failed: ClassVar[dict[str, float]] = {}
-
-    def _ask(self, account: Account) -> list[dict[str, Any]]:
-        """All machines of the account, without what an inventory does not need. Raises CloudError."""
-        raise NotImplementedError
 
     def _own_of(self) -> Callable[[dict[str, Any]], dict[str, Any]]:
         """A function of a machine that gives what only this cloud has: host variables without prefix, unmarked."""
@@ -83,25 +56,25 @@ class CloudInventory(BaseInventoryPlugin, Constructable, Cacheable):  # type: ig
         """A function of a machine that gives ``ansible_user``; empty leaves it unset."""
         raise NotImplementedError
 
+    def _own_conditions(self, machines: Sequence[Mapping[str, Any]]) -> list[selection.Condition]:
+        """The conditions of options that only this cloud has. Raises BadOption."""
+        return []
+
     def _in_fleet(self, variables: dict[str, Any], fleet: str) -> bool:
         """Whether a host belongs to the group glm_fleet; an empty ``fleet`` means any."""
         raise NotImplementedError
 
-    def patience(self, account: Account) -> dict[str, Any]:
-        """How often and how long the client of an account asks: its arguments of these names."""
-        options = {"retries": "retries", "timeout": "request_timeout", "budget": "total_timeout"}
-        pacer = _cloud_api.Pacer(account.api_key, self.get_option("request_interval"))
-        return {"pacer": pacer, **{argument: self.get_option(option) for argument, option in options.items()}}
-
-    def prefix(self) -> str:
-        """What variables begin with. Raises AnsibleParserError for what no variable can begin with."""
-        prefix: str = self.get_option("hostvars_prefix")
+    def own_name(self) -> Callable[[str], str]:
+        """The function that names a variable in the cloud's words. Raises AnsibleParserError for what cannot be one."""
+        prefix, suffix = (self.get_option(f"hostvars_{part}") or "" for part in ("prefix", "suffix"))
         if not f"{prefix}x".isidentifier():
             raise AnsibleParserError(f"hostvars_prefix: expected the beginning of a variable name, found {prefix!r}")
+        if not f"x{suffix}".isidentifier():
+            raise AnsibleParserError(f"hostvars_suffix: expected the end of a variable name, found {suffix!r}")
         # Words of the cloud would take the place of the neutral ones, such as glm_host_name.
         if prefix.startswith("glm_"):
             raise AnsibleParserError(f"hostvars_prefix: expected one that does not begin with glm_, found {prefix!r}")
-        return prefix
+        return lambda name: f"{prefix}{name}{suffix}"
 
     def verify_file(self, path: str) -> bool:
         """Whether the file is meant for this plugin, by its name; ``-vvv`` shows why not."""
@@ -122,181 +95,102 @@ class CloudInventory(BaseInventoryPlugin, Constructable, Cacheable):  # type: ig
         """Add the hosts and groups; raises ``AnsibleParserError`` when anything about the answer is not whole."""
         super().parse(inventory, loader, path, cache)
         self._inventory_file = path
+        try:
+            self._parse(path, cache)
+        except Exception:
+            # Core looks at this after a plugin failed, and otherwise goes on with the hosts of the other sources: a
+            # part of the fleet. A checkout's ansible.cfg sets it, too.
+            constants.INVENTORY_ANY_UNPARSED_IS_FAILED = True
+            raise
+
+    def _parse(self, path: str, cache: bool) -> None:
         if time.monotonic() - self._failed.get(path, -REPEAT_SECONDS) < REPEAT_SECONDS:
             raise AnsibleParserError(f"{self.NAME} could not read {path}; see what it said just before")
         try:
-            self._read_config_data(path)
+            self.read_options(path)
             if _cloud_api.REQUESTS_IMPORT_ERROR is not None:
                 raise AnsibleParserError("the Python package requests is missing: install it next to ansible-core")
             with _lasting_objects():
-                self._add(self._instances(path, cache))
+                self._add(self.answers(path, cache))
         except (AnsibleParserError, _cloud_api.CloudError, cloud_hosts.BadInstance, ValueError) as error:
             self._failed[path] = time.monotonic()
             # ansible prints the text of every cause, and this text has it all.
             raise AnsibleParserError(f"{self.NAME}: {path}: {error}") from None
 
-    # Where the instances come from.
-
-    def _instances(self, path: str, cache: bool) -> list[tuple[str, dict[str, Any]]]:
-        """The instances of all accounts, as ``(account name, instance)``."""
-        found: list[tuple[str, dict[str, Any]]] = []
-        for account in self._accounts():
-            found.extend((account.name, instance) for instance in self._instances_of(account, path, cache))
-        return found
-
-    def _accounts(self) -> list[Account]:
-        base_url = self.text("base_url") or self.BASE_URL
-        entries = self.get_option("accounts")
-        if not entries:
-            key = self.text("api_key") or self._key_in_file(self.text("api_key_file"))
-            if not key:
-                raise AnsibleParserError(
-                    f"no API key. Set the environment variable {self.KEY_VARIABLE}, or api_key or api_key_file in this "
-                    f"file; keys are made at {self.KEY_PAGE}"
-                )
-            return [Account("", key, base_url, {name: self.text(name) for name in self.ACCOUNT_OPTIONS})]
-        accounts = [self._account(entry, base_url) for entry in entries]
-        names = [account.name for account in accounts]
-        if len(set(names)) < len(names):
-            raise AnsibleParserError(f"accounts: each needs a name of its own, found {', '.join(names)}")
-        return accounts
-
-    def _account(self, entry: dict[str, Any], base_url: str) -> Account:
-        allowed = {"name", "api_key", "api_key_env", "api_key_file", "base_url", *self.ACCOUNT_OPTIONS}
-        unknown = sorted(set(entry) - allowed)
-        if unknown:
-            raise AnsibleParserError(
-                f"accounts: unknown key {', '.join(unknown)}; allowed: {', '.join(sorted(allowed))}"
-            )
-        values = {key: self._templated(f"accounts: {key}", value) for key, value in entry.items()}
-        name = values.get("name")
-        if not name:
-            raise AnsibleParserError("accounts: each entry needs a name")
-        sources = [key for key in ("api_key", "api_key_env", "api_key_file") if key in values]
-        if len(sources) != 1:
-            raise AnsibleParserError(
-                f"account {name}: give exactly one of api_key, api_key_env and api_key_file, found "
-                f"{' and '.join(sources) or 'none'}"
-            )
-        if sources[0] == "api_key_env":
-            key = os.environ.get(values["api_key_env"], "")
-        elif sources[0] == "api_key_file":
-            key = self._key_in_file(values["api_key_file"])
-        else:
-            key = values["api_key"]
-        if not key:
-            raise AnsibleParserError(f"account {name}: no API key in {sources[0]}")
-        more = {option: values.get(option) or self.text(option) for option in self.ACCOUNT_OPTIONS}
-        return Account(name, key, values.get("base_url") or base_url, more)
-
-    @staticmethod
-    def _key_in_file(path: str) -> str:
-        return _cloud_api.read_api_key(path) if path else ""
-
-    def text(self, option: str) -> str:
-        return self._templated(option, self.get_option(option))
-
-    def _templated(self, what: str, value: Any) -> str:
-        """The value as text, with templates evaluated against extra variables."""
-        if value is None:
-            return ""
-        self.templar.available_variables = self._vars
-        try:
-            return str(self.templar.template(value)).strip()
-        except Exception as error:
-            raise AnsibleParserError(f"{what} cannot be evaluated: {error}") from error
-
-    def _instances_of(self, account: Account, path: str, cache: bool) -> list[dict[str, Any]]:
-        """The instances of one account from the cache, the API or, if allowed, the last good answer."""
-        # The key is part of it so that another account's answer is never taken for this one's.
-        parts = [account.base_url, account.api_key, *(value for value in account.more.values() if value)]
-        digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-        cache_key = f"{self.get_cache_key(path)}_{digest}"
-        use_cache = self.get_option("cache")
-        if use_cache and cache:
-            instances = self._cached(cache_key)
-            if instances is not None:
-                return instances
-        instances = self._asked(account, digest)
-        if use_cache:
-            # As text, because cache plugins spend seconds on the nested form of a large fleet.
-            self._cache[cache_key] = {"schema": CACHE_SCHEMA, "instances": json.dumps(instances)}
-        return instances
-
-    def _cached(self, cache_key: str) -> Optional[list[dict[str, Any]]]:
-        try:
-            stored = self._cache[cache_key]
-        except KeyError:
-            return None
-        return _instances_in(stored)
-
-    def _asked(self, account: Account, digest: str) -> list[dict[str, Any]]:
-        last_good = Path(self.get_option("stale_cache_dir")) / f"{digest}.json"
-        allowed = self.get_option("stale_cache_on_error")
-        try:
-            instances = self._ask(account)
-        except _cloud_api.AuthError as error:
-            raise AnsibleParserError(f"{account.label}: the key was refused. {error}") from error
-        except _cloud_api.CloudError as error:
-            if not allowed:
-                raise AnsibleParserError(f"{account.label}: {error}") from error
-            return self._last_good(account, last_good, error)
-        if allowed:
-            try:
-                files.write_json(last_good, {"schema": CACHE_SCHEMA, "instances": json.dumps(instances)})
-            except OSError as error:
-                self.display.warning(f"{self.NAME}: {account.label}: this answer could not be cached: {error}")
-        return instances
-
-    def _last_good(self, account: Account, file: Path, error: Exception) -> list[dict[str, Any]]:
-        try:
-            age = time.time() - file.stat().st_mtime
-            instances = _instances_in(json.loads(file.read_text(encoding="utf-8")))
-        except (OSError, ValueError):
-            instances = None
-        if instances is None:
-            raise AnsibleParserError(f"{account.label}: {error} There is no earlier answer to fall back to.")
-        limit = self.get_option("stale_cache_max_age")
-        if age > limit:
-            raise AnsibleParserError(
-                f"{account.label}: {error} The last good answer is {age:.0f} s old, more than stale_cache_max_age "
-                f"({limit} s)."
-            )
-        self.display.warning(
-            f"{self.NAME}: {account.label}: {error} Using the answer of {age:.0f} s ago ({len(instances)} instances); "
-            "instances may have come or gone since."
-        )
-        return instances
-
     # What becomes of them.
 
-    def _add(self, found: Iterable[tuple[str, dict[str, Any]]]) -> None:
-        options = {field.name: self.get_option(field.name) for field in dataclasses.fields(self.SELECTION)}
-        selection = self.SELECTION(**options)
-        chosen = [(account, instance) for account, instance in found if selection.accepts(instance)]
-        for _account, instance in chosen:
-            cloud_hosts.check_id(instance)
-        hosts = [self.PROVIDER.host_of(instance) for _account, instance in chosen]
+    def _add(self, answers: Sequence[tuple[str, Answer]]) -> None:
+        found = [(account, machine) for account, answer in answers for machine in answer.machines]
+        every = [self.PROVIDER.host_of(machine) for _account, machine in found]
+        self._check_names(every, [answer for _account, answer in answers])
+        options = {option: self.get_option(option) for option in (*selection.OPTIONS, *self.names_in_the_cloud())}
+        conditions = selection.conditions(options, self.names_in_the_cloud(), self.PROVIDER.title, self.TAGS)
+        own = self._own_conditions([machine for _account, machine in found])
+        picked = selection.choose(every, [*conditions, *own])
+        chosen = [found[position] for position in picked.positions]
+        hosts = [every[position] for position in picked.positions]
+        self._say_what_was_chosen(len(every), hosts, picked)
+        for _account, machine in chosen:
+            cloud_hosts.check_id(machine)
         describe = self._describer()
-        described = [describe(account, instance, host) for (account, instance), host in zip(chosen, hosts)]
+        described = [describe(account, machine, host) for (account, machine), host in zip(chosen, hosts)]
         groups = self._groups(described)
-        names = self._names([instance for _account, instance in chosen], hosts, groups)
+        names = self._names([machine for _account, machine in chosen], hosts, described, groups)
         self._add_hosts(names, described)
         self._add_groups(names, groups)
         self._construct(names, described)
 
+    def _patterns(self, option: str) -> list[str]:
+        return selection.patterns_in(option, self.get_option(option) or [])
+
+    def _check_names(self, hosts: Sequence[cloud_hosts.Host], answers: Sequence[Answer]) -> None:
+        """Refuse what an option names and neither the cloud nor the account has. Raises BadOption."""
+        for option, key in self.names_in_the_cloud().items():
+            lists = [answer.known.get(option) for answer in answers]
+            asked = [names for names in lists if names is not None]
+            if asked:
+                names = [*map(selection.reader(key), hosts), *itertools.chain.from_iterable(asked)]
+                complete = len(asked) == len(lists)
+                selection.refuse_unseen(option, self._patterns(option), names, complete=complete)
+        statuses = {*self.PROVIDER.statuses, *map(cloud_hosts.status_of, hosts)}
+        for option in ("statuses", "exclude_statuses"):
+            wanted = [status.lower() for status in self._patterns(option)]
+            selection.refuse_unseen(option, wanted, statuses, complete=self.PROVIDER.statuses_complete)
+
+    def _say_what_was_chosen(self, total: int, hosts: Sequence[cloud_hosts.Host], picked: selection.Chosen) -> None:
+        if picked.left_out:
+            counts = ", ".join(f"{option} {count}" for option, count in picked.left_out.most_common())
+            text = f"{self.NAME}: of {total} machines the filters of this file left out {total - len(hosts)}: {counts}"
+            if hosts:
+                self.display.vv(text)
+            else:
+                self.display.warning(f"{text}. So there is no host, though the account is not empty.")
+        strange: dict[str, list[str]] = {}
+        for host in hosts:
+            if cloud_hosts.status_of(host) not in self.PROVIDER.statuses:
+                strange.setdefault(repr(host["status"]), []).append(host["name"] or host["id"])
+        for status, names in strange.items():
+            self.display.warning(
+                f"{self.NAME}: the status {status} of {cloud_hosts.some(names)} is none that {self.PROVIDER.title} is "
+                "known to give. What may run is kept; exclude_statuses leaves it out."
+            )
+
     def _names(
-        self, instances: list[dict[str, Any]], hosts: list[cloud_hosts.Host], groups: dict[str, list[int]]
+        self,
+        machines: list[dict[str, Any]],
+        hosts: list[cloud_hosts.Host],
+        described: list[dict[str, Any]],
+        groups: dict[str, list[int]],
     ) -> list[str]:
-        sources = self.sources("hostnames", self.NAME_SOURCES)
+        sources = self._name_sources()
         wanted = [
-            (cloud_hosts.preferred_name(instance, host, sources), host["id"])
-            for instance, host in zip(instances, hosts)
+            (cloud_hosts.preferred_name(machine, host, variables, sources), host["id"])
+            for machine, host, variables in zip(machines, hosts, described)
         ]
         taken = {"all", "ungrouped", *constants.LOCALHOST, *self.inventory.groups, *groups}
         names, clashing = cloud_hosts.unique_names(wanted, taken)
         if clashing:
-            shown = ", ".join(clashing[:10]) + (f" and {len(clashing) - 10} more" if len(clashing) > 10 else "")
+            shown = cloud_hosts.some(clashing)
             if self.get_option("duplicates") == "error":
                 raise AnsibleParserError(
                     f"host names are not unique or taken by a group: {shown}. Rename the instances, change hostnames, "
@@ -307,25 +201,54 @@ class CloudInventory(BaseInventoryPlugin, Constructable, Cacheable):  # type: ig
             )
         return names
 
-    def sources(self, option: str, plain: tuple[str, ...]) -> list[str]:
-        sources: list[str] = self.get_option(option)
-        for source in sources:
-            if source not in plain and not (self.TAGS and source.startswith("tag:") and len(source) > 4):
+    def sources(self, option: str, plain: Sequence[str], values: Sequence[Any]) -> list[str]:
+        """The values of an option that name where a text comes from. Raises AnsibleParserError for any other."""
+        for source in values:
+            tag = isinstance(source, str) and source.startswith("tag:") and len(source) > 4
+            if source not in plain and not (self.TAGS and tag):
                 known = f"{', '.join(plain)} or tag:<key>" if self.TAGS else ", ".join(plain)
                 raise AnsibleParserError(f"{option}: expected {known}, found {source!r}")
-        return sources
+        return list(values)
 
-    def pinner(self, mark: Callable[[Any], Any]) -> Callable[[str], dict[str, Any]]:
-        """Make the function that gives the variables by which ssh accepts an instance's pinned key only."""
+    def _name_sources(self) -> list[cloud_hosts.NameSource]:
+        """What names a host, by preference: a source, a source with another before it, or a template."""
+        return [self._name_source(entry) for entry in self.get_option("hostnames")]
+
+    def _name_source(self, entry: Any) -> cloud_hosts.NameSource:
+        if isinstance(entry, str) and "{{" in entry:
+            return lambda _machine, _host, variables: self._from_template(entry, variables)
+        if not isinstance(entry, Mapping):
+            (source,) = self.sources("hostnames", self.NAME_SOURCES, [entry])
+            return lambda machine, host, _variables: cloud_hosts.said(machine, host, source)
+        selection.known("hostnames", entry, ("name", "prefix", "separator"), "key")
+        words = [entry.get("name"), *([entry["prefix"]] if "prefix" in entry else [])]
+        name, *before = self.sources("hostnames", (*self.NAME_SOURCES, *selection.FILTER_KEYS), words)
+        return cloud_hosts.with_prefix(name, before, str(entry.get("separator", "_")))
+
+    def _from_template(self, template: str, variables: Mapping[str, Any]) -> Optional[str]:
+        self.templar.available_variables = variables
+        try:
+            return str(self.templar.template(template))
+        except Exception as error:
+            if self.get_option("strict"):
+                raise AnsibleParserError(f"hostnames: {template} cannot be evaluated: {error}") from error
+            return None
+
+    def pinner(self, mark: Callable[[Any], Any]) -> Callable[[dict[str, Any], str], dict[str, Any]]:
+        """Make the function of machine and user that gives ssh's arguments: the pinned key only, and the way there."""
         configured = self.text("known_hosts_file")
-        if not configured:
-            return lambda _identity: {}
-        # The folder itself, when the inventory is named by a link to it.
-        file = Path(self._inventory_file).resolve().parent / Path(configured).expanduser()
-        before, after = cloud_hosts.pinned_key_arguments(os.path.normpath(file))
+        before, after = self._pinned(configured) if configured else ("", "")
 
-        def pin(identity: str) -> dict[str, Any]:
-            arguments = mark(f"{before}{identity}{after}")
+        def pin(machine: dict[str, Any], user: str) -> dict[str, Any]:
+            jump = machine.get("jump")
+            if not configured and not jump:
+                return {}
+            words = [f"{before}{machine['id']}{after}"] if configured else []
+            if jump:
+                cloud_hosts.check_id(jump)
+                own = f"{before}{jump['id']}{after}" if configured else ""
+                words.append(cloud_hosts.jump_arguments(own, user, jump["address"]))
+            arguments = mark(" ".join(words))
             return {
                 "ansible_ssh_extra_args": arguments,
                 "ansible_sftp_extra_args": arguments,
@@ -334,29 +257,37 @@ class CloudInventory(BaseInventoryPlugin, Constructable, Cacheable):  # type: ig
 
         return pin
 
+    def _pinned(self, configured: str) -> tuple[str, str]:
+        # The folder itself, when the inventory is named by a link to it.
+        file = Path(self._inventory_file).resolve().parent / Path(configured).expanduser()
+        return cloud_hosts.pinned_key_arguments(os.path.normpath(file))
+
     def _describer(self) -> Callable[[str, dict[str, Any], cloud_hosts.Host], dict[str, Any]]:
         """Make the function of account, machine and host that gives the host's variables, with options read once."""
-        precedence = self.sources("address", ("public", "private"))
-        prefix = self.prefix()
+        precedence = self.sources("address", ("public", "private"), self.get_option("address"))
+        named = self.own_name()
         mark = text_marker()
         pin = self.pinner(mark)
         own_of, user_of = self._own_of(), self._user_of()
         neutral = {key: f"{cloud_hosts.HOST_PREFIX}{key}" for key in cloud_hosts.Host.__annotations__}
-        repeated = [(f"{prefix}{name}", neutral[key]) for name, key in self.PROVIDER.hostvars.items()]
+        repeats = self.PROVIDER.hostvars if self.get_option("repeated_hostvars") else {}
+        repeated = [(named(name), neutral[key]) for name, key in repeats.items()]
 
         def describe(account: str, machine: dict[str, Any], host: cloud_hosts.Host) -> dict[str, Any]:
             variables = {neutral[key]: mark(value) for key, value in host.items()}
             variables.update({name: variables[key] for name, key in repeated})
-            variables.update({f"{prefix}{name}": mark(value) for name, value in own_of(machine).items()})
+            variables.update({named(name): mark(value) for name, value in own_of(machine).items()})
             if account:
-                variables[f"{prefix}account"] = mark(account)
+                variables[named("account")] = mark(account)
             user = user_of(machine)
             if user:
                 variables["ansible_user"] = mark(user)
-            address = cloud_hosts.address_of(machine, host, precedence)
+            # A machine behind another one is reached from there.
+            way = ["private"] if machine.get("jump") else precedence
+            address = cloud_hosts.address_of(machine, host, way)
             if address:
                 variables["ansible_host"] = mark(address)
-            variables.update(pin(machine["id"]))
+            variables.update(pin(machine, user))
             return variables
 
         return describe
@@ -364,17 +295,20 @@ class CloudInventory(BaseInventoryPlugin, Constructable, Cacheable):  # type: ig
     def _groups(self, described: list[dict[str, Any]]) -> dict[str, list[int]]:
         """The built-in groups: the positions of the members of each."""
         kinds = set(self.get_option("builtin_groups"))
-        prefix = self.get_option("hostvars_prefix")
+        named = self.own_name()
         group_prefix = self.get_option("group_prefix")
-        fleet = self.text("fleet")
+        fleet = NARROWED[self._inventory_file] = self.text("fleet")
         safe = lru_cache(maxsize=None)(lambda name: self._sanitize_group_name(f"{group_prefix}{name}"))
         everything = self._sanitize_group_name(group_prefix.rstrip("_") or self.PROVIDER.name)
         # Always there, so that a play on them finds an empty group rather than an unknown one.
         groups: dict[str, list[int]] = {
             name: [] for kind, name in (("all", everything), ("fleet", FLEET_GROUP)) if kind in kinds
         }
+        neutral = {name: f"{cloud_hosts.HOST_PREFIX}{key}" for name, key in self.PROVIDER.hostvars.items()}
         by = self.PROVIDER.groups
-        by_variable = [(kind, f"{prefix}{variable}") for kind, variable in by.items() if kind in kinds]
+        by_variable = [
+            (kind, neutral.get(variable) or named(variable)) for kind, variable in by.items() if kind in kinds
+        ]
         tags_name = f"{cloud_hosts.HOST_PREFIX}tags"
         for position, variables in enumerate(described):
             memberships = [f"{kind}_{variables[name]}" for kind, name in by_variable if variables.get(name)]
@@ -416,16 +350,24 @@ class CloudInventory(BaseInventoryPlugin, Constructable, Cacheable):  # type: ig
             host.vars.update(variables)
 
     def _add_groups(self, names: list[str], groups: dict[str, list[int]]) -> None:
-        """Add the groups with their members; the first through the inventory, which then forgets the lists it keeps."""
+        """Add the groups with their members; the first through the inventory, which then forgets the lists it keeps.
+
+        The others as ``Group.add_host`` does, but what it does for each host anew is done once: finding the ancestors
+        of the group, and forgetting who is in it.
+        """
         hosts = self.inventory.hosts
         for name, members in groups.items():
             added = self.inventory.add_group(name)
-            distinct = list(dict.fromkeys(members))
-            for position in distinct[:1]:
+            for position in members[:1]:
                 self.inventory.add_child(added, names[position])
-            add_host = self.inventory.groups[added].add_host
-            for position in distinct[1:]:
-                add_host(hosts[names[position]])
+            group = self.inventory.groups[added]
+            ancestors = group.get_ancestors()
+            for host in (hosts[names[position]] for position in dict.fromkeys(members)):
+                if host.name not in group.host_names:
+                    group.hosts.append(host)
+                    group.host_names.add(host.name)
+                    host.populate_ancestors([*ancestors, group])
+            group.clear_hosts_cache()
 
     def _construct(self, names: list[str], described: list[dict[str, Any]]) -> None:
         compose, groups, keyed_groups, strict = (
@@ -455,14 +397,3 @@ def _lasting_objects() -> Iterator[None]:
         gc.freeze()
         if enabled:
             gc.enable()
-
-
-def _instances_in(stored: Any) -> Optional[list[dict[str, Any]]]:
-    """The instances of a kept answer, or ``None`` if another version or something else wrote it."""
-    if not isinstance(stored, dict) or stored.get("schema") != CACHE_SCHEMA:
-        return None
-    try:
-        instances = json.loads(stored["instances"])
-    except (KeyError, TypeError, ValueError):
-        return None
-    return instances if isinstance(instances, list) else None

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Optional
 
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.give_back import Account
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.holdings import Reader
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.hosts import Host
 
 
@@ -22,6 +24,10 @@ class Launcher:
     instance_types: str
     # The host that an instance of a listed type will be, as far as the type says it.
     host_of_type: Callable[[Mapping[str, Any]], Host]
+    # What its account is asked with, from the arguments of that module and the environment that it would run in.
+    credential_of: Callable[[Mapping[str, Any], Mapping[str, str]], dict[str, str]]
+    # The account that this opens, for the guard of a run.
+    account: Callable[[Mapping[str, str]], Account]
 
 
 @dataclass(frozen=True)
@@ -38,8 +44,21 @@ class Provider:
     host_of: Callable[[Mapping[str, Any]], Host]
     # The country that the name of a region says, or None.
     country_of: Callable[[Optional[str]], Optional[str]]
-    # None: its instances are launched by hand.
+    # The statuses that the cloud is known to give, in lower case; whether there are no others.
+    statuses: frozenset[str]
+    statuses_complete: bool
+    # How all that its account holds is read.
+    reader: Reader
+    # None: no role launches its instances, and the guard of a deploy does not end them.
     launcher: Optional[Launcher] = None
+    # Without a launcher: the module that makes what costs money, which returns its ``ids``, and how that is ended.
+    maker: str = ""
+    ended_by: str = ""
+
+    @property
+    def makes_with(self) -> str:
+        """The module after which there may be instances that no result has named; empty where there is none."""
+        return self.launcher.instances if self.launcher else self.maker
 
     def own_names(self, host: Host) -> dict[str, Any]:
         """The host in the cloud's own words, without their prefix."""

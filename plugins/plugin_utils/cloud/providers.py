@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Optional
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.gmi_cloud.provider import GMI
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.lambda_cloud.provider import LAMBDA
@@ -36,19 +37,31 @@ def launching() -> list[Provider]:
 
 
 def in_inventory(groups: Iterable[str], sources: Iterable[str]) -> list[Provider]:
-    """Those of them whose instances turn up in an inventory with these groups, read from these sources.
+    """Those of them whose instances turn up in an inventory with these groups, read from these sources."""
+    return [provider for provider in read_from(groups, sources) if provider.launcher]
+
+
+def read_from(groups: Iterable[str], sources: Iterable[str]) -> list[Provider]:
+    """The clouds of an inventory with these groups, read from these sources.
 
     The group may have another name (group_prefix) or not be there (builtin_groups); then the file's name says it.
     """
     there, files = set(groups), list(sources)
     return [
         provider
-        for provider in launching()
+        for provider in REGISTERED
         if provider.name in there or any(re.search(rf"{provider.name}(\.ya?ml)?$", file) for file in files)
     ]
 
 
-def launches(action: str) -> bool:
-    """Whether a task with this action launches or terminates instances."""
+def makes(action: str) -> bool:
+    """Whether a task with this action may make what costs money."""
     name = action.rpartition(".")[2]
-    return any(launcher_of(provider).instances.rpartition(".")[2] == name for provider in launching())
+    return any(name == provider.makes_with.rpartition(".")[2] for provider in REGISTERED if provider.makes_with)
+
+
+def launching_with(action: str) -> Optional[Launcher]:
+    """The cloud whose instances a task with this action launches or terminates."""
+    name = action.rpartition(".")[2]
+    launchers = [launcher_of(provider) for provider in launching()]
+    return next((one for one in launchers if one.instances.rpartition(".")[2] == name), None)

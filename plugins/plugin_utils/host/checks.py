@@ -23,6 +23,8 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 # nvidia-smi rounds, and ECC and firmware reservations differ by driver; the smallest step between two models is 10 %.
 MEMORY_TOLERANCE = 0.03
 MAXIMUM_SKEW_SECONDS = 60.0
+# Of a host's memory, what all /dev/shm together may take; the kernel's own default for one.
+SHARED_MEMORY_SHARE = 0.5
 # What reports the memory of a GPU; the PCI bus does not.
 TOOLS = ("nvidia-smi", "amd-smi", "rocm-smi")
 # Where a spec goes that no file names yet: here it outlives a reboot.
@@ -34,7 +36,7 @@ def gpu_findings(facts: Mapping[str, Any], plans: Sequence[Plan]) -> list[Findin
     found: list[Finding] = []
     for plan in plans:
         found += [entry for entry in _gpu_findings(facts, plan) if entry not in found]
-    return found
+    return [*found, *_walls(facts, plans), *_shared_memory(facts, plans)]
 
 
 def _gpu_findings(facts: Mapping[str, Any], plan: Plan) -> Iterator[Finding]:
@@ -137,6 +139,31 @@ def _fabric(facts: Mapping[str, Any]) -> Iterator[Finding]:
         "systemctl status nvidia-fabricmanager: it must run, in exactly the driver's version; on B200 nvlsm and "
         "the ib_umad module are needed too",
     )
+
+
+def _walls(facts: Mapping[str, Any], plans: Sequence[Plan]) -> Iterator[Finding]:
+    """Whether systemd can filter who reaches engines that run without Docker, which says so of its containers."""
+    if any(plan["image"] is None for plan in plans) and facts["cgroups"] != 2:
+        yield finding.failed(
+            "cgroups",
+            "control groups v2, by which systemd filters who reaches the ports of an engine that take no key",
+            f"v{facts['cgroups']}" if facts["cgroups"] else "none",
+            "boot with systemd.unified_cgroup_hierarchy=1; containers need them as well",
+        )
+
+
+def _shared_memory(facts: Mapping[str, Any], plans: Sequence[Plan]) -> Iterator[Finding]:
+    """What the containers may fill in memory by /dev/shm, against the memory of the host."""
+    asked = sum(plan["confinement"]["shared_memory_gib"] for plan in plans if plan["confinement"])
+    total = facts.get("memory_mib", 0) / 1024
+    # A host that is a container shows the memory of the machine that it shares.
+    if asked and total and facts.get("container") is None and asked > total * SHARED_MEMORY_SHARE:
+        yield finding.failed(
+            "memory",
+            f"memory of {asked / SHARED_MEMORY_SHARE:.0f} GiB, as containers may fill {asked:g} GiB of shared memory",
+            f"{total:.0f} GiB",
+            "take a host with more memory for its GPUs; one of a cloud with less than it was rented with is broken",
+        )
 
 
 def _clock(facts: Mapping[str, Any]) -> Iterator[Finding]:

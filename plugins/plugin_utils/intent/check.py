@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Optional
 
 from ansible.module_utils.common.parameters import DEFAULT_TYPE_VALIDATORS
 
@@ -44,16 +44,20 @@ class Verdict:
     deprecations: list[tuple[str, str]] = field(default_factory=list)
 
 
-def judge(table: Table, places: Iterable[Place], release: str) -> Verdict:
+def judge(table: Table, places: Iterable[Place], release: str, moved: Optional[Mapping[str, str]] = None) -> Verdict:
     """Judge the variables of all places for a ``release`` of the collection, such as ``0.2.0``.
 
-    One error names all unknown variables. A name in several places, the strongest first, is named with the first.
+    ``moved``: variables of roles that are read no more, and what to set instead. One error names all unknown
+    variables. A name in several places, the strongest first, is named with the first.
     """
     verdict = Verdict()
     first: dict[str, Place] = {}
     unseen: dict[str, Place] = {}
+    gone: dict[str, str] = {}
     for place in places:
         for name in map(str, place.variables):
+            if name in (moved or {}):
+                gone.setdefault(name, place.words)
             if not name.startswith(PREFIX):
                 continue
             strongest = first.setdefault(name, place)
@@ -62,6 +66,8 @@ def judge(table: Table, places: Iterable[Place], release: str) -> Verdict:
     unknown = {name: place.words for name, place in first.items() if name not in table}
     if unknown:
         verdict.errors.append(str(refusal(table, unknown)))
+    if gone and moved:
+        verdict.errors.append(str(no_longer_read(moved, gone)))
     for name in sorted(first.keys() & table.keys()):
         _judge_known(table[name], first[name], release, verdict)
     verdict.errors.extend(_misplaced(table[name], unseen[name]) for name in sorted(unseen))
@@ -89,6 +95,13 @@ def refusal(table: Table, unknown: Mapping[str, str]) -> Unmet:
         ", ".join(described(name) for name in sorted(unknown)),
         f"correct or remove them ({_PAGE})",
     )
+
+
+def no_longer_read(moved: Mapping[str, str], found: Mapping[str, str]) -> Unmet:
+    """The error for old variables of roles; ``found``: name -> where it is set, or nothing."""
+    shown = (f"{name} ({found[name]})" if found[name] else name for name in sorted(found))
+    instead = ", ".join(dict.fromkeys(moved[name] for name in sorted(found)))
+    return Unmet("only variables that a role reads", f"{', '.join(shown)}, which none does", f"set {instead} instead")
 
 
 def _judge_known(variable: Variable, place: Place, release: str, verdict: Verdict) -> None:

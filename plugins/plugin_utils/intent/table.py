@@ -55,16 +55,26 @@ class Variable:
 class Content:
     """What the file holds."""
 
+    of_roles: dict[str, str]
     variables: dict[str, Variable]
 
 
 Table = Mapping[str, Variable]
 
 
-@functools.lru_cache(maxsize=1)
 def load(path: Path = FILE) -> Table:
     """The table by name; read once in the life of the process. Raises CatalogError."""
-    return build.record(Content, path).variables
+    return _content(path).variables
+
+
+def moved(path: Path = FILE) -> Mapping[str, str]:
+    """Variables of roles that no role reads any more, and what to set instead. Raises CatalogError."""
+    return _content(path).of_roles
+
+
+@functools.lru_cache(maxsize=1)
+def _content(path: Path) -> Content:
+    return build.record(Content, path)
 
 
 def options(table: Table) -> dict[str, Variable]:

@@ -7,7 +7,8 @@ Shape of the store::
 
     {"keys": [{"name": "team-a", "sha256": "<64 hexadecimal digits>", "created": "2026-11-29T12:00:00Z",
                "expires": null, "revoked": null, "replaced": null,
-               "limits": {"requests_per_minute": 60, "parallel": 8, "tokens_per_minute": 100000}}]}
+               "limits": {"requests_per_minute": 60, "parallel": 8, "tokens_per_minute": 100000}}],
+     "generation": {"number": 6, "by": "ops@controller", "at": "2026-11-29T12:00:00Z", "stamps": ["<16 of them>"]}}
 
 Of one name there are several keys only after a rotation or a revocation: at most one is neither replaced nor revoked.
 """
@@ -17,20 +18,18 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any, Optional
 
+from ansible_collections.glm.fleet.plugins.module_utils.door import generation, maps
+from ansible_collections.glm.fleet.plugins.module_utils.door.generation import Generation
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Refusal, Unmet
 
 # The key that the fleet itself uses; what it is stands in glm_api_key or glm_api_key_file, not in the store.
 FLEET = "fleet"
-LIMITS = ("requests_per_minute", "parallel", "tokens_per_minute")
 MOST = 2**31 - 1
-NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -74,7 +73,7 @@ def digest(key: str) -> str:
 
 def checked_name(name: str) -> str:
     """The name. Raises Unmet when it cannot name a key."""
-    if not NAME.fullmatch(name):
+    if not maps.NAME.fullmatch(name):
         raise Unmet(
             "the name of a key to be lower-case letters, digits, '.', '_' and '-', at most 63",
             repr(name),
@@ -87,8 +86,8 @@ def checked_limits(limits: Optional[Mapping[str, Any]]) -> dict[str, int]:
     """Limits by name, those that are null left out. Raises Unmet for an unknown one or one that is not from 1 on."""
     checked: dict[str, int] = {}
     for name, limit in (limits or {}).items():
-        if name not in LIMITS:
-            raise Unmet(f"limits to be of {', '.join(LIMITS)}", repr(str(name)), "correct glm_key_limits")
+        if name not in maps.LIMITS:
+            raise Unmet(f"limits to be of {', '.join(maps.LIMITS)}", repr(str(name)), "correct glm_key_limits")
         if limit is None:
             continue
         if isinstance(limit, bool) or not str(limit).isdigit() or not 1 <= int(limit) <= MOST:
@@ -200,10 +199,16 @@ def text(moment: datetime) -> str:
     return moment.strftime(_TIME)
 
 
-def dump(keys: Keys) -> str:
+def content(keys: Keys) -> str:
+    """What a generation of the store stands for: its keys, and which one the fleet's own is."""
+    own = [key.sha256 for key in keys if _is_fleets(key)]
+    return json.dumps([own, [_dumped(key) for key in keys if not _is_fleets(key)]])
+
+
+def dump(keys: Keys, made: Optional[Generation] = None) -> str:
     """The store's text. The fleet's own key is not in it but those that it replaced."""
     kept = [_dumped(key) for key in keys if not _is_fleets(key)]
-    return json.dumps({"keys": kept}, indent=2) + "\n"
+    return json.dumps({"keys": kept, "generation": generation.dumped(made)}, indent=2) + "\n"
 
 
 def _dumped(key: Key) -> dict[str, Any]:
@@ -214,8 +219,8 @@ def _dumped(key: Key) -> dict[str, Any]:
     return {**shown, "limits": dict(key.limits) or None}
 
 
-def parse(stored: str) -> Keys:
-    """The keys of the store's text. Raises Unmet with what is wrong in it; no part of it is quoted but names."""
+def parse(stored: str) -> tuple[Keys, Optional[Generation]]:
+    """The reverse of ``dump``. Raises Unmet with what is wrong in it; no part of it is quoted but names."""
     try:
         data = json.loads(stored)
     except ValueError as exc:
@@ -225,7 +230,7 @@ def parse(stored: str) -> Keys:
         raise Unmet("an object with the list 'keys'", type(data).__name__, _RESTORE)
     keys = tuple(_parsed(entry, number) for number, entry in enumerate(entries, 1))
     _require_one_of_each(keys)
-    return keys
+    return keys, generation.parsed(data.get("generation"), "its generation", _RESTORE)
 
 
 _RESTORE = "restore the file from a backup, or correct it by hand"
@@ -233,10 +238,10 @@ _RESTORE = "restore the file from a backup, or correct it by hand"
 
 def _parsed(entry: Any, number: int) -> Key:
     """One entry of the store."""
-    if not isinstance(entry, dict) or not NAME.fullmatch(str(entry.get("name"))):
+    if not isinstance(entry, dict) or not maps.NAME.fullmatch(str(entry.get("name"))):
         raise Unmet(f"entry {number} to be a key with a name", "another thing", _RESTORE)
     name = entry["name"]
-    if not _SHA256.fullmatch(str(entry.get("sha256"))):
+    if not maps.SHA256.fullmatch(str(entry.get("sha256"))):
         raise Unmet(f"sha256 of {name} (entry {number}) to be 64 hexadecimal digits", "another text", _RESTORE)
     created = _time(entry, "created", number)
     if created is None:

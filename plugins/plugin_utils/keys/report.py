@@ -11,16 +11,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Optional
 
+from ansible_collections.glm.fleet.plugins.module_utils.door.usage import COLUMNS as COUNTED
+from ansible_collections.glm.fleet.plugins.module_utils.door.usage import COUNTS
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 from ansible_collections.glm.fleet.plugins.plugin_utils.keys import records
 from ansible_collections.glm.fleet.plugins.plugin_utils.keys.records import Key, Keys
 
 # Of a host: month, name of the key, and what door_usage says of it.
 Usage = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
-COUNTS = ("requests", "refused", "uncounted", "prompt_tokens", "completion_tokens")
 TITLES = ("NAME", "STATE", "AGE", "EXPIRES", "LAST USE", "REQUESTS", "REFUSED", "PROMPT", "COMPLETION", "UNCOUNTED",
-          "LIMITS ON EACH HOST")  # fmt: skip
-COLUMNS = ("host", "key", *COUNTS, "first_use", "last_use")
+          "ESTIMATED", "LIMITS ON EACH HOST")  # fmt: skip
+COLUMNS = ("host", "key", *COUNTED)
+MOVE_AWAY = "correct the file or move it away, and list again: what the hosts counted is still there"
 _WORDS = {"requests_per_minute": "requests/min", "parallel": "at a time", "tokens_per_minute": "tokens/min"}
 
 
@@ -35,7 +38,8 @@ def table(keys: Keys, hosts: Mapping[str, Optional[Usage]], now: datetime, most_
     shown = [key for key in keys if key.valid(now) or (key.current and key.revoked is None)]
     lines = _aligned([TITLES, *(_row(key, known, silent, now, most_days) for key in shown)])
     lines.append(
-        f"Requests and tokens of {now:%Y-%m} (UTC), by name. Uncounted: answers that did not say their tokens."
+        f"Requests and tokens of {now:%Y-%m} (UTC), by name. Uncounted: answers that did not say their tokens; "
+        "estimated: what stands in for these."
     )
     if silent:
         names = sorted(host for host, usage in hosts.items() if usage is None)
@@ -51,6 +55,7 @@ def _row(key: Key, usage: Sequence[Usage], silent: bool, now: datetime, most_day
     sums = {name: sum(int(found.get(name, 0)) for found in month) for name in COUNTS}
     last = max((rows[key.name]["last_use"] for host in usage for rows in host.values() if key.name in rows), default="")
     counted = [str(sums[name]) for name in ("requests", "refused", "prompt_tokens", "completion_tokens", "uncounted")]
+    counted.append(str(sums["estimated_prompt_tokens"] + sums["estimated_completion_tokens"]))
     if silent:
         # What is missing can only add to it.
         counted = [f"{count}+" for count in counted]
@@ -84,15 +89,24 @@ def months(hosts: Mapping[str, Optional[Usage]]) -> list[str]:
     return sorted({month for usage in hosts.values() for month in usage or {}})
 
 
-def month_csv(before: str, month: str, hosts: Mapping[str, Optional[Usage]]) -> str:
+def month_csv(before: str, month: str, hosts: Mapping[str, Optional[Usage]], where: str = "") -> str:
     """The CSV of a month: a row for each key and host, what is there of hosts that are gone or silent kept.
 
+    What was recorded never falls: a host that says less than before, as one whose totals were restored from a backup,
+    lowers nothing.
+
     A host that lost its totals, or another of its name, has another first use, and so a row of its own.
+
+    Raises Unmet when ``before``, which is in the file ``where``, is something else: it must not be replaced.
     """
-    rows = {_identity(row): row for row in _read(before)}
+    rows = {_identity(row): row for row in _read(before, where)}
     for host, usage in hosts.items():
         for key, counts in (usage or {}).get(month, {}).items():
-            row = {"host": host, "key": key, **{name: str(counts.get(name, "")) for name in COLUMNS[2:]}}
+            row = {"host": host, "key": key, **{name: str(counts.get(name, "")) for name in COUNTED}}
+            before_ = rows.get(_identity(row), {})
+            for name in COUNTS:
+                row[name] = max(row[name], before_.get(name) or "", key=lambda count: int(count or 0))
+            row["last_use"] = max(row["last_use"], before_.get("last_use") or "")
             rows[_identity(row)] = row
     out = io.StringIO()
     writer = csv.DictWriter(out, COLUMNS, extrasaction="ignore", restval="", lineterminator="\n")
@@ -101,8 +115,17 @@ def month_csv(before: str, month: str, hosts: Mapping[str, Optional[Usage]]) -> 
     return out.getvalue()
 
 
-def _read(text: str) -> Iterable[dict[str, str]]:
-    return (row for row in csv.DictReader(io.StringIO(text)) if row.get("host") and row.get("key"))
+def _read(text: str, where: str) -> Iterable[dict[str, str]]:
+    reader = csv.DictReader(io.StringIO(text))
+    columns = reader.fieldnames or ()
+    # An earlier release has fewer of them; those of a later one would be lost.
+    if text and not {"host", "key"} <= set(columns) <= set(COLUMNS):
+        raise Unmet(f"the usage of keys in {where}", f"a table of {', '.join(columns)[:80]}", MOVE_AWAY)
+    for row in reader:
+        counts = [row.get(name) or "0" for name in COUNTS]
+        if not (row["host"] and row["key"] and all(count.isdigit() for count in counts)):
+            raise Unmet(f"the usage of keys in {where}", f"another thing in line {reader.line_num}", MOVE_AWAY)
+        yield row
 
 
 def _identity(row: Mapping[str, str]) -> tuple[str, str, str]:

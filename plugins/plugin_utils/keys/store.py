@@ -11,13 +11,16 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import stat
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any, Optional
 
-from ansible_collections.glm.fleet.plugins.module_utils import files
+from ansible_collections.glm.fleet.plugins.module_utils import files, whoami
+from ansible_collections.glm.fleet.plugins.module_utils.door import generation
+from ansible_collections.glm.fleet.plugins.module_utils.door.generation import Generation
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
+from ansible_collections.glm.fleet.plugins.plugin_utils import private
 from ansible_collections.glm.fleet.plugins.plugin_utils.keys import records
 from ansible_collections.glm.fleet.plugins.plugin_utils.keys.records import Keys
 
@@ -34,16 +37,42 @@ def plain_path(state: Path, name: str) -> Path:
 
 def read(state: Path) -> Keys:
     """The keys of a fleet, none when it has no store. Raises Unmet when the store cannot be used."""
+    return _stored(state)[0]
+
+
+def for_doors(state: Path, api_key: str, check: bool) -> dict[str, Any]:
+    """What the module door_keys takes: the ``keys`` that clients may use now, and the ``generation`` that they are of.
+
+    A store that was changed by hand, or whose fleet has another key of its own, is in a new generation; it is written
+    unless this is a ``check``. Without a store there is none. Raises Unmet.
+    """
+    now = records.now()
+    keys, made = _of_fleet(state, api_key)
+    if path_of(state).exists() and not generation.is_of(made, records.content(keys)):
+        if check:
+            made = _next(made, keys)
+        else:
+            with changing(state):
+                keys, made = _of_fleet(state, api_key)
+                if not generation.is_of(made, records.content(keys)):
+                    made = write(state, keys)
+    return {"keys": records.for_doors(keys, now), "generation": generation.dumped(made)}
+
+
+def _of_fleet(state: Path, api_key: str) -> tuple[Keys, Optional[Generation]]:
+    keys, made = _stored(state)
+    return records.with_fleet(keys, api_key, records.now()), made
+
+
+def _next(before: Optional[Generation], keys: Keys) -> Generation:
+    return generation.after(before, records.content(keys), whoami.user_at_machine(), records.text(records.now()))
+
+
+def _stored(state: Path) -> tuple[Keys, Optional[Generation]]:
     path = path_of(state)
-    try:
-        mode = stat.S_IMODE(path.stat().st_mode)
-        stored = path.read_text("utf-8")
-    except FileNotFoundError:
-        return ()
-    except (OSError, UnicodeDecodeError) as exc:
-        raise Unmet(f"to read the key store {path}", str(exc), "make it readable for this user") from exc
-    if mode & 0o077:
-        raise Unmet(f"{path} to be its owner's only", f"mode {mode:04o}", f"chmod 600 {path}")
+    stored = private.read(path, f"the key store {path}", "make it readable for this user")
+    if stored is None:
+        return (), None
     try:
         return records.parse(stored)
     except Unmet as error:
@@ -68,12 +97,14 @@ def changing(state: Path) -> Iterator[Keys]:
         os.close(guard)
 
 
-def write(state: Path, keys: Keys) -> None:
-    """Replace the store in one step; on the disk before it returns. Raises Unmet."""
+def write(state: Path, keys: Keys) -> Generation:
+    """Replace the store in one step by its next generation; on the disk before it returns. Raises Unmet."""
+    made = _next(_stored(state)[1], keys)
     try:
-        files.write_text(path_of(state), records.dump(keys), durable=True)
+        files.write_text(path_of(state), records.dump(keys, made), durable=True)
     except OSError as exc:
         raise Unmet(f"to write {path_of(state)}", str(exc), "make its folder writable, or set glm_state_dir") from exc
+    return made
 
 
 def write_plain(path: Path, key: str) -> None:

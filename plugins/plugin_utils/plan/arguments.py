@@ -159,7 +159,7 @@ def _clock_seconds(choice: Choice) -> int:
 
     The value is in the unit and in the key of vLLM's compile cache: a budget that changes a little restarts nothing.
     """
-    return -(-budget.timeouts(choice)["start_seconds"] // 3600) * 3600
+    return -(-budget.start_seconds(choice) // 3600) * 3600
 
 
 def _clocks(choice: Choice, table: flags.Table, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -175,7 +175,7 @@ def _clocks(choice: Choice, table: flags.Table, given: Mapping[str, Any]) -> dic
 
 def _hasty(choice: Choice, table: flags.Table, arguments: flags.Arguments) -> list[str]:
     """What to say about a clock of the engine that the user set shorter than the start budget."""
-    seconds = budget.timeouts(choice)["start_seconds"]
+    seconds = budget.start_seconds(choice)
     given = {
         option: plan_fit.argument(table, arguments, option)
         for option in choice.engine.clocks.options

@@ -9,6 +9,7 @@ import math
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import memory
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Choice
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.drain import Drain
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Disk, Phases, Price, Timeouts
 
 
@@ -18,24 +19,33 @@ def weights_bytes(choice: Choice) -> int:
     return memory.checkpoint_bytes(choice.model.config, form.weights, form.mtp, form.mtp_weights)
 
 
-def timeouts(choice: Choice) -> Timeouts:
-    """Limits of the unit."""
+def start_seconds(choice: Choice) -> int:
+    """Until the endpoint must answer."""
+    parts = phases(choice)
+    margin = choice.engine.timeouts.margin_seconds
+    return parts["load"] + parts["compile"] + parts["capture"] + parts["warmup"] + margin
+
+
+def phases(choice: Choice) -> Phases:
+    """What a start is made of."""
     budget = choice.engine.timeouts
-    load = math.ceil(weights_bytes(choice) / budget.load_bytes_per_second)
-    phases: Phases = {
-        "load": load,
+    return {
+        "load": math.ceil(weights_bytes(choice) / budget.load_bytes_per_second),
         "compile": budget.compile_seconds,
         "capture": budget.capture_seconds,
         "warmup": budget.warmup_seconds,
     }
+
+
+def timeouts(choice: Choice, end: Drain) -> Timeouts:
+    """Limits of the unit."""
     return {
-        "start_seconds": load
-        + budget.compile_seconds
-        + budget.capture_seconds
-        + budget.warmup_seconds
-        + budget.margin_seconds,
-        "stop_seconds": choice.engine.stop.seconds,
-        "phases": phases,
+        "start_seconds": start_seconds(choice),
+        "longest_answer_seconds": end.longest,
+        "drain_seconds": end.seconds,
+        # An engine that cuts answers off needs no time for them.
+        "stop_seconds": choice.engine.stop.seconds + (end.seconds if end.drains else 0),
+        "phases": phases(choice),
     }
 
 

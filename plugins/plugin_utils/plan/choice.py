@@ -53,6 +53,10 @@ class Intent:
     engine_port: int = 18000
     tls: str = "none"
     tls_names: Sequence[str] = ()
+    acme_directory: str = ""
+    acme_email: str = ""
+    acme_agree: bool = False
+    public_address: Optional[str] = None
     data_dir: str = "/var/lib/glm"
     config_dir: str = "/etc/glm"
     engine_dir: str = "/opt/glm/engines"
@@ -68,6 +72,8 @@ class Intent:
     repository: Optional[str] = None
     model_config: Optional[str] = None
     driver_version: Optional[str] = None
+    # Negative: as long as the plan finds.
+    drain_seconds: int = -1
 
 
 class Choice:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils import address
+from ansible_collections.glm.fleet.plugins.module_utils.serving import walls
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import platforms
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import files, flags
@@ -47,7 +48,10 @@ def environment(choice: Choice, env: Mapping[str, str]) -> dict[str, str]:
     intent = choice.intent
     hf_home, cache = files.inside(choice)
     found = {"HF_HOME": hf_home, **env}
-    for name, folder in choice.engine.cache_env.items():
+    folders = dict(choice.engine.cache_env)
+    if intent.runtime == "container":
+        folders |= platforms.container_of(choice.accelerator.vendor, choice.known.root).cache_env
+    for name, folder in folders.items():
         found[name] = f"{cache}/{folder}"
     if intent.interface:
         found.update(dict.fromkeys(("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"), intent.interface))
@@ -62,12 +66,19 @@ def environment(choice: Choice, env: Mapping[str, str]) -> dict[str, str]:
 def secret(choice: Choice) -> Secret:
     """Where the engine reads its API key. Raises CatalogError for an engine that says neither way."""
     known = choice.engine.secret
-    if known.name is not None:
-        return {"kind": "env", "name": known.name}
-    if known.option is None or known.container_path is None:
-        raise CatalogError(f"catalog/engines/{choice.engine.name}/engine.yml: secret needs name, or option and path")
     venv = choice.intent.runtime == "venv"
-    path = f"/run/glm-serve-{choice.intent.replica}/engine.yaml" if venv else known.container_path
+    if known.container_path is None:
+        raise CatalogError(f"catalog/engines/{choice.engine.name}/engine.yml: secret needs container_path")
+    if known.name is not None:
+        return {
+            "kind": "env",
+            "name": known.name,
+            "container_path": None if venv else known.container_path,
+            "program": [] if venv else list(choice.engine.entrypoint),
+        }
+    if known.option is None:
+        raise CatalogError(f"catalog/engines/{choice.engine.name}/engine.yml: secret needs name or option")
+    path = f"/run/{walls.name_of(choice.intent.replica)}/engine.yaml" if venv else known.container_path
     return {
         "kind": "config",
         "option": known.option,
@@ -92,13 +103,14 @@ def _has(choice: Choice, option: Optional[str]) -> bool:
     return option is not None and flags.spelled(option) in table.options
 
 
-def listen_address(bind: str, private_address: Optional[str]) -> str:
+def listen_address(bind: str, private_address: Optional[str], public_address: Optional[str] = None) -> str:
     """The address an endpoint is published on. ``bind`` is a word, or a private or loopback address.
 
-    Only the word ``public`` publishes; an address that would do the same is refused, whoever it is from. Raises
-    PlanError then, when there is no private address, and for a text that is no address.
+    A host whose public address is an IPv6 one is published on all of both kinds. Only the word ``public`` publishes; an
+    address that would do the same is refused, whoever it is from. Raises PlanError then, when there is no private
+    address, and for a text that is no address.
     """
-    known = {"loopback": "127.0.0.1", "public": "0.0.0.0"}
+    known = {"loopback": "127.0.0.1", "public": "::" if ":" in (public_address or "") else "0.0.0.0"}
     if bind in known:
         return known[bind]
     if bind != "private":
@@ -174,10 +186,11 @@ def confinement(choice: Choice) -> Optional[Confinement]:
     if choice.intent.runtime != "container":
         return None
     known = choice.engine.container
-    return {
-        "user": known.user,
-        "capabilities": sorted(platforms.container_of(choice.accelerator.vendor, choice.known.root).capabilities),
-        "writable": list(known.writable),
-        "processes": known.processes,
-        "shared_memory_gib": known.shared_memory_gib,
-    }
+    return Confinement(
+        user=known.user,
+        capabilities=sorted(platforms.container_of(choice.accelerator.vendor, choice.known.root).capabilities),
+        writable=list(known.writable),
+        processes=known.processes,
+        shared_memory_gib=known.shared_memory_gib_per_gpu * choice.count,
+        imports=list(known.imports),
+    )

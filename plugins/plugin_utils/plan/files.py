@@ -16,11 +16,12 @@ CONTAINER_CACHE = "/var/cache/glm"
 
 def paths(choice: Choice) -> Paths:
     """Folders on the host."""
-    data = choice.intent.data_dir.rstrip("/")
+    data, engine = choice.intent.data_dir.rstrip("/"), f"{choice.engine.name}-{choice.version}"
     return {
         "data": data,
         "hf_home": f"{data}/huggingface",
-        "cache": f"{data}/cache/{choice.engine.name}-{choice.version}",
+        # By runtime: each has another user, who owns the folder and all in it.
+        "cache": f"{data}/cache/{engine}-{choice.intent.runtime}",
         "config": choice.intent.config_dir.rstrip("/"),
         "engines": choice.intent.engine_dir.rstrip("/"),
     }

@@ -5,7 +5,8 @@
 
 A tag and a branch can move under a running fleet. The first host that needs one resolves it (image tag to
 digest, model revision to commit); this module records the answer beside the inventory, and every later host
-and run uses it.
+and run uses it. Several users and machines may share the folder it lies in: each change is made under a lock that lies
+there, too, and what others wrote meanwhile stays.
 
 Shape of the data (``LockData``)::
 
@@ -23,19 +24,21 @@ pushed to a registry. Keys this version does not know are kept as they are.
 from __future__ import annotations
 
 import contextlib
+import copy
+import errno
 import fcntl
-import hashlib
 import json
 import os
 import re
+import stat
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NotRequired, TextIO, TypedDict, cast
+from typing import Any, NotRequired, TypedDict, cast
 
 import yaml
 
-from ansible_collections.glm.fleet.plugins.module_utils import files
+from ansible_collections.glm.fleet.plugins.module_utils import files, whoami
 from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError
 
 
@@ -134,18 +137,22 @@ class Lock:
     def __init__(self, path: Path, data: LockData) -> None:
         self.path = path
         self.data = data
+        self._found = copy.deepcopy(data)
 
     def save(self) -> bool:
         """Write ``data`` in one step (readers see the old file or the new one); True when the file changed.
 
-        Raises LockFileError when the data has the wrong shape or the folder cannot be written.
+        An editor, git or an earlier release may have changed the file in spite of the lock: their entries stay.
+        Raises LockFileError when they disagree with ours, the data has the wrong shape or the folder cannot be written.
         """
-        text = _render(self.data)
+        text = _render(_merged(self._found, self.data, read(self.path), self.path))
         _parse(text, self.path)
         try:
-            if self.path.exists() and self.path.read_text(encoding="utf-8") == text:
+            before = self.path.stat() if self.path.exists() else None
+            if before and self.path.read_text(encoding="utf-8") == text:
                 return False
-            files.write_text(self.path, text, files.READABLE, durable=True)
+            mode = stat.S_IMODE(before.st_mode) if before else files.READABLE
+            files.write_text(self.path, text, mode, durable=True, move=_replace)
         except OSError as exc:
             raise LockFileError(
                 f"{self.path}: the lock file cannot be written: {exc}. "
@@ -154,53 +161,123 @@ class Lock:
         return True
 
 
+def _replace(new: str, path: str) -> None:
+    """Put ``new`` in the place of ``path``, with the owner and the group that it had, as far as that is allowed."""
+    with contextlib.suppress(FileNotFoundError):
+        _give(new, Path(path).stat())
+    Path(new).replace(path)
+
+
+def _give(path: int | str, like: os.stat_result) -> None:
+    for uid, gid in ((-1, like.st_gid), (like.st_uid, -1)):
+        with contextlib.suppress(PermissionError):
+            os.chown(path, uid, gid)
+
+
+def _merged(base: LockData, ours: LockData, theirs: LockData, path: Path) -> LockData:
+    """``theirs`` with what ``ours`` changed since ``base``. Raises LockFileError where both changed one entry."""
+    merged = copy.deepcopy(theirs)
+    sections = cast("dict[str, dict[str, Any]]", merged)
+    for section, entries in cast("dict[str, dict[str, Any]]", ours).items():
+        before = cast("dict[str, dict[str, Any]]", base)[section]
+        for key, entry in entries.items():
+            found, there = before.get(key), sections[section].get(key)
+            if entry != found:
+                if there is not None and there != found:
+                    _require_agreement(key, entry, there, path)
+                    entry = {**entry, **there}
+                sections[section][key] = entry
+    return merged
+
+
+def _require_agreement(key: str, ours: dict[str, Any], theirs: dict[str, Any], path: Path) -> None:
+    for name in sorted((ours.keys() & theirs.keys()) - {"resolved_at"}):
+        if ours[name] != theirs[name]:
+            raise LockFileError(
+                f"{path}: two runs resolved {key!r} at the same time and disagree: the file has {name} {theirs[name]}, "
+                f"this run found {ours[name]}. Nothing was written. Find out which one is meant, and run again to use "
+                "the one in the file; for the other, delete that entry before."
+            )
+
+
 @contextlib.contextmanager
 def locked(path: Path | str, timeout: float = 900.0) -> Iterator[Lock]:
     """Hold the lock file at ``path`` for this process alone and give its current data.
 
     Waits up to ``timeout`` seconds for another holder (which may be asking a slow registry), then raises
-    LockFileError naming that holder. The kernel frees the lock when its holder dies. The file that carries it
-    lies in ``${XDG_STATE_HOME:-~/.local/state}/glm-fleet/locks``, so nothing appears beside the inventory.
+    LockFileError naming that holder. The kernel frees the lock when its holder dies. The file that carries it lies
+    beside the lock file, since that is what all have in common who share the folder, over a network file system, too.
     """
     # A link is followed first: two names of one lock file must exclude each other, and the link must survive.
     resolved = Path(path).expanduser().resolve()
-    guard = _guard_path(resolved)
-    with guard.open("a+", encoding="utf-8") as handle:
-        _acquire(handle, resolved, timeout)
-        yield Lock(resolved, read(resolved))
-
-
-def _guard_path(path: Path) -> Path:
-    state = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser()
-    folder = state / "glm-fleet" / "locks"
+    guard = resolved.with_name(f".{resolved.name}.lock")
+    descriptor = _open_guard(guard)
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if descriptor is not None:
+            _acquire(descriptor, resolved, timeout)
+        yield Lock(resolved, read(resolved))
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _open_guard(guard: Path) -> int | None:
+    """The guard's descriptor; None where the folder can only be read, so that nobody here changes anything in it."""
+    try:
+        guard.parent.mkdir(parents=True, exist_ok=True)
+        return _make_guard(guard) if not guard.exists() else _opened(guard)
     except OSError as exc:
-        problem = f"{folder}: cannot make the folder for lock guards: {exc}. Set XDG_STATE_HOME."
+        if exc.errno in (errno.EACCES, errno.EROFS) and not guard.exists():
+            return None
+        problem = f"{guard}: cannot be opened: {exc.strerror}. Make it readable for this user, or set glm_lock_file."
         raise LockFileError(problem) from exc
-    return folder / f"{path.name}-{hashlib.sha256(str(path).encode()).hexdigest()[:16]}.lock"
 
 
-def _acquire(handle: TextIO, path: Path, timeout: float) -> None:
+def _make_guard(guard: Path) -> int:
+    """As open as its folder: who may replace the lock file may write the guard."""
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_CREAT | os.O_EXCL
+    try:
+        descriptor = os.open(guard, flags, files.READABLE)
+    except FileExistsError:
+        return _opened(guard)
+    folder = guard.parent.stat()
+    os.fchmod(descriptor, folder.st_mode & 0o666)
+    _give(descriptor, folder)
+    return descriptor
+
+
+def _opened(guard: Path) -> int:
+    try:
+        return os.open(guard, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as exc:
+        if exc.errno not in (errno.EACCES, errno.EROFS):
+            raise
+        # Another user's, who lets us read it. A lock needs no more, except on a network file system.
+        return os.open(guard, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _acquire(guard: int, path: Path, timeout: float) -> None:
     deadline = time.monotonic() + timeout
     while True:
         try:
             # flock, not POSIX record locks: those are shared by all threads of a process.
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
             break
         except BlockingIOError:
             if time.monotonic() >= deadline:
-                handle.seek(0)
-                holder = handle.read().strip() or "unknown"
+                last = os.pread(guard, 200, 0).decode("utf-8", "replace").strip() or "an unknown process"
                 raise LockFileError(
-                    f"{path}: still locked by process {holder} after {timeout:g} s. "
+                    f"{path}: still locked after {timeout:g} s, last by {last}. "
                     "Wait for that run to finish, or stop it, and run again."
                 ) from None
             time.sleep(0.1)
-    handle.seek(0)
-    handle.truncate()
-    handle.write(f"{os.getpid()}\n")
-    handle.flush()
+        except OSError as exc:
+            problem = f"{path}: cannot be locked: {exc.strerror}. Set glm_lock_file to a path of another file system."
+            raise LockFileError(problem) from exc
+    # Not through a descriptor that only reads.
+    with contextlib.suppress(OSError):
+        os.ftruncate(guard, 0)
+        os.pwrite(guard, f"process {os.getpid()} of {whoami.user_at_machine()}\n".encode(), 0)
 
 
 def _render(data: LockData) -> str:

@@ -20,6 +20,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.plan import (
     arguments,
     budget,
     command,
+    drain,
     files,
     flags,
     image,
@@ -64,6 +65,7 @@ def make(intent: Intent, known: records.Catalog, lock: Optional[lockfile.LockDat
     revision = _revision(choice, resolved)
     name = intent.served_model_name or choice.checkpoint.served_name
     passed = command.passed(choice)
+    end = drain.drain(choice, table, plan_fit.context_of(choice, table, served.arguments))
     return {
         "schema": SCHEMA,
         "replica": intent.replica,
@@ -80,7 +82,7 @@ def make(intent: Intent, known: records.Catalog, lock: Optional[lockfile.LockDat
         "listen": command.listen(intent),
         "door": routes.door(known, choice.engine.name, choice.version),
         "tls": tls.tls(intent),
-        "command": command.command(choice, revision, name, words),
+        "command": command.command(choice, revision, name, [*end.words, *words]),
         "env": command.environment(choice, served.env),
         "secret": command.secret(choice),
         "devices": passed.cdi,
@@ -97,8 +99,8 @@ def make(intent: Intent, known: records.Catalog, lock: Optional[lockfile.LockDat
             "data": served.divided.data,
             "expert": served.divided.expert,
         },
-        "timeouts": budget.timeouts(choice),
-        "stop": {"success_exit_status": list(choice.engine.stop.success_exit_status)},
+        "timeouts": budget.timeouts(choice, end),
+        "stop": {"success_exit_status": list(choice.engine.stop.success_exit_status), "drains": end.drains},
         "contract": _contract(choice, table, served),
         "disk": budget.disk(choice),
         "prices": budget.prices(choice),
@@ -106,7 +108,12 @@ def make(intent: Intent, known: records.Catalog, lock: Optional[lockfile.LockDat
             {"id": issue.id, "status": issue.status, "text": issue.text, "link": issue.link} for issue in served.met
         ],
         "sources": [*choice.model.sources, *(str(source) for source in served.composed.sources)],
-        "notes": [*arguments.notes_of(choice, table, served), *command.secret_notes(choice)],
+        "notes": [
+            *arguments.notes_of(choice, table, served),
+            *drain.notes(choice, end),
+            *tls.notes(intent),
+            *command.secret_notes(choice),
+        ],
     }
 
 
@@ -193,6 +200,7 @@ def _contract(choice: Choice, table: flags.Table, served: arguments.Served) -> s
         "reasoning_efforts": list(thinking.efforts),
         "sampling": {name: _sampling(sampling) for name, sampling in choice.model.sampling.items()},
         "health_path": choice.engine.contract.health_path,
+        "alive_path": choice.engine.contract.alive_path,
         "context_length": plan_fit.context_of(choice, table, served.arguments),
     }
 

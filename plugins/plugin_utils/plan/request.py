@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from typing import Any
 
+from ansible_collections.glm.fleet.plugins.module_utils import address
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.intent import check, table
@@ -36,10 +38,13 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 
 def require_known(variables: Mapping[str, Any]) -> None:
-    """Refuse mistyped names among the variables that a plan is made from. Raises Unmet."""
+    """Refuse mistyped names among the variables of a plan, and those of roles that are read no more. Raises Unmet."""
     unknown = check.unknown_names(table.load(), variables)
     if unknown:
         raise check.refusal(table.load(), dict.fromkeys(unknown, ""))
+    gone = table.moved().keys() & variables.keys()
+    if gone:
+        raise check.no_longer_read(table.moved(), dict.fromkeys(gone, ""))
 
 
 def plans_of(given: Mapping[str, Any]) -> list[Plan]:
@@ -48,11 +53,13 @@ def plans_of(given: Mapping[str, Any]) -> list[Plan]:
     if "accelerator" not in args or "accelerator_count" not in args:
         raise Unmet(*_NO_ACCELERATOR)
     lock_file = args.pop("lock_file", None)
-    address = planner.listen_address(args.pop("bind"), args.pop("private_address", None))
-    asked = tls.asked(address, args.pop("public_address", None), args.pop("tls", "auto"), args.pop("tls_names", []))
+    public = args.get("public_address")
+    listens = planner.listen_address(args.pop("bind"), args.pop("private_address", None), public)
+    asked = tls.asked(listens, public, args.pop("tls", "auto"), args.pop("tls_names", []))
     intent = planner.Intent(
-        listen_address=address, listen_port=args.pop("port"), tls=asked[0], tls_names=asked[1], **args
+        listen_address=listens, listen_port=args.pop("port"), tls=asked[0], tls_names=asked[1], **args
     )
+    tls.require_orderable(intent)
     return planner.make_all(intent, catalog.load(), lockfile.read(lock_file) if lock_file else None)
 
 
@@ -72,7 +79,8 @@ def node_of(host: str, args: dict[str, Any], task_vars: dict[str, Any]) -> dict[
     rank = fleet.index(host) % nodes
     first = fleet.index(host) - rank
     variables = task_vars.get("hostvars") or {}
-    addresses = [_address_of(name, variables.get(name, {})) for name in fleet[first : first + nodes]]
+    group = fleet[first : first + nodes]
+    addresses = _between({name: _address_of(name, variables.get(name, {})) for name in group})
     return {"node_rank": rank, "head_address": addresses[0], "node_addresses": addresses}
 
 
@@ -80,3 +88,34 @@ def _address_of(host: str, variables: Mapping[str, Any]) -> str:
     """Where the other hosts of its replica reach a host; its name where no variable says."""
     names = ("glm_private_address", "glm_host_private_address", "ansible_host")
     return str(next((variables[name] for name in names if variables.get(name)), host))
+
+
+def _between(named: Mapping[str, str]) -> list[str]:
+    """The addresses by which the hosts of a replica talk to each other, from each host's own.
+
+    Raises PlanError for those of a network that others are in: what engines say to each other (torch's store, NCCL,
+    ZMQ) takes no key and is not encrypted. Names are refused, too: each host's filter lets in addresses, and who
+    answers for a name may change.
+    """
+    advice = (
+        "set glm_private_address of each of these hosts to its address in a network that only they are in: the cloud's "
+        "private one, or one of a tunnel between them (WireGuard); or serve each host on its own with glm_nodes 1"
+    )
+    for host, where in named.items():
+        problem = address.public_because(where)
+        if problem:
+            raise planner.PlanError(
+                f"the hosts of a replica talk to each other without a key and unencrypted, and {host} would do so at "
+                f"{where}, which is {problem}",
+                advice,
+            )
+    addresses = [str(ipaddress.ip_address(where)) for where in named.values()]
+    listed = ", ".join(f"{host} {where}" for host, where in zip(named, addresses, strict=True))
+    if len(set(addresses)) < len(addresses):
+        raise planner.PlanError(f"hosts of one replica have the same address: {listed}", advice)
+    if len({":" in where for where in addresses}) > 1:
+        raise planner.PlanError(
+            f"hosts of one replica are to talk by IPv4 and by IPv6: {listed}",
+            "set glm_private_address of each of these hosts to addresses of one kind",
+        )
+    return addresses

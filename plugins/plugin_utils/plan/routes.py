@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import functools
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ansible_collections.glm.fleet.plugins.module_utils.serving.routes import shape
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import records
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
@@ -61,13 +61,8 @@ def load(engine: str, version: str, root: Path = catalog.ROOT / "engines") -> tu
         ) from exc
 
 
-def shape(path: str) -> str:
-    """A path without the names of its parameters: ``/v1/models/{model:path}`` and ``/v1/models/{id}`` are alike."""
-    return re.sub(r"\{[^}]*\}", "{}", path)
-
-
 def door(known: records.Catalog, engine: str, version: str) -> Door:
-    """What passes the front door of this version, and which purposes it lacks.
+    """What passes the front door of this version, and what it lacks of what clients use.
 
     A purpose is lacking when the version has none of its routes. Raises CatalogError when there is no table of the
     version, and when it keeps for administrators what clients are said to use.
@@ -84,7 +79,12 @@ def door(known: records.Catalog, engine: str, version: str) -> Door:
         found += passing
         if not passing:
             lacking.append(purpose.name)
-    return {"routes": found, "lacking": lacking}
+    short = [
+        f"{one.lacks} in {known.purposes[one.purpose].title}"
+        for one in known.shortfalls
+        if one.engine == engine and one.purpose not in lacking and one.holds(version)
+    ]
+    return {"routes": found, "lacking": lacking, "shortfalls": short}
 
 
 def _served(table: Sequence[Route], path: str, wanted: Sequence[str], version: str) -> list[str]:

@@ -195,7 +195,7 @@ class DoorRoute(TypedDict):
     """A route that passes the front door."""
 
     path: str
-    """Path on the engine and on the door; {name} stands for one segment."""
+    """Path on the engine and on the door; {name} stands for one segment, {name:path} for one or more."""
     methods: list[str]
     """HTTP methods that pass, such as POST."""
     purpose: str
@@ -209,15 +209,30 @@ class Door(TypedDict):
     """What this version of the engine serves of what clients use."""
     lacking: list[str]
     """Purposes in catalog/routes.yml that this version does not serve."""
+    shortfalls: list[str]
+    """What this version does not have of the purposes it serves, such as JSON schema in Anthropic messages."""
+
+
+class Acme(TypedDict):
+    """How the host orders its certificate."""
+
+    directory: str
+    """URL of the authority's directory."""
+    email: str
+    """What the authority writes to about the account; empty for none."""
+    address: str
+    """Where the names should lead; empty when that is not known."""
 
 
 class Tls(TypedDict):
     """Encryption of the endpoint."""
 
-    origin: Literal["fleet", "own"]
-    """Whose certificate it is: of the fleet's own authority, or the user's."""
+    origin: Literal["fleet", "own", "acme"]
+    """Whose certificate it is: of the fleet's own authority, the user's, or one that the host orders."""
     names: list[str]
     """DNS names and IP addresses by which clients reach the host; URLs have the first."""
+    acme: Acme | None
+    """None where the host orders none."""
 
 
 class EnvSecret(TypedDict):
@@ -227,6 +242,10 @@ class EnvSecret(TypedDict):
     """The key is an environment variable."""
     name: str
     """Name of the variable."""
+    container_path: str | None
+    """Path of the file that a shell in the container reads it from; null on bare metal, where systemd does."""
+    program: list[str]
+    """What that shell becomes, with the command: the image's own entry point. Empty on bare metal."""
 
 
 class ConfigSecret(TypedDict):
@@ -258,6 +277,8 @@ class Confinement(TypedDict):
     """Most of them at a time."""
     shared_memory_gib: Gib
     """Limit of /dev/shm, which is the container's own."""
+    imports: list[str]
+    """Modules of the engine that the probe of the image loads under these limits."""
 
 
 class Mount(TypedDict):
@@ -279,7 +300,7 @@ class Paths(TypedDict):
     hf_home: str
     """HF_HOME of the weights, below data."""
     cache: str
-    """Compiled kernels of this engine version, below data."""
+    """Compiled kernels of this engine version and runtime, below data."""
     config: str
     """Environment and key files of the units."""
     engines: str
@@ -351,8 +372,12 @@ class Timeouts(TypedDict):
 
     start_seconds: Seconds
     """Until the endpoint must answer: all phases and a margin."""
+    longest_answer_seconds: Seconds
+    """How long the longest answer may take: the whole context, at the pace that the plan takes for the slowest."""
+    drain_seconds: Seconds
+    """How long requests that run have at a stop: the longest answer, within a bound, or glm_drain_seconds."""
     stop_seconds: Seconds
-    """How long running requests have at a stop."""
+    """When an engine that was asked to stop is killed: its drain, and what it needs to end."""
     phases: Phases
     """What start_seconds is made of."""
 
@@ -362,6 +387,8 @@ class Stop(TypedDict):
 
     success_exit_status: list[str]
     """Exit statuses and signals that count as a clean end besides 0."""
+    drains: bool
+    """Whether this version lets requests that run end when it is asked to stop."""
 
 
 class Sampling(TypedDict):
@@ -402,6 +429,8 @@ class Contract(TypedDict):
     """Recommended sampling by kind of work; the entry default is for everything else."""
     health_path: str
     """Path that answers 200 while the engine is well."""
+    alive_path: str
+    """Path that answers 200 at once while the engine takes requests, however busy it is."""
     context_length: Tokens | None
     """Longest request that is served; null where the engine finds out by itself."""
 

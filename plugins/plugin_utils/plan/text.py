@@ -105,6 +105,7 @@ def _block(plan: Plan) -> list[str]:
         ("arithmetic", memory["arithmetic"]),
         ("disk", f"{disk['free_bytes_needed'] / 1e9:,.0f} GB free before the first fetch"),
         ("start", f"within {_minutes(times['start_seconds'])} ({phases})"),
+        ("stop", _stop(plan)),
         ("command", shlex.join(plan["command"])),
         ("environment", " ".join(f"{name}={value}" for name, value in plan["env"].items())),
         ("recipe", _RECIPES[plan["recipe"]["basis"]]),
@@ -116,6 +117,17 @@ def _block(plan: Plan) -> list[str]:
     for label, text in rows:
         lines += _row(label, text) if text else []
     return lines
+
+
+def _stop(plan: Plan) -> str:
+    """What a stop does to requests that run."""
+    times = plan["timeouts"]
+    if not plan["stop"]["drains"]:
+        return "ends every open answer at once"
+    return (
+        f"requests that run have {_minutes(times['drain_seconds'])} (the longest answer would take "
+        f"{_minutes(times['longest_answer_seconds'])}); what is left then is ended"
+    )
 
 
 def _price(price: Price, hosts: int) -> str:
@@ -146,9 +158,9 @@ def _passes(plan: Plan) -> str:
     door = plan["door"]
     text = ", ".join(f"{'/'.join(route['methods'])} {route['path']}" for route in door["routes"])
     titles = {name: purpose.title for name, purpose in catalog.load().purposes.items()}
-    lacking = [titles.get(name, name) for name in door["lacking"]]
+    lacking = [*(titles.get(name, name) for name in door["lacking"]), *door["shortfalls"]]
     version = f"{plan['engine']['name']} {plan['engine']['version']}"
-    return f"{text}; {version} has no {' and no '.join(lacking)}" if lacking else text
+    return f"{text}; {version} has no {', no '.join(lacking)}" if lacking else text
 
 
 def _program(plan: Plan) -> list[tuple[str, str]]:

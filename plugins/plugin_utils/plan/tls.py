@@ -6,14 +6,22 @@
 from __future__ import annotations
 
 import ipaddress
+import re
+import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Literal, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils import address
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Intent, PlanError
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan, Tls
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Acme, Plan, Tls
 
-_ORIGINS: Mapping[str, Literal["fleet", "own"]] = {"fleet": "fleet", "own": "own"}
+_ORIGINS: Mapping[str, Literal["fleet", "own", "acme"]] = {"fleet": "fleet", "own": "own", "acme": "acme"}
+# Where an authority asks whether a name is the host's (RFC 8555, http-01). It cannot be another port.
+CHALLENGE_PORT = 80
+# Where the door passes it on, on loopback. Who answers there can prove the name: below 1024, so that only root can.
+ANSWER_PORT = 981
+_LABEL = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?"
+_NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})+", re.IGNORECASE)
 
 
 def asked(listens: str, public: Optional[str], origin: str, names: Sequence[str]) -> tuple[str, list[str]]:
@@ -30,9 +38,12 @@ def asked(listens: str, public: Optional[str], origin: str, names: Sequence[str]
         if everywhere:
             raise PlanError(
                 "the endpoint is public, and keys and prompts would pass unencrypted",
-                "set glm_tls to fleet or own, or glm_bind to private",
+                "set glm_tls to fleet, own or acme, or glm_bind to private",
             )
         return chosen, []
+    if chosen == "acme":
+        # Names of DNS have no case, and an authority issues them in small letters.
+        return chosen, list(dict.fromkeys(name.lower() for name in names))
     own = public if everywhere else listens
     known = list(dict.fromkeys([*names, *([own] if own else [])]))
     if not known:
@@ -41,6 +52,66 @@ def asked(listens: str, public: Optional[str], origin: str, names: Sequence[str]
             "set glm_tls_names to what clients call the host",
         )
     return chosen, known
+
+
+def require_orderable(intent: Intent) -> None:
+    """Refuse a certificate that no authority could issue to the host. Raises PlanError."""
+    if intent.tls != "acme":
+        return
+    taken = _of_a_replica(intent)
+    strange = [name for name in intent.tls_names if address.is_address(name) or not _NAME.fullmatch(name)]
+    problem, next_step = "", "set glm_tls_names to the DNS names of this host, in its host_vars, or glm_tls to fleet"
+    if not intent.tls_names:
+        problem = "the host has no name that a certificate could be ordered for"
+    elif strange:
+        kind = "an address" if any(map(address.is_address, strange)) else "not the whole DNS name of one host"
+        problem = f"a certificate is ordered for names, and {', '.join(map(repr, strange))} is {kind}"
+    elif ipaddress.ip_address(intent.listen_address).is_loopback:
+        problem, next_step = "nobody reaches the host on loopback", "set glm_bind to public, or glm_tls to fleet"
+    elif not address.is_wildcard(intent.listen_address) and _is_lets_encrypt(intent.acme_directory):
+        problem = f"Let's Encrypt cannot ask a host at {intent.listen_address}, which is private"
+        next_step = "set glm_bind to public, glm_acme_directory to an authority of your own, or glm_tls to fleet"
+    elif urllib.parse.urlsplit(intent.acme_directory).scheme != "https":
+        problem, next_step = f"{intent.acme_directory!r} is no https URL", "set glm_acme_directory to one"
+    elif taken:
+        problem, next_step = f"{taken[0][0]}, which a replica has", f"set another {taken[0][1]}"
+    elif not intent.acme_agree:
+        problem = f"nobody has agreed to the terms of service of {intent.acme_directory}"
+        next_step = "read them, then set glm_acme_agree to true"
+    if problem:
+        raise PlanError(f"glm_tls is acme, but {problem}", next_step)
+
+
+def _of_a_replica(intent: Intent) -> list[tuple[str, str]]:
+    """What needs a port that a replica has, and the variable that moves the replica."""
+    needed = {
+        CHALLENGE_PORT: f"the authority asks at port {CHALLENGE_PORT}",
+        ANSWER_PORT: f"certbot answers at port {ANSWER_PORT} of loopback",
+    }
+    ranges = {"glm_port": intent.listen_port, "glm_engine_port": intent.engine_port}
+    return [
+        (what, variable)
+        for port, what in needed.items()
+        for variable, first in ranges.items()
+        if first <= port < first + intent.replicas
+    ]
+
+
+def _is_lets_encrypt(directory: str) -> bool:
+    host = urllib.parse.urlsplit(directory).hostname or ""
+    return host == "letsencrypt.org" or host.endswith(".letsencrypt.org")
+
+
+def notes(intent: Intent) -> list[str]:
+    """What a reader of the plan should know about an ordered certificate."""
+    if intent.tls != "acme":
+        return []
+    authority = urllib.parse.urlsplit(intent.acme_directory).hostname
+    return [
+        f"glm_tls is acme: {authority} asks at port {CHALLENGE_PORT} of {', '.join(intent.tls_names)}, at the first "
+        "deploy and at each renewal. Let a firewall admit it there (a public authority asks from anywhere); on that "
+        "port the door answers these questions and nothing else."
+    ]
 
 
 def url(plan: Plan, path: str = "/v1") -> str:
@@ -55,4 +126,8 @@ def tls(intent: Intent) -> Optional[Tls]:
     origin = _ORIGINS.get(intent.tls)
     if origin is None:
         return None
-    return Tls(origin=origin, names=list(intent.tls_names))
+    acme: Optional[Acme] = None
+    if origin == "acme":
+        known = intent.public_address if address.is_wildcard(intent.listen_address) else intent.listen_address
+        acme = Acme(directory=intent.acme_directory, email=intent.acme_email, address=known or "")
+    return Tls(origin=origin, names=list(intent.tls_names), acme=acme)

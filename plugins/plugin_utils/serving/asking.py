@@ -27,10 +27,11 @@ def options(plan: Plan | None, share: float) -> dict[str, Any]:
 def _promised(plan: Plan, share: float) -> Mapping[str, Any]:
     contract = plan["contract"]
     promised = contract["context_length"]
-    unit = replica.replica(plan)
     return {
-        "unit": unit["unit"],
-        "secret_files": [unit["files"]["secret"]],
+        # Where the host itself reaches its endpoint.
+        "address": replica.probe_address(plan["listen"]["address"]),
+        "unit": replica.unit_of(plan),
+        "secret_files": [replica.secret_path(plan)],
         "promised": logs.own_words(plan),
         "port": plan["listen"]["port"],
         "engine_port": plan["listen"]["engine_port"],
@@ -61,6 +62,12 @@ def _promised(plan: Plan, share: float) -> Mapping[str, Any]:
 def prefix_caching(plan: Plan) -> bool:
     """Whether the replica is served with a prefix cache, which every engine has unless it is switched off."""
     return not set(catalog.load().engines[plan["engine"]["name"]].no_prefix_cache) & set(plan["command"])
+
+
+def every_metric_rule() -> list[dict[str, Any]]:
+    """The metrics of every engine, whose names differ: what runs may be another engine than planned."""
+    known = catalog.load().engines.values()
+    return [rule for engine in known for rule in engine.metric_rules(engine.default_version)]
 
 
 def metric_rules(plan: Plan) -> list[dict[str, Any]]:

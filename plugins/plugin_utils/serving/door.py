@@ -6,81 +6,155 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils import address
+from ansible_collections.glm.fleet.plugins.module_utils.door import drain, maps, owned
 from ansible_collections.glm.fleet.plugins.module_utils.finding import unmet
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.command import ENGINE_ADDRESS
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.tls import ANSWER_PORT, CHALLENGE_PORT
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import replica
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving.quoting import UnitError
 
-UNIT = "glm-door.service"
-_LOWEST_FREE_PORT = 1024
+UNIT, _USER, _SOCKET = drain.UNIT, drain.GROUP, drain.SOCKET
+PROGRAM = "/usr/sbin/haproxy"
+LOWEST_FREE_PORT = 1024
 
 # Purposes of routes whose answers are counted by their tokens.
 _GENERATING = ("chat", "completions", "responses", "messages")
-# What stands for {name} in a path: one segment, nothing in it that an engine would decode or resolve.
-_SEGMENT = "[A-Za-z0-9_][A-Za-z0-9_.:-]*"
+# What stands for {name} and {name:path} in a path: nothing in it that an engine would resolve. Of what it decodes, only
+# the colon and the slash of a model's name, which clients send encoded.
+_SEGMENT = "[A-Za-z0-9_]([A-Za-z0-9_.:-]|%3[Aa])*"
+_SEGMENTS = f"{_SEGMENT}((/|%2[Ff]){_SEGMENT})*"
 
 
 def door(plans: Sequence[Plan], monitor_address: str = ENGINE_ADDRESS, monitor_port: int = 9800) -> dict[str, Any]:
     """Everything that the templates ``glm-door.cfg`` and ``glm-door.service`` and the role ``door`` need.
 
     Shapes: ``replicas`` is a list of ``number`` (int), ``name``, ``listen`` and ``engine`` (``address:port``), ``port``
-    (int) and ``health_path``; ``monitor`` is ``address:port``; ``listen`` is that option of the module door_unit;
+    (int), ``health_path`` and ``alive_path``; ``monitor`` is ``address:port``; ``listen`` is that option of door_unit;
     ``routes`` is a list of ``path``, ``condition`` (HAProxy's) and ``generates`` (it runs the model); ``files`` maps
-    names to absolute paths on the host; ``tls`` is the plans'; ``low_port`` is whether a port needs a capability.
+    names to absolute paths on the host, ``place`` is that option of door_files; ``tls`` is the plans'; ``acme`` is
+    None, or ``listen`` and ``answers`` (``address:port``) and ``order`` (that option of door_order, without
+    ``authorities``); ``low_port`` is whether a port needs a capability.
 
     Replicas without an endpoint (further hosts of one over several) have no part in it. Raises UnitError when a value
     does not fit into HAProxy's configuration.
     """
     answering = [plan for plan in plans if not plan["node"]["rank"]]
-    _require_inside(monitor_address)
     _require_free(answering, int(monitor_port))
     config = plans[0]["paths"]["config"]
+    files = {
+        "program": PROGRAM,
+        "config": f"{config}/door/haproxy.cfg",
+        "usage": f"{config}/door/usage.lua",
+        "certificate": f"{config}/door/door.pem",
+        "engine_key": replica.engine_key_file(plans[0]),
+        "group": _USER,
+    }
     return {
+        "name": "glm-door",
+        "description": "Front door of the GLM endpoints of this host",
         "unit": UNIT,
-        "user": "glm-door",
-        "program": "/usr/sbin/haproxy",
+        "user": _USER,
+        "program": files["program"],
+        "place": files,
         "files": {
+            **{name: files[name] for name in ("config", "usage", "certificate")},
             "unit": f"/etc/systemd/system/{UNIT}",
-            "config": f"{config}/door/haproxy.cfg",
-            "keys": f"{config}/door/keys.map",
-            "expires": f"{config}/door/expires.map",
-            "requests": f"{config}/door/requests.map",
-            "parallel": f"{config}/door/parallel.map",
-            "tokens": f"{config}/door/tokens.map",
-            "usage": f"{config}/door/usage.lua",
+            **{name: f"{config}/door/{name}.map" for name in maps.NAMES},
+            "drain": f"{config}/door/{owned.DRAIN_MAP}",
             "usage_program": "/usr/local/lib/glm/door_usage.py",
-            "certificate": f"{config}/door/door.pem",
-            "engine_key": replica.engine_key_file(plans[0]),
-            "socket": "/run/glm-door/admin.sock",
-            "master": "/run/glm-door/master.sock",
+            "order": f"{config}/door/order.json",
+            "authorities": f"{config}/door/authorities.pem",
+            "order_program": "/usr/local/lib/glm/door_order",
+            "master": _SOCKET,
         },
         "replicas": [_replica(plan) for plan in answering],
         # Replicas of a host have one address, and one certificate.
         "tls": plans[0]["tls"],
-        "monitor": _place(monitor_address, monitor_port),
+        "acme": _acme(answering, files) if answering else None,
+        "monitor": monitor(monitor_address, monitor_port),
         "listen": [
             *(
                 {"address": one["listen"]["address"], "port": one["listen"]["port"], "variable": "glm_port"}
                 for one in answering
             ),
             {"address": monitor_address, "port": int(monitor_port), "variable": "glm_monitor_port"},
+            *(
+                {"address": one["listen"]["address"], "port": CHALLENGE_PORT, "variable": "glm_tls"}
+                for one in answering[:1]
+                if _orders(one)
+            ),
         ],
         # Replicas of a host run the same version of the same engine.
         "routes": [
             {**_route(route["path"], route["methods"]), "generates": route["purpose"] in _GENERATING}
             for route in plans[0]["door"]["routes"]
         ],
-        "low_port": any(plan["listen"]["port"] < _LOWEST_FREE_PORT for plan in answering),
+        "low_port": any(plan["listen"]["port"] < LOWEST_FREE_PORT or _orders(plan) for plan in answering),
     }
 
 
-def _require_inside(monitor_address: str) -> None:
-    """Raise UnitError for an address of the monitoring, which asks for no key, that is not loopback or private."""
+def watched(plans: Sequence[Plan]) -> dict[str, Any] | None:
+    """Where a host's door is seen at work, as module_utils/serving/look.py takes it; None where it has no part.
+
+    ``replicas``: by the name of its backend, where the host itself reaches each (``address``, ``port``). There is
+    another backend for what does not run the model, ``<name>-other``. ``name``: whose certificate the door has.
+    """
+    answering = [plan for plan in plans if not plan["node"]["rank"]]
+    if not answering:
+        return None
+    tls = plans[0]["tls"]
+    return {
+        "socket": _SOCKET,
+        "certificate": f"{plans[0]['paths']['config']}/door/door.pem" if tls else "",
+        "name": tls["names"][0] if tls else "",
+        "replicas": {
+            _backend(plan): {
+                "address": replica.probe_address(plan["listen"]["address"]),
+                "port": int(plan["listen"]["port"]),
+            }
+            for plan in answering
+        },
+    }
+
+
+def _backend(plan: Plan) -> str:
+    return f"engine-{int(plan['replica'])}"
+
+
+def _orders(plan: Plan) -> bool:
+    """Whether the host orders its certificate."""
+    return bool(plan["tls"] and plan["tls"]["acme"])
+
+
+def _acme(plans: Sequence[Plan], files: Mapping[str, str]) -> dict[str, Any] | None:
+    """Where an authority asks the door, and the order that the host's program takes; None where nothing is ordered."""
+    encrypted = plans[0]["tls"]
+    if not encrypted or not encrypted["acme"]:
+        return None
+    answers = place(ENGINE_ADDRESS, ANSWER_PORT)
+    order = {
+        **encrypted["acme"],
+        "names": encrypted["names"],
+        "answers": answers,
+        "folder": "/var/lib/glm/certificate",
+        "place": dict(files),
+        "unit": UNIT,
+        "socket": _SOCKET,
+    }
+    return {
+        "listen": place(plans[0]["listen"]["address"], CHALLENGE_PORT),
+        "answers": answers,
+        "order": order,
+    }
+
+
+def monitor(monitor_address: str, port: int) -> str:
+    """Where the monitoring listens, which asks for no key. Raises UnitError unless that is loopback or private."""
     try:
         problem = address.public_because(monitor_address)
     except ValueError:
@@ -93,11 +167,13 @@ def _require_inside(monitor_address: str) -> None:
                 "set glm_monitor_address to one",
             )
         )
+    return place(monitor_address, port)
 
 
 def _require_free(plans: Sequence[Plan], monitor_port: int) -> None:
     """Raise UnitError when the port of the monitoring is one of a replica's."""
     taken = {plan["listen"][port] for plan in plans for port in ("port", "engine_port")}
+    taken |= {CHALLENGE_PORT, ANSWER_PORT} if any(map(_orders, plans)) else set()
     if monitor_port in taken:
         raise UnitError(unmet("a port of its own for the monitoring", monitor_port, "set another glm_monitor_port"))
 
@@ -106,27 +182,34 @@ def _replica(plan: Plan) -> dict[str, Any]:
     number, listen = int(plan["replica"]), plan["listen"]
     return {
         "number": number,
-        "name": f"engine-{number}",
-        "listen": _place(listen["address"], listen["port"]),
+        "name": _backend(plan),
+        "listen": place(listen["address"], listen["port"]),
         "port": int(listen["port"]),
-        "engine": _place(ENGINE_ADDRESS, listen["engine_port"]),
+        "engine": place(ENGINE_ADDRESS, listen["engine_port"]),
         "health_path": plan["contract"]["health_path"],
+        "alive_path": plan["contract"]["alive_path"],
     }
 
 
-def _place(host: str, port: int) -> str:
+def place(host: str, port: int) -> str:
+    """An address and a port as HAProxy reads them."""
     return f"{address.bracketed(host)}:{int(port)}"
 
 
 def _route(path: str, methods: Sequence[str]) -> dict[str, str]:
     """A route as a condition on method and path. The path counts as it was sent: nothing is decoded or tidied up."""
-    if not re.fullmatch(r"(/([A-Za-z0-9_.-]+|\{\w+(:\w+)?\}))+", path):
+    if not re.fullmatch(r"(/([A-Za-z0-9_.-]+|\{\w+(:path)?\}))+", path):
         raise UnitError(
-            unmet("the path of a route to be of plain segments or {name}", repr(path), "see catalog/engines")
+            unmet("plain segments, {name} or {name:path} in the path of a route", repr(path), "see catalog/engines")
         )
-    literal = re.split(r"\{[^}]*\}", path)
-    if len(literal) == 1:
+    if "{" not in path:
         match = f"{{ path {path} }}"
     else:
-        match = f"{{ path_reg ^{_SEGMENT.join(re.escape(part) for part in literal)}$ }}"
+        parts = re.split(r"(\{[^}]*\})", path)
+        pattern = "".join(_parameter(part) if part.startswith("{") else re.escape(part) for part in parts)
+        match = f"{{ path_reg ^{pattern}$ }}"
     return {"path": path, "condition": f"{{ method {' '.join(methods)} }} {match}"}
+
+
+def _parameter(name: str) -> str:
+    return _SEGMENTS if name.endswith(":path}") else _SEGMENT

@@ -10,14 +10,17 @@ refusals and silence may be those of a firewall between the two.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils import address, finding
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Finding
 from ansible_collections.glm.fleet.plugins.module_utils.serving.exposure import UNLISTED, Answers, Place
 
-DOOR = "glm-door.service"
+# What of the product may listen off loopback: the front door, and the gateway where a host runs one.
+DOORS = ("glm-door.service", "glm-gateway.service")
+# Where a host's ssh server is for its neighbours, whatever port is forwarded to it elsewhere.
+SSH_PORT = 22
 _RIGHT = {
     "no_key": (401, "without a key"),
     "wrong_key": (401, "with a wrong key"),
@@ -44,8 +47,8 @@ class Tried:
 class Host:
     """What is tried of a host.
 
-    ``places`` is everything it listens on; ``control`` has the ports where its ssh server may be; ``meant`` says by
-    ``address`` and ``port`` where the host is meant to be open.
+    ``places`` is everything it listens on; ``control`` has the port by which its ssh server is reached; ``meant`` says
+    by ``address`` and ``port`` where the host is meant to be open.
     """
 
     places: Sequence[Place]
@@ -55,6 +58,7 @@ class Host:
 
 def of_neighbour(host: Host, answer: Mapping[str, Any]) -> Finding:
     """The finding about another host of the fleet: ``answer`` is that of the module exposure there, with ``host``."""
+    host = replace(host, control={SSH_PORT, *host.control})
     vantage = f"the neighbour {answer.get('host')}"
     if "outcomes" not in answer:
         found = str(answer.get("problem") or f"{vantage} did not try: it did not answer")
@@ -77,12 +81,28 @@ def judged(check: str, host: Host, tried: Tried) -> Finding:
         return finding.judged(
             "verify", check, False, _expected(tried.vantage), "; ".join(problems), _CLOSE, tried.seconds
         )
+    unseen = [_named(place) for place, outcome in others if outcome == "open" and place["unit"] is None]
+    if unseen:
+        found = f"open, and it could not be seen whose it is: {', '.join(unseen)}"
+        return finding.judged("verify", check, None, _expected(tried.vantage), found, seconds=tried.seconds)
     if not reached:
         where = ", ".join(sorted({place["address"] for place in host.places})) or "the host"
         found = f"{tried.vantage} does not reach {where} at all: no ssh server answered there either"
-        return finding.judged("verify", check, None, _expected(tried.vantage), found, seconds=tried.seconds)
+        next_step = _next(host, tried.vantage)
+        return finding.judged("verify", check, None, _expected(tried.vantage), found, next_step, tried.seconds)
     return finding.judged(
         "verify", check, True, _expected(tried.vantage), _said(others, reached, tried), seconds=tried.seconds
+    )
+
+
+def _next(host: Host, vantage: str) -> str:
+    """What to do where nothing shows that this vantage point would have reached an open port."""
+    if any(place["port"] in host.control for place in host.places):
+        return f"let {vantage} reach the host's ssh port, or verify from a machine that does"
+    return (
+        f"this cannot be proven from here: ssh comes by port {min(host.control)}, on which nothing on the host "
+        "listens, so something forwards it, and what answers at that address is not the host. Look at what else is "
+        "forwarded there, and verify from a machine in the host's network (closed_neighbour does, with a second host)"
     )
 
 
@@ -92,7 +112,7 @@ def _expected(vantage: str) -> str:
 
 def _unwanted(place: Place, meant: Sequence[Mapping[str, Any]]) -> bool:
     """Whether a place is one of the collection's that nobody else should reach."""
-    return bool(place["unit"]) and not (place["unit"] == DOOR and any(_meant(place, one) for one in meant))
+    return bool(place["unit"]) and not (place["unit"] in DOORS and any(_meant(place, one) for one in meant))
 
 
 def _meant(place: Place, one: Mapping[str, Any]) -> bool:

@@ -14,21 +14,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils import address
-from ansible_collections.glm.fleet.plugins.module_utils.finding import advised
+from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError, advised
+from ansible_collections.glm.fleet.plugins.module_utils.host import container
+from ansible_collections.glm.fleet.plugins.module_utils.serving import walls
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import files as plan_files
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import image as plan_image
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan import tls
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.command import ENGINE_ADDRESS
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
-from ansible_collections.glm.fleet.plugins.plugin_utils.serving import quoting
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving import guard, quoting, shipped
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving.quoting import UnitError
 
 DOCKER = "/usr/bin/docker"
 PYTHON = "/usr/bin/python3"
-GUARD = "/usr/local/lib/glm/serve_guard.py"
-# Beside the guard: who the processes of a replica may talk to.
-FILTER = "/usr/local/lib/glm/serve_filter.py"
 
 # Between two phases of a stop systemd waits this much longer than docker does, so docker is the one that kills.
 _STOP_SLACK_SECONDS = 30
@@ -44,13 +42,13 @@ _VENDOR_DAEMONS = {
 }
 
 
+_FRONTS = ("glm-door.service", "glm-gateway.service")
 _RUNTIME_DAEMONS = {"container": ("docker.service",), "venv": ()}
 
-# docker and systemd read environment files differently, so they must not be taken for each other.
-_SECRET_SUFFIX = {
-    "container": {"env": ".secret.env", "config": ".secret.yaml"},
-    "venv": {"env": ".secret.conf", "config": ".secret.yaml"},
-}
+_SECRET_SUFFIX = {"env": ".secret.env", "config": ".secret.yaml"}
+
+# What a shell does in the container before it becomes the engine.
+READ_KEY = 'set -a; . {}; set +a; exec "$@"'
 
 # What the module engine_venv leaves in a complete environment: a fingerprint of its packages.
 VENV_MARKER = ".glm.json"
@@ -83,7 +81,8 @@ def secret_file(plan: Plan, api_key: str, admin_key: str = "") -> str:
         if not key or any(ord(char) < 0x21 or ord(char) > 0x7E for char in key):
             raise UnitError("an API key must be one word of printable ASCII: it travels in an HTTP header")
     if secret["kind"] == "env":
-        return _ENV_FILES[plan["runtime"]["kind"]]({secret["name"]: api_key})
+        # Quoted for systemd, which is how a shell reads it as well.
+        return quoting.systemd_env({secret["name"]: api_key})
     # JSON strings are YAML strings, whatever the key contains. The guard takes the key of the last line.
     lines = {**({admin_option: admin_key} if admin_option else {}), secret["option"]: api_key}
     return "".join(f"{option}: {json.dumps(key)}\n" for option, key in lines.items())
@@ -105,7 +104,8 @@ def replica(plan: Plan, groups: Mapping[str, Sequence[str]] | None = None) -> di
 
     Shapes: ``name``, ``unit``, ``runtime``, ``documentation``, ``user`` are str; ``files`` maps
     unit/env/secret/guard/engine_key/admin_key to absolute paths on the host; ``exec`` maps
-    start_pre/start/start_post/stop/stop_post to argument lists; times are whole seconds; ``serving_unit`` is an entry
+    start_pre/start/start_post/stop/stop_post to argument lists; ``drain`` and ``admit`` are such lists, too, or None
+    where there is no door; times are whole seconds; ``serving_unit`` is an entry
     of that module's ``replicas``; ``after``, ``wants``, ``assert_paths``, ``mount_points``,
     ``writable_directories`` are lists of str.
 
@@ -113,20 +113,25 @@ def replica(plan: Plan, groups: Mapping[str, Sequence[str]] | None = None) -> di
     """
     try:
         return _replica(plan, groups or {})
+    except QuotingError as exc:
+        raise UnitError(str(exc)) from None
     except KeyError as exc:
         raise UnitError(f"the serving plan has no {exc.args[0]!r}; make it again with glm.fleet.serving_plan") from exc
 
 
 def _replica(plan: Plan, groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    name = f"glm-serve-{int(plan['replica'])}"
+    name = name_of(plan)
     files = _files(plan, name)
     start = int(plan["timeouts"]["start_seconds"])
     stop = int(plan["timeouts"]["stop_seconds"])
+    # An engine that cuts answers off has the door waited for.
+    drains = plan["stop"]["drains"]
+    grace = stop + (0 if drains else int(plan["timeouts"]["drain_seconds"])) + _STOP_SLACK_SECONDS
     daemons = list(_VENDOR_DAEMONS[plan["accelerator"]["vendor"]])
     snapshot = snapshot_in(plan["paths"]["hf_home"], plan)
     return {
         "name": name,
-        "unit": f"{name}.service",
+        "unit": unit_of(plan),
         "slice": _slice(plan),
         "replica": int(plan["replica"]),
         "runtime": plan["runtime"]["kind"],
@@ -135,29 +140,41 @@ def _replica(plan: Plan, groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
             f" (replica {int(plan['replica'])})"
         ),
         "documentation": quoting.systemd_value(_documentation(plan)),
-        "after": [*_RUNTIME_DAEMONS[plan["runtime"]["kind"]], "network-online.target", *daemons],
+        # Stopped in the reverse order: the door and the gateway pass on what the engine still ends at a shutdown.
+        "after": [*_RUNTIME_DAEMONS[plan["runtime"]["kind"]], "network-online.target", *_FRONTS, *daemons],
         "wants": ["network-online.target", *daemons],
         "assert_paths": [quoting.systemd_value(snapshot)] if snapshot else [],
         "files": files,
         "serving_unit": {
-            "unit": f"{name}.service",
+            "unit": unit_of(plan),
             "files": _stamped(plan, files),
             "address": ENGINE_ADDRESS,
             "port": int(plan["listen"]["engine_port"]),
+            "stop_seconds": grace,
             "gpus": [int(index) for index in plan["accelerator"]["indices"]],
         },
         "start_seconds": start,
-        "stop_seconds": stop + _STOP_SLACK_SECONDS,
+        "stop_seconds": grace,
         "restart_seconds": _RESTART_SECONDS,
         # A status that counts as a clean stop must still count as a crash when no stop was requested (137 and SIGKILL
         # are also what the kernel's out-of-memory killer leaves behind).
         "success_exit_status": " ".join(str(status) for status in plan["stop"]["success_exit_status"]),
         # Long enough for two whole starts, so the third within it is refused.
-        "start_limit_seconds": 2 * (start + stop + _STOP_SLACK_SECONDS + _RESTART_SECONDS) + 600,
-        "endpoint": tls.url(plan),
-        "probe_address": probe_address(plan["listen"]["address"]),
+        "start_limit_seconds": 2 * (start + grace + _RESTART_SECONDS) + 600,
+        "drain": _at_the_door(plan, "drain", grace) if not plan["node"]["rank"] else None,
+        "admit": _at_the_door(plan, "admit") if not plan["node"]["rank"] else None,
         **_RUNTIMES[plan["runtime"]["kind"]](plan, name, files, groups),
     }
+
+
+def _at_the_door(plan: Plan, what: str, grace: int = 0) -> list[str]:
+    """What a unit says to the front door of its host; its mark ends by itself when the engine is gone for sure."""
+    argv = [PYTHON, "-I", "-B", shipped.folder_of("door_drain"), what, "--replica", str(int(plan["replica"]))]
+    argv += ["--of-unit"]
+    if grace:
+        argv += ["--seconds", str(2 * grace)]
+        argv += [] if plan["stop"]["drains"] else ["--wait", str(int(plan["timeouts"]["drain_seconds"]))]
+    return argv
 
 
 def _documentation(plan: Plan) -> str:
@@ -175,10 +192,10 @@ def _container(plan: Plan, name: str, files: Mapping[str, str], groups: Mapping[
         "writable_directories": [mount["source"] for mount in plan["mounts"] if not mount["read_only"]],
         "exec": {
             "start_pre": _prestart(plan, files, ["--container", name]),
-            "start": _among_nodes(plan, _docker_run(plan, name, files, groups)),
+            "start": _among_nodes(plan, _docker_run(plan, name, files, groups), ["--container", name]),
             "start_post": _ready(plan, files),
             "stop": [DOCKER, "stop", "-t", str(stop), name],
-            "stop_post": [PYTHON, "-I", GUARD, "poststop", "--container", name],
+            "stop_post": [*_poststop(plan), "--container", name],
         },
     }
 
@@ -191,43 +208,43 @@ def _docker_run(plan: Plan, name: str, files: Mapping[str, str], groups: Mapping
     # --init: as process 1 SGLang's own SIGKILL is ignored, and a failed start would end with status 0.
     argv = [DOCKER, "run", "--rm", "--init", "--name", name, "--pull=never", *_network(plan)]
     argv += ["--cgroup-parent", _slice(plan)]
-    argv += [*_confined(plan), "--ulimit", "memlock=-1", "--ulimit", "stack=67108864"]
+    if plan["confinement"] is None:
+        raise UnitError("the plan does not say what its container may do")
+    argv += container.confined(plan["confinement"])
     # The client already writes to the journal; a second copy in docker's own files would only fill the disk.
     argv += ["--log-driver", "none"]
-    for device in [*plan["devices"], *plan["device_nodes"]]:
-        argv += ["--device", device]
-    for gid in _group_ids(plan, groups):
-        argv += ["--group-add", gid]
+    argv += container.devices([*plan["devices"], *plan["device_nodes"]], _group_ids(plan, groups))
     for mount in plan["mounts"]:
-        argv += ["--mount", _bind(mount["source"], mount["target"], mount["read_only"])]
+        argv += container.bind(mount["source"], mount["target"], mount["read_only"])
     argv += ["--env-file", files["env"]]
     if plan["node"]["count"] > 1 and not plan["node"]["interface"]:
         # Without a value: the guard, which finds the interface, has it in its environment.
         argv += ["--env", "NCCL_SOCKET_IFNAME", "--env", "GLOO_SOCKET_IFNAME"]
     secret = plan["secret"]
+    if secret["container_path"] is None:
+        raise UnitError("the plan does not say where its container reads the API key")
+    argv += container.bind(files["secret"], secret["container_path"], True)
+    # `docker inspect` shows a container's environment. So a shell reads the key, and becomes the engine.
+    argv += ["--entrypoint", "/bin/sh"] if secret["kind"] == "env" else []
+    return [*argv, image["reference"], *_in_container(plan)]
+
+
+def _in_container(plan: Plan) -> list[str]:
+    """The words after the image in the ``docker run`` of the replica."""
+    secret, command = plan["secret"], [str(word) for word in plan["command"]]
     if secret["kind"] == "env":
-        argv += ["--env-file", files["secret"]]
-    else:
-        if not any(secret["container_path"] in str(word) for word in plan["command"]):
-            raise UnitError(f"the command never reads {secret['container_path']}, so no API key would be required")
-        argv += ["--mount", _bind(files["secret"], secret["container_path"], True)]
-    return [*argv, image["reference"], *[str(word) for word in plan["command"]]]
+        return ["-c", READ_KEY.format(secret["container_path"]), "glm", *secret["program"], *command]
+    if not any(secret["container_path"] in word for word in command):
+        raise UnitError(f"the command never reads {secret['container_path']}, so no API key would be required")
+    return command
 
 
-def _confined(plan: Plan) -> list[str]:
-    """What the container may do: no more than the plan says, whatever the image's authors expected."""
-    limits = plan["confinement"]
-    if limits is None:
-        raise UnitError("the plan does not say what its container may do")
-    argv = ["--user", limits["user"], "--security-opt", "no-new-privileges", "--cap-drop", "ALL"]
-    for name in limits["capabilities"]:
-        argv += ["--cap-add", name]
-    argv += ["--pids-limit", str(int(limits["processes"])), "--read-only"]
-    for folder in limits["writable"]:
-        # Engines compile code into temporary files and load it.
-        argv += ["--tmpfs", f"{folder}:rw,exec,nosuid,nodev"]
-    # Its own shared memory: what a killed engine leaves there goes with it, and other replicas cannot read it.
-    return [*argv, "--ipc", "private", "--shm-size", f"{int(limits['shared_memory_gib'])}g"]
+def engine_words(plan: Plan) -> list[str]:
+    """The words that the replica's engine is started with: those of its container, or the end of its command line."""
+    if plan["runtime"]["kind"] == "container":
+        return _in_container(plan)
+    name = name_of(plan)
+    return _credential(plan, name, _files(plan, name))[1]
 
 
 def _network(plan: Plan) -> list[str]:
@@ -250,14 +267,6 @@ def _group_ids(plan: Plan, groups: Mapping[str, Sequence[str]]) -> list[str]:
             )
         )
     return [str(groups[name][1]) for name in plan["device_groups"]]
-
-
-def _bind(source: str, target: str, read_only: bool) -> str:
-    """A bind mount. ``--mount``, not ``--volume``: a source that is missing is an error and not a new empty folder."""
-    for path in (source, target):
-        if "," in path or '"' in path or not path.startswith("/"):
-            raise UnitError(f"{path!r} cannot be mounted: it must be absolute, without commas and quotes")
-    return f"type=bind,source={source},target={target}" + (",readonly" if read_only else "")
 
 
 def _venv(plan: Plan, name: str, files: Mapping[str, str], groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
@@ -287,8 +296,13 @@ def _venv(plan: Plan, name: str, files: Mapping[str, str], groups: Mapping[str, 
             "start_pre": _prestart(plan, files),
             "start": _among_nodes(plan, command),
             "start_post": _ready(plan, files),
+            "stop_post": _poststop(plan),
         },
     }
+
+
+def _poststop(plan: Plan) -> list[str]:
+    return [PYTHON, "-I", guard.PROGRAM, "poststop", "--unit", unit_of(plan)]
 
 
 def _credential(plan: Plan, name: str, files: Mapping[str, str]) -> tuple[str | None, list[str]]:
@@ -309,17 +323,16 @@ _RUNTIMES = {"container": _container, "venv": _venv}
 
 def _files(plan: Plan, name: str) -> dict[str, str]:
     config = f"{plan['paths']['config']}/{name.removeprefix('glm-')}"
-    kind, suffixes = plan["secret"]["kind"], _SECRET_SUFFIX[plan["runtime"]["kind"]]
-    if kind not in suffixes:
-        raise UnitError(f"the plan keeps its secret in {kind!r}; known are {' and '.join(suffixes)}")
+    kind = plan["secret"]["kind"]
+    if kind not in _SECRET_SUFFIX:
+        raise UnitError(f"the plan keeps its secret in {kind!r}; known are {' and '.join(_SECRET_SUFFIX)}")
     return {
         "unit": f"/etc/systemd/system/{name}.service",
         "env": f"{config}.env",
-        "secret": config + suffixes[kind],
-        "guard": GUARD,
+        "secret": config + _SECRET_SUFFIX[kind],
+        "guard": guard.PROGRAM,
         "engine_key": engine_key_file(plan),
-        "admin_key": f"{plan['paths']['config']}/admin.key",
-        "filter": FILTER,
+        "admin_key": _admin_key_file(plan),
     }
 
 
@@ -328,7 +341,16 @@ def engine_key_file(plan: Plan) -> str:
     return f"{plan['paths']['config']}/engine.key"
 
 
-def _among_nodes(plan: Plan, command: Sequence[str]) -> list[str]:
+def _admin_key_file(plan: Plan) -> str:
+    return f"{plan['paths']['config']}/admin.key"
+
+
+def key_files(plan: Plan) -> tuple[str, str]:
+    """Where the host keeps its keys for its own engines: that of requests and that of administrators."""
+    return engine_key_file(plan), _admin_key_file(plan)
+
+
+def _among_nodes(plan: Plan, command: Sequence[str], more: Sequence[str] = ()) -> list[str]:
     """The command itself, or under the guard that starts and ends all ranks of a replica together."""
     node = plan["node"]
     if node["count"] < 2:
@@ -337,7 +359,9 @@ def _among_nodes(plan: Plan, command: Sequence[str]) -> list[str]:
         raise UnitError("a replica over several hosts needs the first one's address; plan it with its hosts' inventory")
     if len(node["addresses"]) != node["count"]:
         raise UnitError("a replica over several hosts lets in those only, so the plan needs all their addresses")
-    argv = [PYTHON, "-I", GUARD, "node", "--rank", str(int(node["rank"])), "--count", str(int(node["count"]))]
+    argv = [PYTHON, "-I", guard.PROGRAM, "node", *more, *_filter(plan)]
+    argv += ["--rank", str(int(node["rank"])), "--count", str(int(node["count"]))]
+    argv += ["--own", node["addresses"][node["rank"]]]
     # Engines count upwards from the plan's port.
     argv += ["--head", node["head_address"], "--port", str(int(node["port"]) - 1)]
     argv += ["--stop", str(int(plan["timeouts"]["stop_seconds"]))]
@@ -346,7 +370,7 @@ def _among_nodes(plan: Plan, command: Sequence[str]) -> list[str]:
 
 
 def _prestart(plan: Plan, files: Mapping[str, str], more: Sequence[str] = ()) -> list[str]:
-    argv = [PYTHON, "-I", GUARD, "prestart", *more, *_filter(plan)]
+    argv = [PYTHON, "-I", guard.PROGRAM, "prestart", *more, "--unit", unit_of(plan), *_filter(plan)]
     argv += ["--address", ENGINE_ADDRESS, "--port", str(int(plan["listen"]["engine_port"]))]
     if plan["runtime"]["kind"] == "container":
         for device in plan["devices"]:
@@ -360,8 +384,22 @@ def _prestart(plan: Plan, files: Mapping[str, str], more: Sequence[str] = ()) ->
 
 
 def _slice(plan: Plan) -> str:
-    """The systemd slice of everything that belongs to the replica, its container included."""
-    return f"glm-serve-{int(plan['replica'])}.slice"
+    return walls.slice_of(int(plan["replica"]))
+
+
+def name_of(plan: Plan) -> str:
+    """The name of the replica, which its container has."""
+    return walls.name_of(int(plan["replica"]))
+
+
+def unit_of(plan: Plan) -> str:
+    """The name of the replica's unit."""
+    return walls.unit_of(int(plan["replica"]))
+
+
+def secret_path(plan: Plan) -> str:
+    """Where the host keeps the replica's secret file."""
+    return _files(plan, name_of(plan))["secret"]
 
 
 def _filter(plan: Plan) -> list[str]:
@@ -395,11 +433,11 @@ def _ready(plan: Plan, files: Mapping[str, str]) -> list[str]:
     if plan["node"]["rank"]:
         return []
     wait = int(plan["timeouts"]["start_seconds"]) - _READY_SLACK_SECONDS
-    argv = [PYTHON, "-I", GUARD, "ready", "--address", ENGINE_ADDRESS]
+    argv = [PYTHON, "-I", guard.PROGRAM, "ready", "--address", ENGINE_ADDRESS]
     argv += ["--port", str(int(plan["listen"]["engine_port"])), "--model", plan["served_model_name"]]
-    argv += ["--secret", files["secret"], "--wait", str(max(wait, 1))]
+    argv += ["--secret", files["secret"], "--wait", str(max(wait, 1)), *_filter(plan)]
     if plan["runtime"]["kind"] == "container":
-        argv += ["--container", f"glm-serve-{int(plan['replica'])}", *_filter(plan)]
+        argv += ["--container", name_of(plan)]
     return argv
 
 

@@ -7,17 +7,25 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils import finding
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Finding
 from ansible_collections.glm.fleet.plugins.plugin_utils import report
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 from ansible_collections.glm.fleet.plugins.plugin_utils.report import FleetReport, Served, ServedEndpoint, VerifyReport
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving import running
 
 
-def host_report(host: str, checks: Sequence[Finding], endpoint: ServedEndpoint, plan: Plan | None) -> VerifyReport:
-    """The report of one host."""
+def host_report(
+    host: str,
+    checks: Sequence[Finding],
+    endpoint: ServedEndpoint,
+    plan: Plan | None,
+    seen: Mapping[str, Any] | None = None,
+) -> VerifyReport:
+    """The report of one host; ``seen`` is what runs as the replica (module_utils/serving/running.py)."""
     return {
         "schema": report.SCHEMA,
         "kind": "verify",
@@ -26,6 +34,7 @@ def host_report(host: str, checks: Sequence[Finding], endpoint: ServedEndpoint, 
         "checks": list(checks),
         "endpoint": endpoint,
         "plan": plan_summary(plan) if plan else {},
+        "running": running.served(seen or {}),
         "seconds": round(sum(check.get("seconds", 0.0) for check in checks), 2),
         "finished_at": report.now(),
     }
@@ -55,12 +64,14 @@ def failure_text(report: VerifyReport) -> str:
     return finding.summary(report["checks"], f"{report['host']}, verify")
 
 
-def worker_report(host: str, plan: Plan, outside: Sequence[Finding] = ()) -> VerifyReport:
+def worker_report(
+    host: str, plan: Plan, others: Sequence[Finding] = (), seen: Mapping[str, Any] | None = None
+) -> VerifyReport:
     """The report of a host that only computes: its endpoint is the head's, whose answers need every rank."""
     node = plan["node"]
     expected = "an endpoint on the first host of the replica only"
     found = f"rank {node['rank']} of {node['count']}, whose head is {node['head_address']}"
-    return host_report(host, [finding.not_proven("verify", "endpoint", expected, found), *outside], {}, plan)
+    return host_report(host, [finding.not_proven("verify", "endpoint", expected, found), *others], {}, plan, seen)
 
 
 def missing_report(
@@ -102,7 +113,7 @@ def reasons(reports: Sequence[VerifyReport]) -> list[str]:
 
 def table(reports: Sequence[VerifyReport]) -> list[str]:
     """The fleet as lines of a table with aligned columns."""
-    rows = [("host", "endpoint", "model", "engine", "verdict", "checks", "seconds"), *map(_row, reports)]
+    rows = [("host", "endpoint", "model", "engine", "release", "verdict", "checks", "seconds"), *map(_row, reports)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
     return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]
@@ -110,14 +121,15 @@ def table(reports: Sequence[VerifyReport]) -> list[str]:
 
 def _row(entry: VerifyReport) -> tuple[str, ...]:
     if entry.get("reason"):
-        return (finding.printable(entry["host"]), "-", "-", "-", "NOT VERIFIED", "-", "-")
-    engine = entry["plan"].get("engine")
+        return (finding.printable(entry["host"]), "-", "-", "-", "-", "NOT VERIFIED", "-", "-")
+    runs = entry.get("running") or {}
     passed, made = finding.tally(entry["checks"])
     cells = (
         entry["host"],
         entry["endpoint"].get("url", "-"),
         entry["endpoint"].get("model", "-"),
-        f"{engine['name']} {engine['version']}" if engine else "-",
+        running.words_of(runs) or "-",
+        str(runs.get("release", "-")),
         _verdict(entry),
         f"{passed}/{made}",
         f"{entry['seconds']:.1f}",

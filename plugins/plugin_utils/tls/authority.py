@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
+from ansible_collections.glm.fleet.plugins.plugin_utils import private
 from ansible_collections.glm.fleet.plugins.plugin_utils.tls import certificate
 from ansible_collections.glm.fleet.plugins.plugin_utils.tls.certificate import Pair
 
@@ -69,14 +69,9 @@ class Authority:
 def read(folder: Path) -> Authority | None:
     """The authority in a folder, None where there is none. Raises Unmet when it cannot be used."""
     path = folder / SECRET
-    try:
-        mode, text = stat.S_IMODE(path.stat().st_mode), path.read_text("utf-8")
-    except FileNotFoundError:
+    text = private.read(path, f"the certificate authority in {path}", "look at the file")
+    if text is None:
         return None
-    except (OSError, UnicodeDecodeError) as exc:
-        raise Unmet(f"to read {path}", getattr(exc, "strerror", None) or "no text", "look at the file") from exc
-    if mode & 0o077:
-        raise Unmet(f"{path} to be its owner's only", f"mode {mode:04o}", f"chmod 600 {path}")
     try:
         key = load_pem_private_key(text.encode(), password=None)
     except (TypeError, ValueError):
@@ -157,7 +152,7 @@ def why_due(shown: str, authority: Authority, names: Sequence[str], now: datetim
         return f"its certificate expired on {ends:%Y-%m-%d}"
     if (ends - now) < (ends - held.not_valid_before_utc) * RENEW_SHARE:
         return f"its certificate ends on {ends:%Y-%m-%d}"
-    if set(certificate.subjects(held)) != {_plain(name) for name in names}:
+    if set(certificate.subjects(held)) != {certificate.plain(name) for name in names}:
         return f"its certificate is for {', '.join(certificate.subjects(held))}"
     return ""
 
@@ -198,11 +193,3 @@ def _general(name: str) -> x509.GeneralName:
     except ValueError as exc:
         advice = "write glm_tls_names in ASCII (IDNA), as they stand in DNS"
         raise Unmet("names that a certificate can have", repr(name), advice) from exc
-
-
-def _plain(name: str) -> str:
-    """A name as it stands in a certificate."""
-    try:
-        return str(ipaddress.ip_address(name))
-    except ValueError:
-        return name

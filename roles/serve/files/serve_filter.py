@@ -59,18 +59,17 @@ def own_addresses(listed: str) -> list[str]:
     return [str(address) for address in sorted(kept, key=lambda address: address.version)]
 
 
-def resolved(peers: list[str]) -> list[str]:
-    """The replica's hosts as addresses. Raises FilterError for a name that nobody knows."""
-    found = []
-    for peer in peers:
-        try:
-            found += [str(entry[4][0]) for entry in socket.getaddrinfo(peer, None, type=socket.SOCK_STREAM)]
-        except OSError as exc:
-            raise FilterError(
-                f"expected {peer} to be the address of a host of this replica: {exc}. "
-                "Next: set glm_private_address of each host to its IP address"
-            ) from exc
-    return list(dict.fromkeys(found))
+def interface_of(address: str, listed: str) -> str:
+    """The interface that has one of this host's addresses, from ``listing``. Raises FilterError when none has it."""
+    wanted = ipaddress.ip_address(address)
+    for interface in json.loads(listed):
+        for info in interface["addr_info"]:
+            if "local" in info and ipaddress.ip_address(info["local"]) == wanted and "UP" in interface["flags"]:
+                return str(interface["ifname"])
+    raise FilterError(
+        f"expected {address} to be an address of this host, found {', '.join(own_addresses(listed)) or 'none'}. Next: "
+        "set glm_private_address to the one in the network that the replica's hosts share"
+    )
 
 
 def set_allowed(slice_name: str, addresses: list[str]) -> None:
@@ -131,7 +130,7 @@ def close(slice_name: str, peers: list[str]) -> None:
     Raises FilterError when the filter is not in force.
     """
     require_inside(slice_name)
-    own, others = own_addresses(listing()), resolved(peers)
+    own = own_addresses(listing())
     set_allowed(slice_name, [])
     if own and not _becomes(own[0], False):
         raise FilterError(
@@ -139,7 +138,7 @@ def close(slice_name: str, peers: list[str]) -> None:
             "of the engine that take no key would be open to neighbours. Next: boot with control groups v2 "
             "(systemd.unified_cgroup_hierarchy=1), with a kernel that has CONFIG_CGROUP_BPF"
         )
-    set_allowed(slice_name, [*own, *others])
+    set_allowed(slice_name, [*own, *peers])
     if own and not _becomes(own[0], True):
         raise FilterError(
             f"a packet to this host's own address {own[0]} is refused, although {slice_name} allows it. Next: look for "
@@ -147,21 +146,36 @@ def close(slice_name: str, peers: list[str]) -> None:
         )
 
 
-def admit(slice_name: str, container: str, peers: list[str], going: Callable[[], bool]) -> None:
-    """Let a container on a network of its own reach itself, once it has addresses: engines talk to themselves by them.
+def _is_address(word: str) -> bool:
+    """Whether Docker names an address. One that is not there is nothing to Docker before 29, and "invalid IP" since."""
+    try:
+        ipaddress.ip_address(word)
+    except ValueError:
+        return False
+    return True
 
-    Returns when it is done, and when the container's client is no longer ``going``. Raises FilterError when the
-    container is outside the slice.
+
+def admitted(slice_name: str, container: str, peers: list[str]) -> bool:
+    """Let a container on a network of its own reach itself, once it runs: engines talk to themselves by its addresses.
+
+    Whether it runs already. Raises FilterError when it is outside the slice.
     """
     form = "{{.State.Pid}} {{.HostConfig.NetworkMode}}{{range .NetworkSettings.Networks}} {{.IPAddress}}{{end}}"
-    while going():
-        try:
-            process, network, *addresses = run(DOCKER, "inspect", "--format", form, container).split()
-        except FilterError:
-            process, network, addresses = "0", "", []
-        if process != "0" and (addresses or network == "host"):
-            require_inside(slice_name, process)
-            if addresses:
-                set_allowed(slice_name, [*own_addresses(listing()), *resolved(peers), *addresses])
-            return
+    try:
+        process, network, *words = run(DOCKER, "inspect", "--format", form, container).split()
+    except FilterError:
+        return False
+    # On the host's network its addresses are the host's own.
+    addresses = [] if network == "host" else [word for word in words if _is_address(word)]
+    if process == "0" or not (addresses or network == "host"):
+        return False
+    require_inside(slice_name, process)
+    if addresses:
+        set_allowed(slice_name, [*own_addresses(listing()), *peers, *addresses])
+    return True
+
+
+def admit(slice_name: str, container: str, peers: list[str], going: Callable[[], bool]) -> None:
+    """Wait for ``admitted``, as long as the container's client is ``going``."""
+    while going() and not admitted(slice_name, container, peers):
         time.sleep(0.2)

@@ -19,7 +19,6 @@ import re
 import select
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
@@ -33,8 +32,10 @@ import serve_filter  # type: ignore[import-not-found, unused-ignore]
 
 try:
     import glm_cdi as cdi  # type: ignore[import-not-found, unused-ignore]
+    import glm_restarts as restarts  # type: ignore[import-not-found, unused-ignore]
 except ImportError:
     from ansible_collections.glm.fleet.plugins.module_utils.host import cdi  # type: ignore[no-redef, unused-ignore]
+    from ansible_collections.glm.fleet.plugins.module_utils.serving import restarts  # type: ignore[no-redef, unused-ignore]
 
 DOCKER = "/usr/bin/docker"
 # The one node that each GPU has, by CDI kind. (NVIDIA's specs list render nodes, too.)
@@ -176,10 +177,36 @@ def stamp(files: list[str], folder: Optional[str]) -> None:
     Path(folder, "started.json").write_text(json.dumps(sums, sort_keys=True), encoding="utf-8")
 
 
+def shown(unit: str) -> dict[str, str]:
+    """What systemd says of a unit; nothing where it does not answer."""
+    words = [serve_filter.SYSTEMCTL, "show", unit, "--property", restarts.PROPERTIES]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    return dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+
+
+def wait_after_crashes(unit: str) -> None:
+    """Where systemd starts an engine again that keeps ending soon after its first answer, wait longer each time."""
+    # Without a number somebody starts it.
+    ends = restarts.read(restarts.file_of(unit))["ends"] if shown(unit).get("NRestarts", "0") != "0" else []
+    if seconds := restarts.pause(ends):
+        say(f"waiting {seconds} s: it ended {restarts.in_a_row(ends)} times in a row soon after its first answer")
+        time.sleep(seconds)
+
+
+def keep_end(unit: str) -> None:
+    """Write down an end that nobody asked for. Whatever fails here must not keep the unit from its restart."""
+    try:
+        if end := restarts.unasked(shown(unit), os.environ):
+            restarts.add(restarts.file_of(unit), end)
+    except OSError as exc:
+        say(f"cannot write down that the engine ended: {exc}")
+
+
 def prestart(options: argparse.Namespace) -> None:
     """Everything that must be true before the engine is started."""
     if options.container:
         remove_container(options.container)
+    wait_after_crashes(options.unit)
     serve_filter.close(options.slice, options.peer)
     wait_for_devices(options)
     wait_for_port(options.address, options.port)
@@ -190,11 +217,9 @@ def prestart(options: argparse.Namespace) -> None:
 
 
 def read_key(path: str) -> str:
-    """The API key from ``NAME=value`` (as docker reads it, or systemd) or from one line of YAML with a JSON string."""
+    """The API key from ``NAME=value`` (as systemd and shells read it) or from one line of YAML with a JSON string."""
     line = Path(path).read_text(encoding="utf-8").splitlines()[-1]
     if path.endswith(".env"):
-        return line.partition("=")[2]
-    if path.endswith(".conf"):
         value = line.partition("=")[2]
         return re.sub(r"\\(.)", r"\1", value[1:-1]) if value.startswith('"') else value
     return str(json.loads(line.partition(": ")[2]))
@@ -296,23 +321,6 @@ def ready(options: argparse.Namespace, main_pid: int) -> None:
 # --- one of several hosts ---------------------------------------------------------------------------------------
 
 
-def interface_to(address: str, routes: str) -> str:
-    """The network interface with the most specific route to an IPv4 address, from the text of /proc/net/route.
-
-    An address of this host itself has the interface of its subnet. Raises GuardError when there is none.
-    """
-    wanted = struct.unpack("=I", socket.inet_aton(address))[0]
-    best = (-1, "")
-    for row in routes.splitlines()[1:]:
-        fields = row.split()
-        destination, mask, up = int(fields[1], 16), int(fields[7], 16), int(fields[3], 16) & 1
-        if up and wanted & mask == destination:
-            best = max(best, (bin(mask).count("1"), fields[0]))
-    if not best[1]:
-        raise GuardError(f"no route to the first host, {address} (see: ip route); glm_network_interface names one")
-    return best[1]
-
-
 def watch(link: socket.socket) -> None:
     """Have the kernel ask whether the other host is there; one that lost power would be waited for for ever."""
     probe, probes = SILENCE_SECONDS // 3, 2
@@ -332,6 +340,7 @@ class Peers:
         self.options = options
         self.links: dict[str, socket.socket] = {}
         self.heard: dict[str, float] = {}
+        self.said = float("-inf")
 
     def meet(self) -> None:
         """Return when every rank is there. The wait is not limited here: a host may take its time to boot."""
@@ -383,16 +392,21 @@ class Peers:
             time.sleep(2)
 
     def lost(self) -> Optional[str]:
-        """Which rank is gone, or None; says to all that this one is there. Takes about a second."""
-        now = time.monotonic()
+        """Which rank is gone, or None; says to all, once a second, that this one is there. Takes a second at most."""
         readable, _writable, _broken = select.select(list(self.links.values()), [], [], 1)
+        now = time.monotonic()
+        # Not in answer to each message: two that answer each other would never rest.
+        due = now - self.said >= 1
+        if due:
+            self.said = now
         for name, link in self.links.items():
             try:
                 if link in readable:
                     if not link.recv(4096):
                         return name
                     self.heard[name] = now
-                link.sendall(b".")
+                if due:
+                    link.sendall(b".")
             except OSError:
                 return name
             if now - self.heard[name] > SILENCE_SECONDS:
@@ -412,21 +426,34 @@ def node(options: argparse.Namespace) -> int:
     started = False
     signal.signal(signal.SIGTERM, stop)
     environment = dict(os.environ)
+    name = serve_filter.interface_of(options.own, serve_filter.listing())
     if options.find_interface:
-        name = interface_to(options.head, Path("/proc/net/route").read_text(encoding="ascii"))
-        say(f"NCCL and Gloo talk over {name}, which has the route to {options.head}")
+        say(f"NCCL and Gloo talk over {name}, which has {options.own}")
         environment.update(NCCL_SOCKET_IFNAME=name, GLOO_SOCKET_IFNAME=name)
     peers = Peers(options)
     peers.meet()
     say(f"all {options.count} ranks are there")
     started = True
     child = subprocess.Popen(options.command, env=environment)
+    try:
+        return with_peers(options, child, peers, stopping)
+    finally:
+        if child.poll() is None:
+            end(child, options.stop)
+
+
+def with_peers(
+    options: argparse.Namespace, child: subprocess.Popen[bytes], peers: Peers, stopping: threading.Event
+) -> int:
+    """The rank's status: its engine's, or 75 when another rank is gone. Raises FilterError for a container outside."""
+    inside = not options.container
     while child.poll() is None and not stopping.is_set():
         gone = peers.lost()
         if gone:
             say(f"FAILED: {gone} is gone; stopping this one, so that all start together")
-            end(child, options.stop)
             return PEER_LOST
+        if not inside:
+            inside = serve_filter.admitted(options.slice, options.container, options.peer)
     if child.poll() is None:
         end(child, options.stop)
     code = int(child.returncode)
@@ -446,19 +473,26 @@ def end(child: subprocess.Popen[bytes], seconds: float) -> None:
 # --- command line -----------------------------------------------------------------------------------------------
 
 
+def network_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where the filter is, and who it lets in."""
+    parser.add_argument("--slice", required=True, help="systemd slice of the replica")
+    parser.add_argument("--peer", action="append", default=[], help="address of a host of the replica")
+
+
 def parse(argv: list[str]) -> argparse.Namespace:
     """The command line of the verbs."""
     parser = argparse.ArgumentParser(description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     for verb in ("prestart", "ready", "poststop"):
         sub = verbs.add_parser(verb)
-        sub.add_argument("--container", required=verb == "poststop", help="name; none on bare metal")
+        sub.add_argument("--container", help="name; none on bare metal")
         if verb != "poststop":
-            sub.add_argument("--slice", required=verb == "prestart", help="systemd slice of the replica")
-            sub.add_argument("--peer", action="append", default=[], help="address of a host of the replica")
+            network_arguments(sub)
             sub.add_argument("--address", required=True)
             sub.add_argument("--port", type=int, required=True)
             sub.add_argument("--wait", type=int, required=True, help="seconds")
+        if verb != "ready":
+            sub.add_argument("--unit", required=True)
         if verb == "prestart":
             sub.add_argument("--device", action="append", default=[], help="CDI name, kind=device")
             sub.add_argument("--node", action="append", default=[], help="device file or folder")
@@ -468,6 +502,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
             sub.add_argument("--model", required=True)
             sub.add_argument("--secret", required=True, help="0600 file with the API key")
     sub = verbs.add_parser("node")
+    sub.add_argument("--container", help="name; none on bare metal")
+    network_arguments(sub)
+    sub.add_argument("--own", required=True, help="address of this host, as the others reach it")
     for name in ("rank", "count", "port", "stop"):
         sub.add_argument(f"--{name}", type=int, required=True)
     sub.add_argument("--head", required=True, help="address of the first host")
@@ -487,7 +524,9 @@ def main(argv: list[str]) -> int:
         elif options.verb == "node":
             return node(options)
         else:
-            remove_container(options.container)
+            keep_end(options.unit)
+            if options.container:
+                remove_container(options.container)
     except (GuardError, serve_filter.FilterError, OSError) as exc:
         say(f"FAILED: {exc}")
         return 1

@@ -11,7 +11,6 @@ questions and after them.
 from __future__ import annotations
 
 import gzip
-import os
 import shutil
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from cases import Case
 
 from simulator.engines import tiny_glm, trees
 from simulator.settings import Settings
+from tests.engines import cpu_start
 
 STARTS = make.ROOT / "tests/unit/serve/healthy_starts"
 _MTP = ("--speculative-config.method", "mtp", "--speculative-config.num_speculative_tokens", "3")
@@ -45,12 +45,12 @@ def metrics(port: int) -> bytes:
 
 def start(case: Case, engine: str, tree: Path, folder: Path) -> dict[str, bytes]:
     """Serve once; what is kept by the ending of its name. Raises RuntimeError for an engine that does not serve."""
-    python, log = trees.find_python() or "python3.11", folder / "log"
+    python, log = cpu_start.python(), folder / "log"
     tiny_glm.write(folder / "model")
     with make.taken_port(False) as port:
         fills = {"model": str(folder / "model"), "port": str(port), "scratch": str(folder)}
         argv = make.confined(case, [python, *make.words(case, engine, fills)], fills)
-        environ = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": str(tree), **make.ENVIRON}
+        environ = cpu_start.environment(folder, tree)
         with log.open("wb") as output:
             process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environ)
         try:

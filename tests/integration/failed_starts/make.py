@@ -31,44 +31,18 @@ from cases import CASES, MIB, Case
 
 from simulator.engines import tiny_glm, trees
 from simulator.settings import Settings
+from tests.engines import cpu_start
 
 ROOT = Path(__file__).resolve().parents[3]
 
 LOGS = ROOT / "tests/unit/serve/failed_starts"
 PATIENCE_SECONDS = 420
 CGROUP = Path("/sys/fs/cgroup/memory/glm-failed-starts")
-BASE = {
-    "vllm": (
-        *("-m", "vllm.entrypoints.cli.main", "serve", "{model}", "--served-model-name", "glm-5.1-fp8"),
-        *("--host", "127.0.0.1", "--port", "{port}", "--max-model-len", "2048", "--max-num-seqs", "8"),
-        *("--tool-call-parser", "glm47", "--reasoning-parser", "glm45", "--enable-auto-tool-choice", "--enforce-eager"),
-    ),
-    "sglang": (
-        *("-m", "sglang.launch_server", "--model-path", "{model}", "--served-model-name", "glm-5.1-fp8"),
-        *("--host", "127.0.0.1", "--port", "{port}", "--device", "cpu", "--attention-backend", "torch_native"),
-        *("--disable-cuda-graph", "--mem-fraction-static", "0.2", "--max-total-tokens", "20000"),
-        *("--max-running-requests", "8", "--tool-call-parser", "glm47", "--reasoning-parser", "glm45"),
-        *("--enable-metrics", "--skip-server-warmup"),
-    ),
-}
-ENVIRON = {
-    "HF_HUB_OFFLINE": "1",
-    "DO_NOT_TRACK": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "OMP_NUM_THREADS": "1",
-    "TORCH_COMPILE_DISABLE": "1",
-    "PYTHONDONTWRITEBYTECODE": "1",
-    "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_WORKER_MULTIPROC_METHOD": "fork",
-    "SGLANG_USE_CPU_ENGINE": "1",
-    "LANG": "C.UTF-8",
-}
 
 
 def words(case: Case, engine: str, fills: dict[str, str]) -> list[str]:
     """The engine's arguments: those of every start, without what the case leaves out, and its own last."""
-    base, found = list(BASE[engine]), []
+    base, found = list(cpu_start.WORDS[engine]), []
     while base:
         word = base.pop(0)
         if word in case.without:
@@ -168,13 +142,13 @@ def start(case: Case, engine: str, tree: Path, folder: Path) -> tuple[str, int]:
     tiny_glm.write(model)
     if case.change:
         case.change(model)
-    python = trees.find_python() or "python3.11"
+    python = cpu_start.python()
     since = time.clock_gettime(time.CLOCK_MONOTONIC)
     with taken_port(case.taken) as port:
         fills = {"model": str(model), "port": str(port), "scratch": str(scratch)}
         argv = confined(case, [python, *words(case, engine, fills)], fills)
         given = {name: value.format(**fills) for name, value in case.environ.items()}
-        environ = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": str(tree), **ENVIRON, **given}
+        environ = {**cpu_start.environment(folder, tree), **given}
         with log.open("wb") as output:
             process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environ)
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import socket
 import subprocess
@@ -15,9 +16,10 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.glm.fleet.plugins.module_utils.door import maps
+from ansible_collections.glm.fleet.plugins.module_utils.door import maps, staged
 from ansible_collections.glm.fleet.plugins.module_utils.door.master import Master
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import door
+from tests.patience import PATIENCE_SECONDS
 from tests.unit.serve.plans import listening, plan
 from tests.unit.serve.render import render_host
 
@@ -47,6 +49,25 @@ class Door:
     def port(self) -> int:
         return self.ports[0]
 
+    def lines(self) -> list[dict[str, str]]:
+        """The whole lines of requests in its log, by field; ``client`` is the address that asked."""
+        whole = (self.folder / "log").read_text("utf-8").rpartition("\n")[0]
+        return [
+            {"client": line.split()[0], **dict(re.findall(r"(\w+)=(\S+)", line))}
+            for line in whole.splitlines()
+            if " key=" in line
+        ]
+
+    def line(self, **fields: str) -> dict[str, str]:
+        """The first line with these fields, once it is written: that is after the last byte of the answer."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < deadline:
+            for one in self.lines():
+                if fields.items() <= one.items():
+                    return one
+            time.sleep(0.02)
+        raise AssertionError(f"no line with {fields} in the log of the door")
+
 
 def free_ports(count: int) -> list[int]:
     """Ports that nobody listens on. HAProxy itself cannot be asked for one."""
@@ -67,7 +88,9 @@ def keys_map(**keys: str) -> str:
     return maps.text(maps.of([entry(name, key) for name, key in keys.items()])["keys"])
 
 
-def data(folder: Path, ports: Sequence[int], engines: Sequence[int], monitor: int) -> dict[str, Any]:
+def data(
+    folder: Path, ports: Sequence[int], engines: Sequence[int], monitor: int, address: str = "127.0.0.1"
+) -> dict[str, Any]:
     """What the template needs, with files in ``folder``."""
     plans = []
     for number, (port, engine) in enumerate(zip(ports, engines)):
@@ -75,12 +98,12 @@ def data(folder: Path, ports: Sequence[int], engines: Sequence[int], monitor: in
             plan(
                 replica=number,
                 replicas=len(ports),
-                listen=listening("127.0.0.1", port, engine),
+                listen=listening(address, port, engine),
                 paths={"config": str(folder)},
             )
         )
     made = door.door(plans, monitor_port=monitor)  # type: ignore[arg-type]  # test plans are dicts
-    made["files"]["socket"] = str(folder / "admin.sock")
+    made["files"]["master"] = str(folder / "master.sock")
     return made
 
 
@@ -91,19 +114,23 @@ def configured(
     monitor: int,
     keys: Sequence[Mapping[str, Any]] = (entry(CLIENT, CLIENT_KEY),),
     certificate: str = "",
+    acme: Mapping[str, str] | None = None,
+    address: str = "127.0.0.1",
 ) -> Path:
     """The door's files in ``folder``, with one client key unless others are given; the path of its configuration."""
-    made = data(folder, ports, engines, monitor)
+    made = data(folder, ports, engines, monitor, address)
     made["tls"] = {"origin": "fleet", "names": ["127.0.0.1"]} if certificate else None
+    made["acme"] = acme
     (folder / "door").mkdir(exist_ok=True)
     Path(made["files"]["usage"]).write_text(render_host("glm-door-usage.lua"), encoding="utf-8")
     for name, entries in maps.of(keys).items():
         Path(made["files"][name]).write_text(maps.text(entries), encoding="ascii")
         Path(made["files"][name]).chmod(0o640)
+    Path(made["files"]["drain"]).touch(0o640)
     Path(made["files"]["certificate"]).write_text(certificate, encoding="ascii")
     config = Path(made["files"]["config"])
-    text = render_host("glm-door.cfg", door=made, engine_key=ENGINE_KEY, usage="", certificate="tested")
-    config.write_text(text, encoding="utf-8")
+    text = render_host("glm-door.cfg", door=made).replace(staged.ENGINE_KEY, ENGINE_KEY)
+    config.write_text(staged.marked(text, "", certificate), encoding="utf-8")
     return config
 
 
@@ -113,30 +140,42 @@ def running(
     *engines: int,
     keys: Sequence[Mapping[str, Any]] = (entry(CLIENT, CLIENT_KEY),),
     certificate: str = "",
+    acme: Mapping[str, str] | None = None,
+    address: str = "127.0.0.1",
 ) -> Iterator[Door]:
-    """A door with a replica for each port of an engine; with a certificate and its key it speaks TLS."""
+    """A door with a replica for each port of an engine; with a certificate and its key it speaks TLS.
+
+    ``acme`` is where an authority asks it, ``listen`` and ``answers``.
+    """
     *ports, monitor = free_ports(len(engines) + 1)
-    config = configured(folder, ports, engines, monitor, keys, certificate)
+    config = configured(folder, ports, engines, monitor, keys, certificate, acme, address)
+    with haproxy(folder, config, [*ports, monitor]) as process:
+        yield Door(ports, monitor, folder, process)
+
+
+@contextmanager
+def haproxy(folder: Path, config: Path, ports: Sequence[int]) -> Iterator[subprocess.Popen[bytes]]:
+    """HAProxy with this configuration, once it listens on all of these ports; its master's socket is in ``folder``."""
     subprocess.run([program(), "-c", "-q", "-f", str(config)], check=True)
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [program(), "-W", "-S", str(folder / "master.sock"), "-f", str(config)], stdout=log, stderr=log
         )
     try:
-        for port in (*ports, monitor):
+        for port in ports:
             _wait_for(port, process)
         # The master starts anew once its worker listens, and has its socket then.
         while process.poll() is None and not (folder / "master.sock").exists():
             time.sleep(0.02)
         Master(folder / "master.sock").processes()
-        yield Door(ports, monitor, folder, process)
+        yield process
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(PATIENCE_SECONDS)
 
 
 def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         try:
             socket.create_connection(("127.0.0.1", port)).close()

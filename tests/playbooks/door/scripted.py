@@ -10,9 +10,14 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.patience import PATIENCE_SECONDS
+
 
 class Handler(BaseHTTPRequestHandler):
-    """The request's JSON: ``pieces`` of the answer, ``whole`` (with its length, not chunked), ``status``, ``hold``."""
+    """What the request's JSON asks for: ``pieces`` of the answer, ``whole`` (with its length, not chunked), ``status``.
+
+    ``hold`` waits for ``go`` before the end, ``silent`` before the answer, and ``cut`` ends the connection.
+    """
 
     protocol_version = "HTTP/1.1"
     wbufsize = -1
@@ -23,10 +28,23 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self.server.encodings.append(self.headers.get("accept-encoding"))
-        self._answer(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+        self._answer(json.loads(self._body()))
+
+    def _body(self) -> bytes:
+        if "content-length" in self.headers:
+            return self.rfile.read(int(self.headers["content-length"]))
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
 
     def _answer(self, asked: dict[str, Any]) -> None:
         pieces = [piece.encode() for piece in asked.get("pieces", ["{}"])]
+        if asked.get("silent"):
+            self.server.held.release()
+            self.server.go.wait(60)
         self.send_response(asked.get("status", 200))
         if asked.get("whole"):
             self.send_header("content-length", str(sum(map(len, pieces))))
@@ -55,8 +73,8 @@ class Engine(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), Handler)
         self.held = threading.Semaphore(0)
         self.go = threading.Event()
         self.encodings: list[str | None] = []
@@ -86,7 +104,7 @@ class Client:
     """One connection of a client, kept alive between requests."""
 
     def __init__(self, port: int, key: str) -> None:
-        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)
         self.headers = {"Authorization": f"Bearer {key}", "Accept-Encoding": "gzip"}
 
     def ask(self, path: str = "/v1/chat/completions", **asked: Any) -> http.client.HTTPResponse:
@@ -95,11 +113,19 @@ class Client:
         answer.body = answer.read()  # type: ignore[attr-defined]
         return answer
 
-    def begin(self, path: str = "/v1/chat/completions", **asked: Any) -> http.client.HTTPResponse:
-        """The answer as soon as its headers are there."""
-        method = "GET" if path == "/v1/models" else "POST"
-        self.connection.request(method, path, json.dumps(asked) if method == "POST" else None, self.headers)
+    def begin(
+        self, path: str = "/v1/chat/completions", chunked: bool = False, **asked: Any
+    ) -> http.client.HTTPResponse:
+        """The answer as soon as its headers are there. ``chunked``: the request does not say its length."""
+        self.send(path, chunked, **asked)
         return self.connection.getresponse()
+
+    def send(self, path: str = "/v1/chat/completions", chunked: bool = False, **asked: Any) -> None:
+        """The request alone."""
+        method = "GET" if path == "/v1/models" else "POST"
+        body = json.dumps(asked).encode() if method == "POST" else None
+        # What is iterated has no length, and http.client sends it in chunks.
+        self.connection.request(method, path, iter([body]) if chunked and body else body, self.headers)
 
     def close(self) -> None:
         self.connection.close()

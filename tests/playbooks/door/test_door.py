@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import socket
 import subprocess
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,8 +24,11 @@ from typing import Any
 import pytest
 
 from ansible_collections.glm.fleet.plugins.module_utils.door.master import Master
+from ansible_collections.glm.fleet.plugins.module_utils.serving import expiry
 from ansible_collections.glm.fleet.plugins.plugin_utils.report import ServedEndpoint
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import door, verdict
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving import expiry as serving_expiry
+from tests.patience import PATIENCE_SECONDS
 from tests.playbooks.door import proxy
 from tests.playbooks.door.proxy import CLIENT, CLIENT_KEY, ENGINE_KEY, Door
 from tests.playbooks.verify.fake.server import MODEL, Behaviour, engine
@@ -83,7 +88,7 @@ def ask(
     port: int, method: str, path: str, headers: dict[str, str] | None = None, body: str | None = None
 ) -> tuple[int, dict[str, str], Any]:
     """Status, headers and JSON of an answer."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)
     try:
         connection.request(method, path, body, headers or {})
         answer = connection.getresponse()
@@ -95,7 +100,7 @@ def ask(
 
 def raw(port: int, text: str) -> int:
     """Status of the answer to a request as it is written here."""
-    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS) as connection:
         connection.sendall(text.encode("latin-1"))
         line = connection.makefile("rb").readline()
     return int(line.split()[1])
@@ -113,6 +118,23 @@ def test_a_listed_route_passes_with_a_key_in_either_header(
     body = "a body" if method == "POST" else None
     status, _headers, seen = ask(front.port, method, f"{path}?beta=true", headers, body)
     assert (status, seen["method"], seen["path"], seen["body"]) == (200, method, f"{path}?beta=true", body or "")
+
+
+def test_a_host_whose_time_is_over_takes_no_new_request_until_it_is_extended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with echo() as first, echo() as second, proxy.running(tmp_path, first, second) as front:
+        made = serving_expiry.expiry_orders([plan()], proxy.data(tmp_path, front.ports, (first, second), front.monitor))
+        more = {"expires": "", "idle_minutes": 0, "hard": False, "drain_seconds": 0, "protected": False}
+        host = expiry.Host(expiry.orders_in(json.dumps({**made, **more})))
+        routes = (("POST", "/v1/messages"), ("GET", "/v1/models"))
+        for admitted, wanted in ((False, 503), (False, 503), (True, 200)):
+            host.admit(admitted)
+            for port, (method, path) in itertools.product(front.ports, routes):
+                assert ask(port, method, path, BEARER, "{}")[0] == wanted
+    # No door that is not there admits anybody.
+    monkeypatch.setattr(expiry, "_state_of", lambda _unit: "inactive")
+    host.admit(False)
 
 
 @pytest.mark.parametrize(
@@ -240,7 +262,7 @@ def test_each_replica_has_a_port_of_its_own(tmp_path: Path) -> None:
 def test_who_watches_asks_health_and_metrics_elsewhere_and_nothing_more(tmp_path: Path) -> None:
     with engine(Behaviour(key=ENGINE_KEY)) as (_behaviour, port), proxy.running(tmp_path, port) as one:
         for path, expected in (("/metrics", b"haproxy_process_"), ("/metrics/0", b"vllm:"), ("/health/0", b"")):
-            connection = http.client.HTTPConnection("127.0.0.1", one.monitor, timeout=60)
+            connection = http.client.HTTPConnection("127.0.0.1", one.monitor, timeout=PATIENCE_SECONDS)
             connection.request("GET", path)
             answer = connection.getresponse()
             assert answer.status == 200 and expected in answer.read(), path
@@ -249,25 +271,35 @@ def test_who_watches_asks_health_and_metrics_elsewhere_and_nothing_more(tmp_path
             assert ask(one.monitor, method, path, BEARER)[0] == 404
 
 
+def passed_on(server: socket.socket) -> tuple[socket.socket, bytes]:
+    """The next connection of a client, and what came. The door's own checks are answered."""
+    while True:
+        connection, _peer = server.accept()
+        begun = connection.recv(65536)
+        if not begun.startswith(b"GET /health"):
+            return connection, begun
+        connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
+        connection.close()
+
+
 def test_each_piece_of_a_stream_passes_at_once(tmp_path: Path) -> None:
     pieces = threading.Semaphore(0)
     server = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
-        connection, _peer = server.accept()
+        connection, _request = passed_on(server)
         with connection:
-            connection.recv(65536)
             connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
             for number in range(3):
                 connection.sendall(b"7\r\ndata: %d\r\n" % number)
                 # The next piece is written when this one has arrived: a door that waits for more hangs here.
-                assert pieces.acquire(timeout=60)
+                assert pieces.acquire(timeout=PATIENCE_SECONDS)
             connection.sendall(b"0\r\n\r\n")
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
     with proxy.running(tmp_path, server.getsockname()[1]) as one:
-        connection = http.client.HTTPConnection("127.0.0.1", one.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", one.port, timeout=PATIENCE_SECONDS)
         connection.request("POST", "/v1/chat/completions", "{}", BEARER)
         answer = connection.getresponse()
         for number in range(3):
@@ -277,13 +309,23 @@ def test_each_piece_of_a_stream_passes_at_once(tmp_path: Path) -> None:
     server.close()
 
 
+def metrics(door: Door) -> list[str]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{door.monitor}/metrics", timeout=PATIENCE_SECONDS) as answer:
+        return answer.read().decode().splitlines()
+
+
 def test_an_engine_that_is_not_there_is_said_at_once_and_asked_once(tmp_path: Path) -> None:
     (port,) = proxy.free_ports(1)
     with proxy.running(tmp_path, port) as one:
-        begun = time.monotonic()
         status, answered, error = ask(one.port, "POST", "/v1/chat/completions", BEARER, json.dumps(CHAT))
-        assert time.monotonic() - begun < 30
+        line = one.line(route="/v1/chat/completions")
+        retries = [
+            words.split()[-1] for words in metrics(one) if words.startswith("haproxy_backend_retry_warnings_total")
+        ]
     assert (status, error["error"]["code"]) == (503, "engine_unavailable") and answered["retry-after"] == "10"
+    # The connection was refused, and nobody waited for a second try, for a place in a queue, or for a timeout.
+    assert line["end"] == "SC" and retries and set(retries) == {"0"}
+    assert re.fullmatch(r"\d+/\d+/-1/-1", line["first"]) and int(line["all"]) < 60_000
 
 
 def test_an_engine_that_hangs_up_is_not_asked_again(tmp_path: Path) -> None:
@@ -293,10 +335,10 @@ def test_an_engine_that_hangs_up_is_not_asked_again(tmp_path: Path) -> None:
     def serve() -> None:
         while True:
             try:
-                connection, _peer = server.accept()
+                connection, request = passed_on(server)
             except OSError:
                 return
-            asked.append(connection.recv(65536))
+            asked.append(request)
             connection.close()
 
     threading.Thread(target=serve, daemon=True).start()
@@ -313,11 +355,10 @@ def test_an_engine_learns_at_once_that_its_client_is_gone(tmp_path: Path) -> Non
     server = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
-        connection, _peer = server.accept()
+        connection, _request = passed_on(server)
         with connection:
-            connection.recv(65536)
             asked.set()
-            connection.settimeout(60)
+            connection.settimeout(PATIENCE_SECONDS)
             with contextlib.suppress(ConnectionResetError):
                 while connection.recv(65536):
                     pass
@@ -325,11 +366,12 @@ def test_an_engine_learns_at_once_that_its_client_is_gone(tmp_path: Path) -> Non
 
     threading.Thread(target=serve, daemon=True).start()
     with proxy.running(tmp_path, server.getsockname()[1]) as one:
-        connection = http.client.HTTPConnection("127.0.0.1", one.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", one.port, timeout=PATIENCE_SECONDS)
         connection.request("POST", "/v1/chat/completions", "{}", BEARER)
-        assert asked.wait(60)
+        assert asked.wait(PATIENCE_SECONDS)
         connection.close()
-        assert gone.wait(30)
+        # The door itself waits an hour for an engine.
+        assert gone.wait(60)
     server.close()
 
 
@@ -358,13 +400,13 @@ def test_a_reload_loses_no_request_and_cuts_no_stream(tmp_path: Path) -> None:
 
 def test_a_reload_ends_a_kept_connection_with_its_next_answer_and_not_before(tmp_path: Path) -> None:
     with engine(Behaviour(key=ENGINE_KEY)) as (_behaviour, port), proxy.running(tmp_path, port) as front:
-        kept = http.client.HTTPConnection("127.0.0.1", front.port, timeout=60)
+        kept = http.client.HTTPConnection("127.0.0.1", front.port, timeout=PATIENCE_SECONDS)
         headers = {"Authorization": f"Bearer {CLIENT_KEY}"}
         kept.request("GET", "/v1/models", headers=headers)
         assert kept.getresponse().read()
         before = {one.pid for one in Master(tmp_path / "master.sock").processes()}
         front.process.send_signal(signal.SIGUSR2)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while not {one.pid for one in Master(tmp_path / "master.sock").processes() if not one.old} - before:
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -387,7 +429,9 @@ def test_an_address_that_only_holds_connections_leaves_room_for_others(tmp_path:
 
 def asked_of(front: Door, source: str) -> int:
     """The status of a request that comes from an address of this machine."""
-    connection = http.client.HTTPConnection("127.0.0.1", front.port, timeout=60, source_address=(source, 0))
+    connection = http.client.HTTPConnection(
+        "127.0.0.1", front.port, timeout=PATIENCE_SECONDS, source_address=(source, 0)
+    )
     try:
         connection.request("GET", "/v1/models", headers={"Authorization": f"Bearer {CLIENT_KEY}"})
         return connection.getresponse().status

@@ -9,7 +9,6 @@ import secrets
 import signal
 import stat
 import statistics
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,10 +16,14 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.glm.fleet.plugins.module_utils.door import generation
+from ansible_collections.glm.fleet.plugins.module_utils.door.generation import Generation
 from ansible_collections.glm.fleet.plugins.module_utils.door.master import Master
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 from ansible_collections.glm.fleet.plugins.modules import door_keys
+from tests.patience import PATIENCE_SECONDS
 from tests.playbooks.door import proxy, scripted
+from tests.playbooks.door.load import Load
 from tests.playbooks.door.proxy import CLIENT, CLIENT_KEY, Door, entry
 from tests.playbooks.door.scripted import Client, Engine
 
@@ -43,12 +46,13 @@ def front(tmp_path: Path, engine: Engine) -> Iterator[Door]:
 
 @pytest.fixture
 def give(run_module: Callable[..., dict[str, Any]], tmp_path: Path) -> Give:
-    """``give(keys, check=False)`` is the module's result with the files of a door in the test's folder."""
+    """``give(keys, generation, check=False)`` is the module's result with the files of a door in the test's folder."""
     group = grp.getgrgid(os.getgid()).gr_name
 
-    def run(keys: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+    def run(keys: list[dict[str, Any]], made: Generation | None = None, **more: Any) -> dict[str, Any]:
         where = {"folder": str(tmp_path / "door"), "master": str(tmp_path / "master.sock"), "group": group}
-        return run_module(door_keys.main, keys=keys, **{**where, **more})
+        store = {"keys": keys, "generation": generation.dumped(made)}
+        return run_module(door_keys.main, store=store, **{**where, **more})
 
     return run
 
@@ -58,7 +62,7 @@ def reload(door: Door) -> int:
     master = Master(door.folder / "master.sock")
     before = master.processes()[0].pid
     door.process.send_signal(signal.SIGUSR2)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
         try:
             if master.processes()[0].pid != before:
@@ -104,7 +108,7 @@ def test_connections_that_a_reload_left_behind_take_no_revoked_key(front: Door, 
     streaming, idle = Client(front.port, CLIENT_KEY), Client(front.port, CLIENT_KEY)
     assert idle.ask().status == 200
     answer = streaming.begin(pieces=["data: x\n\n"], hold=True)
-    assert engine.held.acquire(timeout=60)
+    assert engine.held.acquire(timeout=PATIENCE_SECONDS)
     old = reload(front)
     result = give([OTTO])
     assert old in result["processes"] and len(result["processes"]) == 2
@@ -217,41 +221,48 @@ def test_a_host_without_a_front_door_needs_no_keys_and_one_that_lost_its_folder_
     assert lost["failed"] and "of the front door, found none" in lost["msg"]
 
 
+def processor_seconds(pid: int) -> float:
+    """What a process has computed so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def test_a_thousand_keys_under_load_and_nothing_is_lost(
     front: Door, give: Give, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Given again and again while clients ask without a pause; each new key works at once, and is then refused."""
     many = [entry(f"team-{number}", f"key-of-{number}", requests_per_minute=10**6) for number in range(1000)]
-    ended, statuses = threading.Event(), []
+    seconds, few = [], []
 
-    def load() -> None:
-        client = Client(front.port, CLIENT_KEY)
-        while not ended.is_set():
-            statuses.append(client.ask().status)
-        client.close()
+    def round_of(keys: list[dict[str, Any]]) -> float:
+        """A key more and a key less; the mean of the seconds of both."""
+        secret = secrets.token_hex(16)
+        assert scripted.ask(front.port, secret).status == 401
+        begun = time.monotonic()
+        assert len(give([ANNA, *keys, entry("new", secret)])["processes"]) == 1
+        assert scripted.ask(front.port, secret).status == 200
+        give([ANNA, *keys])
+        assert scripted.ask(front.port, secret).status == 401
+        return (time.monotonic() - begun) / 2
 
-    threads = [threading.Thread(target=load) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    seconds = []
-    try:
+    with Load(front.port, CLIENT_KEY, clients=4) as load:
         for _ in range(5):
-            secret = secrets.token_hex(16)
-            assert scripted.ask(front.port, secret).status == 401
-            begun = time.monotonic()
-            assert len(give([ANNA, *many, entry("new", secret)])["processes"]) == 1
-            assert scripted.ask(front.port, secret).status == 200
+            few.append(round_of(many[:10]))
             give([ANNA, *many])
-            assert scripted.ask(front.port, secret).status == 401
-            seconds.append((time.monotonic() - begun) / 2)
+            seconds.append(round_of(many))
             assert scripted.ask(front.port, "key-of-999").status == 200
-    finally:
-        ended.set()
-        for thread in threads:
-            thread.join()
+    # Without the load, whose requests HAProxy works for, too.
+    (worker,) = Master(front.folder / "master.sock").processes()
+    worked = time.thread_time() + processor_seconds(worker.pid)
+    round_of(many)
+    computed = (time.thread_time() + processor_seconds(worker.pid) - worked) / 2
+    statuses = load.statuses
     with capsys.disabled():
         print(
-            f"\n1,000 keys given in {statistics.median(seconds):.2f} s (median of {2 * len(seconds)}), "
+            f"\n1,000 keys given in {statistics.median(seconds):.2f} s (median of {2 * len(seconds)}; 10 keys in "
+            f"{statistics.median(few):.2f} s; processor {computed:.2f} s), "
             f"{len(statuses)} requests meanwhile, {sum(status != 200 for status in statuses)} failed, 0 restarts"
         )
-    assert set(statuses) == {200} and max(seconds) < 2
+    assert set(statuses) == {200} and computed < 2
+    # Two seconds where nothing else runs, and as much more as ten keys take elsewhere.
+    assert statistics.median(seconds) < 20 * statistics.median(few)

@@ -15,7 +15,11 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.glm.fleet.plugins.module_utils.door.master import Master
+from ansible_collections.glm.fleet.plugins.module_utils.serving import client
+from ansible_collections.glm.fleet.plugins.module_utils.serving.client import Endpoint
+from ansible_collections.glm.fleet.plugins.module_utils.serving.trust import Trust
 from ansible_collections.glm.fleet.plugins.plugin_utils.tls import authority
+from tests.patience import PATIENCE_SECONDS
 from tests.playbooks.door import proxy
 from tests.playbooks.verify.fake.server import Behaviour, engine
 
@@ -38,7 +42,7 @@ def trusting(signer: authority.Authority) -> ssl.SSLContext:
 
 
 def asked(port: int, context: ssl.SSLContext) -> int:
-    connection = http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=30)
+    connection = http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=PATIENCE_SECONDS)
     try:
         connection.request("GET", "/v1/models", headers={"Authorization": f"Bearer {proxy.CLIENT_KEY}"})
         answer = connection.getresponse()
@@ -64,7 +68,7 @@ def test_the_door_speaks_tls_of_today_and_no_http(fleet: authority.Authority, tm
         with socket.create_connection(("127.0.0.1", door.port)) as plain:
             secured = offering.wrap_socket(plain, server_hostname="127.0.0.1")
             assert (secured.selected_alpn_protocol(), secured.version()) == ("h2", "TLSv1.3")
-        plain_connection = http.client.HTTPConnection("127.0.0.1", door.port, timeout=30)
+        plain_connection = http.client.HTTPConnection("127.0.0.1", door.port, timeout=PATIENCE_SECONDS)
         plain_connection.request("GET", "/v1/models", headers={"Authorization": f"Bearer {proxy.CLIENT_KEY}"})
         with pytest.raises((http.client.HTTPException, OSError)):
             plain_connection.getresponse()
@@ -91,7 +95,7 @@ def test_a_renewed_certificate_costs_no_request(fleet: authority.Authority, tmp_
         (tmp_path / "door" / "door.pem").write_text(certificate(fleet))
         old = {one.pid for one in Master(tmp_path / "master.sock").processes()}
         door.process.send_signal(signal.SIGUSR2)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while ends(door.port, context) == before:
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -110,6 +114,20 @@ def ends(port: int, context: ssl.SSLContext) -> str:
     with socket.create_connection(("127.0.0.1", port)) as plain:
         shown = context.wrap_socket(plain, server_hostname="127.0.0.1").getpeercert() or {}
     return str(shown["notAfter"])
+
+
+def test_the_door_of_a_public_ipv6_host_listens_on_both_kinds(fleet: authority.Authority, tmp_path: Path) -> None:
+    behaviour, pair = Behaviour(key=proxy.ENGINE_KEY), authority.issue(fleet, ["::1", "127.0.0.1"], NOW)
+    with (
+        engine(behaviour) as (_chosen, port),
+        proxy.running(tmp_path, port, certificate=pair.together, address="::") as door,
+    ):
+        for host in ("::1", "127.0.0.1"):
+            endpoint = Endpoint(
+                host, door.port, behaviour.model, proxy.CLIENT_KEY, Trust(host, fleet.pem), timeout=PATIENCE_SECONDS
+            )
+            answer = client.ask(endpoint, "GET", "/v1/models", key=proxy.CLIENT_KEY)
+            assert answer.status == 200 and client.certificate_left(endpoint).days > 390, (host, answer)
 
 
 def test_a_certificate_without_its_key_never_becomes_a_configuration(

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.glm.fleet.plugins.module_utils.door import staged
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import CommandResult
 from ansible_collections.glm.fleet.plugins.module_utils.serving import occupancy
@@ -40,7 +41,7 @@ def given(folder: Path, **changes: Any) -> dict[str, Any]:
         "unit": UNIT,
         "unit_file": str(unit),
         "config": str(folder / "door/haproxy.cfg"),
-        "socket": str(folder / "admin.sock"),
+        "socket": str(folder / "master.sock"),
         "listen": [],
         "timeout": 60,
     }
@@ -59,7 +60,9 @@ def test_a_door_that_serves_its_file_is_left_alone_and_one_that_does_not_reads_i
         one.process.send_signal(12)  # SIGUSR2, as ExecReload= sends it
         door_unit.wait_until_served(params)
         assert door_unit.decided(params) == "none"
-        assert door_unit.served_mark(params["socket"]) == door_unit.wanted_mark(config)
+        assert staged.unserved(params["socket"], config) == ""
+        # One way in for administrators, the master's socket.
+        assert [path.name for path in tmp_path.glob("*.sock")] == ["master.sock"]
         Path(params["unit_file"]).write_text("[Service]\nUser=other\n", encoding="utf-8")
         assert door_unit.decided(params) == "restart"
     systemd["ActiveState"] = "failed"
@@ -71,25 +74,29 @@ def test_a_door_that_does_not_answer_has_read_nothing(tmp_path: Path, systemd: d
     (tmp_path / "door").mkdir()
     Path(params["config"]).write_text("global\n    description abc\n", encoding="utf-8")
     assert door_unit.decided(params) == "reload"
-    with pytest.raises(Unmet, match=r"to serve .*haproxy.cfg within 0 s, found it still serves an older one") as late:
+    with pytest.raises(Unmet, match=r"to serve .*haproxy.cfg within 0 s, found that it does not say") as late:
         door_unit.wait_until_served(params)
+    assert f"what it serves: No such file or directory ({params['socket']}); the unit is " in str(late.value)
     assert "journalctl -u glm-door.service" in str(late.value)
 
 
-def test_who_holds_the_port_is_named_with_the_variable_to_change(tmp_path: Path) -> None:
+def require(address: str, port: int, check_mode: bool = False) -> None:
+    place = {"address": address, "port": port, "variable": "glm_port"}
+    occupancy.require_places(door_unit.commands.run, UNIT, [place], check_mode)
+
+
+def test_who_holds_the_port_is_named_with_the_variable_to_change() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        params = given(tmp_path, listen=[{"address": "127.0.0.1", "port": port, "variable": "glm_port"}])
         with pytest.raises(Unmet, match=rf"127.0.0.1 port {port} to be free, found process \d+ ") as refused:
-            door_unit.require_ports(params, check_mode=False)
+            require("127.0.0.1", port)
     assert "choose another glm_port" in str(refused.value)
-    door_unit.require_ports(params, check_mode=False)
+    require("127.0.0.1", port)
 
 
-def test_an_address_of_another_host_is_refused(tmp_path: Path) -> None:
-    params = given(tmp_path, listen=[{"address": "192.0.2.1", "port": 8000, "variable": "glm_port"}])
+def test_an_address_of_another_host_is_refused() -> None:
     with pytest.raises(Unmet, match=r"192\.0\.2\.1 to be an address of this host"):
-        door_unit.require_ports(params, check_mode=False)
+        require("192.0.2.1", 8000)
 
 
 @pytest.mark.parametrize(
@@ -102,15 +109,14 @@ def test_an_address_of_another_host_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_only_a_check_run_lets_an_engine_of_an_earlier_release_be_where_the_door_comes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unit: str | None, check_mode: bool, free: bool
+    monkeypatch: pytest.MonkeyPatch, unit: str | None, check_mode: bool, free: bool
 ) -> None:
     monkeypatch.setattr(occupancy, "port_owner", lambda *_args: occupancy.Holder("somebody", unit))
-    params = given(tmp_path, listen=[{"address": "127.0.0.1", "port": 8000, "variable": "glm_port"}])
     if free:
-        door_unit.require_ports(params, check_mode)
+        require("127.0.0.1", 8000, check_mode)
     else:
         with pytest.raises(Unmet, match="found somebody"):
-            door_unit.require_ports(params, check_mode)
+            require("127.0.0.1", 8000, check_mode)
 
 
 def test_a_port_of_the_door_s_own_is_the_door_s(tmp_path: Path) -> None:

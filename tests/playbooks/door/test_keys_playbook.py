@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import grp
+import hashlib
 import json
 import os
 import re
@@ -10,16 +11,16 @@ import shutil
 import stat
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.playbooks.door import proxy, scripted
+from tests.playbooks.door.load import Load
 from tests.playbooks.door.proxy import Door
-from tests.playbooks.door.scripted import Client
 
 pytestmark = pytest.mark.one_core
 ROOT = Path(__file__).parents[3]
@@ -34,25 +35,52 @@ done
 """
 
 
+def here_of(playbooks: Path) -> list[dict[str, Any]]:
+    """The plays of keys.yml, whose modules find each host's files where the test has them."""
+    plays: list[dict[str, Any]] = yaml.safe_load((playbooks / "keys.yml").read_text("utf-8"))
+    for play in plays:
+        if (imported := play.get("ansible.builtin.import_playbook")) is not None:
+            play["ansible.builtin.import_playbook"] = str(playbooks / imported)
+        else:
+            play["module_defaults"] = {
+                "glm.fleet.door_keys": {name: f"{{{{ door['{name}'] }}}}" for name in ("folder", "group", "master")},
+                "glm.fleet.door_usage": {"folder": "{{ usage }}"},
+            }
+        for task in play.get("tasks", []):
+            if "ansible.builtin.import_tasks" in task:
+                task["ansible.builtin.import_tasks"] = str(playbooks / task["ansible.builtin.import_tasks"])
+    return plays
+
+
 class Fleet:
     """An inventory of two hosts on this machine, and the playbook."""
 
     def __init__(self, folder: Path, doors: list[Door]) -> None:
         self.folder, self.doors, self.state = folder, doors, folder / "state"
-        here = {"ansible_connection": "local", "ansible_become": False, "ansible_python_interpreter": sys.executable}
         group = grp.getgrgid(os.getgid()).gr_name
         self.hosts: dict[str, Any] = {
-            f"h{number}": {**here, "__keys_paths": {"folder": str(door.folder / "door"), "group": group,
-                           "master": str(door.folder / "master.sock"), "usage": str(folder / f"usage-{number}")}}
+            f"h{number}": {**self.here(number), "door": {"folder": str(door.folder / "door"), "group": group,
+                           "master": str(door.folder / "master.sock")}, "usage": str(folder / f"usage-{number}")}
             for number, door in enumerate(doors)
         }  # fmt: skip
+        self.group: dict[str, Any] = {}
+        self.playbook = folder / "keys.yml"
+        self.playbook.write_text(yaml.safe_dump(here_of(ROOT / "playbooks")), "utf-8")
 
-    def run(self, **variables: Any) -> tuple[int, str]:
+    def here(self, number: int) -> dict[str, Any]:
+        """How a host on this machine is reached."""
+        return {
+            "ansible_connection": "local", "ansible_become": False, "ansible_python_interpreter": sys.executable,
+            "__lease_path": str(self.folder / f"lease-{number}.json"),
+        }  # fmt: skip
+
+    def run(self, *arguments: str, **variables: Any) -> tuple[int, str]:
         """Exit status and output, white space folded."""
-        inventory = {"all": {"children": {"glm_fleet": {"hosts": self.hosts}}}}
+        inventory = {"all": {"children": {"glm_fleet": {"hosts": self.hosts, "vars": self.group}}}}
         (self.folder / "hosts.yml").write_text(json.dumps(inventory), "utf-8")
-        given = {"glm_state_dir": str(self.state), **variables}
-        command = ["ansible-playbook", "keys.yml", "-i", str(self.folder / "hosts.yml"), "-e", json.dumps(given), "-v"]
+        given = {**({} if self.group else {"glm_state_dir": str(self.state)}), **variables}
+        command = ["ansible-playbook", str(self.playbook), "-i", str(self.folder / "hosts.yml"), "-v", *arguments]
+        command += ["-e", json.dumps(given)]
         environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
         done = subprocess.run(
             command, cwd=ROOT, env={**environment, "COLUMNS": "400"}, stdin=subprocess.DEVNULL, capture_output=True,
@@ -93,17 +121,7 @@ def test_a_key_from_its_making_to_its_end_while_others_work(fleet: Fleet, fake_c
     code, output = fleet.run(glm_keys_action="push")
     assert code == 0 and "2 of 2 hosts have the keys, seen in 2 process(es) of 2 door(s)" in output, output
     own = (fleet.state / "api_key").read_text("utf-8").strip()
-    ended, seen = threading.Event(), []
-
-    def load() -> None:
-        client = Client(fleet.doors[0].port, own)
-        while not ended.wait(0.005):
-            seen.append(client.ask().status)
-        client.close()
-
-    worker = threading.Thread(target=load)
-    worker.start()
-    try:
+    with Load(fleet.doors[0].port, own, pause=0.005) as load:
         limits = {"parallel": 3, "requests_per_minute": 1000}
         code, output = fleet.run(glm_keys_action="add", glm_key_name="team-a", glm_key_limits=limits, glm_key_days=30)
         assert code == 0 and f"The key is in {fleet.state}/keys/team-a on the controller" in output, output
@@ -139,10 +157,7 @@ def test_a_key_from_its_making_to_its_end_while_others_work(fleet: Fleet, fake_c
         code, output = fleet.run()
         assert code == 0 and "NAME STATE AGE EXPIRES LAST USE" in output, output
         assert "did not answer: away" in output and re.search(r"fleet valid 0 h never 20\S+Z \d+\+ 0\+", output)
-    finally:
-        ended.set()
-        worker.join()
-    assert len(seen) > 100 and set(seen) == {200}
+    assert len(load.statuses) > 100 and set(load.statuses) == {200}
     (month,) = (fleet.state / "usage").glob("*.csv")
     rows = [line.split(",") for line in month.read_text("utf-8").splitlines()[1:]]
     # Both hosts of the test read the same lines: three requests of the team's to the first door before it was revoked.
@@ -185,6 +200,55 @@ def test_a_host_that_only_computes_has_no_door_and_fails_nothing(tmp_path: Path)
     assert code == 0 and "no front door, where no key opens anything, on h0" in output, output
 
 
+def test_a_copied_store_brings_no_revoked_key_back_and_two_stores_are_named(fleet: Fleet) -> None:
+    assert fleet.run(glm_keys_action="add", glm_key_name="team-a")[0] == 0
+    assert fleet.run(glm_keys_action="add", glm_key_name="team-b")[0] == 0
+    key, kept = fleet.key("team-a"), fleet.key("team-b")
+    copy = shutil.copytree(fleet.state, fleet.folder / "copy")
+    assert fleet.run(glm_keys_action="revoke", glm_key_name="team-a")[0] == 0
+    assert fleet.statuses(key) == [401, 401]
+    other = {"glm_state_dir": str(copy)}
+    # The other controller has not changed anything: its keys are older.
+    code, output = fleet.run(glm_keys_action="push", **other)
+    assert code != 0 and "found older ones, of generation 2, which " in output and "2 of 2 hosts did not" in output
+    # It has: both stores have a third generation.
+    code, output = fleet.run(glm_keys_action="revoke", glm_key_name="team-b", **other)
+    assert code != 0 and "found another store: generation 3, which " in output and "glm_keys_overrule=true" in output
+    assert fleet.statuses(key) == [401, 401] and fleet.statuses(kept) == [200, 200]
+    # Without a store at all there would be the fleet's own key only.
+    code, output = fleet.run(glm_keys_action="push", glm_state_dir=str(fleet.folder / "none"))
+    assert code != 0 and "found no key store on this controller" in output and fleet.statuses(kept) == [200, 200]
+    code, output = fleet.run(glm_keys_action="push", glm_keys_overrule=True, **other)
+    assert code == 0 and "2 of 2 hosts have the keys" in output, output
+    assert fleet.statuses(key) == [200, 200] and fleet.statuses(kept) == [401, 401]
+
+
+def test_the_hosts_variables_say_where_the_store_is(fleet: Fleet) -> None:
+    fleet.group = {"glm_state_dir": str(fleet.state), "glm_api_key": "{{ lookup('env', 'HOME') | hash('sha256') }}"}
+    code, output = fleet.run(glm_keys_action="add", glm_key_name="team-a")
+    assert code == 0 and f"The key is in {fleet.state}/keys/team-a on the controller" in output, output
+    assert fleet.statuses(fleet.key("team-a")) == [200, 200]
+    assert fleet.statuses(hashlib.sha256(os.environ["HOME"].encode()).hexdigest()) == [200, 200]
+    assert not (fleet.state / "api_key").exists()
+    fleet.hosts["h1"]["glm_state_dir"] = str(fleet.folder / "another")
+    code, output = fleet.run(glm_keys_action="revoke", glm_key_name="team-a")
+    assert code != 0 and f"for all hosts, found {fleet.state}, {fleet.folder}/another and" in output, output
+    assert fleet.statuses(fleet.key("team-a")) == [200, 200]
+
+
+def test_hosts_that_a_limit_leaves_out_are_named_and_without_the_controller_nothing_changes(tmp_path: Path) -> None:
+    doors = [Door([], 0, tmp_path / f"down-{number}", subprocess.Popen(["true"])) for number in range(2)]
+    for door in doors:
+        (door.folder / "door").mkdir(parents=True)
+    fleet = Fleet(tmp_path, doors)
+    code, output = fleet.run("--limit", "h0", glm_keys_action="add", glm_key_name="team-a")
+    assert code != 0 and "expected --limit to leave the controller in the run, found h0" in output, output
+    assert not (fleet.state / "keys.json").exists()
+    code, output = fleet.run("--limit", "h0,localhost", glm_keys_action="add", glm_key_name="team-a")
+    assert code != 0 and "1 of 2 hosts did not take the keys" in output and "revoked ones still do: h1" in output
+    assert "team-a" in (doors[0].folder / "door" / "keys.map").read_text("utf-8")
+
+
 @pytest.mark.parametrize(
     ("variables", "words"),
     [
@@ -202,7 +266,7 @@ def test_a_host_that_only_computes_has_no_door_and_fails_nothing(tmp_path: Path)
 )  # fmt: skip
 def test_what_is_refused_changes_nothing(tmp_path: Path, variables: dict[str, Any], words: str) -> None:
     fleet = Fleet(tmp_path, [])
-    fleet.hosts = {"h0": {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}}
+    fleet.hosts = {"h0": fleet.here(0)}
     code, output = fleet.run(**variables)
     assert code != 0 and words in output, output
     assert not (fleet.state / "keys.json").exists() and not (fleet.state / "keys").exists()
@@ -210,7 +274,7 @@ def test_what_is_refused_changes_nothing(tmp_path: Path, variables: dict[str, An
 
 def test_a_store_that_others_can_read_stops_the_run(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path, [])
-    fleet.hosts = {"h0": {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}}
+    fleet.hosts = {"h0": fleet.here(0)}
     fleet.state.mkdir()
     (fleet.state / "keys.json").write_text('{"keys": []}', "utf-8")
     (fleet.state / "keys.json").chmod(0o644)

@@ -102,12 +102,13 @@ def test_hosts_groups_and_variables(cloud: Handle, inventory: Inventory, envelop
     assert {key: first[key] for key in first if not key.endswith("_extra_args") and key not in unsettled} == {
         "ansible_host": "203.0.113.8", "ansible_user": "root", "gmi_id": identity, "gmi_kind": "container",
         "gmi_name": "glm-prod-1", "gmi_status": "running", "gmi_reason": None, "gmi_region": "us-denver-1",
-        "gmi_country": "US", "gmi_product": "container.h200.x8", "gmi_ip": "203.0.113.8", "gmi_private_ip": "10.20.0.5",
+        "gmi_country": "US", "gmi_product": "container.h200.x8", "gmi_ip": "203.0.113.8", "gmi_private_ip": None,
+        "gmi_inbound_ip": "10.20.0.5",
         "gmi_accelerator": "H200", "gmi_accelerator_count": 8, "gmi_architecture": "x86_64",
         "glm_host_id": identity, "glm_host_name": "glm-prod-1", "glm_host_provider": "gmi",
         "glm_host_status": "running", "glm_host_instance_type": "container.h200.x8", "glm_host_accelerator": "H200",
         "glm_host_accelerator_count": 8, "glm_host_architecture": "x86_64", "glm_host_public_address": "203.0.113.8",
-        "glm_host_private_address": "10.20.0.5", "glm_host_region": "us-denver-1", "glm_host_country": "US",
+        "glm_host_private_address": None, "glm_host_region": "us-denver-1", "glm_host_country": "US",
         "glm_host_tags": {}, "glm_host_price_usd_per_hour": None,
     }  # fmt: skip
     assert f"HostKeyAlias={identity} -o StrictHostKeyChecking=yes" in first["ansible_ssh_extra_args"]
@@ -133,10 +134,39 @@ def test_a_fleet_is_chosen_by_name(inventory: Inventory) -> None:
         ("products: ['*.x1']", ["glm-test-1"]),
         ("exclude_statuses: []\nname_patterns: [old]", ["old"]),
         ("exclude_name_patterns: ['glm-*']", ["notebook"]),
+        ("statuses: [TERMINATING, Creating]", ["glm-test-1", "old"]),
+        ("countries: [us]", ["glm-prod-1", "glm-prod-metal"]),
+        ("exclude_products: [container.*]", ["glm-prod-metal"]),
+        ("include_filters: [{region: sim-*}, {accelerator: B200}]", ["glm-prod-metal", "glm-test-1"]),
+        ("exclude_filters: [{instance_type: 'container.*', status: running}]", ["glm-prod-metal", "glm-test-1"]),
     ],
 )
 def test_filters(inventory: Inventory, options: str, expected: list[str]) -> None:
     assert names(inventory.list(options + "\n")) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ("tags: {a: b}", "tags: GMI Cloud has no tags; choose by name_patterns or include_filters"),
+        ("products: [container.h2000.x8]", "did you mean container.h200.x8?"),
+        ("regions: [us-denver-2]", "did you mean us-denver-1?"),
+        ("exclude_statuses: [runing]", "did you mean running?"),
+        ("countries: [USA]", "countries: expected codes of two letters such as US, found 'USA'"),
+        ("countries: [NO]", "countries: expected a country code, found false: put it in quotes"),
+        ("ssh_users: {contaner: root}", "ssh_users: unknown kind contaner; did you mean container?"),
+        ("country: [US]", "unknown option country; did you mean countries?"),
+    ],
+)
+def test_options_that_cannot_be_meant_are_refused(inventory: Inventory, options: str, text: str) -> None:
+    assert text in inventory.refusal(options + "\n")
+
+
+def test_names_of_products_may_be_absent(cloud: Handle, inventory: Inventory) -> None:
+    cloud.settings.broken = {"/containers/products": Answer(503, {"message": "sorry"})}
+    assert hosts(inventory.list(), "gmi_accelerator_H200") == ["glm-prod-1", "glm-test-1"]
+    said = inventory.run()
+    assert "products are taken by their id alone" in " ".join(said.stderr.split())
 
 
 def test_collections_an_account_lacks_count_as_empty(cloud: Handle, inventory: Inventory) -> None:
@@ -146,6 +176,12 @@ def test_collections_an_account_lacks_count_as_empty(cloud: Handle, inventory: I
     assert "ansible_host" not in listed["_meta"]["hostvars"]["glm-prod-1"]
     told = inventory.run("", "-v")
     assert "baremetals is not enabled" in " ".join(f"{told.stdout} {told.stderr}".split())
+
+
+def test_an_account_without_any_kind_of_machine_is_no_empty_one(cloud: Handle, inventory: Inventory) -> None:
+    cloud.world.enabled = set()
+    told = inventory.run("")
+    assert "this address serves neither containers nor bare-metal nodes" in " ".join(told.stderr.split())
 
 
 def test_a_cache_hit_redoes_the_construction(cloud: Handle, inventory: Inventory, tmp_path: Path) -> None:
@@ -163,6 +199,7 @@ def test_a_cache_hit_redoes_the_construction(cloud: Handle, inventory: Inventory
 def test_accounts_are_kept_apart(cloud: Handle, inventory: Inventory, tmp_path: Path) -> None:
     cloud.world.add_key("eyJh.other", organization="org-2")
     cloud.world.add_container("glm-two", orgId="org-2")
+    (tmp_path / "key").touch(0o600)
     (tmp_path / "key").write_text("eyJh.other\n", encoding="utf-8")
     listed = inventory.list(
         "accounts:\n- {name: one, api_key_env: GMI_API_KEY, organization: org-1}\n"
@@ -201,7 +238,10 @@ def test_never_a_part_of_the_fleet(cloud: Handle, inventory: Inventory, broken: 
 
 def test_text_from_outside_is_not_a_template(cloud: Handle, inventory: Inventory) -> None:
     cloud.world.add_container("glm-{{ lookup('pipe', 'id') }}")
-    listed = inventory.list("strict: true\ncompose: {copy: gmi_name}\n")
+    price = """glm_host_price_usd_per_hour: "{'container.h200.x8': 25.6}[gmi_product] | default(none)\""""
+    listed = inventory.list(f"strict: true\ncompose:\n  copy: gmi_name\n  {price}\n")
+    prices = {name: found["glm_host_price_usd_per_hour"] for name, found in listed["_meta"]["hostvars"].items()}
+    assert (prices["glm-prod-1"], prices["notebook"]) == (25.6, None), "the price that the user knows"
     (host,) = [name for name in names(listed) if "lookup" in name]
     assert "uid=" not in json.dumps(listed["_meta"]["hostvars"][host])
 

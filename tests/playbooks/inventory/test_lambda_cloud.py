@@ -226,6 +226,30 @@ def test_options_choose_hosts_names_addresses_and_groups(inventory: Inventory) -
     assert not [key for key in found if key.startswith("lambda_") or key.endswith("_extra_args")]
 
 
+def test_names_by_template_and_by_prefix(cloud: FakeCloud, inventory: Inventory) -> None:
+    """A template that cannot be evaluated leaves the name to the next source, as constructed does unless strict."""
+    cloud.instances[0]["tags"].append({"key": "dns", "value": "{{ 7*7 }}.Head"})
+    listed = inventory.list(
+        "hostnames:\n- \"{{ lambda_tags['dns'] | lower }}:{{ glm_host_region }}\"\n"
+        "- {name: name, prefix: accelerator, separator: '--'}\n- {name: id, prefix: 'tag:glm-fleet'}\n"
+    )
+    assert hosts(listed, "lambda") == ["7_7_.head_us-east-1", "B200--late", "GH200--arm"]
+    named = inventory.list("hostvars_suffix: _gpu\nhostnames: [{name: id, prefix: status}]\n")
+    first = variables(named, f"active_00000001{'c' * 24}")
+    assert (first["lambda_name_gpu"], first["lambda_accelerator_memory_gib_gpu"]) == ("node-1", 180)
+    assert not [key for key in first if key.startswith("lambda_") and not key.endswith("_gpu")]
+    assert hosts(named, "lambda_region_us_south_2") and first["glm_host_name"] == "node-1"
+
+
+def test_what_the_neutral_variables_say_need_not_be_repeated(inventory: Inventory) -> None:
+    whole, less = inventory.list(""), inventory.list("repeated_hostvars: false\n")
+    groups = [{name: group for name, group in listed.items() if name != "_meta"} for listed in (whole, less)]
+    assert groups[0] == groups[1]
+    before, after = variables(whole, "node-1"), variables(less, "node-1")
+    assert [key for key in after if key.startswith("lambda_")] == ["lambda_accelerator_memory_gib"]
+    assert after == {key: before[key] for key in after} and after["glm_host_name"] == "node-1"
+
+
 def test_fleet_can_be_named_on_the_command_line(inventory: Inventory) -> None:
     assert hosts(inventory.list("", "-e", "glm_fleet_name=default"), "glm_fleet") == ["late", "node-1"]
     assert hosts(inventory.list("", "-e", "glm_fleet_name=other"), "glm_fleet") == []
@@ -236,6 +260,11 @@ def test_fleet_can_be_named_on_the_command_line(inventory: Inventory) -> None:
     [
         ("address: [publik]\n", "address: expected public, private or tag:<key>, found 'publik'"),
         ("hostnames: ['tag:']\n", "hostnames: expected"),
+        ("hostnames: [{name: name, prefx: region}]\n", "hostnames: unknown key prefx; did you mean prefix?"),
+        ("hostnames: [{prefix: region}]\n", "hostnames: expected name, hostname, id"),
+        ("strict: true\nhostnames: ['{{ no_such }}']\n", "hostnames: {{ no_such }} cannot be evaluated"),
+        ("hostvars_suffix: '-x'\n", "hostvars_suffix: expected the end of a variable name, found '-x'"),
+        ("ca_path: /no/such.pem\n", "ca_path: there is no file /no/such.pem"),
         ("hostvars_prefix: '7-'\n", "hostvars_prefix: expected the beginning of a variable name"),
         ("hostvars_prefix: glm_host_\n", "hostvars_prefix: expected one that does not begin with glm_"),
         ("known_hosts_file: '/a\"b'\n", "known_hosts_file: ssh cannot use"),
@@ -244,11 +273,58 @@ def test_fleet_can_be_named_on_the_command_line(inventory: Inventory) -> None:
         ("accounts: [{name: a}]\n", "account a: give exactly one of api_key"),
         ("accounts: [{name: a, api_key_env: NOT_SET}]\n", "account a: no API key in api_key_env"),
         ("accounts: [{name: a, api_key: x, colour: y}]\n", "accounts: unknown key colour"),
+        ("accounts: [{name: a, api_key_fil: x}]\n", "accounts: unknown key api_key_fil; did you mean api_key_file?"),
+        ("accounts: [a]\n", "accounts[0]: expected a mapping with a name, found str"),
+        ("region: [us-east-1]\n", "this file: unknown option region; did you mean regions?"),
+        ("exclude_tag: {a: b}\nstrikt: true\n", "unknown option exclude_tag, strikt; did you mean exclude_tags?"),
+        ("keyed_groups: [{key: lambda_id, prefx: x}]\n", "keyed_groups[0]: unknown key prefx; did you mean prefix?"),
+        ("statuses: [runing]\n", "statuses: 'runing' fits nothing that the cloud knows or the account has; there are"),
+        ("exclude_statuses: [terminatd]\n", "did you mean terminated?"),
+        ("regions: [us-east-*, us-eats-1]\n", "regions: 'us-eats-1' fits nothing"),
+        ("exclude_regions: [us-eats-1]\n", "did you mean us-east-1?"),
+        ("instance_types: [gpu_8x_b100_sxm6]\n", "did you mean gpu_8x_b200_sxm6?"),
+        ("tags: {a: []}\n", "tags: a: expected a value or several, found an empty list"),
+        ("include_filters: [{regions: us-*}]\n", "include_filters[0]: unknown key regions; did you mean region?"),
+        ("tag_selector: 'a in b'\n", "tag_selector: expected parts such as key=value"),
         ("accounts: [{name: a, api_key: x}, {name: a, api_key: y}]\n", "each needs a name of its own, found a, a"),
     ],
 )
 def test_bad_options_are_named(inventory: Inventory, options: str, text: str) -> None:
     assert text in inventory.refusal(options)
+
+
+def test_what_no_instance_has_may_still_be_in_the_cloud(cloud: FakeCloud, inventory: Inventory) -> None:
+    """The cloud is asked for its own lists, once, and only when an option names what no instance has."""
+    options = f"{CACHE}cache_connection: {inventory.folder}/cache\nexclude_regions: [us-west-9, us-south-*]\n"
+    assert hosts(inventory.list(options), "lambda") == ["late", "node-1"]
+    assert [request.path for request in cloud.requests] == ["/api/v1/instances", "/api/v1/regions"]
+    assert hosts(inventory.list(f"{options}instance_types: [gpu_8x_*]\n"), "lambda") == ["late", "node-1"]
+    assert len(cloud.requests) == 2
+    assert "exclude_regions: 'us-wets-9' fits nothing" in inventory.refusal(options.replace("us-west", "us-wets"))
+    cloud.regions = None
+    fresh = options.replace("cache: true", "cache: false")
+    assert hosts(inventory.list(fresh), "lambda") == ["late", "node-1"]
+    assert "exclude_regions could not be checked for spelling: GET" in inventory.errors
+
+
+def test_a_status_that_nobody_knows_is_kept_and_said(cloud: FakeCloud, inventory: Inventory) -> None:
+    cloud.instances.append(make_instance(5, name="new", status="contactible"))
+    cloud.instances.append(make_instance(6, name="off", status="Terminated"))
+    assert hosts(inventory.list(), "lambda") == ["arm", "late", "new", "node-1"]
+    assert "the status 'contactible' of new is none that Lambda Cloud is known to give" in inventory.errors
+    assert hosts(inventory.list("exclude_statuses: [contact*]\n"), "lambda") == ["arm", "gone", "late", "node-1", "off"]
+    assert hosts(inventory.list("statuses: [TERMINATED]\n"), "lambda") == ["gone", "off"]
+
+
+def test_filters_that_leave_out_everything_say_so(inventory: Inventory) -> None:
+    assert hosts(inventory.list("regions: [us-south-2]\ntags: {glm-fleet: [prod, d*]}\n"), "lambda") == []
+    text = (
+        "of 4 machines the filters of this file left out 4: regions 2, tags 1, exclude_statuses 1. So there is no host"
+    )
+    assert text in inventory.errors
+    assert hosts(inventory.list("tags: {glm-fleet: [prod, d*]}\n"), "lambda") == ["late", "node-1"]
+    assert "left out" not in inventory.errors
+    assert "left out 2: " in inventory.run("ansible-inventory", "-i", str(inventory.file), "--list", "-vv").stdout
 
 
 def test_constructed_works_on_top_and_strict_is_loud(inventory: Inventory) -> None:
@@ -283,8 +359,29 @@ def test_key_may_be_templated_given_as_extra_variable_or_read_from_a_file(invent
     del inventory.environment["LAMBDA_API_KEY"]
     assert hosts(inventory.list("api_key: '{{ my_key }}'\n", "-e", f"my_key={KEY}"), "lambda")
     assert hosts(inventory.list("", "-e", f"lambda_api_key={KEY}"), "lambda")
+    (inventory.folder / "key").touch(0o600)
     (inventory.folder / "key").write_text(f"api_key = {KEY}\n", encoding="utf-8")
     assert hosts(inventory.list(f"api_key_file: {inventory.folder}/key\n"), "lambda")
+
+
+def test_key_and_fleet_may_be_in_group_vars_beside_the_file(inventory: Inventory) -> None:
+    """As the modules take them; vaulted, too. What is given directly or as an extra variable stands above them."""
+    del inventory.environment["LAMBDA_API_KEY"]
+    (inventory.folder / "group_vars/all").mkdir(parents=True)
+    (inventory.folder / "password").write_text("open sesame\n", encoding="utf-8")
+    password = ("--vault-password-file", str(inventory.folder / "password"))
+    sealed = inventory.run("ansible-vault", "encrypt_string", *password, KEY, "--name", "lambda_api_key").stdout
+    file = inventory.folder / "group_vars/all/vault.yml"
+    fleet = "glm_fleet_name: \"{{ 'other' if inventory_dir and inventory_file else 'default' }}\"\n"
+    file.write_text(f"{sealed}\n{fleet}", encoding="utf-8")
+    listed = inventory.list("", *password)
+    assert (hosts(listed, "lambda"), hosts(listed, "glm_fleet")) == (["arm", "late", "node-1"], [])
+    assert hosts(inventory.list("fleet: default\n", *password), "glm_fleet") == ["late", "node-1"]
+    assert hosts(inventory.list("", *password, "-e", "glm_fleet_name=default"), "glm_fleet") == ["late", "node-1"]
+    assert "no vault secrets found" in inventory.refusal()
+    inventory.run("ansible-vault", "encrypt", *password, str(file))
+    assert hosts(inventory.list("", *password), "lambda")
+    assert "no API key" in (said := inventory.refusal()) and "The group_vars beside this file cannot be read" in said
 
 
 def test_key_may_be_vaulted(inventory: Inventory) -> None:

@@ -85,6 +85,8 @@ class FakeCloud:
         self.url = ""
         self.key = KEY
         self.instances: list[dict[str, Any]] = []
+        # None: the API does not give them.
+        self.regions: list[str] | None = ["us-east-1", "us-south-2", "us-west-9"]
         self.script: list[Answer] = []
         self.handler: Callable[[Request], Answer] = self.answer
         self.requests: list[Request] = []
@@ -96,6 +98,8 @@ class FakeCloud:
             return data(self.instances)
         if (request.method, request.path) == ("GET", "/api/v1/instance-types"):
             return data({kind["name"]: {"instance_type": kind} for kind in (B200, GH200)})
+        if (request.method, request.path) == ("GET", "/api/v1/regions") and self.regions is not None:
+            return data([{"name": name, "description": ""} for name in self.regions])
         if (request.method, request.path) == ("GET", "/api/v1/ssh-keys"):
             return data([{"id": "0" * 32, "name": "deploy", "public_key": "ssh-ed25519 AAAA"}])
         return error(404, "global/not-found")

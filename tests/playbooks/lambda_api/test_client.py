@@ -5,6 +5,8 @@ from __future__ import annotations
 import email.utils
 import json
 import multiprocessing
+import os
+import threading
 import time
 import types
 from collections.abc import Iterator
@@ -238,17 +240,36 @@ def test_a_key_with_a_line_end_is_refused() -> None:
 
 @pytest.mark.parametrize("text", ["thekey\n", "# note\nthekey\n", "[x]\napi_key = thekey\n", 'api_key = "thekey"\n'])
 def test_key_files(tmp_path: Path, text: str) -> None:
+    (tmp_path / "key").touch(0o600)
     (tmp_path / "key").write_text(text, encoding="utf-8")
     assert _cloud_api.read_api_key(str(tmp_path / "key")) == "thekey"
 
 
 @pytest.mark.parametrize("text", ["", "two\nlines\n", "other = thing\n"])
 def test_key_files_without_a_key(tmp_path: Path, text: str) -> None:
+    (tmp_path / "key").touch(0o600)
     (tmp_path / "key").write_text(text, encoding="utf-8")
     with pytest.raises(lambda_api.LambdaError, match="holds no key"):
         _cloud_api.read_api_key(str(tmp_path / "key"))
     with pytest.raises(lambda_api.LambdaError, match="cannot be read"):
         _cloud_api.read_api_key(str(tmp_path / "absent"))
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o622])
+def test_a_key_file_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> None:
+    (tmp_path / "key").write_text("thekey\n", encoding="utf-8")
+    (tmp_path / "key").chmod(mode)
+    with pytest.raises(lambda_api.LambdaError, match=rf"mode {mode:04o}. Next: chmod 600 {tmp_path}/key") as caught:
+        _cloud_api.read_api_key(str(tmp_path / "key"))
+    assert "thekey" not in str(caught.value)
+
+
+def test_a_key_may_come_from_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "key", 0o644)
+    writer = threading.Thread(target=(tmp_path / "key").write_text, args=("thekey\n",))
+    writer.start()
+    assert _cloud_api.read_api_key(str(tmp_path / "key")) == "thekey"
+    writer.join()
 
 
 def stop_time() -> None:

@@ -7,6 +7,8 @@ import hashlib
 import http.server
 import json
 import os
+import re
+import shutil
 import socket
 import socketserver
 import subprocess
@@ -19,10 +21,14 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.glm.fleet.plugins.module_utils.host import probe, pull, registry
 from ansible_collections.glm.fleet.plugins.module_utils.host.docker import DockerError, Engine
 from ansible_collections.glm.fleet.plugins.modules import engine_image
+from tests.patience import PATIENCE_SECONDS
+from tests.playbooks import role_variables
+from tests.unit.serve.plans import replicas
 
 ROOT = Path(__file__).parents[3]
 MANIFEST = b'{"schemaVersion": 2}'
@@ -236,7 +242,7 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake_command: Callab
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -246,7 +252,19 @@ def plan(tmp_path: Path, **changes: Any) -> dict[str, Any]:
     return {
         "image": {"repository": "vllm/vllm-openai", "tag": "v0.32.0", "min_transformers": "5.2.0"},
         "devices": ["nvidia.com/gpu=all"],
-        "confinement": {"capabilities": []},
+        "confinement": {
+            "user": "0",
+            "capabilities": [],
+            "writable": ["/tmp"],
+            "processes": 9,
+            "shared_memory_gib": 4,
+            "imports": ["engine"],
+        },
+        "mounts": [
+            {"source": "/srv/hub", "target": "/hub", "read_only": True},
+            {"source": "/srv/cache", "target": "/cache", "read_only": False},
+        ],
+        "env": {"TRITON_CACHE_DIR": "/cache/triton", "HF_HUB_OFFLINE": "1"},
         "accelerator": {"name": "B200", "count": 8, "vendor": "nvidia"},
         "model": {"model_type": "glm_moe_dsa"},
         "paths": {"data": str(tmp_path / "data")},
@@ -336,11 +354,14 @@ def test_probe_runs_once_per_image_driver_and_device(
     first = run_module(engine_image.main, plan=plan(tmp_path), digest=DIGEST)
     assert first["probe"] == {**found, "cached": False} and first["changed"] is False
     assert "--device nvidia.com/gpu=all" in calls.read_text("utf-8")
+    assert "--read-only" in calls.read_text("utf-8"), "under the limits of the unit"
     runs = calls.read_text("utf-8").count("run --rm")
     assert run_module(engine_image.main, plan=plan(tmp_path), digest=DIGEST)["probe"]["cached"] is True
     assert calls.read_text("utf-8").count("run --rm") == runs == 1
     run_module(engine_image.main, plan=plan(tmp_path, devices=["nvidia.com/gpu=0"]), digest=DIGEST)
     assert calls.read_text("utf-8").count("run --rm") == 2
+    run_module(engine_image.main, plan=plan(tmp_path, env={"OTHER": "limits"}), digest=DIGEST)
+    assert calls.read_text("utf-8").count("run --rm") == 3
 
 
 def test_probe_failures_are_not_remembered(
@@ -353,31 +374,46 @@ def test_probe_failures_are_not_remembered(
     assert not (tmp_path / "data").exists()
 
 
-def test_a_replica_is_probed_with_its_own_gpus(
+def test_what_was_not_tried_beside_an_engine_is_said_in_every_run(
+    engine: DockerApi,
+    tmp_path: Path,
+    run_module: Any,
+    fake_command: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine.images.update({f"vllm/vllm-openai@{DIGEST}": "sha256:1", "vllm/vllm-openai:v0.32.0": "sha256:1"})
+    said: list[str] = []
+    monkeypatch.setattr(AnsibleModule, "warn", lambda _module, text: said.append(text))
+    for devices, loaded, words in (([0] * 8, 1.0, []), ([None] + [0] * 7, None, ["GPU 0 may be in use"])):
+        found = {**GOOD, "runtime": {"code": 0, "gpus": 8, "devices": devices}, "loaded": {"compiled": loaded}}
+        fake_command("docker", f"echo 'GLM-PROBE {json.dumps(found)}'")
+        shutil.rmtree(tmp_path / "data", ignore_errors=True)
+        for cached in (False, True):
+            said.clear()
+            result = run_module(engine_image.main, plan=plan(tmp_path), digest=DIGEST)
+            assert not result.get("failed") and result["probe"]["cached"] is cached, result
+            assert len(said) == len(words) and all(word in str(said) for word in words)
+
+
+def test_a_host_is_probed_once_with_the_gpus_of_all_its_replicas(
     engine: DockerApi, run_module: Any, fake_command: Callable[..., Path], tmp_path: Path
 ) -> None:
     engine.images.update({f"vllm/vllm-openai@{DIGEST}": "sha256:1", "vllm/vllm-openai:v0.32.0": "sha256:1"})
-    four = {**GOOD, "gpus": 4, "runtime": {"code": 0, "gpus": 4, "devices": [0] * 4}}
-    fake_command("docker", f"echo 'GLM-PROBE {json.dumps(four)}'")
-    shared = plan(tmp_path, devices=[f"nvidia.com/gpu={index}" for index in range(4, 8)])
-    shared["accelerator"]["indices"] = [4, 5, 6, 7]
-    result = run_module(engine_image.main, plan=shared, digest=DIGEST)
-    assert not result.get("failed"), result
-    assert result["probe"]["gpus"] == 4
-
-
-def test_the_probe_of_each_replica_is_remembered(
-    engine: DockerApi, run_module: Any, fake_command: Callable[..., Path], tmp_path: Path
-) -> None:
-    """Replicas that took the place of each other's notes would be looked at again in every run."""
-    engine.images.update({f"vllm/vllm-openai@{DIGEST}": "sha256:1", "vllm/vllm-openai:v0.32.0": "sha256:1"})
-    four = {**GOOD, "gpus": 4, "runtime": {"code": 0, "gpus": 4, "devices": [0] * 4}}
-    fake_command("docker", f"echo 'GLM-PROBE {json.dumps(four)}'")
-    replicas = [plan(tmp_path, replica=number, devices=[f"nvidia.com/gpu={4 * number}"]) for number in range(2)]
-    for number, replica in enumerate(replicas):
-        replica["accelerator"]["indices"] = list(range(4 * number, 4 * number + 4))
-    seen = [run_module(engine_image.main, plan=replica, digest=DIGEST)["probe"]["cached"] for replica in replicas * 2]
-    assert seen == [False, False, True, True]
+    plans = [{**one, "env": {**one["env"], "HIP_VISIBLE_DEVICES": "0,1,2,3"}} for one in replicas(2)]
+    given = {"engine_image_plans": plans, "__engine_image_plan": "{{ engine_image_plans[0] }}"}
+    (task,) = yaml.safe_load((ROOT / "roles/engine_image/tasks/verify.yml").read_text("utf-8"))
+    shown = {"loop": task["loop"], "plan": task["glm.fleet.engine_image"]["plan"]}
+    role = role_variables.show(tmp_path, "engine_image", {"host": given}, shown)["host"]
+    assert len(role["loop"]) == 1
+    assert role["plan"]["accelerator"]["indices"] == list(range(8))
+    assert role["plan"]["devices"] == [f"nvidia.com/gpu={index}" for index in range(8)]
+    assert not [name for name in role["plan"]["env"] if name.endswith("_VISIBLE_DEVICES")]
+    calls = fake_command("docker", f"echo 'GLM-PROBE {json.dumps(GOOD)}'")
+    probed = plan(tmp_path, devices=role["plan"]["devices"])
+    probed["accelerator"] = role["plan"]["accelerator"]
+    result = run_module(engine_image.main, plan=probed, digest=DIGEST)
+    assert not result.get("failed") and result["probe"]["gpus"] == 8, result
+    assert calls.read_text("utf-8").count("--device nvidia.com/gpu=") == 8
 
 
 def test_another_machine_has_the_devices_or_not(tmp_path: Path) -> None:
@@ -422,9 +458,193 @@ def test_judgement_of_amd_devices(change: dict[str, Any], message: str | None) -
     assert (problems == []) if message is None else (len(problems) == 1 and message in problems[0])
 
 
+STATUS = {"CapEff": "0" * 16, "CapPrm": "0" * 16, "CapBnd": "0" * 16, "NoNewPrivs": "1", "Seccomp": "2"}
 GOOD = {"gpus": 8, "nvidia_smi": "", "runtime": {"code": 0, "gpus": 8, "devices": [0] * 8},
-        "transformers": "5.2.0", "known": True, "import_error": None}  # fmt: skip
-EXPECTED = {"gpus": 8, "vendor": "nvidia", "model_type": "glm_moe_dsa", "min_transformers": "5.2.0"}
+        "transformers": "5.2.0", "known": True, "import_error": None,
+        "confined": {"status": STATUS, "unwritable": [], "root": False},
+        "loaded": {"seeded": 0, "compiled": 1.0}}  # fmt: skip
+EXPECTED = {"gpus": 8, "vendor": "nvidia", "model_type": "glm_moe_dsa", "min_transformers": "5.2.0", "limits": None}
+LIMITS = {"folders": ["/tmp"], "imports": ["engine"], "capabilities": 0}
+
+
+def confined(**changes: Any) -> dict[str, Any]:
+    found = {"status": {**STATUS, **changes.pop("status", {})}, "unwritable": [], "root": False, **changes}
+    return {"confined": found}
+
+
+@pytest.mark.parametrize(
+    ("change", "capabilities", "message"),
+    [
+        ({}, 0, None),
+        (confined(status={"CapBnd": "0000000000800000", "CapEff": "0000000000800000"}), 1, None),
+        (confined(status={"CapBnd": "0000000000800000"}), 0, "expected a container with 0 capabilities"),
+        (confined(status={"CapBnd": "00000000a80425fb"}), 1, "expected a container with 1 capabilities"),
+        (confined(status={"NoNewPrivs": "0"}), 0, "no new privileges"),
+        (confined(status={"Seccomp": "0"}), 0, "docker info (Security Options)"),
+        (confined(root=True), 0, "and a writable image; look at"),
+        (confined(unwritable=["/cache/triton: Permission denied"]), 0, "where it keeps it: /cache/triton: Permission"),
+        (
+            {"loaded": {"problem": "ended with 1: OSError: Read-only file system"}},
+            0,
+            "limits of the unit: ended with 1",
+        ),
+    ],
+)
+def test_judgement_of_the_limits_of_the_unit(change: dict[str, Any], capabilities: int, message: str | None) -> None:
+    limits = {**LIMITS, "capabilities": capabilities}
+    problems = probe.judge({**GOOD, **change}, {**EXPECTED, "limits": limits})
+    assert problems == [] if message is None else message in problems[0] and len(problems) == 1
+    # Acceptance looks at the GPUs only, and its container has not all limits.
+    assert probe.judge({**GOOD, **change}, EXPECTED) == []
+
+
+def probed(
+    tmp_path: Path, folders: list[str], imports: list[str], runtime: str = "null", **environ: str
+) -> dict[str, Any]:
+    """What the script finds here, without a container: ``lib`` below tmp_path has the engine."""
+    words = ["glm_moe_dsa", f"print('{runtime}')", "cuda", probe.LOAD, json.dumps(folders), json.dumps(imports)]
+    env = {**os.environ, "PYTHONPATH": str(tmp_path / "lib"), **environ}
+    done = subprocess.run([sys.executable, "-c", probe.SCRIPT, *words], env=env, capture_output=True, text=True)
+    return json.loads(done.stdout.partition("GLM-PROBE ")[2])
+
+
+def test_the_probe_writes_and_loads_where_the_engine_does(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib/engine.py").write_text(
+        "import pathlib; pathlib.Path(__file__).with_suffix('.ran').touch()", "utf-8"
+    )
+    found = probed(tmp_path, [str(tmp_path / "new/triton"), str(tmp_path / "file")], ["engine"])
+    assert found["confined"]["unwritable"] == [f"{tmp_path}/file: File exists"]
+    assert set(found["confined"]["status"]) == set(STATUS) and (tmp_path / "new/triton").is_dir()
+    assert "problem" not in found["loaded"] and (tmp_path / "lib/engine.ran").exists()
+    failed = probed(tmp_path, [], ["no_such_engine"])["loaded"]["problem"]
+    assert "ended with 1" in failed and "No module named 'no_such_engine'" in failed
+
+
+TORCH = """
+import os
+assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+class Values:
+    def sum(self):
+        open({ran!r}, "w").close()
+        return 3.0
+def compile(function):
+    return lambda values: values
+def ones(count, device):
+    if {blind}:
+        raise RuntimeError("No CUDA GPUs are available")
+    return Values()
+"""
+
+
+@pytest.mark.parametrize(
+    ("runtime", "compiles"),
+    [
+        ({"code": 0, "gpus": 2, "devices": [0, None]}, True),
+        ({"code": 0, "gpus": 2, "devices": [None, 0]}, False),
+        ({"code": 0, "gpus": 2, "devices": [46, 0]}, False),
+        ({"code": 0, "gpus": 0, "devices": []}, False),
+        ({"problem": "timed out"}, False),
+        (None, False),
+    ],
+)
+def test_no_kernel_is_compiled_on_a_gpu_that_may_serve(
+    tmp_path: Path, runtime: dict[str, Any] | None, compiles: bool
+) -> None:
+    """A context takes memory that a full GPU does not have, and another process's exclusive GPU refuses it."""
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib/torch.py").write_text(TORCH.format(ran=str(tmp_path / "ran"), blind=False), "utf-8")
+    found = probed(tmp_path, [], [], json.dumps(runtime))["loaded"]
+    assert found == {"seeded": 0, "compiled": 3.0 if compiles else None}
+    assert (tmp_path / "ran").exists() is compiles
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({}, ""),
+        ({"runtime": {"code": 0, "gpus": 8, "devices": [None] * 8}}, "GPU 0 may be in use"),
+        ({"runtime": {"code": 0, "gpus": 8, "devices": [46] * 8}}, "GPU 0 may be in use"),
+        ({"runtime": None}, "the container has no library of the GPUs' vendor (CUDA, HIP)"),
+    ],
+)
+def test_kernels_that_were_not_compiled_are_not_proven(change: dict[str, Any], why: str) -> None:
+    said = probe.not_proven({**GOOD, **change})
+    assert (f"because {why}: that is not proven" in said) if why else said == ""
+
+
+@pytest.mark.parametrize("torch", [TORCH.format(ran="", blind=True), None], ids=["blind", "no torch"])
+def test_an_image_whose_torch_sees_no_gpu_cannot_serve(tmp_path: Path, torch: str | None) -> None:
+    """A build for CPUs, or for another CUDA: the driver's own library sees every GPU all the same."""
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib/torch.py").write_text(torch or "raise ModuleNotFoundError('No module named torch')", "utf-8")
+    found = probed(tmp_path, [], [], json.dumps({"code": 0, "gpus": 8, "devices": [0] * 8}))
+    (problem,) = probe.judge({**GOOD, "loaded": found["loaded"]}, {**EXPECTED, "limits": LIMITS})
+    assert ("No module named torch" if torch is None else "No CUDA GPUs are available") in problem
+
+
+def test_the_probe_is_given_the_time_that_its_steps_may_take() -> None:
+    steps = [int(seconds) for seconds in re.findall(r"timeout=(\d+)", probe.SCRIPT)]
+    allowed = yaml.safe_load(engine_image.DOCUMENTATION)["options"]["probe_timeout"]["default"]
+    assert len(steps) == 3 and sum(steps) + 60 <= allowed
+
+
+def test_the_probe_finds_its_folders_whatever_part_of_the_role_is_run() -> None:
+    steps = yaml.safe_load((ROOT / "roles/engine_image/tasks/main.yml").read_text("utf-8"))
+    tags = {step["ansible.builtin.import_tasks"]: set(step["tags"]) for step in steps}
+    assert tags["verify.yml"] <= tags["configure.yml"]
+
+
+def test_the_kernels_of_aiter_are_put_where_it_will_build_others(tmp_path: Path) -> None:
+    jit, target = tmp_path / "lib/aiter/jit", tmp_path / "cache/aiter"
+    jit.mkdir(parents=True)
+    # It needs a GPU to be imported; its kernels are put there before that.
+    (jit.parent / "__init__.py").write_text("raise RuntimeError", "utf-8")
+    (jit / "module_moe.so").write_text("of this image", "utf-8")
+    (jit / "core.py").touch()
+    target.mkdir(parents=True)
+    (target / "module_moe.so").write_text("of another image", "utf-8")
+    (target / "module_built_here.so").write_text("mine", "utf-8")
+    assert probed(tmp_path, [], [], AITER_JIT_DIR=str(target))["loaded"]["seeded"] == 1
+    assert {file.name: file.read_text("utf-8") for file in target.iterdir()} == {
+        "module_moe.so": "of this image",
+        "module_built_here.so": "mine",
+    }
+    assert probed(tmp_path, [], [])["loaded"]["seeded"] == 0
+
+
+def test_kernels_that_are_gone_or_of_another_image_are_put_there_again(
+    engine: DockerApi, tmp_path: Path, run_module: Any, fake_command: Callable[..., Path]
+) -> None:
+    """AITER finds kernels by their name alone; two images of one version share the folder."""
+    digests = [DIGEST, "sha256:" + "b" * 64]
+    for digest in digests:
+        engine.images[f"vllm/vllm-openai@{digest}"] = "sha256:1"
+    engine.images["vllm/vllm-openai:v0.32.0"] = "sha256:1"
+    cache = tmp_path / "cache"
+    made = plan(
+        tmp_path,
+        mounts=[{"source": str(cache), "target": "/cache", "read_only": False}],
+        env={"AITER_JIT_DIR": "/cache/aiter"},
+    )
+    calls = fake_command("docker", f"mkdir -p {cache}/aiter; echo 'GLM-PROBE {json.dumps(GOOD)}'")
+
+    def cached(digest: str) -> bool:
+        return bool(run_module(engine_image.main, plan=made, digest=digest)["probe"]["cached"])
+
+    assert [cached(digests[0]), cached(digests[0])] == [False, True]
+    shutil.rmtree(cache / "aiter")
+    assert [cached(digests[0]), cached(digests[0])] == [False, True]
+    assert [cached(digests[1]), cached(digests[0]), cached(digests[0])] == [False, False, True]
+    assert calls.read_text("utf-8").count("run --rm") == 4
+    # A probe that fails may have put some there.
+    made["env"]["OTHER"] = "limits"
+    fake_command("docker", "exit 1")
+    assert run_module(engine_image.main, plan=made, digest=digests[0])["failed"]
+    del made["env"]["OTHER"]
+    fake_command("docker", f"echo 'GLM-PROBE {json.dumps(GOOD)}'")
+    assert not cached(digests[0])
 
 
 @pytest.mark.parametrize(
@@ -480,7 +700,7 @@ PLAYBOOK = """
 
 
 def play(
-    tmp_path: Path, mirror: str, *arguments: str, repository: str = "vllm/vllm-openai"
+    tmp_path: Path, mirror: str, *arguments: str, repository: str = "vllm/vllm-openai", **variables: str
 ) -> subprocess.CompletedProcess[str]:
     (tmp_path / "play.yml").write_text(PLAYBOOK % (repository, mirror), "utf-8")
     (tmp_path / "hosts.ini").write_text(
@@ -489,6 +709,7 @@ def play(
     environment = {
         **os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "XDG_STATE_HOME": str(tmp_path / "state"),
         "ANSIBLE_INVENTORY_ENABLED": "ini", "ANSIBLE_LOCAL_TEMP": str(tmp_path / "local"),
+        **variables,
     }  # fmt: skip
     return subprocess.run(
         [str(Path(sys.executable).with_name("ansible-playbook")), str(tmp_path / "play.yml"), "-i",
@@ -513,6 +734,27 @@ def test_the_first_host_resolves_and_all_others_obey_the_lock(tmp_path: Path, se
         unused.bind(("127.0.0.1", 0))
         later = play(tmp_path, f"http://127.0.0.1:{unused.getsockname()[1]}")
     assert later.returncode == 0 and later.stdout.count("lock file vllm/vllm-openai@" + DIGEST) == 3
+
+
+def test_a_digest_that_the_catalogue_knows_otherwise_stops_the_play_unless_the_lock_file_has_it(
+    tmp_path: Path, servers: Any
+) -> None:
+    collection = tmp_path / "collections" / "ansible_collections" / "glm" / "fleet"
+    for part in ("plugins", "catalog", "meta"):
+        shutil.copytree(ROOT / part, collection / part)
+    known = {
+        "images": [{"name": "vllm/vllm-openai:v0.32.0", "digest": f"sha256:{1:064}", "source": "a test"}],
+        "models": [],
+    }
+    (collection / "catalog" / "known.yml").write_text(yaml.safe_dump({"known": known}))
+    path = {"ANSIBLE_COLLECTIONS_PATH": str(tmp_path / "collections")}
+    refused = play(tmp_path, servers[0].url, **path)
+    text = " ".join(refused.stdout.split())
+    assert refused.returncode != 0 and f"found {DIGEST} at the registry" in text and "(a test)" in text
+    assert not (tmp_path / "glm.lock.yml").exists()
+    (tmp_path / "glm.lock.yml").write_text(yaml.safe_dump({"images": {"vllm/vllm-openai:v0.32.0": {"digest": DIGEST}}}))
+    own = play(tmp_path, servers[0].url, **path)
+    assert own.returncode == 0 and own.stdout.count("lock file vllm/vllm-openai@" + DIGEST) == 3
 
 
 def test_a_registry_that_does_not_answer_stops_the_play_and_writes_no_lock(tmp_path: Path) -> None:

@@ -489,7 +489,8 @@ def test_a_jump_host_that_ignores_the_end_does_not_hold_a_deploy(tmp_path: Path,
         started = time.monotonic()
         host = variables(tmp_path, f'-o "{command}"', ansible_host="inside.invalid")
         pins_behind_a_jump_host(tmp_path, server, host)
-        assert time.monotonic() - started < 30
+        # The jump host goes on for as long as the server does.
+        assert time.monotonic() - started < 60
     finally:
         signal.signal(signal.SIGHUP, previous)
     shown = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout

@@ -25,6 +25,7 @@ from ansible_collections.glm.fleet.plugins.modules import (
 )
 from simulator.lambda_cloud.config import Config
 from simulator.lambda_cloud.server import Handle, running
+from tests.patience import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[3]
 MODULES = {
@@ -116,7 +117,7 @@ def test_a_file_system_released_late_is_deleted_when_it_is(cloud: Handle, run: R
     assert short["failed"] and "filesystems/filesystem-in-use" in short["msg"]
     released = time.time() + hour
     cloud.world.clock = lambda: released
-    assert run(lambda_filesystem, **place, state="absent", wait_timeout=20, wait_interval=0.1)["changed"]
+    assert run(lambda_filesystem, **place, state="absent", wait_timeout=PATIENCE_SECONDS, wait_interval=0.1)["changed"]
 
 
 @pytest.mark.parametrize(

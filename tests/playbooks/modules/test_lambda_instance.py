@@ -18,6 +18,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.cloud import api as _clo
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import api as lambda_api
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import members
 from ansible_collections.glm.fleet.plugins.modules import lambda_instance
+from tests.patience import PATIENCE_SECONDS
 from tests.playbooks.lambda_api.fake_cloud import (
     B200,
     JUPYTER_TOKEN,
@@ -217,6 +218,7 @@ def test_other_fleets_of_the_account_are_counted(cloud: Launching, state: str) -
 def test_a_key_in_a_file_is_enough(cloud: Launching, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in lambda_api.KEY_ENVIRONMENT:
         monkeypatch.delenv(name, raising=False)
+    (tmp_path / "key").touch(0o600)
     (tmp_path / "key").write_text(f"{KEY}\n", encoding="utf-8")
     result = ansible(cloud, {}, "--check", api_key_file=str(tmp_path / "key"), base_url=cloud.cloud.url, count=0)
     assert result["changed"] is False and result["other_fleets"] == {}
@@ -291,15 +293,17 @@ def test_an_instance_that_dies_while_booting_ends_the_wait(cloud: Launching) -> 
     looks = []
 
     def handle(request: Request) -> Answer:
-        looks.append(request.path)
+        if not request.path.endswith("/instance-types"):
+            looks.append(request.path)
         if len(looks) > 4:
             cloud.cloud.instances[0]["status"] = "terminated"
         return cloud.handle(request)
 
     cloud.cloud.handler = handle
-    result = run(cloud, wait_timeout=30)
+    result = run(cloud, wait_timeout=PATIENCE_SECONDS)
     assert result["failed"]
-    assert "is terminated. Nothing of this fleet is running. Next: run again to launch others" in result["msg"]
+    assert "is terminated, by another machine's run, in the console, or by the cloud; nothing" in result["msg"]
+    assert "Nothing of this fleet is running. Next: run again to launch others" in result["msg"]
 
 
 @pytest.mark.parametrize(
@@ -394,6 +398,7 @@ def test_a_real_run_without_key_says_where_to_get_one(cloud: Launching) -> None:
 
 
 def test_a_real_run_with_a_wrong_key_says_so(cloud: Launching, tmp_path: Path) -> None:
+    (tmp_path / "key").touch(0o600)
     (tmp_path / "key").write_text("another-key-0123456789\n", encoding="utf-8")
     result = ansible(cloud, {}, api_key_file=str(tmp_path / "key"), base_url=cloud.cloud.url)
     assert "global/invalid-api-key" in result["msg"]

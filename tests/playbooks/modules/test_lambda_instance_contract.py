@@ -15,6 +15,7 @@ from ansible_collections.glm.fleet.plugins.modules import lambda_instance
 from simulator.lambda_cloud import faults
 from simulator.lambda_cloud.config import Config, Settings
 from simulator.lambda_cloud.server import Handle, running
+from tests.patience import PATIENCE_SECONDS
 from tests.playbooks.modules.test_lambda_instance import Ended, Module
 from tests.playbooks.modules.test_lambda_instance_events import Clock
 
@@ -64,8 +65,9 @@ def ensure_ssh_key(simulator: Handle, folder: Path) -> str:
 def run(simulator: Handle, folder: Path, **options: Any) -> dict[str, Any]:
     params = {
         **{name: spec.get("default") for name, spec in lambda_instance.ARGUMENTS.items()},
-        "region": ["us-east-1", "us-west-1"], "instance_type": [KIND], "wait_interval": 0.1, "wait_timeout": 20,
-        "launch_interval": LAUNCH_INTERVAL, "ssh_key_names": [ensure_ssh_key(simulator, folder)], **options,
+        "region": ["us-east-1", "us-west-1"], "instance_type": [KIND],
+        "wait_interval": 0.1, "wait_timeout": PATIENCE_SECONDS, "launch_interval": LAUNCH_INTERVAL,
+        "ssh_key_names": [ensure_ssh_key(simulator, folder)], **options,
     }  # fmt: skip
     fleet = lambda_instance.Fleet(Module(params, False), client(simulator, folder))
     with pytest.raises(Ended) as ended:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -157,6 +159,21 @@ def test_the_file_goes_with_the_instance_and_only_that(cloud: Launching, folder:
     assert len(kept(folder)) == 3
     launcher.run(cloud, state="absent", host_keys_dir=str(folder))
     assert kept(folder).keys() == {"of-another-fleet.pub"}
+
+
+def test_a_key_that_no_instance_has_a_day_later_goes(cloud: Launching, folder: Path) -> None:
+    run(cloud, folder)
+    ages = {"lost@20260101T000000Z": 90000, "young@20260102T000000Z": 3600, "elsewhere@20260103T000000Z": 90000}
+    for name, seconds in ages.items():
+        path = folder / f"{name}.launching"
+        path.write_text("ssh-ed25519 AAAA\n", "utf-8")
+        os.utime(path, (time.time() - seconds,) * 2)
+    # Of another fleet, whose runs have not looked yet: the account lists it.
+    tags = [{"key": "glm-fleet", "value": "other"}, {"key": "glm-launched", "value": "20260103T000000Z"}]
+    cloud.cloud.instances.append(make_instance(9, name="elsewhere", tags=tags))
+    assert run(cloud, folder)["changed"] is False
+    waiting = {name for name in kept(folder) if name.endswith(".launching")}
+    assert waiting == {"young@20260102T000000Z.launching", "elsewhere@20260103T000000Z.launching"}
 
 
 def test_user_data_and_key_arrive_together(cloud: Launching, folder: Path) -> None:

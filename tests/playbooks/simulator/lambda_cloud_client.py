@@ -8,6 +8,7 @@ import requests
 from lambda_cloud_schemas import ERROR, check
 
 from simulator.lambda_cloud.server import Handle
+from tests.patience import PATIENCE_SECONDS
 
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1cy1mcW0pdhL2lKq1zK0Zp0cB1b5vTq3o9mQGg0lq1 fleet@example"
 TYPE = "gpu_8x_b200_sxm6"
@@ -23,7 +24,7 @@ class Client:
         self.session.headers["Authorization"] = f"Bearer {handle.api_key}"
 
     def call(self, method: str, path: str, **options: Any) -> requests.Response:
-        options.setdefault("timeout", 10)
+        options.setdefault("timeout", PATIENCE_SECONDS)
         return self.session.request(method, self.handle.api_url + path, **options)
 
     def data(self, method: str, path: str, body: Any = None, status: int = 200) -> Any:

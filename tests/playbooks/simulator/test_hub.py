@@ -20,6 +20,7 @@ import pytest
 from simulator.hub import Fault, Hub
 from simulator.hub.__main__ import address, write_tiny
 from simulator.hub.server import Access
+from tests.patience import PATIENCE_SECONDS
 
 REPO = "zai-org/Tiny"
 WEIGHTS = bytes(range(256)) * 400
@@ -52,7 +53,7 @@ def ask(
     names = {name.replace("_", "-"): value for name, value in headers.items()}
     request = urllib.request.Request(url, data=data, headers=names, method=method)
     try:
-        response = urllib.request.build_opener(NoRedirect).open(request, timeout=10)
+        response = urllib.request.build_opener(NoRedirect).open(request, timeout=PATIENCE_SECONDS)
     except urllib.error.HTTPError as exc:
         response = exc
     with response:
@@ -175,7 +176,7 @@ def test_gates_and_tokens(hub: Hub) -> None:
 def download(hub: Hub) -> tuple[bytes, bool]:
     """Body of the large file, and whether all that was promised came."""
     location = ask(f"{hub.url}/{REPO}/resolve/main/model.safetensors", "HEAD")[2]["Location"]
-    with urllib.request.urlopen(location, timeout=10) as response:
+    with urllib.request.urlopen(location, timeout=PATIENCE_SECONDS) as response:
         try:
             return response.read(), True
         except http.client.IncompleteRead as exc:

@@ -18,6 +18,7 @@ from lambda_cloud_client import PUBLIC_KEY
 
 from simulator.lambda_cloud.config import Config
 from simulator.lambda_cloud.server import control_call, main
+from tests.patience import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[3]
 H200 = """
@@ -49,7 +50,7 @@ def simulator(tmp_path: Path, *arguments: str, **environment: str) -> Iterator[t
         text=True,
     )
     try:
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while not (ready.exists() and ready.read_text().endswith("\n")):
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
@@ -57,11 +58,13 @@ def simulator(tmp_path: Path, *arguments: str, **environment: str) -> Iterator[t
         yield json.loads(ready.read_text())["base_url"], process
     finally:
         process.terminate()
-        process.communicate(timeout=300)
+        process.communicate(timeout=PATIENCE_SECONDS)
 
 
 def get(base_url: str, path: str, key: str = "k") -> requests.Response:
-    return requests.get(f"{base_url}/api/v1{path}", headers={"Authorization": f"Bearer {key}"}, timeout=10)
+    return requests.get(
+        f"{base_url}/api/v1{path}", headers={"Authorization": f"Bearer {key}"}, timeout=PATIENCE_SECONDS
+    )
 
 
 def test_options_config_and_ready_file(tmp_path: Path) -> None:
@@ -77,7 +80,7 @@ def test_options_config_and_ready_file(tmp_path: Path) -> None:
         settings = control_call(base_url, "t", "GET", "/state")["settings"]
         assert (settings["page_size"], settings["boot_seconds"]) == (7, 1.5)
         process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=PATIENCE_SECONDS)
         assert (process.returncode, out.strip()) == (0, f"lambda cloud simulator on {base_url}")
         assert "Traceback" not in err
 
@@ -107,7 +110,10 @@ def test_a_killed_simulator_goes_on_where_it_was(tmp_path: Path) -> None:
     headers = {"Authorization": "Bearer k"}
     with simulator(tmp_path, *arguments) as (base_url, process):
         made = requests.post(
-            f"{base_url}/api/v1/ssh-keys", json={"name": "a", "public_key": PUBLIC_KEY}, headers=headers, timeout=10
+            f"{base_url}/api/v1/ssh-keys",
+            json={"name": "a", "public_key": PUBLIC_KEY},
+            headers=headers,
+            timeout=PATIENCE_SECONDS,
         ).json()["data"]
         process.kill()
         process.wait()

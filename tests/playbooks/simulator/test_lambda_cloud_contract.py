@@ -17,6 +17,7 @@ from simulator.lambda_cloud.app import ROUTES
 from simulator.lambda_cloud.config import Config
 from simulator.lambda_cloud.errors import STATUS_OF
 from simulator.lambda_cloud.server import running
+from tests.patience import PATIENCE_SECONDS
 
 RULE = {"protocol": "tcp", "port_range": [8000, 8000], "source_network": "10.0.0.0/8", "description": "serve"}
 PING = {"protocol": "icmp", "source_network": "0.0.0.0/0", "description": ""}
@@ -60,7 +61,7 @@ class World:
         path = f"/tickets/{self.ticket}/attachments"
         body = {"filename": "gpu.log", "content_type": "text/plain", "size_bytes": len(content)}
         started = self.client.data("POST", path, body)
-        assert requests.put(started["upload_url"], data=content, timeout=10).status_code == 200
+        assert requests.put(started["upload_url"], data=content, timeout=PATIENCE_SECONDS).status_code == 200
         return str(started["attachment_id"])
 
     def fill(self, template: str) -> str:
@@ -196,8 +197,8 @@ def test_success_keeps_its_schema(client: Client, route: Any) -> None:
 @by_name
 def test_no_key_and_bad_key_share_a_code_but_not_a_message(client: Client, route: Any) -> None:
     url = client.handle.api_url + route.template
-    bare = requests.request(route.method, url, timeout=10)
-    wrong = requests.request(route.method, url, headers={"Authorization": "Bearer nonsense"}, timeout=10)
+    bare = requests.request(route.method, url, timeout=PATIENCE_SECONDS)
+    wrong = requests.request(route.method, url, headers={"Authorization": "Bearer nonsense"}, timeout=PATIENCE_SECONDS)
     for answer, message in ((bare, "No API key was provided."), (wrong, "API key was invalid, expired, or deleted.")):
         schemas.check(schemas.ERROR, answer.json())
         assert answer.status_code == 401
@@ -261,7 +262,7 @@ def test_unknown_paths_and_methods(client: Client) -> None:
     assert client.error("GET", "/clusters")[:2] == (404, "global/not-found")
     assert client.error("GET", "/instances/a/b")[:2] == (404, "global/not-found")
     assert client.error("GET", "/")[:2] == (404, "global/not-found")
-    assert requests.get(client.handle.base_url + "/", timeout=10).status_code == 401
+    assert requests.get(client.handle.base_url + "/", timeout=PATIENCE_SECONDS).status_code == 401
 
 
 def test_the_hyphen_of_file_systems(client: Client) -> None:
@@ -295,14 +296,16 @@ def test_accepted_authorizations(client: Client, form: str) -> None:
         "basic-raw": f"Basic {key}",
         "lower-case": f"bearer {key}",
     }[form]
-    answer = requests.get(client.handle.api_url + "/regions", headers={"Authorization": value}, timeout=10)
+    answer = requests.get(
+        client.handle.api_url + "/regions", headers={"Authorization": value}, timeout=PATIENCE_SECONDS
+    )
     assert answer.status_code == 200, answer.text
 
 
 @pytest.mark.parametrize("value", ["Bearer", "Bearer ", "Token KEY", "Basic !!!", "KEY", "Basic KEYx"])
 def test_refused_authorizations(client: Client, value: str) -> None:
     header = {"Authorization": value.replace("KEY", client.handle.api_key)}
-    answer = requests.get(client.handle.api_url + "/regions", headers=header, timeout=10)
+    answer = requests.get(client.handle.api_url + "/regions", headers=header, timeout=PATIENCE_SECONDS)
     assert answer.status_code == 401
     assert answer.json()["error"]["code"] == "global/invalid-api-key"
 
@@ -741,10 +744,10 @@ def test_a_ticket_can_be_commented_solved_and_hold_a_file(client: Client) -> Non
     assert client.error("GET", f"{attachment}/download")[0] == 404
     client.data("POST", f"{attachment}/complete")
     address = client.data("GET", f"{attachment}/download")["download_url"]
-    assert requests.get(address, timeout=10).content == b"log"
+    assert requests.get(address, timeout=PATIENCE_SECONDS).content == b"log"
     assert len(client.data("GET", f"{path}/attachments?status=uploaded")["attachments"]) == 1
     client.data("DELETE", attachment)
-    assert requests.get(address, timeout=10).status_code == 404
+    assert requests.get(address, timeout=PATIENCE_SECONDS).status_code == 404
     body = {"filename": "a", "content_type": "b", "size_bytes": 5}
     started = client.data("POST", f"{path}/attachments", body)["attachment_id"]
     assert client.error("POST", f"{path}/attachments/{started}/complete")[0] == 400

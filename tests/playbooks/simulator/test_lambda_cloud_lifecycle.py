@@ -26,6 +26,7 @@ from simulator.lambda_cloud.backend import (
 from simulator.lambda_cloud.config import Config
 from simulator.lambda_cloud.server import running
 from simulator.lambda_cloud.world import World
+from tests.patience import PATIENCE_SECONDS
 
 LAUNCH = "/instance-operations/launch"
 
@@ -321,7 +322,7 @@ def test_a_slow_launch_does_not_stop_other_calls(scripted: tuple[Client, Scripte
     backend.gate.clear()
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(Client(client.handle).launch)
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while not (rows := client.data("GET", "/instances")):
             assert time.monotonic() < deadline
         assert [row["status"] for row in rows] == ["booting"]

@@ -9,6 +9,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.serving.client import En
 from ansible_collections.glm.fleet.plugins.module_utils.serving.gate import Gate, made
 from ansible_collections.glm.fleet.plugins.module_utils.serving.talk import Asked
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
+from tests.patience import PATIENCE_SECONDS
 from tests.playbooks.verify.fake.fault import LONG_TOKENS
 from tests.playbooks.verify.fake.server import KEY, MODEL, Behaviour, engine
 
@@ -20,8 +21,6 @@ SAMPLING = {
     for name, one in GLM.sampling.items()
 }
 _OF_ENDPOINT = {field.name for field in dataclasses.fields(Endpoint)}
-# For a machine that is busy.
-PATIENCE = 60.0
 
 
 def asked_of(behaviour: Behaviour, port: int, **options: Any) -> Asked:
@@ -31,7 +30,7 @@ def asked_of(behaviour: Behaviour, port: int, **options: Any) -> Asked:
         "reasoning_field": dialect.reasoning_field,
         "thinking_on": GLM.thinking.on,
         "thinking_off": None if dialect.manner.always_thinks else GLM.thinking.off,
-        "timeout": PATIENCE,
+        "timeout": PATIENCE_SECONDS,
         "api_key": KEY,
         **{name: value for name, value in options.items() if name in _OF_ENDPOINT},
     }

@@ -15,6 +15,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.serving import exposure,
 from ansible_collections.glm.fleet.plugins.module_utils.serving.client import CheckError, Endpoint
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import routes as plan_routes
+from tests.patience import PATIENCE_SECONDS
 from tests.playbooks.door import proxy
 from tests.playbooks.verify.fake.server import KEY, MODEL, Behaviour, engine
 
@@ -66,14 +67,13 @@ def test_a_door_is_asked_in_four_ways_and_an_engine_without_one_is_seen(tmp_path
     behaviour = Behaviour(key=proxy.ENGINE_KEY)
     with engine(behaviour) as (_chosen, port), proxy.running(tmp_path, port) as door:
         where = [{"address": "127.0.0.1", "port": number} for number in (door.port, port, *proxy.free_ports(1))]
-        asked = Endpoint("", 0, "", api_key=proxy.CLIENT_KEY, timeout=30)
-        seen = exposure.seen(where, [door.port, port], asked)
+        seen = exposure.seen(where, [door.port, port], proxy.CLIENT_KEY)
         assert seen["outcomes"] == ["open", "open", "refused"]
         assert seen["answers"][f"127.0.0.1:{door.port}"] == {
             "no_key": 401, "wrong_key": 401, "right_key": 200, "unlisted": 404, "problem": "",
         }  # fmt: skip
         assert seen["answers"][f"127.0.0.1:{port}"]["unlisted"] != 404
-    gone = exposure.answers(Endpoint("127.0.0.1", door.port, "", api_key="x", timeout=5))
+    gone = exposure.answers(Endpoint("127.0.0.1", door.port, "", api_key="x", timeout=PATIENCE_SECONDS))
     assert gone["no_key"] == 0 and "no answer" in gone["problem"]
 
 
@@ -81,11 +81,11 @@ def test_every_route_of_the_engine_is_asked_of_the_door(tmp_path: Path) -> None:
     behaviour = Behaviour(key=proxy.ENGINE_KEY)
     with engine(behaviour) as (_chosen, port), proxy.running(tmp_path, port) as door:
         endpoint = Endpoint(
-            "127.0.0.1", door.port, MODEL, api_key=proxy.CLIENT_KEY, timeout=30,
-            engine=Endpoint("127.0.0.1", port, MODEL, timeout=30),
+            "127.0.0.1", door.port, MODEL, api_key=proxy.CLIENT_KEY, timeout=PATIENCE_SECONDS,
+            engine=Endpoint("127.0.0.1", port, MODEL, timeout=PATIENCE_SECONDS),
         )  # fmt: skip
         found = routes.check(endpoint, PASSING, TABLE)
-        assert int(found.split()[0]) > 40 and "clients pass with a key, the others never" in found
+        assert int(found.split()[0]) > 40 and "for clients ask for a key, the others are not found" in found
         assert behaviour.requests == []
         # The door has a route that the plan does not: as after a plan that lets less pass.
         with pytest.raises(CheckError, match=r"^without a key: POST /v1/completions answers 401, not 404$"):
@@ -95,7 +95,7 @@ def test_every_route_of_the_engine_is_asked_of_the_door(tmp_path: Path) -> None:
 def test_an_engine_without_a_door_fails_by_its_routes_and_is_asked_nothing_with_the_key() -> None:
     behaviour = Behaviour()
     with engine(behaviour) as (_chosen, port):
-        endpoint = Endpoint("127.0.0.1", port, MODEL, api_key=KEY, timeout=30)
+        endpoint = Endpoint("127.0.0.1", port, MODEL, api_key=KEY, timeout=PATIENCE_SECONDS)
         with pytest.raises(CheckError, match=r"^without a key: .*GET /health answers 200, not 404") as failed:
             routes.check(endpoint, PASSING, TABLE)
     assert "more" in failed.value.found and behaviour.requests == []

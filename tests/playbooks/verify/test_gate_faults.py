@@ -10,7 +10,8 @@ import pytest
 from ansible_collections.glm.fleet.plugins.module_utils.serving import evaluate, own_words
 from ansible_collections.glm.fleet.plugins.module_utils.serving.gate import Gate, made
 from ansible_collections.glm.fleet.plugins.module_utils.serving.talk import GROUPS
-from tests.playbooks.verify.asking import PATIENCE, QUESTIONS, asked_of, failed, gate
+from tests.patience import PATIENCE_SECONDS
+from tests.playbooks.verify.asking import QUESTIONS, asked_of, failed, gate
 from tests.playbooks.verify.fake.call_faults import CALLS_UNDER_LOAD
 from tests.playbooks.verify.fake.dialects import DIALECTS, SGLANG, VLLM
 from tests.playbooks.verify.fake.fault import Fault
@@ -30,7 +31,7 @@ def examined(
 ) -> dict[str, dict[str, Any]]:
     """The findings of the gate by their names, with what the engine says of itself in its metrics."""
     behaviour = Behaviour(dialect, (fault,) if fault else (), State(together=TOGETHER))
-    timeout = IMPATIENCE if fault and fault.hangs else PATIENCE
+    timeout = IMPATIENCE if fault and fault.hangs else PATIENCE_SECONDS
     with engine(behaviour) as (_behaviour, port):
         made_of = Gate(asked_of(behaviour, port, timeout=timeout, groups=groups))
         before = made_of.talk.metrics()

@@ -32,7 +32,7 @@ def verify(folder: Path, behaviour: Behaviour, **variables: Any) -> tuple[int, s
     """Exit status, output with folded white space, and the reports by host."""
     with engine(behaviour) as (_behaviour, port):
         # No door is in front of it.
-        made = plan(listen=listening("127.0.0.1", port, port), door={"routes": [], "lacking": []})
+        made = plan(listen=listening("127.0.0.1", port, port), door={"routes": [], "lacking": [], "shortfalls": []})
         given = {"verify_plans": [made], "verify_api_key": KEY, **variables}
         (folder / "given.json").write_text(json.dumps(given), encoding="utf-8")
         (folder / "book.yml").write_text(BOOK, encoding="utf-8")

@@ -23,7 +23,8 @@ from ansible_collections.glm.fleet.plugins.module_utils.files import write_json
 from ansible_collections.glm.fleet.plugins.module_utils.weights import fetch
 from ansible_collections.glm.fleet.plugins.module_utils.weights.store import Manifest, Store, WeightFile
 from tests import fetch_by_clock
-from tests.fetch_by_clock import PATIENCE_SECONDS, Clock, wait_for
+from tests.fetch_by_clock import Clock, wait_for
+from tests.patience import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[3]
 REPO = "org/name"

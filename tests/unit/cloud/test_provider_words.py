@@ -26,17 +26,11 @@ ROOMS = (
             "plugins/inventory/{}_cloud.py",
             "plugins/module_utils/cloud/{}_cloud/*.py",
             "plugins/plugin_utils/cloud/{}_cloud/*.py",
-        )
-    ),
-    *(
-        room.format(cloud.name)
-        for cloud in launching()
-        for room in (
             "plugins/modules/{}_*.py",
             "plugins/doc_fragments/{}_auth.py",
-            "roles/launch/tasks/{}/*.yml",
         )
     ),
+    *(f"roles/launch/tasks/{cloud.name}/*.yml" for cloud in launching()),
     "plugins/plugin_utils/cloud/providers.py",
 )
 # What is nothing but documentation.

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.glm.fleet.plugins.module_utils.door import usage
+from ansible_collections.glm.fleet.plugins.modules import door_usage
 
 NOVEMBER, DECEMBER = 1795953599, 1796083200
 
@@ -18,9 +19,10 @@ NOVEMBER, DECEMBER = 1795953599, 1796083200
 def line(key: str = "team-a", status: int = 200, generates: str = "1", **more: Any) -> str:
     """A line as the door writes it."""
     fields = {"limit": "-", "prompt": "-", "completion": "-", **more}
+    estimated = f" estimated={fields['estimated']}" if "estimated" in fields else ""
     return (
         f"10.0.0.9 key={key} method=POST route=/v1/chat/completions to=engine-0 status={status} limit={fields['limit']}"
-        f" generates={generates} prompt={fields['prompt']} completion={fields['completion']}"
+        f" generates={generates} prompt={fields['prompt']} completion={fields['completion']}{estimated}"
         " first=0/0/0/5 all=9 bytes=10/20 end=--"
     )
 
@@ -55,6 +57,12 @@ def row(**more: Any) -> dict[str, Any]:
         (line(status=-1), {}),
         (line(status=429, limit="parallel", generates="-"), {"refused": 1}),
         (line(prompt=11), {"uncounted": 1}),
+        (line(prompt=11, completion=7, estimated="-/-"), {"prompt_tokens": 11, "completion_tokens": 7}),
+        (line(estimated="-/-"), {"uncounted": 1}),
+        (line(status=400, estimated="-/-"), {}),
+        (line(estimated="100/9"), {"uncounted": 1, "estimated_prompt_tokens": 100, "estimated_completion_tokens": 9}),
+        # The client went away before an answer began, but the engine had the request.
+        (line(status=400, estimated="100/0"), {"uncounted": 1, "estimated_prompt_tokens": 100}),
     ],
 )
 def test_what_a_line_counts_as(message: str, expected: dict[str, int]) -> None:
@@ -85,9 +93,10 @@ def test_months_are_those_of_utc_and_csv_has_a_row_for_each_key() -> None:
     usage.count(state, entries(line(prompt=10, completion=20), second=DECEMBER))
     assert sorted(state["months"]) == ["2026-11", "2026-12"]
     assert usage.table(state["months"]["2026-11"]) == (
-        "key,requests,refused,uncounted,prompt_tokens,completion_tokens,first_use,last_use\n"
-        "fleet,1,0,1,0,0,2026-11-29T11:59:59Z,2026-11-29T11:59:59Z\n"
-        "team-a,1,0,0,1,2,2026-11-29T11:59:59Z,2026-11-29T11:59:59Z\n"
+        "key,requests,refused,uncounted,prompt_tokens,completion_tokens,estimated_prompt_tokens,"
+        "estimated_completion_tokens,first_use,last_use\n"
+        "fleet,1,0,1,0,0,0,0,2026-11-29T11:59:59Z,2026-11-29T11:59:59Z\n"
+        "team-a,1,0,0,1,2,0,0,2026-11-29T11:59:59Z,2026-11-29T11:59:59Z\n"
     )
 
 
@@ -142,6 +151,42 @@ def test_broken_totals_are_an_error_and_stay(tmp_path: Path, text: str, monkeypa
     assert (tmp_path / "usage.json").read_text("utf-8") == text
 
 
+def test_totals_of_an_earlier_release_get_the_columns_they_lack() -> None:
+    state = usage.empty()
+    usage.count(state, entries(line()))
+    for name in ("estimated_prompt_tokens", "estimated_completion_tokens"):
+        del state["months"]["2026-11"]["team-a"][name]
+    assert usage.table(state["months"]["2026-11"]).splitlines()[1].startswith("team-a,1,0,1,0,0,0,0,")
+    usage.count(state, entries(line(estimated="8/2"), first=1))
+    assert state["months"]["2026-11"]["team-a"] == row(
+        requests=2, uncounted=2, estimated_prompt_tokens=8, estimated_completion_tokens=2
+    )
+
+
+def test_lost_totals_go_on_from_the_csv_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the journal still has: nothing that was recorded falls, and nothing is counted twice."""
+    journal = Journal()
+    monkeypatch.setattr(usage, "journal", journal.read)
+    journal.lines = entries(*[line(prompt=1, completion=2)] * 5)
+    assert usage.collect(tmp_path)["months"]["2026-11"]["team-a"]["requests"] == 5
+    for kept in (2, 0):
+        (tmp_path / "usage.json").unlink()
+        journal.lines = entries(*[line(prompt=1, completion=2)] * kept)
+        again = usage.collect(tmp_path)["months"]
+        assert again == {"2026-11": {"team-a": row(requests=5, prompt_tokens=5, completion_tokens=10)}}
+    journal.lines += entries(line(prompt=1, completion=2), second=NOVEMBER + 1, first=len(journal.lines))
+    assert usage.collect(tmp_path)["months"]["2026-11"]["team-a"]["requests"] == 6
+    assert usage.collect(tmp_path)["months"]["2026-11"]["team-a"]["requests"] == 6
+    assert ",6,0,0,6,12," in (tmp_path / "2026-11.csv").read_text("utf-8")
+
+
+def test_csv_files_that_cannot_be_read_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(usage, "journal", Journal().read)
+    (tmp_path / "2026-11.csv").write_text("key,requests\nteam-a,x\n", "utf-8")
+    with pytest.raises(usage.UsageError, match="cannot read the CSV files"):
+        usage.collect(tmp_path)
+
+
 def test_old_months_leave_the_totals_and_stay_as_files(tmp_path: Path) -> None:
     state = usage.empty()
     for month in range(30):
@@ -149,3 +194,7 @@ def test_old_months_leave_the_totals_and_stay_as_files(tmp_path: Path) -> None:
         usage.save(tmp_path, json.loads(json.dumps(state)))
     usage.save(tmp_path, state)
     assert len(state["months"]) == usage.MONTHS_KEPT and len(list(tmp_path.glob("*.csv"))) > usage.MONTHS_KEPT
+
+
+def test_what_the_module_returns_is_documented_whole() -> None:
+    assert [name for name in usage.COLUMNS if f"C({name})" not in door_usage.RETURN] == []

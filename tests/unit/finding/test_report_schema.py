@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator, ValidationError
 from ansible_collections.glm.fleet.plugins.module_utils import finding
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import verdict
 from tests.unit.benchmark.records import record
-from tests.unit.serve.plans import plan
+from tests.unit.serve.plans import RUNS, plan
 
 SCHEMA = json.loads((Path(__file__).parents[3] / "docs/schemas/report.schema.json").read_text(encoding="utf-8"))
 VALIDATOR = Draft202012Validator(SCHEMA)
@@ -23,7 +23,7 @@ CHECKS = [
     finding.not_proven("verify", "closed", "a closed port", "no ssh server answered there either"),
 ]
 ENDPOINT: Any = {"url": "http://10.0.0.5:8000/v1", "model": "glm-5.1-fp8"}
-VERIFIED = verdict.host_report("gpu-1", CHECKS, ENDPOINT, plan())
+VERIFIED = verdict.host_report("gpu-1", CHECKS, ENDPOINT, plan(), RUNS)
 WORKER = verdict.worker_report("gpu-2", plan(node={"count": 2, "rank": 1, "head_address": "10.0.0.5"}))
 STOPPED = verdict.stopped_report("gpu-3", "Weights | Fetch", "no space left")
 BROKEN = {"completed": 3, "failed": 1, "errors": ["Connection refused"]}

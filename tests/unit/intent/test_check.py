@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 from ansible_collections.glm.fleet.plugins.plugin_utils.intent import check, table
 from ansible_collections.glm.fleet.plugins.plugin_utils.intent.table import Variable
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import request
 
+ROOT = Path(__file__).parents[3]
 TABLE = table.load()
 OLD = {
     **TABLE,
@@ -33,6 +38,26 @@ def test_all_unknown_names_are_named_at_once_with_the_nearest_and_where_they_are
     assert "glm_precison (an extra variable; did you mean glm_precision?)" in error
     assert "glm_zzz (group all)" in error and "Next: correct or remove them" in error
     assert error.count("glm_precison") == 1
+
+
+def test_variables_of_roles_that_none_reads_any_more_are_refused_with_what_to_set() -> None:
+    places = [
+        check.Place("group gpu", "hosts", {"serve_api_key": "secret", "serve_state_dir": "/srv"}),
+        check.Place("host a", "hosts", {"serve_api_key": "other", "serve_poll_seconds": 5}),
+    ]
+    (error,) = check.judge(TABLE, places, "0.2.0", table.moved()).errors
+    assert "found serve_api_key (group gpu), serve_state_dir (group gpu), which none does" in error
+    assert error.endswith("Next: set glm_api_key, glm_state_dir instead.") and "secret" not in error
+    with pytest.raises(Unmet, match=r"found serve_api_key_file, which none does.*set glm_api_key_file instead"):
+        request.require_known({"serve_api_key_file": "/k", "serve_plans": []})
+    request.require_known({"serve_plans": []})
+
+
+def test_what_to_set_instead_is_read() -> None:
+    roles = "".join(path.read_text("utf-8") for path in (ROOT / "roles").glob("*/defaults/main.yml"))
+    for old, new in table.moved().items():
+        assert not re.search(rf"\b{old}:", roles), f"{old} is still a variable of a role"
+        assert new in TABLE or re.search(rf"^{new}:", roles, re.MULTILINE), new
 
 
 @pytest.mark.parametrize("name", ["glm_max_hourly_uds", "glm_terminate_on_failur", "glm_lauch_count", "GLM_MODEL"])

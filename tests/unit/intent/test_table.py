@@ -20,11 +20,13 @@ from tools import variables_page
 ROOT = Path(__file__).parents[3]
 TABLE = table.load()
 # Groups and facts that the collection makes.
-OTHERS = {"glm_fleet", "glm_prepared", "glm_launched", "glm_plans"}
+OTHERS = {"glm_fleet", "glm_gateway", "glm_prepared", "glm_launched", "glm_plans", "glm_lease"}
 # Words of models, anchors and modules of Python, and the prefix of a section, that begin alike.
-WORDS = {"glm_moe_dsa", "glm_ocr_mtp", "glm_md", "glm_host_", "glm_cdi"}
+WORDS = {"glm_moe_dsa", "glm_ocr_mtp", "glm_md", "glm_host_", "glm_cdi", "glm_restarts"}
 # Metrics of the front door.
 WORDS |= {f"glm_door_{what}_total" for what in ("requests", "prompt_tokens", "completion_tokens", "uncounted_requests")}
+WORDS |= {f"glm_door_estimated_{what}_tokens_total" for what in ("prompt", "completion")}
+WORDS.add("glm_door_certificate_left_seconds")
 
 
 def test_what_is_made_from_the_table_is_current(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import shutil
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,46 +43,12 @@ def test_hardware(name: str | None, description: str | None, gpus: int | None, e
 
 
 @pytest.mark.parametrize(
-    ("conditions", "accepted"),
-    [
-        ({}, True),
-        ({"statuses": ["booting", "active"]}, True),
-        ({"statuses": ["booting"]}, False),
-        ({"regions": ["us-*"]}, True),
-        ({"regions": ["europe-*"]}, False),
-        ({"exclude_regions": ["us-east-?"]}, False),
-        ({"instance_types": ["gpu_8x_*"]}, True),
-        ({"exclude_instance_types": ["*b200*"]}, False),
-        ({"name_patterns": ["node-[0-9]"]}, True),
-        ({"name_patterns": ["NODE-*"]}, False),
-        ({"exclude_name_patterns": ["node-*"]}, False),
-        ({"tags": {"glm-fleet": None}}, True),
-        ({"tags": {"glm-fleet": "default", "rack": 7}}, True),
-        ({"tags": {"glm-fleet": "other"}}, False),
-        ({"tags": {"absent": None}}, False),
-        ({"exclude_tags": {"rack": "8"}}, True),
-        ({"exclude_tags": {"rack": None}}, False),
-    ],
-)
-def test_selection(conditions: dict[str, Any], accepted: bool) -> None:
-    tags = [{"key": "glm-fleet", "value": "default"}, {"key": "rack", "value": "7"}]
-    assert lambda_hosts.Selection(**conditions).accepts(make_instance(1, tags=tags)) is accepted
-
-
-@pytest.mark.parametrize(
     ("region", "country"),
     [("us-east-1", "US"), ("australia-east-1", "AU"), ("asia-south-1", None), ("", None), (None, None)],
 )
 def test_a_country_is_what_the_name_of_the_region_says(region: str | None, country: str | None) -> None:
     assert lambda_hosts.country_of(region) == country
     assert lambda_hosts.host_of(make_instance(1, region={"name": region}))["country"] == country
-
-
-@pytest.mark.parametrize("status", ["contactable", "", 7])
-def test_unknown_status_is_not_selected_unless_all_are(status: Any) -> None:
-    instance = make_instance(1, status=status)
-    assert not lambda_hosts.Selection(statuses=["active"]).accepts(instance)
-    assert lambda_hosts.Selection().accepts(instance)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +68,24 @@ def test_unknown_status_is_not_selected_unless_all_are(status: Any) -> None:
 )
 def test_preferred_name(changes: dict[str, Any], precedence: list[str], expected: str) -> None:
     instance = make_instance(1, **changes)
-    assert cloud_hosts.preferred_name(instance, lambda_hosts.host_of(instance), precedence) == expected
+    sources = [cloud_hosts.with_prefix(source, [], "-") for source in precedence]
+    assert cloud_hosts.preferred_name(instance, lambda_hosts.host_of(instance), {}, sources) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "before", "expected"),
+    [
+        ({}, "name", ["region"], "us-east-1.node-1"),
+        ({"region": None}, "name", ["region"], "node-1"),
+        ({"name": None}, "name", ["region"], f"00000001{'c' * 24}"),
+        ({"tags": [{"key": "env", "value": "prod"}]}, "id", ["tag:env"], f"prod.00000001{'c' * 24}"),
+        ({"hostname": "a b"}, "hostname", ["status"], "active.a_b"),
+    ],
+)
+def test_a_name_with_something_before_it(changes: dict[str, Any], name: str, before: list[str], expected: str) -> None:
+    instance = make_instance(1, **changes)
+    source = cloud_hosts.with_prefix(name, before, ".")
+    assert cloud_hosts.preferred_name(instance, lambda_hosts.host_of(instance), {}, [source]) == expected
 
 
 def test_unique_names_do_not_depend_on_order() -> None:
@@ -167,6 +153,51 @@ def test_ssh_reads_the_known_hosts_path_as_it_is(path: str) -> None:
 def test_a_known_hosts_path_that_cannot_be_quoted_is_refused(path: str) -> None:
     with pytest.raises(ValueError, match="known_hosts_file"):
         cloud_hosts.pinned_key_arguments(path)
+
+
+CPU = {"name": "cpu_4x_general", "gpu_description": "N/A", "specs": {"gpus": 0}}
+
+
+def test_members_of_a_cluster_and_their_way_in() -> None:
+    heads = [
+        make_instance(11, instance_type=CPU, status="booting"),
+        make_instance(13, instance_type=CPU),
+        make_instance(12, instance_type=CPU),
+    ]
+    compute = [make_instance(14), make_instance(15, ip=None), make_instance(16, private_ip=None)]
+    plain = [make_instance(1), make_instance(14, name="listed twice")]
+    found = {item["id"]: item for item in lambda_hosts.with_clusters(plain, {"c1": [*heads, *compute]})}
+    assert len(found) == 7
+    roles = [(item.get("cluster_role"), "jump" in item) for _identity, item in sorted(found.items())]
+    assert roles == [(None, False), *[("head", False)] * 3, ("compute", True), ("compute", True), ("compute", False)]
+    # The active one with the lowest id, whatever the order of the answer.
+    assert {item["jump"]["id"] for item in found.values() if "jump" in item} == {heads[2]["id"]}
+    assert found[compute[0]["id"]]["jump"]["address"] == heads[2]["ip"]
+    strange = make_instance(9, instance_type=CPU, ip="-oProxyCommand=x")
+    assert not [item for item in lambda_hosts.with_clusters([], {"c1": [strange, *compute]}) if "jump" in item]
+
+
+@pytest.mark.parametrize("path", ["/home/user/known_hosts", "/home/a user/known hosts", "/a/100%/k", "/a/it's/k"])
+def test_ssh_reads_the_way_through_a_jump_host_as_it_is(path: str, tmp_path: Path) -> None:
+    """Down to the arguments of the ssh that the ssh of the connection starts."""
+    stand_in = tmp_path / "ssh"
+    stand_in.write_text('#!/bin/sh\nprintf "%s\\n" "$@" > "$ARGUMENTS"\n')
+    stand_in.chmod(0o755)
+    before, after = cloud_hosts.pinned_key_arguments(path)
+    option = cloud_hosts.jump_arguments(f"{before}head1{after}", "ubuntu", "203.0.113.1")
+    command = ["ssh", "-F", "none", *shlex.split(option), "10.0.0.7", "true"]
+    environment = {**os.environ, "ARGUMENTS": str(tmp_path / "given"), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    command[0] = shutil.which("ssh") or "ssh"
+    subprocess.run(command, env=environment, capture_output=True, check=False)
+    given = (tmp_path / "given").read_text().splitlines()
+    assert given[-3:] == ["-W", "[10.0.0.7]:22", "ubuntu@203.0.113.1"]
+    # What is left is read by the second ssh just as pinned arguments are.
+    settings = subprocess.run(
+        [command[0], "-F", "none", "-G", *given[:-3], "x"], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert "hostkeyalias head1" in settings and "stricthostkeychecking true" in settings
+    shown = next(line.removeprefix("userknownhostsfile ") for line in settings if line.startswith("userknownhostsfile"))
+    assert shown.strip('"').replace("%%", "%") == path
 
 
 def test_unavailable_actions() -> None:

@@ -62,8 +62,8 @@ def test_a_plain_key_is_its_owners_only(tmp_path: Path) -> None:
 def test_the_lookup_gives_the_fleets_key_and_those_of_clients(tmp_path: Path) -> None:
     own = strength.new()
     add(tmp_path, "team-a")
-    found = LookupModule().run([str(tmp_path)], {}, api_key=own)
-    assert [(key["name"], key["sha256"]) for key in found] == [
+    (found,) = LookupModule().run([str(tmp_path)], {}, api_key=own)
+    assert [(key["name"], key["sha256"]) for key in found["keys"]] == [
         ("fleet", records.digest(own)),
         ("team-a", records.digest("team-a")),
     ]

@@ -12,6 +12,7 @@ import pytest
 from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.module_utils.host import docker
 from ansible_collections.glm.fleet.plugins.modules import docker_daemon
+from tests.patience import PATIENCE_SECONDS
 
 CDI = {"features": {"cdi": True}}
 DEFAULTS = {"live-restore": True, "log-driver": "json-file", "log-opts": {"max-size": "100m"}}
@@ -161,7 +162,13 @@ def host(tmp_path: Path, fake_command: Callable[..., Path]) -> Host:
 @pytest.fixture
 def configure(host: Host, run_module: Any) -> Callable[..., dict[str, Any]]:
     def run(**options: Any) -> dict[str, Any]:
-        given = {"settings": CDI, "defaults": DEFAULTS, "path": str(host.config), "timeout": 2, **options}
+        given = {
+            "settings": CDI,
+            "defaults": DEFAULTS,
+            "path": str(host.config),
+            "timeout": PATIENCE_SECONDS,
+            **options,
+        }
         result: dict[str, Any] = run_module(docker_daemon.main, **given)
         return result
 

@@ -16,6 +16,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.host import facts as hos
 from ansible_collections.glm.fleet.plugins.module_utils.host import gpu
 from ansible_collections.glm.fleet.plugins.modules import gpu_facts
 from ansible_collections.glm.fleet.plugins.plugin_utils.host.clock import skew
+from tests.patience import PATIENCE_SECONDS
 
 Text = Callable[[str], str]
 
@@ -157,10 +158,10 @@ def test_driver_that_is_installed_but_not_loaded(fake_command: Any, tmp_path: Pa
 
 
 def test_nvidia_smi_that_hangs_is_an_error_not_a_hang(fake_command: Any, tmp_path: Path) -> None:
-    fake_command("nvidia-smi", "exec sleep 30")
+    fake_command("nvidia-smi", f"exec sleep {2 * PATIENCE_SECONDS}")
     started = time.monotonic()
     facts = host_facts.Gatherer(tmp_path, timeout=0.3).gather(["gpu"])
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 60
     assert "no answer within 0.3 s" in facts["errors"][0]["message"]
 
 
@@ -270,6 +271,17 @@ def test_system_part_reads_the_distribution(tmp_path: Path) -> None:
     assert (facts["distribution"]["id"], facts["distribution"]["version"]) == ("ubuntu", "22.04")
     assert facts["memory_mib"] == 2064384
     assert facts["can_raise_limits"] is False
+    assert facts["cgroups"] is None
+
+
+@pytest.mark.parametrize(
+    ("path", "version"), [("memory", 1), ("cgroup.controllers", 2), ("unified/cgroup.controllers", 2)]
+)
+def test_the_version_of_control_groups_is_that_of_systemd_s_units(tmp_path: Path, path: str, version: int) -> None:
+    place = tmp_path / "sys/fs/cgroup" / path
+    place.parent.mkdir(parents=True)
+    place.touch()
+    assert host_facts.Gatherer(tmp_path).gather(["system"])["cgroups"] == version
 
 
 def test_cloud_init_old_and_new(fake_command: Any) -> None:
@@ -306,8 +318,12 @@ def test_a_file_system_that_does_not_answer_is_named_and_the_others_are_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone = str(tmp_path / "gone")
-    stale = "import sys, time\nif sys.argv[1].endswith('gone'): time.sleep(60)\n"
+    stale = "import sys, time\nif sys.argv[1].endswith('gone'): time.sleep(3600)\n"
     monkeypatch.setattr(host_facts, "_SPACE", stale + host_facts._SPACE)
+    run = host_facts.run
+    monkeypatch.setattr(
+        host_facts, "run", lambda argv, timeout: run(argv, timeout if gone in argv else PATIENCE_SECONDS)
+    )
     facts = host_facts.Gatherer(paths=[gone, str(tmp_path)], timeout=1).gather(["disks"])
     assert [disk["path"] for disk in facts["disks"]] == [str(tmp_path)]
     assert facts["errors"] == [{"phase": "disk", "message": f"{gone}: no answer within 1 s"}]

@@ -16,6 +16,7 @@ PLAN: dict[str, Any] = {
     "accelerator": {"name": "B200", "count": 8, "vendor": "nvidia", "memory_gib": 179.06},
     "image": {"min_driver": "580.65.06", "cuda": "13.0", "reference": "vllm/vllm-openai:v0.32.0"},
     "devices": ["nvidia.com/gpu=all"],
+    "confinement": {"shared_memory_gib": 64},
 }
 
 
@@ -276,6 +277,7 @@ def test_an_amd_driver_too_old_for_the_rocm_of_the_image(module: str | None, roc
     plan = {
         "accelerator": {"name": "MI355X", "count": 8, "vendor": "amd", "memory_gib": 287.98},
         "image": {"min_driver": None, "cuda": None, "rocm": rocm, "reference": "vllm/vllm-openai-rocm:v0.25.1"},
+        "confinement": None,
     }
     text = problems(facts, "gpu", plan=plan)
     assert (found in text) if found else text == ""
@@ -300,3 +302,26 @@ def test_what_is_wrong_for_every_replica_is_said_once() -> None:
     facts = healthy()
     facts["gpus"].pop()
     assert host_checks.host_problems(facts, [PLAN, PLAN], "gpu-3", ("gpu",)) == problems(facts, "gpu")
+
+
+@pytest.mark.parametrize(("cgroups", "found"), [(1, "found v1"), (None, "found none")])
+def test_bare_metal_without_control_groups_v2_is_refused_before_anything_is_fetched(
+    cgroups: int | None, found: str
+) -> None:
+    """There systemd accepts IPAddressDeny= and filters nothing."""
+    bare = {**copy.deepcopy(PLAN), "image": None, "confinement": None}
+    text = problems({**healthy(), "cgroups": cgroups}, "gpu", plan=bare)
+    assert "gpu-3, cgroups: expected control groups v2" in text and found in text and "unified_cgroup_hierarchy" in text
+    assert problems({**healthy(), "cgroups": 2}, "gpu", plan=bare) == ""
+    assert problems({**healthy(), "cgroups": cgroups}, "gpu") == "", "Docker says so of containers"
+
+
+@pytest.mark.parametrize(
+    ("memory", "container", "text"),
+    [(1_900_000, None, ""), (100_000, None, "found 98 GiB"), (100_000, "podman", ""), (0, None, "")],
+)
+def test_shared_memory_is_no_more_than_half_of_the_host_s(memory: int, container: str | None, text: str) -> None:
+    facts = {**healthy(), "memory_mib": memory, "container": container}
+    half = {**copy.deepcopy(PLAN), "confinement": {"shared_memory_gib": 32}}
+    said = host_checks.host_problems(facts, [half, half], "gpu-3", ["gpu"])
+    assert ("expected memory of 128 GiB" in said and text in said) if text else said == ""

@@ -32,7 +32,7 @@ PLAN: dict[str, Any] = {
     "runtime": {"kind": "container"},
     "image": {"min_driver": "580.65.06", "cuda": "13.0", "reference": "vllm/vllm-openai:v0.32.0"},
     "devices": ["nvidia.com/gpu=all"],
-    "confinement": {"capabilities": []},
+    "confinement": {"capabilities": [], "shared_memory_gib": 64},
 }
 B200 = {"vendor": "nvidia", "device": "0x2901"}
 H100 = {"vendor": "nvidia", "device": "0x2330"}

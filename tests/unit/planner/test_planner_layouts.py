@@ -92,6 +92,27 @@ def test_bare_metal_runs_the_package_from_host_paths() -> None:
     assert second["env"]["CUDA_VISIBLE_DEVICES"] == "4,5,6,7"
 
 
+def test_container_and_bare_metal_have_caches_of_their_own() -> None:
+    """Root without capabilities cannot write what the user of bare metal owns, and the other way round."""
+    cached = {plan("GLM-5.1", "H200", runtime=runtime)["paths"]["cache"] for runtime in ("container", "venv")}
+    assert cached == {f"/var/lib/glm/cache/vllm-0.32.0-{runtime}" for runtime in ("container", "venv")}
+
+
+def test_shared_memory_follows_the_gpus_of_a_replica() -> None:
+    made = planner.make_all(intent("GLM-5", "B200", precision="nvfp4", engine="sglang", replicas=2), CATALOG)
+    assert [one["confinement"]["shared_memory_gib"] for one in made] == [32, 32]
+    assert plan("GLM-5.1", "B200")["confinement"]["shared_memory_gib"] == 64
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+def test_aiter_builds_kernels_in_the_cache_of_a_container(engine: str) -> None:
+    made = plan("GLM-5.1", "MI300X", engine=engine)
+    assert made["env"]["AITER_JIT_DIR"] == "/var/cache/glm/aiter"
+    assert "AITER_JIT_DIR" not in plan("GLM-5.1", "H200", engine=engine)["env"]
+    # Nobody would put the package's own kernels there.
+    assert "AITER_JIT_DIR" not in plan("GLM-5.1", "MI325X", engine="vllm", runtime="venv")["env"]
+
+
 def test_bare_metal_brings_a_transformers_that_knows_the_model() -> None:
     assert plan("GLM-5", "H200", engine_version="0.16.0", runtime="venv")["runtime"]["overrides"] == [
         "transformers==5.4.0"

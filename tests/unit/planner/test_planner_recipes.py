@@ -31,6 +31,7 @@ CELLS = [(index, recipe, gpu) for index, recipe in enumerate(RECIPES) for gpu in
 FIXED = {
     *("--max-model-len", "--max-num-seqs", "--gpu-memory-utilization", "--mem-fraction-static", "--enable-metrics"),
     # Clocks inside the engine, which follow the plan's start budget: test_clocks.py.
+    "--shutdown-timeout",  # how long answers have at a stop
     *("--distributed-timeout-seconds", "--cpu-distributed-timeout-seconds", "--watchdog-timeout", "--dist-timeout"),
 }
 # What the plan says about itself and its hosts.

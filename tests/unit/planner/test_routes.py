@@ -26,6 +26,11 @@ def intent(engine: str, version: str) -> planner.Intent:
     return planner.Intent("GLM-5.1", "B200", 8, engine=engine, engine_version=version, runtime="venv")
 
 
+def said(plan: Any) -> str:
+    """What the plan prints, as one line."""
+    return " ".join(" ".join(text.report({"a": plan})).split())
+
+
 def with_table(tmp_path: Path, rows: list[dict[str, Any]]) -> Catalog:
     """The catalogue with another table of vLLM 0.32.0."""
     path = tmp_path / "engines/vllm/routes/0.32.0.json"
@@ -37,9 +42,11 @@ def with_table(tmp_path: Path, rows: list[dict[str, Any]]) -> Catalog:
 def test_the_plan_has_what_the_version_serves_of_what_clients_use() -> None:
     made = planner.make(intent("sglang", "0.5.10"), CATALOG)["door"]
     assert made["lacking"] == []
-    assert {"path": "/v1/models/{model}", "methods": ["GET"], "purpose": "models"} in made["routes"]
-    paths = [route["path"] for route in planner.make(intent("vllm", "0.32.0"), CATALOG)["door"]["routes"]]
-    assert "/v1/models" in paths and "/v1/models/{model}" not in paths
+    assert {"path": "/v1/models/{model:path}", "methods": ["GET"], "purpose": "model"} in made["routes"]
+    made = planner.make(intent("vllm", "0.32.0"), CATALOG)["door"]
+    paths = [route["path"] for route in made["routes"]]
+    assert "/v1/models" in paths and "/v1/models/{model:path}" not in paths
+    assert (made["lacking"], made["shortfalls"]) == (["model"], [])
 
 
 def test_what_a_version_lacks_is_said_by_the_plan(tmp_path: Path) -> None:
@@ -48,11 +55,32 @@ def test_what_a_version_lacks_is_said_by_the_plan(tmp_path: Path) -> None:
     lines = [line for line in table.read_text("utf-8").splitlines(keepends=True) if "/v1/messages/count_t" not in line]
     table.write_text("".join(lines), encoding="utf-8")
     plan = planner.make(intent("vllm", "0.32.0"), dataclasses.replace(CATALOG, root=tmp_path / "catalog"))
-    assert plan["door"]["lacking"] == ["token_counting"]
-    said = " ".join(" ".join(text.report({"a": plan})).split())
-    assert "GET /v1/models; vllm 0.32.0 has no Anthropic token counting" in said
-    assert "has no" not in " ".join(text.report({"a": planner.make(intent("vllm", "0.32.0"), CATALOG)}))
-    assert routes.door(CATALOG, "vllm", "0.16.0")["lacking"] == ["token_counting"]
+    assert plan["door"]["lacking"] == ["token_counting", "model"]
+    assert "GET /v1/models; vllm 0.32.0 has no Anthropic token counting, no look-up of one model" in said(plan)
+    usual = said(planner.make(intent("vllm", "0.32.0"), CATALOG))
+    assert "GET /v1/models; vllm 0.32.0 has no look-up of one model" in usual and "token counting" not in usual
+    assert routes.door(CATALOG, "vllm", "0.16.0")["lacking"] == ["token_counting", "model"]
+
+
+def test_what_a_version_lacks_of_a_purpose_that_it_serves_is_said_by_the_plan() -> None:
+    early = planner.make(intent("sglang", "0.5.10"), CATALOG)
+    assert (
+        "sglang 0.5.10 has no function tools (HTTP 500) in OpenAI responses, "
+        "no streaming in pieces in OpenAI responses, "
+        "no thinking apart from the answer in OpenAI responses, no JSON schema in OpenAI responses, "
+        "no thinking blocks in Anthropic messages, no JSON schema in Anthropic messages, "
+        "no system messages between others (HTTP 400) in Anthropic messages" in said(early)
+    )
+    assert routes.door(CATALOG, "sglang", "0.5.17")["shortfalls"] == ["JSON schema in OpenAI responses"]
+    assert "has no" not in said(planner.make(intent("sglang", "0.5.18"), CATALOG))
+
+
+def test_of_a_purpose_that_a_version_lacks_nothing_more_is_said(tmp_path: Path) -> None:
+    row = {"path": "/v1/models", "methods": ["GET"], "guard": "key", "source": "a.py:3"}
+    shutil.copytree(CATALOG.root / "engines/sglang", tmp_path / "engines/sglang")
+    (tmp_path / "engines/sglang/routes/0.5.10.json").write_text(json.dumps({"routes": [row]}), encoding="utf-8")
+    made = routes.door(dataclasses.replace(CATALOG, root=tmp_path), "sglang", "0.5.10")
+    assert "responses" in made["lacking"] and made["shortfalls"] == []
 
 
 def test_a_version_without_a_table_is_refused(tmp_path: Path) -> None:
@@ -80,7 +108,7 @@ def test_only_methods_that_both_name_pass(tmp_path: Path) -> None:
     other = {"path": "/v1/completions", "methods": ["GET"], "guard": "key", "source": "a.py:4"}
     made = routes.door(with_table(tmp_path, [row, other]), "vllm", "0.32.0")
     assert made["routes"] == [{"path": "/v1/models", "methods": ["GET"], "purpose": "models"}]
-    assert made["lacking"] == ["chat", "completions", "responses", "messages", "token_counting"]
+    assert made["lacking"] == ["chat", "completions", "responses", "messages", "token_counting", "model"]
 
 
 @pytest.mark.parametrize(
@@ -96,6 +124,9 @@ def test_only_methods_that_both_name_pass(tmp_path: Path) -> None:
         (lambda data: data["purposes"]["chat"]["routes"].update({"/a": ["GET", "GET"]}), "methods, each once"),
         (lambda data: data["purposes"]["chat"]["routes"].update({"/a": ["PAUSE"]}), "expected one of GET, POST"),
         (lambda data: data["purposes"]["chat"]["routes"].update({"/v1/models": ["GET"]}), "is already in chat"),
+        (lambda data: data["purposes"]["chat"]["routes"].update({"/a/{b:int}": ["GET"]}), "a path of plain segments"),
+        (lambda data: data["shortfalls"][0].update(purpose="chats"), r"shortfalls\[0\]: unknown purpose 'chats'"),
+        (lambda data: data["shortfalls"][0].update(engine="tgi"), r"shortfalls\[0\]: unknown engine 'tgi'"),
         (lambda data: data["purposes"]["chat"]["routes"].update({"/invocations": ["POST"]}), "already in withheld"),
     ],
 )

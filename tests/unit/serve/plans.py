@@ -9,6 +9,23 @@ REVISION = "0123456789abcdef0123456789abcdef01234567"
 SNAPSHOT = f"/root/.cache/huggingface/hub/models--zai-org--GLM-5.1-FP8/snapshots/{REVISION}"
 
 
+# What was seen of a replica (module_utils/serving/running.py) that runs something else than these plans.
+RUNS: dict[str, Any] = {
+    "replica": 0,
+    "since": "2026-11-28T10:00:00Z",
+    "engine": "sglang",
+    "version": "0.5.10",
+    "image": "lmsysorg/sglang@sha256:beef",
+    "digests": ["sha256:beef"],
+    "words": ["--tp-size", "8"],
+    "environment": {},
+    "unplanned": [],
+    "started": {},
+    "files": {},
+    "problems": [],
+}
+
+
 def listening(
     address: str = "10.0.0.5", port: int = 8000, engine_port: int = 18000, container_port: int = 8000
 ) -> dict[str, Any]:
@@ -66,6 +83,7 @@ _COMMON: dict[str, Any] = {
             {"path": "/v1/models", "methods": ["GET"], "purpose": "models"},
         ],
         "lacking": [],
+        "shortfalls": [],
     },
     "tls": None,
     "devices": ["nvidia.com/gpu=all"],
@@ -77,6 +95,7 @@ _COMMON: dict[str, Any] = {
         "writable": ["/tmp", "/root"],
         "processes": 32768,
         "shared_memory_gib": 64,
+        "imports": ["vllm.engine.arg_utils"],
     },
     "mounts": [
         {"source": "/var/lib/glm/huggingface", "target": "/root/.cache/huggingface", "read_only": True},
@@ -88,7 +107,13 @@ _COMMON: dict[str, Any] = {
         "cache": "/var/lib/glm/cache/engine",
         "config": "/etc/glm",
     },
-    "timeouts": {"start_seconds": 2400, "stop_seconds": 60, "phases": {"load": 900, "compile": 1200, "warmup": 300}},
+    "timeouts": {
+        "start_seconds": 2400,
+        "longest_answer_seconds": 20276,
+        "drain_seconds": 600,
+        "stop_seconds": 660,
+        "phases": {"load": 900, "compile": 1200, "warmup": 300},
+    },
 }
 
 _OF_THE_MODEL: dict[str, Any] = {
@@ -126,14 +151,20 @@ _VLLM: dict[str, Any] = {
         "8000",
     ],
     "env": {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"},
-    "secret": {"kind": "env", "name": "VLLM_API_KEY"},
-    "stop": {"success_exit_status": []},
+    "secret": {
+        "kind": "env",
+        "name": "VLLM_API_KEY",
+        "container_path": "/run/glm/engine.env",
+        "program": ["vllm", "serve"],
+    },
+    "stop": {"drains": True, "success_exit_status": []},
     "contract": {
         "reasoning_field": "reasoning",
         "tool_parser": "glm47",
         "thinking_on": {},
         "thinking_off": {"chat_template_kwargs": {"enable_thinking": False}},
         "health_path": "/health",
+        "alive_path": "/health",
         **_OF_THE_MODEL,
     },
 }
@@ -165,7 +196,7 @@ _SGLANG: dict[str, Any] = {
         "admin_option": "admin-api-key",
         "container_path": "/run/glm/engine.yaml",
     },
-    "stop": {"success_exit_status": ["137", "SIGKILL"]},
+    "stop": {"drains": True, "success_exit_status": ["137", "SIGKILL"]},
     "contract": {**_VLLM["contract"], "reasoning_field": "reasoning_content"},
 }
 
@@ -219,6 +250,7 @@ def venv(engine: str = "vllm", **changes: Any) -> dict[str, Any]:
     made.update(image=None, mounts=[], confinement=None)
     words = [word.replace("/root/.cache/huggingface", "/var/lib/glm/huggingface") for word in made["command"]]
     if engine == "vllm":
+        made["secret"].update(container_path=None, program=[])
         made["command"] = [f"{path}/bin/vllm", "serve", *words]
     else:
         made["secret"]["container_path"] = "/run/glm-serve-0/engine.yaml"

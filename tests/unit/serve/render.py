@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -32,5 +33,5 @@ def render_host(name: str, **variables: Any) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters.update({f"glm.fleet.{key}": door for key, door in FilterModule().filters().items()})
-    environment.filters.update(comment=comment, to_json=json.dumps, hash=get_hash)
+    environment.filters.update(comment=comment, dirname=os.path.dirname, to_json=json.dumps, hash=get_hash)
     return environment.get_template(f"{name}.j2").render(**variables)

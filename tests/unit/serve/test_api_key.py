@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.glm.fleet.plugins.lookup.api_key import LookupModule
+from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import api_key
 
 
@@ -32,7 +33,7 @@ def test_a_key_that_others_can_read_is_refused_with_the_remedy(tmp_path: Path) -
     path = tmp_path / "api_key"
     path.write_text("glm-k\n", encoding="utf-8")
     path.chmod(0o644)
-    with pytest.raises(api_key.ApiKeyError, match="chmod 600"):
+    with pytest.raises(QuotingError, match="chmod 600"):
         api_key.read_or_make(path)
 
 
@@ -41,7 +42,7 @@ def test_a_file_without_exactly_one_word_is_refused(text: str, tmp_path: Path) -
     path = tmp_path / "api_key"
     path.write_text(text, encoding="utf-8")
     path.chmod(0o600)
-    with pytest.raises(api_key.ApiKeyError, match="one word"):
+    with pytest.raises(QuotingError, match="one word"):
         api_key.read_or_make(path)
 
 

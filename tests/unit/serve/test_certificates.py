@@ -117,16 +117,18 @@ def test_an_own_certificate_for_other_names_is_refused_with_them(tmp_path: Path,
     assert f"refuse at {name}" in str(refused.value)
 
 
-def test_an_intermediate_that_is_added_makes_another_chain(tmp_path: Path) -> None:
-    pair = own(tmp_path)
-    assert certificate.sha256(pair.chain) != certificate.sha256(pair.chain + made(tmp_path).pem)
-    assert certificate.sha256(pair.together) == certificate.sha256(pair.chain)
-
-
 def test_an_own_certificate_out_of_its_time_is_refused(tmp_path: Path) -> None:
     for when, expected in ((timedelta(days=500), "expired on 2027-12-31"), (timedelta(days=-1), "valid from")):
         with pytest.raises(Unmet, match=expected):
             certificate.check(own(tmp_path), ["10.0.0.5"], NOW + when)
+
+
+def test_an_expired_issuer_in_a_chain_is_named_with_what_can_be_left_out(tmp_path: Path) -> None:
+    pair, issuer = own(tmp_path), made(tmp_path)
+    old = authority.read_or_make(tmp_path / "old", "old", NOW - timedelta(days=10000))
+    with pytest.raises(Unmet, match=r"found number 3 of 3 \(CN=.*old.*\), which expired on 20") as refused:
+        certificate.check(Pair(pair.chain + issuer.pem + old.pem, pair.key), ["10.0.0.5"], NOW)
+    assert "leave number 3 and what is below it out of glm_tls_certificate" in refused.value.next_step
 
 
 def test_a_key_of_another_certificate_is_refused(tmp_path: Path) -> None:

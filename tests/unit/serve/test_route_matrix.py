@@ -112,7 +112,9 @@ def test_nearly_every_route_of_an_engine_is_dangerous_or_a_clients() -> None:
     [
         "/v1/chat/completions/", "//v1/chat/completions", "/v1/./chat/completions", "/v1/chat/../completions",
         "/V1/chat/completions", "/v1/chat%2fcompletions", "/v1/chat/completions;x", "/v1/chat/completions/batch",
-        "/v1/models/", "/v1/models/a/b", "/v1/models/..", "/v1/models/%2e%2e", "/v1/responses/resp_1", "/x/v1/models",
+        "/v1/models/", "/v1/models/a/", "/v1/models/a//b", "/v1/models/a/../b", "/v1/models/a/.b",
+        "/v1/models/a%2f..%2fb", "/v1/models/a%2F%2Fb", "/v1/models/a%252Fb", "/v1/models/%2fa", "/v1/models/a%5Cb",
+        "/v1/models/..", "/v1/models/%2e%2e", "/v1/responses/resp_1", "/x/v1/models",
     ],
 )  # fmt: skip
 def test_another_spelling_of_a_path_does_not_pass(path: str) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import CommandResult
 from ansible_collections.glm.fleet.plugins.module_utils.serving import occupancy as _occupancy
+from ansible_collections.glm.fleet.plugins.module_utils.serving import running
 from ansible_collections.glm.fleet.plugins.module_utils.serving import status as _serving
 from ansible_collections.glm.fleet.plugins.modules import serving_unit
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import logs
@@ -238,7 +239,7 @@ def test_changed_files_are_those_that_differ_from_the_record(tmp_path: Path) -> 
     files = [str(same), str(other)]
     record = tmp_path / "started.json"
     assert serving_unit.changed_files(files, record) == files
-    record.write_text(json.dumps({str(f): serving_unit._checksum(str(f)) for f in (same, other)}), encoding="utf-8")
+    record.write_text(json.dumps({str(f): running.checksum(str(f)) for f in (same, other)}), encoding="utf-8")
     assert serving_unit.changed_files(files, record) == []
     other.write_text("2", encoding="utf-8")
     assert serving_unit.changed_files(files, record) == [str(other)]

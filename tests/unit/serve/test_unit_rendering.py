@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
+from ansible_collections.glm.fleet.plugins.module_utils.host import container, probe
 from ansible_collections.glm.fleet.plugins.modules import engine_venv
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import quoting
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import replica as unit
@@ -106,11 +111,36 @@ def test_the_container_runs_on_a_bridge_bound_to_one_address_with_gpus_and_mount
     assert option(argv, "--network") == ["bridge"]
     assert option(argv, "--publish") == ["127.0.0.1:18000:8000"]
     assert option(argv, "--device") == ["nvidia.com/gpu=all"]
-    assert option(argv, "--env-file") == ["/etc/glm/serve-0.env", "/etc/glm/serve-0.secret.env"]
+    assert option(argv, "--env-file") == ["/etc/glm/serve-0.env"]
     assert option(argv, "--mount")[0].endswith("target=/root/.cache/huggingface,readonly")
     assert {"--rm", "--init", "--pull=never"} <= set(argv)
     image = argv.index(plan()["image"]["reference"])
-    assert argv[image + 1 :] == plan()["command"]
+    assert argv[image + 1 :][-len(plan()["command"]) - 2 :] == ["vllm", "serve", *plan()["command"]]
+
+
+def test_the_key_of_vllm_is_in_no_environment_that_docker_shows() -> None:
+    argv = unit.replica(plan())["exec"]["start"]
+    mount = "type=bind,source=/etc/glm/serve-0.secret.env,target=/run/glm/engine.env,readonly"
+    assert mount in option(argv, "--mount") and option(argv, "--entrypoint") == ["/bin/sh"]
+    assert "VLLM_API_KEY" not in " ".join(argv) and "VLLM_API_KEY" not in unit.env_file(plan())
+    unread = plan()
+    unread["secret"]["container_path"] = None
+    with pytest.raises(quoting.UnitError, match="where its container reads the API key"):
+        unit.replica(unread)
+
+
+def test_the_shell_reads_any_key_and_gives_every_word_on(tmp_path: Path) -> None:
+    key = "".join(map(chr, range(0x21, 0x7F)))
+    secret = tmp_path / "engine.env"
+    secret.write_text("# Managed by\n" + unit.secret_file(plan(), key), encoding="utf-8")
+    argv = unit.replica(plan(command=["a b", "$HOME", "", "'"]))["exec"]["start"]
+    words = argv[argv.index(plan()["image"]["reference"]) + 1 :]
+    script = words[1].replace("/run/glm/engine.env", str(secret))
+    show = "import json, os, sys; print(json.dumps([os.environ['VLLM_API_KEY'], sys.argv[1:]]))"
+    assert words[2:5] == ["glm", "vllm", "serve"]
+    command = ["/bin/sh", words[0], script, words[2], sys.executable, "-c", show, *words[5:]]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert json.loads(said) == [key, ["a b", "$HOME", "", "'"]]
 
 
 def test_the_container_may_do_what_the_plan_says_and_no_more() -> None:
@@ -124,12 +154,26 @@ def test_the_container_may_do_what_the_plan_says_and_no_more() -> None:
         unit.replica(plan(confinement=None))
 
 
+@pytest.mark.parametrize("made", [plan(), plan("sglang"), rocm()], ids=["vllm", "sglang", "rocm"])
+def test_an_image_is_probed_under_the_limits_of_its_unit(made: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe.grp, "getgrnam", lambda name: SimpleNamespace(gr_gid=int(GROUPS[name][1])))
+    start = unit.replica(made, GROUPS)["exec"]["start"]
+    tried = probe.unit_arguments(made)
+    limits = container.confined(made["confinement"])
+    assert " ".join(limits) in " ".join(start) and " ".join(limits) in " ".join(tried)
+    for name in ("--device", "--group-add"):
+        assert option(tried, name) == option(start, name)
+    assert option(tried, "--mount") == [mount for mount in option(start, "--mount") if "cache/engine" in mount]
+    assert option(tried, "--env") == unit.env_file(made).splitlines()
+
+
 def test_engines_are_on_loopback_wherever_the_door_listens() -> None:
     six = unit.replica(plan(listen=listening("fd00::5", 8000)))
     assert option(six["exec"]["start"], "--publish") == ["127.0.0.1:18000:8000"]
-    assert six["endpoint"] == "http://[fd00::5]:8000/v1" and six["probe_address"] == "fd00::5"
     wild = unit.replica(plan(listen=listening("0.0.0.0", 8000)))
-    assert wild["probe_address"] == "127.0.0.1"
+    with pytest.raises(quoting.UnitError, match="not an IP address"):
+        unit.probe_address("lan")
+    assert [unit.probe_address(one) for one in ("fd00::5", "0.0.0.0", "::")] == ["fd00::5", "127.0.0.1", "::1"]
     for made in (six, wild):
         assert option(made["exec"]["start_pre"], "--address") == ["127.0.0.1"]
         assert option(made["exec"]["start_post"], "--address") == ["127.0.0.1"]
@@ -187,7 +231,6 @@ def test_what_is_not_pinned_is_named() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"listen": listening("lan", 8000)}, "not an IP address"),
         ({"mounts": [{"source": "/a,b", "target": "/x", "read_only": True}]}, "cannot be mounted"),
         ({"mounts": [{"source": "relative", "target": "/x", "read_only": True}]}, "cannot be mounted"),
         ({"secret": {"kind": "vault"}}, "vault"),
@@ -216,7 +259,7 @@ def test_the_environment_file_has_a_header_that_docker_skips() -> None:
 def test_each_replica_has_its_own_unit_files_port_and_gpus() -> None:
     first, second = (unit.replica(one) for one in replicas(2))
     assert (first["unit"], second["unit"]) == ("glm-serve-0.service", "glm-serve-1.service")
-    of_the_host = {unit.GUARD, unit.FILTER, "/etc/glm/engine.key", "/etc/glm/admin.key"}
+    of_the_host = {unit.guard.PROGRAM, "/etc/glm/engine.key", "/etc/glm/admin.key"}
     assert set(first["files"].values()) & set(second["files"].values()) == of_the_host
     assert second["serving_unit"]["gpus"] == [4, 5, 6, 7] and second["serving_unit"]["port"] == 18001
     argv = second["exec"]["start"]
@@ -262,7 +305,7 @@ def test_bare_metal_runs_the_engine_itself_as_a_user_of_its_own() -> None:
     assert {"User=glm", "DevicePolicy=closed", "DeviceAllow=char-nvidia* rw", "LimitMEMLOCK=infinity"} <= set(lines)
     assert "docker" not in text
     assert "ReadWritePaths=/var/lib/glm/cache/engine" in lines, "weights and engine stay read-only"
-    assert "EnvironmentFile=/etc/glm/serve-0.secret.conf" in lines and "glm-test-key" not in text
+    assert "EnvironmentFile=/etc/glm/serve-0.secret.env" in lines and "glm-test-key" not in text
     assert "Environment=HOME=/var/lib/glm/cache/engine" in text
     guard = made["exec"]["start_pre"]
     assert option(guard, "--node") == ["/dev/nvidiactl", "/dev/nvidia-uvm"] and "--device" not in guard
@@ -337,10 +380,13 @@ def test_ranks_of_a_replica_start_together_and_only_the_first_has_an_endpoint(ma
     for rank in (0, 1):
         one = unit.replica(nodes(made, rank))["exec"]
         guard = one["start"][: one["start"].index("--")]
-        assert guard[:4] == ["/usr/bin/python3", "-I", unit.GUARD, "node"]
+        assert guard[:4] == ["/usr/bin/python3", "-I", unit.guard.PROGRAM, "node"]
         assert option(guard, "--rank") == [str(rank)] and option(guard, "--count") == ["2"]
         assert option(guard, "--head") == ["10.0.0.5"] and option(guard, "--port") == ["19999"]
         assert "--find-interface" in guard
+        assert option(guard, "--own") == [("10.0.0.5", "10.0.0.6")[rank]]
+        assert option(guard, "--slice") == ["glm-serve-0.slice"] and option(guard, "--peer") == ["10.0.0.5", "10.0.0.6"]
+        assert option(guard, "--container") == (["glm-serve-0"] if made["runtime"]["kind"] == "container" else [])
         assert one["start"][-len(made["command"]) :] == alone[-len(made["command"]) :]
         assert bool(one["start_post"]) is (rank == 0)
     text = render("glm-serve.service", nodes(made, 1))
@@ -380,3 +426,33 @@ def test_a_replica_over_several_hosts_lets_in_those_and_needs_all_their_addresse
     made["node"]["addresses"] = ["10.0.0.5"]
     with pytest.raises(quoting.UnitError, match="all their addresses"):
         unit.replica(made)
+
+
+@pytest.mark.parametrize("drains", [True, False])
+def test_a_stop_is_said_at_the_door_before_the_engine_hears_of_it(drains: bool) -> None:
+    made = plan(stop={"drains": drains, "success_exit_status": []})
+    lines = [
+        line
+        for line in re.sub(r"\s*\\\n\s*", " ", render("glm-serve.service", made)).splitlines()
+        if line.startswith(("ExecStop=", "ExecStartPost="))
+    ]
+    program = "-+/usr/bin/python3 -I -B /usr/local/lib/glm/door_drain"
+    # What failed before is forgotten with the first answer: systemd would count it against what comes later.
+    assert lines[1] == "ExecStartPost=-+/usr/bin/systemctl reset-failed glm-serve-0.service"
+    lines.pop(1)
+    assert lines[1] == f"ExecStartPost={program} admit --replica 0 --of-unit"
+    wait = "" if drains else " --wait 600"
+    assert re.fullmatch(rf"ExecStop={re.escape(program)} drain --replica 0 --of-unit --seconds \d+{wait}", lines[2])
+    assert lines[3].startswith("ExecStop=/usr/bin/docker stop -t ")
+
+
+def test_a_host_without_an_endpoint_has_no_door_to_say_it_at() -> None:
+    made = plan()
+    made["node"] = {
+        **made["node"],
+        "count": 2,
+        "rank": 1,
+        "head_address": "10.0.0.5",
+        "addresses": ["10.0.0.5", "10.0.0.6"],
+    }
+    assert "door_drain" not in render("glm-serve.service", made)

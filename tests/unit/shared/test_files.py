@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.glm.fleet.plugins.module_utils import files
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 
 
 def mode(path: Path) -> int:
@@ -95,3 +96,12 @@ def test_only_the_first_creates(tmp_path: Path) -> None:
     assert files.create_text(path, "second") is False
     assert path.read_text("utf-8") == "first" and mode(path) == 0o600 and mode(path.parent) == 0o700
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_what_cannot_be_read_is_not_absent(tmp_path: Path) -> None:
+    assert files.text_of(tmp_path / "none") is None
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "bytes").write_bytes(b"\xff")
+    for name, found in ((".", "Is a directory"), ("loop", "Too many levels of symbolic links"), ("bytes", "no text")):
+        with pytest.raises(Unmet, match=rf"to read the list in .*, found {found}\. Next: look at the file"):
+            files.text_of(tmp_path / name, f"the list in {tmp_path / name}")

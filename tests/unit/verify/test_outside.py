@@ -64,12 +64,37 @@ def test_the_door_may_be_open_where_the_plan_says(meant: list[dict[str, Any]], e
     assert judged((SSH, "open"), (DOOR, "open"), meant=meant)["outcome"] == expected
 
 
+def test_an_open_socket_of_nobody_knows_whom_proves_nothing() -> None:
+    hidden: Place = {**EXPORTER, "process": "a process that cannot be seen from here", "unit": None}
+    found = judged((SSH, "open"), (DOOR, "open"), (hidden, "open"), door=RIGHT)
+    assert found["outcome"] == "not_proven" and "10.0.0.5:9100 (a process that cannot be seen" in found["found"]
+    assert judged((SSH, "open"), (hidden, "refused"))["outcome"] == "passed"
+
+
 @pytest.mark.parametrize("outcome", ["refused", "silent", "EHOSTUNREACH No route to host", "ENETUNREACH"])
 def test_without_a_control_nothing_is_proven(outcome: str) -> None:
     found = judged((SSH, outcome), (DOOR, outcome), (STORE, "refused"))
     assert found["outcome"] == "not_proven" and "does not reach 10.0.0.5, 192.0.2.7 at all" in found["found"]
     assert not counts_against(found)  # type: ignore[arg-type]  # a finding, as a dict
     assert judged()["outcome"] == "not_proven"
+
+
+def test_a_forwarded_ssh_port_never_proves_anything_and_the_finding_says_so() -> None:
+    """The host listens on 22; the controller comes by port 2222 of another machine, whose own ssh server has 22."""
+    tried = [(PUBLIC_SSH, "open"), (DOOR, "refused"), (STORE, "refused")]
+    forwarded = outside.Host([one for one, _outcome in tried], {2222}, MEANT)
+    seen = outside.Tried("the controller", [outcome for _place, outcome in tried], {}, 0.4)
+    found = outside.judged("closed", forwarded, seen)
+    assert found["outcome"] == "not_proven"
+    assert "cannot be proven from here: ssh comes by port 2222" in found["next"] and "closed_neighbour" in found["next"]
+    # A neighbour comes by the port that the host listens on.
+    answer = {"host": "gpu-2", "outcomes": seen.outcomes, "answers": {}}
+    assert outside.of_neighbour(forwarded, answer)["outcome"] == "passed"
+
+
+def test_a_firewall_before_ssh_is_another_matter_than_a_forwarded_port() -> None:
+    found = judged((SSH, "silent"), (DOOR, "silent"))
+    assert found["outcome"] == "not_proven" and found["next"].startswith("let the controller reach the host's ssh port")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import json
 from ansible_collections.glm.fleet.plugins.module_utils import finding
 from ansible_collections.glm.fleet.plugins.plugin_utils.report import VerifyReport
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import verdict
-from tests.unit.serve.plans import plan
+from tests.unit.serve.plans import RUNS, plan
 
 GOOD = finding.judged("verify", "chat", True, "text", "text", seconds=0.5)
 BAD = finding.judged("verify", "models", False, "glm-5.1-fp8", "[]", "rename it", seconds=0.1)
@@ -15,7 +15,7 @@ ENDPOINT = {"url": "http://10.0.0.5:8000/v1", "model": "glm-5.1-fp8"}
 
 
 def report(host: str = "gpu-1", checks: tuple[finding.Finding, ...] = (GOOD,)) -> VerifyReport:
-    return verdict.host_report(host, checks, ENDPOINT, plan())
+    return verdict.host_report(host, checks, ENDPOINT, plan(), RUNS)
 
 
 def test_a_host_is_ok_only_if_it_was_checked_and_all_passed() -> None:
@@ -51,7 +51,17 @@ def test_the_table_is_aligned_and_says_who_was_not_verified() -> None:
     lines = verdict.table(rows)
     verdicts = lines[0].index("verdict")
     assert [line[verdicts:].split("  ")[0].strip() for line in lines[2:]] == ["ok", "FAILED", "NOT VERIFIED"]
-    assert "vllm 0.32.0" in lines[2] and " 1/1 " in lines[2] and " 1/2 " in lines[3]
+    assert " 1/1 " in lines[2] and " 1/2 " in lines[3]
+
+
+def test_the_table_shows_the_engine_that_was_seen_and_never_the_planned_one() -> None:
+    (line,) = verdict.table([report()])[2:]
+    assert "sglang 0.5.10" in line and "vllm" not in line
+    (line,) = verdict.table([verdict.host_report("gpu-1", [GOOD], ENDPOINT, plan(), {**RUNS, "release": 7})])[2:]
+    assert "  sglang 0.5.10  7        ok  " in line
+    unseen = verdict.host_report("gpu-1", [GOOD], ENDPOINT, plan())
+    (line,) = verdict.table([unseen])[2:]
+    assert "  -  " in line and "vllm" not in line
 
 
 def test_the_request_to_paste_reads_the_key_from_its_file() -> None:

@@ -12,13 +12,11 @@ from __future__ import annotations
 
 import urllib.parse
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, TypedDict, cast
+from typing import Any, Dict, List, Optional, TypedDict, cast
 
 from ansible_collections.glm.fleet.plugins.module_utils.cloud import api as _cloud_api
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.api import ApiError, AuthError, BadAnswer, RateLimited
-
-if TYPE_CHECKING:
-    import requests
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.exchange import Received
 
 LambdaError = _cloud_api.CloudError
 
@@ -88,9 +86,20 @@ class LambdaApi(_cloud_api.CloudClient):
 
     prefix = "/api/v1"
 
-    def list_instances(self) -> List[Instance]:
-        """Every instance of the account (``GET /instances`` is not paginated)."""
-        return cast(List[Instance], self._rows("/instances", "id"))
+    def list_instances(self, cluster_id: Optional[str] = None) -> List[Instance]:
+        """Every instance of the account, or of one of its 1-Click Clusters (``GET /instances`` is not paginated)."""
+        query = f"?cluster_id={_quoted(cluster_id)}" if cluster_id else ""
+        return cast(List[Instance], self._rows(f"/instances{query}", "id"))
+
+    def get_instance(self, identifier: str) -> Optional[Instance]:
+        """One instance by its id; None when the API says that there is none. A list without it says less."""
+        path = f"/instances/{_quoted(identifier)}"
+        try:
+            return cast(Instance, self._described("GET", path, self._read(path)))
+        except ApiError as error:
+            if error.absent:
+                return None
+            raise
 
     def list_instance_types(self) -> Dict[str, Dict[str, Any]]:
         """Instance types by name: ``{instance_type, regions_with_capacity_available}`` each."""
@@ -119,7 +128,7 @@ class LambdaApi(_cloud_api.CloudClient):
 
     def delete_ssh_key(self, key_id: str) -> None:
         """Forget a key; instances that were launched with it keep it."""
-        self._change(f"/ssh-keys/{_quoted(key_id)}", None, method="DELETE")
+        self._delete(f"/ssh-keys/{_quoted(key_id)}")
 
     def list_file_systems(self) -> List[Dict[str, Any]]:
         """The account's file systems, of all regions."""
@@ -132,7 +141,7 @@ class LambdaApi(_cloud_api.CloudClient):
 
     def delete_file_system(self, file_system_id: str) -> None:
         """Delete a file system with all it holds; refused with ``FILE_SYSTEM_IN_USE`` while an instance has it."""
-        self._change(f"/filesystems/{_quoted(file_system_id)}", None, method="DELETE")
+        self._delete(f"/filesystems/{_quoted(file_system_id)}")
 
     def list_firewall_rulesets(self) -> List[Dict[str, Any]]:
         """The rulesets of the regions, without the one of the account."""
@@ -151,11 +160,12 @@ class LambdaApi(_cloud_api.CloudClient):
 
     def change_firewall_ruleset(self, ruleset_id: str, rules: List[Dict[str, Any]]) -> Dict[str, Any]:
         """Replace all rules of a ruleset; ``global`` is the one of the account."""
-        return self._made(f"/firewall-rulesets/{_quoted(ruleset_id)}", {"rules": rules}, method="PATCH")
+        path = f"/firewall-rulesets/{_quoted(ruleset_id)}"
+        return self._described("PATCH", path, self._repeated("PATCH", path, {"rules": rules}))
 
     def delete_firewall_ruleset(self, ruleset_id: str) -> None:
         """Delete a ruleset; refused with ``RULESET_IN_USE`` while an instance has it."""
-        self._change(f"/firewall-rulesets/{_quoted(ruleset_id)}", None, method="DELETE")
+        self._delete(f"/firewall-rulesets/{_quoted(ruleset_id)}")
 
     def launch(self, request: Dict[str, Any]) -> List[str]:
         """Ask once for one instance and return the ids of what was launched.
@@ -174,29 +184,38 @@ class LambdaApi(_cloud_api.CloudClient):
         self._change("/instance-operations/restart", {"instance_ids": instance_ids})
 
     def terminate(self, instance_ids: List[str]) -> List[Instance]:
-        """Terminate the instances; the API returns them with status ``terminating``."""
+        """Terminate the instances; those that the API returns, with status ``terminating``, end."""
         data = self._change("/instance-operations/terminate", {"instance_ids": instance_ids})
         found = data.get("terminated_instances") if isinstance(data, dict) else None
-        if not isinstance(found, list):
-            raise BadAnswer(f"POST {self.base_url}/api/v1/instance-operations/terminate: the answer names no instance.")
-        return cast(List[Instance], found)
+        what = f"POST {self._url('/instance-operations/terminate')}"
+        return cast(List[Instance], _cloud_api.usable_rows(what, found, "id"))
 
     def _rows(self, path: str, *keys: str) -> List[Dict[str, Any]]:
         """A list whose entries have text under each of ``keys``; whatever else they hold may be new or missing."""
         return _cloud_api.usable_rows(f"GET {self._url(path)}", self._read(path), *keys)
 
-    def _made(self, path: str, body: Dict[str, Any], method: str = "POST") -> Dict[str, Any]:
-        data = self._change(path, body, method=method)
+    def _delete(self, path: str) -> None:
+        """Delete by id, again when no answer came; what is not there any more is deleted."""
+        try:
+            self._repeated("DELETE", path)
+        except ApiError as error:
+            if not error.absent:
+                raise
+
+    def _made(self, path: str, body: Dict[str, Any]) -> Dict[str, Any]:
+        return self._described("POST", path, self._change(path, body))
+
+    def _described(self, method: str, path: str, data: Any) -> Dict[str, Any]:
         if not isinstance(data, dict) or not isinstance(data.get("id"), str):
             raise BadAnswer(f"{method} {self._url(path)}: the answer does not describe what was made.")
         return data
 
-    def _content(self, what: str, response: requests.Response, answer: Any) -> Any:
+    def _content(self, what: str, response: Received, answer: Any) -> Any:
         if not isinstance(answer, dict) or "data" not in answer:
-            raise BadAnswer(f"{what}: HTTP 200, but the body is not the API's JSON: {_cloud_api.excerpt(response)}")
+            raise _cloud_api.not_the_apis(what, response)
         return answer["data"]
 
-    def _failure(self, what: str, response: requests.Response, answer: Any) -> LambdaError:
+    def _failure(self, what: str, response: Received, answer: Any) -> LambdaError:
         status = response.status_code
         error = answer.get("error") if isinstance(answer, dict) else None
         if not isinstance(error, dict):
@@ -224,6 +243,13 @@ def region_of(thing: Mapping[str, object]) -> Optional[str]:
     """The name of the region that an instance, image, file system or ruleset is in, if it says."""
     region = thing.get("region")
     name = region.get("name") if isinstance(region, dict) else None
+    return name if isinstance(name, str) else None
+
+
+def type_of(instance: Mapping[str, object]) -> Optional[str]:
+    """The name of an instance's type, if it says."""
+    kind = instance.get("instance_type")
+    name = kind.get("name") if isinstance(kind, dict) else None
     return name if isinstance(name, str) else None
 
 

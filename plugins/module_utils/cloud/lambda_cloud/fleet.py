@@ -1,28 +1,19 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What marks the instances of a fleet, what they cost, and what keeps two runs for one fleet from launching twice."""
+"""What marks the instances of a fleet, and what they cost."""
 
 from __future__ import annotations
 
-import contextlib
 import datetime
-import hashlib
-import os
 import re
 import socket
 import time
-from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from collections.abc import Iterable, Mapping
+from typing import Any, Dict, List, Optional, Tuple
 
+from ansible_collections.glm.fleet.plugins.module_utils.cloud import budget, ledger
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import api as lambda_api
-
-try:
-    import fcntl
-except ImportError:
-    # Without requests, which the client reports, nothing here runs; on Windows neither does.
-    pass
 
 FLEET_TAG = "glm-fleet"
 ROLE_TAG = "glm-role"
@@ -30,7 +21,10 @@ ROLE_TAG = "glm-role"
 LAUNCHED_TAG = "glm-launched"
 # Which run launched it, so that all of a run can be found even when its answers were lost.
 RUN_TAG = "glm-run"
-OWN_TAGS = (FLEET_TAG, ROLE_TAG, LAUNCHED_TAG, RUN_TAG)
+# Never ended unless the run names it as meant: tags cannot be changed after the launch.
+PROTECT_TAG = "glm-protect"
+_UNPROTECTED = frozenset({"", "0", "false", "no", "off"})
+OWN_TAGS = (FLEET_TAG, ROLE_TAG, LAUNCHED_TAG, RUN_TAG, ledger.EXPIRES_TAG)
 _LAUNCHED_FORMAT = "%Y%m%dT%H%M%SZ"
 
 
@@ -48,6 +42,28 @@ def launched_at(instance: lambda_api.Instance) -> Optional[float]:
     return moment.replace(tzinfo=datetime.timezone.utc).timestamp()
 
 
+def age_hours(instance: lambda_api.Instance, now: float) -> Optional[float]:
+    """Hours since its launch, or None when that is not known."""
+    begun = launched_at(instance)
+    return None if begun is None else round(max(0.0, now - begun) / 3600, 2)
+
+
+def expires_at(instance: lambda_api.Instance) -> Optional[float]:
+    """When it may be ended, by its tag; None where the tag is missing or no moment."""
+    try:
+        return ledger.seconds_of(lambda_api.tags_of(instance).get(ledger.EXPIRES_TAG, ""))
+    except ValueError:
+        return None
+
+
+def running(instance: lambda_api.Instance) -> budget.Running:
+    """The instance as a budget counts it."""
+    return budget.Running(
+        instance["id"], name_of(instance), lambda_api.price_usd_per_hour(instance), launched_at(instance),
+        expires_at(instance),
+    )  # fmt: skip
+
+
 def cost_usd(instance: lambda_api.Instance, now: float) -> Optional[float]:
     """What the instance has cost since it was launched, or None when its price or its launch is not known."""
     price, begun = lambda_api.price_usd_per_hour(instance), launched_at(instance)
@@ -57,6 +73,17 @@ def cost_usd(instance: lambda_api.Instance, now: float) -> Optional[float]:
 def exists(instance: lambda_api.Instance) -> bool:
     """Whether the instance is there to stay. An unknown status counts: launching once too often costs money."""
     return instance.get("status") not in lambda_api.GONE
+
+
+def is_protected(instance: lambda_api.Instance) -> bool:
+    """Whether its tag ``glm-protect`` says that it must not be ended; any value but a plain no counts."""
+    return protects(lambda_api.tags_of(instance))
+
+
+def protects(tags: Mapping[str, Any]) -> bool:
+    """Whether these tags say so."""
+    value = tags.get(PROTECT_TAG)
+    return value is not None and str(value).strip().lower() not in _UNPROTECTED
 
 
 def name_of(instance: lambda_api.Instance) -> str:
@@ -76,18 +103,18 @@ def in_order(instances: Iterable[lambda_api.Instance]) -> List[lambda_api.Instan
 
 def summary_of(instance: lambda_api.Instance) -> Dict[str, Any]:
     """What is returned of an instance; nothing else leaves the module (the API's answer holds live credentials)."""
-    kind = instance.get("instance_type")
     return {
         "id": instance["id"],
         "name": instance.get("name") or "",
         "status": instance.get("status"),
         "region": lambda_api.region_of(instance),
-        "instance_type": kind.get("name") if isinstance(kind, dict) else None,
+        "instance_type": lambda_api.type_of(instance),
         "ip": instance.get("ip") or None,
         "private_ip": instance.get("private_ip") or None,
         "hostname": instance.get("hostname") or None,
         "tags": lambda_api.tags_of(instance),
         "price_usd_per_hour": lambda_api.price_usd_per_hour(instance),
+        "age_hours": age_hours(instance, time.time()),
         "cost_usd": cost_usd(instance, time.time()),
     }
 
@@ -108,13 +135,16 @@ def cost_of(instances: Iterable[lambda_api.Instance]) -> float:
     return round(sum(cost_usd(item, now) or 0.0 for item in instances), 2)
 
 
-def bill(members: Optional[List[lambda_api.Instance]], fresh: bool) -> str:
-    """What is running and what it costs; ``fresh``: as of now rather than as of the last look. None: not known."""
+def bill(members: Optional[List[lambda_api.Instance]], fresh: bool, doubtful: bool = False) -> str:
+    """What is running and what it costs; ``fresh``: as of now rather than as of the last look. None: not known.
+
+    ``doubtful``: something was launched, or may have been, that no list shows.
+    """
     page = "https://cloud.lambda.ai/instances"
     if members is None:
         return f"The running instances could not be listed; look at {page}."
     if not members:
-        known = "Nothing of this fleet is running."
+        known = "No instance of this fleet is listed." if doubtful else "Nothing of this fleet is running."
     else:
         names = ", ".join(f"{name_of(item)} ({item.get('status')})" for item in members)
         known = f"Left running, at {price_of(members):.2f} USD per hour: {names}."
@@ -131,42 +161,3 @@ def answers_ssh(address: str, port: int, timeout: float = 3.0) -> bool:
             return connection.recv(4) == b"SSH-"
     except OSError:
         return False
-
-
-def _open_lock(path: Path) -> Optional[int]:
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError:
-        return None
-
-
-def _taken(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    except BlockingIOError:
-        return False
-
-
-@contextlib.contextmanager
-def only_run(account: str, fleet: str, timeout: float, sleep: Callable[[float], None] = time.sleep) -> Iterator[bool]:
-    """Keep other runs of this user from counting and launching for the same fleet meanwhile.
-
-    Waits for them up to ``timeout`` seconds; yields whether it is alone. Where no lock can be kept (a read-only home)
-    it yields True: instances launched twice all the same are recognised by their name.
-    """
-    name = hashlib.sha256(f"{account}\n{fleet}".encode()).hexdigest()[:16]
-    descriptor = _open_lock(Path("~/.cache/glm-fleet/launch").expanduser() / name)
-    if descriptor is None:
-        yield True
-        return
-    try:
-        deadline = time.monotonic() + timeout
-        alone = _taken(descriptor)
-        while not alone and time.monotonic() < deadline:
-            sleep(0.2)
-            alone = _taken(descriptor)
-        yield alone
-    finally:
-        os.close(descriptor)

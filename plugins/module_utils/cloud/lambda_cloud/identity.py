@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import List
+from typing import List, Tuple
 
 from ansible_collections.glm.fleet.plugins.module_utils.cloud import host_keys
 from ansible_collections.glm.fleet.plugins.module_utils.cloud import user_data as _user_data
@@ -76,9 +76,14 @@ class Identity:
             self.fleet.host_keys.withdraw(name, moment)
 
     def find_lost(self) -> None:
-        """Keep the keys of listed members whose launch was never answered, in this run or an earlier one."""
+        """Keep the keys of listed members whose launch was never answered, in this run or an earlier one.
+
+        Keys that no instance of the account has are dropped after a day.
+        """
         for item in self.fleet.known_members():
-            self.launched(item.get("name") or "", lambda_api.tags_of(item).get(LAUNCHED_TAG, ""), [item["id"]])
+            self.launched(*_launch_of(item), [item["id"]])
+        if self.fleet.host_keys is not None:
+            self.fleet.host_keys.drop_lost(map(_launch_of, self.fleet.known))
 
     def _with(self, pair: host_keys.Pair) -> str:
         return _user_data.combined(_user_data.host_key_config(pair.private, pair.public), self.given)
@@ -87,3 +92,8 @@ class Identity:
         self.fleet.fail(
             "launch", f"host key of {name}: expected {error.expected}, found {error.found}.", error.next_step
         )
+
+
+def _launch_of(item: lambda_api.Instance) -> Tuple[str, str]:
+    """Name and moment under which the key of an instance waits."""
+    return item.get("name") or "", lambda_api.tags_of(item).get(LAUNCHED_TAG, "")

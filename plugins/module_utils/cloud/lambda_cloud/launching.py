@@ -10,11 +10,13 @@ import time
 from typing import Any, Dict, List, Optional, Set, Tuple
 
 from ansible_collections.glm.fleet.plugins.module_utils.cloud import api as _cloud_api
+from ansible_collections.glm.fleet.plugins.module_utils.cloud import budget, ledger, locks, run_alive
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import api as lambda_api
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import fleet as _lambda_fleet
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.fleet import FLEET_TAG, exists, name_of
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.identity import Identity
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.members import RECONCILE_LOOKS, Members
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 
 TAG_KEY = re.compile(r"[a-z][a-z0-9:-]{1,54}")
 NAME_LIMIT = 64
@@ -29,6 +31,7 @@ class Launching:
         self.identity = Identity(fleet)
         # Region -> ids of the wanted firewall rulesets; regions that lack something wanted are left out.
         self.regions: Dict[str, List[str]] = {}
+        self.kinds: Optional[Dict[str, Dict[str, Any]]] = None
 
     def require_launch_options(self) -> None:
         absent = [name for name in ("region", "instance_type", "ssh_key_names") if not self.fleet.params[name]]
@@ -89,11 +92,9 @@ class Launching:
 
     def most_expensive(self) -> Tuple[Optional[float], str]:
         """The price per hour of the most expensive candidate and its name; no price when one is not known."""
-        kinds = self.fleet.api.list_instance_types()
         price, candidate = 0.0, ""
         for name in self.fleet.params["instance_type"]:
-            row = kinds.get(name)
-            known = lambda_api.price_usd_per_hour(row) if isinstance(row, dict) else None
+            known = self.price_of(name)
             if known is None:
                 return None, name
             if known >= price:
@@ -135,6 +136,29 @@ class Launching:
                 "launch fewer, leave out the most expensive type, or raise the limit.",
             )
 
+    def refuse_budget(self, number: int, leaving: Set[str]) -> None:
+        """Fail when that many launches could bring the fleet past ``max_monthly_usd`` by the end of the month."""
+        limit, now = self.fleet.params["max_monthly_usd"], time.time()
+        if limit is None:
+            return
+        listed = [
+            _lambda_fleet.running(item)
+            for item in self.fleet.known
+            if exists(item) and lambda_api.tags_of(item).get(FLEET_TAG) == self.fleet.name
+        ]
+        price, kind = self.most_expensive()
+        wish = budget.Wish(number, kind, price, self.fleet.expires(now))
+        try:
+            events = self.fleet.record.book.read()
+        except Unmet as error:
+            self.fleet.fail("budget", f"expected {error.expected}, found {error.found}.", error.next_step)
+        found = budget.forecast(events, self.fleet.api.account, listed, leaving, wish, now)
+        refusal = found.refusal(limit, wish)
+        if refusal:
+            self.fleet.fail(
+                "budget", refusal, "launch fewer or cheaper ones, set glm_max_hours, end others, or raise the budget."
+            )
+
     def free_names(self, number: int) -> List[str]:
         """The lowest unused names. Those of instances that are going away count as used, so that a name is unique."""
         used = {item.get("name") for item in self.fleet.known} | set(self.fleet.own.values())
@@ -153,12 +177,25 @@ class Launching:
         return names
 
     def launch_missing(self) -> None:
-        """Launch until the number is right, looking at the account again after each launch."""
-        while len(self.fleet.counted()) + len(self.fleet.unlisted()) < self.fleet.params["count"]:
+        """Launch until the number is right, looking at the account again after each launch.
+
+        What ends meanwhile is not launched again here: somebody may have ended it on purpose.
+        """
+        seen: Set[str] = set()
+        while True:
+            there, coming = {item["id"] for item in self.fleet.counted()}, set(self.fleet.unlisted())
+            # A run elsewhere ends its twins of what stays.
+            seen = (seen | there | set(self.fleet.own)) - set(self.fleet.losing_twins()) - self.given_back()
+            if len(seen | there | coming) >= self.fleet.params["count"]:
+                return
             self.launch(self.free_names(1)[0])
             self.fleet.members()
             self.fleet.refuse_strays()
             self.fleet.give_back_twins()
+
+    def given_back(self) -> Set[str]:
+        """What this run itself ended."""
+        return {entry["instance"]["id"] for entry in self.fleet.replaced}
 
     def launch(self, name: str) -> None:
         """Launch one instance in the first candidate that has capacity."""
@@ -180,32 +217,83 @@ class Launching:
         request = self.launch_request(name, kind, region, moment)
         there = len(self.fleet.counted()) + len(self.fleet.unlisted())
         self.fleet.report(f"{there} of {self.fleet.params['count']} launched, launching {name} ({kind} in {region})")
+        self.keep_asked(name, kind, region, moment)
         for attempt in range(1, RATE_LIMIT_TRIES + 1):
+            self.require_buyer(name, moment)
             try:
                 ids = self.fleet.api.launch(request)
+                self.fleet.record.launched(name, moment, ids)
                 self.fleet.own.update(dict.fromkeys(ids, name))
                 self.fleet.changed = True
                 self.identity.launched(name, moment, ids)
                 return True
-            except lambda_api.CapacityError:
-                self.identity.refused(name, moment)
+            except lambda_api.CapacityError as error:
+                self.refused(name, moment, error)
                 return False
             except _cloud_api.RateLimited as error:
                 # A 429 was refused before anything happened, so it alone may be asked again.
                 if attempt == RATE_LIMIT_TRIES:
-                    self.identity.refused(name, moment)
+                    self.refused(name, moment, error)
                     self.fleet.fail("launch", f"{name}: {error}", "run again when nothing else uses this key.")
                 time.sleep(error.retry_after if error.retry_after is not None else self.fleet.params["launch_interval"])
             except lambda_api.LambdaError as error:
-                if error.outcome_unknown and self.turned_up(name):
-                    return True
                 if not error.outcome_unknown:
-                    self.identity.refused(name, moment)
+                    self.refused(name, moment, error)
+                else:
+                    self.fleet.record.unknown(name, moment, str(error))
+                    if self.turned_up(name):
+                        return True
                 self.fleet.refuse_strays()
                 self.fleet.fail(
                     "launch", f"{name} ({kind} in {region}): {error}", self.after_failed_launch(name, error)
                 )
         return False
+
+    def keep_asked(self, name: str, kind: str, region: str, moment: str) -> None:
+        """Keep on disk what is about to be asked for, or do not ask."""
+        try:
+            protected = _lambda_fleet.protects(self.fleet.params["tags"])
+            more = {"type": kind, "region": region, "usd_per_hour": self.price_to_keep(kind), "protected": protected}
+            self.fleet.record.asked(name, moment, **more)
+        except Unmet as error:
+            self.fleet.fail(
+                "launch",
+                f"{name}: expected {error.expected}, found {error.found}; it was not launched.",
+                error.next_step,
+            )
+
+    def price_of(self, kind: str) -> Optional[float]:
+        """The price per hour of a type; None when it is not known. A run asks for prices once."""
+        if self.kinds is None:
+            self.kinds = self.fleet.api.list_instance_types()
+        row = self.kinds.get(kind)
+        return lambda_api.price_usd_per_hour(row) if isinstance(row, dict) else None
+
+    def price_to_keep(self, kind: str) -> Optional[float]:
+        """The same for the ledger, which no launch waits for: None, too, when the prices cannot be had."""
+        try:
+            return self.price_of(kind)
+        except lambda_api.LambdaError:
+            self.kinds = {}
+            return None
+
+    def refused(self, name: str, moment: str, why: object) -> None:
+        """Keep that the request made nothing."""
+        self.fleet.record.refused(name, moment, str(why))
+        self.identity.refused(name, moment)
+
+    def require_buyer(self, name: str, moment: str) -> None:
+        """Fail when the instance would be of no use: its run is gone, or its fleet is being terminated."""
+        run = self.fleet.params["run"]
+        if run and not run_alive.is_alive(run):
+            found, next_step = f"the run {run} is gone", "run again."
+        elif locks.end_announced(self.fleet.api.base_url, self.fleet.name):
+            found = "another run is terminating this fleet"
+            next_step = "wait until it has ended, then run again if the fleet is still wanted."
+        else:
+            return
+        self.refused(name, moment, found)
+        self.fleet.fail("launch", f"{found}; {name} was not launched.", next_step)
 
     @staticmethod
     def after_failed_launch(name: str, error: lambda_api.LambdaError) -> str:
@@ -219,6 +307,9 @@ class Launching:
     def launch_request(self, name: str, kind: str, region: str, moment: str) -> Dict[str, Any]:
         tags = {**self.fleet.params["tags"], FLEET_TAG: self.fleet.name}
         tags[_lambda_fleet.LAUNCHED_TAG] = moment
+        expires = self.fleet.expires(time.time())
+        if expires is not None:
+            tags[ledger.EXPIRES_TAG] = ledger.stamp(expires)
         if self.fleet.role:
             tags[_lambda_fleet.ROLE_TAG] = self.fleet.role
         if self.fleet.params["run"]:

@@ -12,21 +12,27 @@ import contextlib
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Dict, List, NoReturn, Optional, Set
+from typing import Any, Dict, List, NoReturn, Optional, Set, cast
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.glm.fleet.plugins.module_utils import files
-from ansible_collections.glm.fleet.plugins.module_utils.cloud import host_keys
+from ansible_collections.glm.fleet.plugins.module_utils.cloud import ending, host_keys, ledger, locks
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import api as lambda_api
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import fleet as _lambda_fleet
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.fleet import FLEET_TAG, exists
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.record import Record
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.record import is_late
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet, advised
 
 # A launch whose answer was lost shows up in the listing within seconds, or not at all.
 RECONCILE_LOOKS = 4
+LIFT = (
+    "tags cannot be changed after the launch: to end them all the same, name them in unprotect (glm_unprotect), here "
+    "{names}."
+)
 
 
 class Members:
@@ -41,6 +47,7 @@ class Members:
         self.prefix = self.params["name_prefix"] or "-".join(filter(None, ["glm", self.name, self.role]))
         folder = self.params["host_keys_dir"]
         self.host_keys = host_keys.Expected(Path(folder)) if folder else None
+        self.record = Record(self.name, api.account, self.params["run"], module.warn)
         self.changed = False
         # What this run launched and did not terminate: id -> name.
         self.own: Dict[str, str] = {}
@@ -56,6 +63,8 @@ class Members:
         self.known = self.api.list_instances()
         self.looked = True
         self.listed.update(item["id"] for item in self.known)
+        if not self.module.check_mode:
+            self.record.look(self.known)
         return self.known_members()
 
     def known_members(self) -> List[lambda_api.Instance]:
@@ -65,6 +74,44 @@ class Members:
     def is_member(self, instance: lambda_api.Instance) -> bool:
         tags = lambda_api.tags_of(instance)
         return tags.get(FLEET_TAG) == self.name and self.role in (None, tags.get(_lambda_fleet.ROLE_TAG))
+
+    def expires(self, now: float) -> Optional[float]:
+        """When what is launched now may be ended; None: never."""
+        hours = self.params["max_hours"]
+        return None if hours is None else now + hours * 3600
+
+    def endable(self) -> List[lambda_api.Instance]:
+        """What may be ended: the members, and what the ledger proves to be our own launch although its tag is missing.
+
+        That includes what the API named when it was launched and no list has shown yet.
+        """
+        self.members()
+        return self.known_endable()
+
+    def known_endable(self) -> List[lambda_api.Instance]:
+        """The same, as of the last look."""
+        ours = {life.id: life for life in self.record.lives() if life.ours and life.id and not life.until}
+        listed = {item["id"] for item in self.known}
+        untagged = [
+            item
+            for item in self.known
+            if exists(item) and item["id"] in ours and FLEET_TAG not in lambda_api.tags_of(item)
+        ]
+        late = [
+            _as_instance(life)
+            for key, life in ours.items()
+            if key not in listed and not is_late(life) and life.why != ledger.GOING
+        ]
+        members = self.known_members()
+        return _lambda_fleet.in_order([*members, *(item for item in [*untagged, *late] if self._has_role(item))])
+
+    def unsettled(self) -> List[str]:
+        """Names of launches without an answer, by the ledger; no list has settled what became of them."""
+        return sorted({life.name for life in self.record.lives() if not life.id and not life.until})
+
+    def _has_role(self, instance: lambda_api.Instance) -> bool:
+        """Without tags only the name says the role."""
+        return not self.role or bool(re.fullmatch(re.escape(self.prefix) + r"-[0-9]+", instance.get("name") or ""))
 
     def unlisted(self) -> Dict[str, str]:
         """What this run launched and no listing has shown yet: id -> name."""
@@ -80,6 +127,78 @@ class Members:
         values = [lambda_api.tags_of(item).get(FLEET_TAG) for item in self.known if exists(item)]
         return dict(sorted(Counter(value for value in values if value not in (None, self.name)).items()))
 
+    @contextlib.contextmanager
+    def alone(self, phase: str) -> Iterator[None]:
+        """Keep other runs of this user for the fleet away meanwhile; fails when they take too long."""
+        timeout = self.params["wait_timeout"]
+        with locks.only_run(self.api.base_url, self.name, timeout) as alone:
+            if not alone:
+                self.fail(
+                    phase,
+                    f"another run for this fleet has been launching or terminating for more than {timeout} s.",
+                    "wait until it has ended, then run again.",
+                )
+            if phase == "launch" and locks.end_announced(self.api.base_url, self.name):
+                self.fail(
+                    phase,
+                    "expected nobody who terminates this fleet, found another run, or the process that terminates "
+                    "what a failed run launched. Nothing was counted or launched.",
+                    "wait until it has ended (the latter logs to give_back.log), then run again if still wanted.",
+                )
+            yield
+
+    def lifted(self) -> Set[str]:
+        """The ids of members whose protection the option ``unprotect`` lifts; fails for what names none."""
+        given, members = self.params["unprotect"] or [], self.known_members()
+        found = {item["id"] for item in members if {item["id"], item.get("name")} & set(given)}
+        names = {value for item in members for value in (item["id"], item.get("name"))}
+        unmatched = [entry for entry in given if entry not in names]
+        if unmatched:
+            self.fail(
+                "terminate",
+                f"unprotect: expected names or ids of this fleet's instances, found {', '.join(unmatched)}; nothing "
+                "was terminated.",
+                "correct the name.",
+            )
+        return found
+
+    def protected(self, instances: Iterable[lambda_api.Instance]) -> List[lambda_api.Instance]:
+        """Those that must not be ended."""
+        chosen = [item for item in instances if _lambda_fleet.is_protected(item)]
+        lifted = self.lifted() if chosen or self.params["unprotect"] else set()
+        return [item for item in chosen if item["id"] not in lifted]
+
+    def refuse_protected(self, instances: Iterable[lambda_api.Instance]) -> None:
+        """Fail when one of them must not be ended."""
+        found = self.protected(instances)
+        if found:
+            names = ", ".join(_lambda_fleet.name_of(item) for item in found)
+            self.fail(
+                "terminate",
+                f"expected instances without the tag {_lambda_fleet.PROTECT_TAG}, found it on {names}; nothing was "
+                "terminated.",
+                LIFT.format(names=names),
+            )
+
+    def refuse_unconfirmed(self, chosen: Iterable[lambda_api.Instance], all_of_them: bool) -> None:
+        """Fail unless these are the instances that were shown and confirmed; ``all_of_them``: and no others."""
+        if self.params["confirmed"] is None:
+            return
+        ids, confirmed = {item["id"] for item in chosen}, set(self.params["confirmed"])
+        changes = [("joined", ids - confirmed), ("left", confirmed - ids if all_of_them else set())]
+        named = {item["id"]: f"{_lambda_fleet.name_of(item)} ({item['id']})" for item in self.known}
+        said = [
+            f"{word}: {', '.join(sorted(named.get(identifier, identifier) for identifier in found))}"
+            for word, found in changes
+            if found
+        ]
+        if said:
+            self.fail(
+                "terminate",
+                f"the fleet changed since you were asked: {'; '.join(said)}. Nothing was terminated.",
+                "run again, and look at what it names.",
+            )
+
     def report(self, progress: str) -> None:
         """Write what is waited for and how far it is, for the action to print."""
         if self.params["progress_file"]:
@@ -90,14 +209,14 @@ class Members:
         self,
         changed: bool,
         members: List[lambda_api.Instance],
-        running: Optional[Iterable[lambda_api.Instance]] = None,
+        priced: Optional[Iterable[lambda_api.Instance]] = None,
         **more: Any,
     ) -> None:
-        """End the run with these members; the price is that of ``running``, unless given the members."""
+        """End the run with these members; the price is that of ``priced``, by default the members."""
         self.module.exit_json(
             changed=changed,
             instances=[_lambda_fleet.summary_of(item) for item in members],
-            price_usd_per_hour=_lambda_fleet.price_of(members if running is None else running),
+            price_usd_per_hour=_lambda_fleet.price_of(members if priced is None else priced),
             cost_usd_so_far=_lambda_fleet.cost_of(members),
             other_fleets=self.other_fleets(),
             **more,
@@ -107,15 +226,19 @@ class Members:
         """End the run; says what is left running and what it costs, as far as the API can be asked."""
         fresh = True
         try:
-            members = self.members()
+            members = self.endable()
         except lambda_api.LambdaError:
-            fresh, members = False, self.known_members()
-        left = _lambda_fleet.bill(members if self.looked else None, fresh)
+            fresh, members = False, self.known_endable()
+        unsettled = self.unsettled()
+        doubtful = bool(unsettled or self.unlisted() or self.untagged())
+        left = _lambda_fleet.bill(members if self.looked else None, fresh, doubtful)
         for state, own in (("not listed", self.unlisted()), (f"without the tag {FLEET_TAG}", self.untagged())):
             if own:
                 left += f" Launched but {state}: {', '.join(f'{name} ({key})' for key, name in own.items())}."
+        if unsettled:
+            left += f" Launched without an answer, so they may exist: {', '.join(unsettled)}."
         self.module.fail_json(
-            msg=advised(f"fleet {self.name}, {phase}: {problem} {left}", next_step),
+            msg=advised(f"fleet {self.name}, {phase}: {advised(problem, '')} {left}", next_step),
             changed=self.changed,
             instances=[_lambda_fleet.summary_of(item) for item in members],
             price_usd_per_hour=_lambda_fleet.price_of(members),
@@ -142,10 +265,45 @@ class Members:
                 "terminate them in the console if they are not needed, or set another name_prefix.",
             )
 
-    def terminate(self, ids: List[str]) -> None:
-        """Terminate the instances and, if wanted, wait until they are going away."""
-        self._terminate(ids)
-        self._forget_host_keys(ids)
+    # Ending, by id ---------------------------------------------------------------------------------------------------
+
+    def end_request(self, ids: List[str]) -> Set[str]:
+        """Ask once that these end; which of them the answer names."""
+        return self.record.end(self.api, ids)
+
+    def look(self) -> Dict[str, bool]:
+        """Every instance of the account, and whether it is there to stay."""
+        self.members()
+        return {item["id"]: exists(item) for item in self.known}
+
+    def terminate(self, ids: List[str], why: str) -> None:
+        """End these instances and no others; fails, and names them, when the account still shows one in the end."""
+        there = {item["id"]: item for item in [*self.known_endable(), *self.known]}
+        self.record.ending((there[key] for key in ids if key in there), why)
+        attempt = ending.Ending(
+            self,
+            ids,
+            self.params["wait_timeout"],
+            self.params["wait_interval"],
+            lambda done, left: self.report(
+                f"{done} of {len(ids)} terminated, waiting for "
+                f"{_lambda_fleet.states_of(item for item in self.known if item['id'] in left)}"
+            ),
+            time.sleep,
+            time.monotonic,
+        )
+        outcome = attempt.run(self.params["wait"])
+        ended = [*outcome.gone, *outcome.accepted]
+        self.changed = self.changed or bool(ended)
+        self._forget_host_keys(ended)
+        if outcome.left:
+            states = _lambda_fleet.states_of(item for item in self.known if item["id"] in outcome.left)
+            reasons = " ".join(dict.fromkeys(outcome.left.values()))
+            self.fail(
+                "terminate",
+                f"{advised(reasons, '')} Expected to be gone, found: {states or ', '.join(outcome.left)}.",
+                "run again; ending an instance twice does no harm.",
+            )
 
     def _forget_host_keys(self, ids: List[str]) -> None:
         if self.host_keys is None:
@@ -155,28 +313,6 @@ class Members:
                 self.host_keys.forget(identifier)
             except Unmet as error:
                 self.module.warn(f"fleet {self.name}, terminate: the host key of {identifier} was kept: {error}")
-
-    def _terminate(self, ids: List[str]) -> None:
-        problem = ""
-        try:
-            self.api.terminate(ids)
-            self.changed = True
-        except lambda_api.LambdaError as error:
-            # An instance that ended a moment ago makes the API refuse them all; the listing has the truth.
-            problem = f"{error} "
-        if not (problem or self.params["wait"]):
-            return
-        start = time.monotonic()
-        while True:
-            left = [item for item in self.members() if item["id"] in ids]
-            if not left:
-                self.changed = True
-                return
-            if problem or time.monotonic() - start > self.params["wait_timeout"]:
-                states = _lambda_fleet.states_of(left)
-                self.fail("terminate", f"{problem}Expected to be gone, found: {states}.", "run again.")
-            self.report(f"{len(ids) - len(left)} of {len(ids)} terminated, waiting for {_lambda_fleet.states_of(left)}")
-            time.sleep(self.params["wait_interval"])
 
     # Two runs on two machines may launch under one name; then all but one of these instances go. ---------------------
 
@@ -232,9 +368,10 @@ class Members:
             given = [item.get("evidence") for item in self.params["replace"] if item["id"] == instance["id"]]
             entry["evidence"] = self.keep_evidence({**entry, "found": given[0]} if given and given[0] else entry)
         self.replaced.append(entry)
-        if instance["status"] not in lambda_api.GONE:
-            self._terminate([instance["id"]])
-        self._forget_host_keys([instance["id"]])
+        if instance["status"] in lambda_api.GONE:
+            self._forget_host_keys([instance["id"]])
+        else:
+            self.terminate([instance["id"]], entry["reason"])
         self.own.pop(instance["id"], None)
         # Without waiting there was no second look.
         self.known = [item for item in self.known if item["id"] != instance["id"]]
@@ -252,3 +389,20 @@ class Members:
                 "set evidence_dir to a folder that can be written.",
             )
         return str(path)
+
+
+def _as_instance(life: ledger.Life) -> lambda_api.Instance:
+    """What was launched and is not listed yet, as far as it is known."""
+    cents = None if life.usd_per_hour is None else round(life.usd_per_hour * 100)
+    kind: Dict[str, Any] = {"name": life.type, **({} if cents is None else {"price_cents_per_hour": cents})}
+    return cast(
+        lambda_api.Instance,
+        {
+            "id": life.id,
+            "name": life.name,
+            "status": "not listed yet",
+            "region": {"name": life.region},
+            "instance_type": kind,
+            "tags": [{"key": _lambda_fleet.PROTECT_TAG, "value": "yes"}] if life.protected else [],
+        },
+    )

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the Lambda modules share: the options of the connection, the client made from them, and how they fail."""
+"""What the Lambda modules share: the account that they reach, how they run, and resources that are known by name."""
 
 from __future__ import annotations
 
@@ -9,59 +9,23 @@ import time
 from fnmatch import fnmatchcase
 from typing import Any, Callable, Dict, List, NoReturn, Optional, Type
 
-from ansible.module_utils.basic import AnsibleModule, env_fallback, missing_required_lib
+from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.glm.fleet.plugins.module_utils.cloud import api as _cloud_api
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import api as lambda_api
-from ansible_collections.glm.fleet.plugins.module_utils.finding import advised
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.module import Cloud, fail
 
-# As in the documentation fragment glm.fleet.lambda_auth.
-AUTH_ARGUMENTS: Dict[str, Dict[str, Any]] = {
-    "api_key": {"type": "str", "no_log": True, "fallback": (env_fallback, list(lambda_api.KEY_ENVIRONMENT))},
-    "api_key_file": {"type": "path", "no_log": False},
-    "base_url": {"type": "str", "default": lambda_api.DEFAULT_BASE_URL, "fallback": (env_fallback, ["LAMBDA_API_URL"])},
-    "request_timeout": {"type": "float", "default": 30},
-    "total_timeout": {"type": "float", "default": 300},
-    "retries": {"type": "int", "default": 5},
+LAMBDA = Cloud(
+    client=lambda_api.LambdaApi,
+    base_url=lambda_api.DEFAULT_BASE_URL,
+    key_environment=lambda_api.KEY_ENVIRONMENT,
+    url_environment="LAMBDA_API_URL",
+    key_page=lambda_api.API_KEY_PAGE,
     # "generally limited to one request per second" (API description, 1.10.0)
-    "request_interval": {"type": "float", "default": 1},
-}
-
-
-def connect(module: AnsibleModule, subject: str) -> lambda_api.LambdaApi:
-    """The client for the account that the options describe; ``subject`` is what a failure is about."""
-    if _cloud_api.REQUESTS_IMPORT_ERROR is not None:
-        module.fail_json(msg=missing_required_lib("requests"), exception=str(_cloud_api.REQUESTS_IMPORT_ERROR))
-    params = module.params
-    key = params["api_key"]
-    try:
-        if not key and params["api_key_file"]:
-            key = _cloud_api.read_api_key(params["api_key_file"])
-            module.no_log_values.add(key)
-        if not key:
-            module.fail_json(
-                msg=f"{subject}, connect: no API key. Set the environment variable LAMBDA_API_KEY, or "
-                f"api_key or api_key_file; keys are made at {lambda_api.API_KEY_PAGE}"
-            )
-        # Only one of the modules launches.
-        pacer = _cloud_api.Pacer(key, params["request_interval"], params.get("launch_interval", 0.0))
-        return lambda_api.LambdaApi(
-            key,
-            params["base_url"],
-            pacer=pacer,
-            retries=params["retries"],
-            timeout=params["request_timeout"],
-            budget=params["total_timeout"],
-        )
-    except (lambda_api.LambdaError, ValueError) as error:
-        module.fail_json(msg=f"{subject}, connect: {error}")
-        raise AssertionError("fail_json returned") from error
-
-
-def fail(module: AnsibleModule, subject: str, phase: str, problem: str, next_step: str, **more: Any) -> NoReturn:
-    """End the module in the collection's form: what, when, what was found, what to do."""
-    module.fail_json(msg=advised(f"{subject}, {phase}: {problem}", next_step), **more)
-    raise AssertionError("fail_json returned")
+    request_interval=1,
+)
+# As in the documentation fragments glm.fleet.lambda_auth and cloud_connection.
+AUTH_ARGUMENTS = LAMBDA.arguments()
 
 
 class Resource:
@@ -115,7 +79,7 @@ def run(
     """Run a module: ``act`` ends it; an error of the API that it did not expect becomes its failure."""
     module = AnsibleModule(argument_spec={**AUTH_ARGUMENTS, **arguments}, supports_check_mode=True, **options)
     name = subject(module.params)
-    api = connect(module, name)
+    api = LAMBDA.connect(module, name)
     try:
         act(module, api)
     except lambda_api.LambdaError as error:

@@ -6,13 +6,21 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Dict, List, Tuple
+from collections.abc import Iterable
+from typing import Any, Dict, List, Set, Tuple
 
+from ansible_collections.glm.fleet.plugins.module_utils.cloud import ledger
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import api as lambda_api
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import fleet as _lambda_fleet
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.fleet import exists, name_of
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.launching import Launching
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.members import Members
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
+
+# What the API says of an instance that it does not have.
+_ABSENT = "not there any more"
+# How an instance shows that somebody ended it.
+_ENDED = frozenset({"terminating", "terminated", _ABSENT})
 
 
 class Present:
@@ -21,6 +29,9 @@ class Present:
     def __init__(self, fleet: Members) -> None:
         self.fleet = fleet
         self.launching = Launching(fleet)
+        self.ended: List[Dict[str, Any]] = []
+        # What was counted while it was waited for: id -> name.
+        self.met: Dict[str, str] = {}
 
     def present(self) -> None:
         """Terminate what is unhealthy or too much, launch what is missing, and wait until all are up."""
@@ -38,6 +49,8 @@ class Present:
             replaced=self.fleet.replaced,
             surplus=names[self.fleet.params["count"] :],
             terminated=self.fleet.terminated,
+            ending=self.ended,
+            unsettled=self.fleet.unsettled(),
             diff={"before": {"instances": before}, "after": {"instances": names}},
         )
 
@@ -54,7 +67,9 @@ class Present:
             self.fleet.refuse_strays()
             self.launching.require_launch_options()
             self.launching.refuse_cost(len(names), bad)
+            self.launching.refuse_budget(len(names), bad)
         surplus = self.too_many(good)
+        self.fleet.refuse_protected(instance for instance, _reason in victims)
         ended = {item["id"] for item in surplus}
         entries = [self.fleet.entry(instance, reason) for instance, reason in victims]
         return entries, surplus, names, [item for item in good if item["id"] not in ended]
@@ -78,24 +93,18 @@ class Present:
             replaced=entries,
             surplus=stay[self.fleet.params["count"] :],
             terminated=[name_of(item) for item in surplus],
+            unsettled=self.fleet.unsettled(),
+            ending=[_lambda_fleet.summary_of(item) for item in surplus],
             diff={"before": {"instances": before}, "after": {"instances": [*stay, *names]}},
         )
 
     def change(self) -> List[str]:
         """Bring the number right, alone among the runs of this user for this fleet; returns who was there before."""
-        with _lambda_fleet.only_run(
-            self.fleet.api.base_url, self.fleet.name, self.fleet.params["wait_timeout"]
-        ) as alone:
-            if not alone:
-                timeout = self.fleet.params["wait_timeout"]
-                self.fleet.fail(
-                    "launch",
-                    f"another run for this fleet has been launching for more than {timeout} s.",
-                    "wait until it has ended, then run again.",
-                )
+        with self.fleet.alone("launch"):
             members = self.fleet.members()
             self.launching.identity.find_lost()
             entries, surplus, names, _staying = self.planned(members)
+            self.fleet.refuse_unconfirmed(surplus, all_of_them=False)
             for entry in entries:
                 self.fleet.give_back(entry)
             if surplus:
@@ -114,13 +123,16 @@ class Present:
         number = len(members) - self.fleet.params["count"]
         if self.fleet.params["surplus"] == "keep" or number <= 0:
             return []
-        unhealthy = [item for item in members if item.get("status") == "unhealthy"]
-        others = [item for item in members if item.get("status") != "unhealthy"]
+        protected = {item["id"] for item in self.fleet.protected(members)}
+        free = [item for item in members if item["id"] not in protected]
+        unhealthy = [item for item in free if item.get("status") == "unhealthy"]
+        others = [item for item in free if item.get("status") != "unhealthy"]
         return _lambda_fleet.in_order([*others, *unhealthy][-number:])
 
     def end_surplus(self, surplus: List[lambda_api.Instance]) -> None:
-        self.fleet.terminate([item["id"] for item in surplus])
+        self.fleet.terminate([item["id"] for item in surplus], f"beyond {self.fleet.params['count']}")
         self.fleet.terminated += [name_of(item) for item in surplus]
+        self.ended += [_lambda_fleet.summary_of(item) for item in surplus]
 
     def settled(self) -> List[lambda_api.Instance]:
         """The members right after the launches, when they are not waited for."""
@@ -140,9 +152,11 @@ class Present:
             self.fleet.refuse_strays()
             self.fleet.give_back_twins()
             members, unlisted = self.fleet.counted(), self.fleet.unlisted()
+            self.met.update((item["id"], name_of(item)) for item in members)
+            now = time.monotonic()
+            self.refuse_ended(now - start)
             broken = self.broken()
             waiting = [] if broken else self.not_up(members)
-            now = time.monotonic()
             limits = {
                 key: deadlines.setdefault(key, now + self.fleet.params["wait_timeout"]) for key in self.awaited(waiting)
             }
@@ -154,7 +168,7 @@ class Present:
             elif late or lost:
                 self.replace_late(late, lost, now - start)
             elif missing:
-                self.replace_missing(missing, len(members))
+                self.replace_missing(missing, len(members), now - start)
             elif not waiting and not unlisted and self.fleet.losing_twins():
                 looks_at_twins += 1
                 self.fleet.outlast_twins(looks_at_twins)
@@ -178,15 +192,11 @@ class Present:
 
     def broken(self) -> List[Tuple[lambda_api.Instance, str]]:
         """What this run launched and is unhealthy, with the reason."""
-        known = {item["id"]: item for item in self.fleet.known}
-        found: List[Tuple[lambda_api.Instance, str]] = []
-        for identifier, name in self.fleet.own.items():
-            item = known.get(identifier)
-            if item is None and identifier in self.fleet.listed:
-                found.append(({"id": identifier, "name": name, "status": "terminated"}, "no longer listed"))
-            elif item is not None and (not exists(item) or item.get("status") == "unhealthy"):
-                found.append((item, f"{item.get('status')} while it was waited for"))
-        return found
+        return [
+            (item, f"{item.get('status')} while it was waited for")
+            for item in self.fleet.known
+            if item["id"] in self.fleet.own and (not exists(item) or item.get("status") == "unhealthy")
+        ]
 
     def not_up(self, members: List[lambda_api.Instance]) -> List[lambda_api.Instance]:
         """The members that are still to come up."""
@@ -229,7 +239,7 @@ class Present:
         reason = f"{what} expected within {self.fleet.params['wait_timeout']} s, found none"
         self.replace_broken([(item, reason) for item in late], seconds)
 
-    def replace_missing(self, missing: int, number: int) -> None:
+    def replace_missing(self, missing: int, number: int, seconds: float) -> None:
         """Launch others for instances that were there before this run and have gone meanwhile, or fail."""
         if missing > self.fleet.replacements_left:
             gone = [item for item in self.fleet.known if self.fleet.is_member(item) and not exists(item)]
@@ -241,3 +251,60 @@ class Present:
             )
         self.fleet.replacements_left -= missing
         self.change()
+
+    def refuse_ended(self, seconds: float) -> None:
+        """Fail when others ended what is waited for: somebody may have done that on purpose, and wants no other."""
+        failing = self.failing()
+        if not failing:
+            return
+        try:
+            by_run = ended_in(self.fleet.record.book.read(), set(failing))
+        except Unmet as error:
+            self.fleet.fail("wait", f"expected {error.expected}, found {error.found}.", error.next_step)
+        # The cloud preempts, and says so; this run ended none of them.
+        elsewhere = [item for key, item in failing.items() if key not in by_run and item["status"] in _ENDED]
+        said = [f"another run ended {name} ({key})" for key, name in sorted(by_run.items())]
+        if elsewhere:
+            states = _lambda_fleet.states_of(_lambda_fleet.in_order(elsewhere))
+            said.append(f"{states}, by another machine's run, in the console, or by the cloud")
+        if said:
+            self.fleet.fail(
+                "wait",
+                f"expected nobody to end the fleet's instances meanwhile, found after {seconds:.0f} s that "
+                f"{'; '.join(said)}; nothing was launched in their place.",
+                "run again to launch others, if they are wanted after all.",
+            )
+
+    def failing(self) -> Dict[str, lambda_api.Instance]:
+        """What was counted or launched here and is going, gone or unhealthy, though this run did not end it."""
+        known = {item["id"]: item for item in self.fleet.known}
+        own = self.launching.given_back() | {item["id"] for item in self.ended}
+        alive = {key: name_of(item) for key, item in known.items() if exists(item)}
+        found: Dict[str, lambda_api.Instance] = {}
+        for key, name in {**self.met, **self.fleet.own}.items():
+            # Of two under one name, a run elsewhere ends its own.
+            twins = {other for other, its in {**alive, **self.fleet.own}.items() if its == name} - {key}
+            if key in own or twins or (key not in known and key not in self.fleet.listed):
+                continue
+            item = known.get(key) or self.asked_by_id(key, name)
+            if not exists(item) or item.get("status") in ("unhealthy", _ABSENT):
+                found[key] = item
+        return found
+
+    def asked_by_id(self, key: str, name: str) -> lambda_api.Instance:
+        """What the last list left out. One list may be wrong, so that the API is asked for it alone."""
+        item = self.fleet.api.get_instance(key)
+        if item is None:
+            return {"id": key, "name": name, "status": _ABSENT}
+        self.fleet.known.append(item)
+        return item
+
+
+def ended_in(events: Iterable[ledger.Event], ids: Set[str]) -> Dict[str, str]:
+    """Those of the ids whose end somebody asked for, with their names; not those that only were seen to be going."""
+    return {
+        identifier: item["names"][0] if item["names"] else identifier
+        for item in events
+        for identifier in item["ids"]
+        if identifier in ids and item["event"] == "ending" and item["why"] != ledger.GOING
+    }

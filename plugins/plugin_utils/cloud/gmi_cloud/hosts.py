@@ -10,11 +10,10 @@ them is unknown (None) and never an error.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Optional, TypedDict
 
-from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.hosts import Host, allowed, first_private, text
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.hosts import Host, first_private, text
 
 # Only these reach host variables and cache files: environment values, arguments and user data come back in clear from
 # this API, and they hold tokens.
@@ -26,8 +25,10 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "idc": ("idc", "idcId", "idcID"),
     "product": ("product", "productName", "productId"),
     "created": ("createdAt", "created_at"),
+    "inbound_ip": ("inboundIP", "inboundIp"),
 }
-_PRIVATE = ("privateIP", "privateIp", "private_ip", "inboundIP", "inboundIp", "internalIp")
+# Not inboundIP: nobody says which network that is on, and endpoints are published on the private address.
+_PRIVATE = ("privateIP", "privateIp", "private_ip", "internalIP", "internalIp")
 _PUBLIC = ("eipAddress", "publicIP", "publicIp", "public_ip")
 _PRODUCT = re.compile(r"[a-z]+\.(?P<gpu>[a-z0-9]+)\.x(?P<count>\d+)", re.IGNORECASE)
 _VENDOR_WORDS = re.compile(r"\b(nvidia|amd|instinct|tesla)\b", re.IGNORECASE)
@@ -46,6 +47,7 @@ class Machine(TypedDict):
     country: Optional[str]
     product: Optional[str]
     created: Optional[str]
+    inbound_ip: Optional[str]
     ip: Optional[str]
     private_ip: Optional[str]
     accelerator: Optional[str]
@@ -95,6 +97,7 @@ def _machine(
         country=countries.get(known["idc"] or ""),
         product=known["product"],
         created=known["created"],
+        inbound_ip=known["inbound_ip"],
         ip=addresses.get(identity) or _first(record, _PUBLIC),
         private_ip=first_private(_text(record.get(spelling)) for spelling in _PRIVATE),
         accelerator=accelerator,
@@ -142,27 +145,3 @@ def _first(record: Mapping[str, Any], spellings: Sequence[str]) -> Optional[str]
 def _text(value: Any) -> Optional[str]:
     """A text, or an address that is given as ``{ipAddress, status}``."""
     return text(value.get("ipAddress") if isinstance(value, Mapping) else value)
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which machines become hosts. Empty collections do not restrict; patterns are shell patterns."""
-
-    kinds: Collection[str] = ()
-    exclude_statuses: Collection[str] = ()
-    regions: Sequence[str] = ()
-    countries: Collection[str] = ()
-    products: Sequence[str] = ()
-    name_patterns: Sequence[str] = ()
-    exclude_name_patterns: Sequence[str] = ()
-
-    def accepts(self, machine: Mapping[str, Any]) -> bool:
-        """Whether the machine passes every condition. With ``countries``, one whose country is unknown does not."""
-        return (
-            (not self.kinds or machine["kind"] in self.kinds)
-            and machine["status"] not in self.exclude_statuses
-            and (not self.countries or machine["country"] in self.countries)
-            and allowed(machine["idc"] or "", self.regions, ())
-            and allowed(machine["product"] or "", self.products, ())
-            and allowed(machine["name"] or "", self.name_patterns, self.exclude_name_patterns)
-        )

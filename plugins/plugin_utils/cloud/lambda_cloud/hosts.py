@@ -1,21 +1,20 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From Lambda Cloud instances to inventory hosts: choose, name, address and describe them. Pure logic, no ansible."""
+"""From Lambda Cloud instances to inventory hosts: name, address and describe them. Pure logic, no ansible."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.api import price_usd_per_hour, tags_of
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.hosts import (
     Host,
-    allowed,
     first_private,
+    is_address,
     mapping,
     number,
     text,
@@ -40,6 +39,31 @@ _VENDOR_WORDS = re.compile(r"\b(nvidia|tesla|quadro|geforce)\b", re.IGNORECASE)
 def kept(instance: Mapping[str, Any]) -> dict[str, Any]:
     """The instance without what an inventory does not need."""
     return {key: instance[key] for key in KEPT_FIELDS if key in instance}
+
+
+def with_clusters(
+    instances: Iterable[Mapping[str, Any]], clusters: Mapping[str, Iterable[Mapping[str, Any]]]
+) -> list[dict[str, Any]]:
+    """The instances of an account and those of its clusters, each once, with what an inventory needs of them.
+
+    Members of a cluster get ``cluster_id`` and ``cluster_role``: ``head`` without GPUs and with a public address, else
+    ``compute``. Compute nodes take no connection from outside, so those with a private address get as ``jump`` the
+    ``id`` and ``address`` of a head: the same one for all of a cluster as long as it lives.
+    """
+    merged = {str(instance["id"]): kept(instance) for instance in instances}
+    for cluster, listed in clusters.items():
+        members = [{**kept(member), "cluster_id": cluster} for member in listed]
+        for member in members:
+            head = is_address(member.get("ip")) and hardware_of(member.get("instance_type")).total == 0
+            member["cluster_role"] = "head" if head else "compute"
+        heads = [member for member in members if member["cluster_role"] == "head"]
+        # One that serves, if any; by id, so that all runs take the same.
+        heads.sort(key=lambda member: (member.get("status") != "active", str(member["id"])))
+        for member in members:
+            if heads and member["cluster_role"] == "compute" and first_private([member.get("private_ip")]):
+                member["jump"] = {"id": str(heads[0]["id"]), "address": heads[0]["ip"]}
+        merged.update((str(member["id"]), member) for member in members)
+    return list(merged.values())
 
 
 def spec(instance: Mapping[str, Any], name: str) -> Optional[float]:
@@ -122,53 +146,6 @@ def host_of(instance: Mapping[str, Any]) -> Host:
         tags=tags_of(instance),
         price_usd_per_hour=price_usd_per_hour(instance),
     )
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which instances become hosts. Empty collections do not restrict; a tag value of ``None`` accepts any value."""
-
-    statuses: Collection[str] = ()
-    regions: Sequence[str] = ()
-    instance_types: Sequence[str] = ()
-    name_patterns: Sequence[str] = ()
-    tags: Mapping[str, Optional[str]] = field(default_factory=dict)
-    exclude_regions: Sequence[str] = ()
-    exclude_instance_types: Sequence[str] = ()
-    exclude_name_patterns: Sequence[str] = ()
-    exclude_tags: Mapping[str, Optional[str]] = field(default_factory=dict)
-
-    @cached_property
-    def _by_name(self) -> list[tuple[Callable[[Mapping[str, Any]], str], Sequence[str], Sequence[str]]]:
-        """The conditions on names that there are: how to get the name, and the patterns."""
-        conditions = (
-            (lambda instance: _name_in(instance, "region"), self.regions, self.exclude_regions),
-            (lambda instance: _name_in(instance, "instance_type"), self.instance_types, self.exclude_instance_types),
-            (lambda instance: text(instance.get("name")) or "", self.name_patterns, self.exclude_name_patterns),
-        )
-        return [condition for condition in conditions if condition[1] or condition[2]]
-
-    def accepts(self, instance: Mapping[str, Any]) -> bool:
-        """Whether the instance passes every condition."""
-        if self.statuses and instance.get("status") not in self.statuses:
-            return False
-        for name, wanted, unwanted in self._by_name:
-            if not allowed(name(instance), wanted, unwanted):
-                return False
-        if not self.tags and not self.exclude_tags:
-            return True
-        tags = tags_of(instance)
-        return all(_tag_is(tags, key, value) for key, value in self.tags.items()) and not any(
-            _tag_is(tags, key, value) for key, value in self.exclude_tags.items()
-        )
-
-
-def _name_in(instance: Mapping[str, Any], field_name: str) -> str:
-    return text(mapping(instance.get(field_name)).get("name")) or ""
-
-
-def _tag_is(tags: Mapping[str, str], key: str, value: Optional[str]) -> bool:
-    return key in tags and (value is None or tags[key] == str(value))
 
 
 def unavailable_actions(instance: Mapping[str, Any]) -> dict[str, str]:

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import api as lambda_api
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.holdings import Reader
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.hosts import Host
-from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.lambda_cloud import hosts
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.lambda_cloud import account, holdings, hosts
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.provider import Launcher, Provider
 
 
@@ -38,12 +40,20 @@ LAMBDA = Provider(
         "accelerator": "accelerator",
         "status": "status",
         "account": "account",
+        "cluster": "cluster_id",
+        "cluster_role": "cluster_role",
     },
     host_of=hosts.host_of,
     country_of=hosts.country_of,
+    # Of the API's document, and one that other clients wait for.
+    statuses=frozenset({*lambda_api.ALIVE, *lambda_api.GONE, "contactable"}),
+    reader=Reader(holdings.read, lambda_api.DEFAULT_BASE_URL, lambda_api.KEY_ENVIRONMENT),
+    statuses_complete=True,
     launcher=Launcher(
         instances="glm.fleet.lambda_instance",
         instance_types="glm.fleet.lambda_instance_type_info",
         host_of_type=host_of_type,
+        credential_of=account.credential_of,
+        account=account.Account,
     ),
 )

@@ -1,0 +1,209 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The releases of a host: what passed the gate on it, kept there, so that any controller can go back to one.
+
+This module util is PRIVATE to the collection. Standard library, Python 3.9 or newer. A release is a folder named by its
+number, with ``plan.json``, the plans of the host's replicas, and ``release.json``, written last: without it there is no
+release. ``good`` is a file with the number of the last that passed. Which one runs is written nowhere: it is the one
+whose files the replicas were started from (``running_of``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Optional, TypedDict
+
+from ansible_collections.glm.fleet.plugins.module_utils import files
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
+from ansible_collections.glm.fleet.plugins.module_utils.serving.status import read_secrets
+
+FOLDER = Path("/var/lib/glm/releases")
+KEPT = 10
+_SCHEMA: Literal[1] = 1
+# What a plan says beside what is served: prices and remarks change with the catalogue.
+_REMARKS = ("prices", "known_issues", "sources", "notes")
+# Shorter values, such as a placeholder, are found in any text.
+_LEAST_SECRET = 8
+
+
+class Observed(TypedDict):
+    """What ran as one replica when it passed. None: it was not seen."""
+
+    replica: int
+    engine: Optional[str]
+    version: Optional[str]
+    image: Optional[str]
+    digests: list[str]
+    weights: Optional[str]
+    """Commit of the weights, as the command has it."""
+    package: Optional[str]
+    """Checksum of the fingerprint of the engine's packages, where there is no container."""
+    files: dict[str, str]
+    """Checksums (SHA-256) of the files that it was started from, but those with keys."""
+
+
+class Verdict(TypedDict):
+    """How the gate went: checks that passed, of those that were made."""
+
+    passed: int
+    made: int
+
+
+class Release(TypedDict):
+    """``release.json``."""
+
+    schema: Literal[1]
+    number: int
+    content_sha256: str
+    """Of the plans and of what was observed; equal ones are one release."""
+    made_at: str
+    """When it passed first: UTC, ISO 8601."""
+    passed_at: str
+    """When it passed last."""
+    by: str
+    """Who had it pass last, as user@controller."""
+    collection: str
+    """Release of this collection."""
+    intent: dict[str, Any]
+    """The glm_* values that made it, without secrets."""
+    observed: list[Observed]
+    verdict: Verdict
+    driver: Optional[str]
+    """Version of the GPUs' driver; null where it did not show."""
+
+
+def observed(seen: Mapping[str, Any], plan: Mapping[str, Any]) -> Observed:
+    """Of what was seen of a replica (running.py), what is the same each time that it is started."""
+    secret = f"{plan['paths']['config']}/serve-{plan['replica']}.secret."
+    started = {file: mark for file, mark in (seen.get("started") or {}).items() if not file.startswith(secret)}
+    revision, runtime = plan["model"]["revision"], plan["runtime"]["path"]
+    words = seen.get("words") or []
+    packages = [mark for file, mark in started.items() if runtime and file.startswith(f"{runtime}/")]
+    return {
+        "replica": int(plan["replica"]),
+        "engine": seen.get("engine"),
+        "version": seen.get("version"),
+        "image": seen.get("image"),
+        "digests": list(seen.get("digests") or []),
+        "weights": revision if revision and any(revision in word for word in words) else None,
+        "package": packages[0] if packages else None,
+        "files": started,
+    }
+
+
+def content(plans: Sequence[Mapping[str, Any]], found: Sequence[Observed]) -> str:
+    """The checksum by which releases are the same: not by what a busy engine may leave unsaid."""
+    served = [{key: value for key, value in plan.items() if key not in _REMARKS} for plan in plans]
+    seen = [{key: value for key, value in one.items() if key not in ("engine", "version")} for one in found]
+    text = json.dumps([served, seen], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Store:
+    """The releases in a folder of the host."""
+
+    def __init__(self, folder: Path = FOLDER) -> None:
+        self.folder = folder
+
+    def good(self) -> Optional[int]:
+        """The number of the last release that passed; None before the first. Raises Unmet."""
+        text = files.text_of(self.folder / "good", "which release passed last", "deploy the host, which writes it")
+        if text is None:
+            return None
+        if not text.strip().isdigit():
+            raise Unmet(f"a number in {self.folder / 'good'}", repr(text[:40]), "deploy the host, which writes it")
+        return int(text)
+
+    def releases(self) -> list[Release]:
+        """All that are whole, oldest first. Raises Unmet for one that is there and cannot be read."""
+        return [found for number in self._numbers() if (found := self._release(number)) is not None]
+
+    def plans(self, number: int) -> list[dict[str, Any]]:
+        """The plans of a release. Raises Unmet."""
+        path = self.folder / str(number) / "plan.json"
+        plans = files.read_json(path)
+        if not isinstance(plans, list) or not plans:
+            raise Unmet(f"the plans of release {number} in {path}", "none that can be read", "choose another release")
+        return plans
+
+    def keep(self, release: Release, plans: Sequence[Mapping[str, Any]]) -> tuple[Release, bool]:
+        """Keep what passed; the release that it is, and whether that is a new one. Raises OSError or Unmet.
+
+        Of a release, ``number`` and ``made_at`` are those of the one with the same content, if there is one.
+        """
+        with self._alone():
+            known = [one for one in self.releases() if one["content_sha256"] == release["content_sha256"]]
+            new = not known
+            number = known[-1]["number"] if known else max([0, *self._numbers()]) + 1
+            made_at = known[-1]["made_at"] if known else release["made_at"]
+            kept: Release = {**release, "number": number, "made_at": made_at}
+            place = self.folder / str(number)
+            if new:
+                files.write_json(place / "plan.json", list(plans), durable=True)
+            files.write_json(place / "release.json", kept, durable=True)
+            files.write_text(self.folder / "good", f"{number}\n", durable=True)
+            self._forget(number)
+        return kept, new
+
+    def _numbers(self) -> list[int]:
+        return sorted(int(path.name) for path in self.folder.glob("[0-9]*") if path.name.isdigit())
+
+    def _release(self, number: int) -> Optional[Release]:
+        path = self.folder / str(number) / "release.json"
+        if not path.exists():
+            return None  # a run that was interrupted
+        found = files.read_json(path)
+        if not isinstance(found, dict) or found.get("schema") != _SCHEMA:
+            raise Unmet(f"release {number} in {path}", "none of this form", "move the folder away")
+        return found  # type: ignore[return-value]
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One run at a time."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.chmod(0o700)
+        with (self.folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _forget(self, good: int) -> None:
+        """Remove all but the newest, and never the last that passed."""
+        for number in self._numbers()[:-KEPT]:
+            if number != good:
+                shutil.rmtree(self.folder / str(number))
+
+
+def running_of(releases: Sequence[Release], seen: Sequence[Mapping[str, Any]]) -> Optional[int]:
+    """The number of the release that runs, by the files that the replicas were started from; None where it is none.
+
+    ``seen``: what was seen of each replica (running.py). The newest counts where several have the same files.
+    """
+    started = {int(one["replica"]): one.get("started") or {} for one in seen}
+    for one in reversed(releases):
+        kept = {each["replica"]: each["files"] for each in one["observed"]}
+        if kept.keys() == started.keys() and all(
+            marks and all(started[replica].get(file) == mark for file, mark in marks.items())
+            for replica, marks in kept.items()
+        ):
+            number: int = one["number"]
+            return number
+    return None
+
+
+def require_no_secret(value: Any, secret_files: Sequence[str]) -> None:
+    """Raise Unmet when a secret of the host stands in what would be kept."""
+    text = json.dumps(value)
+    for secret in read_secrets(secret_files):
+        if len(secret) >= _LEAST_SECRET and secret in text:
+            raise Unmet(
+                "no secret in what is kept of a release",
+                f"one of {' or '.join(secret_files)}",
+                "take it out of glm_engine_args and of the other variables, where every user of the host could read it",
+            )

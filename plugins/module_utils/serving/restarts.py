@@ -1,0 +1,112 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""When the engine of a unit ended although nobody asked it to: kept on the host, for its next start and for people.
+
+This module util is PRIVATE to the collection. Standard library, Python 3.9 or newer. The guard of units imports a copy.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Optional
+
+FOLDER = Path("/var/lib/glm/restarts")
+# What systemd is asked for.
+PROPERTIES = "Job,NRestarts,ActiveEnterTimestampMonotonic,InactiveExitTimestampMonotonic"
+# An engine that served so long was well; what ends it then begins a new count.
+GOOD_SECONDS = 3600
+# The first restarts come at once; each further one waits twice as long.
+FREE, FIRST_PAUSE, LONGEST_PAUSE = 2, 30, 300
+KEPT_SECONDS, MOST_KEPT = 30 * 86400, 100
+_SIGNALS = {"9": "SIGKILL", "KILL": "SIGKILL", "ABRT": "SIGABRT", "SEGV": "SIGSEGV", "TERM": "SIGTERM"}
+
+
+def file_of(unit: str, folder: Path = FOLDER) -> Path:
+    """Where the ends of a unit are kept."""
+    return folder / f"{unit.partition('.')[0]}.json"
+
+
+def read(path: Path) -> dict[str, Any]:
+    """``since`` (seconds since 1970) and ``ends``, the newest last; ``since`` 0 where nothing is kept."""
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return {"since": float(kept["since"]), "ends": [dict(end) for end in kept["ends"]]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {"since": 0.0, "ends": []}
+
+
+def add(path: Path, end: dict[str, Any], now: Optional[float] = None) -> None:
+    """Keep one more end; those of a month, and a hundred at most. Raises OSError."""
+    moment = time.time() if now is None else now
+    kept = read(path)
+    ends = [one for one in kept["ends"] if moment - one.get("at", 0) < KEPT_SECONDS]
+    ends = [*ends, {"at": moment, **end}][-MOST_KEPT:]
+    since = max(kept["since"] or moment, moment - KEPT_SECONDS)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_suffix(".new")
+    # Whole or not at all; the guard has no other module of the collection.
+    with new.open("w", encoding="utf-8") as file:
+        file.write(json.dumps({"since": since, "ends": ends}))
+    new.replace(path)
+
+
+def unasked(seen: Mapping[str, str], environment: Mapping[str, str]) -> Optional[dict[str, Any]]:
+    """An end that nobody asked for, from what systemd says of the unit and to ExecStopPost=; None for others.
+
+    Once it served, a job is somebody's stop; without one also what systemd calls a success is a crash: some engines end
+    with SIGKILL when they are stopped.
+    """
+    begun, active = (
+        int(seen.get(name) or 0) for name in ("InactiveExitTimestampMonotonic", "ActiveEnterTimestampMonotonic")
+    )
+    served = max(0.0, time.clock_gettime(time.CLOCK_MONOTONIC) - active / 1e6) if active >= begun and active else 0.0
+    asked = seen.get("Job", "0") not in ("", "0") or environment.get("EXIT_STATUS") == "0"
+    if asked if served else environment.get("SERVICE_RESULT", "") == "success":
+        return None
+    names = {"result": "SERVICE_RESULT", "code": "EXIT_CODE", "status": "EXIT_STATUS", "invocation": "INVOCATION_ID"}
+    return {"served": served, **{name: environment.get(variable, "") for name, variable in names.items()}}
+
+
+def in_a_row(ends: Sequence[dict[str, Any]]) -> int:
+    """How many times it ended, at last, within an hour of its first answer."""
+    count = 0
+    for end in reversed(ends):
+        if not end.get("served") or end["served"] >= GOOD_SECONDS:
+            break
+        count += 1
+    return count
+
+
+def pause(ends: Sequence[dict[str, Any]]) -> int:
+    """Seconds that the next start waits."""
+    beyond = in_a_row(ends) - FREE
+    return 0 if beyond < 1 else min(FIRST_PAUSE * 2 ** (min(beyond, 10) - 1), LONGEST_PAUSE)
+
+
+def words(end: dict[str, Any]) -> str:
+    """What systemd knows of an end."""
+    status = str(end.get("status", ""))
+    how = {"exited": f"it ended with status {status}", "killed": f"it was killed by {_SIGNALS.get(status, status)}",
+           "dumped": f"it crashed with {_SIGNALS.get(status, status)}"}  # fmt: skip
+    said = how.get(str(end.get("code", "")), "it ended")
+    result = str(end.get("result", ""))
+    said += {"oom-kill": ", because memory ran out", "timeout": ", after its time was over"}.get(result, "")
+    served = end.get("served")
+    return f"{said} after it had served for {served:.0f} s" if served else f"{said} before its first answer"
+
+
+def described(path: Path) -> dict[str, Any]:
+    """What is kept, for people: ``count`` of ends in ``since``'s time, when the last was and why; None without any."""
+    kept = read(path)
+    ends = kept["ends"]
+    last = ends[-1] if ends else None
+    return {
+        "count": len(ends),
+        "since": kept["since"] or None,
+        "last_at": last["at"] if last else None,
+        "last_cause": words(last) if last else "",
+    }

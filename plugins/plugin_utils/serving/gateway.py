@@ -1,0 +1,159 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The gateway of a fleet as data of its HAProxy configuration and unit: its address, and the doors behind it. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ansible_collections.glm.fleet.plugins.module_utils import address
+from ansible_collections.glm.fleet.plugins.module_utils.door import gateway as running
+from ansible_collections.glm.fleet.plugins.module_utils.finding import unmet
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import command, tls
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import PlanError
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving import door
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving.quoting import UnitError
+
+_USER = "glm-door"
+_FOLDER = "/etc/glm/gateway"
+# A door lets an address have 1,000 connections, for all its replicas together. A gateway has two proxies for each
+# (conversations, and the rest); some connections are for /ready and for what comes past the gateway.
+_MOST_REQUESTS = 450
+# What a machine trusts, where a fleet's certificates are of a public authority.
+_SYSTEM_AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
+
+
+def gateway(fleet: Sequence[Mapping[str, Any]], here: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything that the templates ``glm-gateway.cfg`` and ``glm-door.service`` and the role ``gateway`` need.
+
+    ``fleet`` has a mapping for each host: ``host`` (its name), ``plans``, and ``address``, by which the gateway reaches
+    a door that listens on every address. ``here`` is about the gateway's own host: ``bind``, ``private_address``,
+    ``public_address``, ``port``, ``tls`` (glm_tls), ``tls_names``, ``authorities`` (as PEM, or empty),
+    ``monitor_address``, ``monitor_port``, ``requests`` and ``queue``.
+
+    Shapes: ``replicas`` is a list of ``name``, ``address`` (``address:port``), ``requests`` (int), ``tls`` (bool) and
+    ``host_name`` (the DNS name of its certificate, or empty); the rest as :func:`..door.door` has it. Raises UnitError.
+    """
+    try:
+        listens = command.listen_address(here["bind"], here["private_address"] or None, here["public_address"] or None)
+        origin, names = tls.asked(listens, here["public_address"] or None, here["tls"], here["tls_names"])
+    except PlanError as exc:
+        raise UnitError(f"gateway: {exc}") from exc
+    monitor = door.monitor(here["monitor_address"], here["monitor_port"])
+    port = int(here["port"])
+    if not 0 < int(here["requests"]) <= _MOST_REQUESTS:
+        expected = f"a number of requests from 1 to {_MOST_REQUESTS}, which a door lets an address have"
+        raise UnitError(unmet(expected, here["requests"], "set glm_gateway_requests to one"))
+    replicas = [one for host in fleet for one in _replicas(host, int(here["requests"]))]
+    _require_own_port(fleet, listens, port, int(here["monitor_port"]))
+    if ipaddress.ip_address(listens).is_loopback:
+        raise UnitError(
+            unmet(
+                "clients to reach the gateway", f"glm_bind {here['bind']}, which is loopback", "set glm_bind to private"
+            )
+        )
+    place = {
+        "program": door.PROGRAM,
+        "config": f"{_FOLDER}/haproxy.cfg",
+        "usage": f"{_FOLDER}/gateway.lua",
+        "certificate": f"{_FOLDER}/gateway.pem",
+        "group": _USER,
+    }
+    return {
+        "name": "glm-gateway",
+        "description": "Gateway of the GLM endpoints of a fleet",
+        "unit": running.UNIT,
+        "user": _USER,
+        "program": place["program"],
+        "place": place,
+        "files": {
+            **{name: place[name] for name in ("config", "usage", "certificate")},
+            "unit": f"/etc/systemd/system/{running.UNIT}",
+            "authorities": f"{_FOLDER}/authorities.pem" if here["authorities"] else _SYSTEM_AUTHORITIES,
+            "master": running.SOCKET,
+        },
+        "replicas": replicas,
+        "tls": None if origin == "none" else {"origin": "fleet" if origin == "acme" else origin, "names": names},
+        "bind": door.place(listens, port),
+        "url": f"{'http' if origin == 'none' else 'https'}://{door.place((names or [listens])[0], port)}/v1",
+        "monitor": monitor,
+        "listen": [
+            {"address": listens, "port": port, "variable": "glm_gateway_port"},
+            {
+                "address": here["monitor_address"],
+                "port": int(here["monitor_port"]),
+                "variable": "glm_gateway_monitor_port",
+            },
+        ],
+        "queue": int(here["queue"]),
+        # In the configuration, so that other authorities are a change of it, which the running HAProxy reads.
+        "authorities_sha256": hashlib.sha256(str(here["authorities"]).encode()).hexdigest(),
+        "low_port": port < door.LOWEST_FREE_PORT,
+    }
+
+
+def gateway_doors(hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What :func:`gateway` needs of the fleet's hosts, those that have a plan; ``hostvars`` is Ansible's."""
+    found = []
+    for host in hosts:
+        known = hostvars[host]
+        plans = (known.get("ansible_facts") or {}).get("glm_plans")
+        if plans:
+            ways = ("glm_private_address", "glm_host_private_address", "glm_host_public_address")
+            reached = next((known[way] for way in ways if known.get(way)), "")
+            found.append({"host": host, "plans": plans, "address": reached})
+    return found
+
+
+def replica_name(host: str, number: int) -> str:
+    """What gateways call a replica of a host."""
+    return running.written(f"{host}-{number}")
+
+
+def _answers(plan: Plan) -> bool:
+    """Whether the replica answers on this host: of several hosts, the first does."""
+    return not plan["node"]["rank"]
+
+
+def _replicas(host: Mapping[str, Any], requests: int) -> list[dict[str, Any]]:
+    answering = [plan for plan in host["plans"] if _answers(plan)]
+    return [_replica(host, plan, min(requests, _MOST_REQUESTS // len(answering))) for plan in answering]
+
+
+def _replica(host: Mapping[str, Any], plan: Plan, requests: int) -> dict[str, Any]:
+    listen, encrypted = plan["listen"], plan["tls"]
+    reached = host["address"] if address.is_wildcard(listen["address"]) else listen["address"]
+    if not reached or ipaddress.ip_address(reached).is_loopback:
+        raise UnitError(
+            unmet(
+                f"an address of {host['host']} by which a gateway reaches its door",
+                reached or "none",
+                "set glm_bind to private, and glm_private_address where the inventory does not know it",
+            )
+        )
+    name = encrypted["names"][0] if encrypted else ""
+    return {
+        "name": replica_name(host["host"], plan["replica"]),
+        "address": door.place(reached, listen["port"]),
+        "requests": requests,
+        "tls": bool(encrypted),
+        "host_name": "" if not name or address.is_address(name) else name,
+    }
+
+
+def _require_own_port(fleet: Sequence[Mapping[str, Any]], listens: str, port: int, monitor_port: int) -> None:
+    """Raise UnitError where the gateway would take a port that a door of its own host has."""
+    for host in fleet:
+        for plan in host["plans"]:
+            same = plan["listen"]["address"] == listens or address.is_wildcard(plan["listen"]["address"])
+            if same and {port, monitor_port} & {plan["listen"]["port"], plan["listen"]["engine_port"]}:
+                raise UnitError(
+                    unmet(
+                        "a port of its own for the gateway", f"{port}, a port of {host['host']}", "set glm_gateway_port"
+                    )
+                )

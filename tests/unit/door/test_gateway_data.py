@@ -1,0 +1,114 @@
+"""A gateway as data: its address, and the doors of a fleet behind it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving import gateway
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving.quoting import UnitError
+from tests.unit.serve.plans import listening, nodes, plan, replicas
+
+HERE = {
+    "bind": "private", "private_address": "10.0.0.1", "public_address": "", "port": 8443, "tls": "auto",
+    "tls_names": [], "authorities": "PEM", "monitor_address": "127.0.0.1", "monitor_port": 9801,
+    "requests": 256, "queue": 1000,
+}  # fmt: skip
+
+
+def host(name: str, *plans: dict[str, Any], address: str = "") -> dict[str, Any]:
+    return {"host": name, "plans": plans, "address": address}
+
+
+def encrypted(*names: str) -> dict[str, Any]:
+    return {"origin": "fleet", "names": list(names), "acme": None}
+
+
+def made(*fleet: dict[str, Any], **here: Any) -> dict[str, Any]:
+    return gateway.gateway(fleet, {**HERE, **here})
+
+
+def test_every_replica_of_every_host_is_behind_it() -> None:
+    found = made(
+        host("glm 1", *replicas(2, listen=listening("10.0.0.5", 8000, 18000), tls=encrypted("10.0.0.5"))),
+        host("glm-2", plan(listen=listening("10.0.0.6", 8000, 18000), tls=encrypted("two.example.com", "10.0.0.6"))),
+    )
+    assert [(one["name"], one["address"], one["host_name"], one["tls"]) for one in found["replicas"]] == [
+        ("glm_1-0", "10.0.0.5:8000", "", True),
+        ("glm_1-1", "10.0.0.5:8001", "", True),
+        ("glm-2-0", "10.0.0.6:8000", "two.example.com", True),
+    ]
+    assert (found["bind"], found["tls"]) == ("10.0.0.1:8443", {"origin": "fleet", "names": ["10.0.0.1"]})
+    assert found["files"]["authorities"] == "/etc/glm/gateway/authorities.pem"
+    assert found["url"] == "https://10.0.0.1:8443/v1"
+    assert made(tls="none", port=80)["url"] == "http://10.0.0.1:80/v1"
+
+
+def test_of_a_replica_over_several_hosts_the_first_answers() -> None:
+    one = plan(listen=listening("10.0.0.5", 8000, 18000), tls=None)
+    found = made(host("a", nodes(one, 0)), host("b", nodes(one, 1)))
+    assert [replica["name"] for replica in found["replicas"]] == ["a-0"]
+
+
+def test_a_door_on_every_address_is_reached_by_that_of_its_host() -> None:
+    everywhere = plan(listen=listening("0.0.0.0", 8000, 18000), tls=encrypted("203.0.113.5"))
+    assert made(host("a", everywhere, address="10.0.0.5"))["replicas"][0]["address"] == "10.0.0.5:8000"
+    with pytest.raises(UnitError, match="an address of a by which a gateway reaches its door, found none"):
+        made(host("a", everywhere))
+
+
+def test_a_door_on_loopback_is_nobodys_to_reach() -> None:
+    with pytest.raises(UnitError, match=r"an address of a by which a gateway reaches its door, found 127\.0\.0\.1"):
+        made(host("a", plan(listen=listening("127.0.0.1", 8000, 18000), tls=None)))
+    with pytest.raises(UnitError, match="clients to reach the gateway, found glm_bind loopback"):
+        made(bind="loopback")
+
+
+def test_a_public_gateway_is_encrypted() -> None:
+    with pytest.raises(UnitError, match="unencrypted"):
+        made(bind="public", tls="none")
+    assert made(bind="public", public_address="203.0.113.1")["bind"] == "0.0.0.0:8443"
+    # Until an authority is asked for the gateway, too, it has a certificate of the fleet's.
+    found = made(tls="acme", tls_names=["glm.example.com"], authorities="")
+    assert (found["tls"]["origin"], found["tls"]["names"]) == ("fleet", ["glm.example.com"])
+    assert found["files"]["authorities"] == "/etc/ssl/certs/ca-certificates.crt"
+
+
+@pytest.mark.parametrize(("port", "monitor_port"), [(8000, 9801), (18000, 9801), (8443, 8000)])
+def test_a_port_of_a_door_on_the_same_host_is_refused(port: int, monitor_port: int) -> None:
+    door = host("a", plan(listen=listening("10.0.0.1", 8000, 18000), tls=None))
+    with pytest.raises(UnitError, match="a port of its own for the gateway"):
+        made(door, port=port, monitor_port=monitor_port)
+
+
+@pytest.mark.parametrize("requests", [0, -1, 451])
+def test_a_replica_gets_as_many_requests_as_its_door_lets_an_address_have(requests: int) -> None:
+    with pytest.raises(UnitError, match="from 1 to 450"):
+        made(requests=requests)
+
+
+def test_replicas_of_a_host_share_the_connections_that_its_door_lets_an_address_have() -> None:
+    four = replicas(4, listen=listening("10.0.0.5", 8000, 18000), tls=None)
+    assert [one["requests"] for one in made(host("a", *four))["replicas"]] == [112] * 4
+    assert [one["requests"] for one in made(host("a", *four), requests=50)["replicas"]] == [50] * 4
+
+
+def test_other_authorities_are_another_configuration() -> None:
+    assert made()["authorities_sha256"] != made(authorities="other PEM")["authorities_sha256"]
+
+
+def test_the_monitoring_is_not_published() -> None:
+    with pytest.raises(UnitError, match="loopback or a private address"):
+        made(monitor_address="0.0.0.0")
+
+
+def test_hosts_without_a_plan_are_left_out() -> None:
+    hostvars = {
+        "a": {"ansible_facts": {"glm_plans": [plan()]}, "glm_host_private_address": "10.0.0.5"},
+        "b": {"ansible_facts": {}},
+        "c": {},
+        "d": {"ansible_facts": {"glm_plans": [plan()]}, "glm_host_public_address": "203.0.113.5"},
+    }
+    found = gateway.gateway_doors(list(hostvars), hostvars)
+    assert [(one["host"], one["address"]) for one in found] == [("a", "10.0.0.5"), ("d", "203.0.113.5")]
