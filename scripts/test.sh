@@ -124,9 +124,10 @@ unit() { suite "unit" "$venv/bin/python" -q -n 2 --dist worksteal tests/unit; }
 engines() { suite "engine command lines" "$venv/bin/python" -q -n 2 tests/engines; }
 
 playbooks() {
-    keeping suite "playbooks, ansible-core $(core_version "$venv/bin/python")" "$venv/bin/python" -q -n 2 --dist worksteal tests/playbooks
+    # Four workers: half of their time they wait for servers, processes and clocks.
+    keeping suite "playbooks, ansible-core $(core_version "$venv/bin/python")" "$venv/bin/python" -q -n 4 --dist worksteal tests/playbooks
     prepare_next playbooks
-    [ -z "$next_python" ] || keeping suite "playbooks, ansible-core $(core_version "$next_python")" "$next_python" -q -n 2 \
+    [ -z "$next_python" ] || keeping suite "playbooks, ansible-core $(core_version "$next_python")" "$next_python" -q -n 4 \
         --dist worksteal -m "not one_core" --first-cases "${touches_ansible[@]}"
 }
 
@@ -179,9 +180,9 @@ everything() {
     integration & lanes+=($!)
     molecule "${half[@]:0:${#half[@]}/2}" & lanes+=($!)
     molecule "${half[@]:${#half[@]}/2}" & lanes+=($!)
-    desk playbooks engines & lanes+=($!)
+    desk playbooks & lanes+=($!)
     # One process at a time: after all others they would leave a core idle for minutes.
-    desk slow_lint & lanes+=($!)
+    desk slow_lint engines & lanes+=($!)
     set +m
     wait "${lanes[@]}"
 }
