@@ -740,7 +740,7 @@ def test_a_digest_that_the_catalogue_knows_otherwise_stops_the_play_unless_the_l
     tmp_path: Path, servers: Any
 ) -> None:
     collection = tmp_path / "collections" / "ansible_collections" / "glm" / "fleet"
-    for part in ("plugins", "catalog", "meta"):
+    for part in ("plugins", "catalog", "meta", "roles"):
         shutil.copytree(ROOT / part, collection / part)
     known = {
         "images": [{"name": "vllm/vllm-openai:v0.32.0", "digest": f"sha256:{1:064}", "source": "a test"}],
