@@ -15,6 +15,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.report import FleetRepor
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import verdict
 
 VERDICT, RELEASE, GATEWAY = "__verify_result", "__deploy_release", "__gateway_url"
+CAUSE, PUT_BACK = "__deploy_cause", "__deploy_put_back"
 
 
 class ActionModule(FleetAction):
@@ -76,6 +77,11 @@ class ActionModule(FleetAction):
         """What endpoint_check answered for each replica on the host in this run; empty if it did not get that far."""
         hostvars = self._task_vars.get("hostvars") or {}
         answer = hostvars[host].get(VERDICT) if host in hostvars else None
+        back = hostvars[host].get(PUT_BACK) if host in hostvars else None
+        if back:
+            # What is verified then is not what this run was to bring.
+            cause = hostvars[host].get(CAUSE) or {"phase": "of another host of its replica"}
+            return [{"report": verdict.stopped_report(host, cause["phase"], back["reason"], cause.get("findings", []))}]
         found = [dict(one) for one in (answer or {}).get("results", [])]
         # What passed became a release of the host after it was verified.
         kept = (hostvars[host].get(RELEASE) if host in hostvars else None) or {}

@@ -12,7 +12,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.serving import release
 from ansible_collections.glm.fleet.plugins.plugin_utils import report
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import FleetAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.intent import table
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import SCHEMA, Plan
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import replica
 
 
@@ -24,7 +24,9 @@ class ActionModule(FleetAction):
     def _outcome(self) -> dict[str, Any]:
         given = dict(self._task.args)
         plans, seen, reports = (given.pop(name, None) or [] for name in ("plans", "seen", "reports"))
-        if given.get("state", "recorded") == "recorded" and plans and reports and all(one["ok"] for one in reports):
+        if given.get("state") == "taken":
+            given.update(plans=plans, seen=seen, schema=SCHEMA)
+        elif given.get("state", "recorded") == "recorded" and plans and reports and all(one["ok"] for one in reports):
             given.update(plans=plans, release=self._made(plans, seen, reports))
             given["secret_files"] = [replica.secret_path(plan) for plan in plans]
         return self._named(self._module(arguments=given))

@@ -62,7 +62,9 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._note(result)
         failed = _failed_items(_values(result))
         findings = [found for values in failed for found in values.get("findings") or []]
-        self._stopped[_host(result)] = (_task_name(result), "; ".join(dict.fromkeys(map(_said, failed))), findings)
+        # What failed first is the cause; what is said last has what was done about it, too.
+        phase, _reason, before = self._stopped.get(_host(result), (_task_name(result), "", []))
+        self._stopped[_host(result)] = (phase, "; ".join(dict.fromkeys(map(_said, failed))), [*before, *findings])
 
     def v2_runner_on_skipped(self, result: Any) -> None:
         """In check mode that is how the report comes."""
@@ -76,7 +78,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         """The run is over: print what the report would have said, if it was begun and never came."""
         if self._path is None:
             return
-        reports = [report for host in self._hosts for report in self._reports(host)]
+        failed = {*stats.failures, *stats.dark}
+        reports = [report for host in self._hosts for report in self._reports(host, host in failed)]
         lines = ["", "The run ended before its report. How far each host got:", "", *verdict.table(reports)]
         lines += ["", *verdict.reasons(reports)]
         if not context.CLIARGS.get("check"):
@@ -84,9 +87,11 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         for line in lines:
             self._display.display(line)
 
-    def _reports(self, host: str) -> list[VerifyReport]:
-        if self._verdicts.get(host):
-            return self._verdicts[host]
+    def _reports(self, host: str, failed: bool) -> list[VerifyReport]:
+        found = self._verdicts.get(host, [])
+        # What passed on a host that failed is what was put back.
+        if found and not (failed and all(report["ok"] for report in found)):
+            return found
         if host in self._stopped:
             return [verdict.stopped_report(host, *self._stopped[host])]
         return [verdict.missing_report(host, "not reached: the run stopped before its turn")]

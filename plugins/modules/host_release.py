@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: host_release
-short_description: Keep what passed the gate on its host, or read what was kept
+short_description: Keep what passed the gate on its host, read what was kept, or take it up again
 version_added: 0.2.0
 description:
   - A release is the plans of a host's replicas, what was observed when they passed the gate, the C(glm_*) values that
@@ -17,12 +17,17 @@ description:
 author: glm.fleet contributors !UNKNOWN
 options:
   state:
-    description: V(recorded) keeps what passed, V(read) returns what is kept.
+    description:
+      - V(recorded) keeps what passed, V(read) returns what is kept.
+      - V(taken) makes the plans of a release those of the host (C(ansible_facts['glm_plans'])), so that the roles that
+        follow serve it again. It changes nothing on the host.
     type: str
-    choices: [recorded, read]
+    choices: [recorded, read, taken]
     default: recorded
   plans:
-    description: The serving plans of the host, one for each replica.
+    description:
+      - The serving plans of the host, one for each replica.
+      - With O(state=taken), what the host is given up. A release that serves the same is not taken.
     type: list
     elements: dict
     default: []
@@ -40,6 +45,16 @@ options:
     default: []
   number:
     description: With O(state=read), the release whose plans are returned.
+    type: int
+  choice:
+    description:
+      - With O(state=taken), V(last) takes the release that passed last, V(before) the newest that is older than the one
+        that runs by O(seen), or the last that passed where what runs is no release.
+    type: str
+    choices: [last, before]
+    default: last
+  schema:
+    description: The schema that plans must have to be taken. Set by the action plugin.
     type: int
   release:
     description: What is kept beside the plans. Set by the action plugin.
@@ -79,27 +94,41 @@ EXAMPLES = r"""
 - name: Read what is kept
   glm.fleet.host_release:
     state: read
+
+- name: Go back to the release before the one that runs
+  glm.fleet.host_release:
+    state: taken
+    choice: before
+    seen: "{{ __status_seen['replicas'] }}"
 """
 
 RETURN = r"""
 number:
-  description: The release that was kept, or null where nothing was; with O(state=read) O(number).
+  description: The release that was kept or taken, or null where nothing was; with O(state=read) O(number).
   type: int
   returned: success
 good:
   description: The release that passed last; null before the first.
   type: int
   returned: success
+running:
+  description: With O(choice=before), the release that runs by O(seen); null where it is none.
+  type: int
+  returned: with O(state=taken)
 releases:
   description: What is kept, oldest first, without the plans.
   type: list
   elements: dict
-  returned: with O(state=read)
+  returned: with O(state=read) and O(state=taken)
 plans:
   description: The plans of release O(number).
   type: list
   elements: dict
   returned: with O(state=read) and O(number)
+ansible_facts:
+  description: The plans of the release that was taken, as C(glm_plans).
+  type: dict
+  returned: with O(state=taken), when there is one
 phase:
   description: What failed.
   type: str
@@ -126,6 +155,8 @@ def done(module: AnsibleModule) -> dict[str, Any]:
         number = params["number"]
         plans = {} if number is None else {"plans": store.plans(number)}
         return {"changed": False, "number": number, "good": store.good(), "releases": store.releases(), **plans}
+    if params["state"] == "taken":
+        return taken(store, params)
     if params["release"] is None or module.check_mode:
         return {"changed": False, "number": None, "good": store.good()}
     release.require_no_secret([params["release"], params["plans"]], params["secret_files"])
@@ -138,14 +169,30 @@ def done(module: AnsibleModule) -> dict[str, Any]:
     return {"changed": new, "number": kept["number"], "good": kept["number"]}
 
 
+def taken(store: release.Store, params: dict[str, Any]) -> dict[str, Any]:
+    """The release that is served again. Raises Unmet."""
+    releases = store.releases()
+    running = release.running_of(releases, params["seen"])
+    number = store.good() if params["choice"] == "last" else store.before(running)
+    found: dict[str, Any] = {
+        "changed": False, "number": None, "good": store.good(), "running": running, "releases": releases,
+    }  # fmt: skip
+    plans = [] if number is None else store.plans(number, params["schema"])
+    if not plans or release.served(plans) == release.served(params["plans"]):
+        return found
+    return {**found, "number": number, "ansible_facts": {"glm_plans": plans}}
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "state": {"type": "str", "choices": ["recorded", "read"], "default": "recorded"},
+            "state": {"type": "str", "choices": ["recorded", "read", "taken"], "default": "recorded"},
             "plans": {"type": "list", "elements": "dict", "default": []},
             "seen": {"type": "list", "elements": "dict", "default": []},
             "reports": {"type": "list", "elements": "dict", "default": []},
             "number": {"type": "int"},
+            "choice": {"type": "str", "choices": ["last", "before"], "default": "last"},
+            "schema": {"type": "int"},
             "release": {"type": "dict"},
             "secret_files": {"type": "list", "elements": "path", "default": [], "no_log": False},
             "folder": {"type": "path", "default": "/var/lib/glm/releases"},

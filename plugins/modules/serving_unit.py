@@ -51,6 +51,10 @@ options:
         type: list
         elements: int
         default: []
+  restart:
+    description: Restarts what runs although nothing changed, too.
+    type: bool
+    default: false
   vendor:
     description: Whose GPUs the host has.
     type: str
@@ -153,8 +157,8 @@ def changed_files(files: Sequence[str], record: Path) -> list[str]:
     return [file for file in files if started is None or started.get(file) != _running.checksum(file)]
 
 
-def decide(properties: dict[str, str], changed: Sequence[str]) -> tuple[str, list[str]]:
-    """``(start|restart|none, reasons)`` from systemd's view and the changed files."""
+def decide(properties: dict[str, str], changed: Sequence[str], restart: bool = False) -> tuple[str, list[str]]:
+    """``(start|restart|none, reasons)`` from systemd's view, the changed files, and whether to restart anyway."""
     current = properties.get("NeedDaemonReload") != "yes"
     if properties.get("ActiveState") not in RUNNING:
         # A start that waits for another unit will read the files as they are then.
@@ -168,7 +172,7 @@ def decide(properties: dict[str, str], changed: Sequence[str]) -> tuple[str, lis
         return "none", []
     if changed:
         return "restart", [f"{file} changed" for file in changed]
-    return "none", []
+    return ("restart", ["a restart is wanted"]) if restart else ("none", [])
 
 
 def surplus(planned: Collection[str], folder: Path = UNITS) -> list[str]:
@@ -236,14 +240,14 @@ def apply(replicas: Sequence[Replica], retired: Sequence[str]) -> None:
         systemctl("--no-block", "restart" if restarts else "start", *starts)
 
 
-def look(planned: Sequence[dict[str, Any]]) -> tuple[list[Replica], list[str]]:
+def look(planned: Sequence[dict[str, Any]], restart: bool = False) -> tuple[list[Replica], list[str]]:
     """The planned units with what has to be done, and those of earlier plans that are still in use."""
     replicas = [Replica(**given) for given in planned]
     try:
         for replica in replicas:
             replica.properties = _serving.show_unit(_host_commands.run, replica.unit)
             changed = changed_files(replica.files, _running.record_of(replica.unit))
-            replica.action, replica.reasons = decide(replica.properties, changed)
+            replica.action, replica.reasons = decide(replica.properties, changed, restart)
         old = surplus([replica.unit for replica in replicas])
         return replicas, [unit for unit in old if in_use(_serving.show_unit(_host_commands.run, unit))]
     except (RuntimeError, OSError) as exc:
@@ -252,7 +256,7 @@ def look(planned: Sequence[dict[str, Any]]) -> tuple[list[Replica], list[str]]:
 
 def brought(module: AnsibleModule) -> dict[str, Any]:
     """Bring the units to what the plan says. Raises Unmet."""
-    replicas, retired = look(module.params["replicas"])
+    replicas, retired = look(module.params["replicas"], module.params["restart"])
     leaving = [*retired, *(replica.unit for replica in replicas if replica.action == "restart")]
     # Before anything is stopped: what runs now goes on when its successor could not start.
     for replica in replicas:
@@ -289,6 +293,7 @@ def main() -> None:
                     "gpus": {"type": "list", "elements": "int", "default": []},
                 },
             },
+            "restart": {"type": "bool", "default": False},
             "vendor": {"type": "str", "choices": ["nvidia", "amd"], "default": "nvidia"},
         },
         supports_check_mode=True,

@@ -98,11 +98,15 @@ def observed(seen: Mapping[str, Any], plan: Mapping[str, Any]) -> Observed:
     }
 
 
+def served(plans: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Of plans, what makes a difference to what is served."""
+    return [{key: value for key, value in plan.items() if key not in _REMARKS} for plan in plans]
+
+
 def content(plans: Sequence[Mapping[str, Any]], found: Sequence[Observed]) -> str:
     """The checksum by which releases are the same: not by what a busy engine may leave unsaid."""
-    served = [{key: value for key, value in plan.items() if key not in _REMARKS} for plan in plans]
     seen = [{key: value for key, value in one.items() if key not in ("engine", "version")} for one in found]
-    text = json.dumps([served, seen], sort_keys=True, separators=(",", ":"))
+    text = json.dumps([served(plans), seen], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -125,12 +129,31 @@ class Store:
         """All that are whole, oldest first. Raises Unmet for one that is there and cannot be read."""
         return [found for number in self._numbers() if (found := self._release(number)) is not None]
 
-    def plans(self, number: int) -> list[dict[str, Any]]:
-        """The plans of a release. Raises Unmet."""
+    def before(self, running: Optional[int]) -> Optional[int]:
+        """The release to go back to; None where there is none. Raises Unmet.
+
+        ``running``: the one that runs, whose predecessor it is. What runs and never passed has none: then it is the
+        last that did.
+        """
+        if running is None:
+            return self.good()
+        older = [one["number"] for one in self.releases() if one["number"] < running]
+        return max(older, default=None)
+
+    def plans(self, number: int, schema: Optional[int] = None) -> list[dict[str, Any]]:
+        """The plans of a release. Raises Unmet, also where they have another ``schema`` than this one."""
         path = self.folder / str(number) / "plan.json"
         plans = files.read_json(path)
         if not isinstance(plans, list) or not plans:
             raise Unmet(f"the plans of release {number} in {path}", "none that can be read", "choose another release")
+        forms = {plan.get("schema") for plan in plans}
+        if schema is not None and forms != {schema}:
+            made = next((one["collection"] for one in self.releases() if one["number"] == number), "another release")
+            raise Unmet(
+                f"plans of schema {schema} in {path}",
+                f"schema {' and '.join(map(str, forms))}, which glm.fleet {made} made",
+                f"go back with glm.fleet {made}, or deploy the former intent",
+            )
         return plans
 
     def keep(self, release: Release, plans: Sequence[Mapping[str, Any]]) -> tuple[Release, bool]:

@@ -76,6 +76,14 @@ def test_going_back_makes_an_earlier_release_the_last_that_passed(store: release
     assert store.keep(made("3"), [plan()])[0]["number"] == 3
 
 
+def test_one_goes_back_from_what_runs_and_not_from_what_passed_last(store: release.Store) -> None:
+    assert store.before(None) is None
+    for mark in ("1", "2", "3"):
+        store.keep(made(mark), [plan()])
+    # What runs and never passed gives way to the last that did.
+    assert [store.before(running) for running in (3, 2, 1, None)] == [2, 1, None, 3]
+
+
 def test_ten_are_kept_and_the_last_that_passed_among_them(store: release.Store) -> None:
     for number in range(1, 15):
         store.keep(made(str(number)), [plan()])
@@ -191,6 +199,32 @@ def test_the_module_reads_keeps_nothing_in_check_mode_and_says_a_full_disk(
     monkeypatch.setattr(release.files, "write_json", full)
     failed = run_module(host_release.main, **{**given, "release": made("2")})
     assert failed["failed"] and "No space left on device" in failed["msg"] and failed["phase"] == "release"
+
+
+def test_a_release_is_taken_up_again_unless_it_serves_the_same_or_is_of_another_schema(
+    run_module: Callable[..., Any], store: release.Store
+) -> None:
+    older, newer = plan(served_model_name="older"), plan(served_model_name="newer")
+    given = {"state": "taken", "folder": str(store.folder), "schema": older["schema"]}
+    assert run_module(host_release.main, **given)["number"] is None
+    store.keep(made("1", plans=[older]), [older])
+    store.keep(made("2", plans=[newer]), [newer])
+
+    failed = plan(served_model_name="failed")
+    found = run_module(host_release.main, **given, plans=[failed])
+    assert (found["number"], found["ansible_facts"], found["changed"]) == (2, {"glm_plans": [newer]}, False)
+    same = run_module(host_release.main, **given, plans=[{**newer, "notes": ["a remark"]}])
+    assert same["number"] is None and "ansible_facts" not in same
+
+    before = run_module(host_release.main, **given, choice="before", seen=[seen("2")])
+    assert (before["running"], before["number"], before["ansible_facts"]) == (2, 1, {"glm_plans": [older]})
+    # What never passed runs.
+    assert run_module(host_release.main, **given, choice="before", seen=[seen("other")])["number"] == 2
+    assert run_module(host_release.main, **given, choice="before", seen=[seen("1")])["number"] is None
+
+    refused = run_module(host_release.main, **{**given, "schema": older["schema"] + 1}, plans=[failed])
+    assert refused["failed"] and f"expected plans of schema {older['schema'] + 1}" in refused["msg"]
+    assert "go back with glm.fleet 0.2.0" in refused["msg"]
 
 
 def test_what_is_kept_is_json(store: release.Store) -> None:

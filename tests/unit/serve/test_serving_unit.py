@@ -75,6 +75,16 @@ def test_a_start_that_is_queued_already_is_not_asked_for_again(reload: str, job:
     assert serving_unit.decide(properties, ["/etc/glm/serve-0.env"])[0] == action
 
 
+@pytest.mark.parametrize(
+    ("state", "sub", "action"),
+    [("active", "running", "restart"), ("activating", "start-pre", "none"), ("inactive", "dead", "start")],
+)
+def test_what_runs_as_planned_restarts_where_that_is_wanted(state: str, sub: str, action: str) -> None:
+    properties = {"ActiveState": state, "SubState": sub, "NeedDaemonReload": "no"}
+    assert serving_unit.decide(properties, [], restart=True)[0] == action
+    assert serving_unit.decide({"ActiveState": "active", "SubState": "running"}, [])[0] == "none"
+
+
 def test_units_of_earlier_plans_are_found_and_others_left_alone(tmp_path: Path) -> None:
     for number in (0, 1, 2):
         (tmp_path / f"glm-serve-{number}.service").write_text(render("glm-serve.service", plan(replica=number)))

@@ -1,0 +1,269 @@
+"""What serve_and_verify.yml does with a host that cannot serve: with stand-ins of the roles, and the real releases."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ansible_collections.glm.fleet.plugins.module_utils import finding
+from ansible_collections.glm.fleet.plugins.module_utils.serving import release
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving import verdict
+from tests.playbooks.test_preflight import ROOT
+from tests.unit.serve.plans import plan
+
+ECHO = "echo {{ inventory_hostname }}"
+# Each writes what it does to a log. A plan is bad at one of them, on one host or on all.
+ROLES: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
+    "plan": (
+        {"plan_tasks": "all"},
+        [
+            {
+                "ansible.builtin.set_fact": {
+                    "cacheable": True,
+                    "glm_plans": [
+                        "{{ base | combine({'served_model_name': wanted, "
+                        "'node': base.node | combine({'count': nodes | default(1), 'rank': rank})}) }}"
+                    ],
+                },
+                "when": "plan_tasks != 'none'",
+            },
+        ],
+    ),
+    "serve": (
+        {"serve_restart": False},
+        [
+            {"ansible.builtin.debug": {"msg": "made"}, "register": "__serve_made"},
+            {"ansible.builtin.shell": f"{ECHO} serve {{{{ what }}}} {{{{ serve_restart }}}} >> {{{{ log }}}}"},
+            {
+                "name": "Start it",
+                "ansible.builtin.fail": {"msg": "{{ inventory_hostname }}, serve: {{ item }} cannot start"},
+                "when": "bad.get(what) == 'serve' and inventory_hostname in bad_hosts and item == 'engine'",
+                "loop": ["guard", "engine"],
+            },
+            {
+                "name": "Write a key",
+                "ansible.builtin.file": {"path": "/nowhere/hush-hush", "state": "touch"},
+                "when": "bad.get(what) == 'key'",
+                "no_log": "{{ true }}",
+            },
+        ],
+    ),
+    "door": ({}, [{"ansible.builtin.debug": {"msg": "a door"}}]),
+    "verify": (
+        {"__verify_replica": "{{ ansible_play_hosts_all if nodes | default(1) | int > 1 else [inventory_hostname] }}"},
+        [
+            {"ansible.builtin.shell": f"{ECHO} verify {{{{ what }}}} >> {{{{ log }}}}"},
+            {
+                "name": "Check it",
+                "ansible.builtin.fail": {"msg": "{{ inventory_hostname }}, verify: expected sense, found {{ what }}"},
+                "when": "bad.get(what) == 'verify' and inventory_hostname in bad_hosts",
+            },
+            {
+                "ansible.builtin.set_fact": {
+                    "__verify_seen": {"replicas": [{"replica": 0, "started": {"/etc/unit": "{{ what }}"}}]},
+                    "__verify_result": {"results": [{"report": "{{ passed }}"}]},
+                },
+            },
+        ],
+    ),
+    "gateway": ({}, []),
+}  # fmt: skip
+
+
+@pytest.fixture
+def collection(tmp_path: Path) -> Path:
+    """The collection with stand-ins for the roles, for the door, and for the lease."""
+    root = tmp_path / "collections/ansible_collections/glm/fleet"
+    for part in ("catalog", "meta", "galaxy.yml"):
+        (root / part).parent.mkdir(parents=True, exist_ok=True)
+        (root / part).symlink_to(ROOT / part)
+    _linked(
+        root / "playbooks", ROOT / "playbooks", but={"free_hosts.yml": "- hosts: localhost\n  gather_facts: false\n"}
+    )
+    (root / "playbooks/tasks").unlink()
+    hold = "- name: Hold\n  ansible.builtin.set_fact: {held: true}\n"
+    _linked(root / "playbooks/tasks", ROOT / "playbooks/tasks", but={"hold.yml": hold})
+    _linked(root / "plugins", ROOT / "plugins", but={})
+    for kind in ("modules", "action"):
+        (root / "plugins" / kind).unlink()
+    said = (
+        "from ansible.module_utils.basic import AnsibleModule\nfrom pathlib import Path\n"
+        'm = AnsibleModule({"state": {}})\n'
+        f'Path("{tmp_path}/log").open("a").write("admit\\n")\nm.exit_json(changed=False)\n'
+    )
+    _linked(root / "plugins/modules", ROOT / "plugins/modules", but={"door_drain.py": said})
+    _linked(root / "plugins/action", ROOT / "plugins/action", but={"door_drain.py": None})
+    for role, (variables, tasks) in ROLES.items():
+        # The guard of the real role serve is part of the programs that filters read.
+        _written(root / "roles" / role / "tasks/main.yml", tasks)
+        _written(
+            root / "roles" / role / "defaults/main.yml",
+            {**variables, "what": "{{ ansible_facts['glm_plans'][0]['served_model_name'] }}"},
+        )
+    (root / "roles/serve/files").symlink_to(ROOT / "roles/serve/files")
+    return root
+
+
+def _passed(host: str) -> dict[str, Any]:
+    check = finding.judged("verify", "endpoint", True, "sense", "sense")
+    return dict(verdict.host_report(host, [check], {}, plan()))
+
+
+def _linked(folder: Path, source: Path, but: dict[str, str | None]) -> None:
+    folder.mkdir()
+    for path in source.iterdir():
+        if path.name not in but:
+            (folder / path.name).symlink_to(path)
+    for name, text in but.items():
+        if text is not None:
+            (folder / name).write_text(text, "utf-8")
+
+
+def _written(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(content), "utf-8")
+
+
+class Fleet:
+    """Hosts that are served on this machine, each with its releases."""
+
+    def __init__(self, folder: Path, collection: Path, hosts: int) -> None:
+        self.folder, self.collection = folder, collection
+        self.hosts = [f"h{number}" for number in range(1, hosts + 1)]
+
+    def served(
+        self, wanted: str, playbook: str = "", bad: Any = None, hosts: Any = None, **more: Any
+    ) -> tuple[int, str, list[str]]:
+        """Exit status, output and what was done, when the hosts shall serve ``wanted``."""
+        log = self.folder / "log"
+        log.write_text("", "utf-8")
+        common = {
+            "ansible_connection": "local",
+            "ansible_become": False,
+            "ansible_python_interpreter": sys.executable,
+            "base": plan(),
+            "wanted": wanted,
+            "bad": bad or {},
+            "bad_hosts": hosts or self.hosts,
+            "log": str(log),
+        }
+        variables = {"glm_state_dir": str(self.folder / "state"), "glm_api_key_file": "key", **more}
+        each = {
+            host: {**common, "__release_folder": str(self.folder / host), "rank": rank, "passed": _passed(host)}
+            for rank, host in enumerate(self.hosts)
+        }
+        inventory = self.folder / "inventory.yml"
+        inventory.write_text(yaml.safe_dump({"glm_fleet": {"hosts": each}}), "utf-8")
+        book = self.folder / "book.yml"
+        plays: list[Any] = [
+            {"hosts": "glm_fleet", "gather_facts": False, "roles": ["glm.fleet.plan"], "tasks": [
+                {"ansible.builtin.group_by": {"key": "glm_prepared"}},
+                *([{"glm.fleet.host_release": {
+                    "state": "taken", "choice": "before", "folder": "{{ __release_folder }}", "seen": "{{ runs }}",
+                }, "register": "__rollback"}] if playbook == "rollback" else []),
+            ]},
+            {"ansible.builtin.import_playbook": "glm.fleet.serve_and_verify",
+             **({"vars": {"serve_restart": True}} if playbook == "roll" else {})},
+        ]  # fmt: skip
+        plays = [{"ansible.builtin.import_playbook": "glm.fleet.begin_report"}, *plays]
+        plays += [{"ansible.builtin.import_playbook": "glm.fleet.report"}]
+        book.write_text(yaml.safe_dump(plays), "utf-8")
+        done = subprocess.run(
+            ["ansible-playbook", str(book), "-i", str(inventory), "-e", json.dumps(variables)],
+            env={
+                **os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "COLUMNS": "400",
+                "ANSIBLE_COLLECTIONS_PATH": str(self.folder / "collections"),
+            },
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        return done.returncode, done.stdout + done.stderr, log.read_text("utf-8").splitlines()
+
+    def good(self, host: str) -> int | None:
+        return release.Store(self.folder / host).good()
+
+    def reported(self) -> list[dict[str, Any]]:
+        hosts: list[dict[str, Any]] = json.loads((self.folder / "state/reports/fleet.json").read_text("utf-8"))["hosts"]
+        return hosts
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, collection: Path) -> Fleet:
+    return Fleet(tmp_path, collection, hosts=2)
+
+
+def test_a_canary_that_fails_is_put_back_and_the_others_are_not_touched(fleet: Fleet) -> None:
+    code, output, _done = fleet.served("old")
+    assert code == 0 and (fleet.good("h1"), fleet.good("h2")) == (1, 1), output
+    code, output, done = fleet.served("new", bad={"new": "serve"})
+    assert done == ["h1 serve new False", "h1 serve old False", "h1 verify old", "admit"] and code != 0, output
+    last = output.partition("The run ended before its report.")[2]
+    assert (
+        "h1: serve : Start it: h1, serve: release 1 was put back and passed its gate; what was to replace it failed: "
+        "h1, serve: engine cannot start" in last
+    ), output
+    assert [entry["ok"] for entry in fleet.reported()] == [False, False]
+    assert (fleet.good("h1"), fleet.good("h2")) == (1, 1)
+
+
+@pytest.mark.one_core
+def test_a_host_that_answers_nonsense_is_put_back_in_a_batch_whose_others_go_on(fleet: Fleet) -> None:
+    fleet.served("old", glm_serial="100%")
+    code, output, done = fleet.served("new", bad={"new": "verify"}, hosts=["h2"], glm_serial="100%")
+    assert code != 0 and "h2, verify: expected sense, found new" in output
+    assert {"h1 serve new False", "h2 serve new False", "h2 serve old False", "h2 verify old"} <= set(done), output
+    assert "h1 serve old False" not in done and done.count("admit") == 2
+    assert (fleet.good("h1"), fleet.good("h2")) == (2, 1)
+    first, second = fleet.reported()
+    assert first["ok"] and not second["ok"]
+    assert second["phase"] == "Check it" and "release 1 was put back" in second["reason"], second
+
+
+@pytest.mark.one_core
+def test_hosts_of_one_replica_go_back_together(fleet: Fleet) -> None:
+    fleet.served("old", nodes=2)
+    code, output, done = fleet.served("new", bad={"new": "verify"}, hosts=["h1"], nodes=2)
+    assert {"h1 serve old False", "h2 serve old False", "h2 verify old"} <= set(done) and code != 0, output
+    assert (fleet.good("h1"), fleet.good("h2")) == (1, 1)
+
+
+@pytest.mark.one_core
+def test_nothing_is_put_back_that_never_passed_or_serves_the_same_or_is_not_wanted(fleet: Fleet) -> None:
+    code, output, done = fleet.served("first", bad={"first": "key"})
+    assert done == ["h1 serve first False"] and code != 0
+    last = output.partition("TASK [Fail with what failed]")[2]
+    assert "what it said is censored" in last and "hush-hush" not in last, output
+    fleet.served("old")
+    for wanted, more in (("old", {}), ("new", {"glm_rollback_on_failure": False})):
+        code, output, done = fleet.served(wanted, bad={wanted: "verify"}, **more)
+        assert done == [f"h1 serve {wanted} False", f"h1 verify {wanted}"] and code != 0, output
+        assert (
+            f"h1, verify: expected sense, found {wanted}" in output and "put back" not in output.split("TASK [Fail")[1]
+        )
+
+
+@pytest.mark.one_core
+def test_what_cannot_be_put_back_is_said_with_both_reasons(fleet: Fleet) -> None:
+    fleet.served("old")
+    code, output, _done = fleet.served("new", bad={"new": "serve", "old": "verify"})
+    last = " ".join(output.partition("The run ended before its report.")[2].split())
+    assert code != 0 and "h1, serve: engine cannot start Then release 1 could not be put back either" in last, output
+    assert "in the task Check it: h1, verify: expected sense, found old" in last and fleet.good("h1") == 1
+
+
+def test_a_roll_restarts_what_is_as_planned_and_a_rollback_serves_what_was_before(fleet: Fleet) -> None:
+    fleet.served("old")
+    fleet.served("new")
+    code, output, done = fleet.served("new", playbook="roll", glm_serial=1)
+    wanted = [f"{host} {what}" for host in fleet.hosts for what in ("serve new True", "verify new")]
+    assert [line for line in done if line != "admit"] == wanted and code == 0, output
+    runs = [{"replica": 0, "started": {"/etc/unit": "new"}}]
+    code, output, done = fleet.served("new", playbook="rollback", runs=runs, glm_serial=1)
+    assert code == 0 and "h1 serve old False" in done and "h2 verify old" in done, output
+    assert not [line for line in done if "new" in line] and (fleet.good("h1"), fleet.good("h2")) == (1, 1)
