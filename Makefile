@@ -10,7 +10,7 @@ COUNT ?= 2
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup rehearse rehearse-down rehearse-status test lint unit playbooks engines integration molecule docs benchmark histories sources variables engine known gate-runs failed-starts healthy-starts clean
+.PHONY: help setup rehearse rehearse-down rehearse-status test lint unit playbooks cores engines integration molecule docs benchmark histories sources variables engine known gate-runs failed-starts healthy-starts clean
 
 help:  ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ unit: setup-dev  ## Run the pure tests, in less than a minute (ARGS="-k lockfile
 
 playbooks: setup-dev  ## Run the tests that run ansible-playbook, a browser or servers on this machine
 	@scripts/test.sh playbooks $(ARGS)
+
+cores: setup-dev  ## Run all that touches Ansible on the second ansible-core (`make test` runs a test of each file there)
+	@scripts/test.sh cores $(ARGS)
 
 engines: setup-dev  ## Parse every planned command line with the engines' own parsers
 	@scripts/test.sh engines $(ARGS)

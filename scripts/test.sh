@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Run the test stages; end with a table of them, the slowest tests, the skips and the line
 # "N passed, N failed, N skipped".
-#   scripts/test.sh all|lint|unit|playbooks|engines|integration|molecule|benchmark [pytest arguments...]
+#   scripts/test.sh all|lint|unit|playbooks|cores|engines|integration|molecule|benchmark [pytest arguments...]
 # Called by `make`; expects .venv (requirements-dev.txt). Continues after a failed stage so that one run shows everything.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -123,12 +123,20 @@ unit() { suite "unit" "$venv/bin/python" -q -n 2 --dist worksteal tests/unit; }
 
 engines() { suite "engine command lines" "$venv/bin/python" -q -n 2 tests/engines; }
 
+# All that touches Ansible on the second ansible-core; `make test` runs the first test of each file there.
+cores() {
+    prepare_next cores
+    [ -n "$next_python" ] || return 0
+    keeping suite "ansible-core $(core_version "$next_python"), whole" "$next_python" -q -n 4 --dist worksteal \
+        -m "not one_core" --first-cases "${touches_ansible[@]}"
+}
+
 playbooks() {
     # Four workers: half of their time they wait for servers, processes and clocks.
     keeping suite "playbooks, ansible-core $(core_version "$venv/bin/python")" "$venv/bin/python" -q -n 4 --dist worksteal tests/playbooks
     prepare_next playbooks
     [ -z "$next_python" ] || keeping suite "playbooks, ansible-core $(core_version "$next_python")" "$next_python" -q -n 4 \
-        --dist worksteal -m "not one_core" --first-cases "${touches_ansible[@]}"
+        --dist worksteal -m "not one_core" --first-cases --first-tests "${touches_ansible[@]}"
 }
 
 # Each worker has a world of its own. A file's tests stay in one, because they build on one another.
@@ -209,7 +217,7 @@ lint)
     quick_lint
     slow_lint
     ;;
-unit | playbooks | engines | benchmark) "$stage" ;;
+unit | playbooks | cores | engines | benchmark) "$stage" ;;
 integration)
     scripts/install_system_packages.sh
     integration

@@ -22,15 +22,23 @@ FIXTURES = Path(__file__).parent / "unit" / "fixtures"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--first-cases", action="store_true", help="run the first case of each parametrised test only")
+    parser.addoption(
+        "--first-tests", action="store_true", help="of tests/playbooks, run the first test of each file only"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With ``--first-cases``: the cases of a test run the same tasks, so one shows what another ansible-core does."""
-    if not config.getoption("--first-cases"):
-        return
+    """What another ansible-core need not repeat.
+
+    With ``--first-cases``: the cases of a test run the same tasks. With ``--first-tests``: the first test of a file
+    uses what all of it does.
+    """
     first: dict[str, pytest.Item] = {}
     for item in items:
-        first.setdefault(item.nodeid.partition("[")[0], item)
+        file, _separator, name = item.nodeid.partition("::")
+        one_each = config.getoption("--first-tests") and "tests/playbooks/" in file
+        name = name.partition("[")[0] if config.getoption("--first-cases") else name
+        first.setdefault(file if one_each and not item.get_closest_marker("one_core") else f"{file}::{name}", item)
     kept = set(map(id, first.values()))
     config.hook.pytest_deselected(items=[item for item in items if id(item) not in kept])
     items[:] = [item for item in items if id(item) in kept]

@@ -155,13 +155,17 @@ def test_a_full_disk_is_refused_before_the_download() -> None:
     refused(run, host, "/mnt/small", "free")
 
 
-def test_an_engine_that_exits_shows_its_last_lines_and_spares_the_other_host() -> None:
+def test_a_canary_whose_engine_exits_serves_its_release_again_and_spares_the_other_host() -> None:
     host, other = list(inventory())
     before = running_containers()[other]
-    run = playbook("deploy_glm51.yml", "--limit", f"{host},localhost", glm_engine="vllm",
+    run = playbook("deploy_glm51.yml", glm_engine="vllm",
                    glm_engine_args={"chat-template": "/no/such/template.jinja"}, glm_launch_count=HOSTS)  # fmt: skip
-    refused(run, host, "/no/such/template.jinja")
+    refused(run, host, "release 1 was put back and passed its gate", "/no/such/template.jinja")
+    assert "not reached" in run.output.partition("The run ended before its report.")[2]
     assert running_containers()[other] == before
+    assert "/no/such" not in on_host(host, "systemctl", "cat", "glm-serve-0.service")
+    assert on_host(host, "cat", "/var/lib/glm/releases/good").strip() == "1"
+    check_endpoints("reasoning")
 
 
 def test_two_hosts_become_one_replica() -> None:
@@ -174,6 +178,15 @@ def test_two_hosts_become_one_replica() -> None:
         assert f"--node-rank {rank}" in on_host(host, "systemctl", "cat", "glm-serve-0.service")
         assert f"rank {rank} of 2 hosts" in on_host(host, "journalctl", "-u", "glm-serve-0", "-o", "cat")
     assert ":8000" in on_host(head, "ss", "-ltn") and ":8000" not in on_host(worker, "ss", "-ltn")
+
+
+def test_a_rollback_serves_what_was_before() -> None:
+    run = playbook("rollback.yml", glm_engine="vllm", glm_nodes=2, glm_launch_count=HOSTS)
+    assert run.code == 0 and "from release 2 to release 1" in run.output
+    for host in inventory():
+        assert "--node-rank" not in on_host(host, "systemctl", "cat", "glm-serve-0.service")
+        assert on_host(host, "cat", "/var/lib/glm/releases/good").strip() == "1"
+    check_endpoints("reasoning")
 
 
 def narrow() -> str:
