@@ -173,7 +173,7 @@ def test_two_hosts_become_one_replica() -> None:
     assert run.code == 0
     head, worker = list(inventory())
     assert re.search(rf"^{head} +https://\S+:8000/v1 .* ok +(\d\d)/\1 ", run.output, re.M)
-    assert re.search(rf"^{worker} .* worker +2/2 ", run.output, re.M)
+    assert re.search(rf"^{worker} .* worker +(\d)/\1 ", run.output, re.M)
     for rank, host in enumerate((head, worker)):
         assert f"--node-rank {rank}" in on_host(host, "systemctl", "cat", "glm-serve-0.service")
         assert f"rank {rank} of 2 hosts" in on_host(host, "journalctl", "-u", "glm-serve-0", "-o", "cat")

@@ -173,7 +173,7 @@ def test_the_replica_serves_once_both_ranks_are_there(pair: Pair) -> None:
     done = pair.deploy()
     assert done.returncode == 0, done.stdout
     assert re.search(r"^gpu-1 +http://\S+:8000/v1 .* ok +(\d\d)/\1 ", done.stdout, re.M)
-    assert re.search(r"^gpu-2 .* worker +2/2 ", done.stdout, re.M)
+    assert re.search(r"^gpu-2 .* worker +(\d)/\1 ", done.stdout, re.M)
     for host in HOSTS:
         journal = pair.journal(host)
         assert journal.index("all 2 ranks are there") < journal.index("argv "), "no engine before all are there"
