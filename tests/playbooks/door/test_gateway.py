@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.glm.fleet.plugins.module_utils.door import gateway as seeing
+from ansible_collections.glm.fleet.plugins.module_utils.door import master
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import CommandResult
 from tests.playbooks.door import gateways
@@ -180,7 +181,7 @@ def test_a_gateway_that_does_not_answer_is_none_only_where_systemd_says_so(
         text = answers["said"]
         return CommandResult((), 1 if text is None else 0, text or "", "")
 
-    monkeypatch.setattr(seeing.commands, "run", run)
+    monkeypatch.setattr(master.commands, "run", run)
     with pytest.raises(Unmet, match=r"HAProxy to answer .* restart glm-gateway\.service"):
         seeing.wait(tmp_path / "none.sock", ["a-0"], False, 0)
     for answers["said"] in ("inactive\n", "failed\n", "activating\n"):

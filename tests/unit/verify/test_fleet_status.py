@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from ansible_collections.glm.fleet.plugins.module_utils.door.master import Master, Process
 from ansible_collections.glm.fleet.plugins.module_utils.host import lease
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import CommandResult
 from ansible_collections.glm.fleet.plugins.module_utils.serving import look, release
@@ -276,17 +277,17 @@ def test_nothing_foreign_reaches_the_terminal() -> None:
 # --- on the host ------------------------------------------------------------------------------------------------------
 
 
-class Proxy:
+class Proxy(Master):
     """An HAProxy with two processes, of which the older one still ends what it has open."""
 
     def __init__(self, *_arguments: Any, **_options: Any) -> None:
         pass
 
-    def processes(self) -> list[int]:
-        return [1, 2]
+    def processes(self) -> list[Process]:
+        return [Process(1, old=False), Process(2, old=True)]
 
-    def rows_of(self, process: int) -> list[dict[str, str]]:
-        state = "MAINT" if process == 1 else "no check"
+    def rows_of(self, process: Process) -> list[dict[str, str]]:
+        state = "no check" if process.old else "MAINT"
         return [
             {"pxname": "engine-0", "svname": "engine", "scur": "3", "status": state},
             {"pxname": "engine-0", "svname": "BACKEND", "scur": "4", "status": "UP"},
@@ -301,7 +302,7 @@ def test_requests_are_counted_in_all_processes_of_the_door(monkeypatch: pytest.M
     monkeypatch.setattr(look, "_ready", lambda _endpoint: next(said))
     watched: Any = {**(door.watched([plan()]) or {}), "authorities": ""}  # type: ignore[list-item]
     assert look._door(watched)["replicas"] == {"engine-0": {"open": 10, "admitted": True, "ready": "draining"}}
-    monkeypatch.setattr(Proxy, "processes", lambda _self: [1])
+    monkeypatch.setattr(Proxy, "processes", lambda _self: [Process(1, old=False)])
     assert look._door(watched)["replicas"] == {"engine-0": {"open": 5, "admitted": False, "ready": None}}
 
 
