@@ -71,7 +71,7 @@ def _safely(read: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, A
 
 
 def _lease() -> dict[str, Any]:
-    return dict(lease.read(lease.PATH) or {})
+    return dict(lease.holder(lease.PATH) or {})
 
 
 def _unit(run: Runner, wanted: running.Wanted, rules: Mapping[str, Any]) -> dict[str, Any]:

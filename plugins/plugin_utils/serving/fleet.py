@@ -185,8 +185,8 @@ def _days(ends: Any, now: float) -> Optional[float]:
 
 
 def _lease(held: Any) -> Optional[str]:
-    """Who holds the host, and with what; a record that was released, as runs leave them, holds nothing."""
-    if held is None or held.get("released"):
+    """Who holds the host, and with what."""
+    if held is None:
         return None
     return printable(held.get("problem") or f"{held['by']} {held['playbook']}", limit=40)
 

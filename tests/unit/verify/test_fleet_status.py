@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -232,10 +233,36 @@ def held(**changes: str) -> dict[str, Any]:
     return {**lease.taken(None, claim, "2026-11-01T00:00:00Z"), **changes}
 
 
-def test_a_lease_that_was_released_is_nobodys_and_one_that_cannot_be_read_is_somebodys() -> None:
-    assert shown(host(lease=held(released="2026-11-01T01:00:00Z")))["lease"] is None
-    assert shown(host(lease={"problem": "expected root"}))["lease"] == "expected root"
-    assert "cannot be read" in str(shown(host(lease=dict(lease.UNREADABLE)))["lease"])
+@pytest.mark.parametrize(
+    ("minutes", "released", "whose"),
+    [
+        (5, "", "bob@laptop deploy.yml"),
+        (359, "", "bob@laptop deploy.yml"),
+        (361, "", None),
+        (5, "2026-11-01T01:00:00Z", None),
+    ],
+)
+def test_a_lease_that_was_released_or_that_nobody_renewed_for_six_hours_is_nobodys(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, minutes: int, released: str, whose: str | None
+) -> None:
+    renewed = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 60 * minutes))
+    (tmp_path / "lease.json").write_text(json.dumps(held(renewed=renewed, released=released)), "utf-8")
+    assert leased(monkeypatch, tmp_path / "lease.json") == whose
+
+
+def test_no_record_is_nobodys_lease_and_one_that_cannot_be_read_is_somebodys(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert leased(monkeypatch, tmp_path / "lease.json") is None
+    (tmp_path / "lease.json").write_text("{", "utf-8")
+    assert "cannot be read" in str(leased(monkeypatch, tmp_path / "lease.json"))
+    assert "expected to read the host's lease" in str(leased(monkeypatch, tmp_path))
+
+
+def leased(monkeypatch: pytest.MonkeyPatch, path: Path) -> str | None:
+    """What the table says of the record at a path of the host."""
+    monkeypatch.setattr(lease, "PATH", path)
+    return shown(host(lease=look._safely(look._lease) or None))["lease"]
 
 
 def test_replicas_are_rows_and_a_lease_names_who_has_it() -> None:
