@@ -14,10 +14,13 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
+from ansible_collections.glm.fleet.plugins.module_utils.door import drain
 from ansible_collections.glm.fleet.plugins.module_utils.door.master import Master
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 
 UNIT, SOCKET = "glm-gateway.service", "/run/glm-gateway/master.sock"
+# What of the product clients reach: the front door, and the gateway where a host runs one.
+FRONTS = (drain.UNIT, UNIT)
 _POLL_SECONDS = 0.2
 # The proxies of the configuration that requests go through: those of conversations, and the rest.
 _PROXIES = ("replicas", "any")
