@@ -53,6 +53,11 @@ def view(socket: Path, unit: str = UNIT) -> Optional[dict[str, dict[str, Any]]]:
     return seen(master.rows_of(processes[0])) if processes else None
 
 
+def admitted(found: Mapping[str, Mapping[str, Any]], names: Collection[str]) -> list[str]:
+    """Those of these replicas that new requests go to."""
+    return [name for name in names if found.get(written(name), {}).get("in")]
+
+
 def wait(socket: Path, names: Collection[str], admitted: bool, seconds: float, unit: str = UNIT) -> None:
     """Return once new requests go to all of these replicas, or to none. Raises Unmet.
 

@@ -20,6 +20,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.door import gateway as s
 from ansible_collections.glm.fleet.plugins.module_utils.door import master
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import CommandResult
+from ansible_collections.glm.fleet.plugins.modules import gateway_view
 from tests.playbooks.door import gateways
 from tests.playbooks.door.gateways import Gateway, until
 
@@ -167,6 +168,8 @@ def test_the_view_names_what_is_open_and_what_waits_and_who_is_late(tmp_path: Pa
         # Nobody waits for what a gateway does not know.
         view(gateway, "in", "h9-0", timeout=0)
         view(gateway, "out", "h9-0", timeout=0)
+        asked_of = {"socket": str(gateway.folder / "master.sock"), "replicas": ["h9-0", "h0-0"], "state": "any"}
+        assert gateway_view.look(asked_of, True)["admitted"] == ["h0-0"]
         gateway.hosts[0].go.set()
         assert [one.result()[0] for one in asked] == [200, 200]
 
