@@ -115,8 +115,6 @@ from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 from ansible_collections.glm.fleet.plugins.module_utils.host import commands
 from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
 
-# Reloads that may come while the keys are given; each starts a process that has read the new files.
-ROUNDS = 5
 # What the host has got last.
 RECORD = "generation.json"
 UNIT_FILE = Path("/etc/systemd/system/glm-door.service")
@@ -170,22 +168,11 @@ def give(master: Master, process: Process, folder: Path, wanted: maps.Maps, chec
 
 def give_all(master: Master, folder: Path, wanted: maps.Maps, check: bool) -> tuple[bool, list[int]]:
     """Whether a process had other maps, and the processes that have these. Raises Unmet."""
-    changed = False
-    seen: set[int] = set()
-    for _round in range(ROUNDS):
-        there = master.processes()
-        new = [process for process in there if process.pid not in seen]
-        if not new:
-            return changed, sorted(process.pid for process in there)
-        for process in new:
-            try:
-                changed = give(master, process, folder, wanted, check) or changed
-            except Unmet:
-                # It may have ended meanwhile; if it is still there, it did not answer.
-                if process.pid in {left.pid for left in master.processes()}:
-                    raise
-            seen.add(process.pid)
-    raise Unmet("the processes of HAProxy to stay", f"{len(seen)} of them one after another", "run again")
+    changed: list[bool] = []
+    there = master.in_each(
+        lambda process: changed.append(give(master, process, folder, wanted, check)), master.processes
+    )
+    return any(changed), sorted(process.pid for process in there)
 
 
 def recorded(folder: Path) -> Optional[Generation]:

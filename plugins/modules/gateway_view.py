@@ -70,6 +70,12 @@ replicas:
   returned: success
   type: dict
   sample: {"glm-1-0": {"in": true, "status": "UP", "open": 12, "waiting": 0}}
+admitted:
+  description: Those of O(replicas) that the gateway sends new requests to, by the names that they have there.
+  returned: success
+  type: list
+  elements: str
+  sample: [glm-1-0]
 phase:
   description: What failed.
   returned: failure
@@ -92,7 +98,12 @@ def look(params: dict[str, Any], wait: bool) -> dict[str, Any]:
     if wait and params["state"] != "any":
         gateway.wait(socket, params["replicas"], params["state"] == "in", params["timeout"])
     found = gateway.view(socket)
-    return {"changed": False, "running": found is not None, "replicas": found or {}}
+    return {
+        "changed": False,
+        "running": found is not None,
+        "replicas": found or {},
+        "admitted": gateway.admitted(found or {}, params["replicas"]),
+    }
 
 
 def main() -> None:

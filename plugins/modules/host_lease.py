@@ -25,7 +25,7 @@ options:
     description:
       - V(held) takes the lease or renews it.
       - V(released) ends it, if this run has it.
-      - V(read) only says who holds the host. So does V(held) in check mode.
+      - V(read) only says who holds the host. So does V(held) in check mode. Nobody does where any run may take it.
     type: str
     choices: [held, released, read]
     default: held

@@ -100,7 +100,7 @@ driver:
   returned: with O(whole)
   type: str
 lease:
-  description: What C(/run/glm/lease.json) holds; null where there is none.
+  description: The record of the run that has the host (C(/run/glm/lease.json)); null where any run may take it.
   returned: with O(whole)
   type: dict
 """

@@ -3,7 +3,8 @@
 Run from the root of a checkout: ``.venv/bin/python tests/benchmark/roll_under_load.py [--engine sglang]
 [--streams 8] [--keep]``. It brings up a rehearsal with two hosts and two gateways, sends streams through both gateways
 from before the deploy until after it, and ends the rehearsal without --keep. An answer counts only when its
-stream ends with stop, length or tool_calls: an aborted one has a `[DONE]`, too.
+stream ends with stop, length or tool_calls: an aborted one has a `[DONE]`, too. It fails when the deploy does, and when
+nothing was answered.
 """
 
 from __future__ import annotations
@@ -109,7 +110,8 @@ def main() -> int:
         begun = command("make", "rehearse", f"ENGINE={given.engine}", "ARGS=-e glm_gateways=2")
         if begun.code:
             return begun.code
-        gateways = [str(host["ansible_host"]) for host in inventory().values()]
+        # Gateways do not listen at the public addresses.
+        gateways = [str(host["glm_host_private_address"]) for host in inventory().values()]
         with Load(gateways, given.streams) as load:
             time.sleep(10)
             rolled = playbook("deploy_glm51.yml", **intent, glm_engine_args={FLAGS[given.engine]: 32})
@@ -121,6 +123,10 @@ def main() -> int:
     lost = ", ".join(f"{count} {outcome}" for outcome, count in sorted(load.outcomes.items())) or "0 lost"
     print(f"{given.engine}, {given.streams} clients, 2 hosts restarted one after the other in {rolled.seconds:.0f} s:")
     print(f"    {answered:,} answered, {lost}; the slowest took {load.slowest:.1f} s")
+    if not answered:
+        expected = f"expected answers from {', '.join(gateways)}, found none"
+        print(f"{expected}. Next: run it with --keep, and look at glm-gateway.service of the hosts.", file=sys.stderr)
+        return rolled.code or 1
     return rolled.code
 
 

@@ -26,9 +26,8 @@ from typing import Any, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.module_utils.door import owned
-from ansible_collections.glm.fleet.plugins.module_utils.door.master import Absent, Master, Process
+from ansible_collections.glm.fleet.plugins.module_utils.door.master import Master, Process, among, open_in
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
-from ansible_collections.glm.fleet.plugins.module_utils.host import commands
 
 SERVING, DRAINING, DOWN, UNKNOWN = "serving", "draining", "down", "unknown"
 # Ends the name of a replica in the map where the mark is its unit's.
@@ -102,26 +101,26 @@ class Door:
 
     def __init__(self, place: Place, clock: Callable[[], float] = time.time) -> None:
         self._place = place
-        self._master = Master(place.socket)
+        self._master = Master(place.socket, unit=place.unit)
         self._clock = clock
 
     def view(self) -> View:
         """What the door says now; where it does not run, what it will say once it does."""
         marks = self._marks()
-        processes = self._processes()
+        processes = self._master.running()
         if not processes:
             named = sorted({name.partition(".")[0] for name in marks})
             return View([Replica(name, DOWN, self._until(marks, name), 0) for name in named], False, False)
         rows = {process: self._rows(process) for process in processes}
         current = rows[processes[0]] or []
-        everywhere = [row for found in rows.values() for row in found or [] if row["svname"] == "BACKEND"]
+        everywhere = [row for found in rows.values() for row in found or []]
         known = None not in rows.values()
         replicas = [
             self._replica(row["pxname"], marks, current, everywhere, known)
             for row in current
             if _NAME.fullmatch(row["pxname"]) and row["svname"] == "BACKEND"
         ]
-        return View(replicas, _sum(everywhere, ["ready"], "stot") > 0, True)
+        return View(replicas, _taken(everywhere, "ready") > 0, True)
 
     def _replica(
         self,
@@ -135,9 +134,8 @@ class Door:
         refused = _status(current, name, "BACKEND") == "DOWN"
         alive = _status(current, f"alive-{name.partition('-')[2]}", "engine").startswith("UP")
         state = DOWN if refused else DRAINING if until else SERVING if alive else DOWN
-        backends = [name, f"{name}-other"]
-        running = _sum(everywhere, backends, "scur") if known else None
-        return Replica(name, state, until, running, _sum(everywhere, backends[:1], "stot"))
+        running = open_in(everywhere, [name, f"{name}-other"]) if known else None
+        return Replica(name, state, until, running, _taken(everywhere, name))
 
     def mark(self, names: Collection[str], until: Optional[int], of_unit: bool = False) -> bool:
         """Say that replicas drain until a moment, or do no more (None); whether that is new."""
@@ -162,19 +160,16 @@ class Door:
         return before != wanted
 
     def _give(self, entries: Mapping[str, str]) -> None:
-        """The map to all processes: one that was replaced still answers on connections that are kept."""
-        done: set[int] = set()
-        while new := [process for process in self._processes() if process.pid not in done]:
-            for process in new:
-                done.add(process.pid)
-                try:
-                    if str(self._place.map) in self._master.files(process):
-                        self._master.replace(process, str(self._place.map), entries)
-                    elif not process.old:
-                        raise Older(f"the door to read {self._place.map}", "that it does not", _OLDER)
-                except Unmet:
-                    if process.pid in {left.pid for left in self._processes()}:
-                        raise
+        """The map to all processes."""
+        file = str(self._place.map)
+
+        def give(process: Process) -> None:
+            if file in self._master.files(process):
+                self._master.replace(process, file, entries)
+            elif not process.old:
+                raise Older(f"the door to read {file}", "that it does not", _OLDER)
+
+        self._master.in_each(give, self._master.running)
 
     def _marks(self) -> dict[str, int]:
         """The marks in the file, also those that are over. Raises Unmet for lines that are none."""
@@ -190,17 +185,6 @@ class Door:
         moments = [marks.get(name, 0), marks.get(f"{name}{UNIT_MARK}", 0)]
         return max(moments) if max(moments) > self._clock() else None
 
-    def _processes(self) -> list[Process]:
-        """The processes of the door; none where systemd says that it does not run."""
-        try:
-            return self._master.processes()
-        except Absent:
-            done = commands.run(["systemctl", "show", "--property=ActiveState", "--value", self._place.unit])
-            # One that starts, or fails to, reads the map when it does.
-            if done.ok and done.stdout.strip() in ("inactive", "failed", "activating"):
-                return []
-            raise
-
     def _rows(self, process: Process) -> Optional[list[dict[str, str]]]:
         """What a process counts; nothing of one that has ended meanwhile, None where it does not say."""
         try:
@@ -208,11 +192,12 @@ class Door:
         except Unmet:
             if not process.old:
                 raise
-            return None if process.pid in {left.pid for left in self._processes()} else []
+            return None if among(process, self._master.running()) else []
 
 
-def _sum(rows: Sequence[Mapping[str, str]], backends: Collection[str], column: str) -> int:
-    return sum(int(row.get(column) or 0) for row in rows if row["pxname"] in backends)
+def _taken(rows: Sequence[Mapping[str, str]], backend: str) -> int:
+    """Requests that a backend was ever sent."""
+    return sum(int(row.get("stot") or 0) for row in rows if (row["pxname"], row["svname"]) == (backend, "BACKEND"))
 
 
 def _status(rows: Sequence[Mapping[str, str]], proxy: str, server: str) -> str:

@@ -14,11 +14,13 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
-from ansible_collections.glm.fleet.plugins.module_utils.door.master import Absent, Master
+from ansible_collections.glm.fleet.plugins.module_utils.door import drain
+from ansible_collections.glm.fleet.plugins.module_utils.door.master import Master
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
-from ansible_collections.glm.fleet.plugins.module_utils.host import commands
 
 UNIT, SOCKET = "glm-gateway.service", "/run/glm-gateway/master.sock"
+# What of the product clients reach: the front door, and the gateway where a host runs one.
+FRONTS = (drain.UNIT, UNIT)
 _POLL_SECONDS = 0.2
 # The proxies of the configuration that requests go through: those of conversations, and the rest.
 _PROXIES = ("replicas", "any")
@@ -46,14 +48,14 @@ def seen(rows: Sequence[Mapping[str, str]]) -> dict[str, dict[str, Any]]:
 def view(socket: Path, unit: str = UNIT) -> Optional[dict[str, dict[str, Any]]]:
     """The replicas as the gateway sees them now; None where systemd says that none runs. Raises Unmet."""
     master = Master(socket, unit=unit)
-    try:
-        return seen(master.rows_of(master.processes()[0]))
-    except Absent:
-        done = commands.run(["systemctl", "show", "--property=ActiveState", "--value", unit])
-        # One that starts, or fails to, sends nothing, and sees for itself what doors say once it does.
-        if done.ok and done.stdout.strip() in ("inactive", "failed", "activating"):
-            return None
-        raise
+    # One that starts, or fails to, sends nothing, and sees for itself what doors say once it does.
+    processes = master.running()
+    return seen(master.rows_of(processes[0])) if processes else None
+
+
+def admitted(found: Mapping[str, Mapping[str, Any]], names: Collection[str]) -> list[str]:
+    """Those of these replicas that new requests go to."""
+    return [name for name in names if found.get(written(name), {}).get("in")]
 
 
 def wait(socket: Path, names: Collection[str], admitted: bool, seconds: float, unit: str = UNIT) -> None:

@@ -13,15 +13,20 @@ import io
 import re
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
+from ansible_collections.glm.fleet.plugins.module_utils.host import commands
 
 # A command with its lines must fit into a buffer of HAProxy's, 16 KiB.
 _MOST_BYTES = 12_000
 _SECONDS = 5.0
+# States of a unit in which nobody is let in. One that starts, or fails to, reads its files when it does.
+DOWN = ("inactive", "failed", "activating")
+# Reloads that may come while something is done in every process.
+_ROUNDS = 5
 _FILE = re.compile(r"^\S+ \((\S+)\)", re.MULTILINE)
 _DESCRIPTION = re.compile(r"^description: (.*)$", re.MULTILINE)
 _VERSION = re.compile(r"version created: (\d+)")
@@ -58,6 +63,7 @@ class Master:
         """``patience``: seconds for which a master that starts anew is waited for."""
         self._path = path
         self._patience = patience
+        self._unit = unit
         self._restart = f"restart {unit} on the host, which ends the requests it has open, and run again"
 
     def listens(self) -> bool:
@@ -82,6 +88,39 @@ class Master:
         if not any(not process.old for process in found):
             raise Unmet("HAProxy to have a worker", "none", self._restart)
         return found
+
+    def running(self, down: Collection[str] = DOWN) -> list[Process]:
+        """As ``processes``; none where nobody listens and systemd says that the unit is in one of these states.
+
+        A socket where nobody listens is by itself no proof that nobody is let in.
+        """
+        try:
+            return self.processes()
+        except Absent:
+            if commands.state_of(self._unit) in down:
+                return []
+            raise
+
+    def in_each(self, do: Callable[[Process], object], processes: Callable[[], list[Process]]) -> list[Process]:
+        """Do something in every process, also in those that reloads start meanwhile; the processes there are then.
+
+        ``processes``: ``self.processes``, or ``self.running`` where none is well, too. One that was replaced still
+        answers on connections that are kept, and may end meanwhile; if it is still there, it did not do it.
+        """
+        seen: set[int] = set()
+        for _round in range(_ROUNDS):
+            there = processes()
+            new = [process for process in there if process.pid not in seen]
+            if not new:
+                return there
+            for process in new:
+                try:
+                    do(process)
+                except Unmet:
+                    if among(process, processes()):
+                        raise
+                seen.add(process.pid)
+        raise Unmet("the processes of HAProxy to stay", f"{len(seen)} of them one after another", "run again")
 
     def description(self) -> str:
         """What the configuration that the current process serves says of itself; empty when it says nothing."""
@@ -163,6 +202,16 @@ class Master:
             while part := connection.recv(65536):
                 answer += part
         return answer.decode("utf-8", "replace")
+
+
+def among(process: Process, there: Iterable[Process]) -> bool:
+    """Whether a process is still there."""
+    return process.pid in {one.pid for one in there}
+
+
+def open_in(rows: Iterable[Mapping[str, str]], backends: Collection[str]) -> int:
+    """Requests that run in these backends, by rows of one process or of several."""
+    return sum(int(row["scur"] or 0) for row in rows if row["svname"] == "BACKEND" and row["pxname"] in backends)
 
 
 def _portions(entries: Mapping[str, str]) -> Iterator[str]:

@@ -90,6 +90,12 @@ def run(argv: Sequence[str], timeout: float = 30, env: Optional[Mapping[str, str
     )
 
 
+def state_of(unit: str) -> str:
+    """What systemd says of a unit, one that is not installed is inactive; empty when it says nothing."""
+    done = run(["systemctl", "show", "--property=ActiveState", "--value", unit])
+    return done.stdout.strip() if done.ok else ""
+
+
 def systemctl(*words: str, next_step: str, timeout: float = 120) -> None:
     """Have systemd do something. Raises Unmet when it does not."""
     done = run(["systemctl", *words], timeout)

@@ -172,10 +172,14 @@ def release(path: Path, run: str) -> bool:
     return lease is not None
 
 
-def holder(path: Path, run: str) -> Optional[Lease]:
-    """The record of another run that has the host. Raises Unmet."""
+def holder(path: Path, run: str = "") -> Optional[Lease]:
+    """The record of another run that has the host, or of any without ``run``; None where a run may take it.
+
+    Raises Unmet.
+    """
     found = read(path)
-    return None if found is None or found["run"] == run or found["released"] else found
+    mine = found is not None and run != "" and found["run"] == run
+    return None if found is None or mine or _free(found, _now()) else found
 
 
 def holder_in_words(lease: Lease) -> str:

@@ -196,47 +196,31 @@ class Host:
     def readings(self) -> dict[str, Reading]:
         """What each engine, and the door, say now."""
         try:
-            door, problem = self._at_the_door(), ""
+            rows, problem = self._at_the_door(), ""
         except Unmet as error:
-            door, problem = None, str(error)
+            rows, problem = None, str(error)
         found = {}
         for replica in self._orders.replicas:
             reading = _ended(replica)
-            under_way = None if door is None else sum(door.get(backend, 0) for backend in replica.backends)
+            under_way = None if rows is None else master.open_in(rows, replica.backends)
             found[replica.name] = replace(reading, open=under_way, problem=problem or reading.problem)
         return found
 
-    def _at_the_door(self) -> dict[str, int]:
-        """Requests that are under way in each backend of the door, in all its processes. Raises Unmet."""
-        door = master.Master(Path(self._orders.socket))
-        found: dict[str, int] = {}
-        for process in self._processes(door):
-            for row in door.rows_of(process):
-                if row["svname"] == "BACKEND":
-                    found[row["pxname"]] = found.get(row["pxname"], 0) + int(row["scur"] or 0)
-        return found
+    def _at_the_door(self) -> list[dict[str, str]]:
+        """What the door counts, in all its processes. Raises Unmet."""
+        rows: list[dict[str, str]] = []
+        door = self._door()
+        door.in_each(lambda process: rows.extend(door.rows_of(process)), lambda: door.running(_DOWN))
+        return rows
 
-    def _processes(self, door: master.Master) -> list[master.Process]:
-        """The processes of the door; none where systemd says that it does not run. Raises Unmet."""
-        try:
-            return door.processes()
-        except master.Absent:
-            # A socket where nobody answers is no proof that nobody is let in.
-            if _state_of(self._orders.door) in _DOWN:
-                return []
-            raise
+    def _door(self) -> master.Master:
+        return master.Master(Path(self._orders.socket), unit=self._orders.door)
 
     def admit(self, admitted: bool) -> None:
         """Let the door pass new requests to the engines, or answer them with 503. Raises Unmet."""
-        door = master.Master(Path(self._orders.socket))
+        door, state = self._door(), "ready" if admitted else "maint"
         # Where there is none nobody comes in, and one that is started admits.
-        for process in self._processes(door):
-            try:
-                self._set(door, process, "ready" if admitted else "maint")
-            except Unmet:
-                # One that was replaced by a reload may have ended meanwhile.
-                if process.pid in {left.pid for left in self._processes(door)}:
-                    raise
+        door.in_each(lambda process: self._set(door, process, state), lambda: door.running(_DOWN))
 
     def _set(self, door: master.Master, process: master.Process, state: str) -> None:
         """In one process, which may be of another configuration: what it does not have needs no state."""
@@ -259,7 +243,7 @@ class Host:
 
 def _ended(replica: Replica) -> Reading:
     """What an engine says that it has ended."""
-    state = _state_of(replica.unit)
+    state = commands.state_of(replica.unit)
     if state in _DOWN:
         return Reading(None, None, down=True)
     if state != "active":
@@ -273,12 +257,6 @@ def _ended(replica: Replica) -> Reading:
         return Reading(None, None, f"{replica.metrics}: {error}")
     # Engines have that counter from the first request on that has ended.
     return Reading(None, found.get("finished", 0.0))
-
-
-def _state_of(unit: str) -> str:
-    """What systemd says of a unit, one that is not installed is inactive; empty when it says nothing."""
-    done = commands.run(["systemctl", "show", "--property=ActiveState", "--value", unit])
-    return done.stdout.strip() if done.ok else ""
 
 
 def look(

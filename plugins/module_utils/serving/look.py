@@ -71,7 +71,7 @@ def _safely(read: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, A
 
 
 def _lease() -> dict[str, Any]:
-    return dict(lease.read(lease.PATH) or {})
+    return dict(lease.holder(lease.PATH) or {})
 
 
 def _unit(run: Runner, wanted: running.Wanted, rules: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,14 +133,16 @@ def _door(door: Optional[Mapping[str, Any]]) -> dict[str, Any]:
     pem = files.text_of(Path(door["certificate"])) if door["certificate"] else None
     held = staged.held(pem) if pem else None
     haproxy = master.Master(Path(door["socket"]), patience=0)
-    rows = [row for process in haproxy.processes() for row in haproxy.rows_of(process)]
+    rows: list[dict[str, str]] = []
+    haproxy.in_each(lambda process: rows.extend(haproxy.rows_of(process)), haproxy.processes)
     counted: dict[str, dict[str, Any]] = {}
     trust = Trust(door["name"], door["authorities"]) if door["name"] else None
     for name, place in door["replicas"].items():
-        mine = [row for row in rows if row["pxname"] in (name, f"{name}-other")]
+        backends = (name, f"{name}-other")
+        mine = [row for row in rows if row["pxname"] in backends]
         servers = [row["status"] for row in mine if row["svname"] not in ("BACKEND", "FRONTEND")]
         counted[name] = {
-            "open": sum(int(row["scur"] or 0) for row in mine if row["svname"] == "BACKEND"),
+            "open": master.open_in(rows, backends),
             "admitted": any(not state.startswith("MAINT") for state in servers) if servers else None,
             "ready": _ready(Endpoint(place["address"], place["port"], "", tls=trust, timeout=ASKED_SECONDS)),
         }

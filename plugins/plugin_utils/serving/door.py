@@ -113,17 +113,13 @@ def watched(plans: Sequence[Plan]) -> dict[str, Any] | None:
         "certificate": f"{plans[0]['paths']['config']}/door/door.pem" if tls else "",
         "name": tls["names"][0] if tls else "",
         "replicas": {
-            _backend(plan): {
+            drain.name_of(plan["replica"]): {
                 "address": replica.probe_address(plan["listen"]["address"]),
                 "port": int(plan["listen"]["port"]),
             }
             for plan in answering
         },
     }
-
-
-def _backend(plan: Plan) -> str:
-    return f"engine-{int(plan['replica'])}"
 
 
 def _orders(plan: Plan) -> bool:
@@ -182,7 +178,7 @@ def _replica(plan: Plan) -> dict[str, Any]:
     number, listen = int(plan["replica"]), plan["listen"]
     return {
         "number": number,
-        "name": _backend(plan),
+        "name": drain.name_of(number),
         "listen": place(listen["address"], listen["port"]),
         "port": int(listen["port"]),
         "engine": place(ENGINE_ADDRESS, listen["engine_port"]),

@@ -13,6 +13,7 @@ from calendar import timegm
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Optional, TypedDict
 
+from ansible_collections.glm.fleet.plugins.module_utils.door import drain
 from ansible_collections.glm.fleet.plugins.module_utils.finding import advised, printable
 from ansible_collections.glm.fleet.plugins.plugin_utils import report
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
@@ -156,7 +157,7 @@ def _silent(plan: Plan, one: ReplicaStatus, looked: Mapping[int, Any], door: Map
     if one["state"] not in ("serving", "draining") or plan["node"]["rank"]:
         return []
     name, found = f"replica {one['replica']}", []
-    said = (door.get("replicas") or {}).get(f"engine-{one['replica']}") or {}
+    said = (door.get("replicas") or {}).get(drain.name_of(one["replica"])) or {}
     ready = said.get("ready")
     # Where the door itself lets nobody in, because the host's time is over, that is why.
     if ready == "down" and said.get("admitted") is not False:
@@ -185,15 +186,15 @@ def _days(ends: Any, now: float) -> Optional[float]:
 
 
 def _lease(held: Any) -> Optional[str]:
-    """Who holds the host, and with what; a record that was released, as runs leave them, holds nothing."""
-    if held is None or held.get("released"):
+    """Who holds the host, and with what."""
+    if held is None:
         return None
     return printable(held.get("problem") or f"{held['by']} {held['playbook']}", limit=40)
 
 
 def _replica(plan: Plan, seen: Mapping[str, Any], door: Mapping[str, Any]) -> ReplicaStatus:
     unit, load = seen["unit"], seen["load"]
-    counted = (door.get("replicas") or {}).get(f"engine-{plan['replica']}") or {}
+    counted = (door.get("replicas") or {}).get(drain.name_of(plan["replica"])) or {}
     # What the door says to balancers counts, and so does that it lets nobody through.
     admitted = False if counted.get("ready") == "draining" else counted.get("admitted")
     state = state_of(unit, admitted)

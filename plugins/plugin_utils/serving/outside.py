@@ -14,11 +14,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils import address, finding
+from ansible_collections.glm.fleet.plugins.module_utils.door.gateway import FRONTS
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Finding
 from ansible_collections.glm.fleet.plugins.module_utils.serving.exposure import UNLISTED, Answers, Place
 
-# What of the product may listen off loopback: the front door, and the gateway where a host runs one.
-DOORS = ("glm-door.service", "glm-gateway.service")
 # Where a host's ssh server is for its neighbours, whatever port is forwarded to it elsewhere.
 SSH_PORT = 22
 _RIGHT = {
@@ -112,7 +111,7 @@ def _expected(vantage: str) -> str:
 
 def _unwanted(place: Place, meant: Sequence[Mapping[str, Any]]) -> bool:
     """Whether a place is one of the collection's that nobody else should reach."""
-    return bool(place["unit"]) and not (place["unit"] in DOORS and any(_meant(place, one) for one in meant))
+    return bool(place["unit"]) and not (place["unit"] in FRONTS and any(_meant(place, one) for one in meant))
 
 
 def _meant(place: Place, one: Mapping[str, Any]) -> bool:

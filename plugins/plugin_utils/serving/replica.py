@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils import address
+from ansible_collections.glm.fleet.plugins.module_utils.door.gateway import FRONTS
 from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError, advised
 from ansible_collections.glm.fleet.plugins.module_utils.host import container
 from ansible_collections.glm.fleet.plugins.module_utils.serving import walls
@@ -42,7 +43,6 @@ _VENDOR_DAEMONS = {
 }
 
 
-_FRONTS = ("glm-door.service", "glm-gateway.service")
 _RUNTIME_DAEMONS = {"container": ("docker.service",), "venv": ()}
 
 _SECRET_SUFFIX = {"env": ".secret.env", "config": ".secret.yaml"}
@@ -141,7 +141,7 @@ def _replica(plan: Plan, groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
         ),
         "documentation": quoting.systemd_value(_documentation(plan)),
         # Stopped in the reverse order: the door and the gateway pass on what the engine still ends at a shutdown.
-        "after": [*_RUNTIME_DAEMONS[plan["runtime"]["kind"]], "network-online.target", *_FRONTS, *daemons],
+        "after": [*_RUNTIME_DAEMONS[plan["runtime"]["kind"]], "network-online.target", *FRONTS, *daemons],
         "wants": ["network-online.target", *daemons],
         "assert_paths": [quoting.systemd_value(snapshot)] if snapshot else [],
         "files": files,

@@ -23,7 +23,9 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.glm.fleet.plugins.module_utils.door import master
 from ansible_collections.glm.fleet.plugins.module_utils.door.master import Master
+from ansible_collections.glm.fleet.plugins.module_utils.host.commands import CommandResult
 from ansible_collections.glm.fleet.plugins.module_utils.serving import expiry
 from ansible_collections.glm.fleet.plugins.plugin_utils.report import ServedEndpoint
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import door, verdict
@@ -133,7 +135,7 @@ def test_a_host_whose_time_is_over_takes_no_new_request_until_it_is_extended(
             for port, (method, path) in itertools.product(front.ports, routes):
                 assert ask(port, method, path, BEARER, "{}")[0] == wanted
     # No door that is not there admits anybody.
-    monkeypatch.setattr(expiry, "_state_of", lambda _unit: "inactive")
+    monkeypatch.setattr(master.commands, "run", lambda _command: CommandResult((), 0, "inactive\n", ""))
     host.admit(False)
 
 

@@ -17,8 +17,10 @@ from typing import Any
 import pytest
 
 from ansible_collections.glm.fleet.plugins.module_utils.door import gateway as seeing
+from ansible_collections.glm.fleet.plugins.module_utils.door import master
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import CommandResult
+from ansible_collections.glm.fleet.plugins.modules import gateway_view
 from tests.playbooks.door import gateways
 from tests.playbooks.door.gateways import Gateway, until
 
@@ -166,6 +168,8 @@ def test_the_view_names_what_is_open_and_what_waits_and_who_is_late(tmp_path: Pa
         # Nobody waits for what a gateway does not know.
         view(gateway, "in", "h9-0", timeout=0)
         view(gateway, "out", "h9-0", timeout=0)
+        asked_of = {"socket": str(gateway.folder / "master.sock"), "replicas": ["h9-0", "h0-0"], "state": "any"}
+        assert gateway_view.look(asked_of, True)["admitted"] == ["h0-0"]
         gateway.hosts[0].go.set()
         assert [one.result()[0] for one in asked] == [200, 200]
 
@@ -180,7 +184,7 @@ def test_a_gateway_that_does_not_answer_is_none_only_where_systemd_says_so(
         text = answers["said"]
         return CommandResult((), 1 if text is None else 0, text or "", "")
 
-    monkeypatch.setattr(seeing.commands, "run", run)
+    monkeypatch.setattr(master.commands, "run", run)
     with pytest.raises(Unmet, match=r"HAProxy to answer .* restart glm-gateway\.service"):
         seeing.wait(tmp_path / "none.sock", ["a-0"], False, 0)
     for answers["said"] in ("inactive\n", "failed\n", "activating\n"):

@@ -140,7 +140,8 @@ def test_a_record_that_cannot_be_read_is_no_free_host(tmp_path: Path, text: str)
     path.write_text(text)
     with pytest.raises(Unmet, match="a run whose record cannot be read"):
         asked(path, BOB)
-    assert "cannot be read" in str(asked(path, BOB, "read")["caution"])
+    for reader in (BOB, again(BOB, run="")):
+        assert "cannot be read" in str(asked(path, reader, "read")["caution"])
     taken = asked(path, again(BOB, unlock=True))
     assert "taken over from a run whose record cannot be read" in str(taken["caution"])
 
@@ -148,6 +149,7 @@ def test_a_record_that_cannot_be_read_is_no_free_host(tmp_path: Path, text: str)
 def test_who_takes_over_an_old_lease_is_warned_whose_it_was(tmp_path: Path) -> None:
     path = tmp_path / "lease.json"
     path.write_text(json.dumps(held_by_ann() | {"since": "2020-01-01T08:00:00Z", "renewed": "2020-01-01T08:00:00Z"}))
+    assert asked(path, BOB, "read") == {"changed": False, "lease": None}, "it is nobody's until somebody takes it"
     caution = str(asked(path, BOB)["caution"])
     assert "lease: taken over from ann@desk-4 with deploy.yml since 2020-01-01T08:00:00Z" in caution
     assert " h " in caution and json.loads(path.read_text())["run"] == "b"

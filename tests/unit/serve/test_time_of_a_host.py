@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from ansible_collections.glm.fleet.plugins.module_utils.door import master
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
+from ansible_collections.glm.fleet.plugins.module_utils.host.commands import CommandResult
 from ansible_collections.glm.fleet.plugins.module_utils.serving import expiry
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 
@@ -161,15 +163,53 @@ def test_one_that_was_stopped_here_stays_so_while_the_door_does_not_answer() -> 
     assert state.phase == expiry.STOPPED and host.done == ["refuse"], "it does not begin to serve, and is still idle"
 
 
-@pytest.mark.parametrize(("unit", "count"), [("inactive", 0), ("failed", 0), ("active", None), ("", None)])
+@pytest.mark.parametrize(
+    ("unit", "count"), [("inactive", 0), ("failed", 0), ("activating", None), ("active", None), ("", None)]
+)
 def test_a_socket_where_nobody_answers_is_no_proof_that_there_is_no_door(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unit: str, count: int | None
 ) -> None:
-    monkeypatch.setattr(expiry, "_state_of", lambda name: unit if name == "glm-door.service" else "inactive")
+    def run(command: Sequence[str]) -> CommandResult:
+        return CommandResult((), 0, unit if command[-1] == "glm-door.service" else "inactive", "")
+
+    monkeypatch.setattr(master.commands, "run", run)
     patient = master.Master
-    monkeypatch.setattr(master, "Master", lambda path: patient(path, patience=0.1))
+    monkeypatch.setattr(master, "Master", lambda path, **more: patient(path, patience=0.1, **more))
     host = expiry.Host(replace(ORDERS, socket=str(tmp_path / "none.sock")))
     assert host.readings()["engine-0"].open == count
+
+
+class Reloaded(master.Master):
+    """A door that is reloaded after the first look; the process that a reload before had left ends then."""
+
+    def __init__(self, *_arguments: Any, **_options: Any) -> None:
+        self._looks = [[2, 1], [3, 2]]
+        self.set: list[tuple[int, str]] = []
+
+    def processes(self) -> list[master.Process]:
+        pids = self._looks.pop(0) if len(self._looks) > 1 else self._looks[0]
+        return [master.Process(pid, old=pid != pids[0]) for pid in pids]
+
+    def rows_of(self, process: master.Process) -> list[dict[str, str]]:
+        if process.pid == 1:
+            raise Unmet("HAProxy to answer", "nothing", "restart it")
+        return [
+            {"pxname": "engine-0", "svname": "engine", "scur": "1"},
+            {"pxname": "engine-0", "svname": "BACKEND", "scur": "1"},
+        ]
+
+    def set_server(self, process: master.Process, server: str, state: str) -> None:
+        self.set.append((process.pid, f"{server} {state}"))
+
+
+def test_a_reload_meanwhile_hides_no_request_and_lets_none_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(master, "Master", Reloaded)
+    monkeypatch.setattr(expiry.commands, "run", lambda command: CommandResult((), 0, "inactive", ""))
+    assert expiry.Host(ORDERS).readings()["engine-0"].open == 2
+    front = Reloaded()
+    monkeypatch.setattr(master, "Master", lambda *_arguments, **_options: front)
+    expiry.Host(ORDERS).admit(False)
+    assert front.set == [(2, "engine-0/engine maint"), (3, "engine-0/engine maint")]
 
 
 def test_whatever_fails_after_the_door_heard_of_it_an_extension_admits_again() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
 
+from ansible_collections.glm.fleet.plugins.module_utils.door.master import Master, Process
 from ansible_collections.glm.fleet.plugins.module_utils.host import lease
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import CommandResult
 from ansible_collections.glm.fleet.plugins.module_utils.serving import look, release
@@ -231,10 +233,36 @@ def held(**changes: str) -> dict[str, Any]:
     return {**lease.taken(None, claim, "2026-11-01T00:00:00Z"), **changes}
 
 
-def test_a_lease_that_was_released_is_nobodys_and_one_that_cannot_be_read_is_somebodys() -> None:
-    assert shown(host(lease=held(released="2026-11-01T01:00:00Z")))["lease"] is None
-    assert shown(host(lease={"problem": "expected root"}))["lease"] == "expected root"
-    assert "cannot be read" in str(shown(host(lease=dict(lease.UNREADABLE)))["lease"])
+@pytest.mark.parametrize(
+    ("minutes", "released", "whose"),
+    [
+        (5, "", "bob@laptop deploy.yml"),
+        (359, "", "bob@laptop deploy.yml"),
+        (361, "", None),
+        (5, "2026-11-01T01:00:00Z", None),
+    ],
+)
+def test_a_lease_that_was_released_or_that_nobody_renewed_for_six_hours_is_nobodys(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, minutes: int, released: str, whose: str | None
+) -> None:
+    renewed = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 60 * minutes))
+    (tmp_path / "lease.json").write_text(json.dumps(held(renewed=renewed, released=released)), "utf-8")
+    assert leased(monkeypatch, tmp_path / "lease.json") == whose
+
+
+def test_no_record_is_nobodys_lease_and_one_that_cannot_be_read_is_somebodys(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert leased(monkeypatch, tmp_path / "lease.json") is None
+    (tmp_path / "lease.json").write_text("{", "utf-8")
+    assert "cannot be read" in str(leased(monkeypatch, tmp_path / "lease.json"))
+    assert "expected to read the host's lease" in str(leased(monkeypatch, tmp_path))
+
+
+def leased(monkeypatch: pytest.MonkeyPatch, path: Path) -> str | None:
+    """What the table says of the record at a path of the host."""
+    monkeypatch.setattr(lease, "PATH", path)
+    return shown(host(lease=look._safely(look._lease) or None))["lease"]
 
 
 def test_replicas_are_rows_and_a_lease_names_who_has_it() -> None:
@@ -276,17 +304,17 @@ def test_nothing_foreign_reaches_the_terminal() -> None:
 # --- on the host ------------------------------------------------------------------------------------------------------
 
 
-class Proxy:
+class Proxy(Master):
     """An HAProxy with two processes, of which the older one still ends what it has open."""
 
     def __init__(self, *_arguments: Any, **_options: Any) -> None:
         pass
 
-    def processes(self) -> list[int]:
-        return [1, 2]
+    def processes(self) -> list[Process]:
+        return [Process(1, old=False), Process(2, old=True)]
 
-    def rows_of(self, process: int) -> list[dict[str, str]]:
-        state = "MAINT" if process == 1 else "no check"
+    def rows_of(self, process: Process) -> list[dict[str, str]]:
+        state = "no check" if process.old else "MAINT"
         return [
             {"pxname": "engine-0", "svname": "engine", "scur": "3", "status": state},
             {"pxname": "engine-0", "svname": "BACKEND", "scur": "4", "status": "UP"},
@@ -301,7 +329,7 @@ def test_requests_are_counted_in_all_processes_of_the_door(monkeypatch: pytest.M
     monkeypatch.setattr(look, "_ready", lambda _endpoint: next(said))
     watched: Any = {**(door.watched([plan()]) or {}), "authorities": ""}  # type: ignore[list-item]
     assert look._door(watched)["replicas"] == {"engine-0": {"open": 10, "admitted": True, "ready": "draining"}}
-    monkeypatch.setattr(Proxy, "processes", lambda _self: [1])
+    monkeypatch.setattr(Proxy, "processes", lambda _self: [Process(1, old=False)])
     assert look._door(watched)["replicas"] == {"engine-0": {"open": 5, "admitted": False, "ready": None}}
 
 
