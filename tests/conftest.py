@@ -17,6 +17,9 @@ from hypothesis import settings
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
+# Tests read what ansible-playbook prints of each task; tests/playbooks/test_console.py tests what people see.
+os.environ["ANSIBLE_STDOUT_CALLBACK"] = "ansible.builtin.default"
+
 FIXTURES = Path(__file__).parent / "unit" / "fixtures"
 
 

@@ -58,6 +58,11 @@ class Progress:
     def note(self, text: str) -> None:
         self._show([f"{self.prefix}: {text}"])
 
+    def begin_again(self, text: str) -> None:
+        """A start ended with ``text``, and how far it was is nothing that the next one reached."""
+        self.note(f"{text}; {AGAIN}")
+        self.phase, self.latest = "", None
+
 
 def reached(status: dict[str, Any], progress: Progress) -> str:
     """The phase in which a start failed: what its log says, unless an earlier look saw it further."""
@@ -131,9 +136,9 @@ class ActionModule(FleetAction):
                 restarts_before = status["restarts"] if state == "active" else 0
             if status["sub_state"] == "auto-restart" and first_failure is None:
                 first_failure = status
-                progress.note(f"failed in phase '{reached(status, progress)}' ({status['cause']}); {AGAIN}")
+                progress.begin_again(f"failed in phase '{reached(status, progress)}' ({status['cause']})")
             elif status["restarts"] > restarts_before and not retried and first_failure is None:
-                progress.note(f"failed between two looks; {AGAIN}")
+                progress.begin_again("failed between two looks")
             retried = first_failure is not None or status["restarts"] > restarts_before
             if state == "active":
                 return self._success(progress, status, retried, first_failure, begun)
@@ -155,7 +160,7 @@ class ActionModule(FleetAction):
             "start_seconds": status["elapsed_seconds"],
             "waited_seconds": round(time.monotonic() - begun),
         }
-        if progress.phase:
+        if progress.phase or retried:
             progress.note(f"ready after {status['elapsed_seconds']} s")
         if retried:
             cause = first["cause"] if first else "see its journal"

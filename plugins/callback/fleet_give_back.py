@@ -40,6 +40,7 @@ from ansible.plugins.callback import CallbackBase
 
 from ansible_collections.glm.fleet.plugins.module_utils.cloud import ledger, run_alive
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
+from ansible_collections.glm.fleet.plugins.plugin_utils import task_result
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import give_back, left, providers
 
 # A deploy sets this fact to be cleaned up after: the fleet, and the log of the process that does it. ``follow``: how
@@ -79,12 +80,12 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
 
     def v2_runner_on_ok(self, result: Any) -> None:
         """The deploy asks for it, instances are launched, a host is verified."""
-        values = _values(result)
+        values = task_result.values(result)
         self._arm((values.get("ansible_facts") or {}).get(ARMED))
         self._count(result)
         # A host that no inventory of a cloud lists has no id, and nothing that could be ended.
-        identifier = _host(result).vars.get("glm_host_id")
-        if identifier and _action(result).endswith("endpoint_check") and not values.get("skipped"):
+        identifier = task_result.host(result).vars.get("glm_host_id")
+        if identifier and task_result.action(result).endswith("endpoint_check") and not values.get("skipped"):
             self._serve(str(identifier))
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
@@ -128,8 +129,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             )
 
     def _count(self, result: Any) -> None:
-        if providers.makes(_action(result)) and _state(result) == "present":
-            values = _values(result)
+        if providers.makes(task_result.action(result)) and _state(result) == "present":
+            values = task_result.values(result)
             self._counted.update(str(item.get("id")) for item in values.get("instances") or ())
             self._counted.update(map(str, values.get("ids") or ()))
 
@@ -184,20 +185,6 @@ def _stop_workers(seconds: float = 5.0) -> None:
         worker.join(max(0.0, deadline - time.monotonic()))
 
 
-def _action(result: Any) -> str:
-    # ansible-core 2.18 has the underscored names only.
-    return str((getattr(result, "task", None) or result._task).action)
-
-
 def _state(result: Any) -> str:
     """What a task asked for: what is terminated is in its result, too."""
-    return str((getattr(result, "task", None) or result._task).args.get("state", "present"))
-
-
-def _host(result: Any) -> Any:
-    return getattr(result, "host", None) or result._host
-
-
-def _values(result: Any) -> dict[str, Any]:
-    values = getattr(result, "result", None)
-    return values if isinstance(values, dict) else result._result
+    return str(task_result.task(result).args.get("state", "present"))

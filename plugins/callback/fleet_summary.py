@@ -13,9 +13,12 @@ version_added: 0.1.0
 author: glm.fleet contributors (!UNKNOWN)
 description:
   - When all hosts of a batch fail, a canary for instance, ansible ends the run at once and no later play can report.
-    This callback then prints the table that M(glm.fleet.fleet_report) would have printed, with the task and the message
-    each host failed with, and writes the same into C(fleet.json).
-  - Prints nothing when the report ran, and nothing for playbooks that do not deploy.
+    This callback then prints the table that M(glm.fleet.fleet_report) would have printed, writes the same into
+    C(fleet.json), and ends with the task and the message of each failure. Of a host whose turn did not come it says so,
+    and whether the run changed what it serves.
+  - Prints no table when the report ran, and none for playbooks that do not deploy.
+  - With P(glm.fleet.console#callback) every run that failed ends with the task and the message of each failure. Enabled
+    as the last one, it prints them after what other callbacks say of the end.
 requirements:
   - Enabled with C(callbacks_enabled = glm.fleet.fleet_summary) in C(ansible.cfg); the one of a checkout does.
 """
@@ -23,14 +26,18 @@ requirements:
 from pathlib import Path
 from typing import Any
 
+from ansible import constants as C
 from ansible import context
 from ansible.plugins.callback import CallbackBase
 from ansible.plugins.loader import filter_loader
 
 from ansible_collections.glm.fleet.plugins.module_utils import files
-from ansible_collections.glm.fleet.plugins.module_utils.finding import Finding
+from ansible_collections.glm.fleet.plugins.plugin_utils import task_result
 from ansible_collections.glm.fleet.plugins.plugin_utils.report import VerifyReport
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import verdict
+
+# The roles that change what a host serves; the others prepare it.
+SERVING = ("serve", "door")
 
 
 class CallbackModule(CallbackBase):  # type: ignore[misc]
@@ -49,41 +56,56 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._path: Path | None = None
         self._hosts: list[str] = []
         self._verdicts: dict[str, list[VerifyReport]] = {}
-        self._stopped: dict[str, tuple[str, str, list[Finding]]] = {}
+        self._causes = task_result.Causes()
+        # By host whose turn came: the last task that changed what it serves, or nothing.
+        self._turns: dict[str, str] = {}
+
+    def v2_playbook_on_play_start(self, play: Any) -> None:
+        """A failure ends its host, or is rescued in this play."""
+        self._causes.begin(play)
 
     def v2_runner_on_ok(self, result: Any) -> None:
-        """A report begins or is done; a host is verified."""
+        """A report begins or is done; a host is verified, or serves something else now."""
         self._note(result)
+        name = task_result.name(result)
+        if name.partition(" : ")[0] in SERVING:
+            changed = task_result.values(result).get("changed") and not task_result.task(result).check_mode
+            self._turns[_host(result)] = name if changed else self._turns.get(_host(result), "")
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
-        """A host stops here, unless its failure is ignored."""
-        if ignore_errors:
-            return
-        self._note(result)
-        failed = _failed_items(_values(result))
-        findings = [found for values in failed for found in values.get("findings") or []]
-        # What failed first is the cause; what is said last has what was done about it, too.
-        phase, _reason, before = self._stopped.get(_host(result), (_task_name(result), "", []))
-        self._stopped[_host(result)] = (phase, "; ".join(dict.fromkeys(map(_said, failed))), [*before, *findings])
+        """A host stops here, unless its failure is ignored or rescued."""
+        if not ignore_errors:
+            self._note(result)
+        self._causes.note(result, ignore_errors)
+
+    def v2_runner_item_on_failed(self, result: Any) -> None:
+        """Why the task of a loop fails."""
+        self._causes.note_item(result)
 
     def v2_runner_on_skipped(self, result: Any) -> None:
         """In check mode that is how the report comes."""
         self._note(result)
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
-        """A host stops here."""
-        self._stopped[_host(result)] = (_task_name(result), f"unreachable: {_values(result).get('msg', '')}", [])
+        """A host stops here, unless the task does not mind."""
+        self._causes.note(result, bool(task_result.task(result).ignore_unreachable))
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
-        """The run is over: print what the report would have said, if it was begun and never came."""
-        if self._path is None:
+        """The run is over: print what the report would have said, if it was begun and never came, and what failed."""
+        if self._path is not None:
+            self._report(self._path, {*stats.failures, *stats.dark})
+        elif C.DEFAULT_STDOUT_CALLBACK != "glm.fleet.console":
             return
-        failed = {*stats.failures, *stats.dark}
+        # The last words, also of what is not a host of the fleet.
+        for line in self._causes.lines():
+            self._display.display(line, color=C.COLOR_ERROR)
+
+    def _report(self, path: Path, failed: set[str]) -> None:
         reports = [report for host in self._hosts for report in self._reports(host, host in failed)]
-        lines = ["", "The run ended before its report. How far each host got:", "", *verdict.table(reports)]
-        lines += ["", *verdict.reasons(reports)]
+        lines = ["", "The run ended before its report. How far each host got:", "", *verdict.table(reports), ""]
         if not context.CLIARGS.get("check"):
-            lines += ["", self._kept(self._path, reports)]
+            lines += [self._kept(path, reports), ""]
+        lines += verdict.reasons([report for report in reports if report["host"] not in self._causes.by_host])
         for line in lines:
             self._display.display(line)
 
@@ -92,9 +114,15 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         # What passed on a host that failed is what was put back.
         if found and not (failed and all(report["ok"] for report in found)):
             return found
-        if host in self._stopped:
-            return [verdict.stopped_report(host, *self._stopped[host])]
-        return [verdict.missing_report(host, "not reached: the run stopped before its turn")]
+        cause = self._causes.by_host.get(host)
+        if cause:
+            return [verdict.stopped_report(host, cause.task, "; ".join(cause.messages), cause.findings)]
+        kept = "did not change what it serves"
+        if host not in self._turns:
+            return [verdict.missing_report(host, f"not reached: the run stopped before its turn and {kept}")]
+        last = self._turns[host]
+        done = f"what it serves was changed, last by: {last}" if last else f"the run {kept}"
+        return [verdict.missing_report(host, f"not verified: the run stopped before that; {done}")]
 
     @staticmethod
     def _kept(path: Path, reports: list[VerifyReport]) -> str:
@@ -106,7 +134,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         return f"Report: {path}"
 
     def _note(self, result: Any) -> None:
-        action, values = str(_task(result).action), _values(result)
+        action, values = task_result.action(result), task_result.values(result)
         if action.endswith("fleet_report"):
             self._path = Path(values["report"]) if values.get("begin") else None
             self._hosts = list(values.get("hosts") or [])
@@ -115,30 +143,5 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             self._verdicts[_host(result)] = [answer["report"] for answer in answers if answer.get("report")]
 
 
-def _task(result: Any) -> Any:
-    # ansible-core 2.18 has the underscored names only.
-    return getattr(result, "task", None) or result._task
-
-
 def _host(result: Any) -> str:
-    return str((getattr(result, "host", None) or result._host).get_name())
-
-
-def _values(result: Any) -> dict[str, Any]:
-    values = getattr(result, "result", None)
-    return values if isinstance(values, dict) else result._result
-
-
-def _failed_items(values: dict[str, Any]) -> list[dict[str, Any]]:
-    """What failed: of a loop, whose own message says only that something did, its items."""
-    items = values.get("results")
-    entries = [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
-    return [item for item in entries if item.get("failed") or item.get("unreachable")] or [values]
-
-
-def _said(values: dict[str, Any]) -> str:
-    return str(values.get("msg") or values.get("censored") or "it gave no reason")
-
-
-def _task_name(result: Any) -> str:
-    return str(_task(result).get_name(include_role_fqcn=False))
+    return str(task_result.host(result).get_name())

@@ -190,6 +190,15 @@ def summary(findings: Sequence[Finding], where: str) -> str:
     return "\n".join([head, *(render(finding, f"  {_where(finding)}") for finding in wrong)])
 
 
+def shortened(text: str, most: int) -> list[str]:
+    """The first ``most`` lines of a message, and what it says to do next."""
+    lines = [printable(line, 1000) for line in text.splitlines() if line.strip()]
+    if len(lines) <= most:
+        return lines
+    advice = [line for line in lines[most:] if "Next: " in line][:1]
+    return [*lines[:most], f"… ({len(lines) - most} more lines; -v shows all)", *advice]
+
+
 def _where(finding: Finding) -> str:
     phase, check = finding["phase"], finding["check"]
     return phase if check == phase else f"{phase}, {check}"

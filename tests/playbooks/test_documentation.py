@@ -69,7 +69,7 @@ class Newcomer:
         self.environment = {
             **kept, "HOME": str(home), "LAMBDA_API_URL": lambda_url, "LAMBDA_API_KEY": lambda_key,
             "LAMBDA_API_KEY_RESEARCH": lambda_key, "GMI_API_URL": gmi_url, "GMI_API_KEY": GMI_KEY, "COLUMNS": "400",
-            "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_NOCOLOR": "1", "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.default",
         }  # fmt: skip
 
     def run(self, *command: str) -> tuple[int, str]:

@@ -23,10 +23,10 @@ LOOP = {
 }
 
 
-def book(folder: Path, *tasks: dict[str, Any]) -> str:
+def book(folder: Path, *tasks: dict[str, Any], **more: Any) -> str:
     plays = [
         {"ansible.builtin.import_playbook": str(ROOT / "playbooks/begin_report.yml")},
-        {"name": "Work", "hosts": "glm_fleet", "gather_facts": False, "tasks": list(tasks)},
+        {"name": "Work", "hosts": "glm_fleet", "gather_facts": False, "tasks": list(tasks), **more},
         {"ansible.builtin.import_playbook": str(ROOT / "playbooks/report.yml")},
     ]
     (folder / "book.yml").write_text(yaml.safe_dump(plays), "utf-8")
@@ -54,6 +54,24 @@ def test_a_host_that_the_limit_leaves_out_is_not_called_failed(tmp_path: Path) -
     assert code != 0 and "h1" in summary and "h2" not in summary, output
     hosts = json.loads((tmp_path / "state/reports/fleet.json").read_text("utf-8"))["hosts"]
     assert [entry["host"] for entry in hosts] == ["h1"]
+
+
+def test_of_a_host_that_was_not_verified_the_summary_says_whether_what_it_serves_was_changed(tmp_path: Path) -> None:
+    changed = {"ansible.builtin.debug": {"msg": "it starts"}, "changed_when": "inventory_hostname != 'h3'"}
+    start, caught = {"name": "serve : Start the engine", **changed}, {"ansible.builtin.fail": {"msg": "caught"}}
+    stop = {"name": "Stop", "ansible.builtin.fail": {"msg": "no answer"}, "when": "inventory_hostname == 'h1'"}
+    tasks = [{"block": [caught], "rescue": [start]}, stop]
+    made = book(tmp_path, *tasks, serial=[3, 1], any_errors_fatal=True)
+    code, output = run(tmp_path, made, {f"h{number}": HERE for number in range(1, 5)})
+    summary = output.partition("The run ended before its report.")[2]
+    kept = "did not change what it serves"
+    lines = (
+        "h2: not verified: the run stopped before that; what it serves was changed, last by: serve : Start the engine",
+        f"h3: not verified: the run stopped before that; the run {kept}",
+        f"h4: not reached: the run stopped before its turn and {kept} h1: Stop: no answer",
+    )
+    assert code != 0 and "caught" not in summary
+    assert [line for line in lines if line not in summary] == [], output
 
 
 @pytest.mark.parametrize(("variables", "served"), [({}, set()), ({"glm_host_id": "i-1"}, {"i-1"})])

@@ -144,6 +144,22 @@ def test_the_automatic_retry_is_told_and_reported(said: list[str]) -> None:
     assert len([line for line in said if "tries once more" in line]) == 1
 
 
+@pytest.mark.parametrize("between", [[RETRY], []])
+def test_how_far_the_first_start_was_is_nothing_that_the_second_reached(
+    between: list[dict[str, Any]], said: list[str]
+) -> None:
+    second = {**BASE, "restarts": 1, "phase": "starting the program"}
+    ended = {**FAILED, "restarts": 1, "phase": "starting the program"}
+    answer = Wait([BASE, *between, second, ended])._wait(ARGS)
+    assert "gpu-1, serve, phase 'starting the program'" in answer["msg"]
+    action = Wait([BASE])
+    action._lines = progress = serving_wait.Progress(said.extend, "gpu-1", "glm-serve-0.service", 600, 15)
+    progress.show(BASE, 100.0)
+    progress.begin_again("failed")
+    progress.repeat(130.0)
+    assert said[-1] == "[gpu-1] glm-serve-0: failed; systemd tries once more"
+
+
 def test_restarts_of_the_past_are_not_this_runs(said: list[str]) -> None:
     assert Wait([{**READY, "restarts": 3}])._wait(ARGS)["retried"] is False
 
