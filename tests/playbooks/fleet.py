@@ -35,7 +35,9 @@ class Fleet:
         return {
             "lambda_api_url": self.cloud.base_url, "lambda_api_key": self.cloud.api_key,
             "glm_launch_regions": ["us-east-1", "us-west-1"], "glm_launch_ssh_keys": ["deploy"],
-            "glm_launch_interval": 0, "glm_state_dir": str(self.folder / "state"), **variables,
+            "glm_launch_interval": 0, "glm_state_dir": str(self.folder / "state"),
+            # Hosts are this machine, which has one of its own.
+            "__lease_path": f"{self.folder}/{{{{ inventory_hostname }}}}.lease", **variables,
         }  # fmt: skip
 
     def environment(self) -> dict[str, str]:
