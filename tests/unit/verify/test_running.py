@@ -158,6 +158,15 @@ def test_the_environment_is_compared_without_what_the_image_brings(host: Host) -
     assert ("MORE, which the plan does not set" in found) == (host.plan["runtime"]["kind"] == "container")
 
 
+@only("host", ["venv"], indirect=True)
+def test_the_last_argument_of_a_process_may_be_empty(host: Host) -> None:
+    host.plan = {**host.plan, "command": [*host.plan["command"], "--note", ""]}  # type: ignore[typeddict-item]
+    host.process(
+        ["python3", *replica.engine_words(host.plan)], [f"{name}={value}" for name, value in host.plan["env"].items()]
+    )
+    assert host.judged()[0] == "passed", host.judged()
+
+
 def test_files_that_changed_since_the_start_fail(host: Host) -> None:
     host.file(UNIT, "another unit")
     outcome, found = host.judged()
