@@ -141,7 +141,7 @@ class Fleet:
     def served(
         self, wanted: str, playbook: str = "", bad: Any = None, hosts: Any = None, **more: Any
     ) -> tuple[int, str, list[str]]:
-        """Exit status, output and what was done, when the hosts shall serve ``wanted``."""
+        """Exit status, output and what was done, when the hosts are to serve ``wanted``."""
         log = self.folder / "log"
         log.write_text("", "utf-8")
         common = {

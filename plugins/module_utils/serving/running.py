@@ -174,8 +174,8 @@ def _process(_run: Runner, wanted: Wanted, pid: str, root: Path, found: Running)
     except OSError as exc:
         found["problems"].append(f"the command line of process {pid}: {exc.strerror}")
         return
-    # A zero ends each word, and the last may be empty. One that has given itself a title has a single word, and zeros up
-    # to the end of what its arguments and its environment were.
+    # A zero ends each word, and the last may be empty. One that has given itself a title has a single word, and zeros
+    # up to the end of what its arguments and its environment were.
     words = line.removesuffix("\0").split("\0")
     if not any(words[1:]):
         found["problems"].append(f"process {pid} shows {line!r} and not its command line")

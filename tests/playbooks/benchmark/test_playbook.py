@@ -55,6 +55,8 @@ def play(
         "glm_accelerator_count": 8,
         "glm_state_dir": str(folder / "state"),
         "glm_lock_file": str(folder / "glm.lock.yml"),
+        # Hosts are this machine, which has one of its own.
+        "__lease_path": f"{folder}/{{{{ inventory_hostname }}}}.lease",
         **variables,
     }
     (folder / "given.json").write_text(json.dumps(given), encoding="utf-8")

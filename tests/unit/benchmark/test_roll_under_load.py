@@ -1,4 +1,4 @@
-"""The benchmark of a deploy under load: it asks where gateways listen, and no answer at all is no good result."""
+"""The benchmark of a deploy under load connects to where gateways listen, and fails when nothing answers."""
 
 from __future__ import annotations
 

@@ -97,7 +97,8 @@ def test_what_play_headers_read_is_marked_so() -> None:
 
 
 @pytest.mark.parametrize(
-    "verb", ["accept", "benchmark", "deploy", "keys", "launch", "plan", "scale", "terminate", "verify"]
+    "verb",
+    ["accept", "benchmark", "deploy", "keys", "launch", "plan", "roll", "rollback", "scale", "terminate", "verify"],
 )
 def test_every_verb_checks_the_variables_first(verb: str) -> None:
     first = yaml.safe_load((ROOT / "playbooks" / f"{verb}.yml").read_text("utf-8"))[0]
