@@ -139,7 +139,7 @@ def test_an_end_that_was_not_accepted_and_an_empty_list_close_nothing(cloud: Han
     run(cloud, count=1)
     cloud.fault("unavailable", path="terminate$", times=99)
     cloud.fault("raw", path="/instances$", body='{"data": []}', times=99, after=1)
-    result = run(cloud, state="absent")
+    result = run(cloud, state="absent", wait_timeout=2)
     assert result["failed"] and result["msg"].count("glm-default-1") and len(alive(cloud)) == 1, result
     assert [life.state for life in ledger.open_of(events())] == ["ending"]
 
@@ -147,7 +147,7 @@ def test_an_end_that_was_not_accepted_and_an_empty_list_close_nothing(cloud: Han
 def test_an_answer_that_names_nothing_ends_nothing(cloud: Handle) -> None:
     run(cloud, count=1)
     cloud.fault("raw", path="terminate$", body='{"data": {"terminated_instances": []}}', times=99)
-    result = run(cloud, state="absent", wait=False)
+    result = run(cloud, state="absent", wait=False, wait_timeout=2)
     assert result["failed"] and "does not name it" in result["msg"] and len(alive(cloud)) == 1, result
 
 
