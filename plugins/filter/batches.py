@@ -33,14 +33,24 @@ def _hosts(size: Any, hosts: int) -> int:
     return wanted or (0 if text.endswith("%") else hosts)
 
 
-def whole_groups(fleet: Sequence[str], present: Sequence[str], nodes: int) -> list[str]:
-    """The hosts of ``fleet`` in its order, less those of groups that lack one; all of PREPARED if each serves alone."""
+def whole_groups(fleet: Sequence[str], present: Sequence[str], nodes: int, canary: str = "") -> list[str]:
+    """The hosts of ``fleet`` in its order, less those of groups that lack one; all of PREPARED if each serves alone.
+
+    The group of ``canary`` comes first. Raises AnsibleFilterError where that is not present.
+    """
     size, there = int(nodes), set(present)
+    groups = [list(fleet[start : start + size]) for start in range(0, len(fleet), max(size, 1))]
+    whole = [group for group in groups if there.issuperset(group)]
+    first = [group for group in whole if canary in group]
+    if canary and there and not first:
+        found = ", ".join(host for group in whole for host in group) or "none"
+        raise AnsibleFilterError(
+            f"glm_canary: expected {canary} to be a host that is ready to serve, with all others of its replica, "
+            f"found {found}. Next: choose one of these, or look above why that host is not"
+        )
     if size < 2:
-        return PREPARED
-    groups = [list(fleet[start : start + size]) for start in range(0, len(fleet), size)]
-    whole = [host for group in groups if there.issuperset(group) for host in group]
-    return whole or NO_HOST
+        return [*(first[0] if first else []), *PREPARED]
+    return [host for group in [*first, *(group for group in whole if group not in first)] for host in group] or NO_HOST
 
 
 class FilterModule:

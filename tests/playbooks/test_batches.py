@@ -41,5 +41,16 @@ def test_hosts_that_serve_alone_need_no_list() -> None:
     assert whole_groups(["a", "b"], ["a"], 1) == PREPARED
 
 
+def test_the_group_of_the_canary_comes_first_or_nothing_begins() -> None:
+    fleet = ["a", "b", "c", "d"]
+    assert whole_groups(fleet, fleet, 2, "d") == ["c", "d", "a", "b"]
+    assert whole_groups(fleet, fleet, 1, "c") == ["c", *PREPARED]
+    # A part of a deploy by its tag, which prepares nothing.
+    assert whole_groups(fleet, [], 1, "c") == PREPARED
+    for present, nodes in ((["a", "b", "c"], 2), (["a"], 1)):
+        with pytest.raises(AnsibleFilterError, match="glm_canary: expected d to be a host that is ready to serve"):
+            whole_groups(fleet, present, nodes, "d")
+
+
 def test_nobody_is_never_everybody() -> None:
     assert whole_groups(["a", "b"], ["a"], 2) == NO_HOST

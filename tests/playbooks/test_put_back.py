@@ -251,10 +251,11 @@ def test_nothing_is_put_back_that_never_passed_or_serves_the_same_or_is_not_want
 @pytest.mark.one_core
 def test_what_cannot_be_put_back_is_said_with_both_reasons(fleet: Fleet) -> None:
     fleet.served("old")
-    code, output, _done = fleet.served("new", bad={"new": "serve", "old": "verify"})
+    code, output, done = fleet.served("new", bad={"new": "serve", "old": "verify"}, glm_canary="h2")
+    assert done == ["h2 serve new False", "h2 serve old False", "h2 verify old"], output
     last = " ".join(output.partition("The run ended before its report.")[2].split())
-    assert code != 0 and "h1, serve: engine cannot start Then release 1 could not be put back either" in last, output
-    assert "in the task Check it: h1, verify: expected sense, found old" in last and fleet.good("h1") == 1
+    assert code != 0 and "h2, serve: engine cannot start Then release 1 could not be put back either" in last, output
+    assert "in the task Check it: h2, verify: expected sense, found old" in last and fleet.good("h2") == 1
 
 
 def test_a_roll_restarts_what_is_as_planned_and_a_rollback_serves_what_was_before(fleet: Fleet) -> None:
