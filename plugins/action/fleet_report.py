@@ -77,12 +77,13 @@ class ActionModule(FleetAction):
         """What endpoint_check answered for each replica on the host in this run; empty if it did not get that far."""
         hostvars = self._task_vars.get("hostvars") or {}
         answer = hostvars[host].get(VERDICT) if host in hostvars else None
-        back = hostvars[host].get(PUT_BACK) if host in hostvars else None
-        if back:
-            # What is verified then is not what this run was to bring.
-            cause = hostvars[host].get(CAUSE) or {"phase": "of another host of its replica"}
-            return [{"report": verdict.stopped_report(host, cause["phase"], back["reason"], cause.get("findings", []))}]
+        cause = hostvars[host].get(CAUSE) if host in hostvars else None
         found = [dict(one) for one in (answer or {}).get("results", [])]
+        back = hostvars[host].get(PUT_BACK) if cause else None
+        if cause and (back or all((one.get("report") or {}).get("ok") for one in found)):
+            # A good verdict is that of what was put back, or of a part of a replica.
+            reason = (back or cause)["reason"]
+            return [{"report": verdict.stopped_report(host, cause["phase"], reason, cause.get("findings", []))}]
         # What passed became a release of the host after it was verified.
         kept = (hostvars[host].get(RELEASE) if host in hostvars else None) or {}
         if kept.get("number"):

@@ -25,7 +25,7 @@ class ActionModule(FleetAction):
         given = dict(self._task.args)
         plans, seen, reports = (given.pop(name, None) or [] for name in ("plans", "seen", "reports"))
         if given.get("state") == "taken":
-            given.update(plans=plans, seen=seen, schema=SCHEMA)
+            given.update(plans=plans, schema=SCHEMA)
         elif given.get("state", "recorded") == "recorded" and plans and reports and all(one["ok"] for one in reports):
             given.update(plans=plans, release=self._made(plans, seen, reports))
             given["secret_files"] = [replica.secret_path(plan) for plan in plans]

@@ -225,8 +225,6 @@ class CallbackModule(Default):  # type: ignore[misc]
     def _failed(self, result: Any, ignored: bool, color: str) -> None:
         self._over(result)
         reasons, ended = self._causes.note(result, ignored)
-        if ignored:
-            return
         word = "FAILED" if ended else "failed, and goes on"
         lines = [f"  {word}  {self.host_label(result)}: {task_result.name(result)}"]
         for line in [*lines, *(f"    {line}" for line in shortened("\n".join(reasons), LINES))]:

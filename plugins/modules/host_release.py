@@ -20,7 +20,7 @@ options:
     description:
       - V(recorded) keeps what passed, V(read) returns what is kept.
       - V(taken) makes the plans of a release those of the host (C(ansible_facts['glm_plans'])), so that the roles that
-        follow serve it again. It changes nothing on the host.
+        follow serve it again. Of the host only the note of a rollback that was begun is changed.
     type: str
     choices: [recorded, read, taken]
     default: recorded
@@ -44,14 +44,17 @@ options:
     elements: dict
     default: []
   number:
-    description: With O(state=read), the release whose plans are returned.
+    description: The release whose plans are returned with O(state=read), or that is taken whatever O(choice) says.
     type: int
   choice:
     description:
-      - With O(state=taken), V(last) takes the release that passed last, V(before) the newest that is older than the one
-        that runs by O(seen), or the last that passed where what runs is no release.
+      - With O(state=taken), V(last) takes the release that passed last, V(installed) the one whose files the host has.
+      - V(before) takes what a rollback goes to. From the newest release that is the newest older one that serves
+        something else, from what never passed the last that did, and from an older one, which a rollback went to,
+        itself. A rollback that was begun is finished, so that all hosts end at the same release however often a run is
+        interrupted.
     type: str
-    choices: [last, before]
+    choices: [last, installed, before]
     default: last
   schema:
     description: The schema that plans must have to be taken. Set by the action plugin.
@@ -99,7 +102,6 @@ EXAMPLES = r"""
   glm.fleet.host_release:
     state: taken
     choice: before
-    seen: "{{ __status_seen['replicas'] }}"
 """
 
 RETURN = r"""
@@ -111,15 +113,15 @@ good:
   description: The release that passed last; null before the first.
   type: int
   returned: success
-running:
-  description: With O(choice=before), the release that runs by O(seen); null where it is none.
+installed:
+  description: The release whose files the host has; null where it is none.
   type: int
   returned: with O(state=taken)
 releases:
   description: What is kept, oldest first, without the plans.
   type: list
   elements: dict
-  returned: with O(state=read) and O(state=taken)
+  returned: with O(state=read), and with O(state=taken) but for O(choice=last)
 plans:
   description: The plans of release O(number).
   type: list
@@ -144,7 +146,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 from ansible_collections.glm.fleet.plugins.module_utils.host import gpu
 from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
-from ansible_collections.glm.fleet.plugins.module_utils.serving import release
+from ansible_collections.glm.fleet.plugins.module_utils.serving import release, running
 
 
 def done(module: AnsibleModule) -> dict[str, Any]:
@@ -156,7 +158,7 @@ def done(module: AnsibleModule) -> dict[str, Any]:
         plans = {} if number is None else {"plans": store.plans(number)}
         return {"changed": False, "number": number, "good": store.good(), "releases": store.releases(), **plans}
     if params["state"] == "taken":
-        return taken(store, params)
+        return taken(store, params, module.check_mode)
     if params["release"] is None or module.check_mode:
         return {"changed": False, "number": None, "good": store.good()}
     release.require_no_secret([params["release"], params["plans"]], params["secret_files"])
@@ -169,17 +171,25 @@ def done(module: AnsibleModule) -> dict[str, Any]:
     return {"changed": new, "number": kept["number"], "good": kept["number"]}
 
 
-def taken(store: release.Store, params: dict[str, Any]) -> dict[str, Any]:
+def taken(store: release.Store, params: dict[str, Any], check: bool) -> dict[str, Any]:
     """The release that is served again. Raises Unmet."""
-    releases = store.releases()
-    running = release.running_of(releases, params["seen"])
-    number = store.good() if params["choice"] == "last" else store.before(running)
-    found: dict[str, Any] = {
-        "changed": False, "number": None, "good": store.good(), "running": running, "releases": releases,
-    }  # fmt: skip
+    found: dict[str, Any] = {"changed": False, "number": None, "installed": None, "good": store.good()}
+    if params["choice"] == "last":
+        number = store.good()
+    else:
+        found["releases"] = store.releases()
+        number = found["installed"] = store.installed(running.checksum)
+        if params["choice"] == "before":
+            number = store.before(number)
+    number = params["number"] or number
     plans = [] if number is None else store.plans(number, params["schema"])
     if not plans or release.served(plans) == release.served(params["plans"]):
         return found
+    if params["choice"] == "before" and not check:
+        try:
+            store.begin_back(number)
+        except OSError as exc:
+            raise Unmet(f"to write to {store.folder}", exc.strerror or exc, "free space there and run again") from exc
     return {**found, "number": number, "ansible_facts": {"glm_plans": plans}}
 
 
@@ -191,7 +201,7 @@ def main() -> None:
             "seen": {"type": "list", "elements": "dict", "default": []},
             "reports": {"type": "list", "elements": "dict", "default": []},
             "number": {"type": "int"},
-            "choice": {"type": "str", "choices": ["last", "before"], "default": "last"},
+            "choice": {"type": "str", "choices": ["last", "installed", "before"], "default": "last"},
             "schema": {"type": "int"},
             "release": {"type": "dict"},
             "secret_files": {"type": "list", "elements": "path", "default": [], "no_log": False},

@@ -41,6 +41,7 @@ ROLES: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
         [
             {"ansible.builtin.debug": {"msg": "made"}, "register": "__serve_made"},
             {"ansible.builtin.shell": f"{ECHO} serve {{{{ what }}}} {{{{ serve_restart }}}} >> {{{{ log }}}}"},
+            {"ansible.builtin.copy": {"content": "{{ what }}", "dest": "{{ unit }}"}},
             {
                 "name": "Start it",
                 "ansible.builtin.fail": {"msg": "{{ inventory_hostname }}, serve: {{ item }} cannot start"},
@@ -65,9 +66,12 @@ ROLES: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
                 "ansible.builtin.fail": {"msg": "{{ inventory_hostname }}, verify: expected sense, found {{ what }}"},
                 "when": "bad.get(what) == 'verify' and inventory_hostname in bad_hosts",
             },
+            {"ansible.builtin.stat": {"path": "{{ unit }}", "checksum_algorithm": "sha256"}, "register": "there"},
             {
                 "ansible.builtin.set_fact": {
-                    "__verify_seen": {"replicas": [{"replica": 0, "started": {"/etc/unit": "{{ what }}"}}]},
+                    "__verify_seen": {
+                        "replicas": [{"replica": 0, "started": "{{ {unit: there['stat']['checksum']} }}"}],
+                    },
                     "__verify_result": {"results": [{"report": "{{ passed }}"}]},
                 },
             },
@@ -107,6 +111,7 @@ def collection(tmp_path: Path) -> Path:
             root / "roles" / role / "defaults/main.yml",
             {**variables, "what": "{{ ansible_facts['glm_plans'][0]['served_model_name'] }}"},
         )
+    _written(root / "roles/expiry/tasks/extend.yml", [])
     (root / "roles/serve/files").symlink_to(ROOT / "roles/serve/files")
     return root
 
@@ -139,7 +144,7 @@ class Fleet:
         self.hosts = [f"h{number}" for number in range(1, hosts + 1)]
 
     def served(
-        self, wanted: str, playbook: str = "", bad: Any = None, hosts: Any = None, **more: Any
+        self, wanted: str, playbook: str = "deploy", bad: Any = None, hosts: Any = None, **more: Any
     ) -> tuple[int, str, list[str]]:
         """Exit status, output and what was done, when the hosts are to serve ``wanted``."""
         log = self.folder / "log"
@@ -156,24 +161,29 @@ class Fleet:
         }
         variables = {"glm_state_dir": str(self.folder / "state"), "glm_api_key_file": "key", **more}
         each = {
-            host: {**common, "__release_folder": str(self.folder / host), "rank": rank, "passed": _passed(host)}
+            host: {
+                **common,
+                "__release_folder": str(self.folder / host),
+                "unit": str(self.folder / f"{host}.unit"),
+                "rank": rank,
+                "passed": _passed(host),
+            }
             for rank, host in enumerate(self.hosts)
         }
         inventory = self.folder / "inventory.yml"
         inventory.write_text(yaml.safe_dump({"glm_fleet": {"hosts": each}}), "utf-8")
         book = self.folder / "book.yml"
-        plays: list[Any] = [
-            {"hosts": "glm_fleet", "gather_facts": False, "roles": ["glm.fleet.plan"], "tasks": [
-                {"ansible.builtin.group_by": {"key": "glm_prepared"}},
-                *([{"glm.fleet.host_release": {
-                    "state": "taken", "choice": "before", "folder": "{{ __release_folder }}", "seen": "{{ runs }}",
-                }, "register": "__rollback"}] if playbook == "rollback" else []),
-            ]},
-            {"ansible.builtin.import_playbook": "glm.fleet.serve_and_verify",
-             **({"vars": {"serve_restart": True}} if playbook == "roll" else {})},
-        ]  # fmt: skip
-        plays = [{"ansible.builtin.import_playbook": "glm.fleet.begin_report"}, *plays]
-        plays += [{"ansible.builtin.import_playbook": "glm.fleet.report"}]
+        prepared = {
+            "hosts": "glm_fleet",
+            "gather_facts": False,
+            "roles": ["glm.fleet.plan"],
+            "tasks": [{"ansible.builtin.group_by": {"key": "glm_prepared"}}],
+        }
+        steps = ["begin_report", prepared, "serve_and_verify", "report"] if playbook == "deploy" else [playbook]
+        plays = [
+            {"ansible.builtin.import_playbook": f"glm.fleet.{step}"} if isinstance(step, str) else step
+            for step in steps
+        ]
         book.write_text(yaml.safe_dump(plays), "utf-8")
         done = subprocess.run(
             ["ansible-playbook", str(book), "-i", str(inventory), "-e", json.dumps(variables)],
@@ -258,13 +268,30 @@ def test_what_cannot_be_put_back_is_said_with_both_reasons(fleet: Fleet) -> None
     assert "in the task Check it: h2, verify: expected sense, found old" in last and fleet.good("h2") == 1
 
 
-def test_a_roll_restarts_what_is_as_planned_and_a_rollback_serves_what_was_before(fleet: Fleet) -> None:
-    fleet.served("old")
-    fleet.served("new")
-    code, output, done = fleet.served("new", playbook="roll", glm_serial=1)
-    wanted = [f"{host} {what}" for host in fleet.hosts for what in ("serve new True", "verify new")]
+def test_a_roll_restarts_what_is_installed_one_host_at_a_time(fleet: Fleet) -> None:
+    fleet.served("old", glm_serial="100%")
+    code, output, done = fleet.served("another intent", playbook="roll")
+    wanted = [f"{host} {what}" for host in fleet.hosts for what in ("serve old True", "verify old")]
     assert [line for line in done if line != "admit"] == wanted and code == 0, output
-    runs = [{"replica": 0, "started": {"/etc/unit": "new"}}]
-    code, output, done = fleet.served("new", playbook="rollback", runs=runs, glm_serial=1)
-    assert code == 0 and "h1 serve old False" in done and "h2 verify old" in done, output
-    assert not [line for line in done if "new" in line] and (fleet.good("h1"), fleet.good("h2")) == (1, 1)
+    (fleet.folder / "h1.unit").write_text("by hand", "utf-8")
+    code, output, done = fleet.served("old", playbook="roll")
+    assert code != 0 and "h1, roll: expected the unit and the environment of a release" in output
+    assert "h1" not in " ".join(done)
+
+
+@pytest.mark.one_core
+def test_a_rollback_that_is_interrupted_ends_at_the_same_release_when_it_is_run_again(fleet: Fleet) -> None:
+    for wanted in ("oldest", "old", "new"):
+        fleet.served(wanted, glm_serial="100%")
+    code, output, done = fleet.served("new", playbook="rollback", bad={"old": "serve"}, hosts=["h2"])
+    assert code != 0 and "h1: from release 3 to release 2" in output and (fleet.good("h1"), fleet.good("h2")) == (2, 3)
+    # What was to be served failed: h2 has what it had. Then it dies in the middle.
+    assert "h2 serve new False" in done, output
+    fleet.served("new", playbook="rollback", bad={"old": "serve"}, hosts=["h2"], glm_rollback_on_failure=False)
+    code, output, done = fleet.served("new", playbook="rollback")
+    assert code == 0 and (fleet.good("h1"), fleet.good("h2")) == (2, 2), output
+    assert not [line for line in done if "new" in line or "oldest" in line]
+    code, output, done = fleet.served("new", playbook="rollback", glm_release=1)
+    assert code == 0 and (fleet.good("h1"), fleet.good("h2")) == (1, 1) and "h1 serve oldest False" in done, output
+    code, output, _done = fleet.served("new", playbook="rollback", glm_release=9)
+    assert code != 0 and "expected the plans of release 9" in output

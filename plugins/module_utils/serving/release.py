@@ -5,8 +5,8 @@
 
 This module util is PRIVATE to the collection. Standard library, Python 3.9 or newer. A release is a folder named by its
 number, with ``plan.json``, the plans of the host's replicas, and ``release.json``, written last: without it there is no
-release. ``good`` is a file with the number of the last that passed. Which one runs is written nowhere: it is the one
-whose files the replicas were started from (``running_of``).
+release. ``good`` is a file with the number of the last that passed, ``back`` one with the number that a rollback goes
+to. Which one runs is written nowhere: it is the one whose files the replicas were started from (``running_of``).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import fcntl
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Optional, TypedDict
 
@@ -129,16 +129,37 @@ class Store:
         """All that are whole, oldest first. Raises Unmet for one that is there and cannot be read."""
         return [found for number in self._numbers() if (found := self._release(number)) is not None]
 
-    def before(self, running: Optional[int]) -> Optional[int]:
-        """The release to go back to; None where there is none. Raises Unmet.
+    def installed(self, checksum: Callable[[str], Optional[str]]) -> Optional[int]:
+        """The release whose files the host has, whether or not they run; None where it is none. Raises Unmet.
 
-        ``running``: the one that runs, whose predecessor it is. What runs and never passed has none: then it is the
-        last that did.
+        ``checksum``: the SHA-256 of a file, None of one that cannot be read.
         """
-        if running is None:
-            return self.good()
-        older = [one["number"] for one in self.releases() if one["number"] < running]
-        return max(older, default=None)
+        good = self.good()
+        for one in sorted(self.releases(), key=lambda release: (release["number"] == good, release["number"]))[::-1]:
+            marks = [pair for each in one["observed"] for pair in each["files"].items()]
+            if marks and all(checksum(file) == mark for file, mark in marks):
+                return int(one["number"])
+        return None
+
+    def before(self, installed: Optional[int]) -> Optional[int]:
+        """The release that a rollback serves; None where there is none. Raises Unmet.
+
+        One that was begun is finished, and one that is done is not done again: the same run on all hosts, again and
+        again, ends at the same release. What is installed and never passed gives way to the last that did.
+        """
+        begun = self._back()
+        if begun is not None:
+            return begun
+        numbers = [one["number"] for one in self.releases()]
+        if installed is None or installed != max(numbers):
+            return self.good() if installed is None else installed
+        given_up = served(self.plans(installed))
+        older = (number for number in sorted(numbers)[-2::-1] if served(self.plans(number)) != given_up)
+        return next(older, None)
+
+    def begin_back(self, number: int) -> None:
+        """Keep that the host goes back to a release, until one passes. Raises OSError."""
+        files.write_text(self.folder / "back", f"{number}\n", durable=True)
 
     def plans(self, number: int, schema: Optional[int] = None) -> list[dict[str, Any]]:
         """The plans of a release. Raises Unmet, also where they have another ``schema`` than this one."""
@@ -162,7 +183,10 @@ class Store:
         Of a release, ``number`` and ``made_at`` are those of the one with the same content, if there is one.
         """
         with self._alone():
-            known = [one for one in self.releases() if one["content_sha256"] == release["content_sha256"]]
+            releases, back = self.releases(), self._back()
+            known = [one for one in releases if one["content_sha256"] == release["content_sha256"]]
+            # What a rollback goes to stays that release, also where a later collection wrote its files.
+            known = known or [one for one in releases if one["number"] == back and self._serves(back, plans)]
             new = not known
             number = known[-1]["number"] if known else max([0, *self._numbers()]) + 1
             made_at = known[-1]["made_at"] if known else release["made_at"]
@@ -172,8 +196,17 @@ class Store:
                 files.write_json(place / "plan.json", list(plans), durable=True)
             files.write_json(place / "release.json", kept, durable=True)
             files.write_text(self.folder / "good", f"{number}\n", durable=True)
+            (self.folder / "back").unlink(missing_ok=True)
             self._forget(number)
         return kept, new
+
+    def _back(self) -> Optional[int]:
+        """The release that a rollback goes to; None where none was begun, or a release has passed since."""
+        text = (files.text_of(self.folder / "back") or "").strip()
+        return int(text) if text.isdigit() else None
+
+    def _serves(self, number: int, plans: Sequence[Mapping[str, Any]]) -> bool:
+        return served(self.plans(number)) == json.loads(json.dumps(served(plans)))
 
     def _numbers(self) -> list[int]:
         return sorted(int(path.name) for path in self.folder.glob("[0-9]*") if path.name.isdigit())

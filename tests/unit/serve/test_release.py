@@ -76,12 +76,33 @@ def test_going_back_makes_an_earlier_release_the_last_that_passed(store: release
     assert store.keep(made("3"), [plan()])[0]["number"] == 3
 
 
-def test_one_goes_back_from_what_runs_and_not_from_what_passed_last(store: release.Store) -> None:
+def test_a_rollback_goes_from_the_newest_to_what_served_something_else_and_ends_there(store: release.Store) -> None:
+    older, newer = plan(served_model_name="older"), plan(served_model_name="newer")
     assert store.before(None) is None
-    for mark in ("1", "2", "3"):
+    store.keep(made("1", plans=[older]), [older])
+    store.keep(made("2", plans=[newer]), [newer])
+    # The same plan, of which a later collection wrote other files.
+    store.keep(made("3", plans=[newer]), [newer])
+    assert [store.before(installed) for installed in (3, 1, None)] == [1, 1, 3]
+    store.begin_back(1)
+    assert {store.before(installed) for installed in (3, 2, 1, None)} == {1}, "one that was begun is finished"
+    kept, new = store.keep(made("4", plans=[older]), [older])
+    assert (kept["number"], new, store.good()) == (1, False, 1), "whatever wrote its files"
+    assert [store.before(installed) for installed in (1, 3)] == [1, 1]
+
+
+def test_what_is_installed_shows_in_files_and_the_last_that_passed_counts_first(store: release.Store) -> None:
+    for mark in ("1", "2"):
         store.keep(made(mark), [plan()])
-    # What runs and never passed gives way to the last that did.
-    assert [store.before(running) for running in (3, 2, 1, None)] == [2, 1, None, 3]
+    marks = {UNIT: "2", "/etc/glm/serve-0.env": "e"}
+    assert store.installed(marks.get) == 2
+    assert store.installed({**marks, UNIT: "1"}.get) == 1
+    assert store.installed({UNIT: "2"}.get) is None, "a file that cannot be read"
+    # Only what is not on the host changed, such as the door.
+    store.keep(made("2", plans=[plan(served_model_name="other")]), [plan(served_model_name="other")])
+    assert (store.good(), store.installed(marks.get)) == (3, 3)
+    store.keep(made("2"), [plan()])
+    assert (store.good(), store.installed(marks.get)) == (2, 2)
 
 
 def test_ten_are_kept_and_the_last_that_passed_among_them(store: release.Store) -> None:
@@ -216,11 +237,13 @@ def test_a_release_is_taken_up_again_unless_it_serves_the_same_or_is_of_another_
     same = run_module(host_release.main, **given, plans=[{**newer, "notes": ["a remark"]}])
     assert same["number"] is None and "ansible_facts" not in same
 
-    before = run_module(host_release.main, **given, choice="before", seen=[seen("2")])
-    assert (before["running"], before["number"], before["ansible_facts"]) == (2, 1, {"glm_plans": [older]})
-    # What never passed runs.
-    assert run_module(host_release.main, **given, choice="before", seen=[seen("other")])["number"] == 2
-    assert run_module(host_release.main, **given, choice="before", seen=[seen("1")])["number"] is None
+    # Nothing of either is on this machine: what is installed never passed.
+    before = run_module(host_release.main, check=True, **given, choice="before")
+    assert (before["installed"], before["number"]) == (None, 2) and not (store.folder / "back").exists()
+    assert run_module(host_release.main, **given, choice="before", number=1)["ansible_facts"] == {"glm_plans": [older]}
+    assert (store.folder / "back").read_text("utf-8") == "1\n"
+    assert run_module(host_release.main, **given, choice="before")["number"] == 1
+    assert run_module(host_release.main, **given, choice="installed")["number"] is None
 
     refused = run_module(host_release.main, **{**given, "schema": older["schema"] + 1}, plans=[failed])
     assert refused["failed"] and f"expected plans of schema {older['schema'] + 1}" in refused["msg"]
