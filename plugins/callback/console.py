@@ -225,9 +225,13 @@ class CallbackModule(Default):  # type: ignore[misc]
     def _failed(self, result: Any, ignored: bool, color: str) -> None:
         self._over(result)
         reasons, ended = self._causes.note(result, ignored)
-        word = "FAILED" if ended else "failed, and goes on"
+        unreachable = task_result.values(result).get("unreachable")
+        if ignored and not unreachable:
+            return
+        # That a host was not reached is never hidden: what was to be learned of it was not.
+        word = "FAILED" if ended else f"{'unreachable' if ignored else 'failed'}, and goes on"
         lines = [f"  {word}  {self.host_label(result)}: {task_result.name(result)}"]
-        for line in [*lines, *(f"    {line}" for line in shortened("\n".join(reasons), LINES))]:
+        for line in [*lines, *(f"    {line}" for line in shortened("\n".join(reasons), 1 if ignored else LINES))]:
             self._line(line, color if ended else C.COLOR_WARN, self.get_option("display_failed_stderr"))
 
     def _still(self) -> None:

@@ -169,6 +169,9 @@ def test_a_host_that_cannot_be_reached_says_why_in_one_line(run: Runs) -> None:
     [*_, line] = lines
     assert line.startswith("  h1: Look at 0: unreachable: ") and "Connection refused" in line, lines
     assert "  FAILED  h1: Look at 0" in lines and len(lines) <= 7, lines
+    # Where that stops nothing it is no cause, and not hidden either.
+    code, lines = run([play({**QUIET[0], "ignore_unreachable": True})], {"h1": AWAY, "h2": HERE})
+    assert code == 0 and "  unreachable, and goes on  h1: Look at 0" in lines and "h1" not in lines[-1], lines
 
 
 def test_of_a_command_that_failed_its_last_lines_are_shown(run: Runs) -> None:
