@@ -183,12 +183,13 @@ class CallbackModule(Default):  # type: ignore[misc]
         self._beats.close()
         hosts = [host for host in stats.processed if host != "localhost"] or list(stats.processed)
         bad = [f"{len(at)} {word}" for word, at in (("failed", stats.failures), ("unreachable", stats.dark)) if at]
-        checked = "changes that would be made" if context.CLIARGS.get("check") else "changed"
+        count = sum(stats.changed.values())
+        would = f"change{'' if count == 1 else 's'} that would be made"
+        changes = f"{count} {would if context.CLIARGS.get('check') else 'changed'}"
         seconds = round(time.monotonic() - self._began)
         took = f"{seconds // 60} min {seconds % 60} s" if seconds >= 60 else f"{seconds} s"
-        count = f"1 host ({hosts[0]})" if len(hosts) == 1 else f"{len(hosts)} hosts"
-        words = ", ".join([*bad, f"{sum(stats.changed.values())} {checked}", took])
-        self._line(f"\n{count}: {words}", C.COLOR_ERROR if bad else C.COLOR_OK)
+        of = f"1 host ({hosts[0]})" if len(hosts) == 1 else f"{len(hosts)} hosts"
+        self._line(f"\n{of}: {', '.join([*bad, changes, took])}", C.COLOR_ERROR if bad else C.COLOR_OK)
         # That one comes last, after what other callbacks say of the end.
         if bad and "glm.fleet.fleet_summary" not in C.CALLBACKS_ENABLED:
             for line in self._causes.lines():

@@ -166,6 +166,7 @@ def test_a_canary_whose_engine_exits_serves_its_release_again_and_spares_the_oth
     assert f"{host}, serve: release 1 was put back" in run.output
     assert "/no/such" not in on_host(host, "systemctl", "cat", "glm-serve-0.service")
     assert on_host(host, "cat", "/var/lib/glm/releases/good").strip() == "1"
+    assert playbook("verify.yml", glm_engine="vllm", glm_launch_count=HOSTS).code == 0
     check_endpoints("reasoning")
 
 

@@ -107,7 +107,7 @@ def test_a_check_says_what_would_change_and_is_not_unfinished(run: Runs) -> None
     report = {"ansible.builtin.import_playbook": str(ROOT / "playbooks/report.yml")}
     code, lines = run([REPORT, play({**CHANGE, "check_mode": False}, CHANGE), report], {"h1": HERE}, "--check")
     output = "\n".join(lines)
-    assert code == 0 and "  changed  h1: Change it" in lines and "changes that would be made" in lines[-1], output
+    assert code == 0 and "  changed  h1: Change it" in lines and " that would be made" in lines[-1], output
     assert "ended before its report" not in output and "FAILED" not in output and "NOT VERIFIED" not in output
 
 
