@@ -10,6 +10,8 @@ from typing import Any, Union
 
 from ansible.errors import AnsibleFilterError
 
+from ansible_collections.glm.fleet.plugins.module_utils.finding import unmet
+
 # Where hosts are counted when they are ready to serve. An empty list of hosts would mean all of them to ansible.
 PREPARED = ["glm_prepared"]
 NO_HOST = ["glm_prepared:!glm_prepared"]
@@ -44,10 +46,12 @@ def whole_groups(fleet: Sequence[str], present: Sequence[str], nodes: int, canar
     first = [group for group in whole if canary in group]
     if canary and there and not first:
         found = ", ".join(host for group in whole for host in group) or "none"
-        raise AnsibleFilterError(
-            f"glm_canary: expected {canary} to be a host that is ready to serve, with all others of its replica, "
-            f"found {found}. Next: choose one of these, or look above why that host is not"
+        text = unmet(
+            f"{canary} to be a host that is ready to serve, with all others of its replica",
+            found,
+            "choose one of these, or look above why that host is not",
         )
+        raise AnsibleFilterError(f"glm_canary: {text}")
     if size < 2:
         return [*(first[0] if first else []), *PREPARED]
     return [host for group in [*first, *(group for group in whole if group not in first)] for host in group] or NO_HOST

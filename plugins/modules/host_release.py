@@ -183,7 +183,7 @@ def taken(store: release.Store, params: dict[str, Any], check: bool) -> dict[str
             number = store.before(number)
     number = params["number"] or number
     plans = [] if number is None else store.plans(number, params["schema"])
-    if not plans or release.served(plans) == release.served(params["plans"]):
+    if number is None or release.served(plans) == release.served(params["plans"]):
         return found
     if params["choice"] == "before" and not check:
         try:

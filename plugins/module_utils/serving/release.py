@@ -206,7 +206,8 @@ class Store:
         return int(text) if text.isdigit() else None
 
     def _serves(self, number: int, plans: Sequence[Mapping[str, Any]]) -> bool:
-        return served(self.plans(number)) == json.loads(json.dumps(served(plans)))
+        same: bool = served(self.plans(number)) == json.loads(json.dumps(served(plans)))
+        return same
 
     def _numbers(self) -> list[int]:
         return sorted(int(path.name) for path in self.folder.glob("[0-9]*") if path.name.isdigit())
