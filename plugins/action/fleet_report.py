@@ -76,16 +76,16 @@ class ActionModule(FleetAction):
     def _verdicts(self, host: str) -> list[dict[str, Any]]:
         """What endpoint_check answered for each replica on the host in this run; empty if it did not get that far."""
         hostvars = self._task_vars.get("hostvars") or {}
-        answer = hostvars[host].get(VERDICT) if host in hostvars else None
-        cause = hostvars[host].get(CAUSE) if host in hostvars else None
-        found = [dict(one) for one in (answer or {}).get("results", [])]
-        back = hostvars[host].get(PUT_BACK) if cause else None
+        # Of a host that ansible does not know, get() has no default in every version.
+        known = hostvars[host] if host in hostvars else {}  # noqa: SIM401
+        found = [dict(one) for one in (known.get(VERDICT) or {}).get("results", [])]
+        cause, back = known.get(CAUSE), known.get(PUT_BACK)
         if cause and (back or all((one.get("report") or {}).get("ok") for one in found)):
             # A good verdict is that of what was put back, or of a part of a replica.
             reason = (back or cause)["reason"]
             return [{"report": verdict.stopped_report(host, cause["phase"], reason, cause.get("findings", []))}]
         # What passed became a release of the host after it was verified.
-        kept = (hostvars[host].get(RELEASE) if host in hostvars else None) or {}
+        kept = known.get(RELEASE) or {}
         if kept.get("number"):
             for one in filter(lambda answer: answer.get("report"), found):
                 runs = {**one["report"].get("running", {}), "release": kept["number"]}
