@@ -1,7 +1,7 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The controller's half of ``host_release``: which intent made the plans, who had them pass, and what was observed."""
+"""The controller's half of ``host_release``: whose intent made the plans, what was observed, and what would change."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils import report
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import FleetAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.intent import table
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import SCHEMA, Plan
-from ansible_collections.glm.fleet.plugins.plugin_utils.serving import replica
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving import change, replica
 
 
 class ActionModule(FleetAction):
@@ -29,7 +29,18 @@ class ActionModule(FleetAction):
         elif given.get("state", "recorded") == "recorded" and plans and reports and all(one["ok"] for one in reports):
             given.update(plans=plans, release=self._made(plans, seen, reports))
             given["secret_files"] = [replica.secret_path(plan) for plan in plans]
-        return self._named(self._module(arguments=given))
+        found = self._named(self._module(arguments=given))
+        compares = given.get("state") == "compared" and not found.get("unreachable")
+        return self._compared(found, plans) if compares else found
+
+    def _compared(self, found: dict[str, Any], plans: list[Plan]) -> dict[str, Any]:
+        """The change, in the place of what it was found from."""
+        if found.get("failed"):
+            # It keeps nobody from the deploy that mends it.
+            return {"changed": False, "change": change.unread(plans), "warnings": [str(found["msg"])]}
+        number, releases, then = found["number"], found.pop("releases"), found.pop("plans", [])
+        last = next((one for one in releases if one["number"] == number), None)
+        return {**found, "change": change.of_host(last, then, plans, self._intent())}
 
     def _made(self, plans: list[Plan], seen: list[Any], reports: list[Any]) -> release.Release:
         looked = {int(one["replica"]): one for one in seen}

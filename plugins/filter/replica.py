@@ -18,7 +18,15 @@ from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingEr
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import runs as benchmark_runs
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
-from ansible_collections.glm.fleet.plugins.plugin_utils.serving import door, expiry, gateway, quoting, replica, shipped
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving import (
+    change,
+    door,
+    expiry,
+    gateway,
+    quoting,
+    replica,
+    shipped,
+)
 
 
 def benchmark_client(plan: Plan, own: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -52,6 +60,7 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         functions = (
+            change.release_changes,
             door.door,
             expiry.expiry_orders,
             gateway.gateway,

@@ -19,10 +19,11 @@ options:
   state:
     description:
       - V(recorded) keeps what passed, V(read) returns what is kept.
+      - V(compared) says what the plans and the variables of this run would change of what passed last.
       - V(taken) makes the plans of a release those of the host (C(ansible_facts['glm_plans'])), so that the roles that
         follow serve it again. Of the host only the note of a rollback that was begun is changed.
     type: str
-    choices: [recorded, read, taken]
+    choices: [recorded, read, compared, taken]
     default: recorded
   plans:
     description:
@@ -98,6 +99,12 @@ EXAMPLES = r"""
   glm.fleet.host_release:
     state: read
 
+- name: See what a deploy would change
+  glm.fleet.host_release:
+    state: compared
+    plans: "{{ ansible_facts['glm_plans'] }}"
+  register: compared
+
 - name: Go back to the release before the one that runs
   glm.fleet.host_release:
     state: taken
@@ -122,6 +129,20 @@ releases:
   type: list
   elements: dict
   returned: with O(state=read), and with O(state=taken) but for O(choice=last)
+change:
+  description:
+    - What would change. C(release), C(by) and C(passed_at) say of which release (null where none passed), C(intent) and
+      C(served) in words what, C(restarts) has the numbers of the replicas that would restart or end.
+    - What a new release of the collection writes otherwise is not in it.
+  type: dict
+  returned: with O(state=compared)
+  sample:
+    release: 7
+    by: ann@desk
+    passed_at: "2026-11-29T08:00:00Z"
+    intent: ["glm_max_model_len: its default -> 65536"]
+    served: ["--max-model-len: 202752 -> 65536"]
+    restarts: [0]
 plans:
   description: The plans of release O(number).
   type: list
@@ -153,8 +174,8 @@ def done(module: AnsibleModule) -> dict[str, Any]:
     """Keep or read. Raises Unmet."""
     params = module.params
     store = release.Store(Path(params["folder"]))
-    if params["state"] == "read":
-        number = params["number"]
+    if params["state"] in ("read", "compared"):
+        number = params["number"] if params["state"] == "read" else store.good()
         plans = {} if number is None else {"plans": store.plans(number)}
         return {"changed": False, "number": number, "good": store.good(), "releases": store.releases(), **plans}
     if params["state"] == "taken":
@@ -196,7 +217,7 @@ def taken(store: release.Store, params: dict[str, Any], check: bool) -> dict[str
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "state": {"type": "str", "choices": ["recorded", "read", "taken"], "default": "recorded"},
+            "state": {"type": "str", "choices": ["recorded", "read", "compared", "taken"], "default": "recorded"},
             "plans": {"type": "list", "elements": "dict", "default": []},
             "seen": {"type": "list", "elements": "dict", "default": []},
             "reports": {"type": "list", "elements": "dict", "default": []},

@@ -55,6 +55,11 @@ options:
     description: Restarts what runs although nothing changed, too.
     type: bool
     default: false
+  unwritten:
+    description: Files that a check run would have written before. They count as changed.
+    type: list
+    elements: path
+    default: []
   vendor:
     description: Whose GPUs the host has.
     type: str
@@ -151,10 +156,12 @@ class Replica:
         return self.properties.get("UnitFileState") == "enabled"
 
 
-def changed_files(files: Sequence[str], record: Path) -> list[str]:
+def changed_files(files: Sequence[str], record: Path, unwritten: Collection[str] = ()) -> list[str]:
     """Which files differ from those the running replica was started from; all of them when it left no record."""
     started = read_json(record)
-    return [file for file in files if started is None or started.get(file) != _running.checksum(file)]
+    return [
+        file for file in files if file in unwritten or started is None or started.get(file) != _running.checksum(file)
+    ]
 
 
 def decide(properties: dict[str, str], changed: Sequence[str], restart: bool = False) -> tuple[str, list[str]]:
@@ -240,13 +247,15 @@ def apply(replicas: Sequence[Replica], retired: Sequence[str]) -> None:
         systemctl("--no-block", "restart" if restarts else "start", *starts)
 
 
-def look(planned: Sequence[dict[str, Any]], restart: bool = False) -> tuple[list[Replica], list[str]]:
+def look(
+    planned: Sequence[dict[str, Any]], restart: bool = False, unwritten: Collection[str] = ()
+) -> tuple[list[Replica], list[str]]:
     """The planned units with what has to be done, and those of earlier plans that are still in use."""
     replicas = [Replica(**given) for given in planned]
     try:
         for replica in replicas:
             replica.properties = _serving.show_unit(_host_commands.run, replica.unit)
-            changed = changed_files(replica.files, _running.record_of(replica.unit))
+            changed = changed_files(replica.files, _running.record_of(replica.unit), unwritten)
             replica.action, replica.reasons = decide(replica.properties, changed, restart)
         old = surplus([replica.unit for replica in replicas])
         return replicas, [unit for unit in old if in_use(_serving.show_unit(_host_commands.run, unit))]
@@ -256,7 +265,7 @@ def look(planned: Sequence[dict[str, Any]], restart: bool = False) -> tuple[list
 
 def brought(module: AnsibleModule) -> dict[str, Any]:
     """Bring the units to what the plan says. Raises Unmet."""
-    replicas, retired = look(module.params["replicas"], module.params["restart"])
+    replicas, retired = look(*(module.params[name] for name in ("replicas", "restart", "unwritten")))
     leaving = [*retired, *(replica.unit for replica in replicas if replica.action == "restart")]
     # Before anything is stopped: what runs now goes on when its successor could not start.
     for replica in replicas:
@@ -294,6 +303,7 @@ def main() -> None:
                 },
             },
             "restart": {"type": "bool", "default": False},
+            "unwritten": {"type": "list", "elements": "path", "default": []},
             "vendor": {"type": "str", "choices": ["nvidia", "amd"], "default": "nvidia"},
         },
         supports_check_mode=True,

@@ -161,6 +161,7 @@ def test_a_canary_whose_engine_exits_serves_its_release_again_and_spares_the_oth
     run = playbook("deploy_glm51.yml", glm_engine="vllm",
                    glm_engine_args={"chat-template": "/no/such/template.jinja"}, glm_launch_count=HOSTS)  # fmt: skip
     refused(run, "release 1 was put back and passed its gate", "/no/such/template.jinja")
+    assert 'glm_engine_args: its default -> {"chat-template": "/no/such/template.jinja"}' in run.output
     assert "not reached" in run.output.partition("The run ended before its report.")[2]
     after = running_containers()
     [host] = [name for name in before if after[name] != before[name]]
@@ -198,8 +199,11 @@ def narrow() -> str:
 
 
 def test_sglang_ends_in_a_verified_endpoint_on_every_host() -> None:
-    run = playbook("deploy_glm51.yml", glm_engine="sglang", glm_engine_args=narrow(), glm_launch_count=HOSTS)
-    assert run.code == 0
+    run = playbook(
+        "deploy_glm51.yml", glm_engine="sglang", glm_engine_args=narrow(), glm_launch_count=HOSTS, glm_confirm=True
+    )
+    assert run.code == 0 and "  glm_engine: vllm -> sglang\n" in run.output
+    assert f"{HOSTS} replicas on {HOSTS} hosts would restart." in run.output
     fleet = reports()
     assert len(fleet) == HOSTS and all(report["ok"] for report in fleet.values())
     check_endpoints("reasoning_content")

@@ -295,3 +295,18 @@ def test_a_rollback_that_is_interrupted_ends_at_the_same_release_when_it_is_run_
     assert not [line for line in done if "new" in line]
     code, output, _done = fleet.served("new", playbook="rollback", glm_release=9)
     assert code != 0 and "expected the plans of release 9" in output
+
+
+def test_more_than_the_canary_changes_only_with_a_yes(tmp_path: Path, collection: Path) -> None:
+    fleet = Fleet(tmp_path, collection, hosts=3)
+    code, output, done = fleet.served("old", glm_serial=[1, 1, 1])
+    # Nothing served before: nothing to ask.
+    assert code == 0 and len(done) == 9, output
+    code, output, done = fleet.served("new", glm_serial=[1, 1, 1], glm_model="GLM-4.7-Flash")
+    assert done == ["h1 serve new False", "h1 verify new", "admit"] and code != 0, output
+    last = output.partition("The run ended before its report.")[2]
+    assert "h1 passed and serves it; h2 and the hosts that follow are as they were" in last, output
+    assert [fleet.good(host) for host in fleet.hosts] == [2, 1, 1]
+    # h1 has it by now: nothing of it restarts, and the run is asked of the next two.
+    code, output, done = fleet.served("new", glm_serial=[1, 1, 1], glm_confirm=True)
+    assert code == 0 and [fleet.good(host) for host in fleet.hosts] == [2, 2, 2], output

@@ -125,16 +125,16 @@ def _of_words(plan: Plan, seen: Mapping[str, Any]) -> list[str]:
     words = seen["words"] if plan["runtime"]["kind"] == "container" else seen["words"][-len(planned) :]
     if words == planned:
         return []
-    runs, says = _options(seen["words"]), _options(planned)
+    runs, says = options(seen["words"]), options(planned)
     found = [
         f"{name} {_text(runs.get(name))}, plan says {_text(says.get(name))}".strip()
         for name in dict.fromkeys([*says, *runs])
         if name and runs.get(name) != says.get(name)
     ]
-    return found or [f"the command {_short(' '.join(words))}, plan says {_short(' '.join(planned))}"]
+    return found or [f"the command {short(' '.join(words))}, plan says {short(' '.join(planned))}"]
 
 
-def _options(words: Sequence[str]) -> dict[str, list[str]]:
+def options(words: Sequence[str]) -> dict[str, list[str]]:
     """What follows each option of a command line, by its name; what stands before the first has the name ""."""
     found: dict[str, list[str]] = {"": []}
     name = ""
@@ -150,10 +150,11 @@ def _options(words: Sequence[str]) -> dict[str, list[str]]:
 def _text(values: Sequence[str] | None) -> str:
     if values is None:
         return "none"
-    return _short(" ".join(values)) if values else "it without a value"
+    return short(" ".join(values)) if values else "it without a value"
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
+    """The text, cut for a line."""
     return text if len(text) <= 120 else f"{text[:119]}…"
 
 
@@ -163,7 +164,7 @@ def _of_environment(plan: Plan, seen: Mapping[str, Any]) -> list[str]:
         return []
     planned = {name: redact(f"{name}={value}", ()).partition("=")[2] for name, value in plan["env"].items()}
     found = [
-        f"{name}={_short(runs[name])}, plan says {_short(value)}" if name in runs else f"no {name}, plan says {value}"
+        f"{name}={short(runs[name])}, plan says {short(value)}" if name in runs else f"no {name}, plan says {value}"
         for name, value in planned.items()
         if runs.get(name) != value
     ]

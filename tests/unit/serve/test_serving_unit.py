@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import CommandResult
 from ansible_collections.glm.fleet.plugins.module_utils.serving import occupancy as _occupancy
+from ansible_collections.glm.fleet.plugins.module_utils.serving import running
 from ansible_collections.glm.fleet.plugins.modules import serving_unit
 from tests.unit.serve.plans import plan
 from tests.unit.serve.render import render
@@ -83,6 +85,17 @@ def test_what_runs_as_planned_restarts_where_that_is_wanted(state: str, sub: str
     properties = {"ActiveState": state, "SubState": sub, "NeedDaemonReload": "no"}
     assert serving_unit.decide(properties, [], restart=True)[0] == action
     assert serving_unit.decide({"ActiveState": "active", "SubState": "running"}, [])[0] == "none"
+
+
+def test_what_a_check_run_did_not_write_counts_as_changed(tmp_path: Path) -> None:
+    unit, env = tmp_path / "unit", tmp_path / "env"
+    for file in (unit, env):
+        file.write_text("as it was", "utf-8")
+    record = tmp_path / "started.json"
+    record.write_text(json.dumps({str(file): running.checksum(str(file)) for file in (unit, env)}), "utf-8")
+    files = [str(unit), str(env)]
+    assert serving_unit.changed_files(files, record) == []
+    assert serving_unit.changed_files(files, record, ["/elsewhere", str(env)]) == [str(env)]
 
 
 def test_units_of_earlier_plans_are_found_and_others_left_alone(tmp_path: Path) -> None:
