@@ -140,8 +140,8 @@ change:
     release: 7
     by: ann@desk
     passed_at: "2026-11-29T08:00:00Z"
-    intent: ["glm_max_model_len: its default -> 65536"]
-    served: ["--max-model-len: 202752 -> 65536"]
+    intent: ["glm_profile: its default -> throughput"]
+    served: ["--max-num-seqs: 22 -> 64"]
     restarts: [0]
 plans:
   description: The plans of release O(number).
