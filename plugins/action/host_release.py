@@ -38,9 +38,9 @@ class ActionModule(FleetAction):
         if found.get("failed"):
             # It keeps nobody from the deploy that mends it.
             return {"changed": False, "change": change.unread(plans), "warnings": [str(found["msg"])]}
-        number, releases, then = found["number"], found.pop("releases"), found.pop("plans", [])
-        last = next((one for one in releases if one["number"] == number), None)
-        return {**found, "change": change.of_host(last, then, plans, self._intent())}
+        releases, then, differing = found.pop("releases"), found.pop("plans", []), found.pop("differing")
+        last = next((one for one in releases if one["number"] == found["number"]), None)
+        return {**found, "change": change.of_host(last, then, plans, self._intent(), differing)}
 
     def _made(self, plans: list[Plan], seen: list[Any], reports: list[Any]) -> release.Release:
         looked = {int(one["replica"]): one for one in seen}

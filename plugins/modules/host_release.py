@@ -159,8 +159,9 @@ phase:
   sample: release
 """
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -176,8 +177,11 @@ def done(module: AnsibleModule) -> dict[str, Any]:
     store = release.Store(Path(params["folder"]))
     if params["state"] in ("read", "compared"):
         number = params["number"] if params["state"] == "read" else store.good()
-        plans = {} if number is None else {"plans": store.plans(number)}
-        return {"changed": False, "number": number, "good": store.good(), "releases": store.releases(), **plans}
+        found: dict[str, Any] = {} if number is None else {"plans": store.plans(number)}
+        releases = store.releases()
+        if params["state"] == "compared":
+            found["differing"] = differing(releases, number)
+        return {"changed": False, "number": number, "good": store.good(), "releases": releases, **found}
     if params["state"] == "taken":
         return taken(store, params, module.check_mode)
     if params["release"] is None or module.check_mode:
@@ -190,6 +194,12 @@ def done(module: AnsibleModule) -> dict[str, Any]:
         next_step = "free space there, and run deploy.yml again; the endpoint passed and serves"
         raise Unmet(f"to keep the release in {store.folder}", exc.strerror or exc, next_step) from exc
     return {"changed": new, "number": kept["number"], "good": kept["number"]}
+
+
+def differing(releases: Sequence[release.Release], number: Optional[int]) -> list[str]:
+    """Files that the host has otherwise than when the release passed."""
+    kept = next((one["observed"] for one in releases if one["number"] == number), [])
+    return [file for each in kept for file, mark in each["files"].items() if running.checksum(file) != mark]
 
 
 def taken(store: release.Store, params: dict[str, Any], check: bool) -> dict[str, Any]:

@@ -44,8 +44,18 @@ class Change(TypedDict):
     """Numbers of the replicas that would restart, or end."""
 
 
-def of_host(release: Optional[Release], then: Sequence[Plan], now: Sequence[Plan], intent: Mapping[str, Any]) -> Change:
-    """What would change; ``then`` are the plans of ``release``, ``now`` and ``intent`` those of this run."""
+def of_host(
+    release: Optional[Release],
+    then: Sequence[Plan],
+    now: Sequence[Plan],
+    intent: Mapping[str, Any],
+    differing: Sequence[str] = (),
+) -> Change:
+    """What would change; ``then`` are the plans of ``release``, ``now`` and ``intent`` those of this run.
+
+    ``differing``: files of that release that the host has otherwise now, because somebody edited them, other packages
+    were installed, or a run was interrupted.
+    """
     if release is None:
         return _none()
     found: Change = {
@@ -56,7 +66,8 @@ def of_host(release: Optional[Release], then: Sequence[Plan], now: Sequence[Plan
         "served": [],
         "restarts": [],
     }
-    if {plan["schema"] for plan in then} != {plan["schema"] for plan in now}:
+    others = {one["replica"]: sorted({*differing} & one["files"].keys()) for one in release["observed"]}
+    if {plan.get("schema") for plan in then} != {plan.get("schema") for plan in now}:
         made = f"form of the plan: that of glm.fleet {release['collection']} -> that of this release"
         return {**found, "served": [made], "restarts": [int(plan["replica"]) for plan in then]}
     planned = {int(plan["replica"]): plan for plan in now}
@@ -67,7 +78,8 @@ def of_host(release: Optional[Release], then: Sequence[Plan], now: Sequence[Plan
             found["served"].append(f"replica {number}: served -> none")
         else:
             found["served"] += [line for line in _served(successor, plan) if line not in found["served"]]
-        if successor is None or _unit(successor) != _unit(plan):
+            found["served"] += [f"{file}: as it passed -> another" for file in others.get(number, ())]
+        if successor is None or others.get(number) or _unit(successor) != _unit(plan):
             found["restarts"].append(number)
     found["served"] += [f"replica {number}: none -> served" for number in planned if number not in _numbers(then)]
     return found
@@ -124,7 +136,7 @@ def _leaves(value: Any, path: str = "") -> dict[str, Any]:
 
 def _differences(now: Mapping[str, Any], then: Mapping[str, Any], absent: str) -> Iterator[str]:
     # Through JSON, as what was kept came.
-    here, before = (json.loads(json.dumps(dict(one))) for one in (now, then))
+    here, before = (json.loads(json.dumps(dict(one), default=str)) for one in (now, then))
     for name in sorted({*here, *before}):
         if here.get(name, _ABSENT) != before.get(name, _ABSENT):
             yield f"{name}: {_text(before, name, absent)} -> {_text(here, name, absent)}"
@@ -137,7 +149,8 @@ def _text(values: Mapping[str, Any], name: str, absent: str) -> str:
     value = values.get(name, _ABSENT)
     if value is _ABSENT or value is None:
         return absent
-    return short(value if isinstance(value, str) else json.dumps(value)) or "set"
+    text = redact(value if isinstance(value, str) else json.dumps(value), ())
+    return short(text) or "set"
 
 
 def release_changes(hostvars: Mapping[str, Any], hosts: Sequence[str]) -> dict[str, list[str]]:

@@ -94,6 +94,25 @@ def test_plans_of_another_form_and_what_cannot_be_read_restart_as_far_as_anybody
     assert unread["restarts"] == [0] and change.lines({"a": unread})[1] == "  a:"
 
 
+def test_files_that_are_no_longer_as_they_passed_restart_their_replica() -> None:
+    release = passed()
+    release["observed"] = [
+        {"replica": number, "engine": None, "version": None, "image": None, "digests": [], "weights": None,
+         "package": None, "files": {f"/etc/glm/serve-{number}.env": "a", "/opt/venv/.glm.json": "b"}}
+        for number in (0, 1)
+    ]  # fmt: skip
+    plans = [plan(), {**plan(), "replica": 1}]
+    found = change.of_host(release, plans, plans, {}, ["/etc/glm/serve-1.env", "/etc/other"])
+    assert found["served"] == ["/etc/glm/serve-1.env: as it passed -> another"] and found["restarts"] == [1]
+    found = change.of_host(release, plans, plans, {}, ["/opt/venv/.glm.json"])
+    assert found["restarts"] == [0, 1]
+
+
+def test_a_secret_in_an_intent_is_not_shown() -> None:
+    found = compared(plan(), plan(), {"glm_engine_args": {"api-key": "sk-0123456789abcdef"}}, {})
+    assert "0123456789" not in str(found["intent"]) and len(found["intent"]) == 1
+
+
 def test_no_key_is_shown() -> None:
     found = compared(with_words(**{"api-key": "sk-0123456789abcdef"}), with_words(**{"api-key": "sk-fedcba9876543210"}))
     assert "sk-" not in str(found) and found["restarts"] == [0]
