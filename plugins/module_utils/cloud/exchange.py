@@ -92,7 +92,8 @@ def _received(response: requests.Response, last: Optional[int]) -> Received:
         content, left_out = bytearray(), 0
         for chunk in response.iter_content(CHUNK_BYTES):
             content += chunk
-            if last is not None and len(content) > last:
+            # An error is wanted whole.
+            if last is not None and response.status_code == 200 and len(content) > last:
                 left_out += len(content) - last
                 del content[:-last]
             if len(content) > MOST_BYTES:

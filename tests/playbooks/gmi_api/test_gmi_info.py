@@ -134,7 +134,7 @@ def test_logs_that_do_not_come_are_an_error_and_not_empty(
     cloud: Handle, run: Run, logged: str, answer: Answer, words: str
 ) -> None:
     fault(cloud, "GET", "logs$", answer, times=9)
-    failed = run(container_id=logged, retries=1)
+    failed = run(container_id=logged, log_bytes=3, retries=1)
     assert failed["failed"] and f"container {logged}, read: " in failed["msg"] and words in failed["msg"]
     asked = [target for _method, target, _headers in cloud.settings.requests if target.endswith("/logs")]
     assert len(asked) == (2 if answer.cut or answer.status in (429, 503, 0) else 1), "what is final is not asked again"

@@ -56,11 +56,13 @@ class Nodes:
     def look(self) -> None:
         """Look at the account; fails unless it shows each of the nodes, or the ledger knows what became of it."""
         self.fleet.look()
-        lives = {life.id: life for life in self.fleet.record.all_lives() if life.type == NODE}
+        recorded = {life.id: life for life in self.fleet.record.all_lives() if life.type == NODE}
         absent = [identifier for identifier in self.ids if identifier not in self.fleet.machines]
-        ended = [identifier for identifier in absent if identifier in lives and lives[identifier].ended_by is not None]
-        self.gone = [identifier for identifier in ended if lives[identifier].until]
-        unknown = [identifier for identifier in absent if identifier not in ended or self.state != "absent"]
+        self.gone = [identifier for identifier in absent if identifier in recorded and recorded[identifier].until]
+        # What a run that was killed asked the end of: to ask again proves what became of it.
+        open_ids = {life.id for life in self.fleet.open() if life.type == NODE and life.ended_by is not None}
+        ended = {*self.gone, *open_ids} if self.state == "absent" else set()
+        unknown = [identifier for identifier in absent if identifier not in ended]
         if unknown:
             there = [f"{row['name'] or 'no name'} ({key})" for key, row in self.fleet.machines.items()]
             self.fail(
