@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Controller side of the modules that make instances: prints what they wait for, and names the run and its account.
 
-It is also that of gmi_container, see meta/runtime.yml.
+It is also that of gmi_container and gmi_baremetal, see meta/runtime.yml.
 """
 
 from __future__ import annotations

@@ -161,6 +161,8 @@ options:
     description: File in which to keep what is waited for. Set by the action plugin, which prints it every ten seconds.
     type: path
 seealso:
+  - module: glm.fleet.gmi_info
+  - module: glm.fleet.gmi_baremetal
   - plugin: glm.fleet.gmi_cloud
     plugin_type: inventory
 """

@@ -1,1 +1,1 @@
-"""A stand-in for GMI Cloud's Cluster Engine API: lists, and the life of containers and their elastic IPs."""
+"""A stand-in for GMI Cloud's Cluster Engine API: lists, logs, and the life of machines and elastic IPs."""

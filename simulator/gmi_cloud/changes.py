@@ -1,7 +1,8 @@
-"""What changes the simulated GMI Cloud by its published schema: containers, templates and elastic IPs.
+"""What changes the simulated GMI Cloud: containers, templates and elastic IPs by their published schema, and nodes.
 
 Stricter than what is published: an unknown key is refused, as is the end of what ends already, so that a client that
-sends or repeats too much is found out.
+sends or repeats too much is found out. What a request for an action of a node says is not published: here it is what
+clients guess, unless a test sets another (``World.action_key``).
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ def change(world: World, method: str, parts: list[str], body: Any, org: str) -> 
         ("POST", "templates"): _create_template,
         ("POST", "elastic-ips"): _allocate,
         ("DELETE", "containers", "*"): _delete_container,
+        ("POST", "baremetals", "*", "action"): _act,
+        ("DELETE", "baremetals", "*"): _delete_node,
         ("DELETE", "elastic-ips", "*"): _release,
         ("POST", "elastic-ips", "*", "associate"): _associate,
     }
@@ -91,6 +94,28 @@ def _delete_container(world: World, _body: Any, org: str, identifier: str) -> Js
     record["status"] = "terminating"
     world.looks_left[identifier] = world.looks
     return {"id": identifier}
+
+
+def _act(world: World, body: Any, org: str, identifier: str) -> Json:
+    record = _own(world.baremetals, org, identifier)
+    _require(body, {world.action_key: str}, {})
+    begun = {"start": ("stopped", "starting"), "stop": ("active", "stopping")}.get(body[world.action_key])
+    if begun is None or record["status"] != begun[0]:
+        raise Refused(400, f"no such action of a node that is {record['status']}")
+    record["status"] = begun[1]
+    world.looks_left[identifier] = world.looks
+    return {}
+
+
+def _delete_node(world: World, _body: Any, org: str, identifier: str) -> Json:
+    record = _own(world.baremetals, org, identifier)
+    if identifier in world.prepaid:
+        raise Refused(400, f"prepaid until {world.prepaid[identifier]}")
+    if record["status"] == "deprovisioning":
+        raise Refused(409, "the node is deprovisioning")
+    record["status"] = "deprovisioning"
+    world.looks_left[identifier] = world.looks
+    return {}
 
 
 def _allocate(world: World, body: Any, org: str) -> list[Json]:

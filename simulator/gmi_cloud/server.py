@@ -105,14 +105,16 @@ def _answered(
         return _error(404, f"{parts[0]} is not enabled for this organization")
     org = _organization(world, headers)
     if method == "GET":
-        return _collection(world, settings, parts, parse_qs(url.query), org)
+        return _collection(world, settings, parts, parse_qs(url.query), org, headers)
     try:
         return Answer(200, change(world, method, parts, json.loads(content) if content else None, org))
     except Refused as error:
         return _error(error.status, error.message)
 
 
-def _collection(world: World, settings: Settings, parts: list[str], query: dict[str, list[str]], org: str) -> Answer:
+def _collection(
+    world: World, settings: Settings, parts: list[str], query: dict[str, list[str]], org: str, headers: dict[str, str]
+) -> Answer:
     lists = {
         "containers": world.containers, "baremetals": world.baremetals, "elastic-ips": world.elastic_ips,
         "templates": world.templates,
@@ -124,13 +126,24 @@ def _collection(world: World, settings: Settings, parts: list[str], query: dict[
         idc = query.get("idc", [None])[0]
         return _list(settings, "products", [item for item in world.products[kind] if idc in (None, item["idc"])])
     with world.lock:
-        if kind == "containers":
+        if kind in ("containers", "baremetals"):
             world.pass_time()
         own = [item for item in lists[kind] if item["orgId"] == org]
     if len(parts) == 1:
         return _list(settings, kind, own)
     found = [item for item in own if item["id"] == parts[1]]
+    if kind == "containers" and parts[2:] == ["logs"] and found:
+        return _logs(world, parts[1], headers)
     return Answer(200, found[0]) if len(parts) == 2 and found else _error(404, f"{kind} {parts[1]} not found")
+
+
+def _logs(world: World, identifier: str, headers: dict[str, str]) -> Answer:
+    """Text, and only for those who want text."""
+    if not re.search(r"text/(plain|\*)|\*/\*", headers.get("accept", "*/*")):
+        return _error(406, "logs are text/plain")
+    if identifier not in world.logs:
+        return _error(410, "the logs are gone")
+    return Answer(200, None, {"Content-Type": "text/plain; charset=utf-8"}, raw=world.logs[identifier].encode())
 
 
 def _organization(world: World, headers: dict[str, str]) -> str:

@@ -62,9 +62,15 @@ class World:
         }
     )
     enabled: set[str] = field(default_factory=lambda: {"containers", "baremetals", "elastic-ips", "templates"})
-    # After so many lists a container that is made runs, and one that ends is gone.
+    # After so many lists of machines one that is made or starts runs, one that stops is off, one that ends is gone.
     looks: int = 1
     looks_left: dict[str, int] = field(default_factory=dict)
+    # By the id of a container.
+    logs: dict[str, str] = field(default_factory=dict)
+    # By the id of a node: until when it cannot be ended.
+    prepaid: dict[str, str] = field(default_factory=dict)
+    # What the request for an action of a node names it by.
+    action_key: str = "action"
     clock: Callable[[], float] = time.time
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -77,8 +83,8 @@ class World:
         return self._keep(self.containers, self.container_record(name, product), changes)
 
     def pass_time(self) -> None:
-        """The list of containers is about to be read: what is made or ends comes nearer to it."""
-        for record in list(self.containers):
+        """A list of machines is about to be read: what changes its state comes nearer to it."""
+        for record in [*self.containers, *self.baremetals]:
             left = self.looks_left.get(record["id"])
             if left:
                 self.looks_left[record["id"]] = left - 1
@@ -87,10 +93,11 @@ class World:
                 self._arrive(record)
 
     def _arrive(self, record: Json) -> None:
-        if record["status"] == "creating":
-            record["status"] = "running"
-        elif record["status"] == "terminating":
-            self.containers.remove(record)
+        arrived = {"creating": "running", "starting": "active", "stopping": "stopped"}.get(record["status"])
+        if arrived:
+            record["status"] = arrived
+        elif record["status"] in ("terminating", "deprovisioning"):
+            (self.containers if record in self.containers else self.baremetals).remove(record)
             for address in self.elastic_ips:
                 if address["instanceID"] == record["id"]:
                     address.update(status="disassociated", instanceID=None, instanceType=None)

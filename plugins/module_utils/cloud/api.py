@@ -326,14 +326,21 @@ class CloudClient:
     def _read(self, path: str) -> Any:
         return self._repeated("GET", path)
 
-    def _repeated(self, method: str, path: str, body: Optional[Dict[str, Any]] = None) -> Any:
+    def _read_text(self, path: str, last: int) -> Received:
+        """What is text and no JSON: the ``last`` bytes of it."""
+        answer: Received = self._repeated("GET", path, last=last)
+        return answer
+
+    def _repeated(
+        self, method: str, path: str, body: Optional[Dict[str, Any]] = None, last: Optional[int] = None
+    ) -> Any:
         """Send what can be sent twice without harm until it is answered, within ``retries`` and ``budget``."""
         deadline = time.monotonic() + self._budget
         attempt = 0
         while True:
             attempt += 1
             try:
-                return self._send(method, path, body, ("request",), deadline)
+                return self._send(method, path, body, ("request",), deadline, last)
             except CloudError as error:
                 if not _worth_repeating(error):
                     raise
@@ -357,8 +364,9 @@ class CloudClient:
         return self._send(method, path, body, pace, time.monotonic() + self._budget)
 
     def _send(
-        self, method: str, path: str, body: Optional[Dict[str, Any]], pace: tuple[str, ...], deadline: float
-    ) -> Any:
+        self, method: str, path: str, body: Optional[Dict[str, Any]], pace: tuple[str, ...], deadline: float,
+        last: Optional[int] = None,
+    ) -> Any:  # fmt: skip
         url = self._url(path)
         what = f"{method} {url}"
         for kind in pace:
@@ -372,7 +380,7 @@ class CloudClient:
             self._pacer.began_late(kind)
         left = max(0.1, deadline - time.monotonic())
         try:
-            response = exchange(self._session, method, url, body, min(self._timeout, left), left, self._verify)
+            response = exchange(self._session, method, url, body, min(self._timeout, left), left, self._verify, last)
         except TooLate:
             raise TransportError(f"{what}: no whole answer within the {self._budget:g} s of total_timeout.") from None
         except TooLarge:
@@ -386,6 +394,8 @@ class CloudClient:
             found = f"{unreachable.why(error, url)}. {unreachable.check(error, url, 'base_url')}"
             # ansible prints every cause: those of the libraries say the same in their own words.
             raise TransportError(f"{what}: no answer: {found}") from None
+        if last is not None and response.status_code == 200:
+            return response
         return self._taken_apart(what, response)
 
     def _taken_apart(self, what: str, response: Received) -> Any:

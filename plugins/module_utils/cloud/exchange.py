@@ -41,6 +41,8 @@ class Received(NamedTuple):
     status_code: int
     headers: Mapping[str, str]
     content: bytes
+    # How many bytes came before the content, of which only the end was wanted.
+    left_out: int = 0
 
 
 def exchange(
@@ -51,10 +53,12 @@ def exchange(
     silence: float,
     seconds: float,
     verify: Union[bool, str],
+    last: Optional[int] = None,
 ) -> Received:
     """Send a request once and return its answer.
 
     ``silence``: seconds without a byte, ``seconds`` for all of it; ``verify``: whom to trust, as requests takes it.
+    ``last``: text is wanted, and of it no more than so many bytes, the last.
     Raises TooLate, TooLarge, and what requests raises.
     """
     box: queue.SimpleQueue[Union[Received, BaseException]] = queue.SimpleQueue()
@@ -64,10 +68,11 @@ def exchange(
         try:
             # Given here, because an environment variable would replace what a session says of certificates.
             response = session.request(
-                method, url, json=body, timeout=silence, verify=verify, allow_redirects=False, stream=True
-            )
+                method, url, json=body, timeout=silence, verify=verify, allow_redirects=False, stream=True,
+                headers=None if last is None else {"Accept": "text/plain"},
+            )  # fmt: skip
             begun.append(response)
-            box.put(_received(response))
+            box.put(_received(response, last))
         except BaseException as error:
             box.put(error)
 
@@ -82,14 +87,18 @@ def exchange(
     return found
 
 
-def _received(response: requests.Response) -> Received:
+def _received(response: requests.Response, last: Optional[int]) -> Received:
     with response:
-        content = bytearray()
+        content, left_out = bytearray(), 0
         for chunk in response.iter_content(CHUNK_BYTES):
             content += chunk
+            # An error is wanted whole.
+            if last is not None and response.status_code == 200 and len(content) > last:
+                left_out += len(content) - last
+                del content[:-last]
             if len(content) > MOST_BYTES:
                 raise TooLarge
-        return Received(response.status_code, response.headers, bytes(content))
+        return Received(response.status_code, response.headers, bytes(content), left_out)
 
 
 def _hang_up(begun: List[requests.Response]) -> None:

@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Callable, Optional
+from typing import Callable, NoReturn, Optional
 
 try:
     import fcntl
@@ -64,6 +64,18 @@ def only_run(account: str, fleet: str, timeout: float, sleep: Callable[[float], 
         yield alone
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def alone(account: str, fleet: str, timeout: float, refuse: Callable[[str, str], NoReturn]) -> Iterator[None]:
+    """As ``only_run``, for modules: ``refuse`` gets the problem and the next step when others take too long."""
+    with only_run(account, fleet, timeout) as free:
+        if not free:
+            refuse(
+                f"another run for this fleet has been launching or terminating for more than {timeout} s.",
+                "wait until it has ended, then run again.",
+            )
+        yield
 
 
 @contextlib.contextmanager

@@ -4,7 +4,8 @@
 """A client for GMI Cloud's Cluster Engine API 2.4.0 (https://docs.gmicloud.ai/api-reference).
 
 Experimental: container paths, names and the elastic IP object are documented by the vendor; the schema of a bare-metal
-node, the envelope of lists, the body of an error and the rate limits are not. So lists are found by name,
+node, what a request for one of its actions says, the envelope of lists, the body of an error and the rate limits are
+not. So lists are found by name,
 unknown fields are ignored, and an answer that cannot be understood is an error that names what is missing. What makes
 something is sent once, because the API has no token to recognise a repetition by: the caller finds out by its name.
 """
@@ -27,6 +28,8 @@ ORGANIZATION_HEADER = "X-Organization-ID"
 # No pagination is documented; a list that goes on for longer is one that does not end.
 MOST_PAGES = 200
 
+# What has products, by the names of its collections.
+KINDS = ("containers", "baremetals", "elastic-ips")
 # The collections of what an account rents.
 MACHINES = ("containers", "bare-metal nodes")
 
@@ -38,6 +41,18 @@ SCOPE_ADVICE = (
 
 class NotServed(ApiError):
     """HTTP 404: this account or this version of the API has no such collection."""
+
+
+class NoLogs(ApiError):
+    """There are no logs, and asking again would bring none."""
+
+
+# Another API of the vendor answers so to a request for logs; of this one no status is published for that.
+_NO_LOGS = {
+    410: "its logs are gone",
+    422: "it is of a kind without logs",
+    501: "it is of a kind without logs",
+}
 
 
 def refuse_unserved(errors: Sequence[CloudError]) -> None:
@@ -78,6 +93,23 @@ class GmiApi(_cloud_api.CloudClient):
             return False
         return True
 
+    def container(self, identifier: str) -> Dict[str, Any]:
+        """One container. Its environment and arguments come in clear, and must not leave the caller."""
+        path = f"/containers/{_quoted(identifier)}"
+        found = self._read(path)
+        if not isinstance(found, dict) or found.get("id") != identifier:
+            raise BadAnswer(f"GET {self._url(path)}: expected the container of this id, found another answer.")
+        return found
+
+    def container_logs(self, identifier: str, last: int) -> Received:
+        """The ``last`` bytes of what a container has written, as they are."""
+        path = f"/containers/{_quoted(identifier)}/logs"
+        received = self._read_text(path, last)
+        kind = received.headers.get("Content-Type", "text/plain").partition(";")[0].strip().lower()
+        if kind != "text/plain":
+            raise BadAnswer(f"GET {self._url(path)}: expected logs as text/plain, found {kind}.")
+        return received
+
     def list_baremetals(self) -> List[Dict[str, Any]]:
         """Bare-metal nodes. Their fields are not published; ``id`` is required here."""
         return self._list("/baremetals", "baremetals", identified=True)
@@ -91,7 +123,7 @@ class GmiApi(_cloud_api.CloudClient):
         return self._list("/idcs", "idcs")
 
     def list_products(self, kind: str, idc: Optional[str] = None) -> List[Dict[str, Any]]:
-        """Products of ``containers`` or ``baremetals``: ``name, idc, price, gpuModel, spec, …``."""
+        """Products of one of ``KINDS``: ``name, idc, price, gpuModel, spec, …``."""
         query = "?" + urllib.parse.urlencode({"idc": idc}) if idc else ""
         return self._list(f"/{kind}/products{query}", "products")
 
@@ -126,6 +158,14 @@ class GmiApi(_cloud_api.CloudClient):
     def release_elastic_ip(self, identifier: str) -> None:
         """Ask once that an elastic IP is released."""
         self._change(f"/elastic-ips/{_quoted(identifier)}", None, method="DELETE")
+
+    def act_on_baremetal(self, identifier: str, body: Dict[str, Any]) -> None:
+        """Ask that a node starts or stops, which can be asked twice. The path is published, no body is."""
+        self._repeated("POST", f"/baremetals/{_quoted(identifier)}/action", body)
+
+    def delete_baremetal(self, identifier: str) -> None:
+        """Ask once that a node ends, with all its data. Its elastic IP stays, and goes on costing money."""
+        self._change(f"/baremetals/{_quoted(identifier)}", None, method="DELETE")
 
     def _made(self, path: str, body: Dict[str, Any]) -> str:
         """The id of the one thing that this made; the answer is an object with it, or a list of one."""
@@ -189,6 +229,10 @@ class GmiApi(_cloud_api.CloudClient):
             )  # fmt: skip
         if status == 404:
             return NotServed(what, status, code, message)
+        if status in _NO_LOGS and what.startswith("GET ") and what.endswith("/logs"):
+            error = NoLogs(what, status, code, f"{_NO_LOGS[status]}: {message}")
+            error.outcome_unknown = False
+            return error
         return ApiError(what, status, code, message)
 
 

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The containers and elastic IPs of one fleet as a run has seen them, and how a run ends. Knows no desired state.
+"""The machines and elastic IPs of one fleet as a run has seen them, and how a run ends. Knows no desired state.
 
 Ours is what the ledger of the fleet says was made for it, and what still has a name of the fleet.
 """
@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
-from typing import Any, Dict, List, NoReturn, Optional
+from typing import Any, ContextManager, Dict, List, NoReturn, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -27,23 +28,25 @@ from ansible_collections.glm.fleet.plugins.module_utils.cloud.gmi_cloud.record i
     Row,
     status_of,
 )
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.gmi_cloud.spellings import known, text_of
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet, advised
 
 CONSOLE = "https://console.gmicloud.ai"
 
 
 class Fleet:
-    """One fleet, as of the last look at the account."""
+    """One fleet, as of the last look at the account: its containers, or with ``nodes`` all bare-metal nodes there."""
 
-    def __init__(self, module: AnsibleModule, api: gmi_api.GmiApi) -> None:
+    def __init__(self, module: AnsibleModule, api: gmi_api.GmiApi, nodes: bool = False) -> None:
         self.module = module
         self.params = module.params
         self.api = api
+        self.nodes = nodes
         self.name: str = self.params["fleet"]
         self.prefix = f"glm-{self.name}-"
-        self.record = Record(self.name, api.account, self.params["run"], module.warn)
+        self.record = Record(self.name, api.account, self.params.get("run"), module.warn)
         self.changed = False
-        self.containers: Dict[str, Row] = {}
+        self.machines: Dict[str, Row] = {}
         self.addresses: Dict[str, Row] = {}
 
     def look(self) -> None:
@@ -53,11 +56,13 @@ class Fleet:
         except Unmet as error:
             # Without it nothing is known as ours, which must not look like nothing.
             _module.fail(self.module, f"fleet {self.name}", "ledger", error.args[0], "", changed=self.changed)
-        containers = self.api.list_containers()
+        # Under one name for each fact, and without the user data that the API sends along.
+        nodes: List[Row] = [dict(known(row)) for row in self.api.list_baremetals()] if self.nodes else []
+        containers = [] if self.nodes else self.api.list_containers()
         addresses = self._listed_addresses()
         if not self.module.check_mode:
-            self.record.look(containers, addresses)
-        self.containers = {row["id"]: row for row in containers if status_of(row) not in ENDED}
+            self.record.look(None if self.nodes else containers, addresses, nodes if self.nodes else None)
+        self.machines = {row["id"]: row for row in [*containers, *nodes] if status_of(row) not in ENDED}
         self.addresses = {row["id"]: row for row in addresses if status_of(row) not in ENDED}
 
     def _listed_addresses(self) -> List[Row]:
@@ -71,7 +76,7 @@ class Fleet:
 
     def open(self) -> List[ledger.Life]:
         """What was asked for and is not proven gone, elastic IPs too; of another key's only what this one lists."""
-        there = {*self.containers, *self.addresses}
+        there = {*self.machines, *self.addresses}
         lives = [life for life in self.record.all_lives() if not life.until]
         return [life for life in lives if life.account == self.record.account or life.id in there]
 
@@ -87,7 +92,7 @@ class Fleet:
 
     def row_of(self, life: ledger.Life) -> Row:
         """What the last list says of it; nothing where it is not listed."""
-        return (self.addresses if life.type == ADDRESS else self.containers).get(life.id, {})
+        return (self.addresses if life.type == ADDRESS else self.machines).get(life.id, {})
 
     def bound_to(self, container: str) -> Optional[Row]:
         """The elastic IP that is bound to it, if there is one."""
@@ -97,18 +102,9 @@ class Fleet:
         """Its name as it is now."""
         return str(self.row_of(life).get("name") or life.name)
 
-    @contextlib.contextmanager
-    def alone(self, phase: str) -> Iterator[None]:
+    def alone(self, phase: str) -> ContextManager[None]:
         """Keep other runs of this user for the fleet away meanwhile; fails when they take too long."""
-        timeout = self.params["wait_timeout"]
-        with locks.only_run(self.api.base_url, self.name, timeout) as alone:
-            if not alone:
-                self.fail(
-                    phase,
-                    f"another run for this fleet has been at work for more than {timeout} s.",
-                    "wait until it has ended, then run again.",
-                )
-            yield
+        return locks.alone(self.api.base_url, self.name, self.params["wait_timeout"], partial(self.fail, phase))
 
     def report(self, progress: str) -> None:
         """Write what is waited for, for the action to print."""
@@ -127,7 +123,9 @@ class Fleet:
             self.module.warn(
                 f"fleet {self.name}: asked for without an answer: {ledger.described(unsettled, time.time())}"
             )
-        renamed = [life for life in self.open() if life.id and not self.name_of(life).startswith(self.prefix)]
+        renamed = [
+            life for life in self.open() if life.id and life.ours and not self.name_of(life).startswith(self.prefix)
+        ]
         if renamed:
             self.module.warn(
                 f"fleet {self.name}: made for it, but not named {self.prefix}… any more, so left alone: "
@@ -144,9 +142,12 @@ class Fleet:
     def fail(self, phase: str, problem: str, next_step: str) -> NoReturn:
         """End the run; says what of the fleet is left and what it costs, as far as the ledger knows."""
         left = ledger.described(self.open(), time.time())
-        known = f" By its ledger the fleet has: {left}." if left else " By its ledger the fleet has nothing."
+        had = f" By its ledger the fleet has: {left}." if left else " By its ledger the fleet has nothing."
+        if self.nodes:
+            # They are known by the ids that were given.
+            had = ""
         _module.fail(
-            self.module, f"fleet {self.name}", phase, f"{advised(problem, '')}{known}", next_step, changed=self.changed,
+            self.module, f"fleet {self.name}", phase, f"{advised(problem, '')}{had}", next_step, changed=self.changed,
             unsettled=sorted(life.name for life in self.unsettled()),
         )  # fmt: skip
 
@@ -183,11 +184,6 @@ class Fleet:
 def address_name(container: str) -> str:
     """How the elastic IP that is allocated for a container is called."""
     return f"{container}-ip"
-
-
-def text_of(value: object) -> Optional[str]:
-    """A text that is not empty."""
-    return value if isinstance(value, str) and value else None
 
 
 def states_of(fleet: Fleet, lives: Iterable[ledger.Life]) -> str:

@@ -98,7 +98,7 @@ class Present:
         """The container of this name, if there is one; fails where it is not ours, or another than was asked for."""
         lives = [life for life in self.fleet.own(self.name) if life.type != ADDRESS]
         ours = {life.id for life in lives}
-        rows = [row for row in self.fleet.containers.values() if row.get("name") == self.name]
+        rows = [row for row in self.fleet.machines.values() if row.get("name") == self.name]
         self.refuse_unsettled(self.name)
         self.refuse_foreign("container", [row for row in rows if row["id"] not in ours])
         if len(lives) > 1:
@@ -292,7 +292,7 @@ class Present:
         start, listed = time.monotonic(), False
         while True:
             self.fleet.look()
-            row = self.fleet.containers.get(identifier, {})
+            row = self.fleet.machines.get(identifier, {})
             status = status_of(row)
             if status == "running":
                 return
@@ -303,7 +303,8 @@ class Present:
                 self.fail(
                     f"expected {self.name} ({identifier}) to run, found after {waited:.0f} s: "
                     f"{status or 'not listed'}{reason}. It may cost money.",
-                    "look at its logs in the console; run again to go on waiting, or end it (state absent).",
+                    "look at its logs (glm.fleet.gmi_info with container_id); run again to go on waiting, or end it "
+                    "(state absent).",
                 )
             listed = listed or bool(row)
             self.refuse_ended(identifier, listed and not row, waited)

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the containers and elastic IPs of a GMI Cloud organisation mean for the ledger of a fleet.
+"""What the machines and elastic IPs of a GMI Cloud organisation mean for the ledger of a fleet.
 
 This API has no tags, so the ledger alone says what is ours. What was asked for without an answer is recognised by its
 name, which was free before.
@@ -17,6 +17,8 @@ from ansible_collections.glm.fleet.plugins.module_utils.cloud import ledger, rec
 PROVIDER = "gmi"
 # The type under which a ledger has elastic IPs, which cost money of their own.
 ADDRESS = "elastic-ip"
+# And bare-metal nodes, which nothing here makes, so that they are in it once their end was asked for.
+NODE = "bare-metal"
 ENDED = frozenset({"terminated", "deleted", "released"})
 # A container shows it while it ends, but also for a moment during a restart.
 GOING = "terminating"
@@ -36,16 +38,28 @@ class Record(record.Record):
         """The end of it is about to be asked for."""
         self._write("ending", names=[life.name], ids=[life.id], why=why)
 
-    def look(self, containers: Iterable[Row], addresses: Iterable[Row]) -> None:
-        """All of both were listed: bind ids to lost answers, and close what is gone."""
-        shown = {False: _by_id(containers), True: _by_id(addresses)}
-        every = {**shown[False], **shown[True]}
+    def adopt(self, node: Row, usd_per_hour: Optional[float]) -> ledger.Life:
+        """A bare-metal node that the ledger does not have is about to be ended."""
+        found = {"names": [node["name"] or ""], "ids": [node["id"]], "type": NODE, "region": node["idc"] or ""}
+        self._write("seen", **found, usd_per_hour=usd_per_hour, why="made elsewhere")
+        return ledger.lives_of([self._event("seen", **found, usd_per_hour=usd_per_hour)])[0]
+
+    def look(
+        self, containers: Optional[Iterable[Row]], addresses: Iterable[Row], nodes: Optional[Iterable[Row]] = None
+    ) -> None:
+        """All of these were listed: bind ids to lost answers, and close what is gone. None: that was not listed."""
+        shown = {ADDRESS: _by_id(addresses)}
+        shown.update({} if containers is None else {"": _by_id(containers)})
+        shown.update({} if nodes is None else {NODE: _by_id(nodes)})
+        every = {key: row for rows in shown.values() for key, row in rows.items()}
         self.seen.update(every)
         self.answered.difference_update(key for key, row in every.items() if status_of(row) not in (*ENDED, GOING))
         lives = self.all_lives()
         known = {life.id for life in lives}
         for life in lives:
-            rows = shown[life.type == ADDRESS]
+            rows = shown.get(life.type if life.type in (ADDRESS, NODE) else "")
+            if rows is None:
+                continue
             if life.id in rows:
                 self._listed(life, rows[life.id])
             elif not life.until and not life.id and life.launch:

@@ -13,6 +13,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Dict, List, NoReturn, Optional, Set, cast
 
@@ -130,14 +131,7 @@ class Members:
     @contextlib.contextmanager
     def alone(self, phase: str) -> Iterator[None]:
         """Keep other runs of this user for the fleet away meanwhile; fails when they take too long."""
-        timeout = self.params["wait_timeout"]
-        with locks.only_run(self.api.base_url, self.name, timeout) as alone:
-            if not alone:
-                self.fail(
-                    phase,
-                    f"another run for this fleet has been launching or terminating for more than {timeout} s.",
-                    "wait until it has ended, then run again.",
-                )
+        with locks.alone(self.api.base_url, self.name, self.params["wait_timeout"], partial(self.fail, phase)):
             if phase == "launch" and locks.end_announced(self.api.base_url, self.name):
                 self.fail(
                     phase,

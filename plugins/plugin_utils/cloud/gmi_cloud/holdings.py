@@ -17,6 +17,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.cloud import ledger
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.api import CloudError, Pacer
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.gmi_cloud import api
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.gmi_cloud.record import PROVIDER, Record
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.gmi_cloud.spellings import known
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import holdings
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.gmi_cloud import hosts
@@ -47,7 +48,7 @@ def read(access: holdings.Access) -> holdings.Seen:
     if access.keep and not seen.unread and all(row.get("id") for row in addresses):
         for book in _ledgers():
             Record(book.fleet, client.account, None, partial(seen.unkept.__setitem__, book.fleet)).look(
-                containers, addresses
+                containers, addresses, [dict(known(row)) for row in nodes]
             )
     lives = _lives(seen)
     seen.held = [_recorded(item, lives[item.id]) if item.id in lives else item for item in seen.held]

@@ -1,32 +1,17 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From GMI Cloud containers and bare-metal nodes to what an inventory needs of them. Pure logic, no ansible.
-
-The schema of a bare-metal node is not published, so each fact has a list of spellings; one that is absent under all of
-them is unknown (None) and never an error.
-"""
+"""From GMI Cloud containers and bare-metal nodes to what an inventory needs of them. Pure logic, no ansible."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Optional, TypedDict
 
-from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.hosts import Host, first_private, text
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.gmi_cloud.spellings import first, known, text_of
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.hosts import Host, first_private
 
-# Only these reach host variables and cache files: environment values, arguments and user data come back in clear from
-# this API, and they hold tokens.
-_NAMES: dict[str, tuple[str, ...]] = {
-    "id": ("id",),
-    "name": ("name", "hostname"),
-    "status": ("status", "state"),
-    "reason": ("reason", "statusReason"),
-    "idc": ("idc", "idcId", "idcID"),
-    "product": ("product", "productName", "productId"),
-    "created": ("createdAt", "created_at"),
-    "inbound_ip": ("inboundIP", "inboundIp"),
-}
 # Not inboundIP: nobody says which network that is on, and endpoints are published on the private address.
 _PRIVATE = ("privateIP", "privateIp", "private_ip", "internalIP", "internalIp")
 _PUBLIC = ("eipAddress", "publicIP", "publicIp", "public_ip")
@@ -64,12 +49,12 @@ def machines(
 ) -> list[Machine]:
     """Everything that runs, each joined with its elastic IP (by ``instanceID``), country and product."""
     addresses = {
-        str(item["instanceID"]): _text(item.get("ipAddress"))
+        str(item["instanceID"]): first(item, ["ipAddress"])
         for item in elastic_ips
         if item.get("instanceID") and item.get("status") != "released"
     }
-    countries = {str(item["idcId"]): text(item.get("country")) for item in idcs if item.get("idcId")}
-    models = {str(item["name"]): text(item.get("gpuModel")) for item in products if item.get("name")}
+    countries = {str(item["idcId"]): text_of(item.get("country")) for item in idcs if item.get("idcId")}
+    models = {str(item["name"]): text_of(item.get("gpuModel")) for item in products if item.get("name")}
     return [
         _machine(record, kind, addresses, countries, models)
         for kind, records in (("container", containers), ("baremetal", baremetals))
@@ -84,22 +69,22 @@ def _machine(
     countries: Mapping[str, Optional[str]],
     models: Mapping[str, Optional[str]],
 ) -> Machine:
-    known = {name: _first(record, spellings) for name, spellings in _NAMES.items()}
+    facts = known(record)
     identity = str(record["id"])
-    accelerator, count = accelerators(known["product"], models.get(known["product"] or ""))
+    accelerator, count = accelerators(facts["product"], models.get(facts["product"] or ""))
     return Machine(
         id=identity,
         kind=kind,
-        name=known["name"],
-        status=known["status"],
-        reason=known["reason"],
-        idc=known["idc"],
-        country=countries.get(known["idc"] or ""),
-        product=known["product"],
-        created=known["created"],
-        inbound_ip=known["inbound_ip"],
-        ip=addresses.get(identity) or _first(record, _PUBLIC),
-        private_ip=first_private(_text(record.get(spelling)) for spelling in _PRIVATE),
+        name=facts["name"],
+        status=facts["status"],
+        reason=facts["reason"],
+        idc=facts["idc"],
+        country=countries.get(facts["idc"] or ""),
+        product=facts["product"],
+        created=facts["created"],
+        inbound_ip=facts["inbound_ip"],
+        ip=addresses.get(identity) or first(record, _PUBLIC),
+        private_ip=first_private(first(record, [spelling]) for spelling in _PRIVATE),
         accelerator=accelerator,
         accelerator_count=count,
         architecture="arm64" if _GRACE.match(accelerator or "") else "x86_64",
@@ -136,12 +121,3 @@ def accelerators(product: Optional[str], model: Optional[str]) -> tuple[Optional
     if found is None:
         return None, 0
     return name or found["gpu"].upper(), int(found["count"])
-
-
-def _first(record: Mapping[str, Any], spellings: Sequence[str]) -> Optional[str]:
-    return next((value for spelling in spellings if (value := _text(record.get(spelling)))), None)
-
-
-def _text(value: Any) -> Optional[str]:
-    """A text, or an address that is given as ``{ipAddress, status}``."""
-    return text(value.get("ipAddress") if isinstance(value, Mapping) else value)

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""GMI Cloud, as the rest of the collection knows it. No role launches there; a module makes containers."""
+"""GMI Cloud, as the rest of the collection knows it. No role launches there; modules make and end what it rents."""
 
 from __future__ import annotations
 
@@ -38,5 +38,6 @@ GMI = Provider(
     reader=Reader(holdings.read, api.DEFAULT_BASE_URL, api.KEY_ENVIRONMENT),
     statuses_complete=False,
     maker="glm.fleet.gmi_container",
-    ended_by="glm.fleet.gmi_container with state absent, in check mode first, or https://console.gmicloud.ai",
+    ended_by="glm.fleet.gmi_container with state absent (gmi_baremetal for a node), in check mode first, or "
+    "https://console.gmicloud.ai",
 )
