@@ -14,7 +14,7 @@ out=$root/tests/output
 venv=$root/.venv
 next_venv=$root/.venv-next
 table=$out/table.tsv
-export PATH="$venv/bin:$PATH" ANSIBLE_CONFIG="$root/ansible.cfg" PYTHONDONTWRITEBYTECODE=1
+export PATH="$venv/bin:$PATH" ANSIBLE_CONFIG="$root/ansible.cfg" PYTHONDONTWRITEBYTECODE=
 rm -rf "$out"
 mkdir -p "$out"
 touch "$table"
