@@ -14,7 +14,7 @@ out=$root/tests/output
 venv=$root/.venv
 next_venv=$root/.venv-next
 table=$out/table.tsv
-export PATH="$venv/bin:$PATH" ANSIBLE_CONFIG="$root/ansible.cfg" PYTHONDONTWRITEBYTECODE=1
+export PATH="$venv/bin:$PATH" ANSIBLE_CONFIG="$root/ansible.cfg" PYTHONDONTWRITEBYTECODE=
 rm -rf "$out"
 mkdir -p "$out"
 touch "$table"
@@ -106,7 +106,10 @@ quick_lint() {
 # Runs of Ansible keep for each other what each would make anew: tests/README.md.
 keeping() { # check or suite...
     local -x GLM_COMPILED=$out/compiled PYTHONPATH=$root/tests/compiled
-    mkdir -p "$GLM_COMPILED"
+    # Hosts keep what modules compile there, too. There not all are root.
+    local -x GLM_REHEARSAL_MOUNTS="$GLM_COMPILED:/var/cache/glm-compiled $PYTHONPATH:/opt/glm-compiled:ro
+        $PYTHONPATH/on_hosts.pth:/usr/lib/python3/dist-packages/glm-compiled.pth:ro"
+    mkdir -p -m 1777 "$GLM_COMPILED"
     "$@"
 }
 

@@ -39,7 +39,7 @@ class Settings:
     ``state_dir`` is this rehearsal's own (pid files, logs, keys, what the hosts mount); ``cache_dir`` is shared by all
     rehearsals of a user and holds what is expensive to build. Hosts get one address in each subnet, with the same last
     number; the controller has number 1 in both. ``podman_store`` is a folder for podman's containers that no other
-    rehearsal sees; None: they are where podman keeps those of the machine.
+    rehearsal sees; None: they are where podman keeps those of the machine. ``mounts`` are further volumes of each host.
     """
 
     state_dir: Path
@@ -51,10 +51,11 @@ class Settings:
     registry_port: int
     world: int = 0
     podman_store: Path | None = None
+    mounts: tuple[str, ...] = ()
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Settings:
-        """Read GLM_CACHE_DIR, GLM_REHEARSAL_{WORLD,DIR}, …_{PUBLIC,PRIVATE}_SUBNET and …_{API,HUB,REGISTRY}_PORT.
+        """Read GLM_CACHE_DIR, GLM_REHEARSAL_{WORLD,DIR,MOUNTS,{PUBLIC,PRIVATE}_SUBNET,{API,HUB,REGISTRY}_PORT}.
 
         Raises ValueError naming the variable that cannot be used.
         """
@@ -70,6 +71,7 @@ class Settings:
             hub_port=_port(environ, "GLM_REHEARSAL_HUB_PORT", 8431 + 10 * world),
             registry_port=_port(environ, "GLM_REHEARSAL_REGISTRY_PORT", 5001 + 10 * world),
             world=world,
+            mounts=tuple((environ.get("GLM_REHEARSAL_MOUNTS") or "").split()),
         )
 
     def with_state_dir(self, path: Path) -> Settings:

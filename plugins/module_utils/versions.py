@@ -10,6 +10,7 @@ or a package on a host says about itself, where a suffix (5.2.0.dev0) is not evi
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Optional
 
@@ -17,6 +18,7 @@ from typing import Optional
 COLLECTION = "0.2.0"
 
 
+@functools.lru_cache(maxsize=1024)
 def order(version: str) -> tuple[int, ...]:
     """Sort key of a release: 0.5.10rc0 < 0.5.10 < 0.5.10.post1 < 0.5.11, 580.65.06 < 580.82.07."""
     text = version.removeprefix("v")

@@ -255,7 +255,7 @@ class Machines:
         if request.docker:
             self.settings.engines_dir.mkdir(parents=True, exist_ok=True)
             mounts.append(Mount(self.settings.engines_dir, ENGINES_IN_HOST, read_only=True))
-        volumes = [mount.option() for mount in mounts]
+        volumes = [*(mount.option() for mount in mounts), *(f"--volume={mount}" for mount in self.settings.mounts)]
         if request.docker:
             # Docker's overlay cannot stand on the container's own overlay.
             volumes.append(f"--volume={self._volume(request.name)}:/var/lib/docker")

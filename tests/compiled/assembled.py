@@ -2,12 +2,14 @@
 
 The program that carries a module to a host is put together from some seventy files, each of which is parsed for what
 it imports: up to half a second for each module of each run. The table of Ansible's own plugins is 376 KB of YAML: a
-fifth of a second for each run.
+fifth of a second for each run, and the YAML of roles and of what plugins document takes a twentieth of it. Templates
+become Python code again in the worker of each task, which is a quarter of its time.
 """
 
 from __future__ import annotations
 
 import hashlib
+import marshal
 import os
 import pickle
 import sys
@@ -33,14 +35,14 @@ class Kept:
             return None
 
     def write(self, value: Any, *made_from: object) -> None:
-        """Whole, or not at all. A folder that cannot be written only costs time."""
+        """Whole, or not at all. A folder that cannot be written, and what cannot be kept, only costs time."""
         file = self._file(made_from)
         part = file.with_name(f"{file.name}.{os.getpid()}")
         try:
             part.write_bytes(pickle.dumps(value))
             part.replace(file)
-        except OSError:
-            pass
+        except (OSError, pickle.PicklingError, AttributeError, TypeError):
+            part.unlink(missing_ok=True)
 
     def _file(self, made_from: tuple[object, ...]) -> Path:
         name = hashlib.blake2b(repr(made_from).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
@@ -107,20 +109,73 @@ def with_modules_kept(common: ModuleType, kept: Kept) -> None:
     common.recursive_finder = found
 
 
-def with_tables_kept(yaml: ModuleType, kept: Kept) -> None:
-    """Let PyYAML read a table of plain strings, as Ansible's own of its plugins is, once for all runs."""
+def with_yaml_kept(yaml: ModuleType, kept: Kept) -> None:
+    """Let PyYAML read a text once for all runs: Ansible's table of its plugins, roles, what plugins document."""
     load = yaml.load
 
     def loaded(stream: Any, Loader: Any) -> Any:
-        if Loader is not getattr(yaml, "CBaseLoader", None) or not isinstance(stream, (str, bytes)):
-            return load(stream, Loader)
-        value = kept.read(stream)
+        made_from: tuple[object, ...] = ()
+        if Loader is getattr(yaml, "CBaseLoader", None) and isinstance(stream, (str, bytes)):
+            made_from = (stream,)
+        elif getattr(Loader, "__name__", "") == "AnsibleLoader" and isinstance(stream, str):
+            made_from = _of_ansible(stream)
+        value = kept.read(*made_from) if made_from else None
         if value is None:
             value = load(stream, Loader)
-            kept.write(value, stream)
+            if made_from:
+                kept.write(value, *made_from)
         return value
 
     yaml.load = loaded
+
+
+def _of_ansible(stream: str) -> tuple[object, ...]:
+    """What decides the value of a text that Ansible reads: where it is from, and whether templates in it are trusted.
+
+    Empty for what is not worth a file, and for what was decrypted.
+    """
+    from ansible._internal._datatag._tags import Origin, TrustedAsTemplate
+    from ansible.module_utils._internal._datatag import AnsibleTagHelper
+    from ansible.release import __version__
+
+    tags = AnsibleTagHelper.tags(stream)
+    if len(stream) < 300 or any(type(tag) not in (Origin, TrustedAsTemplate) for tag in tags):
+        return ()
+    return ("yaml", __version__, str(stream), sorted(map(repr, tags)))
+
+
+# What of an environment decides the code of a template, beside the template itself.
+_SYNTAX = (
+    "block_start_string", "block_end_string", "variable_start_string", "variable_end_string", "comment_start_string",
+    "comment_end_string", "line_statement_prefix", "line_comment_prefix", "trim_blocks", "lstrip_blocks",
+    "newline_sequence", "keep_trailing_newline", "optimized", "autoescape",
+)  # fmt: skip
+
+
+def with_templates_kept(bits: ModuleType, kept: Kept) -> None:
+    """Let ``ansible._internal._templating._jinja_bits`` make the code of a template once for all runs."""
+    from ansible.release import __version__
+
+    environment = bits.AnsibleEnvironment
+    make = environment.compile
+
+    def compiled(self: Any, source: Any, name: Any = None, filename: Any = None, *rest: Any, **more: Any) -> Any:
+        if not isinstance(source, str) or name or filename or rest or more or self._debuggable_template_source:
+            return make(self, source, name, filename, *rest, **more)
+        context = bits._TemplateCompileContext.current(optional=True)
+        made_from = (
+            "template", __version__, bits.jinja2.__version__, type(self).__qualname__, str(source),
+            context and context.escape_backslashes, bits._TemplateConfig.allow_embedded_templates,
+            sorted(self.extensions), [getattr(self, key) for key in _SYNTAX],
+        )  # fmt: skip
+        code = kept.read(*made_from)
+        if code is None:
+            made = make(self, source)
+            kept.write(marshal.dumps(made), *made_from)
+            return made
+        return marshal.loads(code)
+
+    environment.compile = compiled
 
 
 class AfterImport:
@@ -150,8 +205,9 @@ def install(folder: str) -> None:
         0,
         AfterImport(
             {
-                "yaml": lambda module: with_tables_kept(module, kept),
+                "yaml": lambda module: with_yaml_kept(module, kept),
                 "ansible.executor.module_common": lambda module: with_modules_kept(module, kept),
+                "ansible._internal._templating._jinja_bits": lambda module: with_templates_kept(module, kept),
             }
         ),
     )

@@ -18,6 +18,12 @@ PLAY = """
   tasks:
     - name: Say it
       acme.toys.say:
+    - name: Say a word of the run
+      ansible.builtin.debug:
+        msg: "{{ word | upper }} {{ 1 + 1 }}"
+    - name: Fail where a word is missing
+      ansible.builtin.assert:
+        that: word is defined
 """
 MODULE = """
 from ansible.module_utils.basic import AnsibleModule
@@ -43,7 +49,7 @@ class Controller:
         (folder / "play.yml").write_text(PLAY, "utf-8")
         (folder / "ansible.cfg").write_text("[defaults]\n", "utf-8")
 
-    def says(self, words: str) -> bool:
+    def says(self, words: str, word: str = "hello", play: str = "play.yml") -> bool:
         """Whether a run says so."""
         environment = {
             **os.environ, "PYTHONPATH": str(ROOT / "tests/compiled"), "GLM_COMPILED": str(self.kept),
@@ -51,11 +57,11 @@ class Controller:
         }  # fmt: skip
         command = ["ansible-playbook", "-v", "-i", "localhost,", "-e"]
         done = subprocess.run(
-            [*command, f"ansible_python_interpreter={sys.executable}", "play.yml"], cwd=self.folder, env=environment,
-            capture_output=True, text=True, check=False,
+            [*command, f"ansible_python_interpreter={sys.executable}", "-e", f"word={word}", play],
+            cwd=self.folder, env=environment, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
-        return f'"msg": "{words}"' in done.stdout
+        return f'"msg": "{words}"' in done.stdout and f'"msg": "{word.upper()} 2"' in done.stdout
 
     def files(self) -> dict[Path, Any]:
         return {file: pickle.loads(file.read_bytes()) for file in self.kept.glob("*.pickle")}
@@ -65,7 +71,9 @@ def test_a_module_is_put_together_once_and_again_when_a_file_of_it_changes(tmp_p
     controller = Controller(tmp_path)
     controller.words.write_text('WORDS = "first"\n', "utf-8")
     assert controller.says("first")
-    modules = {file: value for file, value in controller.files().items() if "entries" in value}
+    modules = {
+        file: value for file, value in controller.files().items() if isinstance(value, dict) and "entries" in value
+    }
     assert len(modules) == 1, "one for the only module"
     (file, value), before = modules.popitem(), len(controller.files())
     # What is kept is what runs: another word in it is said.
@@ -77,3 +85,19 @@ def test_a_module_is_put_together_once_and_again_when_a_file_of_it_changes(tmp_p
     for damaged in controller.files().keys() - {file}:
         damaged.write_bytes(damaged.read_bytes()[:-20])
     assert controller.says("a second")
+
+
+def test_templates_and_yaml_are_read_once_and_say_where_they_are_from(tmp_path: Path) -> None:
+    controller = Controller(tmp_path)
+    controller.words.write_text('WORDS = "first"\n', "utf-8")
+    text = (tmp_path / "play.yml").read_text("utf-8")
+    assert controller.says("first")
+    before = controller.files()
+    assert controller.says("first", "bye") and controller.files().keys() == before.keys()
+    kept = [repr(value) for value in before.values() if isinstance(value, list)]
+    assert any("acme.toys.say" in value for value in kept), "the play"
+    assert any(isinstance(value, bytes) and b"upper" in value for value in before.values()), "the template"
+    # The same text elsewhere is another: errors name its file.
+    (tmp_path / "other.yml").write_text(text, "utf-8")
+    assert controller.says("first", play="other.yml")
+    assert len(controller.files()) == len(before) + 1

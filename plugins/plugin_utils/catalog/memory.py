@@ -21,6 +21,7 @@ Quantised checkpoints usually leave the multi-token-prediction layers in BF16; F
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Literal, Optional
@@ -149,6 +150,7 @@ def parameters(config: Config, mtp: bool = True) -> int:
     return sum(tensor.parameters for tensor in tensors(config, mtp))
 
 
+@functools.lru_cache(maxsize=256)
 def checkpoint_bytes(
     config: Config, weights: WeightFormat, mtp: bool = True, mtp_weights: Optional[WeightFormat] = None
 ) -> int:
@@ -174,6 +176,7 @@ def valid_tensor_parallel(config: Config, replicate_kv: bool = False) -> list[in
     ]
 
 
+@functools.lru_cache(maxsize=1024)
 def weights_per_gpu(
     config: Config,
     weights: WeightFormat,

@@ -137,6 +137,7 @@ def load(engine: str, version: str, root: Path = catalog.ROOT / "engines") -> Ta
     return Table(engine, version, options, tuple(data["tool_parsers"]), tuple(data["reasoning_parsers"]), root)
 
 
+@functools.lru_cache(maxsize=4096)
 def spelled(name: str) -> str:
     """``tensor_parallel_size`` and ``--tensor-parallel-size`` are the same; what follows a dot is kept as it is."""
     head, dot, rest = str(name).strip().lstrip("-").partition(".")

@@ -61,20 +61,28 @@ def load(engine: str, version: str, root: Path = catalog.ROOT / "engines") -> tu
         ) from exc
 
 
+@functools.lru_cache(maxsize=64)
+def _by_shape(engine: str, version: str, root: Path) -> dict[str, list[Route]]:
+    found: dict[str, list[Route]] = {}
+    for route in load(engine, version, root):
+        found.setdefault(shape(route.path), []).append(route)
+    return found
+
+
 def door(known: records.Catalog, engine: str, version: str) -> Door:
     """What passes the front door of this version, and what it lacks of what clients use.
 
     A purpose is lacking when the version has none of its routes. Raises CatalogError when there is no table of the
     version, and when it keeps for administrators what clients are said to use.
     """
-    table = load(engine, version, known.root / "engines")
+    served = _by_shape(engine, version, known.root / "engines")
     found: list[DoorRoute] = []
     lacking: list[str] = []
     for purpose in known.purposes.values():
         passing = [
             DoorRoute(path=path, methods=methods, purpose=purpose.name)
             for path, wanted in purpose.routes.items()
-            if (methods := _served(table, path, wanted, f"{engine} {version}"))
+            if (methods := _served(served.get(shape(path), ()), path, wanted, f"{engine} {version}"))
         ]
         found += passing
         if not passing:
@@ -87,9 +95,8 @@ def door(known: records.Catalog, engine: str, version: str) -> Door:
     return {"routes": found, "lacking": lacking, "shortfalls": short}
 
 
-def _served(table: Sequence[Route], path: str, wanted: Sequence[str], version: str) -> list[str]:
-    """Which of the wanted methods the version serves at a path."""
-    rows = [route for route in table if shape(route.path) == shape(path)]
+def _served(rows: Sequence[Route], path: str, wanted: Sequence[str], version: str) -> list[str]:
+    """Which of the wanted methods the version serves at a path, of which these are its routes."""
     kept = next((route for route in rows if route.administrative and set(route.methods) & set(wanted)), None)
     if kept:
         raise CatalogError(

@@ -46,6 +46,22 @@ def test_code_is_kept_by_its_source_and_says_where_it_is_now(tmp_path: Path) -> 
     assert len([name for name in kept.iterdir() if name.read_bytes()]) == 2
 
 
+def test_hosts_keep_it_by_a_file_that_their_python_reads(tmp_path: Path) -> None:
+    kept, site, place = tmp_path / "kept", tmp_path / "site", archive(tmp_path / "a", 1)
+    kept.mkdir()
+    site.mkdir()
+    compiled = ROOT / "tests/compiled"
+    text = (compiled / "on_hosts.pth").read_text("utf-8")
+    for there, here in (("/opt/glm-compiled", compiled), ("/var/cache/glm-compiled", kept)):
+        assert there in (ROOT / "scripts/test.sh").read_text("utf-8")
+        text = text.replace(there, str(here))
+    (site / "on_hosts.pth").write_text(text, "utf-8")
+    command = [sys.executable, "-c", f"import site; site.addsitedir({str(site)!r})\n{PROGRAM}", str(place)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [f"1 {place}/one.py", f"{place}/one.py", "Module 42"]
+    assert len(list(kept.iterdir())) == 1
+
+
 def test_what_was_kept_in_part_or_cannot_be_kept_is_compiled(tmp_path: Path) -> None:
     kept, place = tmp_path / "kept", archive(tmp_path / "a", 1)
     expected = [f"1 {place}/one.py", f"{place}/one.py", "Module 42"]

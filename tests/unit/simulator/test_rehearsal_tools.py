@@ -56,6 +56,8 @@ def test_settings_have_defaults_and_follow_the_environment(tmp_path: Path) -> No
     moved = settings(tmp_path, GLM_REHEARSAL_PUBLIC_SUBNET="10.1.2.0/24", GLM_REHEARSAL_HUB_PORT="9000")
     assert moved.hub_url == "http://10.1.2.1:9000"
     assert plain.owner != plain.with_state_dir(tmp_path / "other").owner
+    assert settings(tmp_path, GLM_REHEARSAL_MOUNTS=" /a:/b\n  /c:/d:ro").mounts == ("/a:/b", "/c:/d:ro")
+    assert plain.mounts == ()
 
 
 def test_worlds_share_nothing_but_what_is_expensive_to_build() -> None:
