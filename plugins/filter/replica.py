@@ -54,6 +54,7 @@ class FilterModule:
         functions = (
             door.door,
             expiry.expiry_orders,
+            gateway.default_gateways,
             gateway.gateway,
             gateway.gateway_doors,
             quoting.systemd_exec,

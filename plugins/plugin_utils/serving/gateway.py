@@ -24,6 +24,8 @@ _FOLDER = "/etc/glm/gateway"
 # A door lets an address have 1,000 connections, for all its replicas together. A gateway has two proxies for each
 # (conversations, and the rest); some connections are for /ready and for what comes past the gateway.
 _MOST_REQUESTS = 450
+# So that one can end or be updated while the other works.
+_GATEWAYS = 2
 # What a machine trusts, where a fleet's certificates are of a public authority.
 _SYSTEM_AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
 
@@ -108,6 +110,22 @@ def gateway_doors(hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]
             reached = next((known[way] for way in ways if known.get(way)), "")
             found.append({"host": host, "plans": plans, "address": reached})
     return found
+
+
+def default_gateways(hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]]) -> int:
+    """How many gateways a fleet of these hosts has where nobody says; ``hostvars`` is Ansible's.
+
+    None for a single endpoint, for doors on loopback, and for hosts of several regions, whose private addresses do not
+    reach each other. A host without a plan (``--limit``) counts as one that others reach.
+    """
+    if len(hosts) < _GATEWAYS:
+        return 0
+    known = gateway_doors(hosts, hostvars)
+    answering = [[plan for plan in host["plans"] if _answers(plan)] for host in known]
+    endpoints = len(hosts) - answering.count([])
+    alone = any(ipaddress.ip_address(plan["listen"]["address"]).is_loopback for plans in answering for plan in plans)
+    regions = {hostvars[host["host"]].get("glm_host_region") for host in known} - {None, ""}
+    return _GATEWAYS if endpoints >= _GATEWAYS and not alone and len(regions) <= 1 else 0
 
 
 def replica_name(host: str, number: int) -> str:

@@ -112,3 +112,43 @@ def test_hosts_without_a_plan_are_left_out() -> None:
     }
     found = gateway.gateway_doors(list(hostvars), hostvars)
     assert [(one["host"], one["address"]) for one in found] == [("a", "10.0.0.5"), ("d", "203.0.113.5")]
+
+
+def planned(address: str = "10.0.0.5", node: tuple[int, int] = (1, 0), **known: str) -> dict[str, Any]:
+    """What Ansible knows of a host with a plan; ``node`` is how many hosts its replica has, and which it is."""
+    one = plan(listen=listening(address, 8000, 18000))
+    one["node"] = {**one["node"], "count": node[0], "rank": node[1]}
+    return {"ansible_facts": {"glm_plans": [one]}, **known}
+
+
+EAST, WEST = {"glm_host_region": "us-east-1"}, {"glm_host_region": "us-west-1"}
+
+
+@pytest.mark.parametrize(
+    ("fleet", "number"),
+    [
+        ([], 0),
+        ([planned()], 0),
+        ([planned(), planned("10.0.0.6")], 2),
+        ([planned(), planned("10.0.0.6"), planned("10.0.0.7")], 2),
+        # Doors that no other host reaches: a gateway would refuse them.
+        ([planned("127.0.0.1"), planned("127.0.0.1")], 0),
+        ([planned(), planned("::1")], 0),
+        # A replica over several hosts has one door.
+        ([planned(node=(2, 0)), planned(node=(2, 1))], 0),
+        ([planned(node=(2, 0)), planned(node=(2, 1)), planned(node=(2, 0)), planned(node=(2, 1))], 2),
+        # Hosts reach each other by private addresses, and a private network ends with its region.
+        ([planned(**EAST), planned("10.0.0.6", **WEST)], 0),
+        ([planned(**EAST), planned("10.0.0.6", **EAST), planned("10.0.0.7")], 2),
+        ([planned("0.0.0.0"), planned("0.0.0.0")], 2),
+        # What this run did not plan (--limit) is what it was before, as far as anybody knows.
+        ([planned(), {}, {"ansible_facts": {}}], 2),
+        ([{}, {}], 2),
+        ([{}], 0),
+    ],
+)
+def test_a_fleet_of_several_endpoints_that_reach_each_other_has_two_unasked(
+    fleet: list[dict[str, Any]], number: int
+) -> None:
+    hostvars = {f"h{number}": known for number, known in enumerate(fleet)}
+    assert gateway.default_gateways(list(hostvars), hostvars) == number
