@@ -57,6 +57,7 @@ class FilterModule:
             gateway.default_gateways,
             gateway.gateway,
             gateway.gateway_doors,
+            gateway.gateway_peers,
             quoting.systemd_exec,
             replica.env_file,
             replica.replica,

@@ -154,7 +154,7 @@ def _verdict(entry: VerifyReport) -> str:
 
 
 def addresses(fleet: FleetReport) -> list[str]:
-    """Where clients reach a fleet, as lines for people; empty where no host serves. Gateways are the way to all hosts."""
+    """Where clients reach a fleet, as lines for people: its gateways, and each host. Empty where no host serves."""
     serving = [report for report in fleet["hosts"] if report["ok"] and report["endpoint"]]
     if not serving:
         return []
