@@ -14,6 +14,7 @@ import stat
 import subprocess
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -426,6 +427,9 @@ def test_a_gateway_has_its_certificate_also_where_the_authority_asks_another_hos
         ):
             client.sendall(f"GET /v1/models HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n".encode())
             assert client.makefile("rb").readline().split()[1] == b"200"
+        with urllib.request.urlopen(f"http://127.0.0.1:{gateway.monitor}/metrics/certificate", timeout=60) as metrics:
+            left = float(metrics.read().split()[-1])
+        assert abs(left - (float(str(first["ends"])) - time.time())) < 60
         # Nobody knows it: the hosts do not ask each other for ever.
         connection = http.client.HTTPConnection("127.0.0.2", host.asked_at, timeout=PATIENCE_SECONDS)
         connection.request("GET", TOKEN)
