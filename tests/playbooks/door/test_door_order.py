@@ -380,10 +380,14 @@ def test_a_renewal_loses_no_request(host: Host) -> None:
 
 
 class Unknown(SimpleHTTPRequestHandler):
-    """A certbot that orders something else: it knows no token of another one."""
+    """A certbot that orders something else: it knows no token of another one, or ends just now."""
+
+    asked = 0
 
     def do_GET(self) -> None:
-        self.send_error(404)
+        Unknown.asked += 1
+        if Unknown.asked % 2:
+            self.send_error(404)
 
     def log_message(self, *_args: object) -> None:
         """Quiet."""
@@ -415,6 +419,7 @@ def test_a_gateway_has_its_certificate_also_where_the_authority_asks_another_hos
         def brought() -> dict[str, object]:
             return order.brought(ordered, False, lambda: gateway.process.send_signal(signal.SIGUSR2))
 
+        host.brought()
         before = host.order.place.certificate.read_text()
         first = brought()
         assert (first["changed"], first["reason"]) == (True, "none was ordered yet")

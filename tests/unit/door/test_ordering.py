@@ -331,6 +331,12 @@ def test_the_timer_of_a_gateway_asks_nobody_while_it_or_the_door_that_has_the_po
         assert "\nReadWritePaths=/etc/glm/gateway\n" in unit
 
 
+def test_the_order_of_a_gateway_is_whole() -> None:
+    made = gateway.gateway([], {**HERE, "tls": "acme", "tls_names": NAMES})["acme"]["order"]
+    read = order.of(json.loads(json.dumps({**made, "authorities": ""})))
+    assert read.names == tuple(NAMES) and read.place.engine_key is None and read.place.config.parent.name == "gateway"
+
+
 def test_what_is_ordered_for_a_gateway_is_kept_beside_that_of_the_door(tmp_path: Path) -> None:
     made, other = ordering(tmp_path), ordering(tmp_path, unit="glm-gateway.service")
     assert {made.lineage.name, other.lineage.name} == {"glm-door", "glm-gateway"}
