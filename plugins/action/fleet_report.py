@@ -11,7 +11,7 @@ from typing import Any
 from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.module_utils.finding import advised
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import FleetAction
-from ansible_collections.glm.fleet.plugins.plugin_utils.report import FleetReport
+from ansible_collections.glm.fleet.plugins.plugin_utils.report import FleetGateway, FleetReport
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import verdict
 
 VERDICT, RELEASE, GATEWAY = "__verify_result", "__deploy_release", "__gateway_url"
@@ -47,7 +47,7 @@ class ActionModule(FleetAction):
             for host, answers in found.items()
             for answer in answers or [{}]
         ]
-        fleet = verdict.fleet_report(reports)
+        fleet = verdict.fleet_report(reports, gateways=self._gateways())
         try:
             files.write_json(path, fleet)
         except OSError as exc:
@@ -57,7 +57,7 @@ class ActionModule(FleetAction):
             )
             raise self._failure(text, ok=fleet["ok"]) from None
         key_file = args["api_key_file"] or str(Path(args["state_dir"]).expanduser() / "api_key")
-        self._show(_lines(fleet, path, key_file if Path(key_file).is_file() else None, self._gateways()))
+        self._show(_lines(fleet, path, key_file if Path(key_file).is_file() else None))
         answer: dict[str, Any] = {"changed": False, "ok": fleet["ok"], "report": str(path)}
         bad = list(dict.fromkeys(report["host"] for report in reports if not report["ok"]))
         if bad or not reports:
@@ -67,11 +67,11 @@ class ActionModule(FleetAction):
             raise self._failure(f"{text}; details in {path}", **answer)
         return answer
 
-    def _gateways(self) -> list[str]:
-        """Where the gateways answer that this run brought up."""
+    def _gateways(self) -> list[FleetGateway]:
+        """The gateways that this run brought up."""
         hostvars = self._task_vars.get("hostvars") or {}
-        known = [hostvars[host] for host in self._args["gateways"] if host in hostvars]
-        return [str(variables[GATEWAY]) for variables in known if variables.get(GATEWAY)]
+        known = {host: hostvars[host].get(GATEWAY) for host in self._args["gateways"] if host in hostvars}
+        return [{"host": host, "url": str(url)} for host, url in known.items() if url]
 
     def _verdicts(self, host: str) -> list[dict[str, Any]]:
         """What endpoint_check answered for each replica on the host in this run; empty if it did not get that far."""
@@ -93,15 +93,12 @@ class ActionModule(FleetAction):
         return found
 
 
-def _lines(fleet: FleetReport, path: Path, key_file: str | None, gateways: list[str]) -> list[str]:
+def _lines(fleet: FleetReport, path: Path, key_file: str | None) -> list[str]:
     """The verdict for the terminal."""
     lines = ["", *verdict.table(fleet["hosts"]), *verdict.reasons(fleet["hosts"]), ""]
-    serving = [report for report in fleet["hosts"] if report["ok"] and report["endpoint"]]
-    if serving:
-        lines += ["Endpoints (reachable where they listen; from elsewhere through an ssh tunnel):"]
-        lines += [f"  {report['endpoint']['url']}  {report['host']}" for report in serving]
-        if gateways:
-            lines += ["", "All of them at one address (docs/gateway.md):", *(f"  {url}" for url in gateways)]
-        lines += ["", "Try it (settings of agents and packages: docs/clients.md):"]
-        lines += [*verdict.curl_lines(serving[0], key_file), ""]
+    found = verdict.addresses(fleet)
+    if found:
+        serving = next(report for report in fleet["hosts"] if report["ok"] and report["endpoint"])
+        lines += [*found, "", "Try it (settings of agents and packages: docs/clients.md):"]
+        lines += [*verdict.curl_lines(serving, key_file, *(one["url"] for one in fleet["gateways"][:1])), ""]
     return [*lines, f"Report: {path}"]

@@ -2,23 +2,24 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Order the certificate of a host's front door where one is due."""
+"""Order the certificate of a host's front door, or of its gateway, where one is due."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: door_order
-short_description: Order the certificate of a host's front door from an ACME authority, and renew it in time
+short_description: Order the certificate of a front door or a gateway from an ACME authority, and renew it in time
 version_added: 0.2.0
 description:
   - Has certbot order a certificate for public names of the host where it has none of them, or where less than a third
     of its life is left, and gives it to the running door without losing a request. HAProxy checks it first.
-  - The authority asks at port 80 of the names. The running door passes its questions to certbot on loopback.
+  - The authority asks at port 80 of the names. The running door passes its questions to certbot on loopback; so does a
+    gateway on a host without a door.
   - The key is made on the host and never leaves it. A failed order leaves the certificate that is there; the authority
     is asked again after 5 minutes, then 10, up to 12 hours.
 options:
   order:
-    description: What is ordered, as the role C(door) gives it to the timer of the host, too.
+    description: What is ordered, as the roles C(door) and C(gateway) give it to a timer of the host, too.
     type: dict
     required: true
     suboptions:
@@ -52,15 +53,15 @@ options:
         type: path
         required: true
       place:
-        description: The door's files, as for M(glm.fleet.door_files).
+        description: The files of the door or gateway, as for M(glm.fleet.door_files).
         type: dict
         required: true
       unit:
-        description: Unit of the door.
+        description: Unit of the door or gateway. What it is ordered for is called as the unit is.
         type: str
         required: true
       socket:
-        description: Socket of the door's master process.
+        description: Socket of its master process.
         type: path
         required: true
 extends_documentation_fragment:
@@ -108,7 +109,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.glm.fleet.plugins.module_utils.door import order
+from ansible_collections.glm.fleet.plugins.module_utils.door import gateway, order
 from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
 
 
@@ -131,7 +132,9 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={"order": {"type": "dict", "required": True, "options": options}}, supports_check_mode=True
     )
-    end(module, "door, certificate", lambda: order.brought(order.of(module.params["order"]), module.check_mode))
+    ordered = module.params["order"]
+    phase = "gateway, certificate" if ordered["unit"] == gateway.UNIT else "door, certificate"
+    end(module, phase, lambda: order.brought(order.of(ordered), module.check_mode))
 
 
 if __name__ == "__main__":

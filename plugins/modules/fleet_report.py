@@ -35,7 +35,9 @@ options:
     type: bool
     default: false
   gateways:
-    description: Hosts that run a gateway. The address of each one that this run brought up is printed.
+    description:
+      - Hosts that run a gateway. The address of each one that this run brought up is printed, and the request to paste
+        goes to the first.
     type: list
     elements: str
     default: []

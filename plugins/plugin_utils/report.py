@@ -114,6 +114,13 @@ class AcceptanceReport(_HostReport):
     """What was judged, in the file only: ``facts``, ``health`` and ``measured``."""
 
 
+class FleetGateway(TypedDict):
+    """A host that runs a gateway, and where clients reach it."""
+
+    host: str
+    url: str
+
+
 class FleetReport(TypedDict):
     """All hosts of a run: ``reports/fleet.json``. ``ok`` only if there are hosts and every one is."""
 
@@ -121,6 +128,8 @@ class FleetReport(TypedDict):
     kind: Literal["fleet"]
     ok: bool
     hosts: list[VerifyReport]
+    gateways: list[FleetGateway]
+    """Those that this run brought up. With ``--limit`` it leaves them as they are, and names none."""
     finished_at: str
     """UTC, to the second, ISO 8601."""
 

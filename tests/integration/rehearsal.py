@@ -86,8 +86,18 @@ def on_host(host: str, *argv: str) -> str:
     return done.stdout + done.stderr
 
 
+def fleet_json() -> dict[str, list[dict[str, object]]]:
+    found: dict[str, list[dict[str, object]]] = json.loads((STATE / "state/reports/fleet.json").read_text("utf-8"))
+    return found
+
+
 def reports() -> dict[str, dict[str, object]]:
-    return {r["host"]: r for r in json.loads((STATE / "state/reports/fleet.json").read_text(encoding="utf-8"))["hosts"]}
+    return {str(report["host"]): report for report in fleet_json()["hosts"]}
+
+
+def gateways() -> dict[str, str]:
+    """Where the gateways are that the last run brought up, by host."""
+    return {str(one["host"]): str(one["url"]) for one in fleet_json()["gateways"]}
 
 
 def ask(url: str, key: str | None, body: dict[str, object] | None = None) -> tuple[int, dict[str, object]]:

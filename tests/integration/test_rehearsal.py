@@ -21,6 +21,7 @@ from tests.integration.rehearsal import (
     STATE,
     ask,
     check_endpoints,
+    gateways,
     inventory,
     on_host,
     playbook,
@@ -77,6 +78,15 @@ def test_vllm_ends_in_a_verified_endpoint_on_every_host() -> None:
     assert set(fleet) == set(inventory()) and len(fleet) == HOSTS
     assert all(report["ok"] for report in fleet.values())
     check_endpoints("reasoning")
+    # Unasked, each host is a gateway to both.
+    key = (STATE / "state/api_key").read_text(encoding="utf-8").strip()
+    assert set(gateways()) == set(inventory())
+    for host, url in gateways().items():
+        assert ask(f"{url}/models", key)[0] == 200 and ask(f"{url}/models", None)[0] == 401
+        view = on_host(host, "curl", "-s", "http://127.0.0.1:9801/metrics")
+        up = re.findall(r'^haproxy_server_status{proxy="replicas",server="(\S+)-0",state="UP"} 1$', view, re.M)
+        assert set(up) == set(inventory()), view
+    assert f"curl --cacert {STATE}/state/tls/ca.pem -H @- {next(iter(gateways().values()))}/chat" in run.output
 
 
 def test_a_second_run_changes_nothing_and_restarts_nothing() -> None:
@@ -182,6 +192,8 @@ def test_two_hosts_become_one_replica() -> None:
         assert f"--node-rank {rank}" in on_host(host, "systemctl", "cat", "glm-serve-0.service")
         assert f"rank {rank} of 2 hosts" in on_host(host, "journalctl", "-u", "glm-serve-0", "-o", "cat")
     assert ":8000" in on_host(head, "ss", "-ltn") and ":8000" not in on_host(worker, "ss", "-ltn")
+    # One endpoint needs no gateway.
+    assert gateways() == {} and ":8443" not in on_host(head, "ss", "-ltn") + on_host(worker, "ss", "-ltn")
 
 
 def test_a_rollback_serves_what_was_before() -> None:
@@ -191,6 +203,7 @@ def test_a_rollback_serves_what_was_before() -> None:
         assert "--node-rank" not in on_host(host, "systemctl", "cat", "glm-serve-0.service")
         assert on_host(host, "cat", "/var/lib/glm/releases/good").strip() == "1"
     check_endpoints("reasoning")
+    assert set(gateways()) == set(inventory())
 
 
 def narrow() -> str:

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.podman, pytest.mark.engine, pytest.mark.usefixtures("r
 @pytest.fixture(scope="module", autouse=True)
 def served(rehearsal: None) -> None:
     """Launched and deployed in one run."""
-    assert playbook("deploy_glm51.yml", glm_engine="vllm", glm_launch_count=HOSTS).code == 0
+    assert playbook("deploy_glm51.yml", glm_engine="vllm", glm_gateways=0, glm_launch_count=HOSTS).code == 0
 
 
 def test_vllm_is_measured_with_its_own_client() -> None:
@@ -38,7 +38,7 @@ def test_every_workload_of_vllm() -> None:
 
 def test_one_host_measures_the_other() -> None:
     served, client = list(inventory())
-    seen = {"glm_engine": "vllm", "glm_monitor_address": "{{ glm_private_address }}"}
+    seen = {"glm_engine": "vllm", "glm_gateways": 0, "glm_monitor_address": "{{ glm_private_address }}"}
     assert playbook("deploy_glm51.yml", glm_launch_count=HOSTS, **seen).code == 0
     run = playbook("benchmark.yml", "--limit", f"{served},localhost", benchmark_client_host=client, **seen)
     assert run.code == 0

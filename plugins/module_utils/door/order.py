@@ -1,10 +1,10 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Order a door's certificate where one is due (ACME, http-01), and give it to the running door.
+"""Order the certificate of a door or a gateway where one is due (ACME, http-01), and give it to the running HAProxy.
 
 certbot asks the authority and keeps the account and the keys; its own server answers the authority on loopback,
-behind the door's port 80. A failed order leaves the certificate that is there. The role door and a timer of the host do
+behind port 80 of the host. A failed order leaves the certificate that is there. The roles and a timer of the host do
 the same: as a program, it takes the file of the order and exits 1 when a certificate is due that did not come.
 
 This module util is PRIVATE to the collection. Standard library, Python 3.9 or newer.
@@ -30,7 +30,6 @@ from ansible_collections.glm.fleet.plugins.module_utils.door.master import Maste
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet, printable
 from ansible_collections.glm.fleet.plugins.module_utils.host import commands
 
-NAME = "glm-door"
 # Renewed when less than this share of its life is left: a third of 90 days, or of one day.
 RENEW_SHARE = 1 / 3
 # After a failed order: an authority admits five in an hour for a name.
@@ -50,16 +49,17 @@ _NOISE = re.compile(
 # What an order has besides its names, its folder and the door's place, and what is noted of one that failed.
 _TEXTS = ("directory", "email", "authorities", "answers", "address", "unit", "socket")
 _NOTED: Mapping[str, Any] = {"times": int, "at": (int, float), "why": str, "next": str}
-_WRITTEN_BY = "run deploy.yml --tags door, which writes it"
+_WRITTEN_BY = "run deploy.yml, which writes it"
 
 
 @dataclass(frozen=True)
 class Order:
-    """What is ordered, from whom, and for which door.
+    """What is ordered, from whom, and for which front: a door or a gateway.
 
     ``authorities`` is a file of certificates that the directory's own must be signed by, empty for those that the host
     trusts; ``answers`` is the address and port of this host where certbot answers the authority; ``address`` is where
-    the names should lead, empty where that is not known; ``folder`` keeps account, keys and certificates.
+    the names should lead, empty where that is not known; ``folder`` keeps account, keys and certificates of all fronts
+    of the host, which order one after the other: they have one port to answer at.
     """
 
     names: tuple[str, ...]
@@ -74,9 +74,24 @@ class Order:
     socket: str
 
     @property
+    def name(self) -> str:
+        """What certbot calls the certificate: as the unit is called that shows it."""
+        return self.unit.partition(".")[0]
+
+    @property
+    def front(self) -> str:
+        """Whose it is, in words."""
+        return self.name.replace("glm-", "")
+
+    @property
     def lineage(self) -> Path:
         """Where certbot keeps the newest certificate and its key."""
-        return self.folder / "config" / "live" / NAME
+        return self.folder / "config" / "live" / self.name
+
+    @property
+    def failed(self) -> Path:
+        """Where a failure is noted."""
+        return self.folder / f"{self.name}-failed.json"
 
 
 def of(given: Mapping[str, Any]) -> Order:
@@ -104,7 +119,7 @@ def why_due(order: Order, now: float) -> str:
     held = _held(order)
     if held is None:
         return "none was ordered yet"
-    found = re.search(r"^server = (\S+)$", _text(order.folder / "config/renewal" / f"{NAME}.conf"), re.MULTILINE)
+    found = re.search(r"^server = (\S+)$", _text(order.folder / "config/renewal" / f"{order.name}.conf"), re.MULTILINE)
     if found and found.group(1) != order.directory:
         return f"the one that was ordered is of {found.group(1)}"
     if set(held.names) != set(order.names):
@@ -154,7 +169,9 @@ def _brought(order: Order, checks: bool, reload: Callable[[], None], stands: Cal
         changed = _shown(order, reload, stands)
         result: dict[str, Any] = {"changed": changed, "reason": reason, "ends": _ends(order)}
         if problem:
-            result["caution"] = f"door, certificate: {problem} The one that is there serves until {_day(_ends(order))}."
+            result["caution"] = (
+                f"{order.front}, certificate: {problem} The one that is there serves until {_day(_ends(order))}."
+            )
         return result
 
 
@@ -204,7 +221,7 @@ def _shown(order: Order, reload: Callable[[], None], stands: Callable[[], bool])
             wanted.write()
     # Also after a run that was interrupted before this. A door that does not run reads its files when it starts.
     # One that is there and does not say what it serves is no reason to believe that it shows this certificate.
-    if Master(Path(order.socket)).listens() and staged.unserved(order.socket, order.place.config):
+    if Master(Path(order.socket), unit=order.unit).listens() and staged.unserved(order.socket, order.place.config):
         reload()
         staged.wait_until_served(order.socket, order.place.config, order.unit, _RELOAD_SECONDS)
         changed = True
@@ -223,7 +240,7 @@ def _ask(order: Order) -> None:
     command = [
         "certbot", "certonly", "--non-interactive", "--agree-tos", *account, "--server", order.directory,
         "--standalone", "--preferred-challenges", "http", "--http-01-address", host, "--http-01-port", port,
-        "--cert-name", NAME, *(word for name in order.names for word in ("-d", name)), "--key-type", "ecdsa",
+        "--cert-name", order.name, *(word for name in order.names for word in ("-d", name)), "--key-type", "ecdsa",
         "--force-renewal", "--renew-with-new-domains", "--no-directory-hooks", "--max-log-backups", "20", *folders,
     ]  # fmt: skip
     trusted = {"REQUESTS_CA_BUNDLE": order.authorities} if order.authorities else {}
@@ -231,9 +248,9 @@ def _ask(order: Order) -> None:
     # One that does not serve once it is there would be ordered again each time, up to the authority's limit.
     left = why_due(order, time.time()) if done.ok else ""
     if done.missing:
-        raise Unmet("certbot on the host", done.evidence(), "run deploy.yml --tags door, which installs it")
+        raise Unmet("certbot on the host", done.evidence(), f"run deploy.yml --tags {order.front}, which installs it")
     if done.ok and not left:
-        (order.folder / "failed.json").unlink(missing_ok=True)
+        order.failed.unlink(missing_ok=True)
         return
     if done.ok:
         found, advice = f"one that is due at once: {left}", "look at the clock of the host and at glm_tls_names"
@@ -247,7 +264,7 @@ def _ask(order: Order) -> None:
         "why": found,
         "next": advice,
     }
-    files.write_json(order.folder / "failed.json", noted)
+    files.write_json(order.failed, noted)
     raise Unmet(_expected(order), found, _later(order, noted))
 
 
@@ -299,7 +316,7 @@ def _failures(order: Order, now: float) -> dict[str, Any]:
     One in the future was noted by a wrong clock, and one of another form not by ``_ask``.
     """
     try:
-        noted = json.loads(_text(order.folder / "failed.json") or "{}")
+        noted = json.loads(_text(order.failed) or "{}")
     except ValueError:
         return {}
     if not isinstance(noted, dict) or noted.get("order") != _subject(order):
@@ -322,7 +339,7 @@ def _require_patience(order: Order, now: float) -> None:
 
 
 def _later(order: Order, noted: Mapping[str, Any]) -> str:
-    at_once = f"remove {order.folder / 'failed.json'} on the host to ask at once"
+    at_once = f"remove {order.failed} on the host to ask at once"
     return f"{noted['next']}. The authority is asked again after {_day(_again_at(noted))}; {at_once}"
 
 
@@ -358,19 +375,19 @@ def main() -> int:
     try:
         text = read()
         if text is None:
-            sys.stdout.write("door, certificate: none is ordered any more\n")
+            sys.stdout.write("certificate: none is ordered any more\n")
             return 0
         result = brought(_parsed(text, file), stands=lambda: read() == text)
         stood = read() == text
     except Unmet as error:
-        sys.stderr.write(f"door, certificate: {error}\n")
+        sys.stderr.write(f"certificate: {error}\n")
         return 1
     if "caution" in result:
         sys.stderr.write(f"{result['caution']}\n")
         return 1
     if not stood:
-        sys.stdout.write("door, certificate: the order changed meanwhile; the next run follows what it is now\n")
+        sys.stdout.write("certificate: the order changed meanwhile; the next run follows what it is now\n")
         return 0
-    said = f"replaced, because {result['reason'] or 'the door had another'}" if result["changed"] else "current"
-    sys.stdout.write(f"door, certificate: {said}; it ends on {_day(result['ends'])}\n")
+    said = f"replaced, because {result['reason'] or 'another was shown'}" if result["changed"] else "current"
+    sys.stdout.write(f"certificate: {said}; it ends on {_day(result['ends'])}\n")
     return 0

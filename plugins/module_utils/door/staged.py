@@ -15,7 +15,7 @@ import ssl
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, Optional
 
@@ -50,7 +50,8 @@ class Place:
     engine_key: Optional[Path] = None
 
 
-PLACE = tuple(part.name for part in fields(Place))
+# What each of them has.
+PLACE = tuple(part.name for part in fields(Place) if part.default is MISSING)
 
 
 @dataclass(frozen=True)

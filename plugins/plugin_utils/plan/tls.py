@@ -58,25 +58,30 @@ def require_orderable(intent: Intent) -> None:
     """Refuse a certificate that no authority could issue to the host. Raises PlanError."""
     if intent.tls != "acme":
         return
+    require_issuable(intent.listen_address, intent.tls_names, intent.acme_directory, intent.acme_agree)
     taken = _of_a_replica(intent)
-    strange = [name for name in intent.tls_names if address.is_address(name) or not _NAME.fullmatch(name)]
+    if taken:
+        raise PlanError(f"glm_tls is acme, but {taken[0][0]}, which a replica has", f"set another {taken[0][1]}")
+
+
+def require_issuable(listens: str, names: Sequence[str], directory: str, agreed: bool) -> None:
+    """Refuse an order that no authority could fill, of what listens on the address ``listens``. Raises PlanError."""
+    strange = [name for name in names if address.is_address(name) or not _NAME.fullmatch(name)]
     problem, next_step = "", "set glm_tls_names to the DNS names of this host, in its host_vars, or glm_tls to fleet"
-    if not intent.tls_names:
+    if not names:
         problem = "the host has no name that a certificate could be ordered for"
     elif strange:
         kind = "an address" if any(map(address.is_address, strange)) else "not the whole DNS name of one host"
         problem = f"a certificate is ordered for names, and {', '.join(map(repr, strange))} is {kind}"
-    elif ipaddress.ip_address(intent.listen_address).is_loopback:
+    elif ipaddress.ip_address(listens).is_loopback:
         problem, next_step = "nobody reaches the host on loopback", "set glm_bind to public, or glm_tls to fleet"
-    elif not address.is_wildcard(intent.listen_address) and _is_lets_encrypt(intent.acme_directory):
-        problem = f"Let's Encrypt cannot ask a host at {intent.listen_address}, which is private"
+    elif not address.is_wildcard(listens) and _is_lets_encrypt(directory):
+        problem = f"Let's Encrypt cannot ask a host at {listens}, which is private"
         next_step = "set glm_bind to public, glm_acme_directory to an authority of your own, or glm_tls to fleet"
-    elif urllib.parse.urlsplit(intent.acme_directory).scheme != "https":
-        problem, next_step = f"{intent.acme_directory!r} is no https URL", "set glm_acme_directory to one"
-    elif taken:
-        problem, next_step = f"{taken[0][0]}, which a replica has", f"set another {taken[0][1]}"
-    elif not intent.acme_agree:
-        problem = f"nobody has agreed to the terms of service of {intent.acme_directory}"
+    elif urllib.parse.urlsplit(directory).scheme != "https":
+        problem, next_step = f"{directory!r} is no https URL", "set glm_acme_directory to one"
+    elif not agreed:
+        problem = f"nobody has agreed to the terms of service of {directory}"
         next_step = "read them, then set glm_acme_agree to true"
     if problem:
         raise PlanError(f"glm_tls is acme, but {problem}", next_step)
@@ -128,6 +133,11 @@ def tls(intent: Intent) -> Optional[Tls]:
         return None
     acme: Optional[Acme] = None
     if origin == "acme":
-        known = intent.public_address if address.is_wildcard(intent.listen_address) else intent.listen_address
-        acme = Acme(directory=intent.acme_directory, email=intent.acme_email, address=known or "")
+        acme = asked_of(intent.listen_address, intent.public_address, intent.acme_directory, intent.acme_email)
     return Tls(origin=origin, names=list(intent.tls_names), acme=acme)
+
+
+def asked_of(listens: str, public: Optional[str], directory: str, email: str) -> Acme:
+    """From whom a certificate is ordered, and where its names should lead."""
+    known = public if address.is_wildcard(listens) else listens
+    return Acme(directory=directory, email=email, address=known or "")

@@ -13,7 +13,7 @@ from ansible_collections.glm.fleet.plugins.module_utils import address
 from ansible_collections.glm.fleet.plugins.module_utils.door import drain, maps, owned
 from ansible_collections.glm.fleet.plugins.module_utils.finding import unmet
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.command import ENGINE_ADDRESS
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Acme, Plan
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.tls import ANSWER_PORT, CHALLENGE_PORT
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import replica
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving.quoting import UnitError
@@ -30,15 +30,23 @@ _SEGMENT = "[A-Za-z0-9_]([A-Za-z0-9_.:-]|%3[Aa])*"
 _SEGMENTS = f"{_SEGMENT}((/|%2[Ff]){_SEGMENT})*"
 
 
-def door(plans: Sequence[Plan], monitor_address: str = ENGINE_ADDRESS, monitor_port: int = 9800) -> dict[str, Any]:
+def door(
+    plans: Sequence[Plan],
+    monitor_address: str = ENGINE_ADDRESS,
+    monitor_port: int = 9800,
+    peers: Sequence[str] = (),
+) -> dict[str, Any]:
     """Everything that the templates ``glm-door.cfg`` and ``glm-door.service`` and the role ``door`` need.
 
     Shapes: ``replicas`` is a list of ``number`` (int), ``name``, ``listen`` and ``engine`` (``address:port``), ``port``
     (int), ``health_path`` and ``alive_path``; ``monitor`` is ``address:port``; ``listen`` is that option of door_unit;
     ``routes`` is a list of ``path``, ``condition`` (HAProxy's) and ``generates`` (it runs the model); ``files`` maps
     names to absolute paths on the host, ``place`` is that option of door_files; ``tls`` is the plans'; ``acme`` is
-    None, or ``listen`` and ``answers`` (``address:port``) and ``order`` (that option of door_order, without
-    ``authorities``); ``low_port`` is whether a port needs a capability.
+    None, or ``listen`` and ``answers`` (``address:port``), ``peers`` and ``order`` (that option of door_order, without
+    ``authorities``); ``asked`` has the units without which an authority is not answered; ``low_port`` is whether a port
+    needs a capability.
+
+    ``peers`` is where other hosts are asked that have a name with this one (``address:port``).
 
     Replicas without an endpoint (further hosts of one over several) have no part in it. Raises UnitError when a value
     does not fit into HAProxy's configuration.
@@ -75,7 +83,8 @@ def door(plans: Sequence[Plan], monitor_address: str = ENGINE_ADDRESS, monitor_p
         "replicas": [_replica(plan) for plan in answering],
         # Replicas of a host have one address, and one certificate.
         "tls": plans[0]["tls"],
-        "acme": _acme(answering, files) if answering else None,
+        "acme": _acme(answering, files, peers) if answering else None,
+        "asked": [UNIT],
         "monitor": monitor(monitor_address, monitor_port),
         "listen": [
             *(
@@ -127,26 +136,41 @@ def _orders(plan: Plan) -> bool:
     return bool(plan["tls"] and plan["tls"]["acme"])
 
 
-def _acme(plans: Sequence[Plan], files: Mapping[str, str]) -> dict[str, Any] | None:
+def _acme(plans: Sequence[Plan], files: Mapping[str, str], peers: Sequence[str]) -> dict[str, Any] | None:
     """Where an authority asks the door, and the order that the host's program takes; None where nothing is ordered."""
     encrypted = plans[0]["tls"]
     if not encrypted or not encrypted["acme"]:
         return None
-    answers = place(ENGINE_ADDRESS, ANSWER_PORT)
-    order = {
-        **encrypted["acme"],
-        "names": encrypted["names"],
-        "answers": answers,
+    made = order(encrypted["acme"], encrypted["names"], files, UNIT, _SOCKET)
+    return challenge(plans[0]["listen"]["address"], peers, made)
+
+
+def order(acme: Acme, names: Sequence[str], files: Mapping[str, str], unit: str, socket: str) -> dict[str, Any]:
+    """What the host's program takes to order the certificate of a door or a gateway, without ``authorities``."""
+    return {
+        **acme,
+        "names": list(names),
+        "answers": place(ENGINE_ADDRESS, ANSWER_PORT),
         "folder": "/var/lib/glm/certificate",
         "place": dict(files),
-        "unit": UNIT,
-        "socket": _SOCKET,
+        "unit": unit,
+        "socket": socket,
     }
+
+
+def challenge(listens: str, peers: Sequence[str], made: Mapping[str, Any]) -> dict[str, Any]:
+    """Where an authority asks what listens on the address ``listens``, who else may know the answer, and the order."""
     return {
-        "listen": place(plans[0]["listen"]["address"], CHALLENGE_PORT),
-        "answers": answers,
-        "order": order,
+        "listen": place(listens, CHALLENGE_PORT),
+        "answers": made["answers"],
+        "peers": list(peers),
+        "order": made,
     }
+
+
+def orders(plans: Sequence[Plan]) -> bool:
+    """Whether the host has a door that an authority asks."""
+    return any(_orders(plan) for plan in plans if not plan["node"]["rank"])
 
 
 def monitor(monitor_address: str, port: int) -> str:

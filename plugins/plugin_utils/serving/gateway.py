@@ -16,7 +16,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.finding import unmet
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import command, tls
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import PlanError
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
-from ansible_collections.glm.fleet.plugins.plugin_utils.serving import door
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving import door, shipped
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving.quoting import UnitError
 
 _USER = "glm-door"
@@ -24,6 +24,8 @@ _FOLDER = "/etc/glm/gateway"
 # A door lets an address have 1,000 connections, for all its replicas together. A gateway has two proxies for each
 # (conversations, and the rest); some connections are for /ready and for what comes past the gateway.
 _MOST_REQUESTS = 450
+# So that one can end or be updated while the other works.
+_GATEWAYS = 2
 # What a machine trusts, where a fleet's certificates are of a public authority.
 _SYSTEM_AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
 
@@ -32,16 +34,21 @@ def gateway(fleet: Sequence[Mapping[str, Any]], here: Mapping[str, Any]) -> dict
     """Everything that the templates ``glm-gateway.cfg`` and ``glm-door.service`` and the role ``gateway`` need.
 
     ``fleet`` has a mapping for each host: ``host`` (its name), ``plans``, and ``address``, by which the gateway reaches
-    a door that listens on every address. ``here`` is about the gateway's own host: ``bind``, ``private_address``,
-    ``public_address``, ``port``, ``tls`` (glm_tls), ``tls_names``, ``authorities`` (as PEM, or empty),
-    ``monitor_address``, ``monitor_port``, ``requests`` and ``queue``.
+    a door that listens on every address. ``here`` is about the gateway's own host: ``host`` (its name), ``bind``,
+    ``private_address``, ``public_address``, ``port``, ``tls`` (glm_tls), ``names`` (of the gateways), ``tls_names`` (of
+    the host), ``acme_directory``, ``acme_email``, ``acme_agree``, ``peers`` (as door() takes it), ``authorities`` (as
+    PEM, or empty), ``monitor_address``, ``monitor_port``, ``requests`` and ``queue``.
 
     Shapes: ``replicas`` is a list of ``name``, ``address`` (``address:port``), ``requests`` (int), ``tls`` (bool) and
-    ``host_name`` (the DNS name of its certificate, or empty); the rest as :func:`..door.door` has it. Raises UnitError.
+    ``host_name`` (the DNS name of its certificate, or empty); the rest as :func:`..door.door` has it, where ``listen``
+    of ``acme`` is empty if the door of this host has that port. Raises UnitError.
     """
     try:
         listens = command.listen_address(here["bind"], here["private_address"] or None, here["public_address"] or None)
-        origin, names = tls.asked(listens, here["public_address"] or None, here["tls"], here["tls_names"])
+        named = [*here["names"], *here["tls_names"]]
+        origin, names = tls.asked(listens, here["public_address"] or None, here["tls"], named)
+        if origin == "acme":
+            tls.require_issuable(listens, names, here["acme_directory"], bool(here["acme_agree"]))
     except PlanError as exc:
         raise UnitError(f"gateway: {exc}") from exc
     monitor = door.monitor(here["monitor_address"], here["monitor_port"])
@@ -50,7 +57,7 @@ def gateway(fleet: Sequence[Mapping[str, Any]], here: Mapping[str, Any]) -> dict
         expected = f"a number of requests from 1 to {_MOST_REQUESTS}, which a door lets an address have"
         raise UnitError(unmet(expected, here["requests"], "set glm_gateway_requests to one"))
     replicas = [one for host in fleet for one in _replicas(host, int(here["requests"]))]
-    _require_own_port(fleet, listens, port, int(here["monitor_port"]))
+    _require_own_port(fleet, listens, port, int(here["monitor_port"]), origin)
     if ipaddress.ip_address(listens).is_loopback:
         raise UnitError(
             unmet(
@@ -64,6 +71,7 @@ def gateway(fleet: Sequence[Mapping[str, Any]], here: Mapping[str, Any]) -> dict
         "certificate": f"{_FOLDER}/gateway.pem",
         "group": _USER,
     }
+    acme = _acme(fleet, here, listens, names, place) if origin == "acme" else None
     return {
         "name": "glm-gateway",
         "description": "Gateway of the GLM endpoints of a fleet",
@@ -75,10 +83,14 @@ def gateway(fleet: Sequence[Mapping[str, Any]], here: Mapping[str, Any]) -> dict
             **{name: place[name] for name in ("config", "usage", "certificate")},
             "unit": f"/etc/systemd/system/{running.UNIT}",
             "authorities": f"{_FOLDER}/authorities.pem" if here["authorities"] else _SYSTEM_AUTHORITIES,
+            "order": f"{_FOLDER}/order.json",
+            "order_program": shipped.folder_of("door_order"),
             "master": running.SOCKET,
         },
         "replicas": replicas,
-        "tls": None if origin == "none" else {"origin": "fleet" if origin == "acme" else origin, "names": names},
+        "tls": None if origin == "none" else {"origin": origin, "names": names},
+        "acme": acme,
+        "asked": [running.UNIT, *([door.UNIT] if acme and not acme["listen"] else [])],
         "bind": door.place(listens, port),
         "url": f"{'http' if origin == 'none' else 'https'}://{door.place((names or [listens])[0], port)}/v1",
         "monitor": monitor,
@@ -89,11 +101,16 @@ def gateway(fleet: Sequence[Mapping[str, Any]], here: Mapping[str, Any]) -> dict
                 "port": int(here["monitor_port"]),
                 "variable": "glm_gateway_monitor_port",
             },
+            *(
+                [{"address": listens, "port": tls.CHALLENGE_PORT, "variable": "glm_tls"}]
+                if acme and acme["listen"]
+                else []
+            ),
         ],
         "queue": int(here["queue"]),
         # In the configuration, so that other authorities are a change of it, which the running HAProxy reads.
         "authorities_sha256": hashlib.sha256(str(here["authorities"]).encode()).hexdigest(),
-        "low_port": port < door.LOWEST_FREE_PORT,
+        "low_port": port < door.LOWEST_FREE_PORT or bool(acme and acme["listen"]),
     }
 
 
@@ -104,10 +121,39 @@ def gateway_doors(hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]
         known = hostvars[host]
         plans = (known.get("ansible_facts") or {}).get("glm_plans")
         if plans:
-            ways = ("glm_private_address", "glm_host_private_address", "glm_host_public_address")
-            reached = next((known[way] for way in ways if known.get(way)), "")
-            found.append({"host": host, "plans": plans, "address": reached})
+            found.append({"host": host, "plans": plans, "address": _reached(known)})
     return found
+
+
+def gateway_peers(hosts: Sequence[str], host: str, hostvars: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Where the other gateways are asked by an authority that may have meant ``host``, which has a name with them.
+
+    ``hosts`` are those that run a gateway; none where ``host`` is not among them. ``hostvars`` is Ansible's.
+    """
+    others = [_reached(hostvars[other]) for other in hosts if other != host] if host in hosts else []
+    return [door.place(reached, tls.CHALLENGE_PORT) for reached in others if reached]
+
+
+def _reached(known: Mapping[str, Any]) -> str:
+    """The address by which other hosts of the fleet reach a host; empty where none is known."""
+    ways = ("glm_private_address", "glm_host_private_address", "glm_host_public_address")
+    return str(next((known[way] for way in ways if known.get(way)), ""))
+
+
+def default_gateways(hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]]) -> int:
+    """How many gateways a fleet of these hosts has where nobody says; ``hostvars`` is Ansible's.
+
+    None for a single endpoint, for doors on loopback, and for hosts of several regions, whose private addresses do not
+    reach each other. A host without a plan (``--limit``) counts as one that others reach.
+    """
+    if len(hosts) < _GATEWAYS:
+        return 0
+    known = gateway_doors(hosts, hostvars)
+    answering = [[plan for plan in host["plans"] if _answers(plan)] for host in known]
+    endpoints = len(hosts) - answering.count([])
+    alone = any(ipaddress.ip_address(plan["listen"]["address"]).is_loopback for plans in answering for plan in plans)
+    regions = {hostvars[host["host"]].get("glm_host_region") for host in known} - {None, ""}
+    return _GATEWAYS if endpoints >= _GATEWAYS and not alone and len(regions) <= 1 else 0
 
 
 def replica_name(host: str, number: int) -> str:
@@ -146,8 +192,27 @@ def _replica(host: Mapping[str, Any], plan: Plan, requests: int) -> dict[str, An
     }
 
 
-def _require_own_port(fleet: Sequence[Mapping[str, Any]], listens: str, port: int, monitor_port: int) -> None:
-    """Raise UnitError where the gateway would take a port that a door of its own host has."""
+def _acme(
+    fleet: Sequence[Mapping[str, Any]],
+    here: Mapping[str, Any],
+    listens: str,
+    names: Sequence[str],
+    place: Mapping[str, str],
+) -> dict[str, Any]:
+    """Where an authority asks, and the order. A door of the same host passes questions on for both."""
+    asked = tls.asked_of(listens, here["public_address"] or None, here["acme_directory"], here["acme_email"])
+    made = door.challenge(listens, here["peers"], door.order(asked, names, place, running.UNIT, running.SOCKET))
+    of_the_door = any(door.orders(host["plans"]) for host in fleet if host["host"] == here["host"])
+    return {**made, "listen": ""} if of_the_door else made
+
+
+def _require_own_port(
+    fleet: Sequence[Mapping[str, Any]], listens: str, port: int, monitor_port: int, origin: str
+) -> None:
+    """Raise UnitError where the gateway would take a port that a door of its own host has, or one of an order."""
+    if origin == "acme" and {port, monitor_port} & {tls.CHALLENGE_PORT, tls.ANSWER_PORT}:
+        expected = "a port of its own for the gateway: an authority asks at port 80, and certbot answers at 981"
+        raise UnitError(unmet(expected, port, "set another glm_gateway_port and glm_gateway_monitor_port"))
     for host in fleet:
         for plan in host["plans"]:
             same = plan["listen"]["address"] == listens or address.is_wildcard(plan["listen"]["address"])

@@ -14,7 +14,13 @@ from ansible_collections.glm.fleet.plugins.module_utils import finding
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Finding
 from ansible_collections.glm.fleet.plugins.plugin_utils import report
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
-from ansible_collections.glm.fleet.plugins.plugin_utils.report import FleetReport, Served, ServedEndpoint, VerifyReport
+from ansible_collections.glm.fleet.plugins.plugin_utils.report import (
+    FleetGateway,
+    FleetReport,
+    Served,
+    ServedEndpoint,
+    VerifyReport,
+)
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import running
 
 
@@ -83,13 +89,16 @@ def missing_report(
     return {**host_report(host, findings, {}, None), "reason": finding.printable(reason, newlines=True)}
 
 
-def fleet_report(reports: Sequence[VerifyReport], ok: bool = True) -> FleetReport:
-    """All hosts; ``ok`` only if every host is, and never if it is not ``ok`` anyway."""
+def fleet_report(
+    reports: Sequence[VerifyReport], ok: bool = True, gateways: Sequence[FleetGateway] = ()
+) -> FleetReport:
+    """All hosts and gateways; ``ok`` only if every host is, and never if it is not ``ok`` anyway."""
     return {
         "schema": report.SCHEMA,
         "kind": "fleet",
         "ok": ok and bool(reports) and all(entry["ok"] for entry in reports),
         "hosts": list(reports),
+        "gateways": list(gateways),
         "finished_at": report.now(),
     }
 
@@ -144,15 +153,31 @@ def _verdict(entry: VerifyReport) -> str:
     return "worker" if node and node["rank"] else "ok"
 
 
-def curl_lines(report: VerifyReport, key_file: str | None) -> list[str]:
-    """A request to paste. The key goes from its file to curl through a pipe: no process list has it."""
+def addresses(fleet: FleetReport) -> list[str]:
+    """Where clients reach a fleet, as lines for people: its gateways, and each host. Empty where no host serves."""
+    serving = [report for report in fleet["hosts"] if report["ok"] and report["endpoint"]]
+    if not serving:
+        return []
+    at = "Endpoints (reachable where they listen; from elsewhere through an ssh tunnel):"
+    lines = [at, *(f"  {report['endpoint']['url']}  {report['host']}" for report in serving)]
+    if not fleet["gateways"]:
+        return lines
+    urls = dict.fromkeys(one["url"] for one in fleet["gateways"])
+    hosts = {url: ", ".join(one["host"] for one in fleet["gateways"] if one["url"] == url) for url in urls}
+    gateways = [f"  {url}  {names}" for url, names in hosts.items()]
+    return ["The fleet at one address, by each of its gateways (docs/gateway.md):", *gateways, "", *lines]
+
+
+def curl_lines(report: VerifyReport, key_file: str | None, url: str = "") -> list[str]:
+    """A request to paste, to the host's endpoint or to ``url``. The key goes from its file to curl through a pipe: no
+    process list has it."""
     header = "Authorization: Bearer "
     key = f"sed 's/^/{header}/' {shlex.quote(key_file)}" if key_file else f"printf '{header}%s' \"$GLM_API_KEY\""
     authorities = report["endpoint"].get("authorities")
     trust = f"--cacert {shlex.quote(authorities)} " if authorities else ""
     body = {"model": report["endpoint"]["model"], "messages": [{"role": "user", "content": "Hello"}]}
     return [
-        f"{key} | curl {trust}-H @- {report['endpoint']['url']}/chat/completions \\",
+        f"{key} | curl {trust}-H @- {url or report['endpoint']['url']}/chat/completions \\",
         '  -H "Content-Type: application/json" \\',
         f"  -d {shlex.quote(json.dumps(body))}",
     ]

@@ -7,7 +7,7 @@ import json
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -119,6 +119,7 @@ def data(folder: Path, port: int, monitor: int, doors: Sequence[int], requests: 
     """What the template needs, with files in ``folder``."""
     plans = [plan(listen=listening("10.0.0.5", door, 18000), tls=None) for door in doors]
     here = {
+        "host": "g", "names": [], "acme_directory": "", "acme_email": "", "acme_agree": False, "peers": [],
         "bind": "private", "private_address": "10.0.0.5", "public_address": "", "port": port, "tls": "none",
         "tls_names": [], "authorities": "", "monitor_address": "127.0.0.1", "monitor_port": monitor,
         "requests": requests, "queue": queue,
@@ -134,18 +135,33 @@ def data(folder: Path, port: int, monitor: int, doors: Sequence[int], requests: 
 
 
 @contextmanager
-def running(folder: Path, hosts: int = 3, requests: int = 64, queue: int = 100) -> Iterator[Gateway]:
-    """A gateway in front of so many hosts, all of which serve."""
+def running(
+    folder: Path,
+    hosts: int = 3,
+    requests: int = 64,
+    queue: int = 100,
+    certificate: str = "",
+    acme: Mapping[str, Any] | None = None,
+) -> Iterator[Gateway]:
+    """A gateway in front of so many hosts, all of which serve; with a certificate and its key it speaks TLS.
+
+    ``acme`` is where an authority asks it: ``listen``, ``answers``, ``peers``, and the ``names`` of the ``order``.
+    """
     with ExitStack() as stack:
         doors = [Host(f"h{number}") for number in range(hosts)]
         for host in doors:
             stack.callback(host.end)
         port, monitor = proxy.free_ports(2)
         made = data(folder, port, monitor, [host.port for host in doors], requests, queue)
+        made["acme"] = acme
+        if certificate:
+            made["tls"] = {"origin": "fleet", "names": ["127.0.0.1"]}
+            made["files"]["certificate"] = str(folder / "gateway.pem")
+            (folder / "gateway.pem").write_text(certificate, encoding="ascii")
         (folder / "gateway.lua").write_text(render_host("glm-gateway.lua"), encoding="utf-8")
         config = folder / "haproxy.cfg"
         text = render_host("glm-gateway.cfg", gateway=made)
-        config.write_text(staged.marked(text, render_host("glm-gateway.lua"), ""), encoding="utf-8")
+        config.write_text(staged.marked(text, render_host("glm-gateway.lua"), certificate), encoding="utf-8")
         process = stack.enter_context(proxy.haproxy(folder, config, [port, monitor]))
         yield Gateway(port, monitor, doors, folder, process)
 

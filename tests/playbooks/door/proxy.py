@@ -114,13 +114,14 @@ def configured(
     monitor: int,
     keys: Sequence[Mapping[str, Any]] = (entry(CLIENT, CLIENT_KEY),),
     certificate: str = "",
-    acme: Mapping[str, str] | None = None,
+    acme: Mapping[str, Any] | None = None,
     address: str = "127.0.0.1",
 ) -> Path:
     """The door's files in ``folder``, with one client key unless others are given; the path of its configuration."""
     made = data(folder, ports, engines, monitor, address)
     made["tls"] = {"origin": "fleet", "names": ["127.0.0.1"]} if certificate else None
-    made["acme"] = acme
+    # As many connections as for one name.
+    made["acme"] = {"peers": [], "order": {"names": ["127.0.0.1"]}, **acme} if acme else None
     (folder / "door").mkdir(exist_ok=True)
     Path(made["files"]["usage"]).write_text(render_host("glm-door-usage.lua"), encoding="utf-8")
     for name, entries in maps.of(keys).items():
@@ -140,12 +141,12 @@ def running(
     *engines: int,
     keys: Sequence[Mapping[str, Any]] = (entry(CLIENT, CLIENT_KEY),),
     certificate: str = "",
-    acme: Mapping[str, str] | None = None,
+    acme: Mapping[str, Any] | None = None,
     address: str = "127.0.0.1",
 ) -> Iterator[Door]:
     """A door with a replica for each port of an engine; with a certificate and its key it speaks TLS.
 
-    ``acme`` is where an authority asks it, ``listen`` and ``answers``.
+    ``acme`` is where an authority asks it, ``listen`` and ``answers``, and ``peers`` that have a name with it.
     """
     *ports, monitor = free_ports(len(engines) + 1)
     config = configured(folder, ports, engines, monitor, keys, certificate, acme, address)

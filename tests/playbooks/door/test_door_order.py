@@ -14,10 +14,12 @@ import stat
 import subprocess
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta, timezone
+from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -31,7 +33,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.tls import authority as 
 from ansible_collections.glm.fleet.plugins.plugin_utils.tls import certificate
 from tests.patience import PATIENCE_SECONDS
 from tests.playbooks import role_variables
-from tests.playbooks.door import authority, proxy
+from tests.playbooks.door import authority, gateways, proxy
 from tests.playbooks.door.authority import Pebble
 from tests.playbooks.verify.fake.server import Behaviour, engine
 from tests.unit.serve.plans import listening, plan
@@ -242,7 +244,7 @@ def test_the_program_of_the_timer_leaves_a_certificate_that_is_not_due(
     host: Host, shipped: Path, tmp_path: Path
 ) -> None:
     done = run(shipped, host.order, tmp_path)
-    assert done.returncode == 0 and done.stdout.startswith("door, certificate: current; it ends on "), done
+    assert done.returncode == 0 and done.stdout.startswith("certificate: current; it ends on "), done
 
 
 def due(host: Host) -> None:
@@ -340,7 +342,7 @@ def test_an_order_that_a_deploy_withdrew_meanwhile_gives_the_door_nothing(
             (tmp_path / "order.json").unlink()
         done = coming.result(PATIENCE_SECONDS)
     assert (done.returncode, done.stdout) == (
-        0, "door, certificate: the order changed meanwhile; the next run follows what it is now\n"
+        0, "certificate: the order changed meanwhile; the next run follows what it is now\n"
     ), done  # fmt: skip
     assert host.order.place.certificate.read_text() == shown
     assert host.brought()["changed"]
@@ -375,6 +377,70 @@ def test_a_renewal_loses_no_request(host: Host) -> None:
     assert renewed["changed"] and "ends on" in str(renewed["reason"])
     assert host.order.place.certificate.read_text() != before
     assert set(statuses) == {200} and set(plain) == {404}, (len(statuses), set(statuses), set(plain))
+
+
+class Unknown(SimpleHTTPRequestHandler):
+    """A certbot that orders something else: it knows no token of another one, or ends just now."""
+
+    asked = 0
+
+    def do_GET(self) -> None:
+        Unknown.asked += 1
+        if Unknown.asked % 2:
+            self.send_error(404)
+
+    def log_message(self, *_args: object) -> None:
+        """Quiet."""
+
+
+def test_a_gateway_has_its_certificate_also_where_the_authority_asks_another_host_of_its_name(
+    host: Host, tmp_path: Path
+) -> None:
+    """The other one orders something else meanwhile, and asks each that has the name, itself too."""
+    name, now = "fleet.example.com", datetime.now(timezone.utc)
+    host.pebble.leads_to(name, "127.0.0.2")
+    begins_with = fleet_authority.issue(fleet_authority.read_or_make(tmp_path / "tls", "blue", now), [name], now)
+    other = HTTPServer(("127.0.0.2", 0), Unknown)
+    threading.Thread(target=other.serve_forever, daemon=True).start()
+    elsewhere = f"127.0.0.2:{host.asked_at}"
+    asked = {
+        "listen": elsewhere, "answers": f"127.0.0.2:{other.server_port}",
+        "peers": [elsewhere, f"127.0.0.1:{host.asked_at}"], "order": {"names": [name]},
+    }  # fmt: skip
+    with gateways.running(tmp_path, hosts=1, certificate=begins_with.together, acme=asked) as gateway:
+        place = replace(
+            host.order.place, config=tmp_path / "haproxy.cfg", usage=tmp_path / "gateway.lua",
+            certificate=tmp_path / "gateway.pem", engine_key=None,
+        )  # fmt: skip
+        ordered = replace(
+            host.order, names=(name,), place=place, unit="glm-gateway.service", socket=str(tmp_path / "master.sock")
+        )
+
+        def brought() -> dict[str, object]:
+            return order.brought(ordered, False, lambda: gateway.process.send_signal(signal.SIGUSR2))
+
+        host.brought()
+        before = host.order.place.certificate.read_text()
+        first = brought()
+        assert (first["changed"], first["reason"]) == (True, "none was ordered yet")
+        assert not brought()["changed"] and not host.brought()["changed"]
+        assert host.order.place.certificate.read_text() == before, "the door keeps its own"
+        context = host.trusting()
+        with (
+            socket.create_connection(("127.0.0.1", gateway.port), timeout=PATIENCE_SECONDS) as plain,
+            context.wrap_socket(plain, server_hostname=name) as client,
+        ):
+            client.sendall(f"GET /v1/models HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n".encode())
+            assert client.makefile("rb").readline().split()[1] == b"200"
+        with urllib.request.urlopen(f"http://127.0.0.1:{gateway.monitor}/metrics/certificate", timeout=60) as metrics:
+            left = float(metrics.read().split()[-1])
+        assert abs(left - (float(str(first["ends"])) - time.time())) < 60
+        # Nobody knows it: the hosts do not ask each other for ever.
+        connection = http.client.HTTPConnection("127.0.0.2", host.asked_at, timeout=PATIENCE_SECONDS)
+        connection.request("GET", TOKEN)
+        assert connection.getresponse().status == 404
+    other.shutdown()
+    other.server_close()
 
 
 @pytest.mark.parametrize(

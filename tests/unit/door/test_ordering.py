@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import sys
 import threading
@@ -20,8 +21,9 @@ from ansible_collections.glm.fleet.plugins.module_utils.door import order, stage
 from ansible_collections.glm.fleet.plugins.module_utils.door.master import Master
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 from ansible_collections.glm.fleet.plugins.module_utils.host import commands
-from ansible_collections.glm.fleet.plugins.plugin_utils.serving import door
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving import door, gateway
 from ansible_collections.glm.fleet.plugins.plugin_utils.tls import authority
+from tests.unit.door.test_gateway_data import HERE
 from tests.unit.serve.plans import listening, plan
 from tests.unit.serve.render import render_host
 
@@ -66,7 +68,7 @@ def test_one_is_due_where_none_serves_the_names_or_a_third_of_its_life_is_left(t
 
 def test_an_ordered_certificate_that_cannot_be_read_is_not_taken_for_none(tmp_path: Path) -> None:
     made = ordering(tmp_path)
-    for name in ("fullchain.pem", "failed.json"):
+    for name in ("fullchain.pem", "glm-door-failed.json"):
         path = (made.lineage if name == "fullchain.pem" else made.folder) / name
         path.mkdir(parents=True)
         for checks in (True, False):
@@ -99,7 +101,7 @@ def test_an_order_of_another_form_is_said_and_nothing_is_asked(
     monkeypatch.setattr(sys, "argv", ["door_order", str(file)])
     assert order.main() == 1
     said = capsys.readouterr().err
-    assert words.format(file=file) in said and "run deploy.yml --tags door, which writes it" in said, said
+    assert words.format(file=file) in said and "run deploy.yml, which writes it" in said, said
     assert not (tmp_path / "none").exists()
 
 
@@ -107,13 +109,13 @@ def test_an_order_that_was_withdrawn_is_no_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["door_order", str(tmp_path / "order.json")])
-    assert order.main() == 0 and capsys.readouterr().out == "door, certificate: none is ordered any more\n"
+    assert order.main() == 0 and capsys.readouterr().out == "certificate: none is ordered any more\n"
 
 
 @pytest.mark.parametrize("changes", [{"at": None}, {"times": "many"}, {"why": None}, {"next": 7}])
 def test_a_noted_failure_of_another_form_holds_nothing_up(tmp_path: Path, changes: dict[str, object]) -> None:
     noted = {"order": [DIRECTORY, *NAMES], "times": 1, "at": 1000.0, "why": "that it refused", "next": "do this"}
-    files.write_json(tmp_path / "failed.json", {**noted, **changes})
+    files.write_json(tmp_path / "glm-door-failed.json", {**noted, **changes})
     order._require_patience(ordering(tmp_path), 1001.0)
 
 
@@ -164,21 +166,21 @@ def test_a_door_that_does_not_say_what_it_serves_is_not_current(tmp_path: Path) 
 def test_an_authority_that_refused_is_left_alone_longer_each_time(tmp_path: Path, times: int, wait: int) -> None:
     made = ordering(tmp_path)
     noted = {"order": [DIRECTORY, *NAMES], "times": times, "at": 1000.0, "why": "that it refused", "next": "do this"}
-    files.write_json(tmp_path / "failed.json", noted)
+    files.write_json(tmp_path / "glm-door-failed.json", noted)
     order._require_patience(made, 1000.0 + wait)
     with pytest.raises(
         Unmet, match=r"do this\. The authority is asked again after 1970-01-01 \d\d:\d\d UTC; remove .*failed\.json"
     ):
         order._require_patience(made, 999.0 + wait)
     order._require_patience(ordering(tmp_path, names=["other.example.com"]), 1000.0)
-    (tmp_path / "failed.json").write_text("half of")
+    (tmp_path / "glm-door-failed.json").write_text("half of")
     order._require_patience(made, 1000.0)
 
 
 def test_a_failure_that_a_wrong_clock_noted_and_a_thousand_of_them_hold_nothing_up(tmp_path: Path) -> None:
     made = ordering(tmp_path)
     noted = {"order": [DIRECTORY, *NAMES], "times": 5000, "at": 1000.0, "why": "that it refused", "next": "do this"}
-    files.write_json(tmp_path / "failed.json", noted)
+    files.write_json(tmp_path / "glm-door-failed.json", noted)
     order._require_patience(made, 999.0)
     order._require_patience(made, 1000.0 + order.LONGEST_WAIT)
     with pytest.raises(Unmet, match="asked again after 1970-01-01 12:16 UTC"):
@@ -191,7 +193,7 @@ def test_a_host_without_certbot_is_said_and_is_no_failure_of_the_authority(
     monkeypatch.setattr(commands, "which", lambda _name: None)
     with pytest.raises(Unmet, match=r"expected certbot on the host.*not found.*deploy\.yml --tags door"):
         order._ask(ordering(tmp_path))
-    assert not (tmp_path / "failed.json").exists()
+    assert not (tmp_path / "glm-door-failed.json").exists()
 
 
 def test_what_the_host_cannot_write_or_read_is_said_with_its_name(
@@ -206,7 +208,7 @@ def test_what_the_host_cannot_write_or_read_is_said_with_its_name(
         monkeypatch.setattr(sys, "argv", ["door_order", str(file)])
         assert order.main() == 1
         said = capsys.readouterr().err
-        assert said.startswith("door, certificate: ") and words in said and str(file) in said, said
+        assert said.startswith("certificate: ") and words in said and str(file) in said, said
 
 
 @pytest.mark.parametrize(
@@ -316,6 +318,32 @@ def test_the_timer_asks_nobody_while_the_door_is_stopped() -> None:
     assert "\nExecCondition=/usr/bin/systemctl is-active --quiet glm-door.service\n" in unit
 
 
+def test_the_timer_of_a_gateway_asks_nobody_while_it_or_the_door_that_has_the_port_is_stopped() -> None:
+    acme = {"directory": DIRECTORY, "email": "", "address": "10.0.0.1"}
+    one = plan(listen=listening("10.0.0.1"), tls={"origin": "acme", "names": NAMES, "acme": acme})
+    here = {**HERE, "tls": "acme", "tls_names": NAMES}
+    for fleet, units in (([{"host": "g", "plans": [one], "address": ""}], 2), ([], 1)):
+        made = gateway.gateway(fleet, here)
+        unit = render_host("glm-door-certificate.service", door=made)
+        asked = re.findall(r"^ExecCondition=/usr/bin/systemctl is-active --quiet (\S+)$", unit, re.MULTILINE)
+        assert asked == ["glm-gateway.service", "glm-door.service"][:units]
+        assert "\nExecStart=/usr/bin/python3 -I -B /usr/local/lib/glm/door_order /etc/glm/gateway/order.json\n" in unit
+        assert "\nReadWritePaths=/etc/glm/gateway\n" in unit
+
+
+def test_the_order_of_a_gateway_is_whole() -> None:
+    made = gateway.gateway([], {**HERE, "tls": "acme", "tls_names": NAMES})["acme"]["order"]
+    read = order.of(json.loads(json.dumps({**made, "authorities": ""})))
+    assert read.names == tuple(NAMES) and read.place.engine_key is None and read.place.config.parent.name == "gateway"
+
+
+def test_what_is_ordered_for_a_gateway_is_kept_beside_that_of_the_door(tmp_path: Path) -> None:
+    made, other = ordering(tmp_path), ordering(tmp_path, unit="glm-gateway.service")
+    assert {made.lineage.name, other.lineage.name} == {"glm-door", "glm-gateway"}
+    assert made.folder == other.folder and made.failed != other.failed
+    assert (made.front, other.front) == ("door", "gateway")
+
+
 def test_the_timers_run_before_an_order_that_fails_ends_the_play() -> None:
     tasks = Path(__file__).parents[3] / "roles/door/tasks"
     imported = [one["ansible.builtin.import_tasks"] for one in yaml.safe_load((tasks / "main.yml").read_text())]
@@ -327,5 +355,5 @@ def test_the_timers_run_before_an_order_that_fails_ends_the_play() -> None:
         if step.get("ansible.builtin.systemd_service", {}).get("enabled") is True
     ]
     names = [steps[number]["ansible.builtin.systemd_service"]["name"] for number in enabled]
-    assert sorted(names) == ["glm-door-certificate.timer", "glm-door-usage.timer"]
+    assert sorted(names) == ["glm-door-usage.timer", "{{ __door_ordered['name'] }}-certificate.timer"]
     assert len(ordering_at) == 1 and max(enabled) < ordering_at[0]

@@ -29,9 +29,14 @@ STOPPED = verdict.stopped_report("gpu-3", "Weights | Fetch", "no space left")
 BROKEN = {"completed": 3, "failed": 1, "errors": ["Connection refused"]}
 
 
+FLEET = verdict.fleet_report(
+    [VERIFIED, WORKER, STOPPED], gateways=[{"host": "gpu-1", "url": "https://10.0.0.5:8443/v1"}]
+)
+
+
 @pytest.mark.parametrize(
     "made",
-    [VERIFIED, WORKER, STOPPED, verdict.fleet_report([VERIFIED, WORKER, STOPPED]), record(), record(broken=BROKEN)],
+    [VERIFIED, WORKER, STOPPED, FLEET, record(), record(broken=BROKEN)],
     ids=["verify", "worker", "stopped", "fleet", "benchmark", "broken benchmark"],
 )
 def test_a_report_is_what_the_schema_says(made: Any) -> None:

@@ -35,7 +35,7 @@ WORDS = {"glm_moe_dsa", "glm_ocr_mtp", "glm_md", "glm_host_", "glm_cdi", "glm_re
 # Metrics of the front door.
 WORDS |= {f"glm_door_{what}_total" for what in ("requests", "prompt_tokens", "completion_tokens", "uncounted_requests")}
 WORDS |= {f"glm_door_estimated_{what}_tokens_total" for what in ("prompt", "completion")}
-WORDS.add("glm_door_certificate_left_seconds")
+WORDS |= {f"glm_{front}_certificate_left_seconds" for front in ("door", "gateway")}
 
 
 def test_what_is_made_from_the_table_is_current(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from ansible_collections.glm.fleet.plugins.module_utils import finding
-from ansible_collections.glm.fleet.plugins.plugin_utils.report import VerifyReport
+from ansible_collections.glm.fleet.plugins.plugin_utils.report import FleetGateway, VerifyReport
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import verdict
 from tests.unit.serve.plans import RUNS, plan
 
@@ -68,6 +68,20 @@ def test_the_request_to_paste_reads_the_key_from_its_file() -> None:
     text = "\n".join(verdict.curl_lines(report(), "/home/me/a dir/api_key"))
     assert " '/home/me/a dir/api_key' | curl -H @- http" in text and "/v1/chat/completions" in text
     assert "$GLM_API_KEY" in "\n".join(verdict.curl_lines(report(), None))
+
+
+def test_a_fleet_is_reached_by_its_gateways_first_and_each_host_by_itself() -> None:
+    alone = verdict.addresses(verdict.fleet_report([report(), report("gpu-2")]))
+    assert len(alone) == 3 and alone[0].startswith("Endpoints ") and alone[1] == "  http://10.0.0.5:8000/v1  gpu-1"
+    found: list[FleetGateway] = [{"host": f"gpu-{n}", "url": f"https://10.0.0.{n}:8443/v1"} for n in (1, 2)]
+    lines = verdict.addresses(verdict.fleet_report([report(), report("gpu-2")], gateways=found))
+    assert lines[1:3] == ["  https://10.0.0.1:8443/v1  gpu-1", "  https://10.0.0.2:8443/v1  gpu-2"]
+    assert "one address" in lines[0] and lines[4:] == alone
+    same: list[FleetGateway] = [{**one, "url": "https://glm.example.com:8443/v1"} for one in found]
+    lines = verdict.addresses(verdict.fleet_report([report()], gateways=same))
+    assert lines[1:3] == ["  https://glm.example.com:8443/v1  gpu-1, gpu-2", ""]
+    assert verdict.addresses(verdict.fleet_report([report(checks=(BAD,))], gateways=found)) == []
+    assert "-H @- https://10.0.0.1:8443/v1/chat" in verdict.curl_lines(report(), None, found[0]["url"])[0]
 
 
 def test_the_request_to_paste_trusts_the_fleets_authority() -> None:
