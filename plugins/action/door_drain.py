@@ -12,6 +12,7 @@ import time
 from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils.door import drain
+from ansible_collections.glm.fleet.plugins.plugin_utils.actions import heartbeat
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import FleetAction
 
 POLL_SECONDS = 1.0
@@ -21,6 +22,8 @@ class ActionModule(FleetAction):
     """The module, then looks of it until no request runs."""
 
     LABEL = "door"
+    # Of a wait that goes on: what is left, since when, and how long it may take.
+    _wait: tuple[str, float, int] | None = None
 
     def _outcome(self) -> dict[str, Any]:
         result = self._named(self._module())
@@ -39,14 +42,25 @@ class ActionModule(FleetAction):
         waiting = drain.Wait(names, seconds, begun)
         looked = result
         while not (why := waiting.over(drain.seen(looked), time.monotonic())):
-            running = drain.seen(looked).open_of(names)
-            left = "an unknown number of requests" if running is None else f"{running} request(s)"
-            self._far = f"{left} left, {time.monotonic() - begun:.0f} of {seconds} s"
+            self._wait = f"{_counted(drain.seen(looked).open_of(names))} left", begun, seconds
             if self._last_heard == float("-inf"):
-                self._say(f"draining: {self._far}")
+                self._say_alive(0)
             time.sleep(POLL_SECONDS)
             looked = self._named(self._module(arguments=asked))
             if looked.get("failed") or looked.get("unreachable"):
                 return looked
-        self._say(f"drained for {time.monotonic() - begun:.0f} s: {why}")
+        self._show([f"[{self._host}] door: drained after {time.monotonic() - begun:.0f} s: {why}"])
         return {**looked, "changed": result["changed"], "waited": why}
+
+    def _say_alive(self, seconds: float) -> None:
+        if self._wait is None:
+            super()._say_alive(seconds)
+        else:
+            left, begun, budget = self._wait
+            self._show([heartbeat.line(self._host, "door", "draining", left, time.monotonic() - begun, budget)])
+
+
+def _counted(running: int | None) -> str:
+    if running is None:
+        return "an unknown number of requests"
+    return f"{running} request{'' if running == 1 else 's'}"

@@ -65,6 +65,12 @@ class ActionModule(FleetAction):
                 f"{len(bad)} of {len(found)} hosts are not verified: {', '.join(bad)}", "read their errors above"
             )
             raise self._failure(f"{text}; details in {path}", **answer)
+        if restless := list(dict.fromkeys(verdict.restless(reports))):
+            text = advised(
+                f"every host is verified, but engines end again and again on {', '.join(restless)}",
+                "find the cause in the journal of glm-serve-<n>.service there",
+            )
+            raise self._failure(f"{text} Details in {path}", **answer)
         return answer
 
     def _gateways(self) -> list[FleetGateway]:
@@ -95,7 +101,8 @@ class ActionModule(FleetAction):
 
 def _lines(fleet: FleetReport, path: Path, key_file: str | None) -> list[str]:
     """The verdict for the terminal."""
-    lines = ["", *verdict.table(fleet["hosts"]), *verdict.reasons(fleet["hosts"]), ""]
+    lines = ["", *verdict.table(fleet["hosts"]), *verdict.reasons(fleet["hosts"])]
+    lines += [*verdict.restarted(fleet["hosts"]), ""]
     found = verdict.addresses(fleet)
     if found:
         serving = next(report for report in fleet["hosts"] if report["ok"] and report["endpoint"])

@@ -12,6 +12,7 @@ from typing import Any
 from ansible.errors import AnsibleConnectionFailure
 
 from ansible_collections.glm.fleet.plugins.module_utils import finding
+from ansible_collections.glm.fleet.plugins.plugin_utils.actions import heartbeat
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import FleetAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import logs
 
@@ -27,20 +28,21 @@ EARLY = (STOPPING, "waiting for the host", "starting the program", "starting the
 
 
 class Progress:
-    """Lines about one unit: at once when its phase changes, every ``heartbeat`` seconds otherwise."""
+    """Lines about one unit: at once when its phase changes, every ``silence`` seconds otherwise."""
 
-    def __init__(self, show: Callable[[list[str]], None], host: str, unit: str, budget: int, heartbeat: int) -> None:
+    def __init__(self, show: Callable[[list[str]], None], host: str, unit: str, budget: int, silence: int) -> None:
         self._show = show
-        self.prefix = f"[{host}] {unit.removesuffix('.service')}"
+        self.host, self.unit = host, unit.removesuffix(".service")
+        self.prefix = f"[{self.host}] {self.unit}"
         self.budget = budget
-        self.heartbeat = heartbeat
+        self.silence = silence
         self.phase = ""
         self.spoken = float("-inf")
         self.latest: tuple[dict[str, Any], float] | None = None
 
     def show(self, status: dict[str, Any], now: float) -> None:
         self.latest = status, now
-        if status["phase"] != self.phase or now - self.spoken >= self.heartbeat:
+        if status["phase"] != self.phase or now - self.spoken >= self.silence:
             self.repeat(now)
 
     def repeat(self, now: float) -> None:
@@ -49,11 +51,10 @@ class Progress:
             return
         status, then = self.latest
         self.phase, self.spoken = status["phase"], now
-        detail = f" ({status['detail']})" if status["detail"] else ""
         seconds = status["elapsed_seconds"] + round(now - then)
         # The budget is that of a start.
-        budget = "s" if self.phase == STOPPING else f"of {self.budget} s"
-        self.note(f"{self.phase}{detail}, {seconds} {budget}")
+        budget = None if self.phase == STOPPING else self.budget
+        self._show([heartbeat.line(self.host, self.unit, self.phase, status["detail"], seconds, budget)])
 
     def note(self, text: str) -> None:
         self._show([f"{self.prefix}: {text}"])

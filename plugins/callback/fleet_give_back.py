@@ -80,12 +80,13 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
 
     def v2_runner_on_ok(self, result: Any) -> None:
         """The deploy asks for it, instances are launched, a host is verified."""
-        values = task_result.values(result)
-        self._arm((values.get("ansible_facts") or {}).get(ARMED))
+        action = task_result.action(result)
+        if action.endswith("set_fact"):
+            self._arm((task_result.values(result).get("ansible_facts") or {}).get(ARMED))
         self._count(result)
         # A host that no inventory of a cloud lists has no id, and nothing that could be ended.
         identifier = task_result.host(result).vars.get("glm_host_id")
-        if identifier and task_result.action(result).endswith("endpoint_check") and not values.get("skipped"):
+        if identifier and action.endswith("endpoint_check") and not task_result.values(result).get("skipped"):
             self._serve(str(identifier))
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:

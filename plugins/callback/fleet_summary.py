@@ -23,16 +23,19 @@ requirements:
   - Enabled with C(callbacks_enabled = glm.fleet.fleet_summary) in C(ansible.cfg); the one of a checkout does.
 """
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 from ansible import constants as C
 from ansible import context
 from ansible.plugins.callback import CallbackBase
-from ansible.plugins.loader import filter_loader
+from ansible.plugins.loader import filter_loader, lookup_loader
 
 from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.plugin_utils import task_result
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
+from ansible_collections.glm.fleet.plugins.plugin_utils.intent import table
 from ansible_collections.glm.fleet.plugins.plugin_utils.report import VerifyReport
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import verdict
 
@@ -51,8 +54,11 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # Ansible loads all filters of a collection for the first one that is used, in each task's own process; what is
-        # loaded here, those inherit. That is a sixth of a launch's processor time.
+        # loaded here, those inherit: a sixth of a launch's processor time. So it is with the table of variables.
         filter_loader.get("glm.fleet.batches")
+        lookup_loader.get("glm.fleet.setting")
+        with contextlib.suppress(CatalogError):
+            table.load()
         self._path: Path | None = None
         self._hosts: list[str] = []
         self._verdicts: dict[str, list[VerifyReport]] = {}
@@ -134,11 +140,13 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         return f"Report: {path}"
 
     def _note(self, result: Any) -> None:
-        action, values = task_result.action(result), task_result.values(result)
+        action = task_result.action(result)
         if action.endswith("fleet_report"):
+            values = task_result.values(result)
             self._path = Path(values["report"]) if values.get("begin") else None
             self._hosts = list(values.get("hosts") or [])
         elif action.endswith("endpoint_check"):
+            values = task_result.values(result)
             answers = values.get("results") or [values]
             self._verdicts[_host(result)] = [answer["report"] for answer in answers if answer.get("report")]
 

@@ -307,14 +307,13 @@ checks:
       seconds: 0.01
 """
 
-import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.glm.fleet.plugins.module_utils import arguments, finding
 from ansible_collections.glm.fleet.plugins.module_utils.host import commands
-from ansible_collections.glm.fleet.plugins.module_utils.serving import evaluate, own_words, restarts
+from ansible_collections.glm.fleet.plugins.module_utils.serving import evaluate, own_words
 from ansible_collections.glm.fleet.plugins.module_utils.serving.client import Endpoint
 from ansible_collections.glm.fleet.plugins.module_utils.serving.gate import Gate, made
 from ansible_collections.glm.fleet.plugins.module_utils.serving.talk import Asked
@@ -355,15 +354,6 @@ def asked(params: dict[str, Any]) -> Asked:
     )
 
 
-def _ended(unit: str) -> list[str]:
-    """How often the engine was started again by itself, for people; nothing where it never was."""
-    seen = restarts.described(restarts.file_of(unit))
-    if not seen["count"]:
-        return []
-    since, last = (time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seen[name])) for name in ("since", "last_at"))
-    return [f"{unit} ended {seen['count']} times by itself since {since}; last at {last}: {seen['last_cause']}"]
-
-
 def main() -> None:
     module = AnsibleModule(argument_spec=arguments.ENDPOINT_CHECK, supports_check_mode=True)
     if module.check_mode:
@@ -380,7 +370,6 @@ def main() -> None:
     if unit:
         after, secrets = gate.talk.metrics(), module.params["secret_files"]
         checks += own_words.check(commands.run, unit, module.params["promised"], before, after, secrets)
-        gate.cautions += _ended(unit)
     ok = finding.verdict_ok(checks)
     if not ok and module.params["strict"]:
         module.fail_json(msg=finding.summary(checks, "verify"), changed=False, ok=False, checks=checks)

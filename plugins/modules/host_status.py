@@ -77,7 +77,8 @@ replicas:
   description:
     - For each replica C(replica), its number, C(since), when it began to serve, C(engine) and C(version), as the engine
       says, C(image) and C(digests) of its container, C(words) of its command, C(environment) of the names that the plan
-      sets, C(unplanned) names, checksums of the C(files) now and of those that it was C(started) from, and C(problems).
+      sets, C(unplanned) names, checksums of the C(files) now and of those that it was C(started) from, how often it
+      C(ended) by itself, and C(problems).
     - With O(whole) also C(unit), as M(glm.fleet.serving_status) describes it, and C(load), with C(running) and
       C(waiting) requests, C(kv_usage) and C(tokens_per_second).
   returned: success

@@ -87,11 +87,12 @@ restarts:
   returned: always
 ended:
   description:
-    - How often the engine ended although nobody stopped it (C(count)), C(since) when that is kept, when it did so last
-      (C(last_at)), in seconds since 1970, and C(last_cause).
+    - How often the engine ended although nobody stopped it (C(count)), how often of it in the last day since
+      somebody started it (C(recent)), C(since) when that is kept, when it did so last (C(last_at)), in seconds since
+      1970, and C(last_cause).
   type: dict
   returned: always
-  sample: {count: 2, since: 1764440000.0, last_at: 1764450000.0, last_cause: it was killed by SIGKILL}
+  sample: {count: 2, recent: 1, since: 1764440000.0, last_at: 1764450000.0, last_cause: it was killed by SIGKILL}
 phase:
   description: What the engine is doing.
   type: str

@@ -57,6 +57,17 @@ class Served(TypedDict, total=False):
     served_model_name: str
 
 
+class Restarts(TypedDict):
+    """How often the engine ended by itself and was started again, as its host keeps it for a month."""
+
+    count: int
+    recent: int
+    """Those of the last day and of what runs now. Three and more fail a run."""
+    last_at: str | None
+    """UTC, to the second, ISO 8601."""
+    last_cause: str
+
+
 class ServedProcess(TypedDict, total=False):
     """What was seen to run, whatever the plan says. What could not be seen is missing."""
 
@@ -72,6 +83,7 @@ class ServedProcess(TypedDict, total=False):
     """Checksum of the words of its command."""
     release: int
     """Number of the host's release that this is; missing where it is none."""
+    restarts: Restarts
 
 
 class ServedEndpoint(TypedDict, total=False):
@@ -122,7 +134,10 @@ class FleetGateway(TypedDict):
 
 
 class FleetReport(TypedDict):
-    """All hosts of a run: ``reports/fleet.json``. ``ok`` only if there are hosts and every one is."""
+    """All hosts of a run: ``reports/fleet.json``.
+
+    ``ok`` only if there are hosts, every one is, and no engine ends again and again.
+    """
 
     schema: Literal[2]
     kind: Literal["fleet"]

@@ -29,7 +29,10 @@ def host(result: Any) -> Any:
 
 
 def values(result: Any) -> dict[str, Any]:
-    """What the task returned, without what no_log hides."""
+    """What the task returned, without what no_log hides.
+
+    Ansible makes a copy of it for each callback that reads it, so read it last: a plan has thousands of values.
+    """
     found = getattr(result, "result", None)
     returned: dict[str, Any] = found if isinstance(found, dict) else result._result
     return returned

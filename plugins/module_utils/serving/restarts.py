@@ -22,6 +22,8 @@ GOOD_SECONDS = 3600
 # The first restarts come at once; each further one waits twice as long.
 FREE, FIRST_PAUSE, LONGEST_PAUSE = 2, 30, 300
 KEPT_SECONDS, MOST_KEPT = 30 * 86400, 100
+# An engine that ended so often in a day does not come right by itself; of fewer ends that is not known.
+REPEATED, RECENT_SECONDS = 3, 86400
 _SIGNALS = {"9": "SIGKILL", "KILL": "SIGKILL", "ABRT": "SIGABRT", "SEGV": "SIGSEGV", "TERM": "SIGTERM"}
 
 
@@ -99,14 +101,28 @@ def words(end: dict[str, Any]) -> str:
     return f"{said} after it had served for {served:.0f} s" if served else f"{said} before its first answer"
 
 
-def described(path: Path) -> dict[str, Any]:
-    """What is kept, for people: ``count`` of ends in ``since``'s time, when the last was and why; None without any."""
+def described(path: Path, automatic: int, now: Optional[float] = None) -> dict[str, Any]:
+    """What is kept, for people: ``count`` of ends in ``since``'s time, when the last was and why; None without any.
+
+    ``recent``: those of the last day, of what runs now: ``automatic`` is systemd's NRestarts, which somebody's start
+    sets to 0, so that what a deploy has put in their place has none.
+    """
     kept = read(path)
     ends = kept["ends"]
     last = ends[-1] if ends else None
+    moment = time.time() if now is None else now
+    recent = [end for end in ends if moment - end.get("at", 0) < RECENT_SECONDS]
     return {
         "count": len(ends),
+        "recent": min(len(recent), automatic),
         "since": kept["since"] or None,
         "last_at": last["at"] if last else None,
         "last_cause": words(last) if last else "",
     }
+
+
+def again_and_again(seen: Optional[Mapping[str, Any]]) -> str:
+    """Of ``described``: what to say of an engine that ends again and again; empty for others."""
+    if not seen or int(seen.get("recent") or 0) < REPEATED:
+        return ""
+    return f"the engine ended {seen['recent']} times by itself in a day, the last time: {seen['last_cause']}"

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Optional, TypedDict
 
 from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError
-from ansible_collections.glm.fleet.plugins.module_utils.serving import walls
+from ansible_collections.glm.fleet.plugins.module_utils.serving import restarts, walls
 from ansible_collections.glm.fleet.plugins.module_utils.serving.client import Endpoint, NoAnswer, ask
 from ansible_collections.glm.fleet.plugins.module_utils.serving.occupancy import Runner
 from ansible_collections.glm.fleet.plugins.module_utils.serving.status import read_secrets, redact, uptime_seconds
@@ -56,6 +56,8 @@ class Running(TypedDict):
     """Checksums (SHA-256) of the files that it was started from, by path."""
     files: dict[str, Optional[str]]
     """Those of the same files now."""
+    ended: Optional[dict[str, Any]]
+    """How often it ended by itself (restarts.described)."""
     problems: list[str]
     """What could not be read, and why."""
 
@@ -94,18 +96,21 @@ def seen(run: Runner, wanted: Wanted, root: Path = Path("/")) -> Running:
     """What runs as one replica; never raises."""
     found: Running = {
         "replica": wanted.replica, "since": None, "engine": None, "version": None, "image": None, "digests": [],
-        "words": None, "environment": None, "unplanned": [], "started": None, "files": {}, "problems": [],
+        "words": None, "environment": None, "unplanned": [], "started": None, "files": {}, "ended": None,
+        "problems": [],
     }  # fmt: skip
     try:
-        unit = walls.properties(run, walls.unit_of(wanted.replica), "ActiveState", "MainPID", *_TIMES)
+        unit = walls.properties(run, walls.unit_of(wanted.replica), "ActiveState", "MainPID", "NRestarts", *_TIMES)
     except QuotingError as exc:
         found["problems"].append(str(exc))
         return found
+    name = walls.unit_of(wanted.replica)
+    found["ended"] = restarts.described(restarts.file_of(name, root / _ENDS), int(unit["NRestarts"] or 0))
     if unit["MainPID"] == "0" or unit["ActiveState"] not in ("active", "activating", "deactivating", "reloading"):
-        found["problems"].append(f"{walls.unit_of(wanted.replica)} is {unit['ActiveState']}: nothing of it runs")
+        found["problems"].append(f"{name} is {unit['ActiveState']}: nothing of it runs")
         return found
     found["since"] = _since(unit)
-    started = files.read_json(record_of(walls.unit_of(wanted.replica), root / "run"))
+    started = files.read_json(record_of(name, root / "run"))
     if isinstance(started, dict):
         marks = {str(file): str(mark) for file, mark in started.items()}
         found["started"] = marks
@@ -119,6 +124,7 @@ def seen(run: Runner, wanted: Wanted, root: Path = Path("/")) -> Running:
 
 
 _TIMES = ("ActiveEnterTimestampMonotonic",)
+_ENDS = str(restarts.FOLDER).lstrip("/")
 
 
 def _since(unit: Mapping[str, str]) -> Optional[str]:

@@ -14,6 +14,12 @@ from collections.abc import Callable, Iterator
 SECONDS = 10.0
 
 
+def line(host: str, what: str, phase: str, far: str, seconds: float, budget: float | None) -> str:
+    """What every wait for a host prints: who, the phase, how ``far`` it is, and the time of what there is for it."""
+    detail = f" ({far})" if far else ""
+    return f"[{host}] {what}: {phase}{detail}, {seconds:.0f} {'s' if budget is None else f'of {budget:.0f} s'}"
+
+
 @contextlib.contextmanager
 def beating(silence: float, last_heard: Callable[[], float], say: Callable[[float], None]) -> Iterator[None]:
     """Within, call ``say`` with the seconds since the beginning whenever nothing was heard for ``silence`` seconds.

@@ -15,6 +15,7 @@ from typing import Any, Literal, Optional, TypedDict
 
 from ansible_collections.glm.fleet.plugins.module_utils.door import drain
 from ansible_collections.glm.fleet.plugins.module_utils.finding import advised, printable
+from ansible_collections.glm.fleet.plugins.module_utils.serving import restarts
 from ansible_collections.glm.fleet.plugins.plugin_utils import report
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import running
@@ -24,7 +25,21 @@ State = Literal["serving", "draining", "starting", "stopping", "failed", "stoppe
 _WANTED: tuple[State, ...] = ("serving", "draining", "starting")
 # As verify, which fails a certificate that lasts less.
 _LEAST_DAYS = 7
-_TITLES = ("HOST", "RELEASE", "STATE", "ENGINE", "REQUESTS", "KV", "TOK/S", "PASSED", "DRIFT", "CERT", "USD/H", "LEASE")
+_TITLES = (
+    "HOST",
+    "RELEASE",
+    "STATE",
+    "RESTARTS",
+    "ENGINE",
+    "REQUESTS",
+    "KV",
+    "TOK/S",
+    "PASSED",
+    "DRIFT",
+    "CERT",
+    "USD/H",
+    "LEASE",
+)
 
 
 class ReplicaStatus(TypedDict):
@@ -129,6 +144,11 @@ def of_host(
         problems += [f"the front door: {door['problem']}"] if door.get("problem") else []
     if seen["releases"].get("problem"):
         problems.append(f"releases: {seen['releases']['problem']}")
+    problems += [
+        f"replica {number}: {said}"
+        for number, one in looked.items()
+        if (said := restarts.again_and_again(one["unit"].get("ended")))
+    ]
     problems += [f"replica {one['replica']} serves {'; '.join(one['drift'])}" for one in replicas if one["drift"]]
     problems += [problem for plan, one in zip(plans, replicas) for problem in _silent(plan, one, looked, door)]
     problems += [
@@ -272,7 +292,8 @@ def lines(found: StatusReport, now: float) -> list[str]:
 def _rows(host: HostStatus, now: float) -> list[tuple[str, ...]]:
     name = printable(host["host"])
     if not host["replicas"]:
-        return [(name, "?", "UNREAD", "?", "?", "?", "?", "?", "?", "?", _number(host["usd_per_hour"], ".2f"), "?")]
+        unknown = ["?"] * (len(_TITLES) - 5)
+        return [(name, "?", "UNREAD", *unknown, _number(host["usd_per_hour"], ".2f"), "?")]
     return [_row(name, host, one, now) for one in host["replicas"]]
 
 
@@ -281,6 +302,7 @@ def _row(name: str, host: HostStatus, one: ReplicaStatus, now: float) -> tuple[s
         name if len(host["replicas"]) == 1 else f"{name}/{one['replica']}",
         _release(host),
         _state(one),
+        _number(one["restarts"], "d"),
         running.words_of(one["running"]) or "?",
         f"{_number(one['open'], 'd')} open, {_number(one['waiting'], 'd')} wait",
         _number(one["kv_usage"], ".0%"),
@@ -312,8 +334,7 @@ def _state(one: ReplicaStatus) -> str:
     if one["state"] == "starting":
         left = one["seconds_left"]
         return f"starting: {one['phase']}, {duration(left)} left" if left is not None else f"starting: {one['phase']}"
-    state = one["state"] if one["state"] in _WANTED else one["state"].upper()
-    return f"{state} ({one['restarts']} restarts)" if one["restarts"] else state
+    return one["state"] if one["state"] in _WANTED else one["state"].upper()
 
 
 def _number(value: Any, form: str) -> str:

@@ -17,6 +17,7 @@ from ansible_collections.glm.fleet.plugins.module_utils import finding
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Finding
 from ansible_collections.glm.fleet.plugins.module_utils.serving import running
 from ansible_collections.glm.fleet.plugins.module_utils.serving.status import redact
+from ansible_collections.glm.fleet.plugins.plugin_utils import report
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 from ansible_collections.glm.fleet.plugins.plugin_utils.report import ServedProcess
@@ -191,6 +192,13 @@ def served(seen: Mapping[str, Any]) -> ServedProcess:
     if seen.get("words") is not None:
         text = json.dumps(list(seen["words"]))
         found["command_sha256"] = hashlib.sha256(text.encode()).hexdigest()
+    if ended := seen.get("ended"):
+        found["restarts"] = {
+            "count": int(ended["count"]),
+            "recent": int(ended["recent"]),
+            "last_at": report.iso(ended["last_at"]) if ended["last_at"] else None,
+            "last_cause": finding.printable(ended["last_cause"]),
+        }
     return found
 
 

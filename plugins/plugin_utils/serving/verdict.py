@@ -12,6 +12,7 @@ from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils import finding
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Finding
+from ansible_collections.glm.fleet.plugins.module_utils.serving import restarts
 from ansible_collections.glm.fleet.plugins.plugin_utils import report
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 from ansible_collections.glm.fleet.plugins.plugin_utils.report import (
@@ -92,11 +93,14 @@ def missing_report(
 def fleet_report(
     reports: Sequence[VerifyReport], ok: bool = True, gateways: Sequence[FleetGateway] = ()
 ) -> FleetReport:
-    """All hosts and gateways; ``ok`` only if every host is, and never if it is not ``ok`` anyway."""
+    """All hosts and gateways.
+
+    ``ok`` only if every host is and no engine ends again and again, and never if it is not ``ok`` anyway.
+    """
     return {
         "schema": report.SCHEMA,
         "kind": "fleet",
-        "ok": ok and bool(reports) and all(entry["ok"] for entry in reports),
+        "ok": ok and bool(reports) and all(entry["ok"] for entry in reports) and not restless(reports),
         "hosts": list(reports),
         "gateways": list(gateways),
         "finished_at": report.now(),
@@ -117,6 +121,25 @@ def reasons(reports: Sequence[VerifyReport]) -> list[str]:
         first = next(iter(entry["reason"].strip().splitlines()), "it gave no reason")
         where = f"{entry['phase']}: " if entry.get("phase") else ""
         lines.append(f"  {finding.printable(entry['host'])}: {where}{first}")
+    return lines
+
+
+def restless(reports: Sequence[VerifyReport]) -> list[str]:
+    """The hosts whose engines end again and again, however well they answer in between."""
+    return [
+        entry["host"] for entry in reports if restarts.again_and_again((entry.get("running") or {}).get("restarts"))
+    ]
+
+
+def restarted(reports: Sequence[VerifyReport]) -> list[str]:
+    """How often engines ended by themselves, a line for each that did."""
+    lines = []
+    for entry in reports:
+        seen = (entry.get("running") or {}).get("restarts")
+        if seen and seen["count"]:
+            last = f"the last time at {seen['last_at']}: {seen['last_cause']}"
+            counted = f"{seen['count']} in the month that is kept, {seen['recent']} in the last day"
+            lines.append(f"  {finding.printable(entry['host'])}: restarts of the engine by itself: {counted}; {last}")
     return lines
 
 

@@ -22,6 +22,7 @@ RUNS: dict[str, Any] = {
     "unplanned": [],
     "started": {},
     "files": {},
+    "ended": {"count": 0, "recent": 0, "since": None, "last_at": None, "last_cause": ""},
     "problems": [],
 }
 

@@ -37,7 +37,7 @@ def test_pauses_grow_and_end_with_a_good_hour(ends: list[dict[str, Any]], pause:
 
 def test_a_month_and_a_hundred_are_kept(tmp_path: Path) -> None:
     path = restarts.file_of("glm-serve-0.service", tmp_path / "kept")
-    assert restarts.described(path)["count"] == 0
+    assert restarts.described(path, 0)["count"] == 0
     restarts.add(path, {"served": 1.0}, now=1000)
     for moment in range(150):
         restarts.add(path, {"served": 2.0}, now=restarts.KEPT_SECONDS + 2000 + moment)
@@ -49,11 +49,35 @@ def test_a_month_and_a_hundred_are_kept(tmp_path: Path) -> None:
 def test_a_record_that_cannot_be_read_says_nothing_and_is_made_anew(tmp_path: Path) -> None:
     path = tmp_path / "glm-serve-0.json"
     path.write_text("{", encoding="utf-8")
-    assert restarts.described(path) == {"count": 0, "since": None, "last_at": None, "last_cause": ""}
+    assert restarts.described(path, 0) == {"count": 0, "recent": 0, "since": None, "last_at": None, "last_cause": ""}
     restarts.add(path, {"served": 0.0, "code": "exited", "status": "1", "result": "exit-code"}, now=7)
-    assert restarts.described(path) == {
-        "count": 1, "since": 7, "last_at": 7, "last_cause": "it ended with status 1 before its first answer",
+    assert restarts.described(path, 1, now=8) == {
+        "count": 1, "recent": 1, "since": 7, "last_at": 7,
+        "last_cause": "it ended with status 1 before its first answer",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("hours_ago", "automatic", "recent"),
+    [
+        ([1, 2, 3], 3, 3),
+        ([1, 2, 30], 3, 2),
+        # Somebody started it since: what a deploy put in its place has not ended.
+        ([1, 2, 3], 0, 0),
+        ([1, 2, 3], 1, 1),
+    ],
+)
+def test_what_counts_is_the_last_day_of_what_runs_now(
+    tmp_path: Path, hours_ago: list[int], automatic: int, recent: int
+) -> None:
+    path, now = tmp_path / "glm-serve-0.json", 1_000_000.0
+    for hours in sorted(hours_ago, reverse=True):
+        restarts.add(path, {"served": 60.0, "code": "killed", "status": "KILL"}, now=now - hours * 3600)
+    found = restarts.described(path, automatic, now)
+    assert (found["count"], found["recent"]) == (3, recent)
+    said = restarts.again_and_again(found)
+    assert said == ("" if recent < 3 else "the engine ended 3 times by itself in a day, the last time: "
+                    "it was killed by SIGKILL after it had served for 60 s")  # fmt: skip
 
 
 @pytest.mark.parametrize(

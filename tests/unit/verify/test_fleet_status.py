@@ -97,17 +97,23 @@ def test_an_engine_that_hangs_is_not_well_though_its_unit_is_active(
 
 def test_an_engine_that_ended_again_and_again_shows_it() -> None:
     seen = host()
-    seen["replicas"][0]["unit"]["ended"] = {"count": 3, "last_cause": "it was killed"}
+    seen["replicas"][0]["unit"]["ended"] = {"count": 3, "recent": 2, "last_cause": "it was killed"}
     made = shown(seen)
-    assert made["replicas"][0]["restarts"] == 3 and row(made)["STATE"] == "serving (3 restarts)"
+    assert made["ok"] and made["replicas"][0]["restarts"] == 3
+    assert (row(made)["STATE"], row(made)["RESTARTS"]) == ("serving", "3")
+    seen["replicas"][0]["unit"]["ended"]["recent"] = 3
+    made = shown(seen)
+    problem = "replica 0: the engine ended 3 times by itself in a day, the last time: it was killed"
+    assert not made["ok"] and made["problems"] == [problem]
 
 
 def test_a_host_that_serves_as_planned_is_well() -> None:
     made = shown(host())
     assert made["ok"] and made["problems"] == []
     assert row(made) == {
-        "HOST": "gpu-1", "RELEASE": "7", "STATE": "serving", "ENGINE": "vllm 0.32.0", "REQUESTS": "10 open, 2 wait",
-        "KV": "31%", "TOK/S": "412", "PASSED": "3 h ago", "DRIFT": "-", "CERT": "60 d", "USD/H": "53.44", "LEASE": "-",
+        "HOST": "gpu-1", "RELEASE": "7", "STATE": "serving", "RESTARTS": "0", "ENGINE": "vllm 0.32.0",
+        "REQUESTS": "10 open, 2 wait", "KV": "31%", "TOK/S": "412",
+        "PASSED": "3 h ago", "DRIFT": "-", "CERT": "60 d", "USD/H": "53.44", "LEASE": "-",
     }  # fmt: skip
 
 

@@ -26,7 +26,12 @@ class Host:
 
     def __init__(self, root: Path, made: dict[str, Any]) -> None:
         self.root, self.plan = root, made
-        self.unit = {"ActiveState": "active", "MainPID": "41", "ActiveEnterTimestampMonotonic": "1000000"}
+        self.unit = {
+            "ActiveState": "active",
+            "MainPID": "41",
+            "NRestarts": "0",
+            "ActiveEnterTimestampMonotonic": "1000000",
+        }
         self.silent: set[str] = set()
         image = made["image"] or {"reference": "", "digest": "", "repository": ""}
         environment = [f"{name}={value}" for name, value in made["env"].items()]
@@ -200,7 +205,8 @@ def test_a_replica_that_is_down_serves_nothing(host: Host) -> None:
     host.unit.update(ActiveState="failed", MainPID="0")
     outcome, found = host.judged()
     assert (outcome, found) == ("not_proven", "glm-serve-0.service is failed: nothing of it runs")
-    assert judge.served(host.seen()) == {}  # type: ignore[arg-type]
+    none = {"count": 0, "recent": 0, "last_at": None, "last_cause": ""}
+    assert judge.served(host.seen()) == {"restarts": none}  # type: ignore[arg-type]
 
 
 def test_nothing_is_asked_of_a_replica_while_it_starts(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:

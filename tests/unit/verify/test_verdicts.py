@@ -45,6 +45,25 @@ def test_a_fleet_is_ok_only_if_it_has_hosts_and_all_are() -> None:
     assert not verdict.fleet_report([report(), verdict.missing_report("gpu-2")])["ok"]
 
 
+def test_an_engine_that_ends_again_and_again_fails_the_fleet_though_each_host_answers() -> None:
+    ended = {
+        "count": 5,
+        "recent": 2,
+        "since": 0.0,
+        "last_at": 1_795_953_600.0,
+        "last_cause": "it was killed by SIGKILL",
+    }
+    settled = verdict.host_report("gpu-1", [GOOD], ENDPOINT, plan(), {**RUNS, "ended": ended})
+    restless = verdict.host_report("gpu-2", [GOOD], ENDPOINT, plan(), {**RUNS, "ended": {**ended, "recent": 3}})
+    assert settled["ok"] and restless["ok"]
+    assert verdict.fleet_report([settled])["ok"] and not verdict.fleet_report([settled, restless])["ok"]
+    assert verdict.restless([settled, restless]) == ["gpu-2"]
+    assert verdict.restarted([report(), settled]) == [
+        "  gpu-1: restarts of the engine by itself: 5 in the month that is kept, 2 in the last day; "
+        "the last time at 2026-11-29T12:00:00Z: it was killed by SIGKILL"
+    ]
+
+
 def test_the_table_is_aligned_and_says_who_was_not_verified() -> None:
     skipped = finding.not_proven("verify", "closed", "a closed port", "it cannot be resolved")
     rows = [report(checks=(GOOD, skipped)), report("a-longer-name", (GOOD, BAD)), verdict.missing_report("gpu-3")]
