@@ -109,7 +109,7 @@ ansible_facts:
         driver:
           description: >-
             version, module_version (loaded in the kernel; of AMD's own module only), library_version (if it refuses),
-            cuda_version.
+            cuda_version, loaded (whether a module of the vendor is), tool (path of the one that was asked, or null).
           type: dict
           returned: when gpu is in O(subset)
         fabric:
