@@ -14,6 +14,8 @@ description:
     one. If the engine does not come back with it, the old file is put back and the engine started again.
   - Keys that the engine can change while it runs take effect with a reload. A restart is made only while no
     container runs, or with O(restart_allowed=true); otherwise the module changes nothing and names the containers.
+  - Containers that C(docker ps) does not name, though the engine counts them or one of its shims runs, are running
+    containers, which no change may interrupt.
   - Keys that only O(defaults) name never cause a refusal. Where they need a restart that is not allowed, they stay as
     they are, RV(deferred) names them, and everything else is done.
   - Detects a running engine that does not follow the file, and fixes that too.
@@ -118,7 +120,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet, advised
 from ansible_collections.glm.fleet.plugins.module_utils.host import docker
-from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run, systemctl, which
+from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run, state_of, systemctl, which
 from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
 
 ENVIRONMENT_FILE = Path("/etc/default/docker")
@@ -133,7 +135,7 @@ class Daemon:
         self.module = module
         self.path = Path(module.params["path"])
         self.service = module.params["service"]
-        self.facts, _problem = docker.docker_facts()
+        self.facts, self.problem = docker.docker_facts()
 
     def run(self) -> dict[str, Any]:
         text, before = self.read()
@@ -187,7 +189,7 @@ class Daemon:
 
     def restart_refused(self) -> bool:
         """Whether a restart would interrupt containers and is not allowed."""
-        return bool(self.facts["running"] and self.facts["containers"]) and not self.module.params["restart_allowed"]
+        return bool(self.facts["running"] and docker.may_run(self.facts)) and not self.module.params["restart_allowed"]
 
     def defer(self, keys: set[str], config: dict[str, Any]) -> list[str]:
         """Those of ``keys`` that need a restart that is not allowed, and that only the defaults set."""
@@ -198,35 +200,48 @@ class Daemon:
 
     def caution(self, deferred: list[str]) -> str:
         return advised(
-            f"docker: {', '.join(deferred)} in {self.path} wait for a restart of dockerd, which would interrupt these "
-            f"running containers: {', '.join(self.facts['containers'])}. Serving works without this",
+            f"docker: {', '.join(deferred)} in {self.path} wait for a restart of dockerd, which would interrupt "
+            f"running containers. Found {docker.may_run(self.facts)}. Serving works without this",
             "drain this host and stop them, or set docker_restart_allowed: true",
         )
 
     def choose_action(self, keys: list[str], config: dict[str, Any]) -> str:
-        if not self.facts["running"]:
-            return "started"
-        restart = docker.needs_restart(keys, self.facts, config)
-        if "data-root" in restart and self.facts["containers"]:
+        found = docker.may_run(self.facts)
+        more = {"keys": keys, "containers": self.facts["containers"]}
+        if "data-root" in keys and found:
             raise Unmet(
                 "no running containers, as dockerd would lose them with its data-root, and they would keep their GPUs",
-                f"these: {', '.join(self.facts['containers'])}. Nothing was changed, and a permitted "
-                "restart does not help",
-                "drain this host and stop them",
-                keys=keys,
-                containers=self.facts["containers"],
+                f"{found}. Nothing was changed, and a permitted restart does not help",
+                self.next_step("drain this host and stop them"),
+                **more,
             )
+        if not self.facts["running"]:
+            if found and state_of(self.service) == "active":
+                raise Unmet(
+                    "a Docker that answers before it is configured",
+                    f"one that runs and does not ({self.problem}), with containers. Nothing was changed",
+                    f"journalctl --unit {self.service} on the host; drain it before you restart Docker",
+                    **more,
+                )
+            return "started"
+        restart = docker.needs_restart(keys, self.facts, config)
         if restart and self.restart_refused():
             raise Unmet(
                 f"no running containers, as dockerd has to be restarted for {', '.join(restart)} to take effect",
-                f"these: {', '.join(self.facts['containers'])}. Nothing was changed",
-                "drain this host and stop them, or set docker_restart_allowed: true",
-                keys=keys,
-                containers=self.facts["containers"],
+                f"{found}. Nothing was changed",
+                self.next_step("drain this host and stop them, or set docker_restart_allowed: true"),
+                **more,
             )
         if restart:
             return "restarted"
         return "reloaded" if keys else "none"
+
+    def next_step(self, advice: str) -> str:
+        if self.facts["containers"] is not None:
+            return advice
+        return (
+            f"find the container that docker ps hangs on (journalctl --unit {self.service} on the host); then {advice}"
+        )
 
     def require_cdi(self, config: dict[str, Any]) -> None:
         if not self.facts["installed"] or not (config.get("features") or {}).get("cdi"):
@@ -278,8 +293,10 @@ class Daemon:
         if old_text is not None:
             self.write(old_text) if old_text else self.path.unlink()
             run(("systemctl", "reset-failed", f"{self.service}.service", f"{self.service}.socket"))
-            again = run(("systemctl", "restart", self.service), self.module.params["timeout"])
-            outcome = "started" if again.ok else "failed too"
+            # What was only reloaded still runs, with its containers.
+            back = "reload" if verb == "reload" else "restart"
+            again = run(("systemctl", back, self.service), self.module.params["timeout"])
+            outcome = {"reload": "reloaded", "restart": "started"}[back] if again.ok else "failed too"
             restored = f" The old {self.path} was put back; the engine then {outcome}."
         raise Unmet(
             f"dockerd to follow {self.path}",

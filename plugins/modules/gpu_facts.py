@@ -129,8 +129,8 @@ ansible_facts:
         docker:
           description: >-
             installed, running, version, root_dir, cdi, cgroups (driver and version of control groups), mirrors,
-            live_restore, log_driver, image_store, images (number of them), containers (names of the running ones),
-            packages (version and held).
+            live_restore, log_driver, image_store, images (number of them), containers (names of the running ones, null
+            where these cannot be known), packages (version and held).
           type: dict
           returned: when docker is in O(subset)
         disks:

@@ -344,7 +344,7 @@ class Gatherer:
         return {"drivers": {**Health(vendor, self.root, self.timeout).installation(), "modules": loaded}}
 
     def docker(self) -> dict[str, Any]:
-        facts, problem = docker_facts(self.timeout)
+        facts, problem = docker_facts(self.timeout, self.root)
         if problem:
             self.problem("docker", problem)
         return {"docker": facts}

@@ -15,7 +15,7 @@ from typing import Any
 from ansible_collections.glm.fleet.plugins.module_utils import finding, versions
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Finding
 from ansible_collections.glm.fleet.plugins.module_utils.host import cdi
-from ansible_collections.glm.fleet.plugins.module_utils.host.docker import MINIMUM_MAJOR
+from ansible_collections.glm.fleet.plugins.module_utils.host.docker import MINIMUM_MAJOR, may_run
 from ansible_collections.glm.fleet.plugins.module_utils.host.gpu import signs_of_driver
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import platforms
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import rocm as rocm_matrix
@@ -266,6 +266,12 @@ def docker_findings(facts: Mapping[str, Any]) -> Iterator[Finding]:
     if not docker["running"]:
         found = "; ".join(_messages(facts, "docker")) or "no Docker"
         yield finding.failed("docker", "a Docker engine that answers", found, "journalctl -u docker on the host")
+    elif docker.get("containers", []) is None:
+        found = "; ".join(_messages(facts, "docker")) or may_run(docker)
+        advice = (
+            "journalctl -u docker on the host, to find the container that hangs; drain the host before you restart it"
+        )
+        yield finding.failed("docker", "a Docker engine that names its containers", found, advice)
     elif not docker["cdi"]:
         yield finding.failed(
             "docker",

@@ -15,6 +15,7 @@ from typing import Any, TypedDict
 
 from ansible_collections.glm.fleet.plugins.module_utils import finding, versions
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Finding
+from ansible_collections.glm.fleet.plugins.module_utils.host.docker import may_run
 
 _ENGINES = {"docker-ce": "docker_ce", "docker.io": "distribution"}
 CE_PACKAGES = ("docker-ce", "docker-ce-cli", "containerd.io", "docker-buildx-plugin")
@@ -145,11 +146,12 @@ def _problems(facts: Mapping[str, Any], wanted: Mapping[str, Any], packages: lis
             "that it does not",
             "systemctl start docker on the host, or remove its packages yourself",
         )
-    if docker["containers"]:
+    running = may_run(docker)
+    if running and docker["running"]:
         what = f"{wanted['source']} {wanted['version']}".strip()
         yield finding.failed(
             "docker",
             f"no running containers, as Docker is to be replaced by {what}",
-            f"these: {', '.join(docker['containers'])}. Nothing was changed",
+            f"{running}. Nothing was changed",
             "drain this host and stop them, or set docker_replace: false",
         )

@@ -86,6 +86,8 @@ def test_a_swap_is_asked_for_and_never_made_under_containers() -> None:
     expected = "gpu-1, docker: expected no running containers, as Docker is to be replaced"
     assert len(problems) == 1 and refused.startswith(expected)
     assert "docker_ce 28" in refused and "glm-serve-0" in refused and "Nothing was changed. Next: drain" in refused
+    [unknown] = work(facts(DEBIAN, containers=None), source="docker_ce", replace=True)["problems"]
+    assert unknown["found"] == "that Docker does not name them (docker ps). Nothing was changed"
     [silent] = work(facts(DEBIAN, running=False), source="docker_ce", replace=True)["problems"]
     assert silent["expected"].startswith("a Docker that answers before it is replaced")
 
