@@ -148,9 +148,14 @@ def problems(answer: Optional[Mapping[str, Any]], vendor: str, count: int) -> li
     return []
 
 
+def proven(answer: Mapping[str, Any]) -> int:
+    """On how many GPUs a context was made."""
+    return sum(code == 0 for code in answer["devices"])
+
+
 def tried(answer: Mapping[str, Any]) -> str:
     """How much of the answer was proven."""
-    done = sum(code == 0 for code in answer["devices"])
+    done = proven(answer)
     left = len(answer["devices"]) - done
     text = f"initialised on {done} of {answer['gpus']} GPUs"
     return f"{text}; {left} may be in use and were left alone" if left else text

@@ -47,7 +47,15 @@ def platform_of(facts: Mapping[str, Any], vendor: str) -> platforms.Platform:
 
 def secure_boot(facts: Mapping[str, Any], ready: bool, role: str) -> Iterator[Finding]:
     """The kernel refuses modules that were built on the host, unless their key is enrolled and ``ready`` says so."""
-    if facts["drivers"]["secure_boot"] and not ready:
+    # A container boots nothing; its machine did.
+    if facts["drivers"]["secure_boot"] is None and not ready and not facts["container"]:
+        yield finding.failed(
+            role,
+            "Secure Boot to be off",
+            "that neither mokutil nor /sys/firmware/efi/efivars says so",
+            f"install mokutil on the host and run again, or set {role}_secure_boot_ready if it is off or ready",
+        )
+    elif facts["drivers"]["secure_boot"] and not ready:
         yield finding.failed(
             role,
             "Secure Boot to be off",

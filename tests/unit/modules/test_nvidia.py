@@ -194,6 +194,14 @@ def test_secure_boot_is_refused_before_a_module_is_built() -> None:
     assert work(adopted)["problems"] == [], "a module that is loaded is signed"
 
 
+def test_secure_boot_that_cannot_be_read_is_not_off() -> None:
+    gathered = facts()
+    gathered["drivers"]["secure_boot"] = None
+    assert "found that neither mokutil nor /sys/firmware/efi/efivars says so" in refusal(gathered)
+    assert work(gathered, secure_boot_ready=True)["problems"] == []
+    assert work({**gathered, "container": "podman"})["problems"] == []
+
+
 def test_proprietary_modules_are_refused_on_blackwell() -> None:
     assert "expected nvidia_modules open or auto for B200, found proprietary" in refusal(facts(), modules="proprietary")
     assert work(facts("0x2335"), modules="proprietary")["packages"][0] == "cuda-drivers"
