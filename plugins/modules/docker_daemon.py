@@ -14,10 +14,12 @@ description:
     one. If the engine does not come back with it, the old file is put back and the engine started again.
   - Keys that the engine can change while it runs take effect with a reload. A restart is made only while no
     container runs, or with O(restart_allowed=true); otherwise the module changes nothing and names the containers.
-  - Containers that C(docker ps) does not name, though the engine counts them or one of its shims runs, are running
+  - Containers that C(docker ps) does not name, though the engine counts them or one of them has a task, are running
     containers, which no change may interrupt.
   - Keys that only O(defaults) name never cause a refusal. Where they need a restart that is not allowed, they stay as
     they are, RV(deferred) names them, and everything else is done.
+  - A key of O(defaults) with which dockerd would not start again on this host (C(live-restore) on a member of a swarm)
+    is left out, and RV(left_out) names it; in O(settings) it is refused.
   - Detects a running engine that does not follow the file, and fixes that too.
 author: glm.fleet contributors !UNKNOWN
 options:
@@ -90,9 +92,15 @@ deferred:
   type: list
   elements: str
   sample: [log-driver, log-opts]
+left_out:
+  description: Keys of O(defaults) that were left out, because dockerd would not start again with them on this host.
+  returned: success
+  type: list
+  elements: str
+  sample: [live-restore]
 caution:
-  description: What waits, why, and what to do; also printed as a warning that names the host.
-  returned: when RV(deferred) is not empty
+  description: What waits or was left out, why, and what to do; also printed as a warning that names the host.
+  returned: when RV(deferred) or RV(left_out) is not empty
   type: str
 config:
   description: The whole configuration as it is now.
@@ -139,7 +147,12 @@ class Daemon:
 
     def run(self) -> dict[str, Any]:
         text, before = self.read()
-        after = docker.merge(before, self.module.params["settings"], self.module.params["defaults"])
+        self.require_startable()
+        defaults = self.module.params["defaults"]
+        # Where the file has it already, it is not ours to take out.
+        left_out = [key for key in docker.forbidden(defaults, self.facts) if key not in before]
+        defaults = {key: value for key, value in defaults.items() if key not in left_out}
+        after = docker.merge(before, self.module.params["settings"], defaults)
         file_keys = docker.changed_keys(before, after)
         stale = docker.not_in_effect(after, self.facts) if self.facts["running"] else []
         deferred = self.defer({*file_keys, *stale}, after)
@@ -169,7 +182,8 @@ class Daemon:
             "config": after,
             "version": self.facts["version"],
             "diff": {"before": text, "after": render(after) if file_keys else text, "before_header": str(self.path)},
-            **({"caution": self.caution(deferred)} if deferred else {}),
+            "left_out": left_out,
+            **({"caution": self.caution(deferred, left_out)} if deferred or left_out else {}),
         }
 
     def read(self) -> tuple[str, dict[str, Any]]:
@@ -198,7 +212,25 @@ class Daemon:
         ours = {*self.module.params["defaults"]} - {*self.module.params["settings"]}
         return docker.needs_restart(sorted(keys & ours), self.facts, config)
 
-    def caution(self, deferred: list[str]) -> str:
+    def require_startable(self) -> None:
+        """Refuse what the user asked for and dockerd would not start with."""
+        if docker.forbidden(self.module.params["settings"], self.facts):
+            raise Unmet(
+                "no live-restore on a member of a swarm, with which dockerd would not start again",
+                "live-restore: true in the settings. Nothing was changed",
+                "take it out of docker_daemon_settings, or let the host leave the swarm (docker swarm leave)",
+            )
+
+    def caution(self, deferred: list[str], left_out: list[str]) -> str:
+        parts = [self.caution_of_deferred(deferred)] if deferred else []
+        if left_out:
+            parts.append(
+                f"docker: {', '.join(left_out)} was left out of {self.path}, because this host is in a swarm, or has "
+                "the state of one: dockerd would not start again with it. Containers end when dockerd does."
+            )
+        return " ".join(parts)
+
+    def caution_of_deferred(self, deferred: list[str]) -> str:
         return advised(
             f"docker: {', '.join(deferred)} in {self.path} wait for a restart of dockerd, which would interrupt "
             f"running containers. Found {docker.may_run(self.facts)}. Serving works without this",

@@ -130,8 +130,16 @@ ansible_facts:
           description: >-
             installed, running, version, root_dir, cdi, cgroups (driver and version of control groups), mirrors,
             live_restore, log_driver, image_store, images (number of them), containers (names of the running ones, null
-            where these cannot be known), packages (version and held).
+            where these cannot be known), swarm (whether it is in one, or has the state of one), packages (version and
+            held).
           type: dict
+          returned: when docker is in O(subset)
+        neighbours:
+          description: >-
+            Who runs containers or virtual machines beside this host's Docker (Kubernetes, containerd, CRI-O, Podman,
+            LXD, libvirt, a snap's Docker) - name, running, signs.
+          type: list
+          elements: dict
           returned: when docker is in O(subset)
         disks:
           description: path, mount, device, filesystem, size_bytes, free_bytes for each of O(paths).

@@ -26,9 +26,10 @@ from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run, which
 from ansible_collections.glm.fleet.plugins.module_utils.host.dpkg import installed_packages
-from ansible_collections.glm.fleet.plugins.module_utils.host.neighbours import DOCKERS_NAMESPACE, shims
+from ansible_collections.glm.fleet.plugins.module_utils.host.neighbours import DOCKERS_NAMESPACE, tasks
 
 SOCKET = "/var/run/docker.sock"
+ROOT_DIR = "/var/lib/docker"
 # docker run --device vendor.com/class=name; older engines refuse the option.
 MINIMUM_MAJOR = 25
 # Docker as the distributions and as Docker itself package it, and what each includes or splits off.
@@ -73,6 +74,7 @@ def docker_facts(timeout: float = 30, root: Path = Path("/")) -> tuple[dict[str,
         "image_store": None,
         "images": 0,
         "containers": [],
+        "swarm": _in_swarm({}, root),
         "packages": installed_packages(PACKAGES, timeout),
     }
     if which("docker") is None:
@@ -98,9 +100,32 @@ def docker_facts(timeout: float = 30, root: Path = Path("/")) -> tuple[dict[str,
         log_driver=data.get("LoggingDriver"),
         image_store="containerd" if _has_containerd_store(data) else data.get("Driver"),
         images=int(data.get("Images") or 0),
+        swarm=_in_swarm(data, root),
     )
     facts["containers"], unnamed = _containers(int(data.get("ContainersRunning") or 0), timeout)
     return facts, unnamed
+
+
+def _in_swarm(info: Mapping[str, Any], root: Path) -> bool:
+    """Whether the engine is in a swarm, or will be at its next start by the state that it finds (moby, cluster.New)."""
+    state = (info.get("Swarm") or {}).get("LocalNodeState") or "inactive"
+    folder = str(info.get("DockerRootDir") or _configured_root(root))
+    return state != "inactive" or (root / folder.lstrip("/") / "swarm/docker-state.json").exists()
+
+
+def _configured_root(root: Path) -> str:
+    try:
+        return str(json.loads(files.read_text(root / "etc/docker/daemon.json") or "{}").get("data-root") or ROOT_DIR)
+    except (ValueError, AttributeError):
+        return ROOT_DIR
+
+
+def forbidden(keys: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
+    """Keys with which dockerd would not start again on this host, though ``dockerd --validate`` takes them.
+
+    live-restore on a member of a swarm (docs.docker.com/engine/daemon/live-restore).
+    """
+    return ["live-restore"] if facts["swarm"] and keys.get("live-restore") else []
 
 
 def _containers(counted: int, timeout: float) -> tuple[Optional[list[str]], Optional[str]]:
@@ -122,7 +147,7 @@ def _containers(counted: int, timeout: float) -> tuple[Optional[list[str]], Opti
 
 def _containers_without_answer(facts: Mapping[str, Any], root: Path) -> Optional[list[str]]:
     """None while a container may run under an engine that does not answer: they outlive it with live-restore."""
-    return None if facts["installed"] and shims(root)[DOCKERS_NAMESPACE] else []
+    return None if facts["installed"] and tasks(root)[DOCKERS_NAMESPACE] else []
 
 
 def may_run(facts: Mapping[str, Any]) -> str:
@@ -230,7 +255,7 @@ def image_folder(facts: Mapping[str, Any], root: Path = Path("/")) -> Path:
     (docs.docker.com/engine/storage/containerd).
     """
     if facts["image_store"] != "containerd":
-        return Path(facts["root_dir"] or "/var/lib/docker")
+        return Path(facts["root_dir"] or ROOT_DIR)
     text = files.read_text(root / "etc/containerd/config.toml")
     named = re.search(r"""^root\s*=\s*["']([^"']+)["']""", text, re.MULTILINE)
     return Path(named[1] if named else "/var/lib/containerd")

@@ -23,7 +23,7 @@ from typing import Any, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.module_utils.finding import printable
-from ansible_collections.glm.fleet.plugins.module_utils.host import gpu
+from ansible_collections.glm.fleet.plugins.module_utils.host import gpu, neighbours
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import CommandResult, run, which
 from ansible_collections.glm.fleet.plugins.module_utils.host.docker import docker_facts
 from ansible_collections.glm.fleet.plugins.module_utils.host.health import Health
@@ -347,7 +347,7 @@ class Gatherer:
         facts, problem = docker_facts(self.timeout, self.root)
         if problem:
             self.problem("docker", problem)
-        return {"docker": facts}
+        return {"docker": facts, "neighbours": neighbours.found(self.root)}
 
     def disks(self) -> dict[str, Any]:
         """The mount that holds each asked path, or will hold it once it is made, and its free bytes.

@@ -238,27 +238,50 @@ def test_a_container_that_ended_between_two_answers_is_none(host: Host) -> None:
     assert docker.docker_facts()[0]["containers"] == []
 
 
-def shim(root: Path, pid: int, *words: str) -> None:
-    (root / f"proc/{pid}").mkdir(parents=True)
-    (root / f"proc/{pid}/cmdline").write_text("\0".join(words) + "\0", "utf-8")
-
-
 def test_containers_outlive_an_engine_that_does_not_answer(
     host: Host, configure: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host.set(running=False)
     root = tmp_path / "root"
-    shim(root, 7, "/usr/bin/containerd-shim-runc-v2", "-namespace", "k8s.io", "-id", "a")
-    shim(root, 8, "/usr/bin/dockerd")
+    (root / "run/containerd/io.containerd.runtime.v2.task/k8s.io/a").mkdir(parents=True)
     assert docker.docker_facts(root=root)[0]["containers"] == []
-    shim(root, 9, "/usr/bin/containerd-shim-runc-v2", "-namespace", "moby", "-id", "b")
+    (root / "run/containerd/io.containerd.runtime.v2.task/moby/b").mkdir(parents=True)
     assert docker.docker_facts(root=root)[0]["containers"] is None
-    monkeypatch.setattr(docker, "shims", lambda _root: neighbours.shims(root))
+    monkeypatch.setattr(docker, "tasks", lambda _root: neighbours.tasks(root))
     monkeypatch.setattr(docker_daemon, "state_of", lambda _unit: "active")
     assert "a Docker that answers before it is configured" in configure()["msg"] and host.verbs() == []
     monkeypatch.setattr(docker_daemon, "state_of", lambda _unit: "failed")
     assert "would lose them" in configure(settings={**CDI, "data-root": "/data/docker"})["msg"]
     assert configure()["action"] == "started"
+
+
+@pytest.mark.parametrize("state", ["active", "pending", "locked", "error"])
+def test_a_default_that_a_swarm_forbids_is_left_out(
+    host: Host, configure: Any, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    assert docker._in_swarm({"Swarm": {"LocalNodeState": state}}, Path("/nowhere"))
+    monkeypatch.setattr(docker, "_in_swarm", lambda _info, _root: True)
+    host.set(containers="web.1.abc\n", cdi=True)
+    host.config.write_text('{"features": {"cdi": true}, "log-driver": "json-file", "log-opts": {}}', "utf-8")
+    result = configure(defaults={"live-restore": True, "log-driver": "json-file"})
+    assert (result["changed"], result["action"], result["left_out"]) == (False, "none", ["live-restore"])
+    assert "docker: live-restore was left out" in result["caution"] and "swarm" in result["caution"]
+    asked = configure(settings={**CDI, "live-restore": True})
+    assert "expected no live-restore on a member of a swarm" in asked["msg"] and host.verbs() == []
+    host.config.write_text('{"features": {"cdi": true}, "live-restore": true}', "utf-8")
+    kept = configure(defaults={"live-restore": True})
+    assert kept["config"]["live-restore"] is True and kept["left_out"] == [], "what stands there is the owner's"
+
+
+def test_the_state_of_a_swarm_is_found_where_the_next_start_finds_it(tmp_path: Path) -> None:
+    assert not docker._in_swarm({"Swarm": {"LocalNodeState": "inactive"}}, tmp_path)
+    (tmp_path / "etc/docker").mkdir(parents=True)
+    (tmp_path / "etc/docker/daemon.json").write_text('{"data-root": "/mnt/docker"}', "utf-8")
+    (tmp_path / "mnt/docker/swarm").mkdir(parents=True)
+    assert not docker._in_swarm({}, tmp_path), "dockerd makes the folder in any case"
+    (tmp_path / "mnt/docker/swarm/docker-state.json").touch()
+    assert docker._in_swarm({}, tmp_path)
+    assert not docker._in_swarm({"DockerRootDir": "/var/lib/docker"}, tmp_path)
 
 
 def test_what_was_only_reloaded_is_reloaded_when_its_old_file_comes_back(host: Host, configure: Any) -> None:
