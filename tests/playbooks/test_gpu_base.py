@@ -148,7 +148,10 @@ def test_a_host_is_up_once_the_driver_of_either_vendor_has_every_board(
         """What the command says where nvidia-smi lists ``gpus``, and amdgpu has ``bound`` or is not loaded."""
         root = tmp_path / f"{gpus}-{bound}"
         root.mkdir()
-        (root / "nvidia-smi").write_text(f"#!/bin/sh\nseq {gpus}\n")
+        rows = "".join(f"echo 'GPU {number}: NVIDIA B200 (UUID: GPU-{number})'\n" for number in range(gpus))
+        (root / "nvidia-smi").write_text(
+            f"#!/bin/sh\n{rows}echo 'WARNING: infoROM is corrupted at gpu 00000000:52:00.0'\n"
+        )
         (root / "nvidia-smi").chmod(0o755)
         for number in range(bound or 0):
             (root / f"amdgpu/0000:{number}5:00.0").mkdir(parents=True)
