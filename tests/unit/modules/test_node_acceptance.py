@@ -257,6 +257,15 @@ def test_gpus_of_no_platform_and_those_of_amd_owe_no_more_than_they_have() -> No
     assert unread == []
 
 
+@pytest.mark.parametrize("fixture", ["b200_8", "h100_8", "h200_8"])
+def test_a_sound_new_host_says_all_that_is_asked(fixture_text: Text, fixture: str) -> None:
+    assert strictly(changed("health.memory_errors", health.parse_memory_errors(fixture_text(f"nvidia/{fixture}.xml"))))[
+        "ok"
+    ]
+    amd = health.parse_amd_ecc(fixture_text("amd/mi300x_8_ecc.json"))
+    assert strictly(changed("health.memory_errors", amd))["ok"]
+
+
 def test_errors_are_named_beside_what_could_not_be_read() -> None:
     text = acceptance.failures(judged(changed("health.memory_errors", rows(uncorrected=2)[:7])))
     assert "3: 2 uncorrected errors" in text and "rows of 7 of 8 GPUs" in text
