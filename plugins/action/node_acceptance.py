@@ -33,7 +33,7 @@ class ActionModule(FleetAction):
             return self._named(answer)
         gathered = answer["gathered"]
         gathered["facts"]["clock_skew_seconds"] = skew(gathered["facts"]["epoch"], before, after)
-        report = acceptance.verdict(self._host, gathered, plans, args["floors"], args["leave_out"])
+        report = acceptance.verdict(self._host, gathered, plans, args["floors"], args["leave_out"], args["strict"])
         result: dict[str, Any] = {"changed": False, "verdict": report}
         if args["report"] and not self._task.check_mode:
             path = Path(str(args["report"])).expanduser()

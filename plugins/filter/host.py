@@ -13,7 +13,7 @@ from ansible.errors import AnsibleFilterError
 
 from ansible_collections.glm.fleet.plugins.module_utils import finding
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import apt_keys
-from ansible_collections.glm.fleet.plugins.plugin_utils.host import checks, docker, nvidia, rocm
+from ansible_collections.glm.fleet.plugins.plugin_utils.host import checks, docker, driver, nvidia, rocm
 
 
 def _door(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -37,6 +37,7 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
+            "busy_gpus": _door(driver.busy_gpus),
             "cdi_outputs": _door(checks.cdi_outputs),
             "described": finding.describe,
             "docker_work": docker.work,

@@ -190,6 +190,7 @@ NODE_ACCEPTANCE: dict[str, dict[str, Any]] = {
     "leave_out": {"type": "list", "elements": "str", "default": []},
     "fabric_wait": {"type": "int", "default": 0},
     "report": {"type": "path"},
+    "strict": {"type": "bool", "default": False},
     "fail": {"type": "bool", "default": True},
     "timeout": {"type": "int", "default": 60},
     "probe_timeout": {"type": "int", "default": 600},

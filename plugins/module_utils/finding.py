@@ -56,6 +56,8 @@ class _Required(TypedDict):
 class Finding(_Required, total=False):
     """One check: what was expected, what was found, and what to do next. Every text in it is printable."""
 
+    unread: bool
+    """It applies here and could not be read; of what is not proven, a strict acceptance refuses this."""
     seconds: float
     """How long the check took."""
     evidence: list[str]

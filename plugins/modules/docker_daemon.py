@@ -14,8 +14,12 @@ description:
     one. If the engine does not come back with it, the old file is put back and the engine started again.
   - Keys that the engine can change while it runs take effect with a reload. A restart is made only while no
     container runs, or with O(restart_allowed=true); otherwise the module changes nothing and names the containers.
+  - Containers that C(docker ps) does not name, though the engine counts them or one of them has a task, are running
+    containers, which no change may interrupt.
   - Keys that only O(defaults) name never cause a refusal. Where they need a restart that is not allowed, they stay as
     they are, RV(deferred) names them, and everything else is done.
+  - A key of O(defaults) with which dockerd would not start again on this host (C(live-restore) on a member of a swarm)
+    is left out, and RV(left_out) names it; in O(settings) it is refused.
   - Detects a running engine that does not follow the file, and fixes that too.
 author: glm.fleet contributors !UNKNOWN
 options:
@@ -88,9 +92,15 @@ deferred:
   type: list
   elements: str
   sample: [log-driver, log-opts]
+left_out:
+  description: Keys of O(defaults) that were left out, because dockerd would not start again with them on this host.
+  returned: success
+  type: list
+  elements: str
+  sample: [live-restore]
 caution:
-  description: What waits, why, and what to do; also printed as a warning that names the host.
-  returned: when RV(deferred) is not empty
+  description: What waits or was left out, why, and what to do; also printed as a warning that names the host.
+  returned: when RV(deferred) or RV(left_out) is not empty
   type: str
 config:
   description: The whole configuration as it is now.
@@ -118,7 +128,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet, advised
 from ansible_collections.glm.fleet.plugins.module_utils.host import docker
-from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run, systemctl, which
+from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run, state_of, systemctl, which
 from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
 
 ENVIRONMENT_FILE = Path("/etc/default/docker")
@@ -133,11 +143,16 @@ class Daemon:
         self.module = module
         self.path = Path(module.params["path"])
         self.service = module.params["service"]
-        self.facts, _problem = docker.docker_facts()
+        self.facts, self.problem = docker.docker_facts()
 
     def run(self) -> dict[str, Any]:
         text, before = self.read()
-        after = docker.merge(before, self.module.params["settings"], self.module.params["defaults"])
+        self.require_startable()
+        defaults = self.module.params["defaults"]
+        # Where the file has it already, it is not ours to take out.
+        left_out = [key for key in docker.forbidden(defaults, self.facts) if key not in before]
+        defaults = {key: value for key, value in defaults.items() if key not in left_out}
+        after = docker.merge(before, self.module.params["settings"], defaults)
         file_keys = docker.changed_keys(before, after)
         stale = docker.not_in_effect(after, self.facts) if self.facts["running"] else []
         deferred = self.defer({*file_keys, *stale}, after)
@@ -167,7 +182,8 @@ class Daemon:
             "config": after,
             "version": self.facts["version"],
             "diff": {"before": text, "after": render(after) if file_keys else text, "before_header": str(self.path)},
-            **({"caution": self.caution(deferred)} if deferred else {}),
+            "left_out": left_out,
+            **({"caution": self.caution(deferred, left_out)} if deferred or left_out else {}),
         }
 
     def read(self) -> tuple[str, dict[str, Any]]:
@@ -187,7 +203,7 @@ class Daemon:
 
     def restart_refused(self) -> bool:
         """Whether a restart would interrupt containers and is not allowed."""
-        return bool(self.facts["running"] and self.facts["containers"]) and not self.module.params["restart_allowed"]
+        return bool(self.facts["running"] and docker.may_run(self.facts)) and not self.module.params["restart_allowed"]
 
     def defer(self, keys: set[str], config: dict[str, Any]) -> list[str]:
         """Those of ``keys`` that need a restart that is not allowed, and that only the defaults set."""
@@ -196,37 +212,68 @@ class Daemon:
         ours = {*self.module.params["defaults"]} - {*self.module.params["settings"]}
         return docker.needs_restart(sorted(keys & ours), self.facts, config)
 
-    def caution(self, deferred: list[str]) -> str:
+    def require_startable(self) -> None:
+        """Refuse what the user asked for and dockerd would not start with."""
+        if docker.forbidden(self.module.params["settings"], self.facts):
+            raise Unmet(
+                "no live-restore on a member of a swarm, with which dockerd would not start again",
+                "live-restore: true in the settings. Nothing was changed",
+                "take it out of docker_daemon_settings, or let the host leave the swarm (docker swarm leave)",
+            )
+
+    def caution(self, deferred: list[str], left_out: list[str]) -> str:
+        parts = [self.caution_of_deferred(deferred)] if deferred else []
+        if left_out:
+            parts.append(
+                f"docker: {', '.join(left_out)} was left out of {self.path}, because this host is in a swarm, or has "
+                "the state of one: dockerd would not start again with it. Containers end when dockerd does."
+            )
+        return " ".join(parts)
+
+    def caution_of_deferred(self, deferred: list[str]) -> str:
         return advised(
-            f"docker: {', '.join(deferred)} in {self.path} wait for a restart of dockerd, which would interrupt these "
-            f"running containers: {', '.join(self.facts['containers'])}. Serving works without this",
+            f"docker: {', '.join(deferred)} in {self.path} wait for a restart of dockerd, which would interrupt "
+            f"running containers. Found {docker.may_run(self.facts)}. Serving works without this",
             "drain this host and stop them, or set docker_restart_allowed: true",
         )
 
     def choose_action(self, keys: list[str], config: dict[str, Any]) -> str:
-        if not self.facts["running"]:
-            return "started"
-        restart = docker.needs_restart(keys, self.facts, config)
-        if "data-root" in restart and self.facts["containers"]:
+        found = docker.may_run(self.facts)
+        more = {"keys": keys, "containers": self.facts["containers"]}
+        if "data-root" in keys and found:
             raise Unmet(
                 "no running containers, as dockerd would lose them with its data-root, and they would keep their GPUs",
-                f"these: {', '.join(self.facts['containers'])}. Nothing was changed, and a permitted "
-                "restart does not help",
-                "drain this host and stop them",
-                keys=keys,
-                containers=self.facts["containers"],
+                f"{found}. Nothing was changed, and a permitted restart does not help",
+                self.next_step("drain this host and stop them"),
+                **more,
             )
+        if not self.facts["running"]:
+            if found and state_of(self.service) == "active":
+                raise Unmet(
+                    "a Docker that answers before it is configured",
+                    f"one that runs and does not ({self.problem}), with containers. Nothing was changed",
+                    f"journalctl --unit {self.service} on the host; drain it before you restart Docker",
+                    **more,
+                )
+            return "started"
+        restart = docker.needs_restart(keys, self.facts, config)
         if restart and self.restart_refused():
             raise Unmet(
                 f"no running containers, as dockerd has to be restarted for {', '.join(restart)} to take effect",
-                f"these: {', '.join(self.facts['containers'])}. Nothing was changed",
-                "drain this host and stop them, or set docker_restart_allowed: true",
-                keys=keys,
-                containers=self.facts["containers"],
+                f"{found}. Nothing was changed",
+                self.next_step("drain this host and stop them, or set docker_restart_allowed: true"),
+                **more,
             )
         if restart:
             return "restarted"
         return "reloaded" if keys else "none"
+
+    def next_step(self, advice: str) -> str:
+        if self.facts["containers"] is not None:
+            return advice
+        return (
+            f"find the container that docker ps hangs on (journalctl --unit {self.service} on the host); then {advice}"
+        )
 
     def require_cdi(self, config: dict[str, Any]) -> None:
         if not self.facts["installed"] or not (config.get("features") or {}).get("cdi"):
@@ -278,8 +325,10 @@ class Daemon:
         if old_text is not None:
             self.write(old_text) if old_text else self.path.unlink()
             run(("systemctl", "reset-failed", f"{self.service}.service", f"{self.service}.socket"))
-            again = run(("systemctl", "restart", self.service), self.module.params["timeout"])
-            outcome = "started" if again.ok else "failed too"
+            # What was only reloaded still runs, with its containers.
+            back = "reload" if verb == "reload" else "restart"
+            again = run(("systemctl", back, self.service), self.module.params["timeout"])
+            outcome = {"reload": "reloaded", "restart": "started"}[back] if again.ok else "failed too"
             restored = f" The old {self.path} was put back; the engine then {outcome}."
         raise Unmet(
             f"dockerd to follow {self.path}",

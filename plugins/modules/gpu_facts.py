@@ -109,7 +109,7 @@ ansible_facts:
         driver:
           description: >-
             version, module_version (loaded in the kernel; of AMD's own module only), library_version (if it refuses),
-            cuda_version.
+            cuda_version, loaded (whether a module of the vendor is), tool (path of the one that was asked, or null).
           type: dict
           returned: when gpu is in O(subset)
         fabric:
@@ -129,9 +129,17 @@ ansible_facts:
         docker:
           description: >-
             installed, running, version, root_dir, cdi, cgroups (driver and version of control groups), mirrors,
-            live_restore, log_driver, image_store, images (number of them), containers (names of the running ones),
-            packages (version and held).
+            live_restore, log_driver, image_store, images (number of them), containers (names of the running ones, null
+            where these cannot be known), swarm (whether it is in one, or has the state of one), packages (version and
+            held).
           type: dict
+          returned: when docker is in O(subset)
+        neighbours:
+          description: >-
+            Who runs containers or virtual machines beside this host's Docker (Kubernetes, containerd, CRI-O, Podman,
+            LXD, libvirt, a snap's Docker) - name, running, signs.
+          type: list
+          elements: dict
           returned: when docker is in O(subset)
         disks:
           description: path, mount, device, filesystem, size_bytes, free_bytes for each of O(paths).

@@ -38,7 +38,7 @@ options:
   upgrade:
     description:
       - Packages among O(names) to change to the version that apt prefers, also to a lower one, if another is installed.
-        A hold on them is overridden.
+        A hold of this module (C(/etc/glm/held-packages)) is ended meanwhile; one of others is refused.
     type: list
     elements: str
     default: []
@@ -136,6 +136,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 from ansible_collections.glm.fleet.plugins.module_utils.host.apt import Policy, parse_origins, parse_policies, strangers
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import CommandResult, run, which
@@ -143,9 +144,15 @@ from ansible_collections.glm.fleet.plugins.module_utils.host.dpkg import install
 from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
 
 LISTS = Path("/var/lib/apt/lists")
+HOLDS = Path("/etc/glm/held-packages")
 LOCKED = ("Could not get lock", "Unable to lock")
 LOCK_POLL_SECONDS = 2
 ENVIRONMENT = {"DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_SUSPEND": "1", "APT_LISTCHANGES_FRONTEND": "none"}
+
+
+def recorded_holds() -> set[str]:
+    """Packages that this module holds. Whoever else holds one has a reason of their own."""
+    return {*files.read_text(HOLDS).split()}
 
 
 def installed_versions(names: list[str]) -> dict[str, str]:
@@ -239,7 +246,24 @@ class Installer:
         loose = sorted(wanted - {*run(("apt-mark", "showhold")).stdout.split()})
         if loose and not self.module.check_mode:
             self.checked(("apt-mark", "hold", *loose), f"holding {', '.join(loose)}")
+            self.record({*loose} | recorded_holds())
         return loose
+
+    def record(self, names: set[str]) -> None:
+        files.write_text(HOLDS, "".join(f"{name}\n" for name in sorted(names)), files.READABLE)
+
+    def loosened(self, changed: set[str]) -> list[str]:
+        """Holds of our own that are in the way of a change. Refuses where others hold what is to be changed."""
+        held, ours = {*run(("apt-mark", "showhold")).stdout.split()}, recorded_holds()
+        foreign = sorted((changed & held) - ours)
+        if foreign:
+            raise Unmet(
+                f"no hold of others on {', '.join(sorted(changed))}, which are to be changed",
+                f"a hold on {', '.join(foreign)} that is not of this collection. Nothing was changed",
+                f"apt-mark unhold {' '.join(foreign)} on the host, if that hold is yours to end; then run this again",
+            )
+        family = changed | {*self.names} | {*installed_versions(self.module.params["hold_installed"])}
+        return sorted(family & held & ours)
 
     def describe(self, versions: dict[str, str], wanted: Iterable[str] = ()) -> str:
         rows = dict.fromkeys(wanted, "(not installed)")
@@ -271,16 +295,25 @@ class Installer:
             self.require_minimum(name, version, "in the archive")
         self.require_origins(candidates)
         keep = ("-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold")
-        # apt takes "name-" for a package to remove.
-        names = [*missing, *(f"{name}-" for name in installed_versions(self.module.params["removes"]))]
-        self.checked(
-            ("apt-get", *lock, *keep, "--yes", "--no-install-recommends", *self.permissions(), "install", *names),
-            f"installing {', '.join(missing)}",
-        )
-
-    def permissions(self) -> tuple[str, ...]:
+        removed = [*installed_versions(self.module.params["removes"])]
         moves = self.module.params["upgrade"] or self.module.params["removes"]
-        return ("--allow-downgrades", "--allow-change-held-packages") if moves else ("--no-upgrade",)
+        loosened = self.loosened({*missing, *removed}) if moves else []
+        if loosened:
+            self.checked(("apt-mark", "unhold", *loosened), f"ending the hold on {', '.join(loosened)}")
+        try:
+            # apt takes "name-" for a package to remove. What others hold it does not change by itself.
+            names = [*missing, *(f"{name}-" for name in removed)]
+            permission = "--allow-downgrades" if moves else "--no-upgrade"
+            self.checked(
+                ("apt-get", *lock, *keep, "--yes", "--no-install-recommends", permission, "install", *names),
+                f"installing {', '.join(missing)}",
+            )
+        finally:
+            again = [*installed_versions(loosened)]
+            if again:
+                self.checked(("apt-mark", "hold", *again), f"holding {', '.join(again)}")
+            if loosened:
+                self.record(recorded_holds() - ({*loosened} - {*again}))
 
     def patient(self, argv: tuple[str, ...]) -> CommandResult:
         """Run apt; wait as long as another apt has the lock of its lists, which DPkg::Lock::Timeout does not cover."""

@@ -60,6 +60,13 @@ options:
   report:
     description: File on the controller that the verdict is written to, as JSON.
     type: path
+  strict:
+    description:
+      - Whether what applies and could not be read counts against the node - a row that is missing or N/A, ECC that is
+        off, no CUDA context on an idle GPU. It is reported as not proven in any case, and never as passed.
+    type: bool
+    default: false
+    version_added: 0.2.0
   fail:
     description: Fail when the verdict does.
     type: bool
@@ -110,10 +117,12 @@ verdict:
   type: dict
   contains:
     host: {description: Name of the host., type: str, returned: always}
-    ok: {description: Whether no check failed., type: bool, returned: always}
+    ok: {description: Whether no check counts against the node., type: bool, returned: always}
+    strict: {description: Whether what could not be read counts., type: bool, returned: always}
     checks:
       description:
-        - Findings, with phase, check, outcome (passed, failed or not_proven), expected, found and next.
+        - Findings, with phase, check, outcome (passed, failed or not_proven), expected, found and next; C(unread) is
+          true for what applies and could not be read.
         - The schema is docs/schemas/report.schema.json.
       type: list
       elements: dict

@@ -122,6 +122,8 @@ class AcceptanceReport(_HostReport):
     """Whether a host may serve: ``reports/<host>.acceptance.json``."""
 
     kind: Literal["acceptance"]
+    strict: bool
+    """Whether what could not be read counts against the host."""
     gathered: NotRequired[Mapping[str, Any]]
     """What was judged, in the file only: ``facts``, ``health`` and ``measured``."""
 

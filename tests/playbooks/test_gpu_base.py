@@ -24,7 +24,7 @@ FACTS: dict[str, Any] = {
     "time_synchronised": True,
     "reboot_required": False,
     "pci": {"gpus": [BOARD]},
-    "gpus": [{"index": 0, "memory_used_mib": 3}, {"index": 1, "memory_used_mib": None}, {"index": 2}],
+    "gpus": [{"index": 0, "memory_used_mib": 3}, {"index": 1, "driver": None}, {"index": 2, "driver": "nouveau"}],
     "drivers": {"kernels": {"6.8.0-60": True}},
 }
 
@@ -55,6 +55,7 @@ CASES: dict[str, dict[str, Any]] = {
     "nouveau without permission": nouveau(gpu_base_reboot_allowed=False),
     "reboot asked for": {"facts": {"reboot_required": True}, "gpu_base_reboot_allowed": True},
     "busy": {"facts": {"gpus": [{"index": 3, "memory_used_mib": 90000}]}},
+    "unread": {"facts": {"gpus": [{"index": 3, "memory_used_mib": None}, {"index": 4, "driver": "nvidia"}]}},
     "driver announced": {"__nvidia_packages": {"missing": ["nvidia-open", "nvidia-container-toolkit-base"]}},
     "AMD's driver announced": {"__rocm_packages": {"missing": ["amdgpu-dkms", "amd-container-toolkit"]}},
     "toolkit announced": {"__nvidia_packages": {"missing": ["libnvidia-container1"]}},
@@ -112,7 +113,7 @@ def test_a_host_takes_only_the_steps_that_it_needs(shown: Any, case: str, steps:
 
 
 def test_boards_that_compute_forbid_a_reboot(shown: Any) -> None:
-    assert shown["converged"]["busy"] == [] and shown["busy"]["busy"] == [3]
+    assert shown["converged"]["busy"] == [] and shown["busy"]["busy"] == [3] and shown["unread"]["busy"] == [3, 4]
 
 
 @pytest.mark.parametrize(
@@ -147,7 +148,10 @@ def test_a_host_is_up_once_the_driver_of_either_vendor_has_every_board(
         """What the command says where nvidia-smi lists ``gpus``, and amdgpu has ``bound`` or is not loaded."""
         root = tmp_path / f"{gpus}-{bound}"
         root.mkdir()
-        (root / "nvidia-smi").write_text(f"#!/bin/sh\nseq {gpus}\n")
+        rows = "".join(f"echo 'GPU {number}: NVIDIA B200 (UUID: GPU-{number})'\n" for number in range(gpus))
+        (root / "nvidia-smi").write_text(
+            f"#!/bin/sh\n{rows}echo 'WARNING: infoROM is corrupted at gpu 00000000:52:00.0'\n"
+        )
         (root / "nvidia-smi").chmod(0o755)
         for number in range(bound or 0):
             (root / f"amdgpu/0000:{number}5:00.0").mkdir(parents=True)

@@ -26,8 +26,10 @@ from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run, which
 from ansible_collections.glm.fleet.plugins.module_utils.host.dpkg import installed_packages
+from ansible_collections.glm.fleet.plugins.module_utils.host.neighbours import DOCKERS_NAMESPACE, tasks
 
 SOCKET = "/var/run/docker.sock"
+ROOT_DIR = "/var/lib/docker"
 # docker run --device vendor.com/class=name; older engines refuse the option.
 MINIMUM_MAJOR = 25
 # Docker as the distributions and as Docker itself package it, and what each includes or splits off.
@@ -53,10 +55,11 @@ class DockerError(QuotingError):
     """The engine did not answer, or answered with an error; the text says which and is fit for a person."""
 
 
-def docker_facts(timeout: float = 30) -> tuple[dict[str, Any], Optional[str]]:
+def docker_facts(timeout: float = 30, root: Path = Path("/")) -> tuple[dict[str, Any], Optional[str]]:
     """What the engine reports: ``({installed, running, version, …}, problem or None)``.
 
-    ``containers`` are the names of running containers. A host without Docker is not a problem.
+    ``containers`` are the names of running containers, None where these cannot be known. A host without Docker is not a
+    problem.
     """
     facts: dict[str, Any] = {
         "installed": which("dockerd") is not None,
@@ -71,9 +74,11 @@ def docker_facts(timeout: float = 30) -> tuple[dict[str, Any], Optional[str]]:
         "image_store": None,
         "images": 0,
         "containers": [],
+        "swarm": _in_swarm({}, root),
         "packages": installed_packages(PACKAGES, timeout),
     }
     if which("docker") is None:
+        facts["containers"] = _containers_without_answer(facts, root)
         return facts, "dockerd is installed but the docker client is not" if facts["installed"] else None
     info = run(("docker", "info", "--format", "{{json .}}"), timeout)
     try:
@@ -81,6 +86,7 @@ def docker_facts(timeout: float = 30) -> tuple[dict[str, Any], Optional[str]]:
     except ValueError:
         data = {}
     if not data.get("ServerVersion"):
+        facts["containers"] = _containers_without_answer(facts, root)
         problem = "; ".join(data.get("ServerErrors") or []) or info.evidence()
         return facts, f"docker info: {problem}" if facts["installed"] else None
     facts.update(
@@ -94,10 +100,61 @@ def docker_facts(timeout: float = 30) -> tuple[dict[str, Any], Optional[str]]:
         log_driver=data.get("LoggingDriver"),
         image_store="containerd" if _has_containerd_store(data) else data.get("Driver"),
         images=int(data.get("Images") or 0),
+        swarm=_in_swarm(data, root),
     )
+    facts["containers"], unnamed = _containers(int(data.get("ContainersRunning") or 0), timeout)
+    return facts, unnamed
+
+
+def _in_swarm(info: Mapping[str, Any], root: Path) -> bool:
+    """Whether the engine is in a swarm, or will be at its next start by the state that it finds (moby, cluster.New)."""
+    state = (info.get("Swarm") or {}).get("LocalNodeState") or "inactive"
+    folder = str(info.get("DockerRootDir") or _configured_root(root))
+    return state != "inactive" or (root / folder.lstrip("/") / "swarm/docker-state.json").exists()
+
+
+def _configured_root(root: Path) -> str:
+    try:
+        return str(json.loads(files.read_text(root / "etc/docker/daemon.json") or "{}").get("data-root") or ROOT_DIR)
+    except (ValueError, AttributeError):
+        return ROOT_DIR
+
+
+def forbidden(keys: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
+    """Keys with which dockerd would not start again on this host, though ``dockerd --validate`` takes them.
+
+    live-restore on a member of a swarm (docs.docker.com/engine/daemon/live-restore).
+    """
+    return ["live-restore"] if facts["swarm"] and keys.get("live-restore") else []
+
+
+def _containers(counted: int, timeout: float) -> tuple[Optional[list[str]], Optional[str]]:
+    """Names of the running containers; None and why where ``docker ps`` fails, or names fewer than the engine counts.
+
+    One shim that hangs keeps ``docker ps`` from answering, and ``docker info`` answers all the same.
+    """
     names = run(("docker", "ps", "--format", "{{.Names}}"), timeout)
-    facts["containers"] = sorted(names.stdout.split())
-    return facts, None
+    found = sorted(names.stdout.split())
+    if names.ok and len(found) < counted:
+        # One may have ended between the two answers.
+        again = run(("docker", "info", "--format", "{{.ContainersRunning}}"), timeout).stdout.strip()
+        counted = int(again) if again.isdigit() else counted
+    if names.ok and len(found) >= counted:
+        return found, None
+    said = f"it names {len(found)}" if names.ok else names.evidence() or f"it ended with {names.rc}"
+    return None, f"docker ps: {said}, and docker info counts {counted} running containers"
+
+
+def _containers_without_answer(facts: Mapping[str, Any], root: Path) -> Optional[list[str]]:
+    """None while a container may run under an engine that does not answer: they outlive it with live-restore."""
+    return None if facts["installed"] and tasks(root)[DOCKERS_NAMESPACE] else []
+
+
+def may_run(facts: Mapping[str, Any]) -> str:
+    """The running containers as words that follow "found"; empty where none runs."""
+    if facts["containers"] is None:
+        return "that Docker does not name them (docker ps)"
+    return f"these: {', '.join(facts['containers'])}" if facts["containers"] else ""
 
 
 def _has_containerd_store(info: Mapping[str, Any]) -> bool:
@@ -198,7 +255,7 @@ def image_folder(facts: Mapping[str, Any], root: Path = Path("/")) -> Path:
     (docs.docker.com/engine/storage/containerd).
     """
     if facts["image_store"] != "containerd":
-        return Path(facts["root_dir"] or "/var/lib/docker")
+        return Path(facts["root_dir"] or ROOT_DIR)
     text = files.read_text(root / "etc/containerd/config.toml")
     named = re.search(r"""^root\s*=\s*["']([^"']+)["']""", text, re.MULTILINE)
     return Path(named[1] if named else "/var/lib/containerd")

@@ -23,8 +23,8 @@ from typing import Any, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.module_utils.finding import printable
-from ansible_collections.glm.fleet.plugins.module_utils.host import gpu
-from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run, which
+from ansible_collections.glm.fleet.plugins.module_utils.host import gpu, neighbours
+from ansible_collections.glm.fleet.plugins.module_utils.host.commands import CommandResult, run, which
 from ansible_collections.glm.fleet.plugins.module_utils.host.docker import docker_facts
 from ansible_collections.glm.fleet.plugins.module_utils.host.health import Health
 
@@ -176,7 +176,11 @@ class Gatherer:
             "gpus": [],
             "gpu_source": "none",
             "pci": pci,
-            "driver": {"version": None, "module_version": None, "library_version": None, "cuda_version": None},
+            "driver": {
+                **{"version": None, "module_version": None, "library_version": None, "cuda_version": None},
+                "loaded": _has(pci, "nvidia") and (self.root / "sys/module/nvidia").is_dir(),
+                "tool": None,
+            },
             "fabric": {"present": False, "state": None, "states": {}},
         }
         facts["driver"]["module_version"] = gpu.driver_of_proc(self._text("proc/driver/nvidia/version"))
@@ -187,7 +191,8 @@ class Gatherer:
                 f"nouveau drives {nouveau} GPUs, so NVIDIA's driver cannot; a reboot after nouveau was switched off "
                 "(gpu_base_reboot_allowed) frees them",
             )
-        if which("nvidia-smi"):
+        facts["driver"]["tool"] = which("nvidia-smi")
+        if facts["driver"]["tool"]:
             self._ask_smi(facts)
         if not facts["gpus"] and _has(pci, "amd"):
             self._ask_amd(facts)
@@ -197,8 +202,11 @@ class Gatherer:
                 for index, entry in enumerate(pci["gpus"])
             ]
             facts["gpu_source"] = "pci"
+            self._add_used_memory(facts["gpus"])
         if facts["gpu_source"] == "pci" and not which("nvidia-smi") and _has(pci, "nvidia"):
-            self.problem("driver", f"{len(pci['gpus'])} GPUs on the PCI bus but no nvidia-smi: no driver is installed")
+            signs = "; ".join(gpu.signs_of_driver(facts["driver"], pci))
+            why = f"there is a driver, which nothing can ask ({signs})" if signs else "no driver is installed"
+            self.problem("driver", f"{len(pci['gpus'])} GPUs on the PCI bus but no nvidia-smi: {why}")
         missing = sum(entry["vendor"] == "nvidia" for entry in pci["gpus"]) - len(facts["gpus"])
         if facts["gpu_source"] == "nvidia-smi" and missing > 0:
             self.problem("gpu", f"{missing} GPUs are on the PCI bus but nvidia-smi does not show them")
@@ -208,29 +216,51 @@ class Gatherer:
         query = run(
             ("nvidia-smi", f"--query-gpu={','.join(gpu.SMI_FIELDS)}", "--format=csv,noheader,nounits"), self.timeout
         )
-        if not query.ok:
-            facts["driver"]["library_version"] = gpu.library_of_error(query.stdout + query.stderr)
-            self.problem("driver", f"nvidia-smi ended with {query.rc}: {query.evidence()}")
-            if facts["driver"]["library_version"] and facts["driver"]["module_version"]:
-                self.problem(
-                    "driver",
-                    f"the loaded kernel module is {facts['driver']['module_version']} but the libraries are "
-                    f"{facts['driver']['library_version']}: the driver was upgraded under "
-                    "it; a reboot loads the new one",
-                )
+        facts["gpus"], others = gpu.parse_gpu_csv(query.stdout)
+        if not facts["gpus"]:
+            self._no_answer(facts, query, others)
             return
-        try:
-            facts["gpus"] = gpu.parse_gpu_csv(query.stdout)
-        except ValueError as error:
-            self.problem("gpu", f"nvidia-smi --query-gpu: {error}")
-            return
+        self._beside("nvidia-smi", query, others)
         facts["gpu_source"] = "nvidia-smi"
-        if facts["gpus"]:
-            facts["driver"]["version"] = facts["gpus"][0]["driver_version"]
-        for entry in facts["gpus"]:
+        versions = (gpu.release(entry["driver_version"]) for entry in facts["gpus"])
+        facts["driver"]["version"] = next(filter(None, versions), facts["driver"]["module_version"])
+        self._name_silent(facts["gpus"])
+        self._ask_smi_for_fabric(facts)
+
+    def _no_answer(self, facts: dict[str, Any], query: CommandResult, others: list[str]) -> None:
+        """nvidia-smi describes no GPU at all. That does not mean that there is no driver."""
+        driver = facts["driver"]
+        driver["library_version"] = gpu.library_of_error(query.stdout + query.stderr)
+        if query.ok:
+            for other in others:
+                self.problem("gpu", f"nvidia-smi --query-gpu: {other}")
+            self.problem(
+                "driver", f"nvidia-smi ended well and describes no GPU: {query.evidence() or 'it prints nothing'}"
+            )
+        else:
+            self.problem("driver", f"nvidia-smi ended with {query.rc}: {query.evidence()}")
+        if driver["library_version"] and driver["module_version"]:
+            self.problem(
+                "driver",
+                f"the loaded kernel module is {driver['module_version']} but the libraries are "
+                f"{driver['library_version']}: the driver was upgraded under it; a reboot loads the new one",
+            )
+        elif signs := gpu.signs_of_driver(driver, facts["pci"]):
+            self.problem("driver", f"there is a driver, which does not answer: {'; '.join(signs)}")
+
+    def _beside(self, tool: str, query: CommandResult, others: list[str]) -> None:
+        """Keep what a tool said beside rows that can be read."""
+        words = [*others, *([] if query.ok else [query.stderr.strip()])]
+        said = "; ".join(word for word in words if word)
+        if not query.ok:
+            self.problem("gpu", f"{tool} ended with {query.rc} beside its answer: {said or 'nothing else'}")
+        elif said:
+            self.problem("gpu", f"{tool}: {said}")
+
+    def _name_silent(self, gpus: list[dict[str, Any]]) -> None:
+        for entry in gpus:
             if entry["memory_total_mib"] is None:
                 self.problem("gpu", f"GPU {entry['index']} ({entry['bus_id']}) does not answer: {entry['name']}")
-        self._ask_smi_for_fabric(facts)
 
     def _ask_amd(self, facts: dict[str, Any]) -> None:
         """AMD's tools; rocm-smi is the older one, and the only one that Debian has."""
@@ -240,6 +270,7 @@ class Gatherer:
         if not module.is_dir():
             self.problem("driver", "AMD GPUs on the PCI bus but the kernel module amdgpu is not loaded")
             return
+        facts["driver"]["loaded"] = True
         tools = (
             (("amd-smi", "static", "--asic", "--bus", "--vram", "--driver", "--json"), gpu.parse_amd_smi),
             (("rocm-smi", *gpu.ROCM_SMI_OPTIONS, "--json"), gpu.parse_rocm_smi),
@@ -248,6 +279,7 @@ class Gatherer:
         for argv, parse in tools:
             if which(argv[0]) is None:
                 continue
+            facts["driver"]["tool"] = which(argv[0])
             query = run(argv, self.timeout)
             try:
                 facts["gpus"] = parse(query.stdout)
@@ -257,8 +289,11 @@ class Gatherer:
                 complaints.append(f"{argv[0]}: {said or error}")
                 continue
             facts["gpu_source"] = argv[0]
+            self._beside(argv[0], query, [])
             self._add_used_memory(facts["gpus"])
-            facts["driver"]["version"] = next((found["driver_version"] for found in facts["gpus"]), None)
+            self._name_silent(facts["gpus"])
+            versions = (gpu.release(entry["driver_version"]) for entry in facts["gpus"])
+            facts["driver"]["version"] = next(filter(None, versions), facts["driver"]["module_version"])
             missing = sum(entry["vendor"] == "amd" for entry in facts["pci"]["gpus"]) - len(facts["gpus"])
             if missing > 0:
                 self.problem("gpu", f"{missing} GPUs are on the PCI bus but {argv[0]} does not show them")
@@ -271,7 +306,7 @@ class Gatherer:
         """``amd-smi static`` leaves it out; the driver has it (gpu/amdgpu/driver-misc.rst in the kernel)."""
         for entry in gpus:
             used = self._text(f"sys/bus/pci/devices/{entry['bus_id']}/mem_info_vram_used")
-            if entry["memory_used_mib"] is None and used.isdigit():
+            if entry.get("memory_used_mib") is None and used.isdigit():
                 entry["memory_used_mib"] = int(used) // 2**20
 
     def _ask_smi_for_fabric(self, facts: dict[str, Any]) -> None:
@@ -279,11 +314,10 @@ class Gatherer:
         while True:
             query = run(("nvidia-smi", "-q", "-x"), self.timeout)
             try:
-                if not query.ok:
-                    raise ValueError(query.evidence())
+                # It ends with 14 and such because of one GPU, and describes all.
                 details = gpu.parse_smi_xml(query.stdout)
             except ValueError as error:
-                self.problem("fabric", f"nvidia-smi -q -x: {error}")
+                self.problem("fabric", f"nvidia-smi -q -x: {error if query.ok else query.evidence()}")
                 return
             if details["fabric"]["state"] != "In Progress" or time.monotonic() >= deadline:
                 break
@@ -310,10 +344,10 @@ class Gatherer:
         return {"drivers": {**Health(vendor, self.root, self.timeout).installation(), "modules": loaded}}
 
     def docker(self) -> dict[str, Any]:
-        facts, problem = docker_facts(self.timeout)
+        facts, problem = docker_facts(self.timeout, self.root)
         if problem:
             self.problem("docker", problem)
-        return {"docker": facts}
+        return {"docker": facts, "neighbours": neighbours.found(self.root)}
 
     def disks(self) -> dict[str, Any]:
         """The mount that holds each asked path, or will hold it once it is made, and its free bytes.

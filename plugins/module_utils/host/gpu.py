@@ -17,6 +17,7 @@ import json
 import os
 import re
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Optional
 from xml.etree import ElementTree
@@ -31,22 +32,22 @@ PCI_VENDORS = {"0x10de": "nvidia", "0x1002": "amd"}
 PCI_GPU_CLASSES = ("0x0300", "0x0302", "0x1200")
 PCI_BRIDGE_CLASS = "0x0680"
 _VERSION = re.compile(r"\b(\d{3,4}\.\d{1,3}(?:\.\d{1,3})?)\b")
+_INFOROM = re.compile(r"infoROM is corrupted at gpu (?P<bus>[0-9a-fA-F:.]+)", re.IGNORECASE)
 _SO_VERSION = re.compile(r"\.so\.(\d{3,4}\.\d{1,3}(?:\.\d{1,3})?)\b")
 
 
-def parse_gpu_csv(text: str) -> list[dict[str, Any]]:
+def parse_gpu_csv(text: str) -> tuple[list[dict[str, Any]], list[str]]:
     """GPUs out of ``nvidia-smi --query-gpu=… --format=csv,noheader,nounits`` (columns: SMI_FIELDS).
 
-    A GPU that fell off the bus prints ``[Unknown Error]`` or ``[GPU requires reset]`` in its columns; such a row is
-    kept with ``memory_total_mib: None``. Raises ValueError when a row has another number of columns.
+    ``(rows, what the other lines say)``: nvidia-smi prints warnings among its rows. A GPU that fell off the bus prints
+    ``[Unknown Error]`` or ``[GPU requires reset]`` in its columns; such a row is kept with ``memory_total_mib: None``.
     """
-    gpus = []
+    gpus, others = [], []
     for line in text.splitlines():
-        if not line.strip():
-            continue
         columns = [column.strip() for column in line.split(",")]
-        if len(columns) != len(SMI_FIELDS):
-            raise ValueError(f"expected {len(SMI_FIELDS)} columns, found {len(columns)}: {line.strip()[:120]}")
+        if len(columns) != len(SMI_FIELDS) or not columns[0].isdigit():
+            others += [_other_line(line.strip(), len(columns))] if line.strip() else []
+            continue
         index, name, uuid, bus_id, used, total, driver = columns
         gpus.append(
             {
@@ -60,13 +61,22 @@ def parse_gpu_csv(text: str) -> list[dict[str, Any]]:
                 "vendor": "nvidia",
             }
         )
-    return gpus
+    return gpus, others
+
+
+def _other_line(line: str, columns: int) -> str:
+    """What a line that is no row says, its known cause first."""
+    corrupted = _INFOROM.search(line)
+    if corrupted:
+        return f"infoROM corrupted: GPU {corrupted['bus'].partition(':')[2] or corrupted['bus']} ({line[:120]})"
+    return f"expected {len(SMI_FIELDS)} columns, found {columns}: {line[:120]}"
 
 
 def smi_document(text: str) -> ElementTree.Element:
-    """The root of what ``nvidia-smi -q -x`` prints. Raises ValueError when the text is not that document."""
+    """The root of what ``nvidia-smi -q -x`` prints, warnings around it left out. Raises ValueError for another text."""
+    end = "</nvidia_smi_log>"
     try:
-        return ElementTree.fromstring(text[text.index("<nvidia_smi_log") :])
+        return ElementTree.fromstring(text[text.index("<nvidia_smi_log") : text.index(end) + len(end)])
     except (ValueError, ElementTree.ParseError) as error:
         raise ValueError(f"not the XML of nvidia-smi: {error}") from error
 
@@ -95,28 +105,45 @@ def parse_smi_xml(text: str) -> dict[str, Any]:
 
 
 def parse_amd_smi(text: str) -> list[dict[str, Any]]:
-    """GPUs out of ``amd-smi static --asic --bus --vram --driver --json``, in the shape of parse_gpu_csv.
+    """GPUs out of ``amd-smi static --asic --bus --vram --driver --json``, as rows of parse_gpu_csv.
 
-    ROCm 6 prints a list, ROCm 7 the same list as ``gpu_data``. Raises ValueError for another document.
+    Raises ValueError for another document.
     """
-    document = json.loads(text)
-    rows = document.get("gpu_data") if isinstance(document, dict) else document
-    if not isinstance(rows, list):
-        raise ValueError("not the JSON of amd-smi static")
     return [
         {
             "index": row.get("gpu", index),
-            "name": (row.get("asic") or {}).get("market_name", "unknown"),
-            "uuid": (row.get("asic") or {}).get("asic_serial", ""),
-            "bus_id": (row.get("bus") or {}).get("bdf", ""),
+            "name": part(row, "asic").get("market_name", "unknown"),
+            "uuid": part(row, "asic").get("asic_serial", ""),
+            "bus_id": part(row, "bus").get("bdf", ""),
             "memory_used_mib": None,
             # "MB" here are units of 2**20: a MI300X prints 196592, its 206141652992 bytes (rocm-smi) are as many.
-            "memory_total_mib": integer(str(((row.get("vram") or {}).get("size") or {}).get("value", ""))),
-            "driver_version": (row.get("driver") or {}).get("version", ""),
+            "memory_total_mib": integer(str(part(row, "vram", "size").get("value", ""))),
+            "driver_version": part(row, "driver").get("version", ""),
             "vendor": "amd",
         }
-        for index, row in enumerate(rows)
+        for index, row in enumerate(amd_rows(text))
     ]
+
+
+def amd_rows(text: str) -> list[Mapping[str, Any]]:
+    """The rows of ``amd-smi … --json``, warnings around them left out. Raises ValueError for another document.
+
+    ROCm 6 prints a list, ROCm 7 the same list as ``gpu_data``.
+    """
+    begins = re.search(r"^\s*[\[{]", text, re.MULTILINE)
+    document = json.JSONDecoder().raw_decode(text[begins.start() :].lstrip())[0] if begins else None
+    rows = document.get("gpu_data") if isinstance(document, dict) else document
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError("not the JSON of amd-smi")
+    return rows
+
+
+def part(row: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
+    """An object within a row; empty where amd-smi has the text "N/A" in its place."""
+    for name in names:
+        inner = row.get(name)
+        row = inner if isinstance(inner, dict) else {}
+    return row
 
 
 def parse_rocm_smi(text: str) -> list[dict[str, Any]]:
@@ -167,6 +194,19 @@ def driver(root: Path = Path("/")) -> Optional[str]:
     """Version of the driver that is loaded, of either vendor, without asking a tool; None where it does not show."""
     found = driver_of_proc(files.read_text(root / "proc/driver/nvidia/version"))
     return found or files.read_text(root / "sys/module/amdgpu/version") or None
+
+
+def release(text: object) -> Optional[str]:
+    """A driver's version as a tool has it; None for what is none, such as "N/A" or "[Unknown Error]"."""
+    return text if isinstance(text, str) and text[:1].isdigit() else None
+
+
+def signs_of_driver(driver: Mapping[str, Any], pci: Mapping[str, Any]) -> list[str]:
+    """What shows that a driver works on the GPUs, whether or not its tools answer. nouveau is nobody's driver here."""
+    bound = Counter(entry["driver"] for entry in pci["gpus"] if entry.get("driver") not in (None, "nouveau"))
+    version = f" {driver['module_version']}" if driver.get("module_version") else ""
+    loaded = [f"the driver's module{version} is loaded"] if driver.get("loaded") or version else []
+    return loaded + [f"{count} GPUs are bound to {name}" for name, count in bound.items()]
 
 
 def flavour_of_proc(text: str) -> Optional[str]:

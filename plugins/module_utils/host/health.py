@@ -6,13 +6,12 @@
 This module util is PRIVATE to the collection. Parsing is pure; gathering never fails because something is broken.
 
 Sources: ``nvidia-smi -q -x`` (nvidia-smi(1): ECC Errors, Remapped Rows), docs.nvidia.com/deploy/xid-errors (format and
-meaning of Xids), ``amd-smi metric --ecc --json`` (AMD SMI CLI tool), dkms(8) ``status``, mokutil(1),
-sysfs-kernel-iommu_groups.
+meaning of Xids), ``amd-smi metric --ecc --json`` (AMD SMI CLI tool), dkms(8) ``status``, mokutil(1), efivarfs
+(Documentation/filesystems), sysfs-kernel-iommu_groups.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -40,6 +39,7 @@ _AMD_FATAL = re.compile(
 _DKMS = re.compile(r"^(?P<module>[^,/]+)[,/] ?(?P<version>[^,:]+)(?:, (?P<kernel>[^,:]+), [^:]+)?: (?P<state>\w+)")
 # rocm.docs.amd.com, "Configuring permissions for GPU access".
 DEVICE_GROUPS = ("render", "video")
+_SECURE_BOOT = "SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
 DISK_BYTES = 256 * 2**20
 _BLOCK = 4 * 2**20
 
@@ -48,7 +48,8 @@ def parse_memory_errors(text: str) -> list[dict[str, Any]]:
     """Memory errors of each GPU out of ``nvidia-smi -q -x``, in the document's order.
 
     ``[{bus_id, uncorrected, aggregate, remap_pending, remap_failed, threshold_exceeded}]``: ``uncorrected`` since the
-    driver was loaded, ``aggregate`` ever; None where the GPU does not count. Raises ValueError for another document.
+    driver was loaded, ``aggregate`` ever; None where the GPU does not count, or does not say all of it ("N/A"). The
+    same of the others. Raises ValueError for another document.
     """
     return [
         {
@@ -68,27 +69,26 @@ def _uncorrected(section: Optional[ElementTree.Element]) -> Optional[int]:
         return None
     found = [gpu.integer((entry.text or "").strip()) for entry in section if "uncorrectable" in entry.tag]
     counts = [count for count in found if count is not None]
-    return sum(counts) if counts else None
+    # One that counts errors is bad, whatever the others say; one that does not count is not good.
+    return sum(counts) if counts and (len(counts) == len(found) or any(counts)) else None
 
 
-def _yes(text: Optional[str]) -> bool:
-    return (text or "").strip().lower() == "yes"
+def _yes(text: Optional[str]) -> Optional[bool]:
+    return {"yes": True, "no": False}.get((text or "").strip().lower())
 
 
 def parse_amd_ecc(text: str) -> list[dict[str, Any]]:
     """The same rows out of ``amd-smi metric --ecc --json``. Raises ValueError for another document."""
-    document = json.loads(text)
-    rows = document.get("gpu_data", []) if isinstance(document, dict) else document
     return [
         {
             "bus_id": f"gpu {row.get('gpu')}",
-            "uncorrected": gpu.integer(str((row.get("ecc") or {}).get("total_uncorrectable_count"))),
+            "uncorrected": gpu.integer(str(gpu.part(row, "ecc").get("total_uncorrectable_count"))),
             "aggregate": None,
             "remap_pending": False,
             "remap_failed": False,
             "threshold_exceeded": False,
         }
-        for row in rows
+        for row in gpu.amd_rows(text)
     ]
 
 
@@ -200,6 +200,22 @@ def download_speed(url: str, seconds: float) -> float:
     return round(received / 1e6 / max(time.monotonic() - begun, 1e-6), 1)
 
 
+def secure_boot_of_firmware(root: Path) -> Optional[bool]:
+    """Secure Boot by the firmware's own variable: four bytes of attributes, then 1 or 0 (UEFI, "SecureBoot").
+
+    Firmware without UEFI, or without the variable among others, has none. None where no variable can be read.
+    """
+    efi = root / "sys/firmware/efi"
+    if not efi.is_dir():
+        return False
+    try:
+        return (efi / "efivars" / _SECURE_BOOT).read_bytes()[4:5] == b"\x01"
+    except FileNotFoundError:
+        return False if any((efi / "efivars").glob("Boot*")) else None
+    except OSError:
+        return None
+
+
 class Health:
     """Gathers the health of the host whose file system is ``root``; ``timeout`` bounds each command, in seconds."""
 
@@ -267,11 +283,14 @@ class Health:
         return {kernel: built_for(self.root, kernel, module) for kernel in kernels(self.root)}
 
     def _secure_boot(self) -> Optional[bool]:
+        """None where neither mokutil nor the firmware's variables say it."""
         done = run(("mokutil", "--sb-state"), self.timeout)
-        return "SecureBoot enabled" in done.stdout if done.ok else None
+        return "SecureBoot enabled" in done.stdout if done.ok else secure_boot_of_firmware(self.root)
 
     def _unit(self, name: str) -> str:
         shown = run(("systemctl", "show", name, "--property=LoadState,ActiveState", "--value"), self.timeout)
+        if not shown.ok and not shown.missing:
+            return "unknown"
         load, _newline, active = shown.stdout.strip().partition("\n")
         return active.strip() if load == "loaded" else "absent"
 

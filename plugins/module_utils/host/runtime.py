@@ -44,9 +44,11 @@ def cuda():
     code = lib.cuInit(0) or lib.cuDeviceGetCount(ctypes.byref(count))
     asked = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
     try:
-        lines = subprocess.run(asked, capture_output=True, text=True, timeout=60).stdout.split()
+        lines = subprocess.run(asked, capture_output=True, text=True, timeout=60).stdout.splitlines()
     except (OSError, subprocess.SubprocessError):
         lines = []
+    # Warnings stand among the rows; brackets are in place of a number that cannot be read.
+    lines = [line.strip() for line in lines if line.strip().isdigit() or line.strip().startswith("[")]
     used = [int(line) if line.isdigit() else None for line in lines]
     used = used if len(used) == count.value else [None] * count.value
 
@@ -148,9 +150,14 @@ def problems(answer: Optional[Mapping[str, Any]], vendor: str, count: int) -> li
     return []
 
 
+def proven(answer: Mapping[str, Any]) -> int:
+    """On how many GPUs a context was made."""
+    return sum(code == 0 for code in answer["devices"])
+
+
 def tried(answer: Mapping[str, Any]) -> str:
     """How much of the answer was proven."""
-    done = sum(code == 0 for code in answer["devices"])
+    done = proven(answer)
     left = len(answer["devices"]) - done
     text = f"initialised on {done} of {answer['gpus']} GPUs"
     return f"{text}; {left} may be in use and were left alone" if left else text

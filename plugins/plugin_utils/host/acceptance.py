@@ -23,6 +23,8 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.report import Acceptance
 
 Gathered = Mapping[str, Any]
 SEND_BACK = "drain the node, terminate it and send this report to the provider"
+_ASK = "run the driver's tool on the host (nvidia-smi, amd-smi), and read its kernel log (journalctl --dmesg)"
+_FREE = "stop what uses the GPUs, or look why their memory in use cannot be read (nvidia-smi, amd-smi), then run again"
 
 
 def verdict(
@@ -31,8 +33,11 @@ def verdict(
     plans: Sequence[Plan],
     floors: Mapping[str, float],
     leave_out: Collection[str] = (),
+    strict: bool = False,
 ) -> AcceptanceReport:
     """The report of a host; ``ok`` is False as soon as one check counts against it.
+
+    ``strict``: what applies and could not be read counts, too. What does not apply, and a doubt, never does.
 
     ``gathered``: ``{facts, health, measured}``. ``floors``: MB/s for ``disk_write``, ``disk_read`` and ``network``.
     ``leave_out``: names of checks that are not judged.
@@ -50,15 +55,20 @@ def verdict(
         "schema": report.SCHEMA,
         "kind": "acceptance",
         "host": host,
-        "ok": finding.verdict_ok(checks),
+        "ok": not _against(checks, strict),
+        "strict": strict,
         "checks": checks,
         "finished_at": report.now(),
     }
 
 
 def failures(judged: AcceptanceReport) -> str:
-    """The failed checks as the text of an error; empty when none failed."""
-    return finding.describe(finding.against(judged["checks"]), judged["host"])
+    """The checks that count against the host as the text of an error; empty when none does."""
+    return finding.describe(_against(judged["checks"], judged["strict"]), judged["host"])
+
+
+def _against(checks: Sequence[Finding], strict: bool) -> list[Finding]:
+    return [entry for entry in checks if finding.counts_against(entry) or (strict and entry.get("unread"))]
 
 
 def _host_checks(facts: Mapping[str, Any], plans: Sequence[Plan]) -> list[Finding]:
@@ -77,16 +87,53 @@ def _host_checks(facts: Mapping[str, Any], plans: Sequence[Plan]) -> list[Findin
     if containers:
         devices = ", ".join(host_checks.planned_devices(plans))
         good.update(docker=f"Docker {facts['docker']['version']} with CDI", cdi=devices or "none requested")
+    unread = _unread_facts(facts)
     # A broken driver hides what is behind it.
     hidden = {"gpu", "fabric", "cdi"} if "driver" in wrong and not driver else set()
     return [
         _check(name, False, wrong[name]["expected"], wrong[name]["found"], wrong[name]["next"])
         if name in wrong
+        else unread[name]
+        if name in unread and name not in hidden
         else _check(
             name, None if name in hidden else True, "", "hidden by the driver's failure" if name in hidden else text
         )
         for name, text in good.items()
     ]
+
+
+def _unread_facts(facts: Mapping[str, Any]) -> dict[str, Finding]:
+    """What of the host's facts could not be read though nothing in them is wrong, by check."""
+    found = {}
+    beside = [error["message"] for error in facts["errors"] if error["phase"] == "gpu"]
+    if facts["gpus"] and facts["gpu_source"] not in host_checks.TOOLS:
+        expected, said = "GPUs that their driver describes", f"{len(facts['gpus'])} on the PCI bus only"
+        found["gpu"] = _unread("gpu", expected, said, _ASK)
+    elif beside:
+        found["gpu"] = _unread("gpu", "a table of the GPUs with nothing beside it", "; ".join(beside), SEND_BACK)
+    if not facts["driver"]["version"]:
+        found["driver"] = _unread("driver", "the version of the driver", "none that can be read", _ASK)
+    fabric = [error["message"] for error in facts["errors"] if error["phase"] == "fabric"]
+    expects = _fabric_kind(facts) in ("fabricmanager", "nvlsm") and platforms.reports_fabric(facts)
+    if fabric or (expects and not facts["fabric"]["state"]):
+        said = "; ".join(fabric) or "GPUs that report none"
+        found["fabric"] = _unread("fabric", "the state of the NVLink fabric", said, "nvidia-smi -q -x on the host")
+    if facts.get("clock_skew_seconds") is None:
+        found["clock"] = _unread("clock", "a clock to compare with", "none that was read", "date on the host")
+    return found
+
+
+def _platform(facts: Mapping[str, Any]) -> platforms.Platform | None:
+    """The host's platform; None where the table has none: nothing is then expected of its GPUs."""
+    try:
+        return platforms.of_host(facts)
+    except platforms.PlatformError:
+        return None
+
+
+def _fabric_kind(facts: Mapping[str, Any]) -> str:
+    platform = _platform(facts)
+    return platforms.fabric_of(facts, platform) if platform else "none"
 
 
 def _module_flavour(gathered: Gathered, _plans: Sequence[Plan]) -> Finding:
@@ -95,6 +142,9 @@ def _module_flavour(gathered: Gathered, _plans: Sequence[Plan]) -> Finding:
         platform = platforms.of_host(gathered["facts"])
     except platforms.PlatformError as error:
         return _check("kernel module", None, "", f"not judged: {error}")
+    if flavour is None and platform.vendor == "nvidia":
+        advice = "look for it: lsmod, /proc/driver/nvidia/version"
+        return _unread("kernel module", "NVIDIA's kernel module", "no /proc/driver/nvidia/version", advice)
     if platform.modules == "any" or flavour is None:
         return _check("kernel module", True if flavour else None, "", flavour or "no NVIDIA module loaded")
     return _check(
@@ -110,18 +160,38 @@ def _memory_errors(gathered: Gathered, _plans: Sequence[Plan]) -> Finding:
     health = gathered["health"]
     rows = health["memory_errors"]
     expected = "no uncorrected memory errors, and no row that waits for its remapping or failed it"
+    known = _platform(gathered["facts"]) is not None
+    silent = _silent_rows(rows, len(gathered["facts"]["gpus"])) if rows else []
     if not rows:
-        return _check("memory errors", None, expected, health["memory_errors_problem"] or "the driver reports none")
+        silent = [str(health["memory_errors_problem"] or "the driver reports none")]
     bad = [(row, words) for row in rows if (words := _memory_words(row))]
+    if not bad and silent:
+        advice = "nvidia-smi --query-gpu=ecc.mode.current --format=csv (amd-smi metric --ecc); switch ECC on, or reboot"
+        # Only the platform table says that GPUs count their errors.
+        judged = _unread if known else _not_counted
+        return judged("memory errors", expected, "; ".join(silent), advice)
     if not bad:
         counted = sum(row["aggregate"] or 0 for row in rows)
         return _check("memory errors", True, expected, f"none on {len(rows)} GPUs ({counted} over their lifetime)")
-    found = "; ".join(f"{row['bus_id']}: {', '.join(words)}" for row, words in bad)
+    found = "; ".join([*(f"{row['bus_id']}: {', '.join(words)}" for row, words in bad), *silent])
     reset = all(
         row["remap_pending"] and not row["remap_failed"] and not row["threshold_exceeded"] for row, _words in bad
     )
     next_step = "drain the node and reset its GPUs or reboot: the rows are then remapped" if reset else SEND_BACK
     return _check("memory errors", False, expected, found, next_step)
+
+
+def _not_counted(check: str, expected: str, found: str, _next_step: str) -> Finding:
+    return _check(check, None, expected, found)
+
+
+def _silent_rows(rows: Sequence[Mapping[str, Any]], gpus: int) -> list[str]:
+    """What the rows do not say: GPUs without one, and GPUs that count nothing."""
+    words = [f"rows of {len(rows)} of {gpus} GPUs"] if len(rows) != gpus else []
+    uncounted = [row["bus_id"] for row in rows if row["uncorrected"] is None]
+    remaps = [row["bus_id"] for row in rows if None in (row["remap_pending"], row["remap_failed"])]
+    words += [f"no count of errors on {', '.join(uncounted)} (ECC off, or not to be read)"] if uncounted else []
+    return words + ([f"no state of row remapping on {', '.join(remaps)}"] if remaps else [])
 
 
 def _memory_words(row: Mapping[str, Any]) -> list[str]:
@@ -135,7 +205,7 @@ def _kernel_log(gathered: Gathered, _plans: Sequence[Plan]) -> Finding:
     xids = gathered["health"]["xids"]
     expected = "no hardware error of a GPU in the kernel log since boot"
     if xids is None:
-        return _check("kernel log", None, expected, "the kernel log cannot be read here")
+        return _unread("kernel log", expected, "the kernel log cannot be read here", "journalctl --dmesg on the host")
     hardware = [entry for entry in xids if not entry["application"]]
     if hardware:
         found = "; ".join(
@@ -156,8 +226,14 @@ def _runtime(gathered: Gathered, plans: Sequence[Plan]) -> Finding:
     count, vendor = accelerator["count"], accelerator["vendor"]
     expected = f"{runtime.name(vendor)} to initialise on {count} GPUs"
     if answer is None:
-        return _check("runtime", None, expected, f"no {runtime.name(vendor)} library; the image is checked instead")
+        said = f"no {runtime.name(vendor)} library; the image is checked instead"
+        # HIP is in images only; libcuda is part of a driver.
+        proven = vendor != "nvidia" or (gathered["measured"].get("container") or {}).get("problems") == []
+        advice = "ldconfig -p | grep libcuda on the host: the driver's libraries are not there"
+        return _check("runtime", None, expected, said) if proven else _unread("runtime", expected, said, advice)
     wrong = runtime.problems(answer, vendor, count)
+    if not wrong and runtime.proven(answer) < count:
+        return _unread("runtime", expected, runtime.tried(answer), _FREE)
     if not wrong:
         return _check("runtime", True, expected, runtime.tried(answer))
     next_step = f"start the driver and the fabric, or reboot the node; if that does not help, {SEND_BACK}"
@@ -176,6 +252,9 @@ def _fabric_manager(gathered: Gathered, _plans: Sequence[Plan]) -> Finding:
             "fabric manager", False, f"exactly the driver's version, {driver}", versions.upstream(installed),
             f"install nvidia-fabricmanager {driver} (role glm.fleet.nvidia)",
         )  # fmt: skip
+    if switches and state == "unknown":
+        advice = "systemctl status nvidia-fabricmanager"
+        return _unread("fabric manager", f"one that runs, for {switches}", "that systemd does not answer", advice)
     if switches and state != "active":
         next_step = "systemctl status nvidia-fabricmanager; on B200 and B300 also nvlsm and the module ib_umad"
         return _check("fabric manager", False, f"one that runs, for {switches}", state, next_step)
@@ -188,19 +267,18 @@ def _fabric_manager(gathered: Gathered, _plans: Sequence[Plan]) -> Finding:
 def _switches(facts: Mapping[str, Any]) -> str:
     """The switches that the fabric manager is for, in words; empty where there are none."""
     count = facts["pci"]["nvswitches"]
-    try:
-        fabric = platforms.fabric_of(facts, platforms.of_host(facts))
-    except platforms.PlatformError:
-        fabric = "none"
     if count:
         return f"{count} NVSwitches"
-    return f"the NVLink 5 switches of {len(facts['pci']['gpus'])} GPUs" if fabric == "nvlsm" else ""
+    return f"the NVLink 5 switches of {len(facts['pci']['gpus'])} GPUs" if _fabric_kind(facts) == "nvlsm" else ""
 
 
 def _modules_for_kernels(gathered: Gathered, _plans: Sequence[Plan]) -> Finding:
     """A kernel without its module is a node without GPUs after the next reboot."""
     kernels = gathered["health"]["kernels"]
     expected = "the GPU's kernel module for every kernel that could boot"
+    if not kernels and gathered["facts"].get("container") is None:
+        advice = "ls /boot on the host; leave this check out where the provider boots the kernel from outside"
+        return _unread("next boot", expected, "no kernels in /boot", advice)
     if not kernels:
         return _check("next boot", None, expected, "no kernels in /boot")
     lacking = [kernel for kernel, there in kernels.items() if not there]
@@ -231,7 +309,8 @@ def _pinned(gathered: Gathered, _plans: Sequence[Plan]) -> Finding:
             "driver packages", False, f"packages of the loaded driver, {driver}", ", ".join(sorted(found)),
             "reboot: the packages were upgraded under the loaded module",
         )  # fmt: skip
-    return _check("driver packages", True if found else None, "", ", ".join(sorted(found)) or "not from packages")
+    compared = bool(found and driver)
+    return _check("driver packages", compared or None, "", ", ".join(sorted(found)) or "not from packages")
 
 
 def _peer_transfers(gathered: Gathered, _plans: Sequence[Plan]) -> Finding:
@@ -240,8 +319,9 @@ def _peer_transfers(gathered: Gathered, _plans: Sequence[Plan]) -> Finding:
     iommu, bridges = health["iommu"], health["acs_bridges"]
     words = [f"IOMMU {'translates DMA' if iommu['translating'] else 'passes through' if iommu['groups'] else 'is off'}"]
     words += [f"{bridges} bridges with ACS redirection"] if bridges else []
+    words += ["bridges not read, as there is no lspci"] if bridges is None else []
     bare_metal = gathered["facts"].get("container") is None
-    doubtful = bare_metal and (iommu["translating"] or bool(bridges))
+    doubtful = bare_metal and (iommu["translating"] or bridges != 0)
     next_step = (
         "if NCCL hangs at start: iommu=pt on the kernel's command line, ACS off in the firmware" if doubtful else ""
     )
@@ -298,6 +378,10 @@ def _inside(gathered: Gathered, plans: Sequence[Plan]) -> Finding:
             "container", False, expected, seen["problem"], "docker run --rm --device with that image on the host"
         )
     problems = "; ".join(seen["problems"])
+    answers = [entry["runtime"] for entry in seen.get("found", ()) if (entry.get("runtime") or {}).get("devices")]
+    tried = [runtime.tried(answer) for answer in answers if runtime.proven(answer) < len(answer["devices"])]
+    if tried and not problems:
+        return _unread("container", expected, "; ".join(tried), _FREE)
     return _check("container", not problems, expected, problems or "all of them", "look at the CDI spec and the driver")
 
 
@@ -328,3 +412,8 @@ def _measurements(measured: Mapping[str, Any], floors: Mapping[str, float]) -> l
 
 def _check(check: str, ok: bool | None, expected: str, found: str, next_step: str = "") -> Finding:
     return finding.judged("acceptance", check, ok, expected, found, next_step)
+
+
+def _unread(check: str, expected: str, found: str, next_step: str) -> Finding:
+    """A check that applies and could not be made: never passed, and refused by a strict acceptance."""
+    return {**_check(check, None, expected, found, next_step), "unread": True}

@@ -15,7 +15,8 @@ from typing import Any
 from ansible_collections.glm.fleet.plugins.module_utils import finding, versions
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Finding
 from ansible_collections.glm.fleet.plugins.module_utils.host import cdi
-from ansible_collections.glm.fleet.plugins.module_utils.host.docker import MINIMUM_MAJOR
+from ansible_collections.glm.fleet.plugins.module_utils.host.docker import MINIMUM_MAJOR, may_run
+from ansible_collections.glm.fleet.plugins.module_utils.host.gpu import signs_of_driver
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import platforms
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import rocm as rocm_matrix
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
@@ -47,11 +48,17 @@ def _gpu_findings(facts: Mapping[str, Any], plan: Plan) -> Iterator[Finding]:
     accelerator = plan["accelerator"]
     errors = _messages(facts, "driver")
     if errors:
+        there = signs_of_driver(facts["driver"], facts["pci"])
+        next_step = (
+            "drain the host and reboot it; if its driver then does not answer, read the kernel log (journalctl --dmesg)"
+            if there
+            else "reboot the host if its driver was upgraded; otherwise install the driver, or use an image that has it"
+        )
         yield finding.failed(
             "driver",
             f"a working {accelerator['vendor']} driver for {accelerator['count']}x {accelerator['name']}",
             "; ".join(errors),
-            "reboot the host if its driver was upgraded; otherwise install the driver, or use an image that has it",
+            next_step,
         )
     else:
         yield from _count(facts, accelerator)
@@ -259,6 +266,12 @@ def docker_findings(facts: Mapping[str, Any]) -> Iterator[Finding]:
     if not docker["running"]:
         found = "; ".join(_messages(facts, "docker")) or "no Docker"
         yield finding.failed("docker", "a Docker engine that answers", found, "journalctl -u docker on the host")
+    elif docker.get("containers", []) is None:
+        found = "; ".join(_messages(facts, "docker")) or may_run(docker)
+        advice = (
+            "journalctl -u docker on the host, to find the container that hangs; drain the host before you restart it"
+        )
+        yield finding.failed("docker", "a Docker engine that names its containers", found, advice)
     elif not docker["cdi"]:
         yield finding.failed(
             "docker",

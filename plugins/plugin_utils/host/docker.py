@@ -15,6 +15,7 @@ from typing import Any, TypedDict
 
 from ansible_collections.glm.fleet.plugins.module_utils import finding, versions
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Finding
+from ansible_collections.glm.fleet.plugins.module_utils.host.docker import may_run
 
 _ENGINES = {"docker-ce": "docker_ce", "docker.io": "distribution"}
 CE_PACKAGES = ("docker-ce", "docker-ce-cli", "containerd.io", "docker-buildx-plugin")
@@ -71,11 +72,16 @@ def work(facts: Mapping[str, Any], wanted: Mapping[str, Any]) -> Work:
         "install": True,
         "replace": replace,
         "packages": packages,
-        "removes": [name for name in _FAMILIES[other] if name in installed],
+        # Where no Docker is, what others installed is not Docker's to remove.
+        "removes": [name for name in _FAMILIES[other] if name in installed] if replace else [],
         "holds": [*_FAMILIES[source]] if wanted["hold"] else [],
         "minimum_versions": _minimum(packages, str(wanted["minimum"])),
         "pins": _pins_of(source, version),
-        "problems": list(_problems(facts, wanted, packages)),
+        "problems": [
+            *_problems(facts, wanted, packages),
+            *_neighbours(facts),
+            *(() if replace else _excluded(installed, source, other)),
+        ],
     }
 
 
@@ -132,6 +138,35 @@ def _pins_of(source: str, version: str) -> list[dict[str, str]]:
     return [{"packages": " ".join(_VERSIONED[source]), "version": chosen[0]}]
 
 
+def _neighbours(facts: Mapping[str, Any]) -> Iterator[Finding]:
+    """Docker's packages take the place of other runtimes, and its rules drop what others forward."""
+    signs = [f"{entry['name']} ({', '.join(entry['signs'])})" for entry in facts.get("neighbours", ())]
+    if signs:
+        yield finding.failed(
+            "docker",
+            "a host whose containers and virtual machines are all Docker's before Docker is installed or replaced",
+            f"{'; '.join(signs)}. Nothing was changed",
+            "use a host of its own; or install Docker there yourself, if its containerd and its firewall rules (it "
+            "drops FORWARD) may come under them: the role adopts a Docker that works",
+        )
+
+
+def _excluded(installed: Mapping[str, Any], source: str, other: str) -> Iterator[Finding]:
+    """Packages on a host without Docker that the wanted source excludes: somebody else's, or of the other source."""
+    there = [
+        f"{name} {installed[name]['version']}{' (held)' if installed[name]['held'] else ''}"
+        for name in _FAMILIES[other]
+        if name in installed
+    ]
+    if there:
+        yield finding.failed(
+            "docker",
+            f"no packages that those of docker_source {source} would remove",
+            f"{', '.join(there)}. Nothing was changed",
+            f"set docker_source: {other}, whose packages these are, or remove them on the host yourself",
+        )
+
+
 def _problems(facts: Mapping[str, Any], wanted: Mapping[str, Any], packages: list[str]) -> Iterator[Finding]:
     docker = facts["docker"]
     if not packages:
@@ -145,11 +180,12 @@ def _problems(facts: Mapping[str, Any], wanted: Mapping[str, Any], packages: lis
             "that it does not",
             "systemctl start docker on the host, or remove its packages yourself",
         )
-    if docker["containers"]:
+    running = may_run(docker)
+    if running and docker["running"]:
         what = f"{wanted['source']} {wanted['version']}".strip()
         yield finding.failed(
             "docker",
             f"no running containers, as Docker is to be replaced by {what}",
-            f"these: {', '.join(docker['containers'])}. Nothing was changed",
+            f"{running}. Nothing was changed",
             "drain this host and stop them, or set docker_replace: false",
         )

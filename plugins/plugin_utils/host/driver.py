@@ -47,7 +47,15 @@ def platform_of(facts: Mapping[str, Any], vendor: str) -> platforms.Platform:
 
 def secure_boot(facts: Mapping[str, Any], ready: bool, role: str) -> Iterator[Finding]:
     """The kernel refuses modules that were built on the host, unless their key is enrolled and ``ready`` says so."""
-    if facts["drivers"]["secure_boot"] and not ready:
+    # A container boots nothing; its machine did.
+    if facts["drivers"]["secure_boot"] is None and not ready and not facts["container"]:
+        yield finding.failed(
+            role,
+            "Secure Boot to be off",
+            "that neither mokutil nor /sys/firmware/efi/efivars says so",
+            f"install mokutil on the host and run again, or set {role}_secure_boot_ready if it is off or ready",
+        )
+    elif facts["drivers"]["secure_boot"] and not ready:
         yield finding.failed(
             role,
             "Secure Boot to be off",
@@ -57,12 +65,37 @@ def secure_boot(facts: Mapping[str, Any], ready: bool, role: str) -> Iterator[Fi
         )
 
 
+def busy_gpus(facts: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """GPUs in use; memory that cannot be read is in use, except on one that no driver, or only nouveau, works on."""
+    return [gpu for gpu in facts["gpus"] if (_has_driver(gpu) if _unread(gpu) else gpu["memory_used_mib"] > _IDLE_MIB)]
+
+
+def _has_driver(gpu: Mapping[str, Any]) -> bool:
+    # A row of a tool says nothing of it: the tool asked the driver.
+    return gpu.get("driver", "the tool's") not in (None, "nouveau")
+
+
+def _unread(gpu: Mapping[str, Any]) -> bool:
+    return gpu.get("memory_used_mib") is None
+
+
 def in_use(facts: Mapping[str, Any], role: str) -> Iterator[Finding]:
     """A driver is not changed under what serves."""
-    used = [str(gpu["index"]) for gpu in facts["gpus"] if (gpu.get("memory_used_mib") or 0) > _IDLE_MIB]
-    if used:
+    busy = busy_gpus(facts)
+    if busy:
+        used = ", ".join(str(gpu["index"]) for gpu in busy if not _unread(gpu))
+        unread = ", ".join(str(gpu["index"]) for gpu in busy if _unread(gpu))
+        found = [f"memory in use on {used}"] * bool(used)
+        found += [f"memory that cannot be read on {unread}, which counts as in use"] * bool(unread)
         advice = "drain the host and stop what serves, then run again"
-        yield finding.failed(role, "idle GPUs", f"memory in use on {', '.join(used)}", advice)
+        yield finding.failed(role, "idle GPUs", "; ".join(found), advice)
+
+
+def unanswered(facts: Mapping[str, Any], role: str, signs: list[str], advice: str) -> Finding:
+    """A driver is not installed over one that is there and does not answer."""
+    said = [error["message"] for error in facts["errors"] if error["phase"] in ("driver", "gpu")]
+    found = "; ".join(dict.fromkeys([*signs, *said]))
+    return finding.failed(role, "a driver that answers, or none at all before one is installed", found, advice)
 
 
 def headers(facts: Mapping[str, Any]) -> list[str]:

@@ -11,10 +11,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils import finding, versions
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Finding
+from ansible_collections.glm.fleet.plugins.module_utils.host import gpu
 from ansible_collections.glm.fleet.plugins.module_utils.host.facts import FABRIC_MODULES
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import platforms
 from ansible_collections.glm.fleet.plugins.plugin_utils.host import driver as host_driver
@@ -34,6 +35,10 @@ _FABRIC_PACKAGES = {
     "nvlsm": ("nvidia-fabricmanager", "nvlsm", "libnvsdm"),
     "imex": ("nvidia-imex",),
 }
+# What of a driver NVIDIA, Ubuntu and Debian package: module, libraries, tools. Not what goes with any driver.
+_DRIVER = re.compile(
+    r"(cuda-drivers|nvidia-(open|driver|dkms|kernel|headless|utils)|libnvidia-compute|linux-(modules|objects)-nvidia)"
+)
 TOOLKIT = (
     "nvidia-container-toolkit",
     "nvidia-container-toolkit-base",
@@ -76,6 +81,9 @@ def work(facts: Mapping[str, Any], wanted: Mapping[str, Any]) -> Work:
     adopt = bool(running) and not (wanted["change_driver"] and not versions.is_release(running, target))
     driver = str(running if adopt else target)
     flavour = "open" if wanted["modules"] == "auto" else str(wanted["modules"])
+    silent = None if running else _unanswered(facts, wanted, flavour, target)
+    if silent:
+        return {**_nothing(silent), "platform": platform.name}
     problems = list(_problems(facts, wanted, platform, driver, adopt=adopt, modules=flavour))
     fabric = platforms.fabric_of(facts, platform)
     modules = list(FABRIC_MODULES) if fabric == "nvlsm" else []
@@ -118,6 +126,32 @@ def _nothing(problem: Finding) -> Work:
         "removes": [], "sources": False, "modules": [], "unloaded": [], "waits": False, "services": [], "toolkit": "",
         "load": False,
     }  # fmt: skip
+
+
+def _unanswered(facts: Mapping[str, Any], wanted: Mapping[str, Any], flavour: str, target: str) -> Optional[Finding]:
+    """The finding about a driver that is there and does not answer; None where there is none, or only ours to load."""
+    driver, installed = facts["driver"], facts["drivers"]["packages"]
+    if driver["library_version"] and driver["module_version"]:
+        return None  # upgraded under its module, which is said in its own words
+    working = gpu.signs_of_driver(driver, facts["pci"])
+    if working:
+        advice = (
+            "read the kernel log (journalctl --dmesg), drain the host and reboot it, then run again; a driver that "
+            "does not answer after a reboot is yours to remove"
+        )
+        return host_driver.unanswered(facts, "nvidia", working, advice)
+    ours = wanted["driver_packages"][flavour]
+    if wanted["change_driver"] or all(
+        name in installed and versions.is_release(versions.upstream(installed[name]["version"]), target)
+        for name in ours
+    ):
+        return None
+    there = [f"{name} {entry['version']} is installed" for name, entry in installed.items() if _DRIVER.match(name)]
+    there += [f"{driver['tool']} is there"] if driver.get("tool") else []
+    if not there:
+        return None
+    advice = "load that driver (modprobe nvidia, or a reboot), or set nvidia_change_driver to replace it"
+    return host_driver.unanswered(facts, "nvidia", there, advice)
 
 
 def _branch(driver: str) -> int:

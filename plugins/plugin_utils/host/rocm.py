@@ -15,7 +15,7 @@ from typing import Any, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils import finding, versions
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Finding
-from ansible_collections.glm.fleet.plugins.module_utils.host import cdi
+from ansible_collections.glm.fleet.plugins.module_utils.host import cdi, gpu
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import platforms
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import rocm as rocm_matrix
 from ansible_collections.glm.fleet.plugins.plugin_utils.host import driver as host_driver
@@ -28,6 +28,10 @@ _ARCHITECTURE = "x86_64"
 _REPOSITORY = "https://repo.radeon.com"
 _KEY = f"{_REPOSITORY}/rocm/rocm.gpg.key"
 _failed = partial(finding.failed, "rocm")
+_SILENT_ADVICE = (
+    "read the kernel log (journalctl --dmesg), drain the host and reboot it, then run again; tools that do not answer "
+    "after a reboot are yours to remove"
+)
 
 
 class Work(host_driver.Work):
@@ -65,6 +69,9 @@ def work(facts: Mapping[str, Any], wanted: Mapping[str, Any]) -> Work:
     running, target = _running(facts), str(wanted["driver"])
     adopt = bool(running) and not (wanted["change_driver"] and not _is(running, target))
     pending = _pending(facts)
+    if not running and not pending and _is_silent(facts):
+        signs = gpu.signs_of_driver(facts["driver"], facts["pci"])
+        return _nothing(host_driver.unanswered(facts, "rocm", signs, _SILENT_ADVICE))
     load = not adopt or pending
     # The wanted driver may be installed already, and only wait to be loaded.
     there = _is(rocm_matrix.packaged(_installed_driver(facts))[1], target)
@@ -123,7 +130,7 @@ def _running(facts: Mapping[str, Any]) -> Optional[str]:
 
     A host may have the module and none of the tools that would show it.
     """
-    bound = all(gpu.get("driver") == "amdgpu" for gpu in facts["pci"]["gpus"])
+    bound = all(entry.get("driver") == "amdgpu" for entry in facts["pci"]["gpus"])
     version = facts["driver"]["version"] or (facts["driver"]["module_version"] if bound else None)
     if version is None:
         return None
@@ -131,6 +138,15 @@ def _running(facts: Mapping[str, Any]) -> Optional[str]:
     if release and module == facts["driver"]["module_version"]:
         return release
     return str(facts["driver"]["module_version"] or version)
+
+
+def _is_silent(facts: Mapping[str, Any]) -> bool:
+    """AMD's own module that does not drive every GPU, or tools that describe nothing of the loaded module.
+
+    The kernel's own amdgpu without any tool is a bare host.
+    """
+    driver = facts["driver"]
+    return driver["module_version"] is not None or bool(driver.get("loaded") and driver.get("tool"))
 
 
 def _installed_driver(facts: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.glm.fleet.plugins.module_utils import files
-from ansible_collections.glm.fleet.plugins.module_utils.host import docker
+from ansible_collections.glm.fleet.plugins.module_utils.host import docker, neighbours
 from ansible_collections.glm.fleet.plugins.modules import docker_daemon
 from tests.patience import PATIENCE_SECONDS
 
@@ -114,15 +114,19 @@ class Host:
         self.set(running=True, cdi=False, containers="", broken=False)
         info = (
             '{"ServerVersion": "VERSION", "DockerRootDir": "/var/lib/docker", "CDISpecDirs": CDI, '
-            '"RegistryConfig": {"Mirrors": []}, "LiveRestoreEnabled": LIVE, "LoggingDriver": "json-file"}'
+            '"ContainersRunning": COUNT, "RegistryConfig": {"Mirrors": []}, "LiveRestoreEnabled": LIVE, '
+            '"LoggingDriver": "json-file"}'
         )
         (self.state / "version").write_text("28.5.1")
+        (self.state / "count").write_text("0")
         fake_command(
             "docker",
             f"cd {self.state}\n[ -e running ] || {{ echo 'Cannot connect to the Docker daemon' >&2; exit 1; }}\n"
-            f'case "$1" in ps) cat containers; exit;; esac\n'
+            f'case "$1$3" in ps*) [ ! -e stuck ] || {{ echo "context deadline exceeded" >&2; exit 1; }}\n'
+            "cat containers; exit;; *.ContainersRunning*) cat count; exit;; esac\n"
             "cdi=null; [ ! -e cdi ] || cdi='[\"/etc/cdi\"]'; live=false; [ ! -e live ] || live=true\n"
-            f"echo '{info}' | sed \"s|VERSION|$(cat version)|; s|CDI\\b[^S]|$cdi,|; s|LIVE|$live|\"",
+            f"echo '{info}' | sed \"s|VERSION|$(cat version)|; s|CDI\\b[^S]|$cdi,|; s|LIVE|$live|; "
+            's|COUNT|$(cat count)|"',
         )
         fake_command(
             "dockerd",
@@ -200,6 +204,93 @@ def test_a_restart_under_a_container_is_refused_before_anything_changes(host: Ho
     assert "docker_restart_allowed: true" in result["msg"]
     assert host.config.read_text("utf-8") == '{"debug": false}' and host.verbs() == []
     assert configure(restart_allowed=True)["action"] == "restarted"
+
+
+@pytest.mark.parametrize(
+    ("state", "count", "words"),
+    [
+        ({"stuck": True}, "3", "docker ps: context deadline exceeded, and docker info counts 3 running containers"),
+        ({"stuck": True}, "0", "and docker info counts 0"),
+        ({"containers": "exporter\n"}, "3", "docker ps: it names 1, and docker info counts 3 running containers"),
+    ],
+)
+def test_containers_that_docker_does_not_name_are_running_containers(
+    host: Host, configure: Any, state: dict[str, Any], count: str, words: str
+) -> None:
+    host.set(count=count, **state)
+    facts, problem = docker.docker_facts()
+    assert facts["containers"] is None and words in str(problem)
+    result = configure()
+    assert "found that Docker does not name them (docker ps). Nothing was changed. Next: find" in result["msg"]
+    assert host.verbs() == [] and not host.config.exists()
+    moved = configure(settings={**CDI, "data-root": "/data/docker"}, restart_allowed=True)
+    assert "would lose them with its data-root" in moved["msg"] and host.verbs() == []
+    host.set(cdi=True)
+    deferred = configure()
+    assert deferred["action"] == "reloaded" and "Found that Docker does not name them" in deferred["caution"]
+
+
+def test_a_container_that_ended_between_two_answers_is_none(host: Host) -> None:
+    host.set(count="1")
+    script = host.state.parent / "bin/docker"
+    text = script.read_text("utf-8")
+    script.write_text(text.replace("cat containers; exit", "cat containers; echo 0 > count; exit"), "utf-8")
+    assert docker.docker_facts()[0]["containers"] == []
+
+
+def test_containers_outlive_an_engine_that_does_not_answer(
+    host: Host, configure: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.set(running=False)
+    root = tmp_path / "root"
+    (root / "run/containerd/io.containerd.runtime.v2.task/k8s.io/a").mkdir(parents=True)
+    assert docker.docker_facts(root=root)[0]["containers"] == []
+    (root / "run/containerd/io.containerd.runtime.v2.task/moby/b").mkdir(parents=True)
+    assert docker.docker_facts(root=root)[0]["containers"] is None
+    monkeypatch.setattr(docker, "tasks", lambda _root: neighbours.tasks(root))
+    monkeypatch.setattr(docker_daemon, "state_of", lambda _unit: "active")
+    assert "a Docker that answers before it is configured" in configure()["msg"] and host.verbs() == []
+    monkeypatch.setattr(docker_daemon, "state_of", lambda _unit: "failed")
+    assert "would lose them" in configure(settings={**CDI, "data-root": "/data/docker"})["msg"]
+    assert configure()["action"] == "started"
+
+
+@pytest.mark.parametrize("state", ["active", "pending", "locked", "error"])
+def test_a_default_that_a_swarm_forbids_is_left_out(
+    host: Host, configure: Any, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    assert docker._in_swarm({"Swarm": {"LocalNodeState": state}}, Path("/nowhere"))
+    monkeypatch.setattr(docker, "_in_swarm", lambda _info, _root: True)
+    host.set(containers="web.1.abc\n", cdi=True)
+    host.config.write_text('{"features": {"cdi": true}, "log-driver": "json-file", "log-opts": {}}', "utf-8")
+    result = configure(defaults={"live-restore": True, "log-driver": "json-file"})
+    assert (result["changed"], result["action"], result["left_out"]) == (False, "none", ["live-restore"])
+    assert "docker: live-restore was left out" in result["caution"] and "swarm" in result["caution"]
+    asked = configure(settings={**CDI, "live-restore": True})
+    assert "expected no live-restore on a member of a swarm" in asked["msg"] and host.verbs() == []
+    host.config.write_text('{"features": {"cdi": true}, "live-restore": true}', "utf-8")
+    kept = configure(defaults={"live-restore": True})
+    assert kept["config"]["live-restore"] is True and kept["left_out"] == [], "what stands there is the owner's"
+
+
+def test_the_state_of_a_swarm_is_found_where_the_next_start_finds_it(tmp_path: Path) -> None:
+    assert not docker._in_swarm({"Swarm": {"LocalNodeState": "inactive"}}, tmp_path)
+    (tmp_path / "etc/docker").mkdir(parents=True)
+    (tmp_path / "etc/docker/daemon.json").write_text('{"data-root": "/mnt/docker"}', "utf-8")
+    (tmp_path / "mnt/docker/swarm").mkdir(parents=True)
+    assert not docker._in_swarm({}, tmp_path), "dockerd makes the folder in any case"
+    (tmp_path / "mnt/docker/swarm/docker-state.json").touch()
+    assert docker._in_swarm({}, tmp_path)
+    assert not docker._in_swarm({"DockerRootDir": "/var/lib/docker"}, tmp_path)
+
+
+def test_what_was_only_reloaded_is_reloaded_when_its_old_file_comes_back(host: Host, configure: Any) -> None:
+    host.set(containers="exporter\n", cdi=True)
+    host.config.write_text('{"features": {"cdi": true}}', "utf-8")
+    script = host.state.parent / "bin/systemctl"
+    script.write_text(script.read_text("utf-8").replace("touch live ||", "false ||"), "utf-8")
+    result = configure(timeout=1)
+    assert "put back; the engine then reloaded" in result["msg"] and host.verbs() == ["reload", "reload"]
 
 
 def test_the_place_of_containers_is_not_changed_under_them(host: Host, configure: Any) -> None:

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from ansible_collections.glm.fleet.plugins.module_utils import finding
+from ansible_collections.glm.fleet.plugins.module_utils.host import neighbours
 from ansible_collections.glm.fleet.plugins.plugin_utils.host import docker
 
 ROOT = Path(__file__).parents[3]
@@ -86,8 +87,86 @@ def test_a_swap_is_asked_for_and_never_made_under_containers() -> None:
     expected = "gpu-1, docker: expected no running containers, as Docker is to be replaced"
     assert len(problems) == 1 and refused.startswith(expected)
     assert "docker_ce 28" in refused and "glm-serve-0" in refused and "Nothing was changed. Next: drain" in refused
+    [unknown] = work(facts(DEBIAN, containers=None), source="docker_ce", replace=True)["problems"]
+    assert unknown["found"] == "that Docker does not name them (docker ps). Nothing was changed"
     [silent] = work(facts(DEBIAN, running=False), source="docker_ce", replace=True)["problems"]
     assert silent["expected"].startswith("a Docker that answers before it is replaced")
+
+
+CONTAINERD_IO = {"containerd.io": "1.7.27-1"}
+
+
+def lone(packages: dict[str, str], **more: Any) -> dict[str, Any]:
+    """A host without Docker that has some of its packages all the same."""
+    return {**facts(packages, held=True, installed=False, running=False), **more}
+
+
+@pytest.mark.parametrize(
+    ("packages", "source", "other"),
+    [
+        (CONTAINERD_IO, "distribution", "docker_ce"),
+        ({"containerd": "1.7.24", "runc": "1.1.15"}, "docker_ce", "distribution"),
+    ],
+)
+def test_the_runtime_of_others_is_never_removed(packages: dict[str, str], source: str, other: str) -> None:
+    made = work(lone(packages), source=source)
+    assert made["removes"] == []
+    [problem] = made["problems"]
+    assert all(f"{name} {version} (held)" in problem["found"] for name, version in packages.items())
+    assert problem["next"].startswith(f"set docker_source: {other}, whose packages these are")
+    assert work(lone(packages), source=other)["problems"] == []
+
+
+def test_no_docker_is_installed_or_swapped_beside_others_and_one_that_is_there_is_adopted() -> None:
+    others = [{"name": "Kubernetes", "running": False, "signs": ["kubelet.service is installed"]}]
+    [problem] = work({**facts(), "neighbours": others})["problems"]
+    assert problem["found"] == "Kubernetes (kubelet.service is installed). Nothing was changed"
+    assert work({**facts(DEBIAN), "neighbours": others}, source="docker_ce", replace=True)["problems"]
+    assert work({**facts(DEBIAN), "neighbours": others})["problems"] == []
+    assert work({**facts(), "neighbours": []})["problems"] == []
+
+
+NEIGHBOURS = [
+    ("etc/systemd/system/kubelet.service", "Kubernetes", False),
+    ("sys/fs/cgroup/kubepods.slice/cpu.max", "Kubernetes", True),
+    ("usr/lib/systemd/system/crio.service", "CRI-O", False),
+    ("run/k3s/containerd/io.containerd.runtime.v2.task/k8s.io/abc/init.pid", "containerd", True),
+    ("run/containerd/io.containerd.runtime.v2.task/default/abc/init.pid", "containerd", True),
+    ("var/snap/docker/current/config/daemon.json", "Docker of a snap", False),
+    ("sys/fs/cgroup/machine.slice/libpod-abc.scope/cpu.max", "Podman", True),
+    ("sys/class/net/lxdbr0/mtu", "LXD or Incus", False),
+    ("sys/fs/cgroup/unified/lxc.payload.web/cpu.max", "LXD or Incus", True),
+    ("sys/class/net/virbr0/mtu", "libvirt", False),
+    ("sys/fs/cgroup/machine.slice/machine-qemu1.scope/cpu.max", "libvirt", True),
+]
+
+
+@pytest.mark.parametrize(("path", "name", "running"), NEIGHBOURS)
+def test_who_else_lives_on_a_host(tmp_path: Path, path: str, name: str, running: bool) -> None:
+    (tmp_path / path).parent.mkdir(parents=True)
+    (tmp_path / path).touch()
+    [entry] = neighbours.found(tmp_path)
+    assert (entry["name"], entry["running"]) == (name, running) and entry["signs"]
+
+
+def test_a_unit_that_runs_is_running(tmp_path: Path) -> None:
+    for path in ("lib/systemd/system/kubelet.service", "sys/fs/cgroup/system.slice/kubelet.service/cpu.max"):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).touch()
+    [entry] = neighbours.found(tmp_path)
+    assert entry == {"name": "Kubernetes", "running": True, "signs": ["kubelet.service runs"]}
+
+
+def test_a_gpu_host_with_docker_and_what_images_bring_along_has_no_neighbours(tmp_path: Path) -> None:
+    for path in (
+        "usr/lib/systemd/system/containerd.service", "usr/lib/systemd/system/docker.service", "snap/lxd/current/x",
+        "usr/lib/systemd/system/podman.service", "run/containerd/io.containerd.runtime.v2.task/moby/abc/init.pid",
+        "sys/fs/cgroup/system.slice/docker-abc.scope/cpu.max", "sys/class/net/docker0/mtu", "var/snap/lxd/common/x",
+        "sys/fs/cgroup/glm-serve-0.slice/cpu.max",
+    ):  # fmt: skip
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    assert neighbours.found(tmp_path) == []
 
 
 @pytest.mark.parametrize(

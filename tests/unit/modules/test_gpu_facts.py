@@ -15,6 +15,7 @@ from ansible_collections.glm.fleet.plugins.action.gpu_facts import merge
 from ansible_collections.glm.fleet.plugins.module_utils.host import facts as host_facts
 from ansible_collections.glm.fleet.plugins.module_utils.host import gpu
 from ansible_collections.glm.fleet.plugins.modules import gpu_facts
+from ansible_collections.glm.fleet.plugins.plugin_utils.host import driver
 from ansible_collections.glm.fleet.plugins.plugin_utils.host.clock import skew
 from tests.patience import PATIENCE_SECONDS
 
@@ -351,3 +352,96 @@ def test_modules_of_the_fabric_are_told(tmp_path: Path) -> None:
     (tmp_path / "sys/module/ib_umad").mkdir(parents=True)
     facts = host_facts.Gatherer(tmp_path).gather(["drivers"])
     assert facts["drivers"]["modules"] == {"mlx5_ib": False, "ib_umad": True}
+
+
+INFOROM = "WARNING: infoROM is corrupted at gpu 00000000:52:00.0\n"
+
+
+def b200_host(tmp_path: Path, driver: str = "nvidia") -> None:
+    """The bus of a host with eight B200 and their module loaded."""
+    for slot in range(8):
+        pci_device(tmp_path, f"0000:{slot:02x}:00.0", "0x10de", "0x2901", "0x030200", driver)
+    (tmp_path / "sys/module/nvidia").mkdir(parents=True)
+    version = tmp_path / "proc/driver/nvidia/version"
+    version.parent.mkdir(parents=True)
+    version.write_text("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.126.09  Release Build\n", "utf-8")
+
+
+@pytest.mark.parametrize(
+    ("rc", "before", "after", "words"),
+    [
+        (0, "", INFOROM, "nvidia-smi: infoROM corrupted: GPU 52:00.0 (WARNING: "),
+        (14, INFOROM, "", "nvidia-smi ended with 14 beside its answer: infoROM corrupted: GPU 52:00.0"),
+        (15, "", "", "nvidia-smi ended with 15 beside its answer: nothing else"),
+    ],
+)
+def test_rows_that_can_be_read_are_used_and_what_stands_beside_them_is_kept(
+    fake_command: Any, tmp_path: Path, fixture_text: Text, rc: int, before: str, after: str, words: str
+) -> None:
+    b200_host(tmp_path)
+    csv, xml = fixture_text("nvidia/b200_8.csv"), fixture_text("nvidia/b200_8.xml")
+    smi(fake_command, tmp_path, before + csv + after, before + xml + after, rc)
+    facts = host_facts.Gatherer(tmp_path).gather(["gpu"])
+    assert (len(facts["gpus"]), facts["driver"]["version"]) == (8, "580.126.09")
+    assert (facts["gpu_source"], facts["fabric"]["state"]) == ("nvidia-smi", "Completed")
+    assert [error["phase"] for error in facts["errors"]] == ["gpu"] and words in facts["errors"][0]["message"]
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("sleep 30", "no answer within"),
+        ("echo 'GPU6: 0000:D1:00.0: GPU is lost'; exit 15", "nvidia-smi ended with 15: GPU6"),
+        ("true", "nvidia-smi ended well and describes no GPU"),
+        ("echo 'garbage, x'", "nvidia-smi ended well and describes no GPU: garbage, x"),
+    ],
+)
+def test_a_tool_that_describes_nothing_does_not_make_a_host_without_a_driver(
+    fake_command: Any, tmp_path: Path, script: str, words: str
+) -> None:
+    b200_host(tmp_path)
+    fake_command("nvidia-smi", script.replace("sleep", "exec sleep"))
+    facts = host_facts.Gatherer(tmp_path, timeout=1 if "sleep" in script else 30).gather(["gpu"])
+    said = [error["message"] for error in facts["errors"] if error["phase"] == "driver"]
+    assert words in said[0]
+    assert said[1] == (
+        "there is a driver, which does not answer: the driver's module 580.126.09 is loaded; 8 GPUs are bound to nvidia"
+    )
+    assert facts["driver"]["loaded"] and facts["driver"]["tool"]
+    assert {entry.get("memory_used_mib") for entry in facts["gpus"]} == {None}
+    assert len(driver.busy_gpus(facts)) == 8, "memory that cannot be read is memory in use"
+
+
+def test_a_driver_without_its_tool_is_a_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_facts, "which", lambda name: None)
+    b200_host(tmp_path)
+    [error] = host_facts.Gatherer(tmp_path).gather(["gpu"])["errors"]
+    assert "no nvidia-smi: there is a driver, which nothing can ask" in error["message"]
+
+
+def test_a_version_that_one_gpu_does_not_tell_is_the_others(
+    fake_command: Any, tmp_path: Path, fixture_text: Text
+) -> None:
+    lines = fixture_text("nvidia/b200_8.csv").splitlines()
+    lines[0] = lines[0].replace("580.126.09", "[Unknown Error]")
+    smi(fake_command, tmp_path, "\n".join(lines), fixture_text("nvidia/b200_8.xml"))
+    assert host_facts.Gatherer(tmp_path).gather(["gpu"])["driver"]["version"] == "580.126.09"
+
+
+def test_amds_tool_may_print_words_where_an_object_belongs(
+    fake_command: Any, tmp_path: Path, fixture_text: Text
+) -> None:
+    for index in range(8):
+        pci_device(tmp_path, f"0000:{index:02x}:00.0", "0x1002", "0x74a1", "0x120000", "amdgpu")
+    (tmp_path / "sys/module/amdgpu").mkdir(parents=True)
+    document = json.loads(fixture_text("amd/mi300x_8_static_rocm7.json"))
+    document["gpu_data"][2].update(vram="N/A", driver="N/A")
+    document["gpu_data"][3]["vram"]["size"] = "N/A"
+    (tmp_path / "amd.json").write_text(f"WARNING: [amdsmi] a word\n{json.dumps(document)}\nbye\n", "utf-8")
+    fake_command("amd-smi", f"cat {tmp_path}/amd.json; exit 3")
+    facts = host_facts.Gatherer(tmp_path).gather(["gpu"])
+    assert (facts["gpu_source"], len(facts["gpus"])) == ("amd-smi", 8)
+    assert [entry["index"] for entry in facts["gpus"] if entry["memory_total_mib"] is None] == [2, 3]
+    messages = [error["message"] for error in facts["errors"]]
+    assert {error["phase"] for error in facts["errors"]} == {"gpu"} and len(messages) == 3
+    assert "amd-smi ended with 3 beside its answer" in messages[0] and "GPU 2 " in messages[1]

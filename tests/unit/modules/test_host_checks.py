@@ -250,6 +250,14 @@ def test_docker_that_does_not_answer_and_docker_without_cdi() -> None:
     assert "expected Docker 25 or newer with features.cdi on, found Docker 20.10.24 without CDI" in problems(facts)
 
 
+def test_docker_that_does_not_name_its_containers_is_refused() -> None:
+    facts = healthy()
+    facts["docker"]["containers"] = None
+    facts["errors"] = [{"phase": "docker", "message": "docker ps: no answer within 60 s"}]
+    text = problems(facts, "docker")
+    assert "expected a Docker engine that names its containers, found docker ps: no answer within 60 s. Next: " in text
+
+
 @pytest.mark.parametrize("cgroups", ["cgroupfs v2", "systemd v1", "None vNone", None])
 def test_docker_whose_containers_systemd_cannot_filter_is_refused(cgroups: str | None) -> None:
     facts = healthy()

@@ -40,6 +40,7 @@ def apt(tmp_path: Path, fake_command: Callable[..., Path], monkeypatch: pytest.M
         f'echo "$NEEDRESTART_SUSPEND" > {tmp_path}/needrestart',
     )
     monkeypatch.setattr(host_packages, "LISTS", tmp_path)
+    monkeypatch.setattr(host_packages, "HOLDS", tmp_path / "etc/glm/held-packages")
     (tmp_path / "mirror_Packages").touch()
     return tmp_path / "apt-get.calls"
 
@@ -120,7 +121,55 @@ def test_versions_are_moved_only_when_asked(apt: Path, run_module: Any) -> None:
     assert run_module(host_packages.main, names=["docker.io"])["changed"] is False
     moved = run_module(host_packages.main, names=["docker.io"], removes=["curl", "not-there"], upgrade=["docker.io"])
     assert moved["missing"] == ["docker.io"]
-    assert "--allow-downgrades --allow-change-held-packages install docker.io curl-" in apt.read_text("utf-8")
+    assert "--allow-downgrades install docker.io curl-" in apt.read_text("utf-8")
+
+
+@pytest.fixture
+def marks(apt: Path, fake_command: Callable[..., Path]) -> Path:
+    """A host whose apt-mark keeps its holds in a file; apt-get refuses to change what is held, as the real one does."""
+    holds = apt.parent / "holds"
+    holds.touch()
+    with (apt.parent / "installed").open("a") as installed:
+        installed.write("docker.io install installed 26.1.5\ncontainerd install installed 1.7.24\n")
+    fake_command(
+        "apt-mark",
+        f"verb=$1; shift; case $verb in showhold) cat {holds};; hold) for name; do echo $name >> {holds}; done;; "
+        f'unhold) for name; do sed -i "/^$name$/d" {holds}; done;; esac',
+    )
+    fake_command("apt-get", f'cat {holds} >> {apt.parent}/seen; case "$*" in *containerd-*) sed -i /^containerd/d '
+                 f'{apt.parent}/installed;; *--broken*) exit 100;; esac')  # fmt: skip
+    return holds
+
+
+MOVE: dict[str, Any] = {"names": ["docker.io"], "upgrade": ["docker.io"], "removes": ["containerd"]}
+
+
+@pytest.mark.parametrize("held", [["containerd"], ["docker.io"], ["containerd", "docker.io"]])
+def test_the_hold_of_others_is_never_ended(apt: Path, marks: Path, run_module: Any, held: list[str]) -> None:
+    marks.write_text("".join(f"{name}\n" for name in held))
+    result = run_module(host_packages.main, **MOVE)
+    assert f"found a hold on {', '.join(held)} that is not of this collection. Nothing was changed" in result["msg"]
+    assert f"Next: apt-mark unhold {' '.join(held)}" in result["msg"]
+    assert not (apt.parent / "seen").exists() and marks.read_text().split() == held
+
+
+def test_our_own_hold_is_ended_for_a_change_and_comes_back(apt: Path, marks: Path, run_module: Any) -> None:
+    held = run_module(host_packages.main, names=["docker.io", "containerd"], hold=True)["held"]
+    assert held == marks.read_text().split() == host_packages.HOLDS.read_text().split() == ["containerd", "docker.io"]
+    marks.write_text("containerd\ndocker.io\nkubelet\n")
+    assert not run_module(host_packages.main, **MOVE, hold=True).get("failed")
+    assert (apt.parent / "seen").read_text().split() == ["kubelet"], "what others hold stays held meanwhile"
+    assert sorted(marks.read_text().split()) == ["docker.io", "kubelet"]
+    assert host_packages.HOLDS.read_text().split() == ["docker.io"]
+
+
+def test_our_own_hold_comes_back_after_a_change_that_failed(
+    apt: Path, marks: Path, run_module: Any, fake_command: Callable[..., Path]
+) -> None:
+    run_module(host_packages.main, names=["docker.io"], hold=True)
+    fake_command("apt-get", "exit 100")
+    assert run_module(host_packages.main, **MOVE)["failed"]
+    assert marks.read_text().split() == host_packages.HOLDS.read_text().split() == ["docker.io"]
 
 
 @pytest.mark.parametrize("driver", [True, False])
@@ -314,4 +363,4 @@ def test_only_the_named_packages_are_brought_to_another_version(
     result = run_module(host_packages.main, names=names, upgrade=["amdgpu-dkms"], origins=AMD)
     assert (result["changed"], result["missing"]) == (True, ["amdgpu-dkms"])
     call = next(line for line in apt.read_text("utf-8").splitlines() if " install " in line)
-    assert "--allow-downgrades --allow-change-held-packages install amdgpu-dkms" in call and "curl" not in call
+    assert "--allow-downgrades install amdgpu-dkms" in call and "curl" not in call

@@ -55,6 +55,9 @@ def test_each_idle_gpu_is_given_a_context(library: Library, fake_command: Callab
     fake_command("nvidia-smi", "printf '0\\n4\\n170000\\n600\\n'")
     answer = health.initialise("nvidia", 60)
     assert answer == {"code": 0, "gpus": 4, "devices": [0, 0, None, 0]}
+    warning = "WARNING: infoROM is corrupted at gpu 00000000:52:00.0"
+    fake_command("nvidia-smi", f"printf '0\\n4\\n[GPU requires reset]\\n600\\n{warning}\\n'; exit 14")
+    assert health.initialise("nvidia", 60) == answer, "a warning takes no proof from the others"
     assert runtime.problems(answer, "nvidia", 4) == []
     assert runtime.tried(answer) == "initialised on 3 of 4 GPUs; 1 may be in use and were left alone"
 

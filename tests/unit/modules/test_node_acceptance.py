@@ -176,6 +176,136 @@ def test_what_cannot_be_told_or_is_only_a_doubt_fails_nobody(path: str, value: A
     assert entry["outcome"] == "not_proven" and found in entry["found"]
 
 
+def strictly(gathered: dict[str, Any], leave_out: tuple[str, ...] = ()) -> Any:
+    return acceptance.verdict("gpu-3", gathered, [PLAN], FLOORS, leave_out, strict=True)
+
+
+def rows(**of_one: Any) -> list[dict[str, Any]]:
+    """What eight GPUs count, one of them with other words."""
+    made: list[dict[str, Any]] = sound()["health"]["memory_errors"]
+    made[3].update(of_one)
+    return made
+
+
+UNREAD = [
+    ("facts.gpu_source", "pci", "gpu", "8 on the PCI bus only"),
+    ("facts.errors", [{"phase": "gpu", "message": "nvidia-smi: infoROM corrupted: GPU 52:00.0"}], "gpu", "infoROM"),
+    ("facts.driver", {"version": None}, "driver", "none that can be read"),
+    ("facts.errors", [{"phase": "fabric", "message": "nvidia-smi -q -x: no answer"}], "fabric", "no answer"),
+    ("facts.fabric", {"present": False, "state": None}, "fabric", "GPUs that report none"),
+    ("facts.clock_skew_seconds", None, "clock", "none that was read"),
+    ("health.flavour", None, "kernel module", "no /proc/driver/nvidia/version"),
+    ("health.units", {"nvidia-fabricmanager": "unknown"}, "fabric manager", "systemd does not answer"),
+    ("health.memory_errors", [], "memory errors", "the driver reports none"),
+    ("health.memory_errors", rows()[:7], "memory errors", "rows of 7 of 8 GPUs"),
+    ("health.memory_errors", rows(uncorrected=None), "memory errors", "no count of errors on 3 (ECC off"),
+    ("health.memory_errors", rows(remap_failed=None), "memory errors", "no state of row remapping on 3"),
+    ("health.xids", None, "kernel log", "cannot be read"),
+    ("health.runtime", {"code": 0, "gpus": 8, "devices": [None] * 8}, "runtime", "initialised on 0 of 8 GPUs"),
+    ("health.runtime", {"code": 0, "gpus": 8, "devices": [0] * 7 + [None]}, "runtime", "on 7 of 8 GPUs"),
+    ("health.kernels", {}, "next boot", "no kernels in /boot"),
+    (
+        "measured.container",
+        {"problems": [], "found": [{"runtime": {"code": 0, "gpus": 8, "devices": [None] * 8}}]},
+        "container",
+        "initialised on 0 of 8 GPUs",
+    ),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "check", "found"), UNREAD, ids=[f"{b[2]}: {b[3]}" for b in UNREAD])
+def test_what_could_not_be_read_is_not_proven_and_a_new_host_is_refused_for_it(
+    path: str, value: Any, check: str, found: str
+) -> None:
+    gathered = changed(path, value)
+    report = judged(gathered)
+    entry = next(entry for entry in report["checks"] if entry["check"] == check)
+    assert report["ok"] and acceptance.failures(report) == ""
+    assert entry["outcome"] == "not_proven" and entry["unread"] and found in entry["found"] and entry["next"]
+    strict = strictly(gathered)
+    assert not strict["ok"] and found in acceptance.failures(strict) and "Next: " in acceptance.failures(strict)
+    assert strictly(gathered, (check,))["ok"], "what is left out is not looked at"
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("health.acs_bridges", None),
+        ("health.acs_bridges", 4),
+        ("health.peermem", False),
+        ("health.rdma", False),
+        ("measured.container", None),
+        ("measured", {}),
+        ("health.packages", {}),
+    ],
+)
+def test_a_new_host_is_not_refused_for_what_does_not_apply_or_is_only_a_doubt(path: str, value: Any) -> None:
+    assert strictly(sound())["ok"] and strictly(changed(path, value))["ok"]
+
+
+def test_gpus_of_no_platform_and_those_of_amd_owe_no_more_than_they_have() -> None:
+    plain = changed("facts.pci", {"nvswitches": 0, "gpus": [{"vendor": "nvidia", "device": "0x2236"}] * 8})
+    plain["health"]["memory_errors"] = rows(uncorrected=None)
+    report = strictly(plain)
+    entry = next(entry for entry in report["checks"] if entry["check"] == "memory errors")
+    assert report["ok"] and entry["outcome"] == "not_proven" and "unread" not in entry
+    amd = changed("facts.pci", {"nvswitches": 0, "gpus": [{"vendor": "amd", "device": "0x74a1"}] * 8})
+    amd["facts"]["fabric"] = {"present": False, "state": None}
+    amd["health"].update(flavour=None, runtime=None, units={})
+    plan = {**PLAN, "accelerator": {**PLAN["accelerator"], "vendor": "amd"}, "image": {**PLAN["image"], "rocm": "7.2"}}
+    unread = [entry["check"] for entry in judged(amd, plan)["checks"] if entry.get("unread")]
+    assert unread == []
+
+
+@pytest.mark.parametrize("fixture", ["b200_8", "h100_8", "h200_8"])
+def test_a_sound_new_host_says_all_that_is_asked(fixture_text: Text, fixture: str) -> None:
+    assert strictly(changed("health.memory_errors", health.parse_memory_errors(fixture_text(f"nvidia/{fixture}.xml"))))[
+        "ok"
+    ]
+    amd = health.parse_amd_ecc(fixture_text("amd/mi300x_8_ecc.json"))
+    assert strictly(changed("health.memory_errors", amd))["ok"]
+
+
+def test_errors_are_named_beside_what_could_not_be_read() -> None:
+    text = acceptance.failures(judged(changed("health.memory_errors", rows(uncorrected=2)[:7])))
+    assert "3: 2 uncorrected errors" in text and "rows of 7 of 8 GPUs" in text
+
+
+def test_not_applicable_is_not_nought(fixture_text: Text) -> None:
+    text = fixture_text("nvidia/b200_8.xml")
+    for element in ("dram_uncorrectable", "sram_uncorrectable_parity"):
+        silent = health.parse_memory_errors(text.replace(f"<{element}>0<", f"<{element}>N/A<"))
+        assert {row["uncorrected"] for row in silent} == {None}
+    remaps = health.parse_memory_errors(text.replace("_failure>No<", "_failure>N/A<"))
+    assert {(row["remap_failed"], row["remap_pending"]) for row in remaps} == {(None, False)}
+    one = health.parse_memory_errors(
+        fixture_text("nvidia/b200_8_ecc_errors.xml").replace(
+            "sram_uncorrectable_parity>0<", "sram_uncorrectable_parity>N/A<"
+        )
+    )
+    assert [row["uncorrected"] for row in one if row["uncorrected"] is not None] == [4], "an error stays an error"
+    amd = json.loads(fixture_text("amd/mi300x_8_ecc.json"))
+    amd[1]["ecc"]["total_uncorrectable_count"] = amd[2]["ecc"] = "N/A"
+    assert [row["uncorrected"] for row in health.parse_amd_ecc(f"WARNING: x\n{json.dumps(amd)}")][:4] == [
+        0,
+        None,
+        None,
+        0,
+    ]
+
+
+def test_secure_boot_without_mokutil_is_what_the_firmware_says(tmp_path: Path) -> None:
+    assert health.secure_boot_of_firmware(tmp_path) is False, "no UEFI"
+    variables = tmp_path / "sys/firmware/efi/efivars"
+    variables.mkdir(parents=True)
+    assert health.secure_boot_of_firmware(tmp_path) is None, "not mounted"
+    (variables / "BootCurrent-8be4df61-93ca-11d2-aa0d-00e098032b8c").touch()
+    assert health.secure_boot_of_firmware(tmp_path) is False, "a firmware without it"
+    for value in (0, 1):
+        (variables / health._SECURE_BOOT).write_bytes(bytes([6, 0, 0, 0, value]))
+        assert health.secure_boot_of_firmware(tmp_path) is bool(value)
+
+
 def test_checks_that_are_left_out_fail_nobody_and_still_tell_what_was_found() -> None:
     gathered = changed("facts.docker", {"running": False, "version": None, "cdi": False})
     assert "docker" in acceptance.failures(acceptance.verdict("h0", gathered, [PLAN], FLOORS))

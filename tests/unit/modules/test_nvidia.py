@@ -194,6 +194,14 @@ def test_secure_boot_is_refused_before_a_module_is_built() -> None:
     assert work(adopted)["problems"] == [], "a module that is loaded is signed"
 
 
+def test_secure_boot_that_cannot_be_read_is_not_off() -> None:
+    gathered = facts()
+    gathered["drivers"]["secure_boot"] = None
+    assert "found that neither mokutil nor /sys/firmware/efi/efivars says so" in refusal(gathered)
+    assert work(gathered, secure_boot_ready=True)["problems"] == []
+    assert work({**gathered, "container": "podman"})["problems"] == []
+
+
 def test_proprietary_modules_are_refused_on_blackwell() -> None:
     assert "expected nvidia_modules open or auto for B200, found proprietary" in refusal(facts(), modules="proprietary")
     assert work(facts("0x2335"), modules="proprietary")["packages"][0] == "cuda-drivers"
@@ -255,6 +263,59 @@ def test_a_driver_is_not_changed_under_what_serves() -> None:
     assert "found memory in use on 2, 3" in refusal(gathered, change_driver=True)
     assert work(facts(running="580.95.05"), change_driver=True)["adopt"], "the branch is the wanted one"
     assert not work(facts(running="580.95.05"), change_driver=True, version="580.105.08")["adopt"]
+
+
+def silent(**driver: Any) -> dict[str, Any]:
+    """A host whose driver does not answer."""
+    gathered = facts()
+    gathered["pci"]["gpus"] = [{"vendor": "nvidia", "device": "0x2901", "driver": "nvidia"}] * 8
+    gathered["gpus"] = [{"index": index, "memory_used_mib": None, "driver": "nvidia"} for index in range(8)]
+    gathered["driver"].update({"module_version": "580.126.09", "loaded": True, "tool": "/usr/bin/nvidia-smi", **driver})
+    gathered["errors"] = [{"phase": "driver", "message": "nvidia-smi ended with 124: no answer within 60 s"}]
+    return gathered
+
+
+@pytest.mark.parametrize("change", [False, True])
+@pytest.mark.parametrize(
+    ("driver", "sign"),
+    [
+        ({}, "the driver's module 580.126.09 is loaded; 8 GPUs are bound to nvidia; nvidia-smi ended with 124: no"),
+        ({"module_version": None}, "the driver's module is loaded; 8 GPUs"),
+        ({"module_version": None, "loaded": False, "tool": None}, "found 8 GPUs are bound to nvidia"),
+    ],
+)
+def test_no_driver_is_installed_over_one_that_does_not_answer(driver: dict[str, Any], sign: str, change: bool) -> None:
+    gathered = silent(**driver)
+    text = refusal(gathered, change_driver=change)
+    assert "expected a driver that answers, or none at all" in text and sign in text
+    made = work(gathered, change_driver=change)
+    assert made["adopt"] and not made["load"] and made["packages"] == made["removes"] == made["services"] == []
+
+
+def test_a_driver_that_is_installed_and_not_loaded_is_somebodys_unless_it_is_the_wanted_one() -> None:
+    for name in ("libnvidia-compute-550-server", "nvidia-dkms-550", "cuda-drivers-550", "linux-modules-nvidia-550-x"):
+        gathered = install(facts(), "550.90.07", name)
+        assert f"{name} 550.90.07-1 is installed" in refusal(gathered)
+        assert work(gathered, change_driver=True)["problems"] == []
+    by_hand = facts()
+    by_hand["driver"]["tool"] = "/usr/bin/nvidia-smi"
+    assert "/usr/bin/nvidia-smi is there" in refusal(by_hand)
+    ours = install(facts(), "580.126.09", "nvidia-open", "nvidia-persistenced", "libnvidia-compute")
+    ours["driver"]["tool"] = "/usr/bin/nvidia-smi"
+    assert work(ours)["problems"] == [] and work(ours)["load"], "an interrupted run goes on"
+    beside = install(facts(), "1.18.1", *nvidia.TOOLKIT, "nvidia-fabricmanager")
+    assert work(beside)["problems"] == []
+
+
+def test_memory_that_cannot_be_read_is_memory_in_use() -> None:
+    gathered = facts(running="570.195.03")
+    gathered["gpus"][5]["memory_used_mib"] = None
+    gathered["gpus"][1]["memory_used_mib"] = 150000
+    text = refusal(gathered, change_driver=True)
+    assert "found memory in use on 1; memory that cannot be read on 5, which counts as in use" in text
+    idle = facts(running="570.195.03")
+    idle["gpus"] = [{"index": 0, "memory_used_mib": None, "driver": name} for name in (None, "nouveau")]
+    assert work(idle, change_driver=True)["problems"] == []
 
 
 def test_lambda_stack_is_adopted_and_never_mixed() -> None:

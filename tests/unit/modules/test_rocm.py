@@ -141,6 +141,21 @@ def test_a_toolkit_of_another_version_is_moved_and_looked_at() -> None:
     assert rocm.unproven(gathered, made) == []
 
 
+def test_no_driver_is_installed_over_one_that_does_not_answer() -> None:
+    kernels_own = facts()
+    kernels_own["pci"]["gpus"] = [{"vendor": "amd", "device": "0x74a1", "driver": "amdgpu"}] * 8
+    kernels_own["driver"]["loaded"] = True
+    assert work(kernels_own)["problems"] == [], "a bare host: the kernel's own module, and nothing that could answer"
+    kernels_own["driver"]["tool"] = "/opt/rocm/bin/amd-smi"
+    kernels_own["errors"] = [{"phase": "driver", "message": "amd-smi: no answer within 60 s"}]
+    assert "found the driver's module is loaded; 8 GPUs are bound to amdgpu; amd-smi: no answer" in refusal(kernels_own)
+    part = facts(module="6.14.14")
+    part["driver"]["version"] = None
+    part["pci"]["gpus"] = [{"vendor": "amd", "device": "0x74a1", "driver": None}, *part["pci"]["gpus"][1:]]
+    assert "found the driver's module 6.14.14 is loaded; 7 GPUs are bound to amdgpu" in refusal(part)
+    assert work(part)["packages"] == [] and not work(part)["load"]
+
+
 def test_a_driver_that_was_installed_and_not_loaded_is_loaded_by_the_next_run() -> None:
     gathered = facts(module="6.14.14")
     gathered["drivers"]["packages"]["amdgpu-dkms"]["version"] = PACKAGED["6.16.13"]

@@ -47,7 +47,8 @@ def load(name: str) -> ModuleType:
 
 def test_nvidia_smi_csv_is_read_by_the_product(host: dict[str, str]) -> None:
     done = call(host, "nvidia-smi", f"--query-gpu={','.join(gpu.SMI_FIELDS)}", "--format=csv,noheader,nounits")
-    rows = gpu.parse_gpu_csv(done.stdout)
+    rows, others = gpu.parse_gpu_csv(done.stdout)
+    assert others == []
     assert [(row["index"], row["memory_total_mib"], row["driver_version"]) for row in rows] == [
         (0, 183359, "580.105.08"),
         (1, 183359, "580.105.08"),
