@@ -28,6 +28,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run
 from ansible_collections.glm.fleet.plugins.module_utils.host.dpkg import installed_packages
 
 _DKMS = re.compile(r"^(?P<module>[^,/]+)[,/] ?(?P<version>[^,:]+)(?:, (?P<kernel>[^,:]+), [^:]+)?: (?P<state>\w+)")
+_NO_KERNEL = re.compile(r"rescue|recovery|\.(?:dpkg-.*|rpmsave|rpmnew|sig|hmac|bak|tmp)$")
 # rocm.docs.amd.com, "Configuring permissions for GPU access".
 DEVICE_GROUPS = ("render", "video")
 DISK_BYTES = 256 * 2**20
@@ -89,8 +90,13 @@ def parse_dkms(text: str) -> list[dict[str, str]]:
 
 
 def kernels(root: Path) -> list[str]:
-    """Kernels that the host could boot: those with an image in /boot."""
-    return sorted(path.name.partition("-")[2] for path in (root / "boot").glob("vmlinuz-*"))
+    """Kernels that the host could boot: those with an image in /boot, as GRUB's 10_linux reads them.
+
+    It passes over what package managers leave; an image that was set aside (``.old``) has the modules of its kernel,
+    and nobody boots a rescue image to serve.
+    """
+    names = (path.name.partition("-")[2] for path in (root / "boot").glob("vmlinuz-*"))
+    return sorted({name.removesuffix(".old") for name in names if not _NO_KERNEL.search(name)})
 
 
 def built_for(root: Path, kernel: str, module: str) -> bool:

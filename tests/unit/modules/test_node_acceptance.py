@@ -268,6 +268,9 @@ def test_a_kernel_without_its_module_is_found(tmp_path: Path) -> None:
     (tmp_path / "boot").mkdir()
     for kernel in ("6.8.0-60-generic", "6.8.0-71-generic"):
         (tmp_path / "boot" / f"vmlinuz-{kernel}").touch()
+    # What Linux's own install target, Fedora and package managers leave beside them.
+    for other in ("6.8.0-60-generic.old", "0-rescue-4f3a", "6.8.0-71-generic.dpkg-new", "6.8.0-71-generic.sig"):
+        (tmp_path / "boot" / f"vmlinuz-{other}").touch()
     modules = tmp_path / "lib/modules/6.8.0-60-generic/updates/dkms"
     modules.mkdir(parents=True)
     (modules / "nvidia.ko.zst").touch()
