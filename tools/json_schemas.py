@@ -141,17 +141,18 @@ def _fields(wanted: Any, found: dict[str, dict[str, Any]], known: Collection[str
 
 def catalogue_schemas() -> dict[str, dict[str, Any]]:
     """The schemas of the catalogue's files, for editors: file name to schema. An engine's files share one."""
-    load, engine, platforms, rocm, apt_keys, known, intent = (
+    load, engine, platforms, rocm, apt_keys, known, intent, kernel_log = (
         importlib.import_module(f"{COLLECTION}.plugin_utils.{name}")
         for name in (
             "catalog.load", "catalog.engine", "catalog.platforms", "catalog.rocm", "catalog.apt_keys", "catalog.known",
-            "intent.table",
+            "intent.table", "catalog.kernel_log",
         )
     )  # fmt: skip
     made = {stem: _keyed(keys) for stem, keys in load.FILES.items()}
     made["engine"] = _keyed(get_type_hints(engine.Engine), required=False, without=("name",))
     made["platforms"] = _keyed(get_type_hints(platforms.Table))
     made["apt_keys"] = _keyed(get_type_hints(apt_keys.Table))
+    made["kernel_log"] = _keyed(get_type_hints(kernel_log.Table))
     made["known"] = _keyed(get_type_hints(known.Table))
     made["rocm"] = _keyed(get_type_hints(rocm.Matrix))
     made["variables"] = _keyed(get_type_hints(intent.Content))

@@ -165,6 +165,10 @@ ansible_facts:
           description: Whether root of this host may raise resource limits (CAP_SYS_RESOURCE).
           type: bool
           returned: when system is in O(subset)
+        nr_open:
+          description: The most open files that a process may have (C(fs.nr_open)), null when it cannot be read.
+          type: int
+          returned: when system is in O(subset)
         cloud_init:
           description: present, status, detail, errors of the first boot.
           type: dict

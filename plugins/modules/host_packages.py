@@ -10,6 +10,11 @@ version_added: 0.1.0
 description:
   - Compares the required packages with what dpkg has and installs only what is missing, in one call. A host that has
     all of them costs one quick look, without touching apt's lists or locks. Upgrades only packages in O(upgrade).
+  - Reads what apt is going to do before it is done, and refuses what nobody asked for. That is a package that would be
+    removed, lowered or changed although it is held, a version other than the pinned one, and boot images that /boot has
+    no room for.
+  - Finishes what dpkg was interrupted in. Goes on with a warning that names their files where sources of apt cannot be
+    read from which nothing is needed.
   - Waits for the locks of apt and dpkg, and keeps needrestart from restarting services, so that a container engine
     under load is not restarted by an unrelated package.
   - Works in check mode on a fresh host, which M(ansible.builtin.apt) does only where python3-apt is there.
@@ -42,6 +47,24 @@ options:
     type: list
     elements: str
     default: []
+  pins:
+    description:
+      - Versions that packages among O(names) have to be installed in, by the first entry that has a package's name.
+        Refused before anything is installed when apt would take another, which a preference allows where no source has
+        the wanted one.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      packages:
+        description: Shell patterns of names, separated by spaces.
+        type: str
+        required: true
+      version:
+        description: Shell pattern of the version.
+        type: str
+        required: true
+    version_added: 0.2.0
   origins:
     description:
       - Origin (of the Release file) that a package has to come from. Refused before anything is installed when apt
@@ -137,14 +160,25 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.glm.fleet.plugins.module_utils import files
-from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
-from ansible_collections.glm.fleet.plugins.module_utils.host.apt import Policy, parse_origins, parse_policies, strangers
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet, unmet
+from ansible_collections.glm.fleet.plugins.module_utils.host import apt_plan
+from ansible_collections.glm.fleet.plugins.module_utils.host.apt import (
+    Policy,
+    parse_origins,
+    parse_policies,
+    present,
+    strangers,
+)
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import CommandResult, run, which
 from ansible_collections.glm.fleet.plugins.module_utils.host.dpkg import installed_packages
 from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
 
 LISTS = Path("/var/lib/apt/lists")
 HOLDS = Path("/etc/glm/held-packages")
+FOLDER = Path("/etc/apt")
+BOOT = Path("/boot")
+# What changes a configuration file that a person has changed.
+KEEP = ("--force-confdef", "--force-confold")
 LOCKED = ("Could not get lock", "Unable to lock")
 LOCK_POLL_SECONDS = 2
 ENVIRONMENT = {"DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_SUSPEND": "1", "APT_LISTCHANGES_FRONTEND": "none"}
@@ -172,6 +206,13 @@ def policies(names: Iterable[str]) -> dict[str, Policy]:
     """What apt knows of each package, by name; a package that it does not know is absent."""
     wanted = tuple(names)
     return parse_policies(run(("apt-cache", "policy", *wanted)).stdout) if wanted else {}
+
+
+def half_done() -> list[str]:
+    """Packages that dpkg was interrupted in, with their states."""
+    shown = run(("dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\\n")).stdout
+    rows = (line.split() for line in shown.splitlines())
+    return [f"{row[0]} {row[1]}" for row in rows if len(row) == 2 and row[1] in apt_plan.HALF_DONE]
 
 
 def is_lower(version: str, minimum: str) -> bool:
@@ -280,40 +321,104 @@ class Installer:
             )
 
     def install(self, missing: list[str]) -> None:
+        self.finish()
         lock = ("-o", f"DPkg::Lock::Timeout={self.module.params['lock_timeout']}")
-        if lists_age() > self.module.params["refresh_after"]:
-            self.checked(("apt-get", *lock, "update"), "refreshing apt's lists")
+        lost = self.refresh(lock) if lists_age() > self.module.params["refresh_after"] else {}
         known = policies(missing)
         candidates = {name: known[name]["candidate"] if name in known else "" for name in missing}
         for name, version in candidates.items():
             if not version:
                 raise Unmet(
                     f"apt to know {name}",
-                    "no source of this host that has it",
+                    f"no source of this host that has it{_beside(lost)}",
                     "check /etc/apt on the host, or remove it from the list of packages",
                 )
             self.require_minimum(name, version, "in the archive")
         self.require_origins(candidates)
-        keep = ("-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold")
-        removed = [*installed_versions(self.module.params["removes"])]
-        moves = self.module.params["upgrade"] or self.module.params["removes"]
-        loosened = self.loosened({*missing, *removed}) if moves else []
+        apt_plan.require_pinned(known, self.module.params["pins"])
+        self.require_read(known, lost)
+        keep = tuple(word for option in KEEP for word in ("-o", f"Dpkg::Options::={option}"))
+        what = ", ".join(missing)
+        replaced = [*installed_versions(self.module.params["removes"])]
+        upgrade = self.module.params["upgrade"]
+        moves = upgrade or self.module.params["removes"]
+        loosened = self.loosened({*missing, *replaced}) if moves else []
+        words = ("--yes", "--no-install-recommends", "--allow-downgrades" if moves else "--no-upgrade", "install")
+        # apt takes "name-" for a package to remove.
+        names = (*missing, *(f"{name}-" for name in replaced))
+        # Holds of our own still stand while it is simulated.
+        past = ("--allow-change-held-packages",) if loosened else ()
+        simulated = run(("apt-get", "--simulate", *past, *words, *names), self.module.params["timeout"], ENVIRONMENT)
+        # Where a version is changed, the rest of a pinned family goes with it: libraries of the driver before.
+        family = [part for pin in self.module.params["pins"] for part in pin["packages"].split()] if upgrade else []
+        # What stands in the way of a plan that fails is often a hold; apt names the package and not why.
+        named = [] if simulated.ok else sorted({word for word in simulated.stdout.split() if word[:1].isalnum()})
+        held = [name for name, row in installed_packages(tuple(named)).items() if row["held"]] if named else []
+        plan = apt_plan.check(simulated, what, [*replaced, *family], [*upgrade, *family], held)
+        self.require_free(plan, {*replaced, *missing, *loosened})
+        apt_plan.require_room(plan, BOOT)
+        self.changed_with(loosened, ("apt-get", *lock, *keep, *words, *names), f"installing {what}")
+
+    def changed_with(self, loosened: list[str], argv: tuple[str, ...], what: str) -> None:
+        """Run apt while holds of our own are off; what is still there is held again, also when apt fails."""
         if loosened:
             self.checked(("apt-mark", "unhold", *loosened), f"ending the hold on {', '.join(loosened)}")
         try:
-            # apt takes "name-" for a package to remove. What others hold it does not change by itself.
-            names = [*missing, *(f"{name}-" for name in removed)]
-            permission = "--allow-downgrades" if moves else "--no-upgrade"
-            self.checked(
-                ("apt-get", *lock, *keep, "--yes", "--no-install-recommends", permission, "install", *names),
-                f"installing {', '.join(missing)}",
-            )
+            # What others hold it does not change by itself.
+            self.checked(argv, what)
         finally:
             again = [*installed_versions(loosened)]
             if again:
                 self.checked(("apt-mark", "hold", *again), f"holding {', '.join(again)}")
             if loosened:
                 self.record(recorded_holds() - ({*loosened} - {*again}))
+
+    def finish(self) -> None:
+        """Have dpkg finish what it was interrupted in: nothing can be installed before."""
+        if not half_done():
+            return
+        done = run(("dpkg", *KEEP, "--configure", "--pending"), self.module.params["timeout"], ENVIRONMENT)
+        left = half_done()
+        if left:
+            name = left[0].partition(" ")[0]
+            raise Unmet(
+                "dpkg to have finished with every package",
+                f"{', '.join(left)}: {done.evidence(1200)}",
+                f"fix {name} (of a kernel module, the end of /var/lib/dkms/*/*/build/make.log says why), or remove it "
+                f"(apt-get remove {name}); then run this again",
+            )
+
+    def refresh(self, lock: tuple[str, ...]) -> dict[str, str]:
+        """Refresh apt's lists. The sources that apt refuses, address to words; the lists of all others are fresh."""
+        done = self.patient(("apt-get", *lock, "update"))
+        # A source that does not answer is none of them: apt goes on with its old lists.
+        lost = {} if done.ok else apt_plan.unread(done.stderr)
+        if lost is None:
+            raise self.failed(done, "refreshing apt's lists")
+        sources = present(FOLDER)
+        for address, words in lost.items():
+            file = apt_plan.whose(address, sources)
+            advice = f"fix or remove that source, which is in {file}; this run goes on where nothing of it is needed"
+            self.module.warn(f"packages: {unmet('every apt source to be readable', words, advice)}")
+        return lost
+
+    def require_read(self, known: dict[str, Policy], lost: dict[str, str]) -> None:
+        """Refuse packages that only a source has that could not be read: its old lists name files that are gone."""
+        sources = present(FOLDER) if lost else []
+        wanting = apt_plan.needed(known, lost, sources)
+        if wanting:
+            files = {apt_plan.whose(address, sources) for address in lost}
+            raise Unmet(
+                f"a source that can be read for {', '.join(wanting)}",
+                f"only {', '.join(sorted(files))}: {'; '.join(lost.values())}. Nothing was changed",
+                "fix that source on the host, then run this again",
+            )
+
+    def require_free(self, plan: apt_plan.Plan, asked: set[str]) -> None:
+        """Refuse to change what somebody holds and nobody named."""
+        changed = (*(row.name for row in plan.installs if row.old), *plan.removes)
+        found = installed_packages(changed) if changed else {}
+        apt_plan.require_free(plan, {name: row["held"] for name, row in found.items()}, asked)
 
     def patient(self, argv: tuple[str, ...]) -> CommandResult:
         """Run apt; wait as long as another apt has the lock of its lists, which DPkg::Lock::Timeout does not cover."""
@@ -327,14 +432,21 @@ class Installer:
     def checked(self, argv: tuple[str, ...], what: str) -> None:
         done = self.patient(argv)
         if not done.ok:
-            raise Unmet(
-                "apt to work",
-                f"that {what} failed with {done.rc}: {done.evidence(1200)}",
-                "fix apt on the host, then run this again",
-                rc=done.rc,
-                stdout=done.stdout,
-                stderr=done.stderr,
-            )
+            raise self.failed(done, what)
+
+    def failed(self, done: CommandResult, what: str) -> Unmet:
+        return Unmet(
+            "apt to work",
+            f"that {what} failed with {done.rc}: {done.evidence(1200)}",
+            "fix apt on the host, then run this again",
+            rc=done.rc,
+            stdout=done.stdout,
+            stderr=done.stderr,
+        )
+
+
+def _beside(lost: dict[str, str]) -> str:
+    return f", and sources that cannot be read: {'; '.join(lost.values())}" if lost else ""
 
 
 def main() -> None:
@@ -344,6 +456,15 @@ def main() -> None:
             "minimum_versions": {"type": "dict", "default": {}},
             "removes": {"type": "list", "elements": "str", "default": []},
             "upgrade": {"type": "list", "elements": "str", "default": []},
+            "pins": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "packages": {"type": "str", "required": True},
+                    "version": {"type": "str", "required": True},
+                },
+            },
             "origins": {"type": "dict", "default": {}},
             "hold": {"type": "bool", "default": False},
             "hold_installed": {"type": "list", "elements": "str", "default": []},

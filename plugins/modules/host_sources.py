@@ -90,7 +90,7 @@ from ansible.module_utils.urls import open_url
 from ansible_collections.glm.fleet.plugins.module_utils import files, unreachable
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 from ansible_collections.glm.fleet.plugins.module_utils.host import openpgp
-from ansible_collections.glm.fleet.plugins.module_utils.host.apt import Source, parse_deb822, parse_list, twins
+from ansible_collections.glm.fleet.plugins.module_utils.host.apt import present, twins
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run
 from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
 
@@ -100,21 +100,10 @@ LARGEST_KEY = 1_000_000
 FETCH_SECONDS = 30
 
 
-def present() -> list[Source]:
-    """Every source of the host that is switched on."""
-    parts = sorted((FOLDER / "sources.list.d").glob("*"))
-    found = []
-    for path in [FOLDER / "sources.list", *parts]:
-        parse = {".list": parse_list, ".sources": parse_deb822}.get(path.suffix)
-        if parse and path.is_file():
-            found += parse(path.read_text("utf-8", "replace"), str(path))
-    return found
-
-
 def adopted(wanted: list[dict[str, Any]]) -> dict[str, Any]:
     """Which of the ``wanted`` sources the host already has. Raises Unmet for one that lacks a component."""
     names = {source["name"] for source in wanted}
-    others = [source for source in present() if source["name"] not in names]
+    others = [source for source in present(FOLDER) if source["name"] not in names]
     architecture = run(("dpkg", "--print-architecture")).stdout.strip()
     found = []
     for source in wanted:

@@ -29,6 +29,7 @@ def test_its_ansible_cfg_is_the_checkout_s_without_its_place_of_collections() ->
     ours.remove_option("defaults", "collections_path")
     assert made == ours
     assert "clone" not in text
+    assert made["defaults"]["interpreter_python"] == "/usr/bin/python3", "never what a shell's PATH has first"
 
 
 def test_group_vars_are_comments_that_show_every_variable() -> None:

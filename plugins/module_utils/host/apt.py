@@ -3,13 +3,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What apt would take, and from whom: the output of ``apt-cache policy`` (apt-cache(8)), and its sources.list(5).
 
-This module util is PRIVATE to the collection. Pure.
+This module util is PRIVATE to the collection. Pure, but for the files of the sources.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, TypedDict, Union
 
 _PACKAGE = re.compile(r"^(\S+):$")
@@ -78,6 +79,16 @@ def strangers(policy: Policy, origins: dict[str, str], wanted: str, version: str
     """Sources of another origin that a version comes from; empty when ``wanted`` has it too, or no source has."""
     sources = [source for source in policy["sources"].get(version, []) if source in origins]
     return [] if any(origins[source] == wanted for source in sources) else sources
+
+
+def present(folder: Path) -> list[Source]:
+    """Every source of a host that is switched on; ``folder`` is /etc/apt."""
+    found = []
+    for path in [folder / "sources.list", *sorted((folder / "sources.list.d").glob("*"))]:
+        parse = {".list": parse_list, ".sources": parse_deb822}.get(path.suffix)
+        if parse and path.is_file():
+            found += parse(path.read_text("utf-8", "replace"), str(path))
+    return found
 
 
 def parse_list(text: str, file: str) -> list[Source]:

@@ -103,6 +103,7 @@ class Gatherer:
             "cgroups": self._cgroups(),
             "container": self._container(),
             "can_raise_limits": self._can_raise_limits(),
+            "nr_open": self._nr_open(),
             "addresses": self._addresses(),
             "cloud_init": cloud_init(self.timeout),
             "reboot_required": (self.root / "var/run/reboot-required").exists(),
@@ -147,6 +148,11 @@ class Gatherer:
     def _can_raise_limits(self) -> bool:
         match = re.search(r"^CapBnd:\s*([0-9a-f]+)", self._text("proc/self/status"), re.MULTILINE)
         return bool(match and int(match.group(1), 16) >> _CAP_SYS_RESOURCE & 1)
+
+    def _nr_open(self) -> Optional[int]:
+        """The most open files that the kernel lets anybody have (fs.nr_open of proc_sys_fs(5)); None if unreadable."""
+        text = self._text("proc/sys/fs/nr_open").strip()
+        return int(text) if text.isdigit() else None
 
     def _addresses(self) -> list[dict[str, str]]:
         found = run(("ip", "-json", "address", "show", "scope", "global"), self.timeout)

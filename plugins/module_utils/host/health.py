@@ -1,13 +1,12 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How a healthy GPU host differs from one that will fail under load: memory errors, kernel log, modules, disk, network.
+"""How a healthy GPU host differs from one that will fail under load: memory errors, modules, disk, network.
 
 This module util is PRIVATE to the collection. Parsing is pure; gathering never fails because something is broken.
 
-Sources: ``nvidia-smi -q -x`` (nvidia-smi(1): ECC Errors, Remapped Rows), docs.nvidia.com/deploy/xid-errors (format and
-meaning of Xids), ``amd-smi metric --ecc --json`` (AMD SMI CLI tool), dkms(8) ``status``, mokutil(1), efivarfs
-(Documentation/filesystems), sysfs-kernel-iommu_groups.
+Sources: ``nvidia-smi -q -x`` (nvidia-smi(1): ECC Errors, Remapped Rows), ``amd-smi metric --ecc --json`` (AMD SMI CLI
+tool), dkms(8) ``status``, mokutil(1), efivarfs (Documentation/filesystems), sysfs-kernel-iommu_groups.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Optional
 from xml.etree import ElementTree
@@ -24,19 +22,12 @@ from xml.etree import ElementTree
 from ansible.module_utils.urls import open_url
 
 from ansible_collections.glm.fleet.plugins.module_utils import files
-from ansible_collections.glm.fleet.plugins.module_utils.host import gpu, runtime
+from ansible_collections.glm.fleet.plugins.module_utils.host import gpu, kernel_log, runtime
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run, which
 from ansible_collections.glm.fleet.plugins.module_utils.host.dpkg import installed_packages
 
-# docs.nvidia.com/deploy/xid-errors: these name the program that used the GPU, not the hardware.
-APPLICATION_XIDS = frozenset({13, 31, 32, 43, 45, 68, 69, 109})
-_XID = re.compile(r"NVRM: Xid \(PCI:(?P<bus>[0-9a-fA-F:.]+)\): (?P<xid>\d+)(?P<rest>.*)")
-# NVSwitches; links that went down for good. Non-fatal ones are retried by the hardware (Fabric Manager User Guide).
-_SXID = re.compile(r"SXid \(PCI:(?P<bus>[0-9a-fA-F:.]+)\): (?P<sxid>\d+), Fatal")
-_AMD_FATAL = re.compile(
-    r"amdgpu (?P<bus>[0-9a-f:.]+):.*?(?P<text>uncorrectable hardware errors?|GPU reset begin|ring \S+ timeout)"
-)
 _DKMS = re.compile(r"^(?P<module>[^,/]+)[,/] ?(?P<version>[^,:]+)(?:, (?P<kernel>[^,:]+), [^:]+)?: (?P<state>\w+)")
+_NO_KERNEL = re.compile(r"rescue|recovery|\.(?:dpkg-.*|rpmsave|rpmnew|sig|hmac|bak|tmp)$")
 # rocm.docs.amd.com, "Configuring permissions for GPU access".
 DEVICE_GROUPS = ("render", "video")
 _SECURE_BOOT = "SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
@@ -92,34 +83,6 @@ def parse_amd_ecc(text: str) -> list[dict[str, Any]]:
     ]
 
 
-def parse_xids(lines: Iterable[str]) -> list[dict[str, Any]]:
-    """Errors that the drivers wrote to the kernel log: ``[{xid, bus_id, count, application, line}]``, one per kind.
-
-    ``line`` is the last of them. AMD's driver has no numbers: its ``xid`` is the text. NVSwitches have numbers of their
-    own: theirs is a text too.
-    """
-    found: dict[tuple[str, str], dict[str, Any]] = {}
-    entry: dict[str, Any]
-    for line in lines:
-        match = _XID.search(line)
-        switch = _SXID.search(line)
-        amd = None if match else _AMD_FATAL.search(line)
-        if match:
-            number, bus = match["xid"], match["bus"]
-            entry = {"xid": int(number), "application": int(number) in APPLICATION_XIDS}
-        elif switch:
-            number, bus = f"fatal SXid {switch['sxid']}", switch["bus"]
-            entry = {"xid": number, "application": False}
-        elif amd:
-            number, bus = amd["text"], amd["bus"]
-            entry = {"xid": number, "application": False}
-        else:
-            continue
-        known = found.setdefault((number, bus), {**entry, "bus_id": bus, "count": 0})
-        known.update(count=known["count"] + 1, line=line.strip()[-300:])
-    return list(found.values())
-
-
 def parse_dkms(text: str) -> list[dict[str, str]]:
     """``dkms status``, old and new: ``[{module, version, kernel, state}]``; ``kernel`` is empty for "added"."""
     rows = (_DKMS.match(line.strip()) for line in text.splitlines())
@@ -127,8 +90,13 @@ def parse_dkms(text: str) -> list[dict[str, str]]:
 
 
 def kernels(root: Path) -> list[str]:
-    """Kernels that the host could boot: those with an image in /boot."""
-    return sorted(path.name.partition("-")[2] for path in (root / "boot").glob("vmlinuz-*"))
+    """Kernels that the host could boot: those with an image in /boot, as GRUB's 10_linux reads them.
+
+    It passes over what package managers leave; an image that was set aside (``.old``) has the modules of its kernel,
+    and nobody boots a rescue image to serve.
+    """
+    names = (path.name.partition("-")[2] for path in (root / "boot").glob("vmlinuz-*"))
+    return sorted({name.removesuffix(".old") for name in names if not _NO_KERNEL.search(name)})
 
 
 def built_for(root: Path, kernel: str, module: str) -> bool:
@@ -231,7 +199,7 @@ class Health:
             **self.installation(),
             "memory_errors": memory,
             "memory_errors_problem": problem,
-            "xids": self._xids(),
+            "kernel_log": kernel_log.gather(self.timeout),
             # Eight GPUs without persistence, one after the other.
             "runtime": initialise(self.vendor, 3 * self.timeout),
             "iommu": iommu(self.root),
@@ -265,14 +233,6 @@ class Health:
             return (parse_memory_errors if nvidia else parse_amd_ecc)(done.stdout), None
         except (ValueError, AttributeError) as error:
             return [], f"{' '.join(argv)}: {done.evidence() if not done.ok else error}"
-
-    def _xids(self) -> Optional[list[dict[str, Any]]]:
-        """None when the kernel log cannot be read."""
-        for argv in (("journalctl", "--dmesg", "--boot", "--no-pager", "--output=cat"), ("dmesg",)):
-            done = run(argv, self.timeout)
-            if done.ok and done.stdout.strip():
-                return parse_xids(done.stdout.splitlines())
-        return None
 
     def _kernels(self, dkms: list[dict[str, str]]) -> dict[str, bool]:
         if self.vendor == "amd" and any(row["module"] == "amdgpu" for row in dkms):

@@ -18,6 +18,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.host import runtime
 from ansible_collections.glm.fleet.plugins.plugin_utils import report
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import platforms
 from ansible_collections.glm.fleet.plugins.plugin_utils.host import checks as host_checks
+from ansible_collections.glm.fleet.plugins.plugin_utils.host import kernel_log
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 from ansible_collections.glm.fleet.plugins.plugin_utils.report import AcceptanceReport
 
@@ -202,22 +203,7 @@ def _memory_words(row: Mapping[str, Any]) -> list[str]:
 
 
 def _kernel_log(gathered: Gathered, _plans: Sequence[Plan]) -> Finding:
-    xids = gathered["health"]["xids"]
-    expected = "no hardware error of a GPU in the kernel log since boot"
-    if xids is None:
-        return _unread("kernel log", expected, "the kernel log cannot be read here", "journalctl --dmesg on the host")
-    hardware = [entry for entry in xids if not entry["application"]]
-    if hardware:
-        found = "; ".join(
-            f"{_xid(entry)} on {entry['bus_id']}, {entry['count']} times: {entry['line']}" for entry in hardware
-        )
-        return _check("kernel log", False, expected, found, f"look the Xid up (docs/failures.md), or {SEND_BACK}")
-    mine = ", ".join(f"{_xid(entry)} on {entry['bus_id']}" for entry in xids)
-    return _check("kernel log", True, expected, f"only errors of programs: {mine}" if mine else "none")
-
-
-def _xid(entry: Mapping[str, Any]) -> str:
-    return f"Xid {entry['xid']}" if isinstance(entry["xid"], int) else str(entry["xid"])
+    return kernel_log.judge(gathered["health"]["kernel_log"])
 
 
 def _runtime(gathered: Gathered, plans: Sequence[Plan]) -> Finding:

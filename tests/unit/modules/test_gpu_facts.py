@@ -272,6 +272,10 @@ def test_system_part_reads_the_distribution(tmp_path: Path) -> None:
     assert (facts["distribution"]["id"], facts["distribution"]["version"]) == ("ubuntu", "22.04")
     assert facts["memory_mib"] == 2064384
     assert facts["can_raise_limits"] is False
+    assert facts["nr_open"] is None
+    (tmp_path / "proc/sys/fs").mkdir(parents=True)
+    (tmp_path / "proc/sys/fs/nr_open").write_text("524288\n")
+    assert host_facts.Gatherer(tmp_path).gather(["system"])["nr_open"] == 524288
     assert facts["cgroups"] is None
 
 

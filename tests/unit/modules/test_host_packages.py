@@ -35,8 +35,8 @@ def apt(tmp_path: Path, fake_command: Callable[..., Path], monkeypatch: pytest.M
     fake_command("dpkg", 'test "$2" = "$(printf "%s\\n%s\\n" "$2" "$4" | sort -V | head -1)" && test "$2" != "$4"')
     fake_command(
         "apt-get",
-        f'case "$*" in *install*pciutils*) echo "pciutils install installed 1:3.13" >> {installed};; *half*) '
-        'echo "E: dpkg was interrupted" >&2; exit 100;; esac; '
+        'case "$*" in *--simulate*) exit 0;; *half*) echo "E: dpkg was interrupted" >&2; exit 100;; '
+        f'*install*pciutils*) echo "pciutils install installed 1:3.13" >> {installed};; esac; '
         f'echo "$NEEDRESTART_SUSPEND" > {tmp_path}/needrestart',
     )
     monkeypatch.setattr(host_packages, "LISTS", tmp_path)
@@ -136,8 +136,11 @@ def marks(apt: Path, fake_command: Callable[..., Path]) -> Path:
         f"verb=$1; shift; case $verb in showhold) cat {holds};; hold) for name; do echo $name >> {holds}; done;; "
         f'unhold) for name; do sed -i "/^$name$/d" {holds}; done;; esac',
     )
-    fake_command("apt-get", f'cat {holds} >> {apt.parent}/seen; case "$*" in *containerd-*) sed -i /^containerd/d '
-                 f'{apt.parent}/installed;; *--broken*) exit 100;; esac')  # fmt: skip
+    fake_command(
+        "apt-get",
+        f'case "$*" in *--simulate*) exit;; esac; cat {holds} >> {apt.parent}/seen; '
+        f'case "$*" in *containerd-*) sed -i /^containerd/d {apt.parent}/installed;; *--broken*) exit 100;; esac',
+    )
     return holds
 
 
