@@ -80,7 +80,7 @@ def holder(run: Runner, pid: Optional[int], port: int, proc: Path = Path("/proc"
 
 def _own_unit(pid: int, proc: Path) -> Optional[str]:
     """The unit of the collection's that a process belongs to by its own control group."""
-    own = re.search(r"/((?:glm-serve-\d+|glm-door)\.service)", control_groups(pid, proc))
+    own = re.search(r"/((?:glm-serve-\d+|glm-door|glm-gateway)\.service)", control_groups(pid, proc))
     return own.group(1) if own else None
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.glm.fleet.plugins.module_utils.door import staged
+from ansible_collections.glm.fleet.plugins.module_utils.door import gateway, staged
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import CommandResult
 from ansible_collections.glm.fleet.plugins.module_utils.serving import occupancy
@@ -119,7 +119,8 @@ def test_only_a_check_run_lets_an_engine_of_an_earlier_release_be_where_the_door
             require("127.0.0.1", 8000, check_mode)
 
 
-def test_a_port_of_the_door_s_own_is_the_door_s(tmp_path: Path) -> None:
+@pytest.mark.parametrize("unit", gateway.FRONTS)
+def test_a_port_of_a_front_s_own_is_its_own(tmp_path: Path, unit: str) -> None:
     """Whatever containers publish the same port on other addresses."""
 
     def docker(argv: Sequence[str]) -> CommandResult:
@@ -132,10 +133,10 @@ def test_a_port_of_the_door_s_own_is_the_door_s(tmp_path: Path) -> None:
         (proc / "net").mkdir(parents=True)
         (proc / "net/tcp").write_text(Path("/proc/net/tcp").read_text(encoding="ascii"), encoding="ascii")
         (proc / "7/fd").mkdir(parents=True)
-        (proc / "7/cgroup").write_text("0::/system.slice/glm-door.service\n", encoding="utf-8")
+        (proc / "7/cgroup").write_text(f"0::/system.slice/{unit}\n", encoding="utf-8")
         (proc / "7/fd/3").symlink_to(f"socket:[{inode}]")
         owner = occupancy.port_owner(docker, "127.0.0.1", port, proc)
-    assert owner is not None and owner.unit == UNIT
+    assert owner is not None and owner.unit == unit
 
 
 def test_a_program_that_an_upgrade_removed_is_not_current(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
