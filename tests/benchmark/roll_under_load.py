@@ -55,6 +55,7 @@ SCENARIOS: dict[str, Callable[[Proof], list[Check]]] = {
     "garbage": rolls.garbage,
     "hang": rolls.hang,
     "kill-host": ends.kill_host,
+    "cut-host": ends.cut_host,
     "kill-gateway": ends.kill_gateway,
     "kill-controller": rolls.kill_controller,
     "affinity": turns.affinity,
@@ -108,6 +109,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--pause", type=float, default=0.5, help="seconds between the requests of a client (0.5)")
     parser.add_argument("--kills", type=int, default=2, help="how often kill-controller kills one (2)")
     parser.add_argument("--seed", type=int, default=1, help="of the moments of kill-controller")
+    parser.add_argument(
+        "--roll-seconds", type=float, default=0, help="what a roll takes, for kill-controller (measured)"
+    )
     parser.add_argument("--keep", action="store_true", help="leave the rehearsal running")
     parser.add_argument("--running", action="store_true", help="use the one that an earlier run with --keep left")
     given = parser.parse_args(argv)
@@ -124,8 +128,9 @@ def main(argv: list[str] | None = None) -> int:
                     return begun.code
             fleet = Fleet()
             proof = Proof(
-                fleet, intent, given.streams, given.tokens, given.pause, given.kills, given.seed, fleet.names[:GATEWAYS]
-            )
+                fleet, intent, given.streams, given.tokens, given.pause, given.kills, given.seed, given.roll_seconds,
+                fleet.names[:GATEWAYS],
+            )  # fmt: skip
         failed = prove(given.only, proof)
     finally:
         if not given.keep and set(given.only) - WITHOUT_HOSTS:

@@ -16,13 +16,13 @@ from tests.integration.rehearsal import STATE
 NOTICED_SECONDS = 2.0
 AGAIN_SECONDS = 1.0
 # Until what ran on a host that is gone has ended: by then its clients have heard of it.
-ENDED_SECONDS = 60.0
+ENDED_SECONDS = 45.0
 BOOT_SECONDS = 400.0
 
 
-def _split(asked: list[Asked], moment: float) -> tuple[list[Asked], list[Asked]]:
-    """Requests that were under way at a moment, and those that began after it."""
-    return [one for one in asked if one.begun <= moment < one.ended], [one for one in asked if one.begun > moment]
+def _split(asked: list[Asked], first: float, last: float) -> tuple[list[Asked], list[Asked]]:
+    """Requests that were under way between two moments, and those that began after both."""
+    return [one for one in asked if one.begun <= last and one.ended > first], [one for one in asked if one.begun > last]
 
 
 def _shown(lost: dict[str, int], all_: list[Asked]) -> str:
@@ -30,22 +30,29 @@ def _shown(lost: dict[str, int], all_: list[Asked]) -> str:
 
 
 def kill_host(proof: Proof) -> list[Check]:
-    """A host without a gateway loses its power under load, and comes back."""
+    """All that runs on a host without a gateway is killed under load, and comes back with its boot."""
+    return _host_ends(proof, silent=False)
+
+
+def cut_host(proof: Proof) -> list[Check]:
+    """The same without power: no connection is closed."""
+    return _host_ends(proof, silent=True)
+
+
+def _host_ends(proof: Proof, silent: bool) -> list[Check]:
     host = next(name for name in proof.fleet.names if name not in proof.gateways)
     client = proof.client(timeout=ENDED_SECONDS)
     moments: list[float] = []
 
     def killed() -> None:
-        moments.append(time.time())
-        proof.fleet.kill(host)
-        moments.append(time.time())
+        moments.extend((proof.fleet.kill(host, silent), time.time()))
         time.sleep(ENDED_SECONDS)
 
     seen = measured.under_load(proof, killed, client)
     before, dead = moments
     # Killing takes a part of a second: who begins meanwhile may still meet the host.
     noticed = counting.first_without(seen.looks, proof.fleet.replica(host), before)
-    under_way, new = _split(seen.asked, dead)
+    under_way, new = _split(seen.asked, before, dead)
     broken = [one for one in under_way if one.outcome != ANSWERED]
     again = _boot(proof, host)
     return [
@@ -54,10 +61,13 @@ def kill_host(proof: Proof) -> list[Check]:
         Check("new requests lost", "0", _shown(counting.lost(new), new), bool(new) and not counting.lost(new)),
         at_most("slowest new request", ENDED_SECONDS / 2, max((one.ended - one.begun for one in new), default=0), " s"),
         Check("requests under way lost", "-", _shown(counting.lost(under_way), under_way), True),
+        Check(
+            "hosts that were out", host, f"{measured.out_of(proof, seen)}", [*measured.out_of(proof, seen)] == [host]
+        ),
         at_most(
             "until clients knew of what was lost",
             ENDED_SECONDS / 2,
-            max((one.ended - dead for one in broken), default=0.0),
+            max((one.ended - before for one in broken), default=0.0),
             " s",
         ),
         at_most("until it served again after its boot", BOOT_SECONDS, again, " s"),
@@ -123,7 +133,7 @@ def kill_gateway(proof: Proof) -> list[Check]:
     with Probe(proof.addresses) as probe:
         seen = measured.under_load(proof, killed)
     both = sorted(one for answers in probe.answers.values() for one in answers)
-    under_way, new = _split(seen.asked, moments[1])
+    under_way, new = _split(seen.asked, *moments)
     own = counting.longest_gap(probe.answers[proof.fleet.address(gateway)])
     return [
         Check("until it answered again", "-", f"{own:.2f} s", True),

@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import threading
+import time
 from typing import Any
 
 from simulator.hosts.machines import Machines
@@ -99,9 +100,14 @@ class Fleet:
     def machines(self) -> Machines:
         return Machines(Settings.from_environment())
 
-    def kill(self, host: str) -> None:
-        """End a host as a power cut does."""
-        self.machines.podman.run("kill", "--signal=KILL", self._container(host))
+    def kill(self, host: str, silent: bool) -> float:
+        """Kill all that runs on a host, and return when; ``silent``: as without power, nobody closes connections."""
+        container, begun = self._container(host), time.time()
+        if silent:
+            cut = "date +%s.%N; for link in eth0 eth1; do ip link set $link down; done"
+            begun = float(self.machines.podman.run("exec", container, "sh", "-c", cut))
+        self.machines.podman.run("kill", "--signal=KILL", container)
+        return begun
 
     def boot(self, host: str) -> None:
         """Start a host that was killed."""

@@ -50,6 +50,7 @@ class Proof:
     pause: float
     kills: int
     seed: int
+    roll_seconds: float
     gateways: list[str] = field(default_factory=list)
 
     @property
