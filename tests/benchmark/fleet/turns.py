@@ -13,7 +13,9 @@ from tests.benchmark.fleet.counting import ANSWERED, Asked
 from tests.benchmark.fleet.load import MODEL
 from tests.benchmark.fleet.measured import Check, Proof, at_least, equal
 
-SESSIONS, TURNS, WORKERS = 50, 4, 10
+# Each conversation has a client of its own.
+SESSIONS = WORKERS = 50
+TURNS = 4
 SHARE = 0.95
 # Sizes that no other request of a rehearsal has, and by how much those of two turns differ.
 _SMALLEST, _STEP = 30_000, 16
