@@ -10,7 +10,7 @@ COUNT ?= 2
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup rehearse rehearse-down rehearse-status test lint unit playbooks cores engines integration molecule docs benchmark histories sources variables engine known gate-runs failed-starts healthy-starts clean
+.PHONY: help setup rehearse rehearse-down rehearse-status test lint unit playbooks cores engines integration molecule docs benchmark roll-proof histories sources variables engine known gate-runs failed-starts healthy-starts clean
 
 help:  ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ docs: setup-dev  ## Build the documentation site in build/site
 
 benchmark: setup-dev  ## Run the benchmarks and print them as ratios
 	@scripts/test.sh benchmark
+
+roll-proof: setup-dev  ## Prove on three rehearsed hosts that a fleet is one endpoint (ARGS="--only kill-host --streams 6")
+	@.venv/bin/python tests/benchmark/roll_under_load.py $(ARGS)
 
 histories: setup-dev  ## Run 200 random histories of a fleet against the API simulator
 	@GLM_HISTORIES=200 .venv/bin/pytest -q tests/playbooks/modules/test_fleet_histories.py $(ARGS)

@@ -1,14 +1,14 @@
-"""What the front door adds to the engine itself: latency of requests and of the first token, memory of open streams.
+"""What door and gateway add to the engine itself: latency of requests and of the first token, memory of open streams.
 
     .venv/bin/python tests/benchmark/door_latency.py [--seconds 4] [--rounds 3] [--streams 1000]
 
-The door is the real HAProxy with the template that hosts get. Behind it is an engine that answers after a set time, so
-that the processors are not the limit: what is measured is the way, not the queue. Requests are sent by wrk (package
-wrk), directly and through the door in turn, kept alive and on a fresh connection each, with TLS and without, on 1, 32
-and 256 connections. Each connection pauses for a random time before a request: without that all of them ask, and are
-answered, at the same moment for ever. Streams are read by this program and sent by another process: their first token
-comes at once, the others one by one.
-Run it on an idle machine. Printed are medians of the rounds; nothing fails.
+Both are the real HAProxy with the templates that hosts get; the gateway is in front of a door, both with TLS. Behind
+them is an engine that answers after a set time, so that the processors are not the limit: what is measured is the way,
+not the queue. Requests are sent by wrk (package wrk), directly and through them in turn, kept alive and on a fresh
+connection each, with TLS and without, on 1, 32 and 256 connections. Each connection pauses for a random time before a
+request: without that all of them ask, and are answered, at the same moment for ever. Streams are read by this program
+and sent by another process: their first token comes at once, the others one by one.
+Run it on an idle machine. Printed are medians of the rounds; nothing fails (``make roll-proof`` has bounds).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -36,7 +36,7 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / ".collections")]
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.tls import authority
-from tests.playbooks.door import proxy
+from tests.playbooks.door import gateways, proxy
 
 # Connections, and the milliseconds that the engine takes: about 320 requests per second with the pauses.
 LOADS = ((1, 2), (32, 50), (256, 400))
@@ -44,6 +44,8 @@ LOADS = ((1, 2), (32, 50), (256, 400))
 SHORT, LONG = (25, 0.02), (600, 1.0)
 STREAM_RATE = 40
 _CHUNK = b'data: {"choices":[{"index":0,"delta":{"content":"word"}}]}\n\n'
+# A conversation, whose gateway reads which one it is and whose door counts its tokens.
+_CHAT = '{"model":"glm-5.1-fp8","messages":[{"role":"user","content":"conversation"}]}'
 _SCALE = {"us": 0.001, "ms": 1.0, "s": 1000.0}
 
 
@@ -206,35 +208,76 @@ def resident(process: int) -> int:
     return total
 
 
-def requests_table(folder: Path, seconds: int, rounds: int, certificate: str) -> None:
+@contextmanager
+def doors(folder: Path, engine: int, certificate: str, ca: str) -> Iterator[dict[str, str]]:
+    """The ways to an engine: where each begins."""
+    plain, secure, gateway = folder / "plain", folder / "secure", folder / "gateway"
+    for part in (plain, secure, gateway):
+        part.mkdir(exist_ok=True)
+    authorities = folder / "authorities.pem"
+    authorities.write_text(ca, "ascii")
+    with (
+        proxy.running(plain, engine) as one,
+        proxy.running(secure, engine, certificate=certificate) as other,
+        gateways.before(gateway, other.port, certificate, authorities) as first,
+    ):
+        yield {
+            "direct": f"http://127.0.0.1:{engine}",
+            "door": f"http://127.0.0.1:{one.port}",
+            "door, TLS": f"https://127.0.0.1:{other.port}",
+            "gateway, TLS": f"https://127.0.0.1:{first}",
+        }
+
+
+def overhead(seconds: int, rounds: int) -> dict[int, Sample]:
+    """What gateway and door together add to conversations on connections that are kept, by their number."""
+    found = {}
+    with tempfile.TemporaryDirectory(prefix="glm-benchmark-") as name:
+        folder = Path(name)
+        now = datetime.now(timezone.utc)
+        signer = authority.read_or_make(folder / "tls", "benchmark", now)
+        certificate = authority.issue(signer, ["127.0.0.1"], now).together
+        for connections, wait in LOADS:
+            (engine,) = proxy.free_ports(1)
+            pauses = folder / "pauses.lua"
+            pauses.write_text(
+                f"wrk.method = 'POST'\nwrk.body = '{_CHAT}'\nwrk.headers['Content-Type'] = 'application/json'\n"
+                f"function delay() return math.random(0, {2 * wait}) end\n"
+            )
+            with answering(folder, engine, wait), doors(folder, engine, certificate, signer.pem) as all_:
+                ways = {way: f"{all_[way]}/v1/chat/completions" for way in ("direct", "gateway, TLS")}
+                samples = _medians(ways, lambda url: asked(url, connections, seconds, False, pauses), rounds)  # noqa: B023
+            direct, through = samples["direct"], samples["gateway, TLS"]
+            found[connections] = Sample(through.p50 - direct.p50, through.p99 - direct.p99)
+    return found
+
+
+def _medians(ways: dict[str, str], ask: Callable[[str], Sample], rounds: int) -> dict[str, Sample]:
+    """The medians of so many rounds of each way, in turn."""
+    found: dict[str, list[Sample]] = {way: [] for way in ways}
+    for _round in range(rounds):
+        for way, url in ways.items():
+            found[way].append(ask(url))
+    return {
+        way: Sample(statistics.median(one.p50 for one in all_), statistics.median(one.p99 for one in all_))
+        for way, all_ in found.items()
+    }
+
+
+def requests_table(folder: Path, seconds: int, rounds: int, certificate: str, ca: str) -> None:
     print(f"{'connections':>11} {'kind':8} {'way':12} {'p50 ms':>8} {'p99 ms':>8} {'over':>8} {'p99 over':>9}")
     for connections, wait in LOADS:
         (engine,) = proxy.free_ports(1)
         pauses = folder / "pauses.lua"
         pauses.write_text(f"function delay() return math.random(0, {2 * wait}) end\n")
-        with answering(folder, engine, wait):
-            plain, secure = folder / "plain", folder / "secure"
-            for one in (plain, secure):
-                one.mkdir(exist_ok=True)
-            with proxy.running(plain, engine) as one, proxy.running(secure, engine, certificate=certificate) as other:
-                ways = {
-                    "direct": f"http://127.0.0.1:{engine}/v1/models",
-                    "door": f"http://127.0.0.1:{one.port}/v1/models",
-                    "door, TLS": f"https://127.0.0.1:{other.port}/v1/models",
-                }
-                for fresh in (False, True):
-                    found: dict[str, list[Sample]] = {way: [] for way in ways}
-                    for _round in range(rounds):
-                        for way, url in ways.items():
-                            found[way].append(asked(url, connections, seconds, fresh, pauses))
-                    _print_rows(connections, "fresh" if fresh else "kept", found)
+        with answering(folder, engine, wait), doors(folder, engine, certificate, ca) as all_:
+            ways = {way: f"{url}/v1/models" for way, url in all_.items()}
+            for fresh in (False, True):
+                medians = _medians(ways, lambda url: asked(url, connections, seconds, fresh, pauses), rounds)  # noqa: B023
+                _print_rows(connections, "fresh" if fresh else "kept", medians)
 
 
-def _print_rows(connections: int, kind: str, found: dict[str, list[Sample]]) -> None:
-    medians = {
-        way: Sample(statistics.median(one.p50 for one in all_), statistics.median(one.p99 for one in all_))
-        for way, all_ in found.items()
-    }
+def _print_rows(connections: int, kind: str, medians: dict[str, Sample]) -> None:
     base = medians["direct"]
     for way, sample in medians.items():
         over = "" if way == "direct" else f"{sample.p50 - base.p50:+8.2f} {sample.p99 - base.p99:+9.2f}"
@@ -275,7 +318,7 @@ def main() -> None:
         folder = Path(name)
         signer = authority.read_or_make(folder / "tls", "benchmark", now)
         certificate = authority.issue(signer, ["127.0.0.1"], now).together
-        requests_table(folder, arguments.seconds, arguments.rounds, certificate)
+        requests_table(folder, arguments.seconds, arguments.rounds, certificate, signer.pem)
         streams_table(folder, 200, arguments.streams, certificate, signer.pem)
 
 

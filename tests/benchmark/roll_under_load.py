@@ -1,133 +1,143 @@
-"""Count what clients of the gateways lose while every host of a fleet is restarted with another flag.
+"""Prove on rehearsed hosts that a fleet is one endpoint: what clients of its gateways lose when hosts change or end.
 
-Run from the root of a checkout: ``.venv/bin/python tests/benchmark/roll_under_load.py [--engine sglang]
-[--streams 8] [--keep]``. It brings up a rehearsal with two hosts and two gateways, sends streams through both gateways
-from before the deploy until after it, and ends the rehearsal without --keep. An answer counts only when its
-stream ends with stop, length or tool_calls: an aborted one has a `[DONE]`, too. It fails when the deploy does, and when
-nothing was answered.
+    make roll-proof                                                    # everything, with 20 streams for each host
+    make roll-proof ARGS="--only kill-host,affinity --streams 6 --keep"
+
+It brings up a rehearsal with three hosts and two gateways and keeps streams, tool calls and long prompts going through
+both while a scenario runs. An answer counts only when its stream ends with stop, length or tool_calls. Each scenario
+prints what was expected and what was found. The exit status is 1 when a bound does not hold, and when nothing was
+answered. Scenarios build on one another, in the order of the list. ``overhead`` needs no hosts, but wrk and an idle
+machine.
 """
 
 from __future__ import annotations
 
 import argparse
-import collections
-import http.client
 import json
-import ssl
 import sys
-import threading
 import time
+import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / ".collections")]
 
-from tests.integration.rehearsal import STATE, command, inventory, playbook
+from tests.benchmark import door_latency
+from tests.benchmark.fleet import ends, rolls, turns
+from tests.benchmark.fleet.hosts import Fleet
+from tests.benchmark.fleet.measured import Check, Proof, at_most
+from tests.integration.rehearsal import STATE, command
 
-GATEWAY_PORT = 8443
-ENDED = ("stop", "length", "tool_calls")
-# A flag that restarts the engine and changes nothing of its answers, with its name in each engine.
-FLAGS = {"vllm": "max-num-seqs", "sglang": "max-running-requests"}
+HOSTS, GATEWAYS = 3, 2
+# What the fleet was deployed with last.
+INTENT = STATE / "state" / "proof.json"
+P50_MS, P99_MS = 0.6, 5.0
 
 
-class Load:
-    """Clients that each ask one turn after another, in conversations of five turns."""
+def overhead(_proof: Proof | None = None) -> list[Check]:
+    """What door and gateway together add to the engine."""
+    checks = []
+    for connections, over in door_latency.overhead(seconds=4, rounds=3).items():
+        checks += [
+            at_most(f"{connections} connections, median", P50_MS, over.p50, " ms"),
+            at_most(f"{connections} connections, 99 of 100", P99_MS, over.p99, " ms"),
+        ]
+    return checks
 
-    def __init__(self, gateways: list[str], clients: int) -> None:
-        self._gateways = gateways
-        self._key = (STATE / "state" / "api_key").read_text("utf-8").strip()
-        self._trust = ssl.create_default_context(cafile=str(STATE / "state" / "tls" / "ca.pem"))
-        self._stop = threading.Event()
-        self._lock = threading.Lock()
-        self.outcomes: collections.Counter[str] = collections.Counter()
-        self.slowest = 0.0
-        self._threads = [threading.Thread(target=self._ask_on, args=(number,)) for number in range(clients)]
 
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
+SCENARIOS: dict[str, Callable[[Proof], list[Check]]] = {
+    "roll-flag": rolls.roll_flag,
+    "roll-image": rolls.roll_image,
+    "roll": rolls.roll,
+    "bad-flag": rolls.bad_flag,
+    "bad-image": rolls.bad_image,
+    "garbage": rolls.garbage,
+    "hang": rolls.hang,
+    "kill-host": ends.kill_host,
+    "cut-host": ends.cut_host,
+    "kill-gateway": ends.kill_gateway,
+    "kill-controller": rolls.kill_controller,
+    "affinity": turns.affinity,
+    "overhead": overhead,
+}
+NAMES = ", ".join(SCENARIOS)
+WITHOUT_HOSTS = {"overhead"}
 
-    def __exit__(self, *_error: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
 
-    def _ask_on(self, number: int) -> None:
-        turn = 0
-        while not self._stop.is_set():
-            begun = time.monotonic()
-            outcome = self._outcome(self._gateways[number % len(self._gateways)], f"conversation {number}-{turn // 5}")
-            with self._lock:
-                self.outcomes[outcome] += 1
-                self.slowest = max(self.slowest, time.monotonic() - begun)
-            turn += 1
-            time.sleep(0.1)
+def report(name: str, checks: list[Check], seconds: float) -> bool:
+    """Print what was expected and found; whether all of it holds."""
+    print(f"\n{name} ({seconds:.0f} s)")
+    for check in checks:
+        print(f"  {'ok    ' if check.holds else 'FAILED'} {check.what}: expected {check.expected}, found {check.found}")
+    sys.stdout.flush()
+    return bool(checks) and all(check.holds for check in checks)
 
-    def _outcome(self, gateway: str, words: str) -> str:
-        """``answered``, or what was lost."""
-        body: dict[str, Any] = {
-            "model": "glm-5.1-fp8",
-            "stream": True,
-            "max_tokens": 150,
-            "messages": [{"role": "user", "content": words}],
-        }
-        headers = {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"}
-        connection = http.client.HTTPSConnection(gateway, GATEWAY_PORT, context=self._trust, timeout=600)
+
+def prove(names: list[str], proof: Proof | None) -> list[str]:
+    """Run the scenarios; those that failed."""
+    failed = []
+    for name in names:
+        print(f"\n== {name}: {SCENARIOS[name].__doc__}", flush=True)
+        begun = time.monotonic()
         try:
-            connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
-            answer = connection.getresponse()
-            text = answer.read().decode("utf-8", "replace")
-        except (OSError, http.client.HTTPException) as error:
-            return f"lost: {type(error).__name__}"
-        finally:
-            connection.close()
-        return f"lost: HTTP {answer.status}" if answer.status != 200 else ended(text)
+            checks = SCENARIOS[name](proof)  # type: ignore[arg-type]  # those without hosts do not read it
+            if proof is not None:
+                INTENT.write_text(json.dumps(proof.intent), "utf-8")
+        except Exception:  # the others are run all the same
+            traceback.print_exc()
+            checks = [Check("the scenario", "to end", traceback.format_exc(limit=0).strip(), False)]
+        if not report(name, checks, time.monotonic() - begun):
+            failed.append(name)
+    return failed
 
 
-def ended(stream: str) -> str:
-    """``answered``, or how the stream ended."""
-    reason = None
-    for line in stream.splitlines():
-        if line.startswith("data: {"):
-            event = json.loads(line.removeprefix("data: "))
-            if "error" in event:
-                return "lost: an error in the stream"
-            for choice in event.get("choices", []):
-                reason = choice.get("finish_reason") or reason
-    return "answered" if reason in ENDED else f"lost: ended with {reason}"
+def scenarios(text: str) -> list[str]:
+    """The names in a list with commas, in the order of the scenarios."""
+    names = text.split(",")
+    if unknown := sorted(set(names) - set(SCENARIOS)):
+        raise argparse.ArgumentTypeError(f"unknown {', '.join(unknown)}; known: {NAMES}")
+    return [name for name in SCENARIOS if name in names]
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--engine", choices=sorted(FLAGS), default="vllm")
-    parser.add_argument("--streams", type=int, default=8)
+    parser.add_argument("--only", type=scenarios, default=list(SCENARIOS), metavar="NAME,...", help=NAMES)
+    parser.add_argument("--engine", choices=sorted(rolls.FLAGS), default="vllm")
+    parser.add_argument("--streams", type=int, default=20, help="clients for each host (20)")
+    parser.add_argument("--tokens", type=int, default=150, help="of an answer (150)")
+    parser.add_argument("--pause", type=float, default=0.5, help="seconds between the requests of a client (0.5)")
+    parser.add_argument("--kills", type=int, default=2, help="how often kill-controller kills one (2)")
+    parser.add_argument("--seed", type=int, default=1, help="of the moments of kill-controller")
+    parser.add_argument(
+        "--roll-seconds", type=float, default=0, help="what a roll takes, for kill-controller (measured)"
+    )
     parser.add_argument("--keep", action="store_true", help="leave the rehearsal running")
-    given = parser.parse_args()
-    intent: dict[str, Any] = {"glm_engine": given.engine, "glm_launch_count": 2, "glm_gateways": 2}
+    parser.add_argument("--running", action="store_true", help="use the one that an earlier run with --keep left")
+    given = parser.parse_args(argv)
+    proof = None
     try:
-        begun = command("make", "rehearse", f"ENGINE={given.engine}", "ARGS=-e glm_gateways=2")
-        if begun.code:
-            return begun.code
-        # Gateways do not listen at the public addresses.
-        gateways = [str(host["glm_host_private_address"]) for host in inventory().values()]
-        with Load(gateways, given.streams) as load:
-            time.sleep(10)
-            rolled = playbook("deploy_glm51.yml", **intent, glm_engine_args={FLAGS[given.engine]: 32})
-            time.sleep(10)
+        if set(given.only) - WITHOUT_HOSTS:
+            intent = {"glm_engine": given.engine, "glm_launch_count": HOSTS, "glm_gateways": GATEWAYS}
+            if given.running:
+                intent = json.loads(INTENT.read_text("utf-8"))
+            else:
+                more = f"ARGS=-e glm_gateways={GATEWAYS}"
+                begun = command("make", "rehearse", f"ENGINE={given.engine}", f"COUNT={HOSTS}", more)
+                if begun.code:
+                    return begun.code
+            fleet = Fleet()
+            proof = Proof(
+                fleet, intent, given.streams, given.tokens, given.pause, given.kills, given.seed, given.roll_seconds,
+                fleet.names[:GATEWAYS],
+            )  # fmt: skip
+        failed = prove(given.only, proof)
     finally:
-        if not given.keep:
+        if not given.keep and set(given.only) - WITHOUT_HOSTS:
             command("make", "rehearse-down")
-    answered = load.outcomes.pop("answered", 0)
-    lost = ", ".join(f"{count} {outcome}" for outcome, count in sorted(load.outcomes.items())) or "0 lost"
-    print(f"{given.engine}, {given.streams} clients, 2 hosts restarted one after the other in {rolled.seconds:.0f} s:")
-    print(f"    {answered:,} answered, {lost}; the slowest took {load.slowest:.1f} s")
-    if not answered:
-        expected = f"expected answers from {', '.join(gateways)}, found none"
-        print(f"{expected}. Next: run it with --keep, and look at glm-gateway.service of the hosts.", file=sys.stderr)
-        return rolled.code or 1
-    return rolled.code
+    held = len(given.only) - len(failed)
+    print(f"\n{held} of {len(given.only)} scenarios hold; failed: {', '.join(failed) or 'none'}")
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

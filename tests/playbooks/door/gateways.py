@@ -135,6 +135,42 @@ def data(folder: Path, port: int, monitor: int, doors: Sequence[int], requests: 
 
 
 @contextmanager
+def started(
+    folder: Path, made: dict[str, Any], ports: Sequence[int], certificate: str = ""
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The HAProxy of a gateway with its files in ``folder``; with a certificate and its key it speaks TLS."""
+    (folder / "gateway.lua").write_text(render_host("glm-gateway.lua"), encoding="utf-8")
+    config = folder / "haproxy.cfg"
+    text = render_host("glm-gateway.cfg", gateway=made)
+    config.write_text(staged.marked(text, render_host("glm-gateway.lua"), certificate), encoding="utf-8")
+    with proxy.haproxy(folder, config, ports) as process:
+        yield process
+
+
+@contextmanager
+def before(folder: Path, door: int, certificate: str, authorities: Path) -> Iterator[int]:
+    """A gateway with TLS in front of a door with TLS on this machine; gives its port."""
+    port, monitor = proxy.free_ports(2)
+    made = data(folder, port, monitor, [door], requests=450, queue=1000)
+    made["tls"] = {"origin": "fleet", "names": ["127.0.0.1"]}
+    made["files"] |= {"certificate": str(folder / "gateway.pem"), "authorities": str(authorities)}
+    made["replicas"][0]["tls"] = True
+    (folder / "gateway.pem").write_text(certificate, encoding="ascii")
+    with started(folder, made, [port, monitor], certificate):
+        until(lambda: _ready(monitor), "the gateway sends requests to the door")
+        yield port
+
+
+def _ready(monitor: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", monitor, timeout=5)
+    try:
+        connection.request("GET", "/ready")
+        return connection.getresponse().status == 200
+    finally:
+        connection.close()
+
+
+@contextmanager
 def running(
     folder: Path,
     hosts: int = 3,
@@ -158,11 +194,7 @@ def running(
             made["tls"] = {"origin": "fleet", "names": ["127.0.0.1"]}
             made["files"]["certificate"] = str(folder / "gateway.pem")
             (folder / "gateway.pem").write_text(certificate, encoding="ascii")
-        (folder / "gateway.lua").write_text(render_host("glm-gateway.lua"), encoding="utf-8")
-        config = folder / "haproxy.cfg"
-        text = render_host("glm-gateway.cfg", gateway=made)
-        config.write_text(staged.marked(text, render_host("glm-gateway.lua"), certificate), encoding="utf-8")
-        process = stack.enter_context(proxy.haproxy(folder, config, [port, monitor]))
+        process = stack.enter_context(started(folder, made, [port, monitor], certificate))
         yield Gateway(port, monitor, doors, folder, process)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import json
 import random
+import re
 import subprocess
 import threading
 import time
@@ -208,6 +209,23 @@ def test_a_host_that_drains_gets_no_new_request_and_ends_what_it_has(fleet: Gate
     home.ready = 200
     view(fleet, "in", f"{home.name}-0")
     assert fleet.host_of(body) == home.name
+
+
+def test_a_request_does_not_wait_for_a_host_that_is_silently_gone(fleet: Gateway) -> None:
+    """The kernel asks after the host, and ends the connection that nothing acknowledges any more."""
+    for host in fleet.hosts:
+        host.hold = True
+    with ThreadPoolExecutor(1) as pool:
+        open_one = pool.submit(fleet.ask, turn("a"))
+        until(lambda: any(host.held.acquire(blocking=False) for host in fleet.hosts), "a host has the request")
+        ports = " or ".join(f"dport = :{host.port}" for host in fleet.hosts)
+        # "timer:(keepalive,9.924ms,0)" is just below ten seconds; the kernel's own time is "120min".
+        found = subprocess.run(["ss", "-Htno", "state", "established", f"( {ports} )"], capture_output=True, text=True)
+        timers = re.findall(r"timer:\(keepalive,([^,]+)", found.stdout)
+        assert timers and not [one for one in timers if "min" in one], found.stdout
+        for host in fleet.hosts:
+            host.go.set()
+        assert open_one.result()[0] == 200
 
 
 @pytest.mark.parametrize("size", [10, 400_000, 5_000_000])
