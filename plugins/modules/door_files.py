@@ -159,7 +159,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.glm.fleet.plugins.module_utils import arguments, files
-from ansible_collections.glm.fleet.plugins.module_utils.door import owned, staged
+from ansible_collections.glm.fleet.plugins.module_utils.door import gateway, owned, staged
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 from ansible_collections.glm.fleet.plugins.module_utils.host import commands
 from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
@@ -226,7 +226,7 @@ def work(module: AnsibleModule) -> dict[str, Any]:
 
 def main() -> None:
     module = AnsibleModule(argument_spec=arguments.DOOR_FILES, supports_check_mode=True)
-    end(module, "door", lambda: work(module))
+    end(module, gateway.front(module.params["unit"]), lambda: work(module))
 
 
 if __name__ == "__main__":

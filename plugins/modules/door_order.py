@@ -133,7 +133,7 @@ def main() -> None:
         argument_spec={"order": {"type": "dict", "required": True, "options": options}}, supports_check_mode=True
     )
     ordered = module.params["order"]
-    phase = "gateway, certificate" if ordered["unit"] == gateway.UNIT else "door, certificate"
+    phase = f"{gateway.front(ordered['unit'])}, certificate"
     end(module, phase, lambda: order.brought(order.of(ordered), module.check_mode))
 
 

@@ -81,7 +81,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.glm.fleet.plugins.module_utils import arguments, files
-from ansible_collections.glm.fleet.plugins.module_utils.door import staged
+from ansible_collections.glm.fleet.plugins.module_utils.door import gateway, staged
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 from ansible_collections.glm.fleet.plugins.module_utils.host import commands
 from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
@@ -171,7 +171,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    end(module, "door, start", lambda: brought(module))
+    end(module, f"{gateway.front(module.params['unit'])}, start", lambda: brought(module))
 
 
 if __name__ == "__main__":

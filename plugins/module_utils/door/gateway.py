@@ -27,6 +27,11 @@ _PROXIES = ("replicas", "any")
 _SUMS = ("FRONTEND", "BACKEND")
 
 
+def front(unit: str) -> str:
+    """What people call the one that a unit runs."""
+    return "gateway" if unit == UNIT else "door"
+
+
 def written(name: str) -> str:
     """A name as HAProxy's configuration can have it."""
     return re.sub(r"[^A-Za-z0-9_.-]", "_", name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import json
 import os
+import socket
 import stat
 import subprocess
 from collections.abc import Sequence
@@ -227,3 +228,13 @@ def test_a_host_without_the_engines_key_gets_no_door(tmp_path: Path, check_mode:
     with pytest.raises(staged.Unmet, match=r"the key that engines know .*, found none\. Next: .*glm\.fleet\.serve"):
         door_files.written(given, check_mode)
     assert not host.config.exists()
+
+
+def test_a_port_that_somebody_has_is_refused_to_a_gateway_by_its_name_and_nothing_is_written(host: Host) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        listen = [{"address": "127.0.0.1", "port": port, "variable": "glm_gateway_port"}]
+        refused = host.run(unit="glm-gateway.service", listen=listen)
+    assert refused["failed"] and refused["phase"] == "gateway" and "door" not in refused["msg"].partition(":")[0]
+    assert f"gateway: expected 127.0.0.1 port {port} to be free, found process {os.getpid()} " in refused["msg"]
+    assert "or choose another glm_gateway_port" in refused["msg"] and not host.config.exists()
