@@ -24,9 +24,23 @@ _FIGURES = pytest.StashKey[Figures]()
 Parse = Callable[[str, str, Sequence[str]], parser_loader.ParseResult]
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Hand all tests of a running engine to one worker, so that each engine starts once; the others one by one."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByEngine(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file, _separator, name = nodeid.partition("::")
+            live = Path(file).name.startswith("test_live_")
+            return next((engine for engine in trees.ENGINES if live and engine in name), nodeid)
+
+    return ByEngine(config, log)
+
+
 @pytest.fixture(scope="session", params=["vllm", "sglang"])
 def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """Each engine, once in a worker, behind doors with the allowlist of its version."""
+    """Each engine behind doors with the allowlist of its version."""
     name: str = request.param
     allowed = routes.door(catalog.load(), name, trees.ENGINES[name].version)
     now = datetime.now(timezone.utc)

@@ -20,7 +20,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.plan import routes
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Door
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import replica
 from ansible_collections.glm.fleet.plugins.plugin_utils.tls import authority
-from simulator.engines import tiny_glm, trees
+from simulator.engines import front_door, tiny_glm, trees
 from simulator.settings import Settings
 from tests.engines import cpu_start
 from tests.unit.serve.plans import plan
@@ -82,7 +82,8 @@ def started(engine: str, folder: Path, key: str, admin_key: str) -> Iterator[int
     tree = trees.build_tree(Settings.from_environment().cache_dir, engine)
     words = [word.format(model=folder / "model", port=port) for word in cpu_start.WORDS[engine]]
     words += ["--served-model-name", MODEL]
-    environ = cpu_start.environment(folder, tree)
+    environ = cpu_start.environment(folder, tree) | {"VLLM_CACHE_ROOT": str(folder / "cache")}
+    front_door.seed_cache(tree, environ)
     if plan(engine)["secret"]["kind"] == "env":
         environ |= dict(line.split("=", 1) for line in text.splitlines())
     else:
