@@ -67,7 +67,8 @@ class Entry:
 def judge(log: Mapping[str, Any]) -> Finding:
     """The check of what ``module_utils.host.kernel_log.gather`` found on a host."""
     if not log["lines"]:
-        return _check(None, f"the kernel log cannot be read here ({'; '.join(log['problems']) or 'no line'})")
+        found = f"the kernel log cannot be read here ({'; '.join(log['problems']) or 'no line'})"
+        return _check(None, found, "journalctl --dmesg and dmesg on the host, as root")
     entries = entries_of(log["rows"], catalog.load())
     bad = [entry for entry in entries if entry.counts]
     if bad:
@@ -76,7 +77,9 @@ def judge(log: Mapping[str, Any]) -> Finding:
     notes = ", ".join(f"{entry.words}{entry.explained}" for entry in entries)
     found = f"only notes: {notes}" if notes else "none"
     gaps = _gaps(log)
-    return _check(None if gaps else True, f"{found}, but {gaps}" if gaps else found)
+    if gaps:
+        return _check(None, f"{found}, but {gaps}", "reboot the node before it is accepted: a new log begins then")
+    return _check(True, found)
 
 
 def _gaps(log: Mapping[str, Any]) -> str:
