@@ -67,7 +67,8 @@ class Entry:
 def judge(log: Mapping[str, Any]) -> Finding:
     """The check of what ``module_utils.host.kernel_log.gather`` found on a host."""
     if not log["lines"]:
-        return _unread(f"the kernel log cannot be read here ({'; '.join(log['problems']) or 'no line'})")
+        found = f"the kernel log cannot be read here ({'; '.join(log['problems']) or 'no line'})"
+        return _unread(found, "journalctl --dmesg and dmesg on the host, as root")
     entries = entries_of(log["rows"], catalog.load())
     bad = [entry for entry in entries if entry.counts]
     if bad:
@@ -76,12 +77,14 @@ def judge(log: Mapping[str, Any]) -> Finding:
     notes = ", ".join(f"{entry.words}{entry.explained}" for entry in entries)
     found = f"only notes: {notes}" if notes else "none"
     gaps = _gaps(log)
-    return _unread(f"{found}, but {gaps}") if gaps else _check(True, found)
+    if gaps:
+        return _unread(f"{found}, but {gaps}", "reboot the node before it is accepted: a new log begins then")
+    return _check(True, found)
 
 
-def _unread(found: str) -> Finding:
+def _unread(found: str, next_step: str) -> Finding:
     """A log of which a part is not there proves nothing; a strict acceptance refuses that."""
-    return {**_check(None, found, "journalctl --dmesg and dmesg on the host, as root"), "unread": True}
+    return {**_check(None, found, next_step), "unread": True}
 
 
 def _gaps(log: Mapping[str, Any]) -> str:

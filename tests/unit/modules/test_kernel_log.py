@@ -153,11 +153,12 @@ def test_no_line_at_all_proves_nothing(fake_command: Callable[..., Path]) -> Non
     fake_command("dmesg", "echo 'dmesg: read kernel buffer failed: Operation not permitted' >&2; exit 1")
     found = judge(collected.gather(5))
     assert found["outcome"] == "not_proven"
-    assert "cannot be read here" in found["found"] and "Operation not permitted" in found["found"]
+    assert "cannot be read here" in found["found"] and "Operation not permitted" in found["found"] and found["next"]
 
 
 def test_a_log_that_has_lost_its_beginning_proves_nothing() -> None:
     late = {**log(), "begins": 86400.5}
+    assert "a new log begins" in judge(late)["next"]
     assert judge(late)["outcome"] == "not_proven" and "begins 86,400 s after the boot" in judge(late)["found"]
     assert judge({**log(), "left_out": 9})["outcome"] == "not_proven"
     assert judge({**late, "rows": log(LINES["against"][0]["line"])["rows"]})["outcome"] == "failed"
