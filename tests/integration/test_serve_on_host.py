@@ -11,6 +11,7 @@ import contextlib
 import http.client
 import json
 import os
+import random
 import re
 import subprocess
 import threading
@@ -22,6 +23,8 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.glm.fleet.plugins.module_utils import whoami
+from ansible_collections.glm.fleet.plugins.module_utils.cloud import run_alive
 from simulator.hosts import images
 from simulator.hosts.accelerators import declare
 from simulator.hosts.machines import HostRequest, Machines
@@ -328,6 +331,67 @@ def test_a_key_works_and_is_refused_without_a_restart_and_what_it_used_is_counte
     assert fleet.on_host("pgrep", "haproxy") == processes
     exposure = fleet.on_host("systemd-analyze", "security", "--no-pager", "glm-door-usage.service")
     assert float(re.search(r"exposure level for glm-door-usage.service: ([\d.]+)", exposure)[1]) <= 2.0, exposure
+
+
+# Each takes the lease of the host, whatever it does then: there is no release here that could be rolled.
+VERBS = {
+    "deploy": ("deploy.yml", "--tags", "dor_usage"),
+    "keys": ("keys.yml",),
+    "roll": ("roll.yml",),
+    "rollback": ("rollback.yml",),
+}
+LACKS_A_RELEASE = "of none (kept: none)", "expected a release that passed here before"
+
+
+def two_at_once(fleet: Fleet, seed: int) -> list[tuple[str, str, int, str]]:
+    """Two runs, in a random order and begun at random moments: verb, key, exit status and output (folded) of each."""
+    dice = random.Random(seed)
+    # Keys are what a run must not lose.
+    verbs = ["keys", sorted(VERBS)[seed % len(VERBS)]]
+    dice.shuffle(verbs)
+    going = []
+    for number, verb in enumerate(verbs):
+        name = f"seed-{seed}-{number}"
+        given = {
+            "glm_hosts": "gpu", "glm_state_dir": str(fleet.state), "glm_keys_action": "add", "glm_key_name": name,
+            "glm_accelerator": "B200", "glm_accelerator_count": 8,
+            "glm_private_address": fleet.plan["listen"]["address"],
+        }  # fmt: skip
+        process = subprocess.Popen(
+            ["ansible-playbook", "-i", str(fleet.folder / "hosts.yml"), *VERBS[verb], "-e", json.dumps(given)],
+            cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env={**os.environ, "ANSIBLE_NOCOLOR": "1", "COLUMNS": "400"},
+        )  # fmt: skip
+        going.append((verb, name, process))
+        time.sleep(dice.choice([0.0, 0.2, 1.0, 3.0]))
+    found = [(verb, name, process.communicate(timeout=PATIENCE_SECONDS)[0], process) for verb, name, process in going]
+    return [(verb, name, process.returncode, " ".join(output.split())) for verb, name, output, process in found]
+
+
+@pytest.mark.parametrize("seed", range(int(os.environ.get("GLM_HISTORIES", "5"))))
+def test_of_two_controllers_one_goes_on_and_nothing_that_it_did_is_lost(fleet: Fleet, seed: int) -> None:
+    own = (fleet.state / "api_key").read_text(encoding="utf-8").strip()
+    engine = fleet.show("MainPID")
+    runs = two_at_once(fleet, seed)
+    refused = [run for run in runs if "lease: expected no other run to be changing this host" in run[3]]
+    print(f"seed {seed}: {[run[:3] for run in runs]}, refused: {[run[0] for run in refused]}")
+    assert len(refused) < 2, "somebody goes on"
+    stored = json.loads((fleet.state / "keys.json").read_text(encoding="utf-8"))
+    for number, (verb, name, code, output) in enumerate(runs):
+        other = VERBS[runs[1 - number][0]][0]
+        if (verb, name, code, output) in refused:
+            assert code != 0 and f"found {whoami.user_at_machine()} with {other} since" in output, output
+            assert name not in json.dumps(stored) and not (fleet.state / "keys" / name).exists(), output
+        elif verb == "keys":
+            assert code == 0 and "1 of 1 hosts have the keys" in output, output
+            key = (fleet.state / "keys" / name).read_text(encoding="utf-8").strip()
+            assert name in json.dumps(stored) and status_of(fleet, "GET", "/v1/models", key) == 200
+        elif verb in ("roll", "rollback"):
+            assert code != 0 and any(words in output for words in LACKS_A_RELEASE), output
+    left = json.loads(fleet.on_host("cat", "/run/glm/lease.json"))
+    # A whole batch that fails, here of a host without a release, ends its run before that can free the host.
+    assert left["released"] or (left["playbook"].startswith("roll") and run_alive.has_ended(left["run"])), left
+    assert status_of(fleet, "GET", "/v1/models", own) == 200 and fleet.show("MainPID") == engine
 
 
 def test_an_engine_of_release_0_1_leaves_the_port_to_the_door(fleet: Fleet) -> None:
