@@ -354,9 +354,9 @@ class Installer:
         # What stands in the way of a plan that fails is often a hold; apt names the package and not why.
         named = [] if simulated.ok else sorted({word for word in simulated.stdout.split() if word[:1].isalnum()})
         held = [name for name, row in installed_packages(tuple(named)).items() if row["held"]] if named else []
-        plan = apt_plan.check(simulated, what, [*replaced, *family], [*upgrade, *family], held)
-        self.require_free(plan, {*replaced, *missing, *loosened})
-        apt_plan.require_room(plan, BOOT)
+        steps = apt_plan.check(simulated, what, [*replaced, *family], [*upgrade, *family], held)
+        self.require_free(steps, {*replaced, *missing, *loosened})
+        apt_plan.require_room(steps, BOOT)
         self.changed_with(loosened, ("apt-get", *lock, *keep, *words, *names), f"installing {what}")
 
     def changed_with(self, loosened: list[str], argv: tuple[str, ...], what: str) -> None:
@@ -414,11 +414,11 @@ class Installer:
                 "fix that source on the host, then run this again",
             )
 
-    def require_free(self, plan: apt_plan.Plan, asked: set[str]) -> None:
+    def require_free(self, steps: apt_plan.Plan, asked: set[str]) -> None:
         """Refuse to change what somebody holds and nobody named."""
-        changed = (*(row.name for row in plan.installs if row.old), *plan.removes)
+        changed = (*(row.name for row in steps.installs if row.old), *steps.removes)
         found = installed_packages(changed) if changed else {}
-        apt_plan.require_free(plan, {name: row["held"] for name, row in found.items()}, asked)
+        apt_plan.require_free(steps, {name: row["held"] for name, row in found.items()}, asked)
 
     def patient(self, argv: tuple[str, ...]) -> CommandResult:
         """Run apt; wait as long as another apt has the lock of its lists, which DPkg::Lock::Timeout does not cover."""

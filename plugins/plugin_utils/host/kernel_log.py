@@ -51,7 +51,7 @@ class Entry:
 
     @property
     def place(self) -> str:
-        """The device without its function and instance: how Xids of one GPU are told from those of another."""
+        """The device without its function and instance: how Xids of one GPU differ from those of another."""
         return self.device.partition(" ")[0].partition(".")[0].lower()
 
     @property

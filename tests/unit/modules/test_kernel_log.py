@@ -1,4 +1,4 @@
-"""The kernel log of a node: each shape that drivers write is known by its meaning, and no sound node is condemned."""
+"""The kernel log of a node: each shape that drivers write is known by its meaning, and no healthy node is refused."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RECOVERED = "NVRM: Xid (PCI:0000:52:00): 154, GPU recovery action changed from 0
 
 
 def log(*texts: str) -> dict[str, Any]:
-    """What a host returns that wrote these lines, one second apart, after a sound boot."""
+    """What a host returns that wrote these lines, one second apart, after a clean boot."""
     lines = ["Linux version 6.8.0-60-generic", *texts]
     buffer = "\n".join(f"[{second:5}.000000] {text}" for second, text in enumerate(lines))
     found = collected.parse_buffer(buffer)
