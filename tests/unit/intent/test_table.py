@@ -20,7 +20,7 @@ from tools import variables_page
 ROOT = Path(__file__).parents[3]
 TABLE = table.load()
 # Groups and facts that the collection makes.
-OTHERS = {"glm_fleet", "glm_gateway", "glm_prepared", "glm_launched", "glm_plans", "glm_lease"}
+OTHERS = {"glm_fleet", "glm_gateway", "glm_prepared", "glm_out", "glm_launched", "glm_plans", "glm_lease"}
 # Words of models, anchors and modules of Python, and the prefix of a section, that begin alike.
 WORDS = {"glm_moe_dsa", "glm_ocr_mtp", "glm_md", "glm_host_", "glm_cdi", "glm_restarts"}
 # Metrics of the front door.
