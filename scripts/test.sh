@@ -169,9 +169,11 @@ molecule() { # scenarios...
 
 scenarios() { for scenario in molecule/*/molecule.yml; do basename "$(dirname "$scenario")"; done; }
 
+# `make roll-proof` rolls fleets under load, for hours.
 benchmark() {
     local script
     for script in tests/benchmark/*.py; do
+        [ "$script" != tests/benchmark/roll_under_load.py ] || continue
         check "$script" "$venv/bin/python" "$script"
         cat "$out/$(file_name "$script").log"
     done

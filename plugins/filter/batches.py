@@ -35,10 +35,13 @@ def _hosts(size: Any, hosts: int) -> int:
     return wanted or (0 if text.endswith("%") else hosts)
 
 
-def whole_groups(fleet: Sequence[str], present: Sequence[str], nodes: int, canary: str = "") -> list[str]:
+def whole_groups(
+    fleet: Sequence[str], present: Sequence[str], nodes: int, canary: str = "", out: Sequence[str] = ()
+) -> list[str]:
     """The hosts of ``fleet`` in its order, less those of groups that lack one; all of PREPARED if each serves alone.
 
-    The group of ``canary`` comes first. Raises AnsibleFilterError where that is not present.
+    The group of ``canary`` comes first, then those of hosts that take no requests (``out``), so that no other is out
+    beside them. Raises AnsibleFilterError where the canary is not present.
     """
     size, there = int(nodes), set(present)
     groups = [list(fleet[start : start + size]) for start in range(0, len(fleet), max(size, 1))]
@@ -52,8 +55,9 @@ def whole_groups(fleet: Sequence[str], present: Sequence[str], nodes: int, canar
             "choose one of these, or look above why that host is not",
         )
         raise AnsibleFilterError(f"glm_canary: {text}")
+    first += [group for group in whole if group not in first and not set(out).isdisjoint(group)]
     if size < 2:
-        return [*(first[0] if first else []), *PREPARED]
+        return [*(host for group in first for host in group), *PREPARED]
     return [host for group in [*first, *(group for group in whole if group not in first)] for host in group] or NO_HOST
 
 

@@ -52,5 +52,15 @@ def test_the_group_of_the_canary_comes_first_or_nothing_begins() -> None:
             whole_groups(fleet, present, nodes, "d")
 
 
+def test_hosts_that_are_out_come_before_those_that_serve() -> None:
+    fleet = ["a", "b", "c", "d"]
+    assert whole_groups(fleet, fleet, 1, "", ["d", "b"]) == ["b", "d", *PREPARED]
+    assert whole_groups(fleet, fleet, 1, "c", ["b", "c"]) == ["c", "b", *PREPARED]
+    assert whole_groups(fleet, fleet, 2, "", ["d"]) == ["c", "d", "a", "b"]
+    # One that could not be prepared is nowhere.
+    assert whole_groups(fleet, ["a", "b", "c"], 1, "", ["d"]) == PREPARED
+    assert whole_groups(fleet, ["a", "b", "c"], 2, "", ["d"]) == ["a", "b"]
+
+
 def test_nobody_is_never_everybody() -> None:
     assert whole_groups(["a", "b"], ["a"], 2) == NO_HOST

@@ -97,13 +97,18 @@ def collection(tmp_path: Path) -> Path:
     _linked(root / "plugins", ROOT / "plugins", but={})
     for kind in ("modules", "action"):
         (root / "plugins" / kind).unlink()
+    # A host drains where the test has put a file of its name.
     said = (
-        "from ansible.module_utils.basic import AnsibleModule\nfrom pathlib import Path\n"
-        'm = AnsibleModule({"state": {}})\n'
-        f'Path("{tmp_path}/log").open("a").write("admit\\n")\nm.exit_json(changed=False)\n'
+        "from ansible.plugins.action import ActionBase\nfrom pathlib import Path\n"
+        "class ActionModule(ActionBase):\n"
+        "    def run(self, tmp=None, task_vars=None):\n"
+        '        if self._task.args.get("state") == "serving":\n'
+        f'            Path("{tmp_path}/log").open("a").write("admit\\n")\n'
+        f'        out = Path("{tmp_path}", task_vars["inventory_hostname"] + ".out").exists()\n'
+        '        return {"changed": False, "replicas": [{"state": "draining" if out else "serving"}]}\n'
     )
-    _linked(root / "plugins/modules", ROOT / "plugins/modules", but={"door_drain.py": said})
-    _linked(root / "plugins/action", ROOT / "plugins/action", but={"door_drain.py": None})
+    _linked(root / "plugins/modules", ROOT / "plugins/modules", but={})
+    _linked(root / "plugins/action", ROOT / "plugins/action", but={"door_drain.py": said})
     for role, (variables, tasks) in ROLES.items():
         # The guard of the real role serve is part of the programs that filters read.
         _written(root / "roles" / role / "tasks/main.yml", tasks)
@@ -279,6 +284,15 @@ def test_a_roll_restarts_what_is_installed_one_host_at_a_time(fleet: Fleet) -> N
     code, output, done = fleet.served("old", playbook="roll", glm_canary="")
     assert code != 0 and "h1, roll: expected the unit and the environment of a release" in output
     assert "h1" not in " ".join(done)
+
+
+@pytest.mark.one_core
+def test_a_host_that_an_interrupted_run_left_out_serves_before_another_is_taken_out(fleet: Fleet) -> None:
+    fleet.served("old", glm_serial="100%")
+    (fleet.folder / "h2.out").touch()
+    code, output, done = fleet.served("old", playbook="roll", glm_canary="")
+    assert code == 0, output
+    assert [line for line in done if " serve " in line] == ["h2 serve old True", "h1 serve old True"]
 
 
 @pytest.mark.one_core

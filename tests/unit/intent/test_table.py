@@ -24,6 +24,7 @@ OTHERS = {
     "glm_fleet",
     "glm_gateway",
     "glm_prepared",
+    "glm_out",
     "glm_launched",
     "glm_turned",
     "glm_confirmed",
