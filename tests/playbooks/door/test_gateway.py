@@ -193,6 +193,23 @@ def test_a_gateway_that_does_not_answer_is_none_only_where_systemd_says_so(
         assert seeing.view(tmp_path / "none.sock") is None
 
 
+def test_a_conversation_keeps_its_host_until_that_has_far_more_than_the_others(fleet: Gateway) -> None:
+    body = turn("many at once")
+    home = fleet.host_of(body)
+    for host in fleet.hosts:
+        host.hold = True
+    with ThreadPoolExecutor(8) as pool:
+        asked = []
+        for number in range(8):
+            asked.append(pool.submit(fleet.ask, body))
+            until(lambda: sum(host.asked for host in fleet.hosts) == number + 2, "the request is at a host")  # noqa: B023
+        for host in fleet.hosts:
+            host.go.set()
+        came = [str(one.result()[1]["host"]) for one in asked]
+    # The fourth would be four times as many as the others have: more than two and a half times the mean.
+    assert came[:3] == [home] * 3 and came[3] != home, came
+
+
 def test_a_host_that_drains_gets_no_new_request_and_ends_what_it_has(fleet: Gateway) -> None:
     body = turn("a")
     home = next(host for host in fleet.hosts if host.name == fleet.host_of(body))
