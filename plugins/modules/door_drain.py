@@ -85,6 +85,10 @@ replicas:
   elements: dict
   returned: success
   sample: [{name: engine-0, state: draining, until: 1764450000, open: 3, taken: 120}]
+door:
+  description: Whether the host has a front door, running or not.
+  type: bool
+  returned: success
 asked:
   description: Whether anybody has asked C(/ready) since the door was started or reloaded.
   type: bool
@@ -114,7 +118,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.glm.fleet.plugins.module_utils.door import drain
 from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
 
-NO_DOOR: dict[str, Any] = {"running": False, "asked": False, "replicas": []}
+NO_DOOR: dict[str, Any] = {"door": False, "running": False, "asked": False, "replicas": []}
 
 
 def work(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
@@ -139,7 +143,7 @@ def work(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
         changed = any(one.until for one in before.replicas if one.name in names)
         if changed and not check_mode:
             door.mark(names, None)
-    return {"changed": changed, **caution, **drain.shown(before if check_mode else door.view())}
+    return {"changed": changed, **caution, "door": True, **drain.shown(before if check_mode else door.view())}
 
 
 def main() -> None:

@@ -24,6 +24,8 @@ FREE, FIRST_PAUSE, LONGEST_PAUSE = 2, 30, 300
 KEPT_SECONDS, MOST_KEPT = 30 * 86400, 100
 # An engine that ended so often in a day does not come right by itself; of fewer ends that is not known.
 REPEATED, RECENT_SECONDS = 3, 86400
+# How a rank of several hosts ends when another is gone: that one has the cause.
+PEER_LOST = "75"
 _SIGNALS = {"9": "SIGKILL", "KILL": "SIGKILL", "ABRT": "SIGABRT", "SEGV": "SIGSEGV", "TERM": "SIGTERM"}
 
 
@@ -33,12 +35,16 @@ def file_of(unit: str, folder: Path = FOLDER) -> Path:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """``since`` (seconds since 1970) and ``ends``, the newest last; ``since`` 0 where nothing is kept."""
+    """``since`` (seconds since 1970) and ``ends``, the newest last; ``since`` 0 where nothing is kept.
+
+    ``begun``: when what somebody started last answered first; 0 where that is not known.
+    """
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
-        return {"since": float(kept["since"]), "ends": [dict(end) for end in kept["ends"]]}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {"since": 0.0, "ends": []}
+        begun = float(kept.get("begun", 0))
+        return {"since": float(kept["since"]), "begun": begun, "ends": [dict(end) for end in kept["ends"]]}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {"since": 0.0, "begun": 0.0, "ends": []}
 
 
 def add(path: Path, end: dict[str, Any], now: Optional[float] = None) -> None:
@@ -47,12 +53,22 @@ def add(path: Path, end: dict[str, Any], now: Optional[float] = None) -> None:
     kept = read(path)
     ends = [one for one in kept["ends"] if moment - one.get("at", 0) < KEPT_SECONDS]
     ends = [*ends, {"at": moment, **end}][-MOST_KEPT:]
-    since = max(kept["since"] or moment, moment - KEPT_SECONDS)
+    _write(path, {**kept, "since": max(kept["since"] or moment, moment - KEPT_SECONDS), "ends": ends})
+
+
+def begin(path: Path, now: Optional[float] = None) -> None:
+    """Keep that what somebody started has answered: ends before are those of something else. Raises OSError."""
+    moment = time.time() if now is None else now
+    kept = read(path)
+    _write(path, {**kept, "since": kept["since"] or moment, "begun": moment})
+
+
+def _write(path: Path, kept: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_suffix(".new")
     # Whole or not at all; the guard has no other module of the collection.
     with new.open("w", encoding="utf-8") as file:
-        file.write(json.dumps({"since": since, "ends": ends}))
+        file.write(json.dumps(kept))
     new.replace(path)
 
 
@@ -104,17 +120,18 @@ def words(end: dict[str, Any]) -> str:
 def described(path: Path, automatic: int, now: Optional[float] = None) -> dict[str, Any]:
     """What is kept, for people: ``count`` of ends in ``since``'s time, when the last was and why; None without any.
 
-    ``recent``: those of the last day, of what runs now: ``automatic`` is systemd's NRestarts, which somebody's start
-    sets to 0, so that what a deploy has put in their place has none.
+    ``recent``: those of the last day, of what somebody started last and not because another host was gone. On a host
+    that answers nobody itself, ``automatic`` says which: systemd's NRestarts, which somebody's start sets to 0.
     """
     kept = read(path)
     ends = kept["ends"]
     last = ends[-1] if ends else None
     moment = time.time() if now is None else now
-    recent = [end for end in ends if moment - end.get("at", 0) < RECENT_SECONDS]
+    first = max(kept["begun"], moment - RECENT_SECONDS)
+    recent = [end for end in ends if end.get("at", 0) > first and end.get("status") != PEER_LOST]
     return {
         "count": len(ends),
-        "recent": min(len(recent), automatic),
+        "recent": len(recent) if kept["begun"] else min(len(recent), automatic),
         "since": kept["since"] or None,
         "last_at": last["at"] if last else None,
         "last_cause": words(last) if last else "",

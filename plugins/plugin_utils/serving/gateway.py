@@ -140,20 +140,27 @@ def _reached(known: Mapping[str, Any]) -> str:
     return str(next((known[way] for way in ways if known.get(way)), ""))
 
 
-def default_gateways(hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]]) -> int:
+def default_gateways(hosts: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]], ports: Sequence[Any] = ()) -> int:
     """How many gateways a fleet of these hosts has where nobody says; ``hostvars`` is Ansible's.
 
-    None for a single endpoint, for doors on loopback, and for hosts of several regions, whose private addresses do not
-    reach each other. A host without a plan (``--limit``) counts as one that others reach.
+    None for a single endpoint, for a fleet with a door that no gateway reaches (on loopback, or without a known
+    address), for hosts of several regions, whose private addresses do not reach each other, and where a replica has one
+    of the gateway's ``ports``. A host without a plan (``--limit``) counts as one that others reach.
     """
-    if len(hosts) < _GATEWAYS:
-        return 0
-    known = gateway_doors(hosts, hostvars)
+    known = gateway_doors(hosts, hostvars) if len(hosts) >= _GATEWAYS else []
     answering = [[plan for plan in host["plans"] if _answers(plan)] for host in known]
     endpoints = len(hosts) - answering.count([])
-    alone = any(ipaddress.ip_address(plan["listen"]["address"]).is_loopback for plans in answering for plan in plans)
-    regions = {hostvars[host["host"]].get("glm_host_region") for host in known} - {None, ""}
-    return _GATEWAYS if endpoints >= _GATEWAYS and not alone and len(regions) <= 1 else 0
+    doors = [(host["address"], plan["listen"]) for host, plans in zip(known, answering) for plan in plans]
+    reached = all(_door_address(at, listen["address"]) for at, listen in doors)
+    taken = {int(listen["port"]) for _at, listen in doors} & {int(port) for port in ports}
+    regions = {hostvars[host].get("glm_host_region") for host in hosts} - {None, ""}
+    return _GATEWAYS if endpoints >= _GATEWAYS and reached and not taken and len(regions) <= 1 else 0
+
+
+def _door_address(known: str, listens: str) -> str:
+    """Where a gateway reaches a door that listens there, on a host with a known address; empty where it does not."""
+    reached = known if address.is_wildcard(listens) else listens
+    return "" if not reached or ipaddress.ip_address(reached).is_loopback else reached
 
 
 def replica_name(host: str, number: int) -> str:
@@ -173,12 +180,12 @@ def _replicas(host: Mapping[str, Any], requests: int) -> list[dict[str, Any]]:
 
 def _replica(host: Mapping[str, Any], plan: Plan, requests: int) -> dict[str, Any]:
     listen, encrypted = plan["listen"], plan["tls"]
-    reached = host["address"] if address.is_wildcard(listen["address"]) else listen["address"]
-    if not reached or ipaddress.ip_address(reached).is_loopback:
+    reached = _door_address(host["address"], listen["address"])
+    if not reached:
         raise UnitError(
             unmet(
                 f"an address of {host['host']} by which a gateway reaches its door",
-                reached or "none",
+                host["address"] or "none" if address.is_wildcard(listen["address"]) else listen["address"],
                 "set glm_bind to private, and glm_private_address where the inventory does not know it",
             )
         )

@@ -104,8 +104,8 @@ def replica(plan: Plan, groups: Mapping[str, Sequence[str]] | None = None) -> di
 
     Shapes: ``name``, ``unit``, ``runtime``, ``documentation``, ``user`` are str; ``files`` maps
     unit/env/secret/guard/engine_key/admin_key to absolute paths on the host; ``exec`` maps
-    start_pre/start/start_post/stop/stop_post to argument lists; ``drain`` and ``admit`` are such lists, too, or None
-    where there is no door; times are whole seconds; ``serving_unit`` is an entry
+    start_pre/start/start_post/answered/stop/stop_post to argument lists; ``drain`` and ``admit`` are such lists, too,
+    or None where there is no door; times are whole seconds; ``serving_unit`` is an entry
     of that module's ``replicas``; ``after``, ``wants``, ``assert_paths``, ``mount_points``,
     ``writable_directories`` are lists of str.
 
@@ -194,8 +194,9 @@ def _container(plan: Plan, name: str, files: Mapping[str, str], groups: Mapping[
             "start_pre": _prestart(plan, files, ["--container", name]),
             "start": _among_nodes(plan, _docker_run(plan, name, files, groups), ["--container", name]),
             "start_post": _ready(plan, files),
+            "answered": _guard(plan, "answered"),
             "stop": [DOCKER, "stop", "-t", str(stop), name],
-            "stop_post": [*_poststop(plan), "--container", name],
+            "stop_post": [*_guard(plan, "poststop"), "--container", name],
         },
     }
 
@@ -296,13 +297,14 @@ def _venv(plan: Plan, name: str, files: Mapping[str, str], groups: Mapping[str, 
             "start_pre": _prestart(plan, files),
             "start": _among_nodes(plan, command),
             "start_post": _ready(plan, files),
-            "stop_post": _poststop(plan),
+            "answered": _guard(plan, "answered"),
+            "stop_post": _guard(plan, "poststop"),
         },
     }
 
 
-def _poststop(plan: Plan) -> list[str]:
-    return [PYTHON, "-I", guard.PROGRAM, "poststop", "--unit", unit_of(plan)]
+def _guard(plan: Plan, verb: str) -> list[str]:
+    return [PYTHON, "-I", guard.PROGRAM, verb, "--unit", unit_of(plan)]
 
 
 def _credential(plan: Plan, name: str, files: Mapping[str, str]) -> tuple[str | None, list[str]]:

@@ -49,7 +49,7 @@ HEARTBEAT_SECONDS = 60
 # A host that lost power says nothing; one that only swaps is slow.
 SILENCE_SECONDS = 30
 # EX_TEMPFAIL of sysexits.h: systemd starts the unit again.
-PEER_LOST = 75
+PEER_LOST = int(restarts.PEER_LOST)
 
 
 class GuardError(Exception):
@@ -200,6 +200,16 @@ def keep_end(unit: str) -> None:
             restarts.add(restarts.file_of(unit), end)
     except OSError as exc:
         say(f"cannot write down that the engine ended: {exc}")
+
+
+def answered(options: argparse.Namespace) -> None:
+    """After the first answer. Failed starts before it are forgotten: systemd would count them against what comes later.
+
+    That forgets how often systemd itself restarted the unit, too; so it is kept when somebody started it.
+    """
+    if shown(options.unit).get("NRestarts") == "0":
+        restarts.begin(restarts.file_of(options.unit))
+    subprocess.run([serve_filter.SYSTEMCTL, "reset-failed", options.unit], check=False)
 
 
 def prestart(options: argparse.Namespace) -> None:
@@ -501,6 +511,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         if verb == "ready":
             sub.add_argument("--model", required=True)
             sub.add_argument("--secret", required=True, help="0600 file with the API key")
+    verbs.add_parser("answered").add_argument("--unit", required=True)
     sub = verbs.add_parser("node")
     sub.add_argument("--container", help="name; none on bare metal")
     network_arguments(sub)
@@ -521,6 +532,8 @@ def main(argv: list[str]) -> int:
             prestart(options)
         elif options.verb == "ready":
             ready(options, int(os.environ["MAINPID"]))
+        elif options.verb == "answered":
+            answered(options)
         elif options.verb == "node":
             return node(options)
         else:

@@ -22,8 +22,8 @@ module = AnsibleModule({"state": {}, "host": {}})
 states = json.loads(module.params["host"])
 if states is None:
     module.fail_json("door: no answer")
-replicas = [{"name": f"engine-{number}", "state": state} for number, state in enumerate(states)]
-module.exit_json(changed=False, replicas=replicas)
+replicas = [{"name": f"engine-{number}", "state": state} for number, state in enumerate(states or [])]
+module.exit_json(changed=False, door=states != 0, replicas=replicas)
 """
 VARIABLES = [f"__serve_{name}" for name in ("others", "sample", "doors", "serving", "doorless", "needed")]
 LOCAL = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
@@ -34,17 +34,18 @@ TASKS = ROOT / "roles/serve/tasks/others.yml"
 
 STAYS = "expected at least {} of the other hosts to serve while this one restarts (glm_min_serving), found {}"
 # What the door of the host says, those of the others, how many have to serve, and why the host is not taken out. None
-# does not answer; one that is away cannot be reached.
+# does not answer, 0 has no door, and one that is away cannot be reached.
 CASES: dict[str, tuple[Any, dict[str, Any], int, str]] = {
     "one-serves": (["serving"], {"a": ["serving"], "b": ["down"]}, 1, ""),
     "with-one-of-two": (["serving"], {"a": ["down", "serving"]}, 1, ""),
     "there-are-no-more": (["serving"], {"a": ["serving"]}, 5, ""),
-    "nothing-was-ever-served-there": (["serving"], {"new": []}, 1, ""),
+    "nothing-was-ever-served-there": (["serving"], {"new": 0}, 1, ""),
     "not-among-the-first": (["serving"], {"a": ["down"], "b": ["down"], "c": ["down"], "d": ["serving"]}, 1, ""),
     "its-other-replica-stays": (["down", "serving"], {"a": ["down"]}, 1, ""),
     "it-serves-nobody": (["down"], {"a": ["down"]}, 1, ""),
     "it-drains": (["draining"], {"a": None}, 1, ""),
     "none-serves": (["serving"], {"a": ["down"], "b": ["draining"]}, 1, STAYS.format(1, "none of 2")),
+    "its-door-does-not-run": (["serving"], {"a": []}, 1, STAYS.format(1, "none of 1")),
     "none-answers": (["serving"], {"a": None, "b": "away"}, 1, STAYS.format(1, "none of 2")),
     "too-few": (["serving"], {"a": ["serving"], "b": ["down"], "c": ["down"]}, 2, STAYS.format(2, "a of 3")),
 }

@@ -402,6 +402,22 @@ def test_only_a_start_by_systemd_itself_waits(
     assert "waiting 30 s: it ended 3 times in a row" in capsys.readouterr().err
 
 
+def test_the_first_answer_of_what_somebody_started_begins_a_new_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, log = tmp_path / "glm-serve-0.json", tmp_path / "log"
+    monkeypatch.setattr(guard.restarts, "file_of", lambda _unit: kept)
+    systemctl = tmp_path / "systemctl"
+    monkeypatch.setattr(guard.serve_filter, "SYSTEMCTL", str(systemctl))
+    for number, begins in (("0", True), ("1", False)):
+        systemctl.write_text(f'#!/bin/sh\necho "$@" >> {log}\n[ "$1" = show ] && echo NRestarts={number}\nexit 0\n')
+        systemctl.chmod(0o755)
+        kept.unlink(missing_ok=True)
+        assert guard.main(["answered", "--unit", "glm-serve-0.service"]) == 0
+        assert kept.exists() is begins
+        assert log.read_text(encoding="utf-8").splitlines()[-1] == "reset-failed glm-serve-0.service"
+
+
 def test_a_failure_is_one_line_on_stderr_and_status_1(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
     monkeypatch.setattr(guard, "DOCKER", "/no/such/docker")
     assert guard.main(["poststop", "--unit", "glm-serve-0.service", "--container", "glm-serve-0"]) == 1

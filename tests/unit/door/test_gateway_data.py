@@ -179,6 +179,7 @@ def planned(address: str = "10.0.0.5", node: tuple[int, int] = (1, 0), **known: 
     return {"ansible_facts": {"glm_plans": [one]}, **known}
 
 
+SEEN = {"glm_host_public_address": "192.0.2.7"}
 EAST, WEST = {"glm_host_region": "us-east-1"}, {"glm_host_region": "us-west-1"}
 
 
@@ -198,7 +199,11 @@ EAST, WEST = {"glm_host_region": "us-east-1"}, {"glm_host_region": "us-west-1"}
         # Hosts reach each other by private addresses, and a private network ends with its region.
         ([planned(**EAST), planned("10.0.0.6", **WEST)], 0),
         ([planned(**EAST), planned("10.0.0.6", **EAST), planned("10.0.0.7")], 2),
-        ([planned("0.0.0.0"), planned("0.0.0.0")], 2),
+        # Of a region that this run does not plan, too.
+        ([planned(**EAST), planned("10.0.0.6", **EAST), WEST], 0),
+        ([planned("0.0.0.0", **SEEN), planned("0.0.0.0", **SEEN)], 2),
+        # On every interface of hosts of which nobody knows an address.
+        ([planned("0.0.0.0"), planned("0.0.0.0", **SEEN)], 0),
         # What this run did not plan (--limit) is what it was before, as far as anybody knows.
         ([planned(), {}, {"ansible_facts": {}}], 2),
         ([{}, {}], 2),
@@ -209,4 +214,10 @@ def test_a_fleet_of_several_endpoints_that_reach_each_other_has_two_unasked(
     fleet: list[dict[str, Any]], number: int
 ) -> None:
     hostvars = {f"h{number}": known for number, known in enumerate(fleet)}
-    assert gateway.default_gateways(list(hostvars), hostvars) == number
+    assert gateway.default_gateways(list(hostvars), hostvars, ["8443", 9801]) == number
+
+
+def test_a_replica_that_has_the_gateways_port_keeps_it() -> None:
+    hostvars = {f"h{number}": planned(f"10.0.0.{number}") for number in (5, 6)}
+    port = hostvars["h5"]["ansible_facts"]["glm_plans"][0]["listen"]["port"]
+    assert gateway.default_gateways(list(hostvars), hostvars, [port, 9801]) == 0

@@ -80,6 +80,21 @@ def test_what_counts_is_the_last_day_of_what_runs_now(
                     "it was killed by SIGKILL after it had served for 60 s")  # fmt: skip
 
 
+def test_what_ended_since_somebody_started_it_counts_although_systemd_forgot_the_number(tmp_path: Path) -> None:
+    path, now = tmp_path / "glm-serve-0.json", 1_000_000.0
+    crash = {"served": 60.0, "code": "killed", "status": "KILL"}
+    restarts.add(path, crash, now=now - 500)
+    restarts.begin(path, now=now - 400)
+    assert restarts.described(path, 0, now)["recent"] == 0
+    for seconds in (300, 200, 100):
+        restarts.add(path, crash, now=now - seconds)
+        restarts.add(path, {**crash, "code": "exited", "status": "75"}, now=now - seconds + 1)
+    found = restarts.described(path, 0, now)
+    assert (found["count"], found["recent"], restarts.again_and_again(found) != "") == (7, 3, True)
+    restarts.begin(path, now=now - 50)
+    assert restarts.described(path, 0, now)["recent"] == 0 and restarts.read(path)["since"] == now - 500
+
+
 @pytest.mark.parametrize(
     ("end", "words"),
     [
