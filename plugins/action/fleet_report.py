@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils import files
-from ansible_collections.glm.fleet.plugins.module_utils.finding import advised
+from ansible_collections.glm.fleet.plugins.module_utils.finding import advised, printable
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import FleetAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.report import FleetGateway, FleetReport
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import verdict
 
-VERDICT, RELEASE, GATEWAY = "__verify_result", "__deploy_release", "__gateway_url"
+VERDICT, RELEASE = "__verify_result", "__deploy_release"
+GATEWAY, GATEWAY_PROBLEM = "__gateway_url", "__gateway_problem"
 CAUSE, PUT_BACK = "__deploy_cause", "__deploy_put_back"
 
 
@@ -71,7 +72,20 @@ class ActionModule(FleetAction):
                 "find the cause in the journal of glm-serve-<n>.service there",
             )
             raise self._failure(f"{text} Details in {path}", **answer)
+        if problems := self._gateway_problems():
+            text = advised(
+                f"every host is verified, but gateways are not up to date: {'; '.join(problems)}",
+                "fix that and run deploy.yml again; meanwhile each host answers at its own front door",
+            )
+            raise self._failure(text, **answer)
         return answer
+
+    def _gateway_problems(self) -> list[str]:
+        """Why gateways could not be brought up to date in this run, each with its host in front."""
+        hostvars = self._task_vars.get("hostvars") or {}
+        hosts = [host for host in dict.fromkeys([*self._args["gateways"], *self._args["hosts"]]) if host in hostvars]
+        found = {host: hostvars[host].get(GATEWAY_PROBLEM) for host in hosts}
+        return [f"{host}: {printable(str(problem))}" for host, problem in found.items() if problem]
 
     def _gateways(self) -> list[FleetGateway]:
         """The gateways that this run brought up."""

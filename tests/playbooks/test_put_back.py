@@ -77,7 +77,16 @@ ROLES: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
             },
         ],
     ),
-    "gateway": ({}, []),
+    "gateway": (
+        {},
+        [
+            {
+                "name": "Listen",
+                "ansible.builtin.fail": {"msg": "{{ inventory_hostname }}, gateway: port 8443 is taken"},
+                "when": "bad.get('gateway', false)",
+            },
+        ],
+    ),
 }  # fmt: skip
 
 
@@ -324,3 +333,16 @@ def test_more_than_the_canary_changes_only_with_a_yes(tmp_path: Path, collection
     # h1 has it by now: nothing of it restarts, and the run is asked of the next two.
     code, output, done = fleet.served("new", glm_serial=[1, 1, 1], glm_confirm=True)
     assert code == 0 and [fleet.good(host) for host in fleet.hosts] == [2, 2, 2], output
+
+
+@pytest.mark.one_core
+def test_a_gateway_that_cannot_be_brought_up_fails_the_run_after_its_report(fleet: Fleet) -> None:
+    code, output, _done = fleet.served("old", bad={"gateway": True}, glm_serial="100%")
+    assert code != 0 and "every host is verified, but gateways are not up to date: h1: Listen: h1, gateway" in output
+    assert [entry["ok"] for entry in fleet.reported()] == [True, True] and (fleet.good("h1"), fleet.good("h2")) == (
+        1,
+        1,
+    )
+    # A roll begins no gateway where there is none.
+    code, output, _done = fleet.served("old", playbook="roll", bad={"gateway": True})
+    assert code == 0, output
