@@ -74,7 +74,7 @@ def test_what_changes_nothing_is_its_phases_and_a_line_of_totals(run: Runs) -> N
     )
     assert code == 0
     assert lines[:3] == ["Serve: h1, h2", "Report", ""]
-    assert re.fullmatch(r"2 hosts: 0 changed, \d+ s", lines[3]) and len(lines) == 4, lines
+    assert re.fullmatch(r"2 hosts: 0 changed, (\d+ min )?\d+ s", lines[3]) and len(lines) == 4, lines
 
 
 def test_a_deploy_that_changes_nothing_is_a_screenful(run: Runs) -> None:

@@ -160,10 +160,7 @@ def port_problem(address: str, port: int) -> Optional[str]:
 def wait_for_port(address: str, port: int, seconds: float = 15) -> None:
     """Give a port that was just released, or an address that is just coming up, a moment."""
     deadline = time.monotonic() + seconds
-    while True:
-        problem = port_problem(address, port)
-        if problem is None:
-            return
+    while problem := port_problem(address, port):
         if time.monotonic() >= deadline:
             raise GuardError(problem)
         time.sleep(1)
@@ -193,13 +190,15 @@ def wait_after_crashes(unit: str) -> None:
         time.sleep(seconds)
 
 
-def keep_end(unit: str) -> None:
+def poststop(options: argparse.Namespace) -> None:
     """Write down an end that nobody asked for. Whatever fails here must not keep the unit from its restart."""
     try:
-        if end := restarts.unasked(shown(unit), os.environ):
-            restarts.add(restarts.file_of(unit), end)
+        if end := restarts.unasked(shown(options.unit), os.environ):
+            restarts.add(restarts.file_of(options.unit), end)
     except OSError as exc:
         say(f"cannot write down that the engine ended: {exc}")
+    if options.container:
+        remove_container(options.container)
 
 
 def answered(options: argparse.Namespace) -> None:
@@ -504,10 +503,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
         if verb != "ready":
             sub.add_argument("--unit", required=True)
         if verb == "prestart":
-            sub.add_argument("--device", action="append", default=[], help="CDI name, kind=device")
-            sub.add_argument("--node", action="append", default=[], help="device file or folder")
+            # CDI names, device files or folders, and the files that this start is made from.
+            for name in ("device", "node", "stamp"):
+                sub.add_argument(f"--{name}", action="append", default=[])
             sub.add_argument("--gpus", type=int, required=True, help="of the host")
-            sub.add_argument("--stamp", action="append", default=[], help="file this start is made from")
         if verb == "ready":
             sub.add_argument("--model", required=True)
             sub.add_argument("--secret", required=True, help="0600 file with the API key")
@@ -527,19 +526,14 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def main(argv: list[str]) -> int:
     """Run one verb; 0 or 1 as systemd wants it."""
     options = parse(argv)
+    verbs = {"prestart": prestart, "answered": answered, "poststop": poststop}
     try:
-        if options.verb == "prestart":
-            prestart(options)
-        elif options.verb == "ready":
-            ready(options, int(os.environ["MAINPID"]))
-        elif options.verb == "answered":
-            answered(options)
-        elif options.verb == "node":
+        if options.verb == "node":
             return node(options)
+        if options.verb == "ready":
+            ready(options, int(os.environ["MAINPID"]))
         else:
-            keep_end(options.unit)
-            if options.container:
-                remove_container(options.container)
+            verbs[options.verb](options)
     except (GuardError, serve_filter.FilterError, OSError) as exc:
         say(f"FAILED: {exc}")
         return 1

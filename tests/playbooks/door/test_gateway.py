@@ -332,6 +332,8 @@ def test_hosts_roll_and_the_gateway_is_read_again_under_load_and_nothing_is_lost
     for host in fleet.hosts:
         host.ready = 404
         view(fleet, "out", f"{host.name}-0")
+        # What was sent before arrives.
+        time.sleep(0.5)
         before = host.asked
         time.sleep(0.5)
         assert host.asked == before

@@ -384,7 +384,7 @@ def test_an_end_that_nobody_asked_for_is_kept(
     monkeypatch.setattr(guard, "shown", lambda _unit: seen)
     for name, value in zip(("SERVICE_RESULT", "EXIT_CODE", "EXIT_STATUS"), environment, strict=True):
         monkeypatch.setenv(name, value)
-    guard.keep_end("glm-serve-0.service")
+    assert guard.main(["poststop", "--unit", "glm-serve-0.service"]) == 0
     assert len(guard.restarts.read(kept)["ends"]) == counts
 
 
