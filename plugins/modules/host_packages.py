@@ -92,7 +92,7 @@ options:
     type: int
     default: 3600
   lock_timeout:
-    description: Seconds that apt waits for its locks.
+    description: Seconds to wait for each lock of apt and dpkg that others have.
     type: int
     default: 300
   timeout:
@@ -170,7 +170,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.host.apt import (
     strangers,
 )
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import CommandResult, run, which
-from ansible_collections.glm.fleet.plugins.module_utils.host.dpkg import installed_packages
+from ansible_collections.glm.fleet.plugins.module_utils.host.dpkg import installed_packages, lock_holder
 from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
 
 LISTS = Path("/var/lib/apt/lists")
@@ -179,7 +179,10 @@ FOLDER = Path("/etc/apt")
 BOOT = Path("/boot")
 # What changes a configuration file that a person has changed.
 KEEP = ("--force-confdef", "--force-confold")
-LOCKED = ("Could not get lock", "Unable to lock")
+# The words of apt, and of dpkg itself.
+LOCKED = ("Could not get lock", "Unable to lock", "locked by another process")
+# Whoever changes packages has it from the first to the last of them.
+LOCK = Path("/var/lib/dpkg/lock-frontend")
 LOCK_POLL_SECONDS = 2
 ENVIRONMENT = {"DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_SUSPEND": "1", "APT_LISTCHANGES_FRONTEND": "none"}
 
@@ -321,6 +324,7 @@ class Installer:
             )
 
     def install(self, missing: list[str]) -> None:
+        self.wait()
         self.finish()
         lock = ("-o", f"DPkg::Lock::Timeout={self.module.params['lock_timeout']}")
         lost = self.refresh(lock) if lists_age() > self.module.params["refresh_after"] else {}
@@ -373,11 +377,23 @@ class Installer:
             if loosened:
                 self.record(recorded_holds() - ({*loosened} - {*again}))
 
+    def wait(self) -> None:
+        """Wait until nobody changes packages: what is half done meanwhile is theirs, and a simulation takes no lock."""
+        deadline = time.monotonic() + self.module.params["lock_timeout"]
+        while (holder := lock_holder(LOCK)) is not None:
+            if time.monotonic() >= deadline:
+                raise Unmet(
+                    f"{LOCK} to be free within {self.module.params['lock_timeout']} s",
+                    f"that {holder} holds it. Nothing was changed",
+                    "wait until it has finished, then run this again",
+                )
+            time.sleep(LOCK_POLL_SECONDS)
+
     def finish(self) -> None:
         """Have dpkg finish what it was interrupted in: nothing can be installed before."""
         if not half_done():
             return
-        done = run(("dpkg", *KEEP, "--configure", "--pending"), self.module.params["timeout"], ENVIRONMENT)
+        done = self.patient(("dpkg", *KEEP, "--configure", "--pending"))
         left = half_done()
         if left:
             name = left[0].partition(" ")[0]
@@ -421,7 +437,7 @@ class Installer:
         apt_plan.require_free(steps, {name: row["held"] for name, row in found.items()}, asked)
 
     def patient(self, argv: tuple[str, ...]) -> CommandResult:
-        """Run apt; wait as long as another apt has the lock of its lists, which DPkg::Lock::Timeout does not cover."""
+        """Run apt or dpkg; wait for the locks that DPkg::Lock::Timeout does not cover: of apt's lists, dpkg's own."""
         deadline = time.monotonic() + self.module.params["lock_timeout"]
         while True:
             done = run(argv, self.module.params["timeout"], ENVIRONMENT)

@@ -166,6 +166,7 @@ def host(tmp_path: Path, fake_command: Callable[..., Path], monkeypatch: pytest.
     (tmp_path / "plan").write_text((APT / "pinned_elsewhere.txt").read_text("utf-8"), "utf-8")
     monkeypatch.setattr(host_packages, "LISTS", tmp_path)
     monkeypatch.setattr(host_packages, "BOOT", tmp_path)
+    monkeypatch.setattr(host_packages, "LOCK", tmp_path / "no-lock")
     monkeypatch.setattr(host_packages, "FOLDER", tmp_path)
     return tmp_path
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.glm.fleet.plugins.module_utils.host import facts as host_facts
 from ansible_collections.glm.fleet.plugins.module_utils.host.apt import parse_origins, parse_policies, strangers
+from ansible_collections.glm.fleet.plugins.module_utils.host.dpkg import lock_holder
 from ansible_collections.glm.fleet.plugins.modules import host_packages, host_settled
 from tests.patience import PATIENCE_SECONDS
 
@@ -41,6 +41,7 @@ def apt(tmp_path: Path, fake_command: Callable[..., Path], monkeypatch: pytest.M
     )
     monkeypatch.setattr(host_packages, "LISTS", tmp_path)
     monkeypatch.setattr(host_packages, "HOLDS", tmp_path / "etc/glm/held-packages")
+    monkeypatch.setattr(host_packages, "LOCK", tmp_path / "no-lock")
     (tmp_path / "mirror_Packages").touch()
     return tmp_path / "apt-get.calls"
 
@@ -221,12 +222,55 @@ def held_lock(tmp_path: Path) -> Any:
 
 def test_the_holder_of_a_lock_is_named_and_not_disturbed(held_lock: Any, tmp_path: Path) -> None:
     path, process = held_lock
-    assert host_facts.lock_holder(path).endswith(f"(pid {process.pid})")
+    assert lock_holder(path).endswith(f"(pid {process.pid})")
     with path.open("r+") as handle, pytest.raises(BlockingIOError):
         fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    assert host_facts.lock_holder(tmp_path / "absent") is None
+    assert lock_holder(tmp_path / "absent") is None
     (tmp_path / "free").touch()
-    assert host_facts.lock_holder(tmp_path / "free") is None
+    assert lock_holder(tmp_path / "free") is None
+
+
+def test_packages_that_another_is_working_on_are_not_half_done(
+    apt: Path, held_lock: Any, run_module: Any, fake_command: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """unattended-upgrades has unpacked and not yet configured: dpkg and apt are left alone until it is done."""
+    path, process = held_lock
+    states = apt.parent / "states"
+    states.write_text("docker.io unpacked\n")
+    fake_command("dpkg-query", f'case "$*" in *Want*) exit 1;; *) cat {states};; esac')
+    dpkg = fake_command("dpkg", "exit 2")
+    monkeypatch.setattr(host_packages, "LOCK", path)
+    refused = run_module(host_packages.main, names=["pciutils"], lock_timeout=0)
+    assert f"(pid {process.pid}) holds it. Nothing was changed" in refused["msg"]
+    assert not dpkg.exists() and not apt.exists()
+
+    def done(_seconds: float) -> None:
+        states.write_text("docker.io installed\n")
+        process.kill()
+        process.wait()
+
+    monkeypatch.setattr(time, "sleep", done)
+    assert not run_module(host_packages.main, names=["pciutils"]).get("failed")
+    assert not dpkg.exists() and "install pciutils" in apt.read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "dpkg: error: dpkg frontend lock was locked by another process with pid 4711",
+        "dpkg: error: dpkg frontend is locked by another process",
+    ],
+)
+def test_dpkgs_own_lock_is_waited_for(
+    apt: Path, run_module: Any, fake_command: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    monkeypatch.setattr(host_packages, "LOCK_POLL_SECONDS", 0.01)
+    states, taken = apt.parent / "states", apt.parent / "taken"
+    states.write_text("docker.io half-configured\n")
+    taken.touch()
+    fake_command("dpkg-query", f'case "$*" in *Want*) exit 1;; *) cat {states};; esac')
+    fake_command("dpkg", f'if [ -e {taken} ]; then rm {taken}; echo "{said}" >&2; exit 2; fi; : > {states}')
+    assert not run_module(host_packages.main, names=["pciutils"]).get("failed")
 
 
 def test_settled_gives_up_with_what_it_waited_for(held_lock: Any, run_module: Any, monkeypatch: Any) -> None:
