@@ -34,6 +34,15 @@ options:
     type: list
     elements: str
     default: []
+  may_remove:
+    description:
+      - Shell patterns of packages that apt may remove, or change to a lower version, for what is installed. They are
+        the rest of a family that moves together, such as the libraries of the driver before.
+      - Holds of this module on them are ended meanwhile.
+    type: list
+    elements: str
+    default: []
+    version_added: 0.2.0
   minimum_versions:
     description:
       - Lowest version of a package, as dpkg compares versions. Refused before anything is installed when the archive's
@@ -306,7 +315,8 @@ class Installer:
                 f"a hold on {', '.join(foreign)} that is not of this collection. Nothing was changed",
                 f"apt-mark unhold {' '.join(foreign)} on the host, if that hold is yours to end; then run this again",
             )
-        family = changed | {*self.names} | {*installed_versions(self.module.params["hold_installed"])}
+        patterns = [*self.module.params["hold_installed"], *self.module.params["may_remove"]]
+        family = changed | {*self.names} | {*installed_versions(patterns)}
         return sorted(family & held & ours)
 
     def describe(self, versions: dict[str, str], wanted: Iterable[str] = ()) -> str:
@@ -345,7 +355,8 @@ class Installer:
         what = ", ".join(missing)
         replaced = [*installed_versions(self.module.params["removes"])]
         upgrade = self.module.params["upgrade"]
-        moves = upgrade or self.module.params["removes"]
+        family = self.module.params["may_remove"]
+        moves = upgrade or family or self.module.params["removes"]
         loosened = self.loosened({*missing, *replaced}) if moves else []
         words = ("--yes", "--no-install-recommends", "--allow-downgrades" if moves else "--no-upgrade", "install")
         # apt takes "name-" for a package to remove.
@@ -353,8 +364,6 @@ class Installer:
         # Holds of our own still stand while it is simulated.
         past = ("--allow-change-held-packages",) if loosened else ()
         simulated = run(("apt-get", "--simulate", *past, *words, *names), self.module.params["timeout"], ENVIRONMENT)
-        # Where a version is changed, the rest of a pinned family goes with it: libraries of the driver before.
-        family = [part for pin in self.module.params["pins"] for part in pin["packages"].split()] if upgrade else []
         # What stands in the way of a plan that fails is often a hold; apt names the package and not why.
         named = [] if simulated.ok else sorted({word for word in simulated.stdout.split() if word[:1].isalnum()})
         held = [name for name, row in installed_packages(tuple(named)).items() if row["held"]] if named else []
@@ -471,6 +480,7 @@ def main() -> None:
             "names": {"type": "list", "elements": "str", "required": True},
             "minimum_versions": {"type": "dict", "default": {}},
             "removes": {"type": "list", "elements": "str", "default": []},
+            "may_remove": {"type": "list", "elements": "str", "default": []},
             "upgrade": {"type": "list", "elements": "str", "default": []},
             "pins": {
                 "type": "list",

@@ -167,6 +167,14 @@ def test_our_own_hold_is_ended_for_a_change_and_comes_back(apt: Path, marks: Pat
     assert host_packages.HOLDS.read_text().split() == ["docker.io"]
 
 
+def test_our_own_hold_on_what_may_go_is_ended_too(apt: Path, marks: Path, run_module: Any) -> None:
+    """gpu_base holds linux-modules-nvidia-*, which goes with the driver that the role nvidia replaces."""
+    run_module(host_packages.main, names=["containerd"], hold=True)
+    assert marks.read_text().split() == ["containerd"]
+    assert not run_module(host_packages.main, names=["pciutils"], may_remove=["containerd"]).get("failed")
+    assert (apt.parent / "seen").read_text() == "" and marks.read_text().split() == ["containerd"]
+
+
 def test_our_own_hold_comes_back_after_a_change_that_failed(
     apt: Path, marks: Path, run_module: Any, fake_command: Callable[..., Path]
 ) -> None:

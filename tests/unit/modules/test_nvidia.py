@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import fnmatch
 from typing import Any
 
 import pytest
@@ -361,6 +362,21 @@ def test_a_changed_driver_takes_what_goes_with_it_along() -> None:
     within = install(facts(running="580.95.05"), "580.95.05", "nvidia-open", "nvidia-fabricmanager-580", "libnvsdm")
     made = work(within, change_driver=True, version="580.105.08", toolkit=False)
     assert made["upgrade"] == ["nvidia-open", "nvidia-fabricmanager-580", "libnvsdm"] and made["removes"] == []
+
+
+def test_the_distributions_driver_may_go_with_a_change_and_only_then() -> None:
+    """As Ubuntu's images have it: none of its packages is one of the role's."""
+    server = ("nvidia-driver-570-server", "libnvidia-compute-570-server", "nvidia-dkms-570-server")
+    modules = ("linux-modules-nvidia-570-server-generic", "linux-objects-nvidia-570-server-6.8.0-60-generic")
+    display = ("xserver-xorg-video-nvidia-570-server", "linux-signatures-nvidia-6.8.0-60-generic")
+    gathered = install(facts(running="570.195.03"), "570.195.03", *server, *modules, *display)
+    made = work(gathered, change_driver=True)
+    assert made["problems"] == [] and made["upgrade"] == []
+    for name in (*server, *modules, *display):
+        assert any(fnmatch.fnmatchcase(name, pattern) for pattern in made["may_remove"]), name
+    for name in ("linux-modules-6.8.0-60-generic", "linux-modules-extra-6.8.0-60-generic", "docker.io"):
+        assert not any(fnmatch.fnmatchcase(name, pattern) for pattern in made["may_remove"]), name
+    assert work(gathered)["may_remove"] == []
 
 
 def unproven(gathered: dict[str, Any]) -> str:
