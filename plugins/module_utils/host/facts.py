@@ -179,6 +179,7 @@ class Gatherer:
         facts: dict[str, Any] = {
             "gpus": [],
             "gpu_source": "none",
+            "gpu_holders": _printed(gpu.holders(self.root)),
             "pci": pci,
             "driver": {
                 **{"version": None, "module_version": None, "library_version": None, "cuda_version": None},
@@ -376,6 +377,10 @@ class Gatherer:
 
     def _text(self, path: str) -> str:
         return files.read_text(self.root / path)
+
+
+def _printed(words: Optional[list[str]]) -> Optional[list[str]]:
+    return words if words is None else [printable(word) for word in words]
 
 
 def _has(pci: dict[str, Any], vendor: str) -> bool:

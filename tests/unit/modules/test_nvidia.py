@@ -314,6 +314,10 @@ def test_memory_that_cannot_be_read_is_memory_in_use() -> None:
     gathered["gpus"][1]["memory_used_mib"] = 150000
     text = refusal(gathered, change_driver=True)
     assert "found memory in use on 1; memory that cannot be read on 5, which counts as in use" in text
+    gathered["gpu_holders"] = ["python3 (pid 812)"]
+    assert "read on 5, which counts as in use by python3 (pid 812)" in refusal(gathered, change_driver=True)
+    gathered["gpu_holders"] = []
+    assert "found memory in use on 1. Next" in refusal(gathered, change_driver=True)
     idle = facts(running="570.195.03")
     idle["gpus"] = [{"index": 0, "memory_used_mib": None, "driver": name} for name in (None, "nouveau")]
     assert work(idle, change_driver=True)["problems"] == []
