@@ -149,13 +149,18 @@ def _unanswered(facts: Mapping[str, Any], wanted: Mapping[str, Any], flavour: st
             "does not answer after a reboot is yours to remove"
         )
         return host_driver.unanswered(facts, "nvidia", working, advice)
-    ours = wanted["driver_packages"][flavour]
-    if wanted["change_driver"] or all(
-        name in installed and versions.is_release(versions.upstream(installed[name]["version"]), target)
-        for name in ours
+    of_target = {
+        name for name, entry in installed.items() if versions.is_release(versions.upstream(entry["version"]), target)
+    }
+    packaged = [name for name in installed if _DRIVER.match(name)]
+    # Complete, or as far as an installation came that was cut off.
+    if (
+        wanted["change_driver"]
+        or of_target.issuperset(wanted["driver_packages"][flavour])
+        or (packaged and of_target.issuperset(packaged))
     ):
         return None
-    there = [f"{name} {entry['version']} is installed" for name, entry in installed.items() if _DRIVER.match(name)]
+    there = [f"{name} {installed[name]['version']} is installed" for name in packaged]
     there += [f"{driver['tool']} is there"] if driver.get("tool") else []
     if not there:
         return None

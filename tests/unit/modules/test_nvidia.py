@@ -304,6 +304,11 @@ def test_a_driver_that_is_installed_and_not_loaded_is_somebodys_unless_it_is_the
     ours = install(facts(), "580.126.09", "nvidia-open", "nvidia-persistenced", "libnvidia-compute")
     ours["driver"]["tool"] = "/usr/bin/nvidia-smi"
     assert work(ours)["problems"] == [] and work(ours)["load"], "an interrupted run goes on"
+    part = install(facts(), "580.126.09", "nvidia-dkms-open", "libnvidia-compute")
+    part["driver"]["tool"] = "/usr/bin/nvidia-smi"
+    assert work(part)["problems"] == [] and "nvidia-open" in work(part)["packages"], "one that was cut off earlier too"
+    install(part, "550.90.07", "nvidia-kernel-common-550")
+    assert "nvidia-kernel-common-550 550.90.07-1 is installed" in refusal(part)
     beside = install(facts(), "1.18.1", *nvidia.TOOLKIT, "nvidia-fabricmanager")
     assert work(beside)["problems"] == []
 
