@@ -184,6 +184,8 @@ from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
 
 LISTS = Path("/var/lib/apt/lists")
 HOLDS = Path("/etc/glm/held-packages")
+# A word in it: an earlier release, which did not write its holds down, has prepared this host.
+EARLIER = "#earlier-release"
 FOLDER = Path("/etc/apt")
 BOOT = Path("/boot")
 # What changes a configuration file that a person has changed.
@@ -255,6 +257,8 @@ class Installer:
         for name, version in before.items():
             self.require_minimum(name, version, "installed")
         self.require_origins({name: version for name, version in before.items() if name not in missing})
+        if not self.module.check_mode:
+            self.inherit()
         if missing and not self.module.check_mode:
             self.install(missing)
         after = before if self.module.check_mode else installed_versions(self.names)
@@ -288,12 +292,28 @@ class Installer:
                     f"remove that package, or look at apt-cache policy {name}",
                 )
 
-    def hold(self) -> list[str]:
-        """Hold what is to be held and is not yet; the names of these."""
+    def inherit(self) -> None:
+        """Write down the holds of earlier releases, which held what this one holds. The first call on a host finds out
+        whether there was one, because gpu_base writes its sign soon after."""
+        first, known = not HOLDS.exists(), recorded_holds()
+        ours = {EARLIER} if first and (FOLDER / "apt.conf.d/60glm-fleet").exists() else {*known}
+        if EARLIER in ours:
+            wanted = self.to_hold() | {*self.module.params["removes"]}
+            ours |= wanted & {*run(("apt-mark", "showhold")).stdout.split()}
+        if first or ours != known:
+            self.record(ours)
+
+    def to_hold(self) -> set[str]:
+        """What this call holds."""
         wanted = {*self.names} if self.module.params["hold"] else set()
         reasons = self.module.params["hold_for"]
         if self.module.params["hold_installed"] and (not reasons or installed_versions(reasons)):
             wanted |= {*installed_versions(self.module.params["hold_installed"])}
+        return wanted
+
+    def hold(self) -> list[str]:
+        """Hold what is to be held and is not yet; the names of these."""
+        wanted = self.to_hold()
         if not wanted:
             return []
         loose = sorted(wanted - {*run(("apt-mark", "showhold")).stdout.split()})

@@ -167,6 +167,7 @@ def host(tmp_path: Path, fake_command: Callable[..., Path], monkeypatch: pytest.
     monkeypatch.setattr(host_packages, "LISTS", tmp_path)
     monkeypatch.setattr(host_packages, "BOOT", tmp_path)
     monkeypatch.setattr(host_packages, "LOCK", tmp_path / "no-lock")
+    monkeypatch.setattr(host_packages, "HOLDS", tmp_path / "held-packages")
     monkeypatch.setattr(host_packages, "FOLDER", tmp_path)
     return tmp_path
 

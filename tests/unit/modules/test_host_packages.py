@@ -42,6 +42,7 @@ def apt(tmp_path: Path, fake_command: Callable[..., Path], monkeypatch: pytest.M
     monkeypatch.setattr(host_packages, "LISTS", tmp_path)
     monkeypatch.setattr(host_packages, "HOLDS", tmp_path / "etc/glm/held-packages")
     monkeypatch.setattr(host_packages, "LOCK", tmp_path / "no-lock")
+    monkeypatch.setattr(host_packages, "FOLDER", tmp_path / "etc/apt")
     (tmp_path / "mirror_Packages").touch()
     return tmp_path / "apt-get.calls"
 
@@ -165,6 +166,35 @@ def test_our_own_hold_is_ended_for_a_change_and_comes_back(apt: Path, marks: Pat
     assert (apt.parent / "seen").read_text().split() == ["kubelet"], "what others hold stays held meanwhile"
     assert sorted(marks.read_text().split()) == ["docker.io", "kubelet"]
     assert host_packages.HOLDS.read_text().split() == ["docker.io"]
+
+
+SIGN = "etc/apt/apt.conf.d/60glm-fleet"
+
+
+def prepared(folder: Path) -> None:
+    """As gpu_base leaves a host."""
+    (folder / SIGN).parent.mkdir(parents=True, exist_ok=True)
+    (folder / SIGN).touch()
+
+
+def test_holds_of_an_earlier_release_are_our_own(apt: Path, marks: Path, run_module: Any) -> None:
+    """It held the same and did not write it down; its other file on the host shows that it was there."""
+    prepared(apt.parent)
+    marks.write_text("containerd\ndocker.io\nkubelet\n")
+    run_module(host_packages.main, check=True, names=["docker.io"], hold=True)
+    assert not host_packages.HOLDS.exists()
+    run_module(host_packages.main, names=["curl"])
+    assert not run_module(host_packages.main, **MOVE, hold=True).get("failed"), "also when another call was first"
+    assert (apt.parent / "seen").read_text().split() == ["kubelet"]
+    assert host_packages.HOLDS.read_text().split() == [host_packages.EARLIER, "docker.io"]
+
+
+def test_holds_of_others_stay_theirs_after_our_first_run(apt: Path, marks: Path, run_module: Any) -> None:
+    marks.write_text("containerd\ndocker.io\n")
+    run_module(host_packages.main, names=["curl"])
+    prepared(apt.parent)
+    assert run_module(host_packages.main, names=["docker.io"], hold=True)["held"] == []
+    assert "that is not of this collection" in run_module(host_packages.main, **MOVE, hold=True)["msg"]
 
 
 def test_our_own_hold_on_what_may_go_is_ended_too(apt: Path, marks: Path, run_module: Any) -> None:
