@@ -14,8 +14,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Optional
 
+from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import CommandResult, run
 
 JOURNAL = (
@@ -35,6 +37,7 @@ SIGNS = re.compile(
 # What differs between two lines that say the same: addresses, processes, sequence numbers.
 _VARIES = re.compile(r"0x[0-9a-fA-F_]+|pid[= ]\d+|\bCh [0-9a-fA-F]+|(?:seq|cmd_id|sector|I/O|name)[= ][^\s,]+")
 _STAMP = re.compile(r"^(?:<\d+>)?\[\s*(\d+)\.(\d{6})\] ?(.*)$")
+_SCSI = re.compile(r" error, dev (sd[a-z]+)\b")
 # Of so many different lines the newest are kept.
 MOST_ROWS = 400
 LONGEST_LINE = 300
@@ -43,7 +46,7 @@ Line = tuple[int, str]
 """Microseconds since the boot, and the text."""
 
 
-def gather(timeout: float) -> dict[str, Any]:
+def gather(timeout: float, root: Path = Path("/")) -> dict[str, Any]:
     """``{lines, begins, rows, left_out, problems}``.
 
     ``lines``: how many were read at all. ``begins``: seconds from the boot to the first of them, None without any.
@@ -53,7 +56,7 @@ def gather(timeout: float) -> dict[str, Any]:
     journal, buffer = run(JOURNAL, timeout), run(BUFFER, timeout)
     found = {*parse_journal(journal.stdout), *parse_buffer(buffer.stdout)}
     lines = sorted(found)
-    rows = collapse(text for _at, text in lines if SIGNS.search(text))
+    rows = collapse(text for _at, text in lines if SIGNS.search(text) and not _has_no_medium(text, root))
     return {
         "lines": len(lines),
         "begins": lines[0][0] / 1e6 if lines else None,
@@ -61,6 +64,14 @@ def gather(timeout: float) -> dict[str, Any]:
         "left_out": max(0, len(rows) - MOST_ROWS),
         "problems": [words for done in (journal, buffer) for words in _problem(done)],
     }
+
+
+def _has_no_medium(text: str, root: Path) -> bool:
+    """Whether a line is of a drive that others fill: a management controller's virtual media, a card reader. One of
+    NVMe without a size is a disk that died."""
+    match = _SCSI.search(text)
+    block = root / "sys/block" / (match[1] if match else "")
+    return bool(match) and (files.read_text(block / "removable") == "1" or files.read_text(block / "size") == "0")
 
 
 def _problem(done: CommandResult) -> list[str]:

@@ -148,6 +148,30 @@ def test_journal_and_buffer_are_read_together(
     assert judge(found)["outcome"] == "failed"
 
 
+@pytest.mark.parametrize(
+    ("disk", "removable", "size", "outcome"),
+    [
+        ("sdb", "1", "2048", "passed"),
+        ("sdb", "0", "0", "passed"),
+        ("sdb", "0", "1875385008", "failed"),
+        ("sdb", None, None, "failed"),
+        ("nvme1n1", "0", "0", "failed"),
+    ],
+)
+def test_a_drive_without_its_medium_is_no_broken_disk(
+    fake_command: Callable[..., Path], tmp_path: Path, disk: str, removable: str | None, size: str | None, outcome: str
+) -> None:
+    """The virtual media of a management controller are there and empty, and each probe of them is an error."""
+    block = tmp_path / "sys/block" / disk
+    block.mkdir(parents=True)
+    if removable and size:
+        (block / "removable").write_text(f"{removable}\n")
+        (block / "size").write_text(f"{size}\n")
+    fake_command("journalctl", "true")
+    fake_command("dmesg", f"echo '[    1.000000] I/O error, dev {disk}, sector 0 op 0x0:(READ) flags 0x0 phys_seg 1'")
+    assert judge(collected.gather(5, tmp_path))["outcome"] == outcome
+
+
 def test_no_line_at_all_proves_nothing(fake_command: Callable[..., Path]) -> None:
     fake_command("journalctl", "echo '-- No entries --'")
     fake_command("dmesg", "echo 'dmesg: read kernel buffer failed: Operation not permitted' >&2; exit 1")
