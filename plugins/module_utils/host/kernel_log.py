@@ -27,15 +27,20 @@ JOURNAL = (
 BUFFER = ("dmesg",)
 # Every line that a rule of the catalogue knows has one of these; a test compares them.
 SIGNS = re.compile(
-    r"NVRM: .*(?:Xid|RmInit|GSP|gsp|RESET|[Rr]eset|fallen off|I/O region)|SXid|AER: |Hardware Error|mce: "
+    r"NVRM: .*(?:Xid|RmInit|GSP|gsp|RESET|[Rr]eset|fallen off|I/O region)|SXid|AER: "
+    r"|Hardware Error.*(?:Machine [Cc]heck|System Fatal|Uncorrected, |event severity|(?:Corrected|Deferred) error)"
+    r"|mce: Uncorrected"
     r"|amdgpu.*(?:uncorrectable|threshold|is bad|Replace this|[Rr]eset|timeout|MES|[Ff]ailed|Fatal)"
     r"|ring \S+ (?:timeout|reset)|MES (?:failed|might)|Memory failure: "
     r"|nvme nvme\d+: .*(?:timeout|down|reset|Removing|Disabling)|(?:I/O|medium) error, dev"
     r"|EXT4-fs (?:error|\(.*read-only)|XFS \(.*(?:orruption|I/O [Ee]rror|[Ss]hut)|ut of memory: Kill"
     r"|IO_PAGE_FAULT|DMAR: \[|arm-smmu.*event"
 )
-# What differs between two lines that say the same: addresses, processes, sequence numbers.
-_VARIES = re.compile(r"0x[0-9a-fA-F_]+|pid[= ]\d+|\bCh [0-9a-fA-F]+|(?:seq|cmd_id|sector|I/O|name)[= ][^\s,]+")
+# What differs between two lines that say the same: addresses, processes, sizes, numbers of records.
+_VARIES = re.compile(
+    r"0x[0-9a-fA-F_]+|(?:pid|process)[= ]\d+|\bCh [0-9a-fA-F]+|(?:seq|cmd_id|sector|I/O|name)[= ][^\s,]+|\{\d+\}"
+    r"|\d+kB|\bCPU \d+|\bBank \d+: [0-9a-f]+"
+)
 _STAMP = re.compile(r"^(?:<\d+>)?\[\s*(\d+)\.(\d{6})\] ?(.*)$")
 _SCSI = re.compile(r" error, dev (sd[a-z]+)\b")
 # Of so many different lines the newest are kept.
