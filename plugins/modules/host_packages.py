@@ -293,14 +293,15 @@ class Installer:
                 )
 
     def inherit(self) -> None:
-        """Write down the holds of earlier releases, which held what this one holds. The first call on a host finds out
-        whether there was one, because gpu_base writes its sign soon after."""
-        first, known = not HOLDS.exists(), recorded_holds()
-        ours = {EARLIER} if first and (FOLDER / "apt.conf.d/60glm-fleet").exists() else {*known}
+        """Write down the holds of an earlier release, which held what this one holds."""
+        known = recorded_holds()
+        left = files.read_text(FOLDER / "apt.conf.d/60glm-fleet")
+        # gpu_base of this release names the file in there.
+        ours = {EARLIER} if left and str(HOLDS) not in left and not HOLDS.exists() else {*known}
         if EARLIER in ours:
             wanted = self.to_hold() | {*self.module.params["removes"]}
             ours |= wanted & {*run(("apt-mark", "showhold")).stdout.split()}
-        if first or ours != known:
+        if ours != known:
             self.record(ours)
 
     def to_hold(self) -> set[str]:

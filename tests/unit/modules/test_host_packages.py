@@ -168,18 +168,22 @@ def test_our_own_hold_is_ended_for_a_change_and_comes_back(apt: Path, marks: Pat
     assert host_packages.HOLDS.read_text().split() == ["docker.io"]
 
 
-SIGN = "etc/apt/apt.conf.d/60glm-fleet"
+TEMPLATE = Path(__file__).parents[3] / "roles/gpu_base/templates/apt.conf.j2"
 
 
-def prepared(folder: Path) -> None:
-    """As gpu_base leaves a host."""
-    (folder / SIGN).parent.mkdir(parents=True, exist_ok=True)
-    (folder / SIGN).touch()
+def prepared(folder: Path, release: str) -> None:
+    """As gpu_base of that release leaves a host."""
+    text = TEMPLATE.read_text("utf-8")
+    assert "/etc/glm/held-packages" in text
+    path = folder / "etc/apt/apt.conf.d/60glm-fleet"
+    path.parent.mkdir(parents=True)
+    own = "// Role glm.fleet.gpu_base\n" if release == "0.1.0" else text
+    path.write_text(own.replace("/etc/glm/held-packages", str(host_packages.HOLDS)), "utf-8")
 
 
 def test_holds_of_an_earlier_release_are_our_own(apt: Path, marks: Path, run_module: Any) -> None:
     """It held the same and did not write it down; its other file on the host shows that it was there."""
-    prepared(apt.parent)
+    prepared(apt.parent, "0.1.0")
     marks.write_text("containerd\ndocker.io\nkubelet\n")
     run_module(host_packages.main, check=True, names=["docker.io"], hold=True)
     assert not host_packages.HOLDS.exists()
@@ -189,11 +193,11 @@ def test_holds_of_an_earlier_release_are_our_own(apt: Path, marks: Path, run_mod
     assert host_packages.HOLDS.read_text().split() == [host_packages.EARLIER, "docker.io"]
 
 
-def test_holds_of_others_stay_theirs_after_our_first_run(apt: Path, marks: Path, run_module: Any) -> None:
+def test_holds_of_others_stay_theirs_on_a_host_of_this_release(apt: Path, marks: Path, run_module: Any) -> None:
     marks.write_text("containerd\ndocker.io\n")
-    run_module(host_packages.main, names=["curl"])
-    prepared(apt.parent)
+    prepared(apt.parent, "0.2.0")
     assert run_module(host_packages.main, names=["docker.io"], hold=True)["held"] == []
+    assert not host_packages.HOLDS.exists()
     assert "that is not of this collection" in run_module(host_packages.main, **MOVE, hold=True)["msg"]
 
 
