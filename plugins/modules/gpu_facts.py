@@ -106,6 +106,13 @@ ansible_facts:
           description: Source of the list of GPUs - C(nvidia-smi), C(amd-smi), C(rocm-smi), C(pci) or C(none).
           type: str
           returned: when gpu is in O(subset)
+        gpu_holders:
+          description: >-
+            Processes that have a GPU open (C(python3 (pid 812))), a driver's daemons and monitors left out; null where
+            not every process of the machine can be seen.
+          type: list
+          elements: str
+          returned: when gpu is in O(subset)
         driver:
           description: >-
             version, module_version (loaded in the kernel; of AMD's own module only), library_version (if it refuses),

@@ -34,6 +34,15 @@ options:
     type: list
     elements: str
     default: []
+  may_remove:
+    description:
+      - Shell patterns of packages that apt may remove, or change to a lower version, for what is installed. They are
+        the rest of a family that moves together, such as the libraries of the driver before.
+      - Holds of this module on them are ended meanwhile.
+    type: list
+    elements: str
+    default: []
+    version_added: 0.2.0
   minimum_versions:
     description:
       - Lowest version of a package, as dpkg compares versions. Refused before anything is installed when the archive's
@@ -92,7 +101,7 @@ options:
     type: int
     default: 3600
   lock_timeout:
-    description: Seconds that apt waits for its locks.
+    description: Seconds to wait for each lock of apt and dpkg that others have.
     type: int
     default: 300
   timeout:
@@ -170,16 +179,21 @@ from ansible_collections.glm.fleet.plugins.module_utils.host.apt import (
     strangers,
 )
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import CommandResult, run, which
-from ansible_collections.glm.fleet.plugins.module_utils.host.dpkg import installed_packages
+from ansible_collections.glm.fleet.plugins.module_utils.host.dpkg import installed_packages, lock_holder
 from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
 
 LISTS = Path("/var/lib/apt/lists")
 HOLDS = Path("/etc/glm/held-packages")
+# A word in it: an earlier release, which did not write its holds down, has prepared this host.
+EARLIER = "#earlier-release"
 FOLDER = Path("/etc/apt")
 BOOT = Path("/boot")
 # What changes a configuration file that a person has changed.
 KEEP = ("--force-confdef", "--force-confold")
-LOCKED = ("Could not get lock", "Unable to lock")
+# The words of apt, and of dpkg itself.
+LOCKED = ("Could not get lock", "Unable to lock", "locked by another process")
+# Whoever changes packages has it from the first to the last of them.
+LOCK = Path("/var/lib/dpkg/lock-frontend")
 LOCK_POLL_SECONDS = 2
 ENVIRONMENT = {"DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_SUSPEND": "1", "APT_LISTCHANGES_FRONTEND": "none"}
 
@@ -243,6 +257,8 @@ class Installer:
         for name, version in before.items():
             self.require_minimum(name, version, "installed")
         self.require_origins({name: version for name, version in before.items() if name not in missing})
+        if not self.module.check_mode:
+            self.inherit()
         if missing and not self.module.check_mode:
             self.install(missing)
         after = before if self.module.check_mode else installed_versions(self.names)
@@ -276,12 +292,29 @@ class Installer:
                     f"remove that package, or look at apt-cache policy {name}",
                 )
 
-    def hold(self) -> list[str]:
-        """Hold what is to be held and is not yet; the names of these."""
+    def inherit(self) -> None:
+        """Write down the holds of an earlier release, which held what this one holds."""
+        known = recorded_holds()
+        left = files.read_text(FOLDER / "apt.conf.d/60glm-fleet")
+        # gpu_base of this release names the file in there.
+        ours = {EARLIER} if left and str(HOLDS) not in left and not HOLDS.exists() else {*known}
+        if EARLIER in ours:
+            wanted = self.to_hold() | {*self.module.params["removes"]}
+            ours |= wanted & {*run(("apt-mark", "showhold")).stdout.split()}
+        if ours != known:
+            self.record(ours)
+
+    def to_hold(self) -> set[str]:
+        """What this call holds."""
         wanted = {*self.names} if self.module.params["hold"] else set()
         reasons = self.module.params["hold_for"]
         if self.module.params["hold_installed"] and (not reasons or installed_versions(reasons)):
             wanted |= {*installed_versions(self.module.params["hold_installed"])}
+        return wanted
+
+    def hold(self) -> list[str]:
+        """Hold what is to be held and is not yet; the names of these."""
+        wanted = self.to_hold()
         if not wanted:
             return []
         loose = sorted(wanted - {*run(("apt-mark", "showhold")).stdout.split()})
@@ -303,7 +336,8 @@ class Installer:
                 f"a hold on {', '.join(foreign)} that is not of this collection. Nothing was changed",
                 f"apt-mark unhold {' '.join(foreign)} on the host, if that hold is yours to end; then run this again",
             )
-        family = changed | {*self.names} | {*installed_versions(self.module.params["hold_installed"])}
+        patterns = [*self.module.params["hold_installed"], *self.module.params["may_remove"]]
+        family = changed | {*self.names} | {*installed_versions(patterns)}
         return sorted(family & held & ours)
 
     def describe(self, versions: dict[str, str], wanted: Iterable[str] = ()) -> str:
@@ -321,6 +355,7 @@ class Installer:
             )
 
     def install(self, missing: list[str]) -> None:
+        self.wait()
         self.finish()
         lock = ("-o", f"DPkg::Lock::Timeout={self.module.params['lock_timeout']}")
         lost = self.refresh(lock) if lists_age() > self.module.params["refresh_after"] else {}
@@ -341,7 +376,8 @@ class Installer:
         what = ", ".join(missing)
         replaced = [*installed_versions(self.module.params["removes"])]
         upgrade = self.module.params["upgrade"]
-        moves = upgrade or self.module.params["removes"]
+        family = self.module.params["may_remove"]
+        moves = upgrade or family or self.module.params["removes"]
         loosened = self.loosened({*missing, *replaced}) if moves else []
         words = ("--yes", "--no-install-recommends", "--allow-downgrades" if moves else "--no-upgrade", "install")
         # apt takes "name-" for a package to remove.
@@ -349,8 +385,6 @@ class Installer:
         # Holds of our own still stand while it is simulated.
         past = ("--allow-change-held-packages",) if loosened else ()
         simulated = run(("apt-get", "--simulate", *past, *words, *names), self.module.params["timeout"], ENVIRONMENT)
-        # Where a version is changed, the rest of a pinned family goes with it: libraries of the driver before.
-        family = [part for pin in self.module.params["pins"] for part in pin["packages"].split()] if upgrade else []
         # What stands in the way of a plan that fails is often a hold; apt names the package and not why.
         named = [] if simulated.ok else sorted({word for word in simulated.stdout.split() if word[:1].isalnum()})
         held = [name for name, row in installed_packages(tuple(named)).items() if row["held"]] if named else []
@@ -373,11 +407,23 @@ class Installer:
             if loosened:
                 self.record(recorded_holds() - ({*loosened} - {*again}))
 
+    def wait(self) -> None:
+        """Wait until nobody changes packages: what is half done meanwhile is theirs, and a simulation takes no lock."""
+        deadline = time.monotonic() + self.module.params["lock_timeout"]
+        while (holder := lock_holder(LOCK)) is not None:
+            if time.monotonic() >= deadline:
+                raise Unmet(
+                    f"{LOCK} to be free within {self.module.params['lock_timeout']} s",
+                    f"that {holder} holds it. Nothing was changed",
+                    "wait until it has finished, then run this again",
+                )
+            time.sleep(LOCK_POLL_SECONDS)
+
     def finish(self) -> None:
         """Have dpkg finish what it was interrupted in: nothing can be installed before."""
         if not half_done():
             return
-        done = run(("dpkg", *KEEP, "--configure", "--pending"), self.module.params["timeout"], ENVIRONMENT)
+        done = self.patient(("dpkg", *KEEP, "--configure", "--pending"))
         left = half_done()
         if left:
             name = left[0].partition(" ")[0]
@@ -421,7 +467,7 @@ class Installer:
         apt_plan.require_free(steps, {name: row["held"] for name, row in found.items()}, asked)
 
     def patient(self, argv: tuple[str, ...]) -> CommandResult:
-        """Run apt; wait as long as another apt has the lock of its lists, which DPkg::Lock::Timeout does not cover."""
+        """Run apt or dpkg; wait for the locks that DPkg::Lock::Timeout does not cover: of apt's lists, dpkg's own."""
         deadline = time.monotonic() + self.module.params["lock_timeout"]
         while True:
             done = run(argv, self.module.params["timeout"], ENVIRONMENT)
@@ -455,6 +501,7 @@ def main() -> None:
             "names": {"type": "list", "elements": "str", "required": True},
             "minimum_versions": {"type": "dict", "default": {}},
             "removes": {"type": "list", "elements": "str", "default": []},
+            "may_remove": {"type": "list", "elements": "str", "default": []},
             "upgrade": {"type": "list", "elements": "str", "default": []},
             "pins": {
                 "type": "list",

@@ -75,7 +75,8 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
-from ansible_collections.glm.fleet.plugins.module_utils.host.facts import cloud_init, first_boot_busy, lock_holder
+from ansible_collections.glm.fleet.plugins.module_utils.host.dpkg import lock_holder
+from ansible_collections.glm.fleet.plugins.module_utils.host.facts import cloud_init, first_boot_busy
 from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
 
 LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/lists/lock", "/var/cache/apt/archives/lock")

@@ -9,12 +9,10 @@ list of ``{phase, message}``; docs/hosts.md lists the phases.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import platform
 import re
-import struct
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -181,6 +179,7 @@ class Gatherer:
         facts: dict[str, Any] = {
             "gpus": [],
             "gpu_source": "none",
+            "gpu_holders": _printed(gpu.holders(self.root)),
             "pci": pci,
             "driver": {
                 **{"version": None, "module_version": None, "library_version": None, "cuda_version": None},
@@ -380,6 +379,10 @@ class Gatherer:
         return files.read_text(self.root / path)
 
 
+def _printed(words: Optional[list[str]]) -> Optional[list[str]]:
+    return words if words is None else [printable(word) for word in words]
+
+
 def _has(pci: dict[str, Any], vendor: str) -> bool:
     return any(entry["vendor"] == vendor for entry in pci["gpus"])
 
@@ -416,22 +419,6 @@ def _cloud_init_long(text: str, evidence: str) -> dict[str, Any]:
     fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
     status = fields.get("status", "unknown").strip()
     return {"present": True, "status": status, "detail": "" if "status" in fields else evidence, "errors": []}
-
-
-def lock_holder(path: Path) -> Optional[str]:
-    """Who holds the POSIX lock on ``path`` (``name (pid 812)``), or None. Asks only; never takes the lock."""
-    # struct flock of 64-bit Linux: short l_type, short l_whence, off_t l_start, off_t l_len, pid_t l_pid
-    layout = "hhqqi4x"
-    question = struct.pack(layout, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-    try:
-        with path.open("rb+") as handle:
-            answer = fcntl.fcntl(handle, fcntl.F_GETLK, question)
-    except OSError:
-        return None
-    kind, _whence, _start, _length, pid = struct.unpack(layout, answer)
-    if kind == fcntl.F_UNLCK:
-        return None
-    return f"{files.read_text(Path(f'/proc/{pid}/comm')) or 'a process'} (pid {pid})"
 
 
 def first_boot_busy(boot: dict[str, Any]) -> bool:

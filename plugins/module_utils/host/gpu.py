@@ -18,6 +18,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Optional
 from xml.etree import ElementTree
@@ -31,9 +32,44 @@ PCI_VENDORS = {"0x10de": "nvidia", "0x1002": "amd"}
 # 0x0300 VGA, 0x0302 3D controller; AMD Instinct GPUs have 0x1200, a processing accelerator.
 PCI_GPU_CLASSES = ("0x0300", "0x0302", "0x1200")
 PCI_BRIDGE_CLASS = "0x0680"
+_NODE = re.compile(r"/dev/(?:nvidia\d+|nvidia-uvm|kfd)(?: \(deleted\))?")
+# Daemons and monitors that keep a GPU open and serve nobody, as the kernel cuts their names.
+_DAEMONS = ("nvidia-persiste", "nv-fabricmanage", "nv-hostengine", "nvidia-imex", "dcgm-exporter", "nvidia-smi")
 _VERSION = re.compile(r"\b(\d{3,4}\.\d{1,3}(?:\.\d{1,3})?)\b")
 _INFOROM = re.compile(r"infoROM is corrupted at gpu (?P<bus>[0-9a-fA-F:.]+)", re.IGNORECASE)
 _SO_VERSION = re.compile(r"\.so\.(\d{3,4}\.\d{1,3}(?:\.\d{1,3})?)\b")
+
+
+def holders(root: Path) -> Optional[list[str]]:
+    """Who has a GPU open (``python3 (pid 812)``), daemons left out; None where not every process can be seen."""
+    proc = root / "proc"
+    # A container shows its own processes only, and not this one of the kernel.
+    if files.read_text(proc / "2/comm") != "kthreadd":
+        return None
+    found = []
+    for process in proc.glob("[0-9]*"):
+        try:
+            opened = _opens_gpu(process / "fd")
+        except OSError:
+            return None
+        name = files.read_text(process / "comm") if opened else ""
+        if opened and name not in _DAEMONS:
+            found.append(f"{name or 'a process'} (pid {process.name})")
+    return sorted(found)
+
+
+def _opens_gpu(folder: Path) -> bool:
+    """Whether a process has a GPU open. Raises OSError when it cannot be seen; one that has ended has none."""
+    try:
+        entries = list(folder.iterdir())
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    for entry in entries:
+        # Files are closed meanwhile.
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if _NODE.fullmatch(str(entry.readlink())):
+                return True
+    return False
 
 
 def parse_gpu_csv(text: str) -> tuple[list[dict[str, Any]], list[str]]:

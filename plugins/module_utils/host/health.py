@@ -199,7 +199,7 @@ class Health:
             **self.installation(),
             "memory_errors": memory,
             "memory_errors_problem": problem,
-            "kernel_log": kernel_log.gather(self.timeout),
+            "kernel_log": kernel_log.gather(self.timeout, self.root),
             # Eight GPUs without persistence, one after the other.
             "runtime": initialise(self.vendor, 3 * self.timeout),
             "iommu": iommu(self.root),

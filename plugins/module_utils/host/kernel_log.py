@@ -14,8 +14,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Optional
 
+from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import CommandResult, run
 
 JOURNAL = (
@@ -25,16 +27,22 @@ JOURNAL = (
 BUFFER = ("dmesg",)
 # Every line that a rule of the catalogue knows has one of these; a test compares them.
 SIGNS = re.compile(
-    r"NVRM: .*(?:Xid|RmInit|GSP|gsp|RESET|[Rr]eset|fallen off|I/O region)|SXid|AER: |Hardware Error|mce: "
+    r"NVRM: .*(?:Xid|RmInit|GSP|gsp|RESET|[Rr]eset|fallen off|I/O region)|SXid|AER: "
+    r"|Hardware Error.*(?:Machine [Cc]heck|System Fatal|Uncorrected, |event severity|(?:Corrected|Deferred) error)"
+    r"|mce: Uncorrected"
     r"|amdgpu.*(?:uncorrectable|threshold|is bad|Replace this|[Rr]eset|timeout|MES|[Ff]ailed|Fatal)"
     r"|ring \S+ (?:timeout|reset)|MES (?:failed|might)|Memory failure: "
     r"|nvme nvme\d+: .*(?:timeout|down|reset|Removing|Disabling)|(?:I/O|medium) error, dev"
     r"|EXT4-fs (?:error|\(.*read-only)|XFS \(.*(?:orruption|I/O [Ee]rror|[Ss]hut)|ut of memory: Kill"
     r"|IO_PAGE_FAULT|DMAR: \[|arm-smmu.*event"
 )
-# What differs between two lines that say the same: addresses, processes, sequence numbers.
-_VARIES = re.compile(r"0x[0-9a-fA-F_]+|pid[= ]\d+|\bCh [0-9a-fA-F]+|(?:seq|cmd_id|sector|I/O|name)[= ][^\s,]+")
+# What differs between two lines that say the same: addresses, processes, sizes, numbers of records.
+_VARIES = re.compile(
+    r"0x[0-9a-fA-F_]+|(?:pid|process)[= ]\d+|\bCh [0-9a-fA-F]+|(?:seq|cmd_id|sector|I/O|name)[= ][^\s,]+|\{\d+\}"
+    r"|\d+kB|\bCPU \d+|\bBank \d+: [0-9a-f]+"
+)
 _STAMP = re.compile(r"^(?:<\d+>)?\[\s*(\d+)\.(\d{6})\] ?(.*)$")
+_SCSI = re.compile(r" error, dev (sd[a-z]+)\b")
 # Of so many different lines the newest are kept.
 MOST_ROWS = 400
 LONGEST_LINE = 300
@@ -43,7 +51,7 @@ Line = tuple[int, str]
 """Microseconds since the boot, and the text."""
 
 
-def gather(timeout: float) -> dict[str, Any]:
+def gather(timeout: float, root: Path = Path("/")) -> dict[str, Any]:
     """``{lines, begins, rows, left_out, problems}``.
 
     ``lines``: how many were read at all. ``begins``: seconds from the boot to the first of them, None without any.
@@ -53,7 +61,7 @@ def gather(timeout: float) -> dict[str, Any]:
     journal, buffer = run(JOURNAL, timeout), run(BUFFER, timeout)
     found = {*parse_journal(journal.stdout), *parse_buffer(buffer.stdout)}
     lines = sorted(found)
-    rows = collapse(text for _at, text in lines if SIGNS.search(text))
+    rows = collapse(text for _at, text in lines if SIGNS.search(text) and not _has_no_medium(text, root))
     return {
         "lines": len(lines),
         "begins": lines[0][0] / 1e6 if lines else None,
@@ -61,6 +69,14 @@ def gather(timeout: float) -> dict[str, Any]:
         "left_out": max(0, len(rows) - MOST_ROWS),
         "problems": [words for done in (journal, buffer) for words in _problem(done)],
     }
+
+
+def _has_no_medium(text: str, root: Path) -> bool:
+    """Whether a line is of a drive that others fill: a management controller's virtual media, a card reader. One of
+    NVMe without a size is a disk that died."""
+    match = _SCSI.search(text)
+    block = root / "sys/block" / (match[1] if match else "")
+    return bool(match) and (files.read_text(block / "removable") == "1" or files.read_text(block / "size") == "0")
 
 
 def _problem(done: CommandResult) -> list[str]:

@@ -21,9 +21,10 @@ DOCKERS_NAMESPACE = "moby"
 # The state of containerd: its own, that of one which dockerd started, that of Kubernetes' distributions.
 _STATES = ("run/containerd", "run/docker/containerd/daemon", "run/k3s/containerd")
 _UNIT_FOLDERS = ("etc/systemd/system", "usr/lib/systemd/system", "lib/systemd/system", "usr/local/lib/systemd/system")
+_WANTED = ("*.wants", "*.requires")
 # Where systemd keeps its units, by version of control groups.
 _GROUPS = ("sys/fs/cgroup", "sys/fs/cgroup/unified", "sys/fs/cgroup/systemd")
-# By name: units (there, whether or not they run), and paths below the root that show that it is in use.
+# By name: units that run or are enabled, and paths below the root that show that it is in use.
 _KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "Kubernetes": (
         ("kubelet", "k3s", "k3s-agent", "rke2-server", "rke2-agent", "k0scontroller", "k0sworker",
@@ -63,9 +64,10 @@ def found(root: Path = Path("/")) -> list[Neighbour]:
         entry["running"] |= running
 
     for name, (units, paths) in _KINDS.items():
-        for unit in (unit for unit in units if _has_unit(root, f"{unit}.service")):
-            runs = any((root / groups / "system.slice" / f"{unit}.service").is_dir() for groups in _GROUPS)
-            seen(name, f"{unit}.service {'runs' if runs else 'is installed'}", runs)
+        for unit in (f"{unit}.service" for unit in units):
+            runs = any((root / groups / "system.slice" / unit).is_dir() for groups in _GROUPS)
+            if runs or _is_enabled(root, unit):
+                seen(name, f"{unit} {'runs' if runs else 'is enabled'}", runs)
         for path in (path for path in paths if (root / path).exists()):
             seen(name, f"/{path}", False)
     for name, patterns in _RUNNING.items():
@@ -78,8 +80,10 @@ def found(root: Path = Path("/")) -> list[Neighbour]:
     return list(neighbours.values())
 
 
-def _has_unit(root: Path, unit: str) -> bool:
-    return any((root / folder / unit).exists() for folder in _UNIT_FOLDERS)
+def _is_enabled(root: Path, unit: str) -> bool:
+    """Whether a boot starts it: another unit has a link to it (systemd.unit(5))."""
+    links = (path / unit for folder in _UNIT_FOLDERS for kind in _WANTED for path in (root / folder).glob(kind))
+    return any(link.exists() or link.is_symlink() for link in links)
 
 
 def tasks(root: Path = Path("/")) -> Counter[str]:

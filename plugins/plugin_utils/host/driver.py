@@ -66,8 +66,14 @@ def secure_boot(facts: Mapping[str, Any], ready: bool, role: str) -> Iterator[Fi
 
 
 def busy_gpus(facts: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """GPUs in use; memory that cannot be read is in use, except on one that no driver, or only nouveau, works on."""
-    return [gpu for gpu in facts["gpus"] if (_has_driver(gpu) if _unread(gpu) else gpu["memory_used_mib"] > _IDLE_MIB)]
+    """GPUs in use. Memory that cannot be read is in use where somebody has a GPU open or may have it, except on a GPU
+    that no driver, or only nouveau, works on."""
+    closed = facts.get("gpu_holders") == []
+    return [
+        gpu
+        for gpu in facts["gpus"]
+        if (_has_driver(gpu) and not closed if _unread(gpu) else gpu["memory_used_mib"] > _IDLE_MIB)
+    ]
 
 
 def _has_driver(gpu: Mapping[str, Any]) -> bool:
@@ -86,7 +92,8 @@ def in_use(facts: Mapping[str, Any], role: str) -> Iterator[Finding]:
         used = ", ".join(str(gpu["index"]) for gpu in busy if not _unread(gpu))
         unread = ", ".join(str(gpu["index"]) for gpu in busy if _unread(gpu))
         found = [f"memory in use on {used}"] * bool(used)
-        found += [f"memory that cannot be read on {unread}, which counts as in use"] * bool(unread)
+        holders = f" by {', '.join(facts['gpu_holders'])}" if facts.get("gpu_holders") else ""
+        found += [f"memory that cannot be read on {unread}, which counts as in use{holders}"] * bool(unread)
         advice = "drain the host and stop what serves, then run again"
         yield finding.failed(role, "idle GPUs", "; ".join(found), advice)
 

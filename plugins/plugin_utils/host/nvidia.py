@@ -35,6 +35,12 @@ _FABRIC_PACKAGES = {
     "nvlsm": ("nvidia-fabricmanager", "nvlsm", "libnvsdm"),
     "imex": ("nvidia-imex",),
 }
+_PINNED = "nvidia-* libnvidia-* cuda-drivers* nvidia-fabricmanager* libnvsdm* nvidia-imex*"
+# What goes with the driver that is replaced: of the pinned packages, and of Ubuntu's, whose modules are packages.
+_REPLACED = (
+    *_PINNED.split(),
+    *("xserver-xorg-video-nvidia-*", "linux-modules-nvidia-*", "linux-objects-nvidia-*", "linux-signatures-nvidia-*"),
+)
 # What of a driver NVIDIA, Ubuntu and Debian package: module, libraries, tools. Not what goes with any driver.
 _DRIVER = re.compile(
     r"(cuda-drivers|nvidia-(open|driver|dkms|kernel|headless|utils)|libnvidia-compute|linux-(modules|objects)-nvidia)"
@@ -49,13 +55,15 @@ TOOLKIT = (
 
 class Work(host_driver.Work):
     """What has to be done. ``pins``: package patterns and the version that apt is to install. ``upgrade``: installed
-    packages to change to the wanted version. ``removes``: those that others take the place of. ``sources``: whether the
-    vendor's apt sources are needed. ``modules``: for each boot; ``unloaded``: those of them to load now. ``waits``:
-    whether the fabric only needs time. ``toolkit``: version of the container toolkit, empty for any."""
+    packages to change to the wanted version. ``removes``: those that others take the place of. ``may_remove``: patterns
+    of those that may go with a driver that is replaced. ``sources``: whether the vendor's apt sources are needed.
+    ``modules``: for each boot; ``unloaded``: those of them to load now. ``waits``: whether the fabric only needs time.
+    ``toolkit``: version of the container toolkit, empty for any."""
 
     pins: list[dict[str, str]]
     upgrade: list[str]
     removes: list[str]
+    may_remove: list[str]
     sources: bool
     modules: list[str]
     unloaded: list[str]
@@ -110,6 +118,7 @@ def work(facts: Mapping[str, Any], wanted: Mapping[str, Any]) -> Work:
         "pins": _pins(driver, toolkit_version),
         "upgrade": upgrade,
         "removes": [] if adopt else [name for name in _exact(installed) if name not in driven],
+        "may_remove": [] if adopt else [*_REPLACED],
         "sources": not _stacks(installed) and (bool(upgrade) or not {*driven, *toolkit} <= {*installed}),
         "modules": modules,
         "unloaded": unloaded,
@@ -123,8 +132,8 @@ def work(facts: Mapping[str, Any], wanted: Mapping[str, Any]) -> Work:
 def _nothing(problem: Finding) -> Work:
     return {
         "platform": "", "adopt": True, "driver": "", "problems": [problem], "packages": [], "pins": [], "upgrade": [],
-        "removes": [], "sources": False, "modules": [], "unloaded": [], "waits": False, "services": [], "toolkit": "",
-        "load": False,
+        "removes": [], "may_remove": [], "sources": False, "modules": [], "unloaded": [], "waits": False,
+        "services": [], "toolkit": "", "load": False,
     }  # fmt: skip
 
 
@@ -140,13 +149,18 @@ def _unanswered(facts: Mapping[str, Any], wanted: Mapping[str, Any], flavour: st
             "does not answer after a reboot is yours to remove"
         )
         return host_driver.unanswered(facts, "nvidia", working, advice)
-    ours = wanted["driver_packages"][flavour]
-    if wanted["change_driver"] or all(
-        name in installed and versions.is_release(versions.upstream(installed[name]["version"]), target)
-        for name in ours
+    of_target = {
+        name for name, entry in installed.items() if versions.is_release(versions.upstream(entry["version"]), target)
+    }
+    packaged = [name for name in installed if _DRIVER.match(name)]
+    # Complete, or as far as an installation came that was cut off.
+    if (
+        wanted["change_driver"]
+        or of_target.issuperset(wanted["driver_packages"][flavour])
+        or (packaged and of_target.issuperset(packaged))
     ):
         return None
-    there = [f"{name} {entry['version']} is installed" for name, entry in installed.items() if _DRIVER.match(name)]
+    there = [f"{name} {installed[name]['version']} is installed" for name in packaged]
     there += [f"{driver['tool']} is there"] if driver.get("tool") else []
     if not there:
         return None
@@ -302,8 +316,7 @@ def _outdated_toolkit(toolkit: list[str], installed: Packages, version: str) -> 
 def _pins(driver: str, toolkit: str) -> list[dict[str, str]]:
     """The fabric manager refuses a driver of any other version, so one line decides both."""
     version = f"{driver}-*" if re.fullmatch(r"\d+\.\d+(\.\d+)?", driver) else f"{driver}.*"
-    patterns = "nvidia-* libnvidia-* cuda-drivers* nvidia-fabricmanager* libnvsdm* nvidia-imex*"
-    pins = [{"packages": patterns, "version": version}]
+    pins = [{"packages": _PINNED, "version": version}]
     # First, because apt takes the first record that matches: the toolkit counts its versions for itself.
     return [{"packages": " ".join(TOOLKIT), "version": f"{toolkit}-*" if toolkit else "*"}, *pins]
 

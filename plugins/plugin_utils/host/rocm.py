@@ -23,6 +23,8 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.host import driver as ho
 TOOLKIT = "amd-container-toolkit"
 CDI_KIND = "amd.com/gpu"
 CDI_OUTPUT = "/etc/cdi/amd.json"
+# What an older release takes down with it.
+_REPLACED = ("amdgpu-core", "amdgpu-dkms*", "rocm-core")
 # Of these, the module has to be AMD's only where AMD publishes one.
 _ARCHITECTURE = "x86_64"
 _REPOSITORY = "https://repo.radeon.com"
@@ -35,12 +37,14 @@ _SILENT_ADVICE = (
 
 
 class Work(host_driver.Work):
-    """What has to be done. ``upgrade``: installed packages to change to the wanted release. ``origins``: by package.
+    """What has to be done. ``upgrade``: installed packages to change to the wanted release. ``may_remove``: patterns of
+    those that may be removed or lowered for it. ``origins``: by package.
 
     ``toolkit``: what the version of the container toolkit has to begin with.
     """
 
     upgrade: list[str]
+    may_remove: list[str]
     origins: dict[str, str]
     repositories: list[dict[str, Any]]
     answers: bool
@@ -94,6 +98,7 @@ def work(facts: Mapping[str, Any], wanted: Mapping[str, Any]) -> Work:
             *([] if adopt or there else [name for name in wanted["driver_packages"] if name in installed]),
             *([TOOLKIT] if _other_toolkit(facts, wanted) else []),
         ],
+        "may_remove": [] if adopt else [*_REPLACED],
         "toolkit": _wanted_toolkit(wanted),
         "origins": {name: wanted["origin"] for name in packages if name in vendors},
         "repositories": _repositories(facts, wanted, adopt=adopt),
@@ -109,8 +114,8 @@ def work(facts: Mapping[str, Any], wanted: Mapping[str, Any]) -> Work:
 def _nothing(problem: Finding) -> Work:
     return {
         "platform": "", "adopt": True, "driver": "", "problems": [problem], "packages": [], "upgrade": [],
-        "origins": {}, "repositories": [], "load": False, "answers": False, "unbuilt": [], "groups": [], "grants": [],
-        "cdi": False, "toolkit": "",
+        "may_remove": [], "origins": {}, "repositories": [], "load": False, "answers": False, "unbuilt": [],
+        "groups": [], "grants": [], "cdi": False, "toolkit": "",
     }  # fmt: skip
 
 

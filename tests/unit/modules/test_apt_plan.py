@@ -166,6 +166,8 @@ def host(tmp_path: Path, fake_command: Callable[..., Path], monkeypatch: pytest.
     (tmp_path / "plan").write_text((APT / "pinned_elsewhere.txt").read_text("utf-8"), "utf-8")
     monkeypatch.setattr(host_packages, "LISTS", tmp_path)
     monkeypatch.setattr(host_packages, "BOOT", tmp_path)
+    monkeypatch.setattr(host_packages, "LOCK", tmp_path / "no-lock")
+    monkeypatch.setattr(host_packages, "HOLDS", tmp_path / "held-packages")
     monkeypatch.setattr(host_packages, "FOLDER", tmp_path)
     return tmp_path
 
@@ -189,8 +191,12 @@ def test_libraries_of_the_driver_before_go_with_a_change_that_was_asked_for(host
     (host / "plan").write_text(plan, "utf-8")
     options = {"names": ["nvidia-fabricmanager"], "pins": [{"packages": "nvidia-* libnvidia-*", "version": "580.*"}]}
     assert "would remove libnvidia-compute-570" in run_module(host_packages.main, **options)["msg"]
-    assert not run_module(host_packages.main, **options, upgrade=["nvidia-fabricmanager"]).get("failed")
-    assert len(installations(host)) == 1
+    family = {"may_remove": ["libnvidia-*"]}
+    assert not run_module(host_packages.main, **options, **family).get("failed"), "with packages that were not there"
+    assert not run_module(host_packages.main, **options, **family, upgrade=["nvidia-fabricmanager"]).get("failed")
+    assert len(installations(host)) == 2 and "--allow-downgrades" in installations(host)[0]
+    (host / "plan").write_text("Remv chrony [4.5-1]\n", "utf-8")
+    assert "would remove chrony 4.5-1" in run_module(host_packages.main, **options, **family)["msg"]
 
 
 def test_a_dead_source_of_somebody_else_is_named_and_gone_on_without(host: Path, run_module: Any) -> None:

@@ -118,18 +118,19 @@ def test_the_runtime_of_others_is_never_removed(packages: dict[str, str], source
 
 
 def test_no_docker_is_installed_or_swapped_beside_others_and_one_that_is_there_is_adopted() -> None:
-    others = [{"name": "Kubernetes", "running": False, "signs": ["kubelet.service is installed"]}]
+    others = [{"name": "Kubernetes", "running": False, "signs": ["kubelet.service is enabled"]}]
     [problem] = work({**facts(), "neighbours": others})["problems"]
-    assert problem["found"] == "Kubernetes (kubelet.service is installed). Nothing was changed"
+    assert problem["found"] == "Kubernetes (kubelet.service is enabled). Nothing was changed"
     assert work({**facts(DEBIAN), "neighbours": others}, source="docker_ce", replace=True)["problems"]
     assert work({**facts(DEBIAN), "neighbours": others})["problems"] == []
     assert work({**facts(), "neighbours": []})["problems"] == []
 
 
 NEIGHBOURS = [
-    ("etc/systemd/system/kubelet.service", "Kubernetes", False),
+    ("etc/systemd/system/multi-user.target.wants/kubelet.service", "Kubernetes", False),
+    ("etc/kubernetes/kubelet.conf", "Kubernetes", False),
     ("sys/fs/cgroup/kubepods.slice/cpu.max", "Kubernetes", True),
-    ("usr/lib/systemd/system/crio.service", "CRI-O", False),
+    ("etc/systemd/system/cri.target.requires/crio.service", "CRI-O", False),
     ("run/k3s/containerd/io.containerd.runtime.v2.task/k8s.io/abc/init.pid", "containerd", True),
     ("run/containerd/io.containerd.runtime.v2.task/default/abc/init.pid", "containerd", True),
     ("var/snap/docker/current/config/daemon.json", "Docker of a snap", False),
@@ -162,7 +163,8 @@ def test_a_gpu_host_with_docker_and_what_images_bring_along_has_no_neighbours(tm
         "usr/lib/systemd/system/containerd.service", "usr/lib/systemd/system/docker.service", "snap/lxd/current/x",
         "usr/lib/systemd/system/podman.service", "run/containerd/io.containerd.runtime.v2.task/moby/abc/init.pid",
         "sys/fs/cgroup/system.slice/docker-abc.scope/cpu.max", "sys/class/net/docker0/mtu", "var/snap/lxd/common/x",
-        "sys/fs/cgroup/glm-serve-0.slice/cpu.max",
+        "sys/fs/cgroup/glm-serve-0.slice/cpu.max", "usr/lib/systemd/system/kubelet.service",
+        "usr/lib/systemd/system/crio.service", "etc/systemd/system/nomad.service",
     ):  # fmt: skip
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).touch()

@@ -416,6 +416,57 @@ def test_a_tool_that_describes_nothing_does_not_make_a_host_without_a_driver(
     assert len(driver.busy_gpus(facts)) == 8, "memory that cannot be read is memory in use"
 
 
+def process(root: Path, pid: int, name: str, *opened: str) -> Path:
+    """A process of the machine with these files open."""
+    folder = root / f"proc/{pid}"
+    (folder / "fd").mkdir(parents=True)
+    (folder / "comm").write_text(f"{name}\n")
+    for number, path in enumerate(opened):
+        (folder / f"fd/{number}").symlink_to(path)
+    return folder
+
+
+def busy(root: Path, fake_command: Any) -> tuple[Any, int]:
+    """Who has a GPU open, and how many GPUs count as in use, on a host whose nvidia-smi fails."""
+    fake_command("nvidia-smi", "echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18")
+    facts = host_facts.Gatherer(root).gather(["gpu"])
+    return facts["gpu_holders"], len(driver.busy_gpus(facts))
+
+
+def test_gpus_that_nobody_has_open_are_idle_though_no_tool_reads_their_memory(
+    fake_command: Any, tmp_path: Path
+) -> None:
+    """A driver that was upgraded under its module: only a reboot ends that."""
+    b200_host(tmp_path)
+    process(tmp_path, 2, "kthreadd")
+    process(tmp_path, 9, "bash", "/dev/null", "/dev/nvidiactl", "/home/dev/nvidia0")
+    for pid, name in enumerate(("nvidia-persiste", "nv-fabricmanage", "nv-hostengine", "nvidia-imex", "dcgm-exporter")):
+        process(tmp_path, 20 + pid, name, "/dev/nvidia0", "/dev/nvidia-uvm")
+    (tmp_path / "proc/77").mkdir()
+    assert busy(tmp_path, fake_command) == ([], 0)
+
+
+@pytest.mark.parametrize(
+    "node", ["/dev/nvidia0", "/dev/nvidia13", "/dev/nvidia-uvm", "/dev/kfd", "/dev/nvidia1 (deleted)"]
+)
+def test_gpus_that_somebody_has_open_are_in_use(fake_command: Any, tmp_path: Path, node: str) -> None:
+    b200_host(tmp_path)
+    process(tmp_path, 2, "kthreadd")
+    process(tmp_path, 812, "python3", "/dev/null", node)
+    assert busy(tmp_path, fake_command) == (["python3 (pid 812)"], 8)
+
+
+def test_processes_that_cannot_be_seen_may_use_the_gpus(fake_command: Any, tmp_path: Path) -> None:
+    b200_host(tmp_path)
+    process(tmp_path, 3, "bash")
+    assert busy(tmp_path, fake_command) == (None, 8), "the processes of a container are not all"
+    process(tmp_path, 2, "kthreadd")
+    assert busy(tmp_path, fake_command) == ([], 0)
+    (tmp_path / "proc/4").mkdir()
+    (tmp_path / "proc/4/fd").touch()
+    assert busy(tmp_path, fake_command) == (None, 8)
+
+
 def test_a_driver_without_its_tool_is_a_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_facts, "which", lambda name: None)
     b200_host(tmp_path)

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.glm.fleet.plugins.module_utils.host import facts as host_facts
 from ansible_collections.glm.fleet.plugins.module_utils.host.apt import parse_origins, parse_policies, strangers
+from ansible_collections.glm.fleet.plugins.module_utils.host.dpkg import lock_holder
 from ansible_collections.glm.fleet.plugins.modules import host_packages, host_settled
 from tests.patience import PATIENCE_SECONDS
 
@@ -41,6 +41,8 @@ def apt(tmp_path: Path, fake_command: Callable[..., Path], monkeypatch: pytest.M
     )
     monkeypatch.setattr(host_packages, "LISTS", tmp_path)
     monkeypatch.setattr(host_packages, "HOLDS", tmp_path / "etc/glm/held-packages")
+    monkeypatch.setattr(host_packages, "LOCK", tmp_path / "no-lock")
+    monkeypatch.setattr(host_packages, "FOLDER", tmp_path / "etc/apt")
     (tmp_path / "mirror_Packages").touch()
     return tmp_path / "apt-get.calls"
 
@@ -166,6 +168,47 @@ def test_our_own_hold_is_ended_for_a_change_and_comes_back(apt: Path, marks: Pat
     assert host_packages.HOLDS.read_text().split() == ["docker.io"]
 
 
+TEMPLATE = Path(__file__).parents[3] / "roles/gpu_base/templates/apt.conf.j2"
+
+
+def prepared(folder: Path, release: str) -> None:
+    """As gpu_base of that release leaves a host."""
+    text = TEMPLATE.read_text("utf-8")
+    assert "/etc/glm/held-packages" in text
+    path = folder / "etc/apt/apt.conf.d/60glm-fleet"
+    path.parent.mkdir(parents=True)
+    own = "// Role glm.fleet.gpu_base\n" if release == "0.1.0" else text
+    path.write_text(own.replace("/etc/glm/held-packages", str(host_packages.HOLDS)), "utf-8")
+
+
+def test_holds_of_an_earlier_release_are_our_own(apt: Path, marks: Path, run_module: Any) -> None:
+    """It held the same and did not write it down; its other file on the host shows that it was there."""
+    prepared(apt.parent, "0.1.0")
+    marks.write_text("containerd\ndocker.io\nkubelet\n")
+    run_module(host_packages.main, check=True, names=["docker.io"], hold=True)
+    assert not host_packages.HOLDS.exists()
+    run_module(host_packages.main, names=["curl"])
+    assert not run_module(host_packages.main, **MOVE, hold=True).get("failed"), "also when another call was first"
+    assert (apt.parent / "seen").read_text().split() == ["kubelet"]
+    assert host_packages.HOLDS.read_text().split() == [host_packages.EARLIER, "docker.io"]
+
+
+def test_holds_of_others_stay_theirs_on_a_host_of_this_release(apt: Path, marks: Path, run_module: Any) -> None:
+    marks.write_text("containerd\ndocker.io\n")
+    prepared(apt.parent, "0.2.0")
+    assert run_module(host_packages.main, names=["docker.io"], hold=True)["held"] == []
+    assert not host_packages.HOLDS.exists()
+    assert "that is not of this collection" in run_module(host_packages.main, **MOVE, hold=True)["msg"]
+
+
+def test_our_own_hold_on_what_may_go_is_ended_too(apt: Path, marks: Path, run_module: Any) -> None:
+    """gpu_base holds linux-modules-nvidia-*, which goes with the driver that the role nvidia replaces."""
+    run_module(host_packages.main, names=["containerd"], hold=True)
+    assert marks.read_text().split() == ["containerd"]
+    assert not run_module(host_packages.main, names=["pciutils"], may_remove=["containerd"]).get("failed")
+    assert (apt.parent / "seen").read_text() == "" and marks.read_text().split() == ["containerd"]
+
+
 def test_our_own_hold_comes_back_after_a_change_that_failed(
     apt: Path, marks: Path, run_module: Any, fake_command: Callable[..., Path]
 ) -> None:
@@ -221,12 +264,55 @@ def held_lock(tmp_path: Path) -> Any:
 
 def test_the_holder_of_a_lock_is_named_and_not_disturbed(held_lock: Any, tmp_path: Path) -> None:
     path, process = held_lock
-    assert host_facts.lock_holder(path).endswith(f"(pid {process.pid})")
+    assert lock_holder(path).endswith(f"(pid {process.pid})")
     with path.open("r+") as handle, pytest.raises(BlockingIOError):
         fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    assert host_facts.lock_holder(tmp_path / "absent") is None
+    assert lock_holder(tmp_path / "absent") is None
     (tmp_path / "free").touch()
-    assert host_facts.lock_holder(tmp_path / "free") is None
+    assert lock_holder(tmp_path / "free") is None
+
+
+def test_packages_that_another_is_working_on_are_not_half_done(
+    apt: Path, held_lock: Any, run_module: Any, fake_command: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """unattended-upgrades has unpacked and not yet configured: dpkg and apt are left alone until it is done."""
+    path, process = held_lock
+    states = apt.parent / "states"
+    states.write_text("docker.io unpacked\n")
+    fake_command("dpkg-query", f'case "$*" in *Want*) exit 1;; *) cat {states};; esac')
+    dpkg = fake_command("dpkg", "exit 2")
+    monkeypatch.setattr(host_packages, "LOCK", path)
+    refused = run_module(host_packages.main, names=["pciutils"], lock_timeout=0)
+    assert f"(pid {process.pid}) holds it. Nothing was changed" in refused["msg"]
+    assert not dpkg.exists() and not apt.exists()
+
+    def done(_seconds: float) -> None:
+        states.write_text("docker.io installed\n")
+        process.kill()
+        process.wait()
+
+    monkeypatch.setattr(time, "sleep", done)
+    assert not run_module(host_packages.main, names=["pciutils"]).get("failed")
+    assert not dpkg.exists() and "install pciutils" in apt.read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "dpkg: error: dpkg frontend lock was locked by another process with pid 4711",
+        "dpkg: error: dpkg frontend is locked by another process",
+    ],
+)
+def test_dpkgs_own_lock_is_waited_for(
+    apt: Path, run_module: Any, fake_command: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    monkeypatch.setattr(host_packages, "LOCK_POLL_SECONDS", 0.01)
+    states, taken = apt.parent / "states", apt.parent / "taken"
+    states.write_text("docker.io half-configured\n")
+    taken.touch()
+    fake_command("dpkg-query", f'case "$*" in *Want*) exit 1;; *) cat {states};; esac')
+    fake_command("dpkg", f'if [ -e {taken} ]; then rm {taken}; echo "{said}" >&2; exit 2; fi; : > {states}')
+    assert not run_module(host_packages.main, names=["pciutils"]).get("failed")
 
 
 def test_settled_gives_up_with_what_it_waited_for(held_lock: Any, run_module: Any, monkeypatch: Any) -> None:

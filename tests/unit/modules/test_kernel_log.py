@@ -148,6 +148,30 @@ def test_journal_and_buffer_are_read_together(
     assert judge(found)["outcome"] == "failed"
 
 
+@pytest.mark.parametrize(
+    ("disk", "removable", "size", "outcome"),
+    [
+        ("sdb", "1", "2048", "passed"),
+        ("sdb", "0", "0", "passed"),
+        ("sdb", "0", "1875385008", "failed"),
+        ("sdb", None, None, "failed"),
+        ("nvme1n1", "0", "0", "failed"),
+    ],
+)
+def test_a_drive_without_its_medium_is_no_broken_disk(
+    fake_command: Callable[..., Path], tmp_path: Path, disk: str, removable: str | None, size: str | None, outcome: str
+) -> None:
+    """The virtual media of a management controller are there and empty, and each probe of them is an error."""
+    block = tmp_path / "sys/block" / disk
+    block.mkdir(parents=True)
+    if removable and size:
+        (block / "removable").write_text(f"{removable}\n")
+        (block / "size").write_text(f"{size}\n")
+    fake_command("journalctl", "true")
+    fake_command("dmesg", f"echo '[    1.000000] I/O error, dev {disk}, sector 0 op 0x0:(READ) flags 0x0 phys_seg 1'")
+    assert judge(collected.gather(5, tmp_path))["outcome"] == outcome
+
+
 def test_no_line_at_all_proves_nothing(fake_command: Callable[..., Path]) -> None:
     fake_command("journalctl", "echo '-- No entries --'")
     fake_command("dmesg", "echo 'dmesg: read kernel buffer failed: Operation not permitted' >&2; exit 1")
@@ -175,6 +199,30 @@ def test_a_storm_leaves_room_for_what_came_before_it() -> None:
     ]
     rows = log("NVRM: Xid (PCI:0000:52:00): 79, GPU has fallen off the bus.", *storm)["rows"]
     assert [row["count"] for row in rows] == [1, 5000]
+
+
+CORRECTED = [
+    "{{{n}}}[Hardware Error]: Hardware error from APEI Generic Hardware Error Source: 1",
+    "{{{n}}}[Hardware Error]: event severity: corrected",
+    "{{{n}}}[Hardware Error]:  Error 0, type: corrected",
+    "{{{n}}}[Hardware Error]:   physical_address: 0x00000{n}0",
+    "{{{n}}}[Hardware Error]:   node:0 card:{n} module:0 rank:1 bank:{n} row:{n} column:{n}",
+    "mce: [Hardware Error]: CPU {n}: Machine Check: 0 Bank {n}: 8c0000400001009{n}",
+    "mce: [Hardware Error]: TSC {n}1 ADDR {n}2 MISC {n}3",
+    "Memory cgroup out of memory: Killed process {n} (python3) total-vm:{n}kB, anon-rss:{n}kB, oom_score_adj:0",
+]
+
+
+def test_records_of_corrected_errors_push_nothing_out(fake_command: Callable[..., Path], tmp_path: Path) -> None:
+    lines = ["NVRM: Xid (PCI:0000:52:00): 79, GPU has fallen off the bus."]
+    lines += [text.format(n=n) for n in range(2 * collected.MOST_ROWS) for text in CORRECTED]
+    log = tmp_path / "log"
+    log.write_text("".join(f"[{second:5}.000000] {text}\n" for second, text in enumerate(lines)), "utf-8")
+    fake_command("journalctl", "true")
+    fake_command("dmesg", f"cat {log}")
+    found = collected.gather(5, tmp_path)
+    assert found["left_out"] == 0 and len(found["rows"]) <= len(CORRECTED)
+    assert "Xid 79" in judge(found)["found"]
 
 
 def test_every_rule_is_for_lines_that_a_host_sends() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import fnmatch
 from typing import Any
 
 import pytest
@@ -303,6 +304,11 @@ def test_a_driver_that_is_installed_and_not_loaded_is_somebodys_unless_it_is_the
     ours = install(facts(), "580.126.09", "nvidia-open", "nvidia-persistenced", "libnvidia-compute")
     ours["driver"]["tool"] = "/usr/bin/nvidia-smi"
     assert work(ours)["problems"] == [] and work(ours)["load"], "an interrupted run goes on"
+    part = install(facts(), "580.126.09", "nvidia-dkms-open", "libnvidia-compute")
+    part["driver"]["tool"] = "/usr/bin/nvidia-smi"
+    assert work(part)["problems"] == [] and "nvidia-open" in work(part)["packages"], "one that was cut off earlier too"
+    install(part, "550.90.07", "nvidia-kernel-common-550")
+    assert "nvidia-kernel-common-550 550.90.07-1 is installed" in refusal(part)
     beside = install(facts(), "1.18.1", *nvidia.TOOLKIT, "nvidia-fabricmanager")
     assert work(beside)["problems"] == []
 
@@ -313,6 +319,10 @@ def test_memory_that_cannot_be_read_is_memory_in_use() -> None:
     gathered["gpus"][1]["memory_used_mib"] = 150000
     text = refusal(gathered, change_driver=True)
     assert "found memory in use on 1; memory that cannot be read on 5, which counts as in use" in text
+    gathered["gpu_holders"] = ["python3 (pid 812)"]
+    assert "read on 5, which counts as in use by python3 (pid 812)" in refusal(gathered, change_driver=True)
+    gathered["gpu_holders"] = []
+    assert "found memory in use on 1. Next" in refusal(gathered, change_driver=True)
     idle = facts(running="570.195.03")
     idle["gpus"] = [{"index": 0, "memory_used_mib": None, "driver": name} for name in (None, "nouveau")]
     assert work(idle, change_driver=True)["problems"] == []
@@ -361,6 +371,21 @@ def test_a_changed_driver_takes_what_goes_with_it_along() -> None:
     within = install(facts(running="580.95.05"), "580.95.05", "nvidia-open", "nvidia-fabricmanager-580", "libnvsdm")
     made = work(within, change_driver=True, version="580.105.08", toolkit=False)
     assert made["upgrade"] == ["nvidia-open", "nvidia-fabricmanager-580", "libnvsdm"] and made["removes"] == []
+
+
+def test_the_distributions_driver_may_go_with_a_change_and_only_then() -> None:
+    """As Ubuntu's images have it: none of its packages is one of the role's."""
+    server = ("nvidia-driver-570-server", "libnvidia-compute-570-server", "nvidia-dkms-570-server")
+    modules = ("linux-modules-nvidia-570-server-generic", "linux-objects-nvidia-570-server-6.8.0-60-generic")
+    display = ("xserver-xorg-video-nvidia-570-server", "linux-signatures-nvidia-6.8.0-60-generic")
+    gathered = install(facts(running="570.195.03"), "570.195.03", *server, *modules, *display)
+    made = work(gathered, change_driver=True)
+    assert made["problems"] == [] and made["upgrade"] == []
+    for name in (*server, *modules, *display):
+        assert any(fnmatch.fnmatchcase(name, pattern) for pattern in made["may_remove"]), name
+    for name in ("linux-modules-6.8.0-60-generic", "linux-modules-extra-6.8.0-60-generic", "docker.io"):
+        assert not any(fnmatch.fnmatchcase(name, pattern) for pattern in made["may_remove"]), name
+    assert work(gathered)["may_remove"] == []
 
 
 def unproven(gathered: dict[str, Any]) -> str:

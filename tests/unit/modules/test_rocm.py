@@ -120,6 +120,7 @@ def test_a_change_replaces_the_packages_and_not_under_what_serves() -> None:
     gathered = facts(module="6.14.14")
     made = work(gathered, change_driver=True)
     assert not made["adopt"] and made["load"] and made["upgrade"] == WANTED["driver_packages"]
+    assert "rocm-core" in made["may_remove"] and work(gathered)["may_remove"] == []
     assert "glm-amdgpu" in [row["name"] for row in made["repositories"]]
     assert work(gathered, change_driver=True, driver="30.10.1")["adopt"]
     for index in (2, 3):
