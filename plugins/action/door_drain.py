@@ -12,6 +12,7 @@ import time
 from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils.door import drain
+from ansible_collections.glm.fleet.plugins.module_utils.finding import counted
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions import heartbeat
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import FleetAction
 
@@ -42,7 +43,9 @@ class ActionModule(FleetAction):
         waiting = drain.Wait(names, seconds, begun)
         looked = result
         while not (why := waiting.over(drain.seen(looked), time.monotonic())):
-            self._wait = f"{_counted(drain.seen(looked).open_of(names))} left", begun, seconds
+            running = drain.seen(looked).open_of(names)
+            left = "an unknown number of requests" if running is None else counted(running, "request")
+            self._wait = f"{left} left", begun, seconds
             if self._last_heard == float("-inf"):
                 self._say_alive(0)
             time.sleep(POLL_SECONDS)
@@ -58,9 +61,3 @@ class ActionModule(FleetAction):
         else:
             left, begun, budget = self._wait
             self._show([heartbeat.line(self._host, "door", "draining", left, time.monotonic() - begun, budget)])
-
-
-def _counted(running: int | None) -> str:
-    if running is None:
-        return "an unknown number of requests"
-    return f"{running} request{'' if running == 1 else 's'}"

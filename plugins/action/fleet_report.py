@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -82,16 +83,18 @@ class ActionModule(FleetAction):
 
     def _gateway_problems(self) -> list[str]:
         """Why gateways could not be brought up to date in this run, each with its host in front."""
-        hostvars = self._task_vars.get("hostvars") or {}
-        hosts = [host for host in dict.fromkeys([*self._args["gateways"], *self._args["hosts"]]) if host in hostvars]
-        found = {host: hostvars[host].get(GATEWAY_PROBLEM) for host in hosts}
-        return [f"{host}: {printable(str(problem))}" for host, problem in found.items() if problem]
+        hosts = dict.fromkeys([*self._args["gateways"], *self._args["hosts"]])
+        return [f"{host}: {printable(problem)}" for host, problem in self._noted(GATEWAY_PROBLEM, hosts).items()]
 
     def _gateways(self) -> list[FleetGateway]:
         """The gateways that this run brought up."""
+        return [{"host": host, "url": url} for host, url in self._noted(GATEWAY, self._args["gateways"]).items()]
+
+    def _noted(self, fact: str, hosts: Iterable[str]) -> dict[str, str]:
+        """A text that plays have noted of hosts in this run; those without it are left out."""
         hostvars = self._task_vars.get("hostvars") or {}
-        known = {host: hostvars[host].get(GATEWAY) for host in self._args["gateways"] if host in hostvars}
-        return [{"host": host, "url": str(url)} for host, url in known.items() if url]
+        found = {host: hostvars[host].get(fact) for host in hosts if host in hostvars}
+        return {host: str(text) for host, text in found.items() if text}
 
     def _verdicts(self, host: str) -> list[dict[str, Any]]:
         """What endpoint_check answered for each replica on the host in this run; empty if it did not get that far."""

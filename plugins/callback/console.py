@@ -37,7 +37,7 @@ from ansible import constants as C
 from ansible import context
 from ansible.plugins.callback.default import CallbackModule as Default
 
-from ansible_collections.glm.fleet.plugins.module_utils.finding import printable, shortened
+from ansible_collections.glm.fleet.plugins.module_utils.finding import counted, printable, shortened
 from ansible_collections.glm.fleet.plugins.plugin_utils import task_result
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions import heartbeat
 
@@ -184,8 +184,8 @@ class CallbackModule(Default):  # type: ignore[misc]
         hosts = [host for host in stats.processed if host != "localhost"] or list(stats.processed)
         bad = [f"{len(at)} {word}" for word, at in (("failed", stats.failures), ("unreachable", stats.dark)) if at]
         count = sum(stats.changed.values())
-        would = f"change{'' if count == 1 else 's'} that would be made"
-        changes = f"{count} {would if context.CLIARGS.get('check') else 'changed'}"
+        would = f"{counted(count, 'change')} that would be made"
+        changes = would if context.CLIARGS.get("check") else f"{count} changed"
         seconds = round(time.monotonic() - self._began)
         took = f"{seconds // 60} min {seconds % 60} s" if seconds >= 60 else f"{seconds} s"
         of = f"1 host ({hosts[0]})" if len(hosts) == 1 else f"{len(hosts)} hosts"

@@ -198,7 +198,7 @@ keyed_groups:
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Optional
 
-from ansible_collections.glm.fleet.plugins.module_utils.cloud.api import ApiError, RateLimited
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.api import ApiError, RateLimited, text_of
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import api as lambda_api
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.fleet import FLEET_TAG, LAUNCHED_TAG, RUN_TAG
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import hosts as cloud_hosts
@@ -213,7 +213,7 @@ MORE_HOSTVARS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "accelerator_memory_gib": lambda instance: lambda_hosts.hardware_of(instance.get("instance_type")).memory_gib,
     "cluster_id": lambda instance: instance.get("cluster_id"),
     "cluster_role": lambda instance: instance.get("cluster_role"),
-    "hostname": lambda instance: cloud_hosts.text(instance.get("hostname")),
+    "hostname": lambda instance: text_of(instance.get("hostname")),
     "vcpus": lambda instance: lambda_hosts.spec(instance, "vcpus"),
     "memory_gib": lambda instance: lambda_hosts.spec(instance, "memory_gib"),
     "storage_gib": lambda instance: lambda_hosts.spec(instance, "storage_gib"),

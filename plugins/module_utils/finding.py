@@ -201,6 +201,11 @@ def shortened(text: str, most: int) -> list[str]:
     return [*lines[:most], f"… ({len(lines) - most} more lines; -v shows all)", *advice]
 
 
+def counted(count: int, what: str) -> str:
+    """``1 host``, ``2 hosts``."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
 def _where(finding: Finding) -> str:
     phase, check = finding["phase"], finding["check"]
     return phase if check == phase else f"{phase}, {check}"

@@ -165,9 +165,9 @@ from typing import Any, Dict, List
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.glm.fleet.plugins.module_utils.cloud import api as _cloud_api
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.api import text_of
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.gmi_cloud import api as gmi_api
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.gmi_cloud.module import AUTH_ARGUMENTS, GMI
-from ansible_collections.glm.fleet.plugins.module_utils.cloud.gmi_cloud.spellings import text_of
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.module import fail
 from ansible_collections.glm.fleet.plugins.module_utils.finding import printable
 from ansible_collections.glm.fleet.plugins.module_utils.serving.running import without_secrets

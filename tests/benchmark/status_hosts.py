@@ -13,31 +13,22 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / ".collections")]
 
+from tests.benchmark.plan_hosts import Sample, median, processor_seconds
 from tests.unit.verify.test_fleet_status import host
 
 # Stands for a host's Python, to which ansible gives modules on stdin.
 HOST = """#!/bin/sh
 if grep -q host_status; then sleep 1; cat {answer}; else echo '{{"ping": "pong", "changed": false}}'; fi
 """
-
-
-class Sample(NamedTuple):
-    """Seconds of one run."""
-
-    wall: float
-    processor: float
 
 
 def stand_ins(folder: Path, hosts: int) -> Path:
@@ -57,12 +48,10 @@ def stand_ins(folder: Path, hosts: int) -> Path:
 
 def run(*command: str) -> tuple[Sample, subprocess.CompletedProcess[str]]:
     environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_PIPELINING": "1"}
-    before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    begun, used = time.monotonic(), processor_seconds()
     words = [str(Path(sys.executable).parent / command[0]), *command[1:]]
     done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    wall, after = time.monotonic() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
-    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Sample(wall, used), done
+    return Sample(time.monotonic() - begun, processor_seconds() - used), done
 
 
 def measure(inventory: str, folder: Path, runs: int) -> tuple[int, dict[str, list[Sample]]]:
@@ -88,12 +77,6 @@ def measure(inventory: str, folder: Path, runs: int) -> tuple[int, dict[str, lis
             elif done.returncode:
                 sys.exit(f"not every host answered:\n{done.stdout[-3000:]}{done.stderr[-2000:]}")
     return hosts, found
-
-
-def median(samples: list[Sample]) -> Sample:
-    return Sample(
-        statistics.median(sample.wall for sample in samples), statistics.median(sample.processor for sample in samples)
-    )
 
 
 def main() -> None:

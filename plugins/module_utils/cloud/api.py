@@ -456,6 +456,11 @@ def _worth_repeating(error: CloudError) -> bool:
     return isinstance(error, (TransportError, BadAnswer))
 
 
+def text_of(value: object) -> Optional[str]:
+    """A text that is not empty: APIs leave out, null or empty optional fields."""
+    return value if isinstance(value, str) and value else None
+
+
 def usable_rows(what: str, rows: Any, *keys: str) -> List[Dict[str, Any]]:
     """A list whose entries have text under each of ``keys``; whatever else they hold may be new or missing."""
     if not isinstance(rows, list):

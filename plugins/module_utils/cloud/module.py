@@ -5,15 +5,25 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Dict, Generic, NoReturn, Tuple, Type, TypeVar
 
 from ansible.module_utils.basic import AnsibleModule, env_fallback, missing_required_lib
 
+from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.module_utils.cloud import api as _cloud_api
 from ansible_collections.glm.fleet.plugins.module_utils.finding import advised
 
 Client = TypeVar("Client", bound=_cloud_api.CloudClient)
+
+
+def report(module: AnsibleModule, progress: str) -> None:
+    """Write what is waited for and how far it is, for the action to print."""
+    if module.params["progress_file"]:
+        with contextlib.suppress(OSError):
+            files.write_text(Path(module.params["progress_file"]), progress)
 
 
 @dataclass(frozen=True)

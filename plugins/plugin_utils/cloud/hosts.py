@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Optional, TypedDict
 
 from ansible_collections.glm.fleet.plugins.module_utils import address
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.api import text_of
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _ADDRESS = re.compile(r"[A-Za-z0-9:][A-Za-z0-9.:_-]{0,254}")
@@ -63,11 +64,6 @@ NameSource = Callable[[Mapping[str, Any], Host, Mapping[str, Any]], Optional[str
 
 class BadInstance(ValueError):
     """An instance that cannot be used safely."""
-
-
-def text(value: object) -> Optional[str]:
-    """``value`` when it is a non-empty string, else ``None``: the API leaves out, nulls or empties optional fields."""
-    return value if isinstance(value, str) and value else None
 
 
 def first_private(values: Iterable[object]) -> Optional[str]:
@@ -122,7 +118,7 @@ def unique_names(wanted: Sequence[tuple[str, str]], taken: Collection[str]) -> t
 
 def check_id(instance: Mapping[str, Any]) -> None:
     """The id names the host key and appears in ssh arguments; raises ``BadInstance`` if it is not id-like."""
-    identity = text(instance.get("id")) or ""
+    identity = text_of(instance.get("id")) or ""
     if not _ID.fullmatch(identity):
         raise BadInstance(f"an instance id should be letters and digits, found {identity[:80]!r}")
 
@@ -194,7 +190,7 @@ def said(machine: Mapping[str, Any], host: Host, source: str) -> Optional[str]:
         return host["tags"].get(source[4:])
     values: Mapping[str, Any] = host
     key = _ADDRESSES.get(source, source)
-    return text(values[key] if key in values else machine.get(key))
+    return text_of(values[key] if key in values else machine.get(key))
 
 
 def country_of(variables: Mapping[str, Any]) -> Optional[str]:

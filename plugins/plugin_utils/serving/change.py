@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Optional, TypedDict
 
-from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError
+from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError, counted
 from ansible_collections.glm.fleet.plugins.module_utils.serving import running as seen_running
 from ansible_collections.glm.fleet.plugins.module_utils.serving.release import Release, served
 from ansible_collections.glm.fleet.plugins.module_utils.serving.status import redact
@@ -176,12 +176,8 @@ def lines(changes: Mapping[str, Change]) -> list[str]:
         found += [f"    {line}" for line in [*one["intent"], *_most(one["served"])]]
     restarted = {host: change["restarts"] for host, change in changes.items() if change["restarts"]}
     replicas = sum(map(len, restarted.values()))
-    found.append(f"  {_counted(replicas, 'replica')} on {_counted(len(restarted), 'host')} would restart.")
+    found.append(f"  {counted(replicas, 'replica')} on {counted(len(restarted), 'host')} would restart.")
     return found
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _named(hosts: Sequence[str]) -> str:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import http.client
 import ssl
-import threading
 import time
 
 from tests.benchmark.fleet import counting, measured
 from tests.benchmark.fleet.counting import ANSWERED, Asked
-from tests.benchmark.fleet.load import GATEWAY_PORT
+from tests.benchmark.fleet.load import GATEWAY_PORT, Asking
 from tests.benchmark.fleet.measured import Check, Proof, at_most, equal
 from tests.integration.rehearsal import STATE
 
@@ -86,24 +85,13 @@ def _boot(proof: Proof, host: str) -> float:
     return time.monotonic() - begun
 
 
-class Probe:
+class Probe(Asking):
     """Asks gateways for /ready, twenty times a second each, and notes when each answered."""
 
     def __init__(self, addresses: list[str]) -> None:
+        super().__init__(addresses)
         self._trust = ssl.create_default_context(cafile=str(STATE / "state" / "tls" / "ca.pem"))
-        self._stop = threading.Event()
         self.answers: dict[str, list[tuple[float, bool]]] = {address: [] for address in addresses}
-        self._threads = [threading.Thread(target=self._ask_on, args=(address,)) for address in addresses]
-
-    def __enter__(self) -> Probe:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
 
     def _ask_on(self, address: str) -> None:
         while not self._stop.wait(0.05):

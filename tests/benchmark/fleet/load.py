@@ -7,8 +7,8 @@ import json
 import ssl
 import threading
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Self
 
 from tests.benchmark.fleet import counting
 from tests.benchmark.fleet.counting import Asked
@@ -68,16 +68,14 @@ class Client:
         return f"lost: HTTP {answer.status}" if answer.status != 200 else counting.ended(said), False
 
 
-class Load:
-    """Clients that each send one turn after another, in conversations of five turns, until the block ends."""
+class Asking:
+    """Threads that ask until the block ends: one for each of ``whom``, which ``_ask_on`` is given."""
 
-    def __init__(self, client: Client, clients: int, tokens: int = 150, pause: float = 0.5) -> None:
-        self._client, self._tokens, self._pause = client, tokens, pause
-        self._stop, self._lock = threading.Event(), threading.Lock()
-        self.asked: list[Asked] = []
-        self._threads = [threading.Thread(target=self._ask_on, args=(number,)) for number in range(clients)]
+    def __init__(self, whom: Iterable[Any]) -> None:
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._ask_on, args=(one,)) for one in whom]
 
-    def __enter__(self) -> Load:
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self
@@ -86,6 +84,19 @@ class Load:
         self._stop.set()
         for thread in self._threads:
             thread.join()
+
+    def _ask_on(self, one: Any) -> None:
+        raise NotImplementedError
+
+
+class Load(Asking):
+    """Clients that each send one turn after another, in conversations of five turns, until the block ends."""
+
+    def __init__(self, client: Client, clients: int, tokens: int = 150, pause: float = 0.5) -> None:
+        super().__init__(range(clients))
+        self._client, self._tokens, self._pause = client, tokens, pause
+        self._lock = threading.Lock()
+        self.asked: list[Asked] = []
 
     def _ask_on(self, number: int) -> None:
         turn = 0

@@ -8,18 +8,16 @@ Ours is what the ledger of the fleet says was made for it, and what still has a 
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Iterable
 from functools import partial
-from pathlib import Path
 from typing import Any, ContextManager, Dict, List, NoReturn, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.module_utils.cloud import ledger, locks
 from ansible_collections.glm.fleet.plugins.module_utils.cloud import module as _module
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.api import text_of
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.gmi_cloud import api as gmi_api
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.gmi_cloud.record import (
     ADDRESS,
@@ -28,7 +26,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.cloud.gmi_cloud.record i
     Row,
     status_of,
 )
-from ansible_collections.glm.fleet.plugins.module_utils.cloud.gmi_cloud.spellings import known, text_of
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.gmi_cloud.spellings import known
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet, advised
 
 CONSOLE = "https://console.gmicloud.ai"
@@ -107,10 +105,8 @@ class Fleet:
         return locks.alone(self.api.base_url, self.name, self.params["wait_timeout"], partial(self.fail, phase))
 
     def report(self, progress: str) -> None:
-        """Write what is waited for, for the action to print."""
-        if self.params["progress_file"]:
-            with contextlib.suppress(OSError):
-                files.write_text(Path(self.params["progress_file"]), progress)
+        """Say what is waited for."""
+        _module.report(self.module, progress)
 
     def pause(self) -> None:
         """Wait for the next look."""

@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Dict, Optional
 
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.api import text_of
+
 SPELLINGS: Dict[str, Sequence[str]] = {
     "id": ("id",),
     "name": ("name", "hostname"),
@@ -35,8 +37,3 @@ def first(record: Mapping[str, Any], spellings: Sequence[str]) -> Optional[str]:
     values = (record.get(spelling) for spelling in spellings)
     texts = (text_of(value.get("ipAddress") if isinstance(value, Mapping) else value) for value in values)
     return next(filter(None, texts), None)
-
-
-def text_of(value: object) -> Optional[str]:
-    """A text that is not empty."""
-    return value if isinstance(value, str) and value else None

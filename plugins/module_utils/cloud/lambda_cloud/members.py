@@ -21,6 +21,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.module_utils.cloud import ending, host_keys, ledger, locks
+from ansible_collections.glm.fleet.plugins.module_utils.cloud import module as _module
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import api as lambda_api
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import fleet as _lambda_fleet
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.fleet import FLEET_TAG, exists
@@ -194,10 +195,8 @@ class Members:
             )
 
     def report(self, progress: str) -> None:
-        """Write what is waited for and how far it is, for the action to print."""
-        if self.params["progress_file"]:
-            with contextlib.suppress(OSError):
-                files.write_text(Path(self.params["progress_file"]), progress)
+        """Say what is waited for and how far it is."""
+        _module.report(self.module, progress)
 
     def end(
         self,

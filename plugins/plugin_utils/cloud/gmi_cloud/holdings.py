@@ -14,14 +14,13 @@ from functools import partial
 from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils.cloud import ledger
-from ansible_collections.glm.fleet.plugins.module_utils.cloud.api import CloudError, Pacer
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.api import CloudError, Pacer, text_of
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.gmi_cloud import api
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.gmi_cloud.record import PROVIDER, Record
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.gmi_cloud.spellings import known
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import holdings
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.gmi_cloud import hosts
-from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.hosts import text
 
 ENDED = ("terminated", "deleted", "released")
 Rows = list[dict[str, Any]]
@@ -112,7 +111,7 @@ def _address(row: dict[str, Any]) -> holdings.Holding:
         provider="gmi",
         kind="address",
         id=str(row.get("id") or row.get("ipAddress") or ""),
-        name=text(row.get("ipAddress")) or str(row.get("id") or ""),
+        name=text_of(row.get("ipAddress")) or str(row.get("id") or ""),
         status="attached" if row.get("instanceID") else "free",
-        region=text(row.get("idc")) or "",
+        region=text_of(row.get("idc")) or "",
     )

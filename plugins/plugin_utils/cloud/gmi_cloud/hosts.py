@@ -9,7 +9,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Optional, TypedDict
 
-from ansible_collections.glm.fleet.plugins.module_utils.cloud.gmi_cloud.spellings import first, known, text_of
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.api import text_of
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.gmi_cloud.spellings import first, known
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.hosts import Host, first_private
 
 # Not inboundIP: nobody says which network that is on, and endpoints are published on the private address.

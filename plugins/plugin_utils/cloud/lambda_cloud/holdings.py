@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils.cloud import ledger
-from ansible_collections.glm.fleet.plugins.module_utils.cloud.api import Pacer
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.api import Pacer, text_of
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import api, ending, fleet
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.record import PROVIDER, Record
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import holdings
-from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.hosts import number, text
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.hosts import number
 
 HOURS_A_MONTH = 730
 
@@ -44,7 +44,7 @@ def _instance(item: api.Instance) -> holdings.Holding:
         name=fleet.name_of(item),
         fleet=tags.get(fleet.FLEET_TAG, ""),
         owner=holdings.owner_of(tags),
-        status=text(item.get("status")) or "",
+        status=text_of(item.get("status")) or "",
         region=api.region_of(item) or "",
         type=api.type_of(item) or "",
         usd_per_hour=api.price_usd_per_hour(item),
@@ -67,5 +67,5 @@ def _file_system(item: Mapping[str, Any]) -> holdings.Holding:
         type="" if gib is None else f"{gib:.1f} GiB",
         usd_per_hour=None if gib is None else gib * ending.STORAGE_USD_PER_GIB_MONTH / HOURS_A_MONTH,
         estimated=True,
-        since=ledger.moment(text(item.get("created"))),
+        since=ledger.moment(text_of(item.get("created"))),
     )

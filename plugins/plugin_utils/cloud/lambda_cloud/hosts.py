@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple, Optional
 
+from ansible_collections.glm.fleet.plugins.module_utils.cloud.api import text_of
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud.api import price_usd_per_hour, tags_of
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.hosts import (
     Host,
@@ -17,7 +18,6 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.hosts import (
     is_address,
     mapping,
     number,
-    text,
 )
 
 # What an inventory needs of an instance. Everything else, above all the live credentials jupyter_token and jupyter_url,
@@ -92,7 +92,7 @@ def hardware_of(instance_type: object) -> Hardware:
     """
     kind = mapping(instance_type)
     gpus = number(mapping(kind.get("specs")).get("gpus"))
-    return _hardware(text(kind.get("name")) or "", text(kind.get("gpu_description")) or "", gpus)
+    return _hardware(text_of(kind.get("name")) or "", text_of(kind.get("gpu_description")) or "", gpus)
 
 
 # The thousands of instances of a fleet are of a few types.
@@ -129,17 +129,17 @@ def host_of(instance: Mapping[str, Any]) -> Host:
     """The instance in neutral words."""
     kind = mapping(instance.get("instance_type"))
     hardware = hardware_of(kind)
-    region = text(mapping(instance.get("region")).get("name"))
+    region = text_of(mapping(instance.get("region")).get("name"))
     return Host(
         id=str(instance["id"]),
-        name=text(instance.get("name")),
+        name=text_of(instance.get("name")),
         provider="lambda",
-        status=text(instance.get("status")),
-        instance_type=text(kind.get("name")),
+        status=text_of(instance.get("status")),
+        instance_type=text_of(kind.get("name")),
         accelerator=hardware.accelerator,
         accelerator_count=hardware.total,
         architecture=hardware.architecture,
-        public_address=text(instance.get("ip")),
+        public_address=text_of(instance.get("ip")),
         private_address=first_private([instance.get("private_ip")]),
         region=region,
         country=country_of(region),
@@ -152,7 +152,7 @@ def unavailable_actions(instance: Mapping[str, Any]) -> dict[str, str]:
     """The actions that the API would refuse now, each with its reason code ("" when it gives none)."""
     actions = mapping(instance.get("actions"))
     return {
-        name: text(action.get("reason_code")) or ""
+        name: text_of(action.get("reason_code")) or ""
         for name, action in actions.items()
         if isinstance(action, dict) and action.get("available") is False
     }
