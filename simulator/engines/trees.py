@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from simulator.engines import parser_loader
+from simulator.engines import parser_loader, wheels
 from simulator.support import RehearsalError, locked, run, run_logged, step
 
 HERE = Path(__file__).resolve().parent
@@ -259,7 +259,7 @@ def fetch_sources(cache: Path, versions: list[tuple[str, str]]) -> None:
             continue
         with step(f"source of {family} {version}"):
             try:
-                parser_loader.fetch_source(family, version, cache / "engines")
+                wheels.fetch_source(family, version, cache / "engines")
             except parser_loader.LoaderError as error:
                 raise RehearsalError(f"{error}. Is {version} a released version of {family}?") from error
 

@@ -13,7 +13,7 @@ import pytest
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import routes
 from ansible_collections.glm.fleet.plugins.plugin_utils.tls import authority
-from simulator.engines import parser_loader, trees
+from simulator.engines import parser_loader, trees, wheels
 from tests.engines.live_engine import ADMIN, Running, started
 from tests.playbooks.door import proxy
 from tests.unit.serve.plans import plan
@@ -64,7 +64,7 @@ def engine_parse(parser_python: Path) -> Parse:
     """Parse a command line with the parser of the named engine version."""
 
     def run(engine: str, version: str, argv: Sequence[str]) -> parser_loader.ParseResult:
-        source = parser_loader.fetch_source(engine, version)
+        source = wheels.fetch_source(engine, version)
         return parser_loader.parse(engine, version, source, argv, parser_python)
 
     return run

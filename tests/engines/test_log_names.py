@@ -10,7 +10,7 @@ import pytest
 
 from ansible_collections.glm.fleet.plugins.module_utils.serving import causes
 from ansible_collections.glm.fleet.plugins.module_utils.serving.log import Line
-from simulator.engines import parser_loader
+from simulator.engines import wheels
 
 SOURCES = [("vllm", "0.32.0", "vllm"), ("sglang", "0.5.10", "sglang/srt")]
 # Messages of the engines that a rule about libraries and drivers names, and rightly so.
@@ -50,7 +50,7 @@ def messages(folder: Path) -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize(("engine", "version", "package"), SOURCES)
 def test_no_rule_about_libraries_names_a_message_of_the_engine(engine: str, version: str, package: str) -> None:
     rules, read, wrong = causes.Rules(), 0, []
-    for place, text in messages(parser_loader.fetch_source(engine, version) / package):
+    for place, text in messages(wheels.fetch_source(engine, version) / package):
         read += 1
         lines = [
             Line(f"ValueError: {row}" if number == 0 else row, True) for number, row in enumerate(text.splitlines())

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
-from simulator.engines import parser_loader
+from simulator.engines import wheels
 
 CATALOG = catalog.load()
 # A message is written over several lines, and the number is that of one of them.
@@ -58,7 +58,7 @@ def test_the_source_of_every_rule_has_its_text(engine: str) -> None:
     missing, seen = [], 0
     for name, _kind, rule in RULES:
         for version, path, line in places(rule.source) if name == engine else ():
-            file = parser_loader.fetch_source(engine, version) / path
+            file = wheels.fetch_source(engine, version) / path
             seen += 1
             if not any(piece in text(file, line) for piece in literal(rule.pattern)):
                 missing.append((rule.pattern, version, path, line))
@@ -118,7 +118,7 @@ def test_every_remark_is_a_message_of_the_engine(engine: str) -> None:
     missing = [
         (rule.pattern, version, path, line)
         for rule, version, path, line in named
-        if not written(rule.pattern, parser_loader.fetch_source(engine, version) / path, line)
+        if not written(rule.pattern, wheels.fetch_source(engine, version) / path, line)
     ]
     print(f"\n{engine}: {len(named)} places read")
     assert missing == [] and named
@@ -127,7 +127,7 @@ def test_every_remark_is_a_message_of_the_engine(engine: str) -> None:
 def test_a_wrong_source_is_seen() -> None:
     rule = next(rule for name, rule in REMARKS if name == "vllm" and rule.kind == "failed")
     version, path, line = next(places(rule.source))
-    file = parser_loader.fetch_source("vllm", version) / path
+    file = wheels.fetch_source("vllm", version) / path
     assert written(rule.pattern, file, line) and not written(rule.pattern, file, line - 60)
     assert not written(rule.pattern + " indeed", file, line)
     # It begins elsewhere.

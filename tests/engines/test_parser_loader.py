@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from simulator.engines import parser_loader
+from simulator.engines import parser_loader, wheels
 
 MODEL = "zai-org/GLM-5.1-FP8"
 VLLM = [MODEL, "--tensor-parallel-size", "8", "--tool-call-parser", "glm47", "--enable-auto-tool-choice"]
@@ -70,13 +70,13 @@ def test_sglang_config_file_is_merged(engine_parse, tmp_path):
 )
 def test_every_option_is_there(parser_python, engine, version, options):
     """Counts of the parser built with real torch (231, 317 and 355) less ``--help``."""
-    source = parser_loader.fetch_source(engine, version)
+    source = wheels.fetch_source(engine, version)
     assert len(parser_loader.describe(engine, version, source, parser_python)) == options
 
 
 def test_parser_names_that_argparse_does_not_check(parser_python, engine_parse):
     old, new = (
-        parser_loader.parser_names("vllm", version, parser_loader.fetch_source("vllm", version), parser_python)
+        parser_loader.parser_names("vllm", version, wheels.fetch_source("vllm", version), parser_python)
         for version in ("0.19.1", "0.32.0")
     )
     assert "glm47" in old["tool"] and "glm47" not in old["reasoning"]
@@ -87,7 +87,7 @@ def test_parser_names_that_argparse_does_not_check(parser_python, engine_parse):
 def test_runs_as_a_file_on_its_own(parser_python, tmp_path):
     script = tmp_path / "loader.py"
     script.write_text(Path(parser_loader.__file__).read_text())
-    source = parser_loader.fetch_source("sglang", "0.5.10")
+    source = wheels.fetch_source("sglang", "0.5.10")
     command = [str(parser_python), str(script), "--engine", "sglang", "--version", "0.5.10"]
     command += ["--source", str(source), "--"]
     good = subprocess.run([*command, *SGLANG], capture_output=True, text=True, check=False)
@@ -101,4 +101,4 @@ def test_missing_source_and_unknown_version_are_named(tmp_path):
     with pytest.raises(parser_loader.LoaderError, match="holds no unpacked vllm source"):
         parser_loader.parse("vllm", "0.32.0", tmp_path, VLLM, Path(sys.executable))
     with pytest.raises(parser_loader.LoaderError, match=r"no wheel of vllm 0\.0\.0 could be downloaded"):
-        parser_loader.fetch_source("vllm", "0.0.0", tmp_path)
+        wheels.fetch_source("vllm", "0.0.0", tmp_path)

@@ -17,7 +17,7 @@ import pytest
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
-from simulator.engines import parser_loader
+from simulator.engines import parser_loader, wheels
 from tools import matrix
 
 ROOT = Path(__file__).parents[2]
@@ -45,7 +45,7 @@ def plan(engine: str, version: str, accelerator: str, profile: str, **changes: A
 
 @functools.cache
 def parser_names(engine: str, version: str, python: Path) -> dict[str, list[str]]:
-    return parser_loader.parser_names(engine, version, parser_loader.fetch_source(engine, version), python)
+    return parser_loader.parser_names(engine, version, wheels.fetch_source(engine, version), python)
 
 
 def with_secret(command: list[str], folder: Path) -> list[str]:
@@ -65,7 +65,7 @@ def command(made: dict[str, Any], folder: Path) -> list[str]:
 def test_every_planned_command_is_accepted(parser_python, matrix_figures, tmp_path, engine, version) -> None:
     planned = matrix.plan_all(CATALOG, engine, version)
     lines = [with_secret(list(line), tmp_path) for line in planned.lines]
-    source = parser_loader.fetch_source(engine, version)
+    source = wheels.fetch_source(engine, version)
     found = parser_loader.parse_many(engine, version, source, lines, parser_python)
     refused = {
         title: answer.message for answer, title in zip(found, planned.lines.values(), strict=True) if not answer.ok
