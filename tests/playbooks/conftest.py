@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from simulator.lambda_cloud.config import Config
 from simulator.lambda_cloud.server import running
-from tests.playbooks.fleet import KIND, Fleet, key_book
+from tests.playbooks.fleet import KIND, PUBLIC_KEY, Fleet
 
 
 @pytest.fixture(autouse=True)
@@ -22,9 +23,13 @@ def own_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
     with running(Config(port=0)) as (_url, cloud):
         cloud.control("PUT", "/capacity", {KIND: {"us-east-1": None, "us-west-1": None}})
+        requests.post(
+            f"{cloud.api_url}/ssh-keys",
+            headers={"Authorization": f"Bearer {cloud.api_key}"},
+            json={"name": "deploy", "public_key": PUBLIC_KEY},
+            timeout=60,
+        ).raise_for_status()
         made = Fleet(cloud, tmp_path)
-        code, output = made.run(str(key_book(tmp_path)))
-        assert code == 0, output
         try:
             yield made
         finally:

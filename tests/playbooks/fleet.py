@@ -83,23 +83,3 @@ class Fleet:
     def alive(self) -> list[str]:
         found = self.cloud.state()["instances"]
         return sorted(item["name"] for item in found if item["status"] in ("booting", "active", "unhealthy"))
-
-
-def key_book(folder: Path) -> Path:
-    book = folder / "key.yml"
-    book.write_text(
-        f"""
-- hosts: localhost
-  gather_facts: false
-  module_defaults:
-    group/glm.fleet.lambda:
-      api_key: "{{{{ lambda_api_key }}}}"
-      base_url: "{{{{ lambda_api_url }}}}"
-  tasks:
-    - glm.fleet.lambda_ssh_key:
-        name: deploy
-        public_key: {PUBLIC_KEY}
-""",
-        "utf-8",
-    )
-    return book
