@@ -28,6 +28,8 @@ HERE = Path(__file__).resolve().parent
 TORCH = "2.13.0"
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 _STAMP = ".complete"
+# A fifth of all Python files: other models, and tests.
+_NEVER_IMPORTED = r"/(tests?|transformers/models/(?!auto/|glm|deepseek)[^/]+)/"
 
 
 @dataclass(frozen=True)
@@ -310,8 +312,20 @@ def _install(engine: Engine, scratch: Path, logs: Path) -> Path:
     with step(f"engine tree {engine.name}: torch {TORCH} for CPUs"):
         _install_torch([*pip, "--no-deps"], log.with_suffix(".torch.log"))
     with step(f"engine tree {engine.name}: the engine and its packages"):
-        run_logged([*pip, "--no-deps", "--requirement", str(engine.requirements)], log)
+        packages = ["--no-deps", "--requirement", str(engine.requirements)]
+        if not _with_uv([*packages, "--python", str(python)], log):
+            run_logged([*pip, *packages], log)
     return Path(run([str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]).strip())
+
+
+def _with_uv(arguments: list[str], log: Path) -> bool:
+    """Whether uv is here and installed it, in a fifth of pip's processor time. It does not read pip's configuration."""
+    uv = wheels.find_uv()
+    with contextlib.suppress(RehearsalError):
+        if uv:
+            run_logged([uv, "pip", "install", "--no-cache", *arguments], log)
+            return True
+    return False
 
 
 def _install_torch(pip: list[str], log: Path) -> None:
@@ -337,7 +351,8 @@ def _finish(engine: Engine, scratch: Path, site: Path) -> None:
         _remove(folder)
     python = scratch / "venv" / "bin" / "python"
     # The mount is read-only and its file times may differ, so the compiled files must not ask for either.
-    compile_all = ["-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash", str(site)]
+    compile_all = ["-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash"]
+    compile_all += ["-x", _NEVER_IMPORTED, str(site)]
     # Packages ship templates and files for other Python versions, which do not compile: that is no error.
     subprocess.run([str(python), *compile_all], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
     if engine.family == "vllm":

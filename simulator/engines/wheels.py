@@ -56,6 +56,11 @@ def fetch_source(engine: str, version: str, cache: Path | None = None) -> Path:
     return target
 
 
+def find_uv() -> str | None:
+    """The uv of this environment, or the one on PATH."""
+    return shutil.which("uv", path=str(Path(sys.executable).parent)) or shutil.which("uv")
+
+
 def _wanted(file: zipfile.ZipInfo) -> bool:
     return file.filename.endswith((".py", "/METADATA"))
 
@@ -82,7 +87,7 @@ def _wheel(engine: str, version: str, folder: Path) -> Path:
 
 def _address(requirement: str) -> str | None:
     """Where the smallest wheel of a requirement is; nothing when uv is not here or finds none."""
-    uv = shutil.which("uv", path=str(Path(sys.executable).parent)) or shutil.which("uv")
+    uv = find_uv()
     if not uv:
         return None
     command = [uv, "pip", "compile", "--quiet", "--no-deps", "--format", "pylock.toml", "-"]
