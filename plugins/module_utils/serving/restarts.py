@@ -116,6 +116,16 @@ def pause(ends: Sequence[dict[str, Any]]) -> int:
     return 0 if beyond < 1 else min(FIRST_PAUSE * 2 ** (min(beyond, 10) - 1), LONGEST_PAUSE)
 
 
+def pause_of(path: Path) -> tuple[int, str]:
+    """The same by what is kept, and what to say of it; empty where there is nothing to say."""
+    kept = read(path)
+    if kept is None:
+        return 0, f"cannot read how often it ended ({path}), so it does not wait for that"
+    seconds = pause(kept["ends"])
+    said = f"waiting {seconds} s: it ended {in_a_row(kept['ends'])} times in a row soon after its first answer"
+    return seconds, said if seconds else ""
+
+
 def words(end: dict[str, Any]) -> str:
     """What systemd knows of an end."""
     status = str(end.get("status", ""))
