@@ -8,10 +8,11 @@ module: node_acceptance
 short_description: Prove that a rented node is worth its price before anything is deployed on it
 version_added: 0.1.0
 description:
-  - Looks at everything that makes a GPU node fail later - missing or wrong GPUs, memory errors, row remapping, errors
-    in the kernel log, a fabric that is not up, a driver whose packages, module or fabric manager do not agree, kernels
-    without a module, slow disks and networks, containers that do not see every GPU - and returns one verdict, each
-    check with what was expected, what was found, and what to do next.
+  - Looks at everything that makes a GPU node fail later - missing or wrong GPUs, memory errors, row remapping, a driver
+    that wants a reset, MIG, slow PCIe links and NVLinks, clocks that are held down, errors in the kernel log, a fabric
+    that is not up, a driver whose packages, module or fabric manager do not agree, kernels without a module, slow disks
+    and networks, containers that do not see every GPU - and returns one verdict, each check with what was expected,
+    what was found, and what to do next.
   - Fails when the verdict does, unless O(fail) is off or in check mode. The report is written first, so that a node can
     be terminated with evidence.
   - Has an action plugin of the same name, which judges on the controller.

@@ -22,7 +22,7 @@ from xml.etree import ElementTree
 from ansible.module_utils.urls import open_url
 
 from ansible_collections.glm.fleet.plugins.module_utils import files
-from ansible_collections.glm.fleet.plugins.module_utils.host import gpu, kernel_log, runtime
+from ansible_collections.glm.fleet.plugins.module_utils.host import gpu, gpu_state, kernel_log, links, runtime
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run, which
 from ansible_collections.glm.fleet.plugins.module_utils.host.dpkg import installed_packages
 
@@ -194,11 +194,10 @@ class Health:
 
     def gather(self) -> dict[str, Any]:
         """Everything but what costs load (disk, network) and containers."""
-        memory, problem = self._memory()
         return {
             **self.installation(),
-            "memory_errors": memory,
-            "memory_errors_problem": problem,
+            **(self._nvidia() if self.vendor == "nvidia" else self._amd()),
+            "links": links.read(self.root),
             "kernel_log": kernel_log.gather(self.timeout, self.root),
             # Eight GPUs without persistence, one after the other.
             "runtime": initialise(self.vendor, 3 * self.timeout),
@@ -223,16 +222,33 @@ class Health:
             **(self._access() if self.vendor == "amd" else {}),
         }
 
-    def _memory(self) -> tuple[list[dict[str, Any]], Optional[str]]:
-        nvidia = self.vendor == "nvidia"
-        argv = ("nvidia-smi", "-q", "-x") if nvidia else ("amd-smi", "metric", "--ecc", "--json")
-        if which(argv[0]) is None:
-            return [], f"{argv[0]} is not there"
-        done = run(argv, self.timeout)
+    def _nvidia(self) -> dict[str, Any]:
+        """Memory errors and state of each GPU: ``{memory_errors, memory_errors_problem, gpu_states}``."""
+        text, problem = self._asked("nvidia-smi", "-q", "-x")
+        nvlinks, _why = self._asked("nvidia-smi", "nvlink", "--status")
         try:
-            return (parse_memory_errors if nvidia else parse_amd_ecc)(done.stdout), None
+            rows, states = parse_memory_errors(text), gpu_state.parse_nvidia(text, nvlinks)
+        except ValueError as error:
+            problem = problem or f"nvidia-smi -q -x: {error}"
+            return {"memory_errors": [], "memory_errors_problem": problem, "gpu_states": []}
+        return {"memory_errors": rows, "memory_errors_problem": None, "gpu_states": states}
+
+    def _amd(self) -> dict[str, Any]:
+        text, problem = self._asked("amd-smi", "metric", "--ecc", "--json")
+        found = [entry["bus_id"] for entry in gpu.scan_pci(self.root)["gpus"] if entry["vendor"] == "amd"]
+        states = gpu_state.read_amd(self.root, found)
+        try:
+            return {"memory_errors": parse_amd_ecc(text), "memory_errors_problem": None, "gpu_states": states}
         except (ValueError, AttributeError) as error:
-            return [], f"{' '.join(argv)}: {done.evidence() if not done.ok else error}"
+            problem = problem or f"amd-smi metric --ecc --json: {error}"
+            return {"memory_errors": [], "memory_errors_problem": problem, "gpu_states": states}
+
+    def _asked(self, *argv: str) -> tuple[str, Optional[str]]:
+        """What a tool prints, and why that may not be all: it fails because of one GPU, and describes the others."""
+        if which(argv[0]) is None:
+            return "", f"{argv[0]} is not there"
+        done = run(argv, self.timeout)
+        return done.stdout, None if done.ok else f"{' '.join(argv)}: {done.evidence()}"
 
     def _kernels(self, dkms: list[dict[str, str]]) -> dict[str, bool]:
         if self.vendor == "amd" and any(row["module"] == "amdgpu" for row in dkms):

@@ -9,13 +9,14 @@ import re
 import shutil
 import types
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
 
-from ansible_collections.glm.fleet.plugins.module_utils.host import gpu, health
+from ansible_collections.glm.fleet.plugins.module_utils.host import gpu, gpu_state, health
 from ansible_collections.glm.fleet.plugins.module_utils.host.facts import Gatherer
 from ansible_collections.glm.fleet.plugins.modules import node_acceptance
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
@@ -23,6 +24,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import platforms
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
 from ansible_collections.glm.fleet.plugins.plugin_utils.host import acceptance
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
+from tests.unit.modules import gpu_documents
 from tests.unit.modules.test_gpu_facts import pci_device, smi
 
 ROOT = Path(__file__).parents[3]
@@ -33,11 +35,23 @@ PLAN: dict[str, Any] = {
     "image": {"min_driver": "580.65.06", "cuda": "13.0", "reference": "vllm/vllm-openai:v0.32.0"},
     "devices": ["nvidia.com/gpu=all"],
     "confinement": {"capabilities": [], "shared_memory_gib": 64},
+    "node": {"rank": 0, "count": 1, "addresses": []},
 }
 B200 = {"vendor": "nvidia", "device": "0x2901"}
 H100 = {"vendor": "nvidia", "device": "0x2330"}
 LOST_LOG = {"lines": 0, "begins": None, "rows": [], "left_out": 0, "problems": ["dmesg: not permitted"]}
 FLOORS = {"disk_write": 500, "disk_read": 500, "network": 50}
+
+
+@lru_cache(maxsize=1)
+def _documents() -> tuple[str, str]:
+    b200 = next(row for row in platforms.load() if row.name == "B200")
+    return gpu_documents.nvidia(b200)
+
+
+def states() -> list[Any]:
+    """The state of eight healthy B200."""
+    return list(gpu_state.parse_nvidia(*_documents()))
 
 
 def sound() -> dict[str, Any]:
@@ -62,6 +76,8 @@ def sound() -> dict[str, Any]:
         "health": {
             "memory_errors": [{"bus_id": f"{i}", **row} for i in range(8)],
             "memory_errors_problem": None,
+            "gpu_states": states(),
+            "links": {"interfaces": [{"name": "eth0", "up": True, "mbit": 100000, "mtu": 1500}], "ports": []},
             "kernel_log": {"lines": 2400, "begins": 0.0, "rows": [], "left_out": 0, "problems": []},
             "flavour": "open",
             "dkms": [],
@@ -105,7 +121,8 @@ def test_a_sound_node_passes_every_check() -> None:
     assert [check["check"] for check in report["checks"]] == [
         *("gpu", "driver", "fabric", "clock", "docker", "cdi", "kernel module", "fabric manager", "memory errors"),
         *("kernel log", "runtime", "next boot", "driver packages", "peer transfers", "GPU direct", "DCGM"),
-        *("container", "disk write", "disk read", "network"),
+        *("container", "GPU recovery", "GPU modes", "PCIe links", "NVLink", "fabric health", "clocks", "network links"),
+        *("disk write", "disk read", "network"),
     ]
 
 
