@@ -150,9 +150,6 @@ def _partitions(state: State) -> Said:
     if state["partitions"] is None:
         return Said(silent="no word of its partitions")
     if state["partitions"] != WHOLE:
-        advice = (
-            "amd-smi set --memory-partition NPS1, amd-smi set --compute-partition SPX on the idle host, or reboot it"
-        )
         return Said(f"in partitions {state['partitions']}", UNDO_PARTITIONS)
     return Said()
 
