@@ -59,7 +59,10 @@ options:
     type: int
     default: 0
   report:
-    description: File on the controller that the verdict is written to, as JSON.
+    description:
+      - File on the controller that the verdict is written to, as JSON.
+      - Beside it the same name with C(.ticket.txt) has the evidence for a provider's support - serial numbers, VBIOS,
+        versions, findings, lines of the kernel log - without addresses and secrets.
     type: path
   strict:
     description:
