@@ -43,6 +43,14 @@ options:
     description: Start a container of each plan's image with its devices, if the image is on the host.
     type: bool
     default: true
+  measure_gpus:
+    description:
+      - Measure idle GPUs for up to a minute in a container of the first plan's image, if it is on the host - copies
+        from the host and between GPUs, arithmetic, one all-reduce. The floors are those of the platform.
+      - Where PyTorch of the image sees no GPU, as in a rehearsal, the same runs on the CPU over gloo, and says so.
+    type: bool
+    default: true
+    version_added: 0.2.0
   floors:
     description: Lowest MB/s of C(disk_write), C(disk_read) and C(network).
     type: dict
@@ -141,7 +149,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import ConnectionError as UrlError
 
 from ansible_collections.glm.fleet.plugins.module_utils import arguments
-from ansible_collections.glm.fleet.plugins.module_utils.host import health, probe
+from ansible_collections.glm.fleet.plugins.module_utils.host import health, probe, speed
 from ansible_collections.glm.fleet.plugins.module_utils.host.docker import DockerError, Engine
 from ansible_collections.glm.fleet.plugins.module_utils.host.facts import Gatherer
 
@@ -180,10 +188,15 @@ def measure(module: AnsibleModule, errors: list[dict[str, Any]]) -> dict[str, An
             measured["network"] = health.download_speed(params["network_url"], params["network_seconds"])
         except (OSError, UrlError) as error:
             measured["network"] = f"{params['network_url']}: {error}"
-    contained = [plan for plan in params["plans"] if plan["runtime"]["kind"] == "container"]
+    contained = in_containers(params["plans"])
     if params["container"] and contained:
         measured["container"] = inside(contained, params["probe_timeout"])
     return measured
+
+
+def in_containers(plans: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The plans whose engines run in containers."""
+    return [plan for plan in plans if plan["runtime"]["kind"] == "container"]
 
 
 def inside(plans: list[dict[str, Any]], timeout: float) -> object:
@@ -217,6 +230,9 @@ def main() -> None:
     facts = gatherer.gather(["system", "gpu", "cdi", "docker", "disks"])
     signs = health.Health(params["plans"][0]["accelerator"]["vendor"], timeout=params["timeout"]).gather()
     measured = measure(module, facts["errors"])
+    contained = in_containers(params["plans"])
+    if params["measure_gpus"] and contained and not module.check_mode:
+        measured["gpu_speed"] = speed.measure(contained, facts, params["probe_timeout"])
     module.exit_json(changed=False, gathered={"facts": facts, "health": signs, "measured": measured})
 
 

@@ -11,6 +11,7 @@ tool), dkms(8) ``status``, mokutil(1), efivarfs (Documentation/filesystems), sys
 
 from __future__ import annotations
 
+import mmap
 import os
 import re
 import sys
@@ -128,7 +129,7 @@ def initialise(vendor: str, timeout: float) -> Optional[dict[str, Any]]:
 
 
 def disk_speed(folder: Path, size: int = DISK_BYTES) -> dict[str, float]:
-    """Write ``size`` bytes to a file in ``folder`` with direct I/O where it can, read them back: MB/s each.
+    """Write ``size`` bytes to a file in ``folder`` and read them back past the page cache: MB/s each.
 
     Raises OSError. The file is removed, also when it fails.
     """
@@ -141,10 +142,7 @@ def disk_speed(folder: Path, size: int = DISK_BYTES) -> dict[str, float]:
                 handle.write(block)
             os.fsync(handle.fileno())
         written = time.monotonic()
-        with path.open("rb", buffering=0) as handle:
-            os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-            while handle.read(_BLOCK):
-                pass
+        _read_past_cache(path)
         done = time.monotonic()
     finally:
         path.unlink(missing_ok=True)
@@ -152,6 +150,22 @@ def disk_speed(folder: Path, size: int = DISK_BYTES) -> dict[str, float]:
         "write_mb_s": round(size / 1e6 / max(written - begun, 1e-6), 1),
         "read_mb_s": round(size / 1e6 / max(done - written, 1e-6), 1),
     }
+
+
+def _read_past_cache(path: Path) -> None:
+    """Read a whole file from its disk. Without direct I/O its pages are dropped first."""
+    # Direct I/O wants memory that begins at a page.
+    block = mmap.mmap(-1, _BLOCK)
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECT)
+    except OSError:
+        handle = os.open(path, os.O_RDONLY)
+    try:
+        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+        while os.readv(handle, [block]):
+            pass
+    finally:
+        os.close(handle)
 
 
 def download_speed(url: str, seconds: float) -> float:

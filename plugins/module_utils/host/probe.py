@@ -159,6 +159,18 @@ def unit_arguments(plan: Mapping[str, Any]) -> list[str]:
     return argv
 
 
+def limited_arguments(plans: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The devices of all plans of a host, under the limits of the first one's unit; without folders of the host.
+
+    Raises ProbeError for a missing group.
+    """
+    names = {name: list(dict.fromkeys(one for plan in plans for one in plan.get(name, ()))) for name in _GIVEN}
+    return [*_devices(names), *container.confined(plans[0]["confinement"])]
+
+
+_GIVEN = ("devices", "device_nodes", "device_groups")
+
+
 def _devices(plan: Mapping[str, Any]) -> list[str]:
     numbers = []
     for group in plan.get("device_groups", ()):

@@ -39,6 +39,7 @@ class Platform:
     min_branch: int
     pcie: list[int] = field(default_factory=list)
     nvlinks: list[int] = field(default_factory=list)
+    floors: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.host import runtime
 from ansible_collections.glm.fleet.plugins.plugin_utils import report
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import platforms
 from ansible_collections.glm.fleet.plugins.plugin_utils.host import checks as host_checks
-from ansible_collections.glm.fleet.plugins.plugin_utils.host import gpu_states, kernel_log
+from ansible_collections.glm.fleet.plugins.plugin_utils.host import gpu_states, kernel_log, speed
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 from ansible_collections.glm.fleet.plugins.plugin_utils.report import AcceptanceReport
 
@@ -47,6 +47,7 @@ def verdict(
         *_host_checks(gathered["facts"], plans),
         *(judge(gathered, plans) for judge in _CHECKS),
         *_states(gathered, plans),
+        *speed.judge(gathered["measured"].get("gpu_speed"), gathered["facts"], _platform(gathered["facts"])),
         *_measurements(gathered["measured"], floors),
     ]
     checks = [

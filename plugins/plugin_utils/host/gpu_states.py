@@ -59,8 +59,7 @@ def _of_nvidia(facts: Mapping[str, Any], platform: Optional[Platform]) -> Iterat
         "GPU modes", "whole GPUs for everybody: no MIG, compute mode Default", _modes, "no MIG, mode Default"
     )
     yield from _of_pcie(platform)
-    completed = (facts.get("fabric") or {}).get("state") == "Completed"
-    if platform and platform.nvlinks and (completed or platforms.fabric_of(facts, platform) != "none"):
+    if platform and platform.nvlinks and has_nvlink(facts, platform):
         count, speed = platform.nvlinks
         expected = f"{count} NVLinks of {speed} GB/s or more on each GPU"
         yield _Question("NVLink", expected, lambda state: _nvlinks(state, count, speed), f"{count} up on each GPU")
@@ -69,6 +68,12 @@ def _of_nvidia(facts: Mapping[str, Any], platform: Optional[Platform]) -> Iterat
     yield _Question(
         "clocks", "clocks and power that nothing cuts", _clocks, "nothing slows them down, full power limit"
     )
+
+
+def has_nvlink(facts: Mapping[str, Any], platform: Platform) -> bool:
+    """Whether NVLink joins the GPUs of this host. Some of a baseboard's GPUs may come without it."""
+    completed = (facts.get("fabric") or {}).get("state") == "Completed"
+    return completed or platforms.fabric_of(facts, platform) != "none"
 
 
 def _of_amd(platform: Optional[Platform]) -> Iterator[_Question]:

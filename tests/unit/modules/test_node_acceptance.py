@@ -40,6 +40,15 @@ PLAN: dict[str, Any] = {
 B200 = {"vendor": "nvidia", "device": "0x2901"}
 H100 = {"vendor": "nvidia", "device": "0x2330"}
 LOST_LOG = {"lines": 0, "begins": None, "rows": [], "left_out": 0, "problems": ["dmesg: not permitted"]}
+# What eight healthy B200 do, in GB/s and TFLOPS.
+FAST = {
+    "device": "NVIDIA B200", "backend": "nccl", "torch": "2.11.0", "world": 8, "problem": "", "unable": "",
+    "rows": [
+        {"rank": rank, "host_to_device": 54.0, "device_to_host": 55.0, "device_to_device": 710.0, "compute": 1500.0,
+         "all_reduce": 660.0}
+        for rank in range(8)
+    ],
+}  # fmt: skip
 FLOORS = {"disk_write": 500, "disk_read": 500, "network": 50}
 
 
@@ -95,7 +104,13 @@ def sound() -> dict[str, Any]:
                 "datacenter-gpu-manager": {"version": "1:4.4.1-1", "held": False},
             },
         },
-        "measured": {"disk_write": 2100.0, "disk_read": 5200.0, "network": 900.0, "container": {"problems": []}},
+        "measured": {
+            "disk_write": 2100.0,
+            "disk_read": 5200.0,
+            "network": 900.0,
+            "container": {"problems": []},
+            "gpu_speed": FAST,
+        },
     }
 
 
@@ -122,6 +137,7 @@ def test_a_sound_node_passes_every_check() -> None:
         *("gpu", "driver", "fabric", "clock", "docker", "cdi", "kernel module", "fabric manager", "memory errors"),
         *("kernel log", "runtime", "next boot", "driver packages", "peer transfers", "GPU direct", "DCGM"),
         *("container", "GPU recovery", "GPU modes", "PCIe links", "NVLink", "fabric health", "clocks", "network links"),
+        *("host to device", "device to device", "all-reduce", "GPU outlier"),
         *("disk write", "disk read", "network"),
     ]
 
