@@ -209,7 +209,8 @@ def inside(plans: list[dict[str, Any]], timeout: float) -> object:
             if Engine().inspect_image(reference) is None:
                 return None
             expected = probe.expected_of(plan)
-            found.append(probe.run_probe(reference, probe.device_arguments(plan), expected, timeout))
+            options = [*probe.network(plan), *probe.device_arguments(plan)]
+            found.append(probe.run_probe(reference, options, expected, timeout))
         except DockerError:
             return None
         except probe.ProbeError as error:

@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[3]
 Text = Callable[[str], str]
 PLAN: dict[str, Any] = {
     "accelerator": {"name": "B200", "count": 8, "vendor": "nvidia", "memory_gib": 179.06},
-    "runtime": {"kind": "container"},
+    "runtime": {"kind": "container", "network": "bridge"},
     "image": {"min_driver": "580.65.06", "cuda": "13.0", "reference": "vllm/vllm-openai:v0.32.0"},
     "devices": ["nvidia.com/gpu=all"],
     "confinement": {"capabilities": [], "shared_memory_gib": 64},
