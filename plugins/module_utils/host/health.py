@@ -118,6 +118,20 @@ def iommu(root: Path) -> dict[str, Any]:
     }
 
 
+def unlinked(root: Path) -> list[str]:
+    """Device nodes of NVIDIA GPUs without the link below /dev/char by which runc gives systemd a device.
+
+    opencontainers/runc issue 3708: without it a ``systemctl daemon-reload`` takes the device from running containers.
+    """
+    nodes = [*(root / "dev").glob("nvidia[0-9]*"), root / "dev/nvidiactl", root / "dev/nvidia-uvm"]
+    devices = [(node, node.stat()) for node in nodes if node.is_char_device()]
+    return sorted(
+        f"/dev/{node.name}"
+        for node, status in devices
+        if not (root / f"dev/char/{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}").exists()
+    )
+
+
 def acs_bridges(text: str) -> int:
     """How many bridges redirect peer traffic to the root complex, out of ``lspci -vvv`` (ACSCtl: ReqRedir+)."""
     return len(re.findall(r"ACSCtl:.*ReqRedir\+", text))
@@ -218,6 +232,7 @@ class Health:
             "iommu": iommu(self.root),
             "acs_bridges": acs_bridges(run(("lspci", "-vvv"), self.timeout).stdout) if which("lspci") else None,
             "peermem": (self.root / "sys/module/nvidia_peermem").is_dir(),
+            "unlinked": unlinked(self.root),
             "rdma": bool(list((self.root / "sys/class/infiniband").glob("*"))),
         }
 

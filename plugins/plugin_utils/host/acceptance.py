@@ -328,6 +328,22 @@ def _peer_transfers(gathered: Gathered, _plans: Sequence[Plan]) -> Finding:
     )
 
 
+def _device_links(gathered: Gathered, _plans: Sequence[Plan]) -> Finding:
+    """Reported only: containers work without them until somebody reloads systemd."""
+    lacking = gathered["health"]["unlinked"]
+    expected = (
+        "links in /dev/char to the GPUs' device nodes, without which systemctl daemon-reload takes them from containers"
+    )
+    next_step = "nvidia-ctk system create-dev-char-symlinks --create-all, and its rule of udev for the next boot"
+    return _check(
+        "device links",
+        None if lacking else True,
+        expected,
+        f"none to {', '.join(lacking)}" if lacking else "all",
+        next_step,
+    )
+
+
 def _rdma(gathered: Gathered, _plans: Sequence[Plan]) -> Finding:
     health = gathered["health"]
     if not health["rdma"]:
@@ -381,7 +397,7 @@ def _inside(gathered: Gathered, plans: Sequence[Plan]) -> Finding:
 
 _CHECKS: tuple[Callable[[Gathered, Sequence[Plan]], Finding], ...] = (
     _module_flavour, _fabric_manager, _memory_errors, _kernel_log, _runtime, _modules_for_kernels, _pinned,
-    _peer_transfers, _rdma, _dcgm, _inside,
+    _peer_transfers, _device_links, _rdma, _dcgm, _inside,
 )  # fmt: skip
 
 

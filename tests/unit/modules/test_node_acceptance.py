@@ -95,6 +95,7 @@ def sound() -> dict[str, Any]:
             "runtime": {"code": 0, "gpus": 8, "devices": [0] * 8},
             "iommu": {"groups": 40, "translating": False, "arguments": ["iommu=pt"]},
             "acs_bridges": 0,
+            "unlinked": [],
             "peermem": True,
             "rdma": True,
             "units": {"nvidia-fabricmanager": "active", "nvidia-persistenced": "active", "docker": "active"},
@@ -135,7 +136,16 @@ def test_a_sound_node_passes_every_check() -> None:
     assert {check["outcome"] for check in report["checks"]} == {"passed"}
     assert [check["check"] for check in report["checks"]] == [
         *("gpu", "driver", "fabric", "clock", "docker", "cdi", "kernel module", "fabric manager", "memory errors"),
-        *("kernel log", "runtime", "next boot", "driver packages", "peer transfers", "GPU direct", "DCGM"),
+        *(
+            "kernel log",
+            "runtime",
+            "next boot",
+            "driver packages",
+            "peer transfers",
+            "device links",
+            "GPU direct",
+            "DCGM",
+        ),
         *("container", "GPU recovery", "GPU modes", "PCIe links", "NVLink", "fabric health", "clocks", "network links"),
         *("host to device", "device to device", "all-reduce", "GPU outlier"),
         *("disk write", "disk read", "network"),
@@ -200,6 +210,7 @@ def test_a_broken_node_is_named_with_evidence_and_remedy(path: str, value: Any, 
         ("health.peermem", False, "GPU direct", "not loaded"),
         ("health.iommu", {"groups": 9, "translating": True, "arguments": []}, "peer transfers", "translates DMA"),
         ("health.acs_bridges", 4, "peer transfers", "4 bridges with ACS"),
+        ("health.unlinked", ["/dev/nvidia0"], "device links", "none to /dev/nvidia0"),
     ],
 )
 def test_what_cannot_be_told_or_is_only_a_doubt_fails_nobody(path: str, value: Any, check: str, found: str) -> None:
@@ -325,6 +336,17 @@ def test_not_applicable_is_not_nought(fixture_text: Text) -> None:
         None,
         0,
     ]
+
+
+def test_device_nodes_without_the_link_that_runc_needs_are_named(tmp_path: Path) -> None:
+    assert health.unlinked(tmp_path) == [], "a host without GPUs"
+    (tmp_path / "dev/char").mkdir(parents=True)
+    # Any character device stands in for a GPU's.
+    for name in ("nvidia0", "nvidiactl"):
+        (tmp_path / "dev" / name).symlink_to("/dev/null")
+    assert health.unlinked(tmp_path) == ["/dev/nvidia0", "/dev/nvidiactl"]
+    (tmp_path / "dev/char/1:3").symlink_to("../nvidia0")
+    assert health.unlinked(tmp_path) == []
 
 
 def test_secure_boot_without_mokutil_is_what_the_firmware_says(tmp_path: Path) -> None:
