@@ -12,7 +12,7 @@ from typing import Any
 from ansible_collections.glm.fleet.plugins.module_utils import arguments, files, finding
 from ansible_collections.glm.fleet.plugins.module_utils.finding import advised
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import FleetAction
-from ansible_collections.glm.fleet.plugins.plugin_utils.host import acceptance
+from ansible_collections.glm.fleet.plugins.plugin_utils.host import acceptance, ticket
 from ansible_collections.glm.fleet.plugins.plugin_utils.host.clock import skew
 
 
@@ -39,6 +39,7 @@ class ActionModule(FleetAction):
             path = Path(str(args["report"])).expanduser()
             try:
                 files.write_json(path, finding.printable_in({**report, "gathered": gathered}))
+                files.write_text(path.with_suffix(".ticket.txt"), ticket.text(report, gathered, self._identity()))
             except OSError as error:
                 text = f"the report cannot be written to {path}: {error.strerror or error}"
                 raise self._failure(advised(text, "free space there or choose another file"), **result) from None
@@ -48,3 +49,8 @@ class ActionModule(FleetAction):
         elif not report["ok"] and args["fail"]:
             result.update(failed=True, msg=acceptance.failures(report))
         return result
+
+    def _identity(self) -> dict[str, Any]:
+        """What the inventory knows of the host, templates evaluated."""
+        names = [f"glm_host_{name}" for name in ticket.IDENTITY if f"glm_host_{name}" in self._task_vars]
+        return {name: self._templar.template(self._task_vars[name]) for name in names}

@@ -186,6 +186,7 @@ NODE_ACCEPTANCE: dict[str, dict[str, Any]] = {
     "network_url": {"type": "str"},
     "network_seconds": {"type": "float", "default": 10},
     "container": {"type": "bool", "default": True},
+    "measure_gpus": {"type": "bool", "default": True},
     "floors": {"type": "dict", "default": {"disk_write": 200, "disk_read": 200, "network": 50}},
     "leave_out": {"type": "list", "elements": "str", "default": []},
     "fabric_wait": {"type": "int", "default": 0},

@@ -82,6 +82,11 @@ def not_proven(phase: str, check: str, expected: str, found: str) -> Finding:
     return judged(phase, check, None, expected, found, seconds=0.0)
 
 
+def unread(phase: str, check: str, expected: str, found: str, next_step: str) -> Finding:
+    """A check that applies and could not be made: never passed, and refused by a strict acceptance."""
+    return {**judged(phase, check, None, expected, found, next_step), "unread": True}
+
+
 def judged(
     phase: str,
     check: str,

@@ -295,7 +295,7 @@ class EngineImage:
             "gpus": [gpu.get("uuid") for gpu in facts["gpus"]],
             "cdi": facts["cdi"]["specs"],
             "expected": expected,
-            "options": [self.plan["confinement"], self.plan["mounts"], self.plan["env"]],
+            "options": [self.plan[name] for name in ("confinement", "mounts", "env", "runtime")],
             "scripts": [probe.SCRIPT, probe.LOAD, runtime.SCRIPT],
         }
         key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()

@@ -8,10 +8,11 @@ module: node_acceptance
 short_description: Prove that a rented node is worth its price before anything is deployed on it
 version_added: 0.1.0
 description:
-  - Looks at everything that makes a GPU node fail later - missing or wrong GPUs, memory errors, row remapping, errors
-    in the kernel log, a fabric that is not up, a driver whose packages, module or fabric manager do not agree, kernels
-    without a module, slow disks and networks, containers that do not see every GPU - and returns one verdict, each
-    check with what was expected, what was found, and what to do next.
+  - Looks at everything that makes a GPU node fail later - missing or wrong GPUs, memory errors, row remapping, a driver
+    that wants a reset, MIG, slow PCIe links and NVLinks, clocks that are held down, errors in the kernel log, a fabric
+    that is not up, a driver whose packages, module or fabric manager do not agree, kernels without a module, slow disks
+    and networks, containers that do not see every GPU - and returns one verdict, each check with what was expected,
+    what was found, and what to do next.
   - Fails when the verdict does, unless O(fail) is off or in check mode. The report is written first, so that a node can
     be terminated with evidence.
   - Has an action plugin of the same name, which judges on the controller.
@@ -42,6 +43,14 @@ options:
     description: Start a container of each plan's image with its devices, if the image is on the host.
     type: bool
     default: true
+  measure_gpus:
+    description:
+      - Measure idle GPUs for up to a minute in a container of the first plan's image, if it is on the host - copies
+        from the host and between GPUs, arithmetic, one all-reduce. The floors are those of the platform.
+      - Where PyTorch of the image sees no GPU, as in a rehearsal, the same runs on the CPU over gloo, and says so.
+    type: bool
+    default: true
+    version_added: 0.2.0
   floors:
     description: Lowest MB/s of C(disk_write), C(disk_read) and C(network).
     type: dict
@@ -58,7 +67,10 @@ options:
     type: int
     default: 0
   report:
-    description: File on the controller that the verdict is written to, as JSON.
+    description:
+      - File on the controller that the verdict is written to, as JSON.
+      - Beside it the same name with C(.ticket.txt) has the evidence for a provider's support - serial numbers, VBIOS,
+        versions, findings, lines of the kernel log - without addresses and secrets.
     type: path
   strict:
     description:
@@ -137,7 +149,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import ConnectionError as UrlError
 
 from ansible_collections.glm.fleet.plugins.module_utils import arguments
-from ansible_collections.glm.fleet.plugins.module_utils.host import health, probe
+from ansible_collections.glm.fleet.plugins.module_utils.host import health, probe, speed
 from ansible_collections.glm.fleet.plugins.module_utils.host.docker import DockerError, Engine
 from ansible_collections.glm.fleet.plugins.module_utils.host.facts import Gatherer
 
@@ -176,10 +188,15 @@ def measure(module: AnsibleModule, errors: list[dict[str, Any]]) -> dict[str, An
             measured["network"] = health.download_speed(params["network_url"], params["network_seconds"])
         except (OSError, UrlError) as error:
             measured["network"] = f"{params['network_url']}: {error}"
-    contained = [plan for plan in params["plans"] if plan["runtime"]["kind"] == "container"]
+    contained = in_containers(params["plans"])
     if params["container"] and contained:
         measured["container"] = inside(contained, params["probe_timeout"])
     return measured
+
+
+def in_containers(plans: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The plans whose engines run in containers."""
+    return [plan for plan in plans if plan["runtime"]["kind"] == "container"]
 
 
 def inside(plans: list[dict[str, Any]], timeout: float) -> object:
@@ -192,7 +209,8 @@ def inside(plans: list[dict[str, Any]], timeout: float) -> object:
             if Engine().inspect_image(reference) is None:
                 return None
             expected = probe.expected_of(plan)
-            found.append(probe.run_probe(reference, probe.device_arguments(plan), expected, timeout))
+            options = [*probe.network(plan), *probe.device_arguments(plan)]
+            found.append(probe.run_probe(reference, options, expected, timeout))
         except DockerError:
             return None
         except probe.ProbeError as error:
@@ -213,6 +231,9 @@ def main() -> None:
     facts = gatherer.gather(["system", "gpu", "cdi", "docker", "disks"])
     signs = health.Health(params["plans"][0]["accelerator"]["vendor"], timeout=params["timeout"]).gather()
     measured = measure(module, facts["errors"])
+    contained = in_containers(params["plans"])
+    if params["measure_gpus"] and contained and not module.check_mode:
+        measured["gpu_speed"] = speed.measure(contained, facts, params["probe_timeout"])
     module.exit_json(changed=False, gathered={"facts": facts, "health": signs, "measured": measured})
 
 

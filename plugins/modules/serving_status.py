@@ -89,7 +89,7 @@ ended:
   description:
     - How often the engine ended although nobody stopped it (C(count)), how often of it in the last day since
       somebody started it (C(recent)), C(since) when that is kept, when it did so last (C(last_at)), in seconds since
-      1970, and C(last_cause).
+      1970, and C(last_cause). Null where that is not known, as the host's record of it cannot be read.
   type: dict
   returned: always
   sample: {count: 2, recent: 1, since: 1764440000.0, last_at: 1764450000.0, last_cause: it was killed by SIGKILL}

@@ -97,8 +97,12 @@ def test_what_ships_to_hosts_needs_nothing_but_python_there() -> None:
     found = strangers("plugins/module_utils", STANDARD | {"module_utils"})
     brought = [line for line in found if ": ansible.module_utils." in line]
     asked = [line for line in found if line.startswith("plugins/module_utils/cloud/") and ": requests" in line]
-    # The supervisor of a fetch runs in the engine's image, which has the hub's client.
-    in_the_image = ["plugins/module_utils/weights/fetch.py: huggingface_hub"]
+    # These run in the engine's image, which has the hub's client and PyTorch.
+    in_the_image = [
+        "plugins/module_utils/weights/fetch.py: huggingface_hub",
+        "plugins/module_utils/host/speed_program.py: torch",
+        "plugins/module_utils/host/speed_program.py: torch.distributed",
+    ]
     assert [line for line in found if line not in (*brought, *asked, *in_the_image)] == []
 
 

@@ -42,11 +42,17 @@ _SO_VERSION = re.compile(r"\.so\.(\d{3,4}\.\d{1,3}(?:\.\d{1,3})?)\b")
 
 def holders(root: Path) -> Optional[list[str]]:
     """Who has a GPU open (``python3 (pid 812)``), daemons left out; None where not every process can be seen."""
+    found = open_by(root)
+    return None if found is None else sorted(f"{name} (pid {pid})" for pid, name in found.items())
+
+
+def open_by(root: Path) -> Optional[dict[int, str]]:
+    """The same by process id, with the name of each process."""
     proc = root / "proc"
     # A container shows its own processes only, and not this one of the kernel.
     if files.read_text(proc / "2/comm") != "kthreadd":
         return None
-    found = []
+    found = {}
     for process in proc.glob("[0-9]*"):
         try:
             opened = _opens_gpu(process / "fd")
@@ -54,8 +60,8 @@ def holders(root: Path) -> Optional[list[str]]:
             return None
         name = files.read_text(process / "comm") if opened else ""
         if opened and name not in _DAEMONS:
-            found.append(f"{name or 'a process'} (pid {process.name})")
-    return sorted(found)
+            found[int(process.name)] = name or "a process"
+    return found
 
 
 def _opens_gpu(folder: Path) -> bool:

@@ -11,6 +11,7 @@ tool), dkms(8) ``status``, mokutil(1), efivarfs (Documentation/filesystems), sys
 
 from __future__ import annotations
 
+import mmap
 import os
 import re
 import sys
@@ -22,7 +23,7 @@ from xml.etree import ElementTree
 from ansible.module_utils.urls import open_url
 
 from ansible_collections.glm.fleet.plugins.module_utils import files
-from ansible_collections.glm.fleet.plugins.module_utils.host import gpu, kernel_log, runtime
+from ansible_collections.glm.fleet.plugins.module_utils.host import gpu, gpu_state, kernel_log, links, runtime
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run, which
 from ansible_collections.glm.fleet.plugins.module_utils.host.dpkg import installed_packages
 
@@ -117,6 +118,20 @@ def iommu(root: Path) -> dict[str, Any]:
     }
 
 
+def unlinked(root: Path) -> list[str]:
+    """Device nodes of NVIDIA GPUs without the link below /dev/char by which runc gives systemd a device.
+
+    opencontainers/runc issue 3708: without it a ``systemctl daemon-reload`` takes the device from running containers.
+    """
+    nodes = [*(root / "dev").glob("nvidia[0-9]*"), root / "dev/nvidiactl", root / "dev/nvidia-uvm"]
+    devices = [(node, node.stat()) for node in nodes if node.is_char_device()]
+    return sorted(
+        f"/dev/{node.name}"
+        for node, status in devices
+        if not (root / f"dev/char/{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}").exists()
+    )
+
+
 def acs_bridges(text: str) -> int:
     """How many bridges redirect peer traffic to the root complex, out of ``lspci -vvv`` (ACSCtl: ReqRedir+)."""
     return len(re.findall(r"ACSCtl:.*ReqRedir\+", text))
@@ -128,7 +143,7 @@ def initialise(vendor: str, timeout: float) -> Optional[dict[str, Any]]:
 
 
 def disk_speed(folder: Path, size: int = DISK_BYTES) -> dict[str, float]:
-    """Write ``size`` bytes to a file in ``folder`` with direct I/O where it can, read them back: MB/s each.
+    """Write ``size`` bytes to a file in ``folder`` and read them back past the page cache: MB/s each.
 
     Raises OSError. The file is removed, also when it fails.
     """
@@ -141,10 +156,7 @@ def disk_speed(folder: Path, size: int = DISK_BYTES) -> dict[str, float]:
                 handle.write(block)
             os.fsync(handle.fileno())
         written = time.monotonic()
-        with path.open("rb", buffering=0) as handle:
-            os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-            while handle.read(_BLOCK):
-                pass
+        _read_past_cache(path)
         done = time.monotonic()
     finally:
         path.unlink(missing_ok=True)
@@ -152,6 +164,22 @@ def disk_speed(folder: Path, size: int = DISK_BYTES) -> dict[str, float]:
         "write_mb_s": round(size / 1e6 / max(written - begun, 1e-6), 1),
         "read_mb_s": round(size / 1e6 / max(done - written, 1e-6), 1),
     }
+
+
+def _read_past_cache(path: Path) -> None:
+    """Read a whole file from its disk. Without direct I/O its pages are dropped first."""
+    # Direct I/O wants memory that begins at a page.
+    block = mmap.mmap(-1, _BLOCK)
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECT)
+    except OSError:
+        handle = os.open(path, os.O_RDONLY)
+    try:
+        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+        while os.readv(handle, [block]):
+            pass
+    finally:
+        os.close(handle)
 
 
 def download_speed(url: str, seconds: float) -> float:
@@ -194,17 +222,17 @@ class Health:
 
     def gather(self) -> dict[str, Any]:
         """Everything but what costs load (disk, network) and containers."""
-        memory, problem = self._memory()
         return {
             **self.installation(),
-            "memory_errors": memory,
-            "memory_errors_problem": problem,
+            **(self._nvidia() if self.vendor == "nvidia" else self._amd()),
+            "links": links.read(self.root),
             "kernel_log": kernel_log.gather(self.timeout, self.root),
             # Eight GPUs without persistence, one after the other.
             "runtime": initialise(self.vendor, 3 * self.timeout),
             "iommu": iommu(self.root),
             "acs_bridges": acs_bridges(run(("lspci", "-vvv"), self.timeout).stdout) if which("lspci") else None,
             "peermem": (self.root / "sys/module/nvidia_peermem").is_dir(),
+            "unlinked": unlinked(self.root),
             "rdma": bool(list((self.root / "sys/class/infiniband").glob("*"))),
         }
 
@@ -223,16 +251,33 @@ class Health:
             **(self._access() if self.vendor == "amd" else {}),
         }
 
-    def _memory(self) -> tuple[list[dict[str, Any]], Optional[str]]:
-        nvidia = self.vendor == "nvidia"
-        argv = ("nvidia-smi", "-q", "-x") if nvidia else ("amd-smi", "metric", "--ecc", "--json")
-        if which(argv[0]) is None:
-            return [], f"{argv[0]} is not there"
-        done = run(argv, self.timeout)
+    def _nvidia(self) -> dict[str, Any]:
+        """Memory errors and state of each GPU: ``{memory_errors, memory_errors_problem, gpu_states}``."""
+        text, problem = self._asked("nvidia-smi", "-q", "-x")
+        nvlinks, _why = self._asked("nvidia-smi", "nvlink", "--status")
         try:
-            return (parse_memory_errors if nvidia else parse_amd_ecc)(done.stdout), None
+            rows, states = parse_memory_errors(text), gpu_state.parse_nvidia(text, nvlinks)
+        except ValueError as error:
+            problem = problem or f"nvidia-smi -q -x: {error}"
+            return {"memory_errors": [], "memory_errors_problem": problem, "gpu_states": []}
+        return {"memory_errors": rows, "memory_errors_problem": None, "gpu_states": states}
+
+    def _amd(self) -> dict[str, Any]:
+        text, problem = self._asked("amd-smi", "metric", "--ecc", "--json")
+        found = [entry["bus_id"] for entry in gpu.scan_pci(self.root)["gpus"] if entry["vendor"] == "amd"]
+        states = gpu_state.read_amd(self.root, found)
+        try:
+            return {"memory_errors": parse_amd_ecc(text), "memory_errors_problem": None, "gpu_states": states}
         except (ValueError, AttributeError) as error:
-            return [], f"{' '.join(argv)}: {done.evidence() if not done.ok else error}"
+            problem = problem or f"amd-smi metric --ecc --json: {error}"
+            return {"memory_errors": [], "memory_errors_problem": problem, "gpu_states": states}
+
+    def _asked(self, *argv: str) -> tuple[str, Optional[str]]:
+        """What a tool prints, and why that may not be all: it fails because of one GPU, and describes the others."""
+        if which(argv[0]) is None:
+            return "", f"{argv[0]} is not there"
+        done = run(argv, self.timeout)
+        return done.stdout, None if done.ok else f"{' '.join(argv)}: {done.evidence()}"
 
     def _kernels(self, dkms: list[dict[str, str]]) -> dict[str, bool]:
         if self.vendor == "amd" and any(row["module"] == "amdgpu" for row in dkms):

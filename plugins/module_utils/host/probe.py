@@ -146,17 +146,34 @@ def device_arguments(plan: Mapping[str, Any]) -> list[str]:
 
 
 def unit_arguments(plan: Mapping[str, Any]) -> list[str]:
-    """The same with every limit, folder and variable that the plan's unit gives its container.
+    """The same with the network, every limit, folder and variable that the plan's unit gives its container.
 
     Without the weights, which are not there yet. Raises ProbeError for a missing group.
     """
-    argv = [*_devices(plan), *container.confined(plan["confinement"])]
+    argv = [*network(plan), *_devices(plan), *container.confined(plan["confinement"])]
     for mount in plan["mounts"]:
         if not mount["read_only"]:
             argv += container.bind(mount["source"], mount["target"], False)
     for name, value in plan["env"].items():
         argv += ["--env", f"{name}={value}"]
     return argv
+
+
+def network(plan: Mapping[str, Any]) -> list[str]:
+    """The network of the unit: a Docker without a bridge is found before the weights are fetched."""
+    return ["--network", plan["runtime"]["network"]]
+
+
+def limited_arguments(plans: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The devices of all plans of a host, under the limits of the first one's unit; without folders of the host.
+
+    Raises ProbeError for a missing group.
+    """
+    names = {name: list(dict.fromkeys(one for plan in plans for one in plan.get(name, ()))) for name in _GIVEN}
+    return [*_devices(names), *container.confined(plans[0]["confinement"])]
+
+
+_GIVEN = ("devices", "device_nodes", "device_groups")
 
 
 def _devices(plan: Mapping[str, Any]) -> list[str]:
@@ -208,13 +225,13 @@ def expected_of(plan: Mapping[str, Any]) -> dict[str, Any]:
 def run_probe(reference: str, options: Sequence[str], expected: Mapping[str, Any], timeout: float) -> dict[str, Any]:
     """Run SCRIPT once in ``reference`` and return what it found.
 
-    ``options``: see device_arguments and unit_arguments. ``expected``: see expected_of. ``timeout``: seconds.
+    ``options``: see network, device_arguments and unit_arguments. ``expected``: see expected_of. ``timeout``: seconds.
 
     Raises ProbeError with docker's own words.
     """
     name = "glm-probe-" + re.sub(r"[^0-9a-f]", "", reference.rpartition(":")[2])[:12]
     run(("docker", "rm", "--force", name), 60)
-    argv = ["docker", "run", "--rm", "--name", name, "--network", "none", *options]
+    argv = ["docker", "run", "--rm", "--name", name, *options]
     argv += ["--entrypoint", "python3", reference, "-c", SCRIPT, expected["model_type"]]
     argv += [runtime.SCRIPT, runtime.KINDS[expected["vendor"]]]
     limits = expected["limits"]

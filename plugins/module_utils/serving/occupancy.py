@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Optional, Union
 
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
+from ansible_collections.glm.fleet.plugins.module_utils.host import gpu
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import CommandResult
 
 Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
@@ -193,26 +194,35 @@ def _without_values(command: str) -> str:
 def gpu_users(
     run: Runner, vendor: str, gpus: Sequence[int], leaving: Collection[str] = (), root: Path = Path("/")
 ) -> list[str]:
-    """Which of ``gpus`` (indices) have memory that others hold, and the processes that hold it.
+    """Which of ``gpus`` (indices) have memory that others hold or may hold, and the processes that hold it.
 
-    Memory of the units in ``leaving`` does not count: they are stopped first. Empty when free or not readable.
+    Memory of the units in ``leaving`` does not count: they are stopped first. Memory that cannot be read is in use,
+    unless it is seen that no other process has a GPU open.
     """
-    used = {"nvidia": _nvidia_used, "amd": _amd_used}[vendor](run, root)
+
+    def others(holders: Mapping[int, str]) -> list[str]:
+        return [words for pid, words in holders.items() if serving_unit_of(run, pid, root / "proc") not in leaving]
+
+    used, silence = {"nvidia": _nvidia_used, "amd": _amd_used}[vendor](run, root)
     busy = []
     for index in gpus:
         mib, holders = used.get(index, (0, {}))
-        units = {pid: serving_unit_of(run, pid, root / "proc") for pid in holders}
-        foreign = [words for pid, words in holders.items() if units[pid] not in leaving]
-        if mib > GPU_MEMORY_FREE_MIB and (foreign or not holders):
+        foreign = others(holders) if mib > GPU_MEMORY_FREE_MIB else []
+        if foreign or (mib > GPU_MEMORY_FREE_MIB and not holders):
             busy += [f"GPU {index}: {mib} MiB", *foreign]
+    unread = [str(index) for index in gpus if index not in used]
+    opened = gpu.open_by(root) if unread else {}
+    may_hold = None if opened is None else others({pid: f"process {pid}, {name}" for pid, name in opened.items()})
+    if may_hold != []:
+        busy += [f"GPU {', '.join(unread)}: memory in use that cannot be read ({silence})", *(may_hold or [])]
     return list(dict.fromkeys(busy))
 
 
-# By index of the GPU: MiB in use, and the processes that use it, in words by process id.
+# By index of the GPU: MiB in use, and the processes that use it, in words by process id. Then why a GPU is not in it.
 _Used = dict[int, "tuple[int, dict[int, str]]"]
 
 
-def _nvidia_used(run: Runner, _root: Path) -> _Used:
+def _nvidia_used(run: Runner, _root: Path) -> tuple[_Used, str]:
     answer = run(["nvidia-smi", "--query-gpu=index,uuid,memory.used", "--format=csv,noheader,nounits"])
     listed = run(
         ["nvidia-smi", "--query-compute-apps=gpu_uuid,pid,process_name,used_memory", "--format=csv,noheader,nounits"]
@@ -224,14 +234,15 @@ def _nvidia_used(run: Runner, _root: Path) -> _Used:
             words = f"process {match.group(2)}, {' '.join(match.group(3).split())}"
             holders.setdefault(match.group(1), {})[int(match.group(2))] = words
     used: _Used = {}
-    for row in answer.stdout.splitlines() if answer.ok else []:
+    # It ends with 14 and such because of one GPU, and describes all.
+    for row in answer.stdout.splitlines():
         match = re.fullmatch(r"\s*(\d+)\s*,\s*(\S+)\s*,\s*(\d+)\s*", row)
         if match:
             used[int(match.group(1))] = (int(match.group(3)), holders.get(match.group(2), {}))
-    return used
+    return used, f"nvidia-smi ended with {answer.rc}: {answer.evidence() or 'it prints nothing'}"
 
 
-def _amd_used(_run: Runner, root: Path) -> _Used:
+def _amd_used(_run: Runner, root: Path) -> tuple[_Used, str]:
     """From the amdgpu and kfd drivers' own files (kernel documentation, gpu/amdgpu/driver-misc; sysfs-class-kfd).
 
     The compute driver lists its processes without saying which GPU each is on.
@@ -247,4 +258,4 @@ def _amd_used(_run: Runner, root: Path) -> _Used:
         except (OSError, ValueError):
             continue
         used[index] = (mib, holders)
-    return used
+    return used, f"{len(nodes)} render nodes, of which {len(used)} say it: mem_info_vram_used of amdgpu"

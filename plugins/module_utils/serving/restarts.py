@@ -34,24 +34,35 @@ def file_of(unit: str, folder: Path = FOLDER) -> Path:
     return folder / f"{unit.partition('.')[0]}.json"
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> Optional[dict[str, Any]]:
     """``since`` (seconds since 1970) and ``ends``, the newest last; ``since`` 0 where nothing is kept.
 
-    ``begun``: when what somebody started last answered first; 0 where that is not known.
+    ``begun``: when what somebody started last answered first; 0 where that is not known. None: there is a record, and
+    it cannot be read.
     """
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
         begun = float(kept.get("begun", 0))
-        return {"since": float(kept["since"]), "begun": begun, "ends": [dict(end) for end in kept["ends"]]}
+        ends = [{**end, **{name: float(end.get(name) or 0) for name in ("at", "served")}} for end in kept["ends"]]
+        return {"since": float(kept["since"]), "begun": begun, "ends": ends}
+    except FileNotFoundError:
+        return _nothing()
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {"since": 0.0, "begun": 0.0, "ends": []}
+        return None
+
+
+def _nothing() -> dict[str, Any]:
+    return {"since": 0.0, "begun": 0.0, "ends": []}
 
 
 def add(path: Path, end: dict[str, Any], now: Optional[float] = None) -> None:
-    """Keep one more end; those of a month, and a hundred at most. Raises OSError."""
+    """Keep one more end; those of a month, and a hundred at most. Raises OSError.
+
+    A record that cannot be read is begun anew, as ``since`` then says.
+    """
     moment = time.time() if now is None else now
-    kept = read(path)
-    ends = [one for one in kept["ends"] if moment - one.get("at", 0) < KEPT_SECONDS]
+    kept = read(path) or _nothing()
+    ends = [one for one in kept["ends"] if moment - one["at"] < KEPT_SECONDS]
     ends = [*ends, {"at": moment, **end}][-MOST_KEPT:]
     _write(path, {**kept, "since": max(kept["since"] or moment, moment - KEPT_SECONDS), "ends": ends})
 
@@ -59,7 +70,7 @@ def add(path: Path, end: dict[str, Any], now: Optional[float] = None) -> None:
 def begin(path: Path, now: Optional[float] = None) -> None:
     """Keep that what somebody started has answered: ends before are those of something else. Raises OSError."""
     moment = time.time() if now is None else now
-    kept = read(path)
+    kept = read(path) or _nothing()
     _write(path, {**kept, "since": kept["since"] or moment, "begun": moment})
 
 
@@ -105,6 +116,16 @@ def pause(ends: Sequence[dict[str, Any]]) -> int:
     return 0 if beyond < 1 else min(FIRST_PAUSE * 2 ** (min(beyond, 10) - 1), LONGEST_PAUSE)
 
 
+def pause_of(path: Path) -> tuple[int, str]:
+    """The same by what is kept, and what to say of it; empty where there is nothing to say."""
+    kept = read(path)
+    if kept is None:
+        return 0, f"cannot read how often it ended ({path}), so it does not wait for that"
+    seconds = pause(kept["ends"])
+    said = f"waiting {seconds} s: it ended {in_a_row(kept['ends'])} times in a row soon after its first answer"
+    return seconds, said if seconds else ""
+
+
 def words(end: dict[str, Any]) -> str:
     """What systemd knows of an end."""
     status = str(end.get("status", ""))
@@ -117,18 +138,21 @@ def words(end: dict[str, Any]) -> str:
     return f"{said} after it had served for {served:.0f} s" if served else f"{said} before its first answer"
 
 
-def described(path: Path, automatic: int, now: Optional[float] = None) -> dict[str, Any]:
-    """What is kept, for people: ``count`` of ends in ``since``'s time, when the last was and why; None without any.
+def described(path: Path, automatic: int, now: Optional[float] = None) -> Optional[dict[str, Any]]:
+    """What is kept, for people: ``count`` of ends in ``since``'s time, when the last was and why.
 
     ``recent``: those of the last day, of what somebody started last and not because another host was gone. On a host
     that answers nobody itself, ``automatic`` says which: systemd's NRestarts, which somebody's start sets to 0.
+    None where it is not known: the record cannot be read, or is not there although systemd has counted restarts.
     """
     kept = read(path)
+    if kept is None or (automatic and not kept["ends"]):
+        return None
     ends = kept["ends"]
     last = ends[-1] if ends else None
     moment = time.time() if now is None else now
     first = max(kept["begun"], moment - RECENT_SECONDS)
-    recent = [end for end in ends if end.get("at", 0) > first and end.get("status") != PEER_LOST]
+    recent = [end for end in ends if end["at"] > first and end.get("status") != PEER_LOST]
     return {
         "count": len(ends),
         "recent": len(recent) if kept["begun"] else min(len(recent), automatic),
@@ -136,6 +160,11 @@ def described(path: Path, automatic: int, now: Optional[float] = None) -> dict[s
         "last_at": last["at"] if last else None,
         "last_cause": words(last) if last else "",
     }
+
+
+def unknown(seen: Mapping[str, Any]) -> str:
+    """What to say where ``ended`` of what was seen is not known; empty where it is, or was not looked for."""
+    return "" if seen.get("ended", 0) is not None else f"how often it ended by itself is not known: look at {FOLDER}"
 
 
 def again_and_again(seen: Optional[Mapping[str, Any]]) -> str:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +25,11 @@ class PlatformError(Unmet):
 
 @dataclass(frozen=True)
 class Platform:
-    """One row: see the head of the file. ``min_branch`` is the major version of the driver."""
+    """One row: see the head of the file. ``min_branch`` is the major version of the driver.
+
+    What a healthy GPU reports of its links: ``pcie`` has generation and width, ``nvlinks`` how many and the least GB/s
+    of each in one direction; empty where nothing is expected.
+    """
 
     name: str
     vendor: str
@@ -33,6 +37,9 @@ class Platform:
     modules: Literal["any", "open"]
     fabric: Literal["none", "fabricmanager", "nvlsm", "imex"]
     min_branch: int
+    pcie: list[int] = field(default_factory=list)
+    nvlinks: list[int] = field(default_factory=list)
+    floors: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

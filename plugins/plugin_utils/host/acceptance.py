@@ -18,12 +18,12 @@ from ansible_collections.glm.fleet.plugins.module_utils.host import runtime
 from ansible_collections.glm.fleet.plugins.plugin_utils import report
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import platforms
 from ansible_collections.glm.fleet.plugins.plugin_utils.host import checks as host_checks
-from ansible_collections.glm.fleet.plugins.plugin_utils.host import kernel_log
+from ansible_collections.glm.fleet.plugins.plugin_utils.host import gpu_states, kernel_log, speed
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 from ansible_collections.glm.fleet.plugins.plugin_utils.report import AcceptanceReport
 
 Gathered = Mapping[str, Any]
-SEND_BACK = "drain the node, terminate it and send this report to the provider"
+SEND_BACK = gpu_states.GIVE_BACK
 _ASK = "run the driver's tool on the host (nvidia-smi, amd-smi), and read its kernel log (journalctl --dmesg)"
 _FREE = "stop what uses the GPUs, or look why their memory in use cannot be read (nvidia-smi, amd-smi), then run again"
 
@@ -46,6 +46,8 @@ def verdict(
     made = [
         *_host_checks(gathered["facts"], plans),
         *(judge(gathered, plans) for judge in _CHECKS),
+        *_states(gathered, plans),
+        *speed.judge(gathered["measured"].get("gpu_speed"), gathered["facts"], _platform(gathered["facts"])),
         *_measurements(gathered["measured"], floors),
     ]
     checks = [
@@ -130,6 +132,12 @@ def _platform(facts: Mapping[str, Any]) -> platforms.Platform | None:
         return platforms.of_host(facts)
     except platforms.PlatformError:
         return None
+
+
+def _states(gathered: Gathered, plans: Sequence[Plan]) -> list[Finding]:
+    facts, health = gathered["facts"], gathered["health"]
+    made = gpu_states.judge(facts, health["gpu_states"], health["memory_errors_problem"], _platform(facts))
+    return [*made, gpu_states.network(health["links"], max(plan["node"]["count"] for plan in plans))]
 
 
 def _fabric_kind(facts: Mapping[str, Any]) -> str:
@@ -320,6 +328,22 @@ def _peer_transfers(gathered: Gathered, _plans: Sequence[Plan]) -> Finding:
     )
 
 
+def _device_links(gathered: Gathered, _plans: Sequence[Plan]) -> Finding:
+    """Reported only: containers work without them until somebody reloads systemd."""
+    lacking = gathered["health"]["unlinked"]
+    expected = (
+        "links in /dev/char to the GPUs' device nodes, without which systemctl daemon-reload takes them from containers"
+    )
+    next_step = "nvidia-ctk system create-dev-char-symlinks --create-all, and its rule of udev for the next boot"
+    return _check(
+        "device links",
+        None if lacking else True,
+        expected,
+        f"none to {', '.join(lacking)}" if lacking else "all",
+        next_step,
+    )
+
+
 def _rdma(gathered: Gathered, _plans: Sequence[Plan]) -> Finding:
     health = gathered["health"]
     if not health["rdma"]:
@@ -373,7 +397,7 @@ def _inside(gathered: Gathered, plans: Sequence[Plan]) -> Finding:
 
 _CHECKS: tuple[Callable[[Gathered, Sequence[Plan]], Finding], ...] = (
     _module_flavour, _fabric_manager, _memory_errors, _kernel_log, _runtime, _modules_for_kernels, _pinned,
-    _peer_transfers, _rdma, _dcgm, _inside,
+    _peer_transfers, _device_links, _rdma, _dcgm, _inside,
 )  # fmt: skip
 
 
@@ -401,5 +425,4 @@ def _check(check: str, ok: bool | None, expected: str, found: str, next_step: st
 
 
 def _unread(check: str, expected: str, found: str, next_step: str) -> Finding:
-    """A check that applies and could not be made: never passed, and refused by a strict acceptance."""
-    return {**_check(check, None, expected, found, next_step), "unread": True}
+    return finding.unread("acceptance", check, expected, found, next_step)

@@ -28,6 +28,9 @@ MAXIMUM_SKEW_SECONDS = 60.0
 SHARED_MEMORY_SHARE = 0.5
 # What reports the memory of a GPU; the PCI bus does not.
 TOOLS = ("nvidia-smi", "amd-smi", "rocm-smi")
+UNDO_PARTITIONS = (
+    "amd-smi set --memory-partition NPS1, amd-smi set --compute-partition SPX on the idle host; or reboot it"
+)
 # Where a spec goes that no file names yet: here it outlives a reboot.
 CDI_OUTPUT = "/etc/cdi/nvidia.yaml"
 
@@ -80,6 +83,12 @@ def _count(facts: Mapping[str, Any], accelerator: Mapping[str, Any]) -> Iterator
         return
     details = _messages(facts, "gpu")
     found = f"{len(answering)} ({'; '.join(details)})" if details else str(len(answering))
+    boards = sum(entry["vendor"] == accelerator["vendor"] for entry in facts["pci"].get("gpus", ()))
+    if 0 < boards < len(answering):
+        # AMD: each partition is a device of its own.
+        seen = f"{found} partitions of {boards} GPUs"
+        yield finding.failed("gpu", f"{accelerator['count']} GPUs", seen, UNDO_PARTITIONS)
+        return
     next_step = (
         "look for errors in the kernel log (dmesg | grep -iE 'xid|amdgpu') and terminate the instance if a GPU fell "
         "off the bus"

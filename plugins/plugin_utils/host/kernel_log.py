@@ -84,7 +84,7 @@ def judge(log: Mapping[str, Any]) -> Finding:
 
 def _unread(found: str, next_step: str) -> Finding:
     """A log of which a part is not there proves nothing; a strict acceptance refuses that."""
-    return {**_check(None, found, next_step), "unread": True}
+    return finding.unread("acceptance", "kernel log", EXPECTED, found, next_step)
 
 
 def _gaps(log: Mapping[str, Any]) -> str:

@@ -147,7 +147,7 @@ def of_host(
     problems += [
         f"replica {number}: {said}"
         for number, one in looked.items()
-        if (said := restarts.again_and_again(one["unit"].get("ended")))
+        if (said := restarts.again_and_again(one["unit"].get("ended")) or restarts.unknown(one["unit"]))
     ]
     problems += [f"replica {one['replica']} serves {'; '.join(one['drift'])}" for one in replicas if one["drift"]]
     problems += [problem for plan, one in zip(plans, replicas) for problem in _silent(plan, one, looked, door)]

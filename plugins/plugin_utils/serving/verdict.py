@@ -135,10 +135,13 @@ def restarted(reports: Sequence[VerifyReport]) -> list[str]:
     """How often engines ended by themselves, a line for each that did."""
     lines = []
     for entry in reports:
-        seen = (entry.get("running") or {}).get("restarts")
-        if seen and seen["count"]:
+        running = entry.get("running") or {}
+        seen = running.get("restarts")
+        counted, last = "not known, as its record cannot be read", "look at /var/lib/glm/restarts on the host"
+        if seen:
             last = f"the last time at {seen['last_at']}: {seen['last_cause']}"
             counted = f"{seen['count']} in the month that is kept, {seen['recent']} in the last day"
+        if running and (seen is None or seen["count"]):
             lines.append(f"  {finding.printable(entry['host'])}: restarts of the engine by itself: {counted}; {last}")
     return lines
 

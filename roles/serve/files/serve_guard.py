@@ -184,9 +184,9 @@ def shown(unit: str) -> dict[str, str]:
 def wait_after_crashes(unit: str) -> None:
     """Where systemd starts an engine again that keeps ending soon after its first answer, wait longer each time."""
     # Without a number somebody starts it.
-    ends = restarts.read(restarts.file_of(unit))["ends"] if shown(unit).get("NRestarts", "0") != "0" else []
-    if seconds := restarts.pause(ends):
-        say(f"waiting {seconds} s: it ended {restarts.in_a_row(ends)} times in a row soon after its first answer")
+    seconds, why = restarts.pause_of(restarts.file_of(unit)) if shown(unit).get("NRestarts", "0") != "0" else (0, "")
+    if why:
+        say(why)
         time.sleep(seconds)
 
 

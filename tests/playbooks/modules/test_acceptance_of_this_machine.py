@@ -33,7 +33,8 @@ BOOK = """
 def test_a_host_that_is_not_ready_fails_a_run_and_warns_in_check_mode(tmp_path: Path, check: bool) -> None:
     """This machine has no GPUs: the whole way from the module to the verdict, as a playbook goes it."""
     (tmp_path / "book.yml").write_text(BOOK, "utf-8")
-    (tmp_path / "vars.json").write_text(json.dumps({"plans": [{**PLAN, "devices": []}]}), "utf-8")
+    variables = {"plans": [{**PLAN, "devices": []}], "glm_host_id": "i-0{{ 'a1b2c3d' }}"}
+    (tmp_path / "vars.json").write_text(json.dumps(variables), "utf-8")
     python = f"ansible_python_interpreter={sys.executable}"
     command = ["ansible-playbook", "-i", "h0,", "-c", "local", "book.yml", "-e", "@vars.json", "-e", python]
     done = subprocess.run(
@@ -45,6 +46,12 @@ def test_a_host_that_is_not_ready_fails_a_run_and_warns_in_check_mode(tmp_path: 
     assert "h0, acceptance, gpu: expected 8 GPUs, found 0" in text
     assert ("A run without --check would fail" in text) is check
     assert (tmp_path / "report.json").exists() is not check
+    ticket = tmp_path / "report.ticket.txt"
+    assert ticket.exists() is not check
+    if not check:
+        said = ticket.read_text("utf-8")
+        assert said.startswith("Acceptance of h0: FAILED at ") and "\nid: i-0a1b2c3d\n" in said
+        assert "gpu: expected 8 GPUs, found 0" in said and not ticket.stat().st_mode & 0o077
 
 
 @pytest.fixture

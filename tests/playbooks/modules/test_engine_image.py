@@ -251,6 +251,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 def plan(tmp_path: Path, **changes: Any) -> dict[str, Any]:
     return {
         "image": {"repository": "vllm/vllm-openai", "tag": "v0.32.0", "min_transformers": "5.2.0"},
+        "runtime": {"kind": "container", "network": "bridge"},
         "devices": ["nvidia.com/gpu=all"],
         "confinement": {
             "user": "0",

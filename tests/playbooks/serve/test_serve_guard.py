@@ -400,6 +400,9 @@ def test_only_a_start_by_systemd_itself_waits(
         guard.wait_after_crashes("glm-serve-0.service")
         assert slept == waits
     assert "waiting 30 s: it ended 3 times in a row" in capsys.readouterr().err
+    kept.write_text("{", encoding="utf-8")
+    guard.wait_after_crashes("glm-serve-0.service")
+    assert slept == [30, 0] and "cannot read how often it ended" in capsys.readouterr().err
 
 
 def test_the_first_answer_of_what_somebody_started_begins_a_new_count(

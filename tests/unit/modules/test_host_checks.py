@@ -293,6 +293,19 @@ def test_an_amd_driver_too_old_for_the_rocm_of_the_image(module: str | None, roc
         assert text.startswith("gpu-3, driver: expected driver 30.10 or newer, which ROCm 7.2 in vllm/vllm-openai-rocm")
 
 
+def test_partitions_are_not_gpus_that_somebody_forgot_to_count() -> None:
+    facts = healthy()
+    row = {"name": "AMD Instinct MI300X", "memory_total_mib": 24574, "vendor": "amd"}
+    facts["gpus"] = [{"index": index, **row} for index in range(64)]
+    facts["pci"]["gpus"] = [{"vendor": "amd", "device": "0x74a1"}] * 8
+    facts.update(gpu_source="amd-smi", driver={"version": "6.14.14", "module_version": "6.14.14"})
+    facts["fabric"] = {"present": False, "state": None}
+    accelerator = {"name": "MI300X", "count": 8, "vendor": "amd", "memory_gib": 191.98}
+    plan = {"accelerator": accelerator, "image": None, "confinement": None}
+    text = problems({**facts, "cgroups": 2}, "gpu", plan=plan)
+    assert "expected 8 GPUs, found 64 partitions of 8 GPUs. Next: amd-smi set" in text
+
+
 def test_the_devices_of_every_replica_are_judged() -> None:
     """Only the first replica's devices were looked at: half the GPUs could be unknown to Docker."""
     intent = planner.Intent("GLM-5", "B200", 8, precision="nvfp4", replicas=2)

@@ -9,13 +9,14 @@ import re
 import shutil
 import types
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
 
-from ansible_collections.glm.fleet.plugins.module_utils.host import gpu, health
+from ansible_collections.glm.fleet.plugins.module_utils.host import gpu, gpu_state, health
 from ansible_collections.glm.fleet.plugins.module_utils.host.facts import Gatherer
 from ansible_collections.glm.fleet.plugins.modules import node_acceptance
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
@@ -23,21 +24,43 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import platforms
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
 from ansible_collections.glm.fleet.plugins.plugin_utils.host import acceptance
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
+from tests.unit.modules import gpu_documents
 from tests.unit.modules.test_gpu_facts import pci_device, smi
 
 ROOT = Path(__file__).parents[3]
 Text = Callable[[str], str]
 PLAN: dict[str, Any] = {
     "accelerator": {"name": "B200", "count": 8, "vendor": "nvidia", "memory_gib": 179.06},
-    "runtime": {"kind": "container"},
+    "runtime": {"kind": "container", "network": "bridge"},
     "image": {"min_driver": "580.65.06", "cuda": "13.0", "reference": "vllm/vllm-openai:v0.32.0"},
     "devices": ["nvidia.com/gpu=all"],
     "confinement": {"capabilities": [], "shared_memory_gib": 64},
+    "node": {"rank": 0, "count": 1, "addresses": []},
 }
 B200 = {"vendor": "nvidia", "device": "0x2901"}
 H100 = {"vendor": "nvidia", "device": "0x2330"}
 LOST_LOG = {"lines": 0, "begins": None, "rows": [], "left_out": 0, "problems": ["dmesg: not permitted"]}
+# What eight healthy B200 do, in GB/s and TFLOPS.
+FAST = {
+    "device": "NVIDIA B200", "backend": "nccl", "torch": "2.11.0", "world": 8, "problem": "", "unable": "",
+    "rows": [
+        {"rank": rank, "host_to_device": 54.0, "device_to_host": 55.0, "device_to_device": 710.0, "compute": 1500.0,
+         "all_reduce": 660.0}
+        for rank in range(8)
+    ],
+}  # fmt: skip
 FLOORS = {"disk_write": 500, "disk_read": 500, "network": 50}
+
+
+@lru_cache(maxsize=1)
+def _documents() -> tuple[str, str]:
+    b200 = next(row for row in platforms.load() if row.name == "B200")
+    return gpu_documents.nvidia(b200)
+
+
+def states() -> list[Any]:
+    """The state of eight healthy B200."""
+    return list(gpu_state.parse_nvidia(*_documents()))
 
 
 def sound() -> dict[str, Any]:
@@ -62,6 +85,8 @@ def sound() -> dict[str, Any]:
         "health": {
             "memory_errors": [{"bus_id": f"{i}", **row} for i in range(8)],
             "memory_errors_problem": None,
+            "gpu_states": states(),
+            "links": {"interfaces": [{"name": "eth0", "up": True, "mbit": 100000, "mtu": 1500}], "ports": []},
             "kernel_log": {"lines": 2400, "begins": 0.0, "rows": [], "left_out": 0, "problems": []},
             "flavour": "open",
             "dkms": [],
@@ -70,6 +95,7 @@ def sound() -> dict[str, Any]:
             "runtime": {"code": 0, "gpus": 8, "devices": [0] * 8},
             "iommu": {"groups": 40, "translating": False, "arguments": ["iommu=pt"]},
             "acs_bridges": 0,
+            "unlinked": [],
             "peermem": True,
             "rdma": True,
             "units": {"nvidia-fabricmanager": "active", "nvidia-persistenced": "active", "docker": "active"},
@@ -79,7 +105,13 @@ def sound() -> dict[str, Any]:
                 "datacenter-gpu-manager": {"version": "1:4.4.1-1", "held": False},
             },
         },
-        "measured": {"disk_write": 2100.0, "disk_read": 5200.0, "network": 900.0, "container": {"problems": []}},
+        "measured": {
+            "disk_write": 2100.0,
+            "disk_read": 5200.0,
+            "network": 900.0,
+            "container": {"problems": []},
+            "gpu_speed": FAST,
+        },
     }
 
 
@@ -104,8 +136,19 @@ def test_a_sound_node_passes_every_check() -> None:
     assert {check["outcome"] for check in report["checks"]} == {"passed"}
     assert [check["check"] for check in report["checks"]] == [
         *("gpu", "driver", "fabric", "clock", "docker", "cdi", "kernel module", "fabric manager", "memory errors"),
-        *("kernel log", "runtime", "next boot", "driver packages", "peer transfers", "GPU direct", "DCGM"),
-        *("container", "disk write", "disk read", "network"),
+        *(
+            "kernel log",
+            "runtime",
+            "next boot",
+            "driver packages",
+            "peer transfers",
+            "device links",
+            "GPU direct",
+            "DCGM",
+        ),
+        *("container", "GPU recovery", "GPU modes", "PCIe links", "NVLink", "fabric health", "clocks", "network links"),
+        *("host to device", "device to device", "all-reduce", "GPU outlier"),
+        *("disk write", "disk read", "network"),
     ]
 
 
@@ -167,6 +210,7 @@ def test_a_broken_node_is_named_with_evidence_and_remedy(path: str, value: Any, 
         ("health.peermem", False, "GPU direct", "not loaded"),
         ("health.iommu", {"groups": 9, "translating": True, "arguments": []}, "peer transfers", "translates DMA"),
         ("health.acs_bridges", 4, "peer transfers", "4 bridges with ACS"),
+        ("health.unlinked", ["/dev/nvidia0"], "device links", "none to /dev/nvidia0"),
     ],
 )
 def test_what_cannot_be_told_or_is_only_a_doubt_fails_nobody(path: str, value: Any, check: str, found: str) -> None:
@@ -292,6 +336,17 @@ def test_not_applicable_is_not_nought(fixture_text: Text) -> None:
         None,
         0,
     ]
+
+
+def test_device_nodes_without_the_link_that_runc_needs_are_named(tmp_path: Path) -> None:
+    assert health.unlinked(tmp_path) == [], "a host without GPUs"
+    (tmp_path / "dev/char").mkdir(parents=True)
+    # Any character device stands in for a GPU's.
+    for name in ("nvidia0", "nvidiactl"):
+        (tmp_path / "dev" / name).symlink_to("/dev/null")
+    assert health.unlinked(tmp_path) == ["/dev/nvidia0", "/dev/nvidiactl"]
+    (tmp_path / "dev/char/1:3").symlink_to("../nvidia0")
+    assert health.unlinked(tmp_path) == []
 
 
 def test_secure_boot_without_mokutil_is_what_the_firmware_says(tmp_path: Path) -> None:

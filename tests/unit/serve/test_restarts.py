@@ -12,6 +12,12 @@ from ansible_collections.glm.fleet.plugins.module_utils.serving import restarts,
 from ansible_collections.glm.fleet.plugins.module_utils.serving.causes import Rules
 
 
+def counted(path: Path, automatic: int, now: float | None = None) -> dict[str, Any]:
+    found = restarts.described(path, automatic, now)
+    assert found is not None
+    return found
+
+
 def served(*seconds: float) -> list[dict[str, Any]]:
     return [{"served": one} for one in seconds]
 
@@ -37,24 +43,38 @@ def test_pauses_grow_and_end_with_a_good_hour(ends: list[dict[str, Any]], pause:
 
 def test_a_month_and_a_hundred_are_kept(tmp_path: Path) -> None:
     path = restarts.file_of("glm-serve-0.service", tmp_path / "kept")
-    assert restarts.described(path, 0)["count"] == 0
+    assert counted(path, 0)["count"] == 0
     restarts.add(path, {"served": 1.0}, now=1000)
     for moment in range(150):
         restarts.add(path, {"served": 2.0}, now=restarts.KEPT_SECONDS + 2000 + moment)
-    kept = restarts.read(path)
+    kept = restarts.read(path) or {}
     assert [len(kept["ends"]), {end["served"] for end in kept["ends"]}] == [100, {2.0}]
     assert kept["since"] == 2149
 
 
-def test_a_record_that_cannot_be_read_says_nothing_and_is_made_anew(tmp_path: Path) -> None:
+BROKEN = ["{", "[]", '{"since": 1}', '{"since": 1, "ends": [{"at": "noon"}]}', '{"since": 1, "ends": [7]}', ""]
+
+
+@pytest.mark.parametrize("text", BROKEN)
+def test_a_record_that_cannot_be_read_is_no_engine_that_never_ended(tmp_path: Path, text: str) -> None:
     path = tmp_path / "glm-serve-0.json"
-    path.write_text("{", encoding="utf-8")
-    assert restarts.described(path, 0) == {"count": 0, "recent": 0, "since": None, "last_at": None, "last_cause": ""}
+    path.write_text(text, encoding="utf-8")
+    assert restarts.read(path) is None and restarts.described(path, 0) is None
+    assert "not known" in restarts.unknown({"ended": restarts.described(path, 0)})
     restarts.add(path, {"served": 0.0, "code": "exited", "status": "1", "result": "exit-code"}, now=7)
     assert restarts.described(path, 1, now=8) == {
         "count": 1, "recent": 1, "since": 7, "last_at": 7,
         "last_cause": "it ended with status 1 before its first answer",
     }  # fmt: skip
+    assert restarts.unknown({"ended": restarts.described(path, 1, now=8)}) == ""
+
+
+def test_a_record_that_is_lost_is_no_engine_that_never_ended(tmp_path: Path) -> None:
+    path = restarts.file_of("glm-serve-0.service", tmp_path)
+    assert restarts.described(path, 0) == {"count": 0, "recent": 0, "since": None, "last_at": None, "last_cause": ""}
+    assert restarts.described(path, 3) is None, "systemd has started it three times again"
+    path.mkdir()
+    assert restarts.described(path, 0) is None
 
 
 @pytest.mark.parametrize(
@@ -73,7 +93,7 @@ def test_what_counts_is_the_last_day_of_what_runs_now(
     path, now = tmp_path / "glm-serve-0.json", 1_000_000.0
     for hours in sorted(hours_ago, reverse=True):
         restarts.add(path, {"served": 60.0, "code": "killed", "status": "KILL"}, now=now - hours * 3600)
-    found = restarts.described(path, automatic, now)
+    found = counted(path, automatic, now)
     assert (found["count"], found["recent"]) == (3, recent)
     said = restarts.again_and_again(found)
     assert said == ("" if recent < 3 else "the engine ended 3 times by itself in a day, the last time: "
@@ -85,14 +105,14 @@ def test_what_ended_since_somebody_started_it_counts_although_systemd_forgot_the
     crash = {"served": 60.0, "code": "killed", "status": "KILL"}
     restarts.add(path, crash, now=now - 500)
     restarts.begin(path, now=now - 400)
-    assert restarts.described(path, 0, now)["recent"] == 0
+    assert counted(path, 0, now)["recent"] == 0
     for seconds in (300, 200, 100):
         restarts.add(path, crash, now=now - seconds)
         restarts.add(path, {**crash, "code": "exited", "status": "75"}, now=now - seconds + 1)
-    found = restarts.described(path, 0, now)
+    found = counted(path, 0, now)
     assert (found["count"], found["recent"], restarts.again_and_again(found) != "") == (7, 3, True)
     restarts.begin(path, now=now - 50)
-    assert restarts.described(path, 0, now)["recent"] == 0 and restarts.read(path)["since"] == now - 500
+    assert counted(path, 0, now)["recent"] == 0 and counted(path, 0, now)["since"] == now - 500
 
 
 @pytest.mark.parametrize(

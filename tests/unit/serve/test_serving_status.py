@@ -301,7 +301,48 @@ def test_gpu_memory_that_others_hold_is_named() -> None:
     assert _occupancy.gpu_users(run, "nvidia", [1]) == [], "another replica's GPUs are not this one's"
     assert _occupancy.gpu_users(smi("0, GPU-a, 120000\n", ""), "nvidia", [0]) == ["GPU 0: 120000 MiB"]
     assert _occupancy.gpu_users(smi("0, GPU-a, 623\n", ""), "nvidia", [0]) == []
-    assert _occupancy.gpu_users(no_docker, "nvidia", [0]) == []
+
+
+def sees_processes(tmp_path: Path, opened: dict[int, str]) -> Path:
+    """A host that shows all of its processes, some of which have a GPU open."""
+    for pid, name in {2: "kthreadd", **opened}.items():
+        (tmp_path / f"proc/{pid}/fd").mkdir(parents=True)
+        (tmp_path / f"proc/{pid}/comm").write_text(f"{name}\n", encoding="utf-8")
+        if pid in opened:
+            (tmp_path / f"proc/{pid}/fd/3").symlink_to("/dev/nvidia0")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("done", "said"),
+    [
+        ((15, "", "GPU is lost"), "nvidia-smi ended with 15: GPU is lost"),
+        ((124, "", "no answer within 30 s"), "ended with 124: no answer within 30 s"),
+        ((0, "", ""), "ended with 0: it prints nothing"),
+        ((0, "0, GPU-a, [Unknown Error]\n1, GPU-b, 4\n", ""), "ended with 0: 0, GPU-a, [Unknown Error]"),
+        ((14, "1, GPU-b, 4\n", "infoROM is corrupted"), "ended with 14: infoROM is corrupted"),
+    ],
+)
+def test_gpu_memory_that_cannot_be_read_is_in_use(tmp_path: Path, done: tuple[int, str, str], said: str) -> None:
+    def run(argv: Sequence[str]) -> CommandResult:
+        return CommandResult(tuple(argv), *done)
+
+    busy = _occupancy.gpu_users(run, "nvidia", [0], root=tmp_path)
+    assert len(busy) == 1 and busy[0].startswith("GPU 0: memory in use that cannot be read") and said in busy[0]
+    assert _occupancy.gpu_users(run, "nvidia", [], root=tmp_path) == [], "a replica without GPUs needs none"
+    if "GPU-b" in done[1]:
+        assert _occupancy.gpu_users(run, "nvidia", [1], root=tmp_path) == [], "a row that is read is used"
+
+
+def test_gpus_that_no_process_has_open_are_free_whatever_a_tool_says(tmp_path: Path) -> None:
+    nobody = sees_processes(tmp_path / "nobody", {77: "nvidia-persiste"})
+    assert _occupancy.gpu_users(no_docker, "nvidia", [0, 1], root=nobody) == []
+    somebody = sees_processes(tmp_path / "somebody", {78: "python3"})
+    busy = _occupancy.gpu_users(no_docker, "nvidia", [0, 1], root=somebody)
+    assert busy[0].startswith("GPU 0, 1: memory in use that") and busy[1:] == ["process 78, python3"]
+    group = somebody / "proc/78/cgroup"
+    group.write_text("0::/system.slice/glm-serve-0.service\n", encoding="utf-8")
+    assert _occupancy.gpu_users(no_docker, "nvidia", [0], ["glm-serve-0.service"], somebody) == []
 
 
 CONTAINER = "ab" * 32
@@ -352,7 +393,9 @@ def test_amd_memory_is_read_from_the_driver(tmp_path: Path) -> None:
     assert _occupancy.gpu_users(no_docker, "amd", [0], root=root) == []
     busy = _occupancy.gpu_users(no_docker, "amd", [0, 1], root=root)
     assert busy == ["GPU 1: 90000 MiB", "process 77 (python3: python3 train.py)"]
-    assert _occupancy.gpu_users(no_docker, "amd", [0, 1], root=tmp_path / "nothing") == []
+    busy = _occupancy.gpu_users(no_docker, "amd", [0, 2], root=root)
+    assert len(busy) == 1 and busy[0].startswith("GPU 2: memory in use that cannot be read (2 render nodes")
+    assert _occupancy.gpu_users(no_docker, "amd", [0, 1], root=tmp_path / "nothing") != []
 
 
 @pytest.mark.parametrize(("job", "state"), [("4711", "activating"), ("0", "inactive"), ("", "inactive")])

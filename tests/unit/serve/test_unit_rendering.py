@@ -154,14 +154,18 @@ def test_the_container_may_do_what_the_plan_says_and_no_more() -> None:
         unit.replica(plan(confinement=None))
 
 
-@pytest.mark.parametrize("made", [plan(), plan("sglang"), rocm()], ids=["vllm", "sglang", "rocm"])
+@pytest.mark.parametrize(
+    "made",
+    [plan(), plan("sglang"), rocm(), plan(runtime={**plan()["runtime"], "network": "host"})],
+    ids=["vllm", "sglang", "rocm", "host network"],
+)
 def test_an_image_is_probed_under_the_limits_of_its_unit(made: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe.grp, "getgrnam", lambda name: SimpleNamespace(gr_gid=int(GROUPS[name][1])))
     start = unit.replica(made, GROUPS)["exec"]["start"]
     tried = probe.unit_arguments(made)
     limits = container.confined(made["confinement"])
     assert " ".join(limits) in " ".join(start) and " ".join(limits) in " ".join(tried)
-    for name in ("--device", "--group-add"):
+    for name in ("--device", "--group-add", "--network", "--ipc", "--user"):
         assert option(tried, name) == option(start, name)
     assert option(tried, "--mount") == [mount for mount in option(start, "--mount") if "cache/engine" in mount]
     assert option(tried, "--env") == unit.env_file(made).splitlines()

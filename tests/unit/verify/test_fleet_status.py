@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 from ansible_collections.glm.fleet.plugins.module_utils.door.master import Master, Process
 from ansible_collections.glm.fleet.plugins.module_utils.host import lease
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import CommandResult
-from ansible_collections.glm.fleet.plugins.module_utils.serving import look, release
+from ansible_collections.glm.fleet.plugins.module_utils.serving import look, release, restarts
 from ansible_collections.glm.fleet.plugins.module_utils.serving.client import Answer, NoAnswer
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import door, fleet, replica
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import running as judge
@@ -105,6 +105,14 @@ def test_an_engine_that_ended_again_and_again_shows_it() -> None:
     made = shown(seen)
     problem = "replica 0: the engine ended 3 times by itself in a day, the last time: it was killed"
     assert not made["ok"] and made["problems"] == [problem]
+
+
+def test_ends_that_are_not_known_are_said() -> None:
+    seen = host()
+    seen["replicas"][0]["unit"]["ended"] = None
+    made = shown(seen)
+    assert not made["ok"] and row(made)["RESTARTS"] == "?"
+    assert made["problems"] == [f"replica 0: {restarts.unknown({'ended': None})}"]
 
 
 def test_a_host_that_serves_as_planned_is_well() -> None:

@@ -62,6 +62,8 @@ def test_an_engine_that_ends_again_and_again_fails_the_fleet_though_each_host_an
         "  gpu-1: restarts of the engine by itself: 5 in the month that is kept, 2 in the last day; "
         "the last time at 2026-11-29T12:00:00Z: it was killed by SIGKILL"
     ]
+    (line,) = verdict.restarted([verdict.host_report("gpu-3", [GOOD], ENDPOINT, plan(), {**RUNS, "ended": None})])
+    assert line.startswith("  gpu-3: restarts of the engine by itself: not known, as its record cannot be read")
 
 
 def test_the_table_is_aligned_and_says_who_was_not_verified() -> None:
