@@ -24,7 +24,7 @@ UNIT_FILE, CONFIG = f"/etc/systemd/system/{UNIT}", "/etc/glm/gateway/haproxy.cfg
 FRONTS = (drain.UNIT, UNIT)
 _POLL_SECONDS = 0.2
 # The proxies of the configuration that requests go through: those of conversations, and the rest.
-_PROXIES = ("replicas", "any")
+PROXIES = ("replicas", "any")
 _SUMS = ("FRONTEND", "BACKEND")
 
 
@@ -42,7 +42,7 @@ def seen(rows: Sequence[Mapping[str, str]]) -> dict[str, dict[str, Any]]:
     """The replicas of a process by the rows that it counts. Its open requests are of all its proxies."""
     found: dict[str, dict[str, Any]] = {}
     for row in rows:
-        if row["pxname"] not in _PROXIES or row["svname"] in _SUMS:
+        if row["pxname"] not in PROXIES or row["svname"] in _SUMS:
             continue
         of_one = found.setdefault(
             row["svname"], {"in": True, "status": row["status"], "check": "", "open": 0, "waiting": 0}
