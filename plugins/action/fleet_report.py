@@ -49,7 +49,7 @@ class ActionModule(FleetAction):
             for host, answers in found.items()
             for answer in answers or [{}]
         ]
-        fleet = verdict.fleet_report(reports, gateways=self._gateways())
+        fleet = verdict.fleet_report(reports, gateways=self._gateways(), problems=self._gateway_problems())
         try:
             files.write_json(path, fleet)
         except OSError as exc:
@@ -73,18 +73,20 @@ class ActionModule(FleetAction):
                 "find the cause in the journal of glm-serve-<n>.service there",
             )
             raise self._failure(f"{text} Details in {path}", **answer)
-        if problems := self._gateway_problems():
+        if fleet["problems"]:
             text = advised(
-                f"every host is verified, but gateways are not up to date: {'; '.join(problems)}",
+                f"every host is verified, but gateways are not up to date: {'; '.join(fleet['problems'])}",
                 "fix that and run deploy.yml again; meanwhile each host answers at its own front door",
             )
             raise self._failure(text, **answer)
         return answer
 
     def _gateway_problems(self) -> list[str]:
-        """Why gateways could not be brought up to date in this run, each with its host in front."""
+        """Why gateways could not be brought up to date in this run, each with its host."""
         hosts = dict.fromkeys([*self._args["gateways"], *self._args["hosts"]])
-        return [f"{host}: {printable(problem)}" for host, problem in self._noted(GATEWAY_PROBLEM, hosts).items()]
+        return [
+            f"gateway of {host}: {printable(problem)}" for host, problem in self._noted(GATEWAY_PROBLEM, hosts).items()
+        ]
 
     def _gateways(self) -> list[FleetGateway]:
         """The gateways that this run brought up."""

@@ -14,7 +14,7 @@ from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.module_utils.finding import advised
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import FleetAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
-from ansible_collections.glm.fleet.plugins.plugin_utils.serving import fleet
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving import fleet, fleet_gateways
 
 SEEN, PROBLEM = "__status_seen", "__status_problem"
 
@@ -26,13 +26,15 @@ class ActionModule(FleetAction):
     PLACE = "controller"
     ARGUMENTS = {
         "hosts": {"type": "list", "elements": "str", "required": True},
+        "gateways": {"type": "list", "elements": "str", "default": []},
         "state_dir": {"type": "path", "required": True},
     }
     _requires_connection = False
 
     def _outcome(self) -> dict[str, Any]:
         now = time.time()
-        found = fleet.fleet([self._host_status(host, now) for host in self._args["hosts"]])
+        hosts = [self._host_status(host, now) for host in self._args["hosts"]]
+        found = fleet.fleet(hosts, self._gateways(hosts, now))
         path = Path(self._args["state_dir"]).expanduser() / "status.json"
         self._show(["", *fleet.lines(found, now), ""])
         if not self._task.check_mode:
@@ -41,26 +43,63 @@ class ActionModule(FleetAction):
             except OSError as exc:
                 text = advised(f"{path} cannot be written: {exc.strerror}", "set glm_state_dir to a folder that can")
                 raise self._failure(text, report=found, path=str(path)) from None
-        bad = [one["host"] for one in found["hosts"] if not one["ok"]]
-        if bad or not found["hosts"]:
-            text = advised(f"{len(bad)} of {len(found['hosts'])} hosts are not well: {', '.join(bad)}", "see above")
+        if not found["ok"]:
+            bad = [one["host"] for one in found["hosts"] if not one["ok"]]
+            wrong = f"{len(bad)} of {len(found['hosts'])} hosts are not well: {', '.join(bad)}"
+            gateways = ", ".join(one["host"] for one in found["gateways"] if not one["ok"])
+            words = [
+                *([wrong] if bad or not gateways else []),
+                *([f"gateways are not well: {gateways}"] if gateways else []),
+            ]
+            text = advised("; ".join(words), "see above")
             # Not with the report, which would stand printed between the table and whoever reads it.
             raise self._failure(f"{text} Kept in {path}", path=str(path))
         return {"changed": False, "report": found, "path": str(path)}
 
     def _host_status(self, host: str, now: float) -> fleet.HostStatus:
+        variables = self._known(host)
+        seen, plans = _seen(variables), _plans(variables)
+        price = _price(variables, plans)
+        if seen is None or not plans:
+            return fleet.unread(host, _why(variables), price)
+        return fleet.of_host(host, plans, seen, price, now)
+
+    def _gateways(self, hosts: Sequence[fleet.HostStatus], now: float) -> list[fleet_gateways.GatewayStatus]:
+        """The gateways that there are, or should be, on the fleet's hosts and others."""
+        names = list(dict.fromkeys([*self._args["hosts"], *self._args["gateways"]]))
+        known = {name: self._known(name) for name in names}
+        plans = {name: _plans(variables) for name, variables in known.items()}
+        compared = fleet.behind_gateways(hosts, plans, self._args["gateways"])
+        found = []
+        for name, variables in known.items():
+            seen = _seen(variables)
+            gateway = None if seen is None else seen["gateway"]
+            found.append(fleet_gateways.of_host(name, gateway, _why(variables), compared, now))
+        return [one for one in found if one is not None]
+
+    def _known(self, host: str) -> Mapping[str, Any]:
+        """The variables of a host; none of one that is not there."""
         hostvars = self._task_vars.get("hostvars") or {}
         # Not with get: what it gives for a host that is not there differs between releases of ansible-core.
-        variables: Mapping[str, Any] = hostvars[host] if host in hostvars else {}  # noqa: SIM401
-        seen = dict(variables.get(SEEN) or {})
-        plans = (variables.get("ansible_facts") or {}).get("glm_plans") or []
-        price = _price(variables, plans)
-        if seen.get("unreachable"):
-            return fleet.unread(host, f"unreachable: {seen.get('msg', '')}", price)
-        if "replicas" not in seen or not plans:
-            why = str(seen.get("msg") or variables.get(PROBLEM) or "it was not asked")
-            return fleet.unread(host, why, price)
-        return fleet.of_host(host, plans, seen, price, now)
+        return hostvars[host] if host in hostvars else {}  # noqa: SIM401
+
+
+def _plans(variables: Mapping[str, Any]) -> Sequence[Plan]:
+    return (variables.get("ansible_facts") or {}).get("glm_plans") or []
+
+
+def _seen(variables: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What a host said of itself; None of one that was not read."""
+    seen = variables.get(SEEN) or {}
+    return seen if "replicas" in seen else None
+
+
+def _why(variables: Mapping[str, Any]) -> str:
+    """Why a host was not read."""
+    said = variables.get(SEEN) or {}
+    if said.get("unreachable"):
+        return f"unreachable: {said.get('msg', '')}"
+    return str(said.get("msg") or variables.get(PROBLEM) or "it was not asked")
 
 
 def _price(variables: Mapping[str, Any], plans: Sequence[Plan]) -> float | None:

@@ -18,6 +18,7 @@ description:
   - The end is one line of totals and, of a run that failed, the causes, each once. Where
     P(glm.fleet.fleet_summary#callback) is enabled it prints the causes, after the table of a run that ended before
     its report.
+  - When nobody reads what is printed any more, as in C(| head), the run ends as after Ctrl-C.
   - With C(-v) or more it prints what P(ansible.builtin.default#callback) prints, with the options of that. C(--diff)
     prints differences as that does.
 requirements:
@@ -38,7 +39,7 @@ from ansible import context
 from ansible.plugins.callback.default import CallbackModule as Default
 
 from ansible_collections.glm.fleet.plugins.module_utils.finding import counted, printable, shortened
-from ansible_collections.glm.fleet.plugins.plugin_utils import task_result
+from ansible_collections.glm.fleet.plugins.plugin_utils import closed_output, task_result
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions import heartbeat
 
 # After so many seconds without a line, what runs is named.
@@ -75,6 +76,7 @@ class CallbackModule(Default):  # type: ignore[misc]
         super().__init__()
         self._reset()
         self._beats = contextlib.ExitStack()
+        self._watched = False
 
     def _reset(self) -> None:
         self._began = self._spoke = time.monotonic()
@@ -84,8 +86,13 @@ class CallbackModule(Default):  # type: ignore[misc]
         # What runs, by host, unless it reports by itself.
         self._running: dict[str, str] = {}
 
-    @brief
     def v2_playbook_on_start(self, playbook: Any) -> None:
+        if not self._watched:
+            closed_output.interrupt_when_closed(1)
+        self._watched = True
+        if self._display.verbosity:
+            super().v2_playbook_on_start(playbook)
+            return
         self._beats.close()
         self._reset()
         self._beats.enter_context(heartbeat.beating(SILENCE, lambda: self._spoke, lambda seconds: self._still()))

@@ -11,10 +11,11 @@ module: fleet_status
 short_description: Show what every host of a fleet is doing
 version_added: 0.2.0
 description:
-  - Prints one row for each replica and what is wrong, and keeps the same as JSON in C(status.json) of O(state_dir).
+  - Prints one row for each replica, one for each gateway, and what is wrong, and keeps the same as JSON in
+    C(status.json) of O(state_dir).
   - Uses what M(glm.fleet.host_status) registered as C(__status_seen) on each host in this run. A host without an answer
     is a row that says so.
-  - Fails when a host is not well, so that a timer can run it.
+  - Fails when a host or a gateway is not well, so that a timer can run it.
 author: glm.fleet contributors !UNKNOWN
 options:
   hosts:
@@ -22,6 +23,11 @@ options:
     type: list
     elements: str
     required: true
+  gateways:
+    description: The hosts that should run a gateway.
+    type: list
+    elements: str
+    default: []
   state_dir:
     description: The fleet's state folder.
     type: path

@@ -65,11 +65,11 @@ running:
   type: bool
 replicas:
   description: >-
-    Of each replica whether it is C(in), its C(status) in HAProxy's words, and how many requests are C(open) and
-    C(waiting) for it.
+    Of each replica whether it is C(in), its C(status) and what its last C(check) found, both in HAProxy's words,
+    and how many requests are C(open) and C(waiting) for it.
   returned: success
   type: dict
-  sample: {"glm-1-0": {"in": true, "status": "UP", "open": 12, "waiting": 0}}
+  sample: {"glm-1-0": {"in": true, "status": "UP", "check": "Layer7 check passed", "open": 12, "waiting": 0}}
 admitted:
   description: Those of O(replicas) that the gateway sends new requests to, by the names that they have there.
   returned: success

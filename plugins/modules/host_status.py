@@ -21,7 +21,8 @@ options:
     default: []
   whole:
     description:
-      - Also read the units, requests and speed, the releases, the front door, the driver and the lease of the host,
+      - Also read the units, requests and speed, the releases, the front door, the gateway, the driver and the lease
+        of the host,
         each within a few seconds and side by side.
     type: bool
     default: false
@@ -94,6 +95,12 @@ releases:
   type: dict
 door:
   description: Requests in each replica, whether new ones are admitted, and when the certificate ends.
+  returned: with O(whole)
+  type: dict
+gateway:
+  description: >-
+    Whether a gateway is C(running), the C(replicas) as M(glm.fleet.gateway_view) returns them, and when its certificate
+    ends; empty where none is installed.
   returned: with O(whole)
   type: dict
 driver:

@@ -138,7 +138,7 @@ class FleetGateway(TypedDict):
 class FleetReport(TypedDict):
     """All hosts of a run: ``reports/fleet.json``.
 
-    ``ok`` only if there are hosts, every one is, and no engine ends again and again.
+    ``ok`` only if there are hosts, every one is, no engine ends again and again, and there are no ``problems``.
     """
 
     schema: Literal[2]
@@ -147,6 +147,8 @@ class FleetReport(TypedDict):
     hosts: list[VerifyReport]
     gateways: list[FleetGateway]
     """Those that this run brought up. With ``--limit`` it leaves them as they are, and names none."""
+    problems: list[str]
+    """What is wrong besides hosts: gateways that could not be brought up to date, and why."""
     finished_at: str
     """UTC, to the second, ISO 8601."""
 

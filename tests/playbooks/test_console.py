@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -240,3 +241,28 @@ def test_what_takes_long_is_named_with_its_attempts(capsys: pytest.CaptureFixtur
     shown = capsys.readouterr().out.splitlines()
     assert shown == ["  still at  h1: serve : Wait", "  still at  h2: serve : Wait (attempt 3 of 9)"]
     assert time.monotonic() - callback._spoke < 50
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_a_run_whose_reader_has_gone_ends(both: bool, tmp_path: Path) -> None:
+    """As in ``status.yml | head -1``. Lines of workers, such as those of a pause, are printed by another thread."""
+    pause = {"name": "Wait", "ansible.builtin.pause": {"seconds": 1}}
+    (tmp_path / "book.yml").write_text(yaml.safe_dump([play(pause, pause, *QUIET)]), "utf-8")
+    (tmp_path / "hosts.json").write_text(json.dumps({"all": {"children": {"glm_fleet": {"hosts": {"h1": HERE}}}}}))
+    own = {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_STDOUT_CALLBACK": "glm.fleet.console"}
+    begun = subprocess.Popen(
+        ["ansible-playbook", str(tmp_path / "book.yml"), "-i", str(tmp_path / "hosts.json")], cwd=ROOT,
+        env={**os.environ, **own, "ANSIBLE_NOCOLOR": "1"}, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT if both else subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert begun.stdout is not None
+    assert begun.stdout.readline() == "Serve: h1\n"
+    begun.stdout.close()
+    try:
+        # What ansible-playbook ends with after Ctrl-C, and not what Python does with lines that were never read (120).
+        assert begun.wait(timeout=30) == 99
+    finally:
+        begun.kill()
+    if begun.stderr:
+        said = begun.stderr.read()
+        assert "interrupted" in said and "Broken pipe" not in said

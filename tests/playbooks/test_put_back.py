@@ -117,8 +117,15 @@ def collection(tmp_path: Path) -> Path:
         f'        out = Path("{tmp_path}", task_vars["inventory_hostname"] + ".out").exists()\n'
         '        return {"changed": False, "replicas": [{"state": "draining" if out else "serving"}]}\n'
     )
+    freed = (
+        "from ansible.plugins.action import ActionBase\nfrom pathlib import Path\n"
+        "class ActionModule(ActionBase):\n"
+        "    def run(self, tmp=None, task_vars=None):\n"
+        f'        Path("{tmp_path}/log").open("a").write(f"free {{self._task.delegate_to}}\\n")\n'
+        '        return {"changed": self._task.args["state"] == "released"}\n'
+    )
     _linked(root / "plugins/modules", ROOT / "plugins/modules", but={})
-    _linked(root / "plugins/action", ROOT / "plugins/action", but={"door_drain.py": said})
+    _linked(root / "plugins/action", ROOT / "plugins/action", but={"door_drain.py": said, "host_lease.py": freed})
     for role, (variables, tasks) in ROLES.items():
         # The guard of the real role serve is part of the programs that filters read.
         _written(root / "roles" / role / "tasks/main.yml", tasks)
@@ -194,7 +201,10 @@ class Fleet:
             "hosts": "glm_fleet",
             "gather_facts": False,
             "roles": ["glm.fleet.plan"],
-            "tasks": [{"ansible.builtin.group_by": {"key": "glm_prepared"}}],
+            "tasks": [
+                {"ansible.builtin.set_fact": {"glm_lease": {"run": "this one"}, "cacheable": True}},
+                {"ansible.builtin.group_by": {"key": "glm_prepared"}},
+            ],
         }
         steps = ["begin_report", prepared, "serve_and_verify", "report"] if playbook == "deploy" else [playbook]
         plays = [
@@ -327,7 +337,9 @@ def test_more_than_the_canary_changes_only_with_a_yes(tmp_path: Path, collection
     # Nothing served before: nothing to ask.
     assert code == 0 and len(done) == 9, output
     code, output, done = fleet.served("new", glm_serial=[1, 1, 1], glm_model="GLM-4.7-Flash")
-    assert done == ["h1 serve new False", "h1 verify new", "admit"] and code != 0, output
+    assert done[:3] == ["h1 serve new False", "h1 verify new", "admit"] and code != 0, output
+    # The next run, on whatever controller, finds no lease.
+    assert sorted(done[3:]) == ["free h1", "free h2", "free h3"], output
     last = output.partition("The run ended before its report.")[2]
     # Which of the others is next is the one that was prepared first.
     assert re.search(r"h1 passed and serves it; h[23] and the hosts that follow are as they were", last), output
@@ -340,8 +352,17 @@ def test_more_than_the_canary_changes_only_with_a_yes(tmp_path: Path, collection
 @pytest.mark.one_core
 def test_a_gateway_that_cannot_be_brought_up_fails_the_run_after_its_report(fleet: Fleet) -> None:
     code, output, _done = fleet.served("old", bad={"gateway": True}, glm_serial="100%")
-    assert code != 0 and "every host is verified, but gateways are not up to date: h1: Listen: h1, gateway" in output
+    assert (
+        code != 0
+        and "every host is verified, but gateways are not up to date: gateway of h1: Listen: h1, gateway" in output
+    )
     assert [entry["ok"] for entry in fleet.reported()] == [True, True]
+    kept = json.loads((fleet.folder / "state/reports/fleet.json").read_text("utf-8"))
+    # What the file says and how the run ended is one thing.
+    assert not kept["ok"] and [problem[:19] for problem in kept["problems"]] == [
+        "gateway of h1: List",
+        "gateway of h2: List",
+    ]
     assert (fleet.good("h1"), fleet.good("h2")) == (1, 1)
     # A roll begins no gateway where there is none.
     code, output, _done = fleet.served("old", playbook="roll", bad={"gateway": True})

@@ -29,8 +29,11 @@ def inventory(folder: Path) -> Path:
         "gpu-unplanned": {**local, "glm_precision": "int3"},
     }
     given = {"glm_accelerator": "B200", "glm_accelerator_count": 8, "glm_bind": "loopback", "glm_tls": "fleet"}
+    # A host that runs nothing but a gateway has no accelerators, and no plan.
+    of_its_own = {"hosts": {"proxy": {**local, "glm_accelerator": "", "glm_accelerator_count": 0}}}
     path = folder / "hosts.json"
-    path.write_text(json.dumps({"all": {"vars": given, "children": {"glm_fleet": {"hosts": hosts}}}}), "utf-8")
+    groups = {"glm_fleet": {"hosts": hosts}, "glm_gateway": of_its_own}
+    path.write_text(json.dumps({"all": {"vars": given, "children": groups}}), "utf-8")
     return path
 
 
@@ -58,16 +61,20 @@ def test_every_host_has_a_row_and_one_that_is_not_well_fails_the_run(ran: tuple[
     rows: dict[str, str] = {}
     for line in output.splitlines():
         name = line.split(" ")[0]
-        if name.startswith("gpu-"):
+        if name.startswith(("gpu-", "proxy")):
             rows.setdefault(name, line)
     assert " FAILED " in rows["gpu-failed"], output
     assert " UNREAD " in rows["gpu-gone"] and " UNREAD " in rows["gpu-unplanned"]
     assert "gpu-gone: unreachable: " in output and "  gpu-unplanned: " in output and "int3" in output
+    assert " ABSENT " in rows["proxy"] and "  gateway of proxy: none is installed. Next: " in output
+    assert "gateways are not well: proxy" in output
     # The table is what a person reads last, and not the result of a task.
     assert "seconds_left" not in output
     assert "0 of 3 hosts are well, ? USD per hour" in output
     found: dict[str, Any] = json.loads((state / "status.json").read_text("utf-8"))
     assert (found["kind"], found["ok"]) == ("status", False)
     assert [host["host"] for host in found["hosts"]] == ["gpu-failed", "gpu-gone", "gpu-unplanned"]
+    [gateway] = found["gateways"]
+    assert (gateway["host"], gateway["state"], gateway["ok"]) == ("proxy", "absent", False)
     [replica] = found["hosts"][0]["replicas"]
     assert (replica["state"], replica["drift"], replica["open"]) == ("failed", None, None)

@@ -28,6 +28,7 @@ TOPICS: dict[str, set[str]] = {
     "intent": {"catalog"},
     "plan": {"catalog", "intent"},
     "report": set(),
+    "closed_output": set(),
     "task_result": set(),
     "private": set(),
     "tls": {"private"},

@@ -14,16 +14,17 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
-from ansible_collections.glm.fleet.plugins.module_utils.door import drain
+from ansible_collections.glm.fleet.plugins.module_utils.door import drain, master
 from ansible_collections.glm.fleet.plugins.module_utils.door.master import Master
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 
 UNIT, SOCKET = "glm-gateway.service", "/run/glm-gateway/master.sock"
+UNIT_FILE, CONFIG = f"/etc/systemd/system/{UNIT}", "/etc/glm/gateway/haproxy.cfg"
 # What of the product clients reach: the front door, and the gateway where a host runs one.
 FRONTS = (drain.UNIT, UNIT)
 _POLL_SECONDS = 0.2
 # The proxies of the configuration that requests go through: those of conversations, and the rest.
-_PROXIES = ("replicas", "any")
+PROXIES = ("replicas", "any")
 _SUMS = ("FRONTEND", "BACKEND")
 
 
@@ -41,21 +42,28 @@ def seen(rows: Sequence[Mapping[str, str]]) -> dict[str, dict[str, Any]]:
     """The replicas of a process by the rows that it counts. Its open requests are of all its proxies."""
     found: dict[str, dict[str, Any]] = {}
     for row in rows:
-        if row["pxname"] not in _PROXIES or row["svname"] in _SUMS:
+        if row["pxname"] not in PROXIES or row["svname"] in _SUMS:
             continue
-        of_one = found.setdefault(row["svname"], {"in": True, "status": row["status"], "open": 0, "waiting": 0})
+        of_one = found.setdefault(
+            row["svname"], {"in": True, "status": row["status"], "check": "", "open": 0, "waiting": 0}
+        )
+        # Only the first proxy checks; the other follows it.
+        of_one["check"] = of_one["check"] or ", ".join(filter(None, (row.get("check_desc"), row.get("last_chk"))))
         of_one["in"] = of_one["in"] and row["status"].startswith("UP")
         of_one["open"] += int(row["scur"] or 0)
         of_one["waiting"] += int(row["qcur"] or 0)
     return found
 
 
-def view(socket: Path, unit: str = UNIT) -> Optional[dict[str, dict[str, Any]]]:
-    """The replicas as the gateway sees them now; None where systemd says that none runs. Raises Unmet."""
-    master = Master(socket, unit=unit)
+def view(socket: Path, unit: str = UNIT, patience: float = master.SECONDS) -> Optional[dict[str, dict[str, Any]]]:
+    """The replicas as the gateway sees them now; None where systemd says that none runs. Raises Unmet.
+
+    ``patience``: seconds for which one that starts anew is waited for.
+    """
+    haproxy = Master(socket, patience, unit)
     # One that starts, or fails to, sends nothing, and sees for itself what doors say once it does.
-    processes = master.running()
-    return seen(master.rows_of(processes[0])) if processes else None
+    processes = haproxy.running()
+    return seen(haproxy.rows_of(processes[0])) if processes else None
 
 
 def admitted(found: Mapping[str, Mapping[str, Any]], names: Collection[str]) -> list[str]:

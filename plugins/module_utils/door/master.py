@@ -22,7 +22,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.host import commands
 
 # A command with its lines must fit into a buffer of HAProxy's, 16 KiB.
 _MOST_BYTES = 12_000
-_SECONDS = 5.0
+SECONDS = 5.0
 # States of a unit in which nobody is let in. One that starts, or fails to, reads its files when it does.
 DOWN = ("inactive", "failed", "activating")
 # Reloads that may come while something is done in every process.
@@ -59,7 +59,7 @@ def runs(path: Path, proc: Path = Path("/proc")) -> bool:
 class Master:
     """The master of HAProxy behind its socket. Every call raises Unmet when no complete answer comes."""
 
-    def __init__(self, path: Path, patience: float = _SECONDS, unit: str = "glm-door.service") -> None:
+    def __init__(self, path: Path, patience: float = SECONDS, unit: str = "glm-door.service") -> None:
         """``patience``: seconds for which a master that starts anew is waited for."""
         self._path = path
         self._patience = patience
@@ -193,7 +193,7 @@ class Master:
     def _answer(self, command: str) -> str:
         """What comes until the end of the connection. Raises OSError."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(_SECONDS)
+            connection.settimeout(SECONDS)
             connection.connect(str(self._path))
             connection.sendall(f"{command}\n".encode())
             # The master would wait for the next command.

@@ -28,7 +28,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.host import commands
 # Stands in the text of a configuration for the key that engines know, which never leaves the host.
 ENGINE_KEY = "@engine-key@"
 # Lines of a configuration that depend on all the files: when the certificate ends, and the checksum of everything.
-_ENDS = re.compile(r"^(\s*setenv GLM_CERTIFICATE_ENDS )\S+$", re.MULTILINE)
+_ENDS = re.compile(r"^(\s*setenv GLM_CERTIFICATE_ENDS )(\S+)$", re.MULTILINE)
 _MARK = re.compile(r"^(\s*description )(\S+)$", re.MULTILINE)
 # Only these leave the host, and never the key beside them.
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----\n?")
@@ -91,6 +91,12 @@ def marked(config: str, usage: str, pem: str) -> str:
     text = _ENDS.sub(rf"\g<1>{int(shown.ends) if shown else 0}", config)
     whole = "\0".join([_MARK.sub(r"\1", text, count=1), usage, certificates(pem)])
     return _MARK.sub(rf"\g<1>{hashlib.sha256(whole.encode()).hexdigest()}", text, count=1)
+
+
+def certificate_ends(config: str) -> Optional[float]:
+    """When the certificate of a configuration ends, as seconds since 1970; 0 for not known, None without TLS."""
+    found = _ENDS.search(config)
+    return float(found.group(2)) if found else None
 
 
 def wanted_mark(config: Path) -> Optional[str]:

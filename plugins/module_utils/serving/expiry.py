@@ -9,7 +9,8 @@ has no key of the account, so it cannot end itself: it stops the engines, and sa
 
 What is not known is not idle and not finished. Which requests run is counted at the door, where all come in: SGLang's
 gauge shows none while a prompt is read, and goes on showing the last ones after they have ended. That somebody asks
-shows in the engine's count of what has ended, too.
+shows in the engine's count of what has ended, too. What the host's gateway passes on to other hosts is use of the
+fleet: a host with a gateway that is asked is not idle.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ from ansible_collections.glm.fleet.plugins.module_utils.host import commands
 from ansible_collections.glm.fleet.plugins.module_utils.serving import metrics
 
 SERVING, DRAINING, STOPPED = "serving", "draining", "stopped"
+# What its count is kept as, beside the replicas.
+_GATEWAY = "gateway"
 # States of a unit in which nothing runs, so that no counter is needed.
 _DOWN = ("inactive", "failed")
 # What was let in just before shows in the counters by then.
@@ -63,6 +66,15 @@ class Replica:
 
 
 @dataclass(frozen=True)
+class Gateway:
+    """The gateway that the host may run: its unit, where its master is asked, and its backends."""
+
+    unit: str
+    socket: str
+    backends: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Orders:
     """What the role wrote. ``expires``: seconds since 1970, None for never; ``idle_minutes`` 0 for never.
 
@@ -80,6 +92,7 @@ class Orders:
     socket: str
     follows: str
     replicas: Sequence[Replica]
+    gateway: Optional[Gateway] = None
 
 
 @dataclass(frozen=True)
@@ -108,7 +121,9 @@ class State:
     active: float = 0.0
     """When a request, or what may have been one, was last seen."""
     ended: dict[str, float] = field(default_factory=dict)
-    """By replica, the requests it had ended at the last look."""
+    """By replica, the requests it had ended at the last look; of the gateway, those that were answered well."""
+    passed: float = 0.0
+    """When the gateway last had a request, or may have had one."""
 
 
 def orders_in(text: str) -> Orders:
@@ -127,6 +142,7 @@ def orders_in(text: str) -> Orders:
             socket=str(given["socket"]),
             follows=str(given["follows"]),
             replicas=[_replica_in(one) for one in given["replicas"]],
+            gateway=Gateway(**given["gateway"]) if given.get("gateway") else None,
         )
     except (ValueError, KeyError, TypeError) as error:
         raise BadOrders(f"{type(error).__name__}: {error}") from error
@@ -136,18 +152,25 @@ def _replica_in(given: Mapping[str, Any]) -> Replica:
     return Replica(given["name"], given["unit"], given["backends"], given["metrics"], given["rules"])
 
 
-def note(state: State, readings: Mapping[str, Reading], now: float) -> None:
-    """Keep what was read: whether anything moved since the last look, or may have.
+def note(state: State, readings: Mapping[str, Reading], passed_on: Optional[Reading], now: float) -> None:
+    """Keep what was read: whether anything moved since the last look, or may have, here and through the gateway.
 
     An engine that has failed, or that somebody stopped, does not show who asks for it; one that was stopped here may
     stay so.
     """
-    known = {name: reading.ended for name, reading in readings.items() if reading.ended is not None}
-    moved = any(reading.open != 0 or _unseen(reading, state) for reading in readings.values())
-    moved = moved or any(state.ended.get(name, ended) != ended for name, ended in known.items())
-    if moved or not state.active:
+    moved = [_moved(state, name, reading) for name, reading in readings.items()]
+    if any(moved) or not state.active:
         state.active = now
-    state.ended.update(known)
+    if passed_on and _moved(state, _GATEWAY, passed_on):
+        state.passed = now
+
+
+def _moved(state: State, name: str, reading: Reading) -> bool:
+    """Whether requests came since the last look, or may have; what was read is kept."""
+    before = state.ended.get(name, reading.ended)
+    if reading.ended is not None:
+        state.ended[name] = reading.ended
+    return reading.open != 0 or _unseen(reading, state) or (reading.ended is not None and reading.ended != before)
 
 
 def _unseen(reading: Reading, state: State) -> bool:
@@ -155,19 +178,22 @@ def _unseen(reading: Reading, state: State) -> bool:
     return state.phase != STOPPED if reading.down else reading.ended is None
 
 
-def over(orders: Orders, state: State, now: float) -> str:
-    """Why the host's time is over; empty while it is not, and for one that is protected."""
+def over(orders: Orders, now: float, used: float) -> str:
+    """Why the host's time is over; empty while it is not, and for one that is protected. ``used``: see ``idle``."""
     if orders.protected:
         return ""
     if orders.expires is not None and now >= orders.expires:
         return f"its time ended at {stamp(orders.expires)}"
-    return idle(orders, state, now)
+    return idle(orders, now, used)
 
 
-def idle(orders: Orders, state: State, now: float) -> str:
-    """Since when nobody has asked the host, if that is for longer than it may be; else empty."""
-    if orders.idle_minutes and state.active and now - state.active >= orders.idle_minutes * 60:
-        return f"no request since {stamp(state.active)}"
+def idle(orders: Orders, now: float, used: float) -> str:
+    """Since when nobody has asked the host, if that is for longer than it may be; else empty.
+
+    ``used``: when somebody last did, in seconds since 1970; 0 where that is not known.
+    """
+    if orders.idle_minutes and used and now - used >= orders.idle_minutes * 60:
+        return f"no request since {stamp(used)}"
     return ""
 
 
@@ -206,12 +232,27 @@ class Host:
             found[replica.name] = replace(reading, open=under_way, problem=problem or reading.problem)
         return found
 
+    def passed_on(self) -> Optional[Reading]:
+        """What the gateway of this host carries to the doors of all; None where none runs."""
+        gateway = self._orders.gateway
+        if gateway is None:
+            return None
+        try:
+            rows = _counted(master.Master(Path(gateway.socket), unit=gateway.unit))
+        except Unmet as error:
+            return Reading(None, None, str(error))
+        if not rows:
+            return None
+        of_all = [row for row in rows if row["svname"] == "BACKEND" and row["pxname"] in gateway.backends]
+        if not of_all:
+            return Reading(None, None, f"{gateway.unit} counts nothing for {', '.join(gateway.backends)}")
+        # Those that were answered well: who has no key does not use the fleet.
+        ended = sum(int(row.get("hrsp_2xx") or 0) for row in of_all)
+        return Reading(sum(int(row["scur"] or 0) for row in of_all), float(ended))
+
     def _at_the_door(self) -> list[dict[str, str]]:
         """What the door counts, in all its processes. Raises Unmet."""
-        rows: list[dict[str, str]] = []
-        door = self._door()
-        door.in_each(lambda process: rows.extend(door.rows_of(process)), lambda: door.running(_DOWN))
-        return rows
+        return _counted(self._door())
 
     def _door(self) -> master.Master:
         return master.Master(Path(self._orders.socket), unit=self._orders.door)
@@ -239,6 +280,13 @@ class Host:
         """Stop the engines. Raises Unmet."""
         units = [replica.unit for replica in self._orders.replicas]
         commands.systemctl("stop", *units, next_step="look at the journal of the units", timeout=_STOP_SECONDS)
+
+
+def _counted(haproxy: master.Master) -> list[dict[str, str]]:
+    """What all processes of an HAProxy count; nothing where none runs. Raises Unmet."""
+    rows: list[dict[str, str]] = []
+    haproxy.in_each(lambda process: rows.extend(haproxy.rows_of(process)), lambda: haproxy.running(_DOWN))
+    return rows
 
 
 def _ended(replica: Replica) -> Reading:
@@ -273,8 +321,10 @@ def look(
     """
     if not orders.replicas:
         return
-    note(state, host.readings(), clock())
-    state.why = over(orders, state, clock())
+    note(state, host.readings(), host.passed_on(), clock())
+    # What the gateway passes on keeps engines running, and starts none that were stopped.
+    used = state.active if state.since else max(state.active, state.passed)
+    state.why = over(orders, clock(), used)
     if not state.why:
         if state.phase != SERVING:
             host.admit(True)
@@ -304,23 +354,28 @@ def look(
     say(f"{state.why}: the engines are stopped. The instance costs money until reap.yml or its owner ends it")
 
 
-def report(orders: Orders, state: State, readings: Mapping[str, Reading], now: float) -> dict[str, Any]:
+def report(
+    orders: Orders, state: State, readings: Mapping[str, Reading], passed_on: Optional[Reading], now: float
+) -> dict[str, Any]:
     """What the host answers to ``reap.yml`` and ``cost.yml``.
 
-    ``open``: requests that run or wait, None when it is not known, with the ``problems``; ``over``: why its time is
-    over, empty while it is not; ``idle``: see ``idle``, also empty for a host that is protected; ``active``: when a
-    request was last seen, empty when it is not known whether one runs.
+    ``open``: requests that run or wait at the door, None when it is not known, with the ``problems``; ``over``: why its
+    time is over, empty while it is not; ``idle``: see ``idle``, also empty for a host that is protected; ``active``:
+    when a request was last seen, at the door or through the gateway, empty when it is not known whether one runs.
     """
-    note(state, readings, now)
+    note(state, readings, passed_on, now)
+    used = max(state.active, state.passed)
     open_ = [reading.open for reading in readings.values()]
     known = bool(open_) and None not in open_
+    seen = known and (passed_on is None or passed_on.open is not None)
+    both = [*readings.values(), *([passed_on] if passed_on else [])]
     return {
         "at": stamp(now),
         "open": sum(number or 0 for number in open_) if known else None,
-        "problems": [reading.problem for reading in readings.values() if reading.problem],
-        "over": over(orders, state, now),
-        "idle": "" if orders.protected else idle(orders, state, now),
-        "active": stamp(state.active) if known else "",
+        "problems": [reading.problem for reading in both if reading.problem],
+        "over": over(orders, now, used),
+        "idle": "" if orders.protected else idle(orders, now, used),
+        "active": stamp(used) if seen else "",
         "phase": state.phase,
         "follows": orders.follows,
     }
@@ -340,7 +395,7 @@ def main() -> int:
         return 2
     host = Host(orders)
     if what == "report":
-        _say(json.dumps(report(orders, _kept(state_file), host.readings(), time.time())))
+        _say(json.dumps(report(orders, _kept(state_file), host.readings(), host.passed_on(), time.time())))
         return 0
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

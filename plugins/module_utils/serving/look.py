@@ -1,7 +1,7 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""All that a host shows of itself, in one look: units, requests, releases, door, driver, lease.
+"""All that a host shows of itself, in one look: units, requests, releases, door, gateway, driver, lease.
 
 This module util is PRIVATE to the collection. Standard library, Python 3.9 or newer; reads only. Every reading has a
 limit of its own, and they are made side by side: a tool that hangs costs its reading and not the look. What could not
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils import files
-from ansible_collections.glm.fleet.plugins.module_utils.door import master, staged
+from ansible_collections.glm.fleet.plugins.module_utils.door import gateway, master, staged
 from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError
 from ansible_collections.glm.fleet.plugins.module_utils.host import commands, gpu, lease
 from ansible_collections.glm.fleet.plugins.module_utils.serving import metrics, release, running, status, walls
@@ -41,6 +41,7 @@ def whole(asked: Mapping[str, Any]) -> dict[str, Any]:
     replicas = [running.Wanted(**wanted) for wanted in asked["replicas"]]
     with ThreadPoolExecutor(max_workers=16) as pool:
         door = pool.submit(_safely, _door, asked["door"])
+        passes_on = pool.submit(_safely, _gateway)
         kept = pool.submit(_safely, _releases, release.Store())
         seen = [pool.submit(running.seen, run, one) for one in replicas]
         units = [pool.submit(_safely, _unit, run, one, asked["rules"]) for one in replicas]
@@ -57,6 +58,7 @@ def whole(asked: Mapping[str, Any]) -> dict[str, Any]:
             "replicas": looked,
             "releases": releases,
             "door": door.result(),
+            "gateway": passes_on.result(),
             "driver": gpu.driver(),
             "lease": _safely(_lease) or None,
         }
@@ -147,3 +149,17 @@ def _door(door: Optional[Mapping[str, Any]]) -> dict[str, Any]:
             "ready": _ready(Endpoint(place["address"], place["port"], "", tls=trust, timeout=ASKED_SECONDS)),
         }
     return {"replicas": counted, "certificate_ends": held.ends if held else None}
+
+
+def _gateway() -> dict[str, Any]:
+    """Which replicas the gateway of the host sends requests to, and when its certificate ends; empty without one.
+
+    ``unit`` is its state where it does not run. ``certificate_ends`` is 0 where it is not known, None without TLS.
+    """
+    if not Path(gateway.UNIT_FILE).exists():
+        return {}
+    found = gateway.view(Path(gateway.SOCKET), patience=ASKED_SECONDS / 2)
+    if found is None:
+        return {"running": False, "unit": commands.state_of(gateway.UNIT)}
+    ends = staged.certificate_ends(files.text_of(Path(gateway.CONFIG)) or "")
+    return {"running": True, "replicas": found, "certificate_ends": ends}

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ansible_collections.glm.fleet.plugins.module_utils.door import gateway
 from ansible_collections.glm.fleet.plugins.module_utils.serving import walls
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
@@ -27,6 +28,8 @@ def expiry_orders(plans: Sequence[Plan], door: Mapping[str, Any]) -> dict[str, A
     return {
         "door": door["unit"],
         "socket": door["files"]["master"],
+        # Whether the host runs one it sees itself: a gateway may come and go without a deploy of its time.
+        "gateway": {"unit": gateway.UNIT, "socket": gateway.SOCKET, "backends": list(gateway.PROXIES)},
         "follows": "" if door["replicas"] else plans[0]["node"]["head_address"] or "",
         "replicas": [
             {

@@ -3,6 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a fleet is doing at this moment: one row for each host, of what its hosts said of themselves. Pure.
 
+Its gateways are in ``fleet_gateways``.
+
 What was not read is said to be unknown, and makes its host unhealthy: it is never a good reading.
 """
 
@@ -18,13 +20,11 @@ from ansible_collections.glm.fleet.plugins.module_utils.finding import advised, 
 from ansible_collections.glm.fleet.plugins.module_utils.serving import restarts
 from ansible_collections.glm.fleet.plugins.plugin_utils import report
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
-from ansible_collections.glm.fleet.plugins.plugin_utils.serving import running
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving import fleet_gateways, gateway, running
 
 State = Literal["serving", "draining", "starting", "stopping", "failed", "stopped", "absent", "unknown"]
 # States in which a replica does what somebody wants of it.
 _WANTED: tuple[State, ...] = ("serving", "draining", "starting")
-# As verify, which fails a certificate that lasts less.
-_LEAST_DAYS = 7
 _TITLES = (
     "HOST",
     "RELEASE",
@@ -94,7 +94,7 @@ class HostStatus(TypedDict):
 
 
 class StatusReport(TypedDict):
-    """``status.json``. ``ok``: there are hosts, and every one is."""
+    """``status.json``. ``ok``: there are hosts, and each of them and of their gateways is."""
 
     schema: Literal[1]
     kind: Literal["status"]
@@ -103,19 +103,36 @@ class StatusReport(TypedDict):
     usd_per_hour: Optional[float]
     """Of all hosts; null where that of one is not known."""
     hosts: list[HostStatus]
+    gateways: list[fleet_gateways.GatewayStatus]
+    """Those that there are, and those that should be."""
 
 
-def fleet(hosts: Sequence[HostStatus]) -> StatusReport:
-    """All hosts."""
+def fleet(hosts: Sequence[HostStatus], gateways: Sequence[fleet_gateways.GatewayStatus] = ()) -> StatusReport:
+    """All hosts, and the gateways in front of them."""
     prices = [price for one in hosts if (price := one["usd_per_hour"]) is not None]
     return {
         "schema": 1,
         "kind": "status",
-        "ok": bool(hosts) and all(one["ok"] for one in hosts),
+        "ok": bool(hosts) and all(one["ok"] for one in (*hosts, *gateways)),
         "at": report.now(),
         "usd_per_hour": round(sum(prices), 2) if len(prices) == len(hosts) else None,
         "hosts": list(hosts),
+        "gateways": list(gateways),
     }
+
+
+def behind_gateways(
+    hosts: Sequence[HostStatus], plans: Mapping[str, Sequence[Plan]], wanted: Sequence[str]
+) -> fleet_gateways.Fleet:
+    """What gateways are compared with: ``plans`` by host, and the hosts that should run one."""
+    states: dict[str, str] = {}
+    for host in hosts:
+        said = {one["replica"]: one["state"] for one in host["replicas"]}
+        for plan in plans.get(host["host"], ()):
+            # Of several hosts of a replica, the first answers.
+            if not plan["node"]["rank"]:
+                states[gateway.replica_name(host["host"], plan["replica"])] = said.get(plan["replica"], "unread")
+    return {"wanted": wanted, "states": states, "complete": all(plans.get(one["host"]) for one in hosts)}
 
 
 def unread(host: str, why: str, price: Optional[float]) -> HostStatus:
@@ -198,7 +215,7 @@ def _certificate(plan: Plan, days: Optional[float]) -> list[str]:
         return []
     if days is None:
         return ["the certificate of the door was not read"]
-    return [f"the certificate of the door ends in {days:.1f} days"] if days < _LEAST_DAYS else []
+    return [f"the certificate of the door ends in {days:.1f} days"] if days < fleet_gateways.LEAST_DAYS else []
 
 
 def _days(ends: Any, now: float) -> Optional[float]:
@@ -286,7 +303,8 @@ def lines(found: StatusReport, now: float) -> list[str]:
     well = sum(host["ok"] for host in found["hosts"])
     price = found["usd_per_hour"]
     total = f"{well} of {len(found['hosts'])} hosts are well, {_number(price, '.2f')} USD per hour"
-    return [*shown, "", *wrong, *noted, *([""] if wrong or noted else []), total]
+    gateways = fleet_gateways.lines(found["gateways"])
+    return [*shown, "", *wrong, *noted, *([""] if wrong or noted else []), *gateways, total]
 
 
 def _rows(host: HostStatus, now: float) -> list[tuple[str, ...]]:

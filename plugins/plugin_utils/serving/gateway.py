@@ -66,7 +66,7 @@ def gateway(fleet: Sequence[Mapping[str, Any]], here: Mapping[str, Any]) -> dict
         )
     place = {
         "program": door.PROGRAM,
-        "config": f"{_FOLDER}/haproxy.cfg",
+        "config": running.CONFIG,
         "usage": f"{_FOLDER}/gateway.lua",
         "certificate": f"{_FOLDER}/gateway.pem",
         "group": _USER,
@@ -81,7 +81,7 @@ def gateway(fleet: Sequence[Mapping[str, Any]], here: Mapping[str, Any]) -> dict
         "place": place,
         "files": {
             **{name: place[name] for name in ("config", "usage", "certificate")},
-            "unit": f"/etc/systemd/system/{running.UNIT}",
+            "unit": running.UNIT_FILE,
             "authorities": f"{_FOLDER}/authorities.pem" if here["authorities"] else _SYSTEM_AUTHORITIES,
             "order": f"{_FOLDER}/order.json",
             "order_program": shipped.folder_of("door_order"),

@@ -91,18 +91,23 @@ def missing_report(
 
 
 def fleet_report(
-    reports: Sequence[VerifyReport], ok: bool = True, gateways: Sequence[FleetGateway] = ()
+    reports: Sequence[VerifyReport],
+    ok: bool = True,
+    gateways: Sequence[FleetGateway] = (),
+    problems: Sequence[str] = (),
 ) -> FleetReport:
-    """All hosts and gateways.
+    """All hosts and gateways, and what is wrong besides hosts.
 
-    ``ok`` only if every host is and no engine ends again and again, and never if it is not ``ok`` anyway.
+    ``ok`` only if every host is, no engine ends again and again and there are no ``problems``, and never if it is not
+    ``ok`` anyway.
     """
     return {
         "schema": report.SCHEMA,
         "kind": "fleet",
-        "ok": ok and bool(reports) and all(entry["ok"] for entry in reports) and not restless(reports),
+        "ok": ok and bool(reports) and all(one["ok"] for one in reports) and not restless(reports) and not problems,
         "hosts": list(reports),
         "gateways": list(gateways),
+        "problems": list(problems),
         "finished_at": report.now(),
     }
 

@@ -25,7 +25,10 @@ if states is None:
 replicas = [{"name": f"engine-{number}", "state": state} for number, state in enumerate(states or [])]
 module.exit_json(changed=False, door=states != 0, replicas=replicas)
 """
-VARIABLES = [f"__serve_{name}" for name in ("others", "sample", "doors", "serving", "doorless", "needed")]
+VARIABLES = [
+    f"__serve_{name}"
+    for name in ("others", "sample", "doors", "serving", "unread", "unread_why", "unknown", "doorless", "needed")
+]
 LOCAL = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
 # Where nothing listens.
 AWAY = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
@@ -44,9 +47,25 @@ CASES: dict[str, tuple[Any, dict[str, Any], int, str]] = {
     "its-other-replica-stays": (["down", "serving"], {"a": ["down"]}, 1, ""),
     "it-serves-nobody": (["down"], {"a": ["down"]}, 1, ""),
     "it-drains": (["draining"], {"a": None}, 1, ""),
-    "none-serves": (["serving"], {"a": ["down"], "b": ["draining"]}, 1, STAYS.format(1, "none of 2")),
+    "none-serves": (
+        ["serving"],
+        {"a": ["down"], "b": ["draining"]},
+        1,
+        STAYS.format(1, "none of 2. Next: repair the others"),
+    ),
     "its-door-does-not-run": (["serving"], {"a": []}, 1, STAYS.format(1, "none of 1")),
-    "none-answers": (["serving"], {"a": None, "b": "away"}, 1, STAYS.format(1, "none of 2")),
+    # Of hosts that cannot be read nobody says that they do not serve.
+    "none-answers": (
+        ["serving"],
+        {"a": None, "b": "away", "c": ["down"]},
+        1,
+        STAYS.format(
+            1,
+            "none of 3; not known: none-answers-a: door: no answer; none-answers-b: ssh: connect to host "
+            "127.0.0.1 port 1: Connection refused. Next: see that this controller reaches the hosts that are not "
+            "known; deploy.yml --check without --limit pins host keys that it never saw. Else repair the others first",
+        ),
+    ),
     "too-few": (["serving"], {"a": ["serving"], "b": ["down"], "c": ["down"]}, 2, STAYS.format(2, "a of 3")),
 }
 

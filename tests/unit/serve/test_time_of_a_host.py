@@ -15,6 +15,8 @@ from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import CommandResult
 from ansible_collections.glm.fleet.plugins.module_utils.serving import expiry
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
+from ansible_collections.glm.fleet.plugins.plugin_utils.serving.expiry import expiry_orders
+from tests.unit.serve.plans import plan
 
 NOW = 1_800_000_000.0
 REPLICA = expiry.Replica("engine-0", "glm-serve-0.service", ("engine-0", "engine-0-other"), "http://127.0.0.1:1", ())
@@ -29,13 +31,17 @@ DOWN = expiry.Reading(0, None, down=True)
 class Host(expiry.Host):
     """A host whose engines say these things, one after another."""
 
-    def __init__(self, *said: expiry.Reading, door: bool = True) -> None:
+    def __init__(self, *said: expiry.Reading, door: bool = True, passed: expiry.Reading | None = None) -> None:
+        self.passed = passed
         self.said = list(said)
         self.door = door
         self.done: list[str] = []
 
     def readings(self) -> dict[str, expiry.Reading]:
         return {"engine-0": self.said.pop(0) if len(self.said) > 1 else self.said[0]}
+
+    def passed_on(self) -> expiry.Reading | None:
+        return self.passed
 
     def admit(self, admitted: bool) -> None:
         if not self.door:
@@ -151,7 +157,7 @@ def test_one_that_was_stopped_here_stays_idle() -> None:
     host.said = [DOWN]
     looked(IDLE, state, host, NOW + 9000)
     assert host.done == ["refuse", "stop", "refuse"] and state.phase == expiry.STOPPED
-    assert expiry.report(IDLE, state, {"engine-0": DOWN}, NOW + 9000)["idle"].startswith("no request since")
+    assert expiry.report(IDLE, state, {"engine-0": DOWN}, None, NOW + 9000)["idle"].startswith("no request since")
 
 
 def test_one_that_was_stopped_here_stays_so_while_the_door_does_not_answer() -> None:
@@ -231,20 +237,22 @@ def test_where_no_state_was_kept_the_door_admits() -> None:
 def test_a_host_that_follows_another_does_nothing_and_says_whom() -> None:
     orders, state, host = replace(ORDERS, replicas=(), follows="10.0.0.1"), expiry.State(expiry.SERVING), Host(QUIET)
     assert looked(orders, state, host, NOW) == [] and host.done == []
-    told = expiry.report(orders, state, {}, NOW)
+    told = expiry.report(orders, state, {}, None, NOW)
     assert (told["open"], told["follows"]) == (None, "10.0.0.1")
 
 
 def test_what_it_reports() -> None:
     state = expiry.State(active=NOW - 1800)
-    told = expiry.report(IDLE, state, {"engine-0": QUIET}, NOW)
+    told = expiry.report(IDLE, state, {"engine-0": QUIET}, None, NOW)
     assert told["open"] == 0 and told["idle"].startswith("no request since") and told["over"] == told["idle"]
     assert told["active"] == expiry.stamp(NOW - 1800)
-    assert expiry.report(replace(IDLE, protected=True), state, {"engine-0": QUIET}, NOW)["idle"] == ""
-    assert expiry.report(ORDERS, state, {"engine-0": QUIET}, NOW)["idle"] == "", "an end by the clock is not idleness"
-    told = expiry.report(IDLE, expiry.State(active=NOW - 9999), {"engine-0": SILENT}, NOW)
+    assert expiry.report(replace(IDLE, protected=True), state, {"engine-0": QUIET}, None, NOW)["idle"] == ""
+    assert expiry.report(ORDERS, state, {"engine-0": QUIET}, None, NOW)["idle"] == "", (
+        "an end by the clock is not idleness"
+    )
+    told = expiry.report(IDLE, expiry.State(active=NOW - 9999), {"engine-0": SILENT}, None, NOW)
     assert told["open"] is None and told["idle"] == told["active"] == "" and told["problems"] == ["no answer"]
-    assert expiry.report(IDLE, state, {}, NOW)["open"] is None
+    assert expiry.report(IDLE, state, {}, None, NOW)["open"] is None
 
 
 def given(**more: Any) -> str:
@@ -267,6 +275,99 @@ def test_orders_are_read_or_refused() -> None:
 def test_a_state_that_cannot_be_read_begins_anew(tmp_path: Path, text: str) -> None:
     (tmp_path / "state.json").write_text(text, "utf-8")
     assert expiry._kept(tmp_path / "state.json") == expiry.State()
+
+
+# --- the gateway of the host ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "passed",
+    [
+        [expiry.Reading(1, 7.0)],
+        # Each minute others have been answered; after a reload there may be fewer.
+        [expiry.Reading(0, 8.0), expiry.Reading(0, 9.0)],
+        [expiry.Reading(0, 9.0), expiry.Reading(0, 2.0)],
+        # One that does not answer is not one that nobody asks.
+        [expiry.Reading(None, None, "no answer")],
+    ],
+)
+def test_a_host_whose_gateway_is_busy_is_not_idle(passed: list[expiry.Reading]) -> None:
+    state, host = expiry.State(expiry.SERVING), Host(QUIET)
+    for minute in range(120):
+        host.passed = passed[minute % len(passed)]
+        looked(IDLE, state, host, NOW + 60 * minute)
+    assert host.done == []
+    told = expiry.report(IDLE, state, {"engine-0": QUIET}, passed[-1], NOW + 7200)
+    assert told["idle"] == told["over"] == "" and told["open"] == 0, "what runs at its own door"
+    assert told["active"] == ("" if passed[-1].open is None else expiry.stamp(state.passed))
+
+
+def test_a_gateway_that_nobody_asks_keeps_no_host() -> None:
+    state, host = expiry.State(expiry.SERVING), Host(QUIET, passed=expiry.Reading(0, 7.0))
+    looked(IDLE, state, host, NOW)
+    looked(IDLE, state, host, NOW + 1800)
+    assert host.done == ["refuse", "stop"]
+
+
+def test_the_end_of_its_time_is_the_end_though_the_gateway_is_busy() -> None:
+    state, host = expiry.State(expiry.SERVING), Host(QUIET, passed=expiry.Reading(5, 7.0))
+    looked(ORDERS, state, host, NOW)
+    assert host.done == ["refuse", "stop"]
+
+
+def test_what_the_gateway_passes_on_starts_no_engine_that_was_stopped_and_keeps_its_host() -> None:
+    state, host = expiry.State(expiry.SERVING), Host(QUIET)
+    looked(IDLE, state, host, NOW)
+    looked(IDLE, state, host, NOW + 1800)
+    host.said, host.passed = [DOWN], expiry.Reading(3, 7.0)
+    looked(IDLE, state, host, NOW + 1860)
+    assert host.done == ["refuse", "stop", "refuse"] and state.phase == expiry.STOPPED
+    assert expiry.report(IDLE, state, {"engine-0": DOWN}, host.passed, NOW + 1900)["idle"] == ""
+    told = expiry.report(IDLE, state, {"engine-0": DOWN}, expiry.Reading(0, 7.0), NOW + 9000)
+    assert told["idle"] == f"no request since {expiry.stamp(NOW + 1900)}"
+
+
+class Passing(master.Master):
+    """A gateway: two proxies, and in the first of them a request and some answers."""
+
+    rows: Any = [
+        {"pxname": "replicas", "svname": "gpu-2-0", "scur": "1", "hrsp_2xx": "40"},
+        {"pxname": "replicas", "svname": "BACKEND", "scur": "1", "hrsp_2xx": "40"},
+        {"pxname": "any", "svname": "BACKEND", "scur": "", "hrsp_2xx": "2"},
+        {"pxname": "monitor", "svname": "FRONTEND", "scur": "3", "hrsp_2xx": "900"},
+    ]
+
+    def processes(self) -> list[master.Process]:
+        return [master.Process(1, old=False)]
+
+    def rows_of(self, process: master.Process) -> list[dict[str, str]]:
+        return list(self.rows)
+
+
+def test_what_a_gateway_carries_is_read_from_its_backends(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = expiry_orders([plan()], {"unit": "d", "files": {"master": "/s"}, "replicas": [], "monitor": "m"})
+    orders = expiry.orders_in(given(gateway=made["gateway"]))
+    monkeypatch.setattr(master, "Master", Passing)
+    assert expiry.Host(orders).passed_on() == expiry.Reading(1, 42.0)
+    monkeypatch.setattr(Passing, "rows", [{"pxname": "other", "svname": "BACKEND", "scur": "0", "hrsp_2xx": "0"}])
+    unknown = expiry.Host(orders).passed_on()
+    assert unknown is not None and unknown.open is None
+    # Orders of an earlier release know of none.
+    assert expiry.Host(expiry.orders_in(given())).passed_on() is None
+
+
+@pytest.mark.parametrize(
+    ("unit", "runs"), [("inactive", False), ("failed", False), ("activating", True), ("active", True), ("", True)]
+)
+def test_a_gateway_that_does_not_answer_is_one_that_may_be_busy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unit: str, runs: bool
+) -> None:
+    monkeypatch.setattr(master.commands, "run", lambda _command: CommandResult((), 0, unit, ""))
+    patient = master.Master
+    monkeypatch.setattr(master, "Master", lambda path, **more: patient(path, patience=0.1, **more))
+    orders = replace(ORDERS, gateway=expiry.Gateway("glm-gateway.service", str(tmp_path / "none.sock"), ("any",)))
+    found = expiry.Host(orders).passed_on()
+    assert (found is not None and found.open is None and bool(found.problem)) == runs
 
 
 @pytest.mark.parametrize("engine", ["vllm", "sglang"])

@@ -58,6 +58,7 @@ def host(**changes: Any) -> dict[str, Any]:
             "replicas": {"engine-0": {"open": 10, "admitted": True, "ready": "serving"}},
             "certificate_ends": NOW + 60 * 86400,
         },
+        "gateway": {},
         "driver": "580.105.08",
         "lease": None,
         **changes,

@@ -41,6 +41,7 @@ def test_failures_are_named_with_what_was_expected_found_and_what_to_do() -> Non
 
 def test_a_fleet_is_ok_only_if_it_has_hosts_and_all_are() -> None:
     assert verdict.fleet_report([report()])["ok"]
+    assert not verdict.fleet_report([report()], problems=["gateway of gpu-1: port 8443 is taken"])["ok"]
     assert not verdict.fleet_report([])["ok"]
     assert not verdict.fleet_report([report(), verdict.missing_report("gpu-2")])["ok"]
 
