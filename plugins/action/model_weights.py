@@ -10,6 +10,7 @@ from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils import arguments
 from ansible_collections.glm.fleet.plugins.module_utils.weights.store import human_bytes
+from ansible_collections.glm.fleet.plugins.plugin_utils.actions import heartbeat
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import Failed
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.remote_job import RemoteJobAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import known
@@ -129,17 +130,6 @@ def progress_line(status: dict[str, Any]) -> str:
     last = status["events"][-1] if status["events"] else ""
     if status["phase"] in ("starting", "wait"):
         return last or "starting the client"
-    share = f"{human_bytes(done)} of {human_bytes(total)}, {100 * done // max(1, total)} %"
-    speed = f", {human_bytes(rate)}/s" if rate > 0 else ""
-    left = f", about {_duration((total - done) / rate)} left" if rate > 0 and done < total else ""
     verb = "hashed" if status["phase"] == "verify" else "fetched"
     again = f" (attempt {status['attempt']})" if status["phase"] == "download" and status["attempt"] > 1 else ""
-    return f"{verb} {share}{speed}{left}{again}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
+    return heartbeat.share(verb, done, total, rate) + again
