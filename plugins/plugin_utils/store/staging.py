@@ -30,9 +30,9 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.store.bucket import Buck
 from ansible_collections.glm.fleet.plugins.plugin_utils.store.errors import StoreError
 
 MIB = 1024 * 1024
-# The buffers of all files together are the memory that a run takes beside the program's own 90 MB.
+# The buffers of all files together are the memory that a run takes beside the program's own 100 MB.
 BUFFER_BYTES = 8 * MIB
-BUFFERS = 20
+BUFFERS = 16
 FILES_AT_ONCE = 6
 UPLOADS_AT_ONCE = 12
 # An upload has 10,000 parts at most; none but the last may be smaller than 5 MiB.
