@@ -18,7 +18,7 @@ import queue
 import threading
 import time
 import urllib.error
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ansible_collections.glm.fleet.plugins.module_utils import unreachable
@@ -83,20 +83,28 @@ class Staging:
         for _ in range(max(FILES_AT_ONCE + 1, min(BUFFERS, BUFFERS * BUFFER_BYTES // size))):
             self._buffers.put(bytearray())
         with concurrent.futures.ThreadPoolExecutor(FILES_AT_ONCE, "stage") as pool, self._uploads:
+            # The largest first, so that none is left alone at the end.
+            ordered = sorted(files, key=lambda file: -file.size)
+            running = {pool.submit(self._stage, file, size): file for file in ordered}
             try:
-                # The largest first, so that none is left alone at the end.
-                ordered = sorted(files, key=lambda file: -file.size)
-                self._follow({pool.submit(self._stage, file, size): file for file in ordered}, tell)
-            finally:
+                self._follow(running, tell)
+            except BaseException:
                 self._stop.set()
                 pool.shutdown(cancel_futures=True)
-                with contextlib.suppress(StoreError):
-                    staged.write_record(self._bucket, self._record)
-        # Not suppressed where it counts: this is what hosts are given.
+                self._keep(running)
+                raise
         staged.write_record(self._bucket, self._record)
 
+    def _keep(self, running: Mapping[concurrent.futures.Future[str], WeightFile]) -> None:
+        """Record what was completed before a run failed, so that the next one does not stage it again."""
+        for one, file in running.items():
+            if one.done() and not one.cancelled() and one.exception() is None:
+                self._record.etags[file.path] = one.result()
+        with contextlib.suppress(StoreError):
+            staged.write_record(self._bucket, self._record)
+
     def _follow(
-        self, running: dict[concurrent.futures.Future[str], WeightFile], tell: Callable[[Progress], object]
+        self, running: Mapping[concurrent.futures.Future[str], WeightFile], tell: Callable[[Progress], object]
     ) -> None:
         waiting, recorded = set(running), time.monotonic()
         while waiting:

@@ -267,6 +267,25 @@ def test_the_file_with_the_addresses_is_the_owners_alone(
     assert sorted(seen) == [0o600, 0o700]
 
 
+def test_a_container_sees_addresses_that_replace_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, str]
+) -> None:
+    """A mounted file stays the one that it was; its folder shows what replaced it."""
+    host = Host(tmp_path, monkeypatch, **given)
+    params = {
+        **host._args,
+        "commit": COMMIT,
+        "addresses": {"expires": 1, "addresses": {}},
+        "python": None,
+        "token": None,
+    }
+    weights = modules.Weights(SimpleNamespace(params=params, run_command=lambda _command: (0, "", "")))
+    command = weights._docker_run("image", tmp_path / "run")
+    folder = tmp_path / "run" / weights.key / "addresses"
+    assert f"{folder}:{modules.CONTAINER_ADDRESSES}:ro" in command
+    assert weights._inside(folder) == modules.CONTAINER_ADDRESSES
+
+
 def test_addresses_are_due_after_half_their_time_and_when_the_host_says_so(bucket: Bucket) -> None:
     now = [1000.0]
     origin = Origin(bucket.place, REPO, COMMIT, 600, now=lambda: now[0])
