@@ -54,7 +54,7 @@ setup(
         "PyYAML>=6.0",
         "requests>=2.31",
     ],
-    extras_require={"benchmark": ["matplotlib>=3.8"]},
+    extras_require={"benchmark": ["matplotlib>=3.8"], "store": ["boto3>=1.36"]},
     classifiers=[
         "Environment :: Console",
         "Intended Audience :: System Administrators",

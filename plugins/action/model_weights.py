@@ -9,11 +9,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils import arguments
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 from ansible_collections.glm.fleet.plugins.module_utils.weights.store import human_bytes
+from ansible_collections.glm.fleet.plugins.plugin_utils.actions import heartbeat
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import Failed
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.remote_job import RemoteJobAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import known
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import lockfile
+from ansible_collections.glm.fleet.plugins.plugin_utils.store.bucket import place
+from ansible_collections.glm.fleet.plugins.plugin_utils.store.errors import StoreError
+from ansible_collections.glm.fleet.plugins.plugin_utils.store.origin import Origin
 
 
 class ActionModule(RemoteJobAction):
@@ -22,11 +27,14 @@ class ActionModule(RemoteJobAction):
     MODULE = "glm.fleet.model_weights"
     LABEL = "weights"
     ARGUMENTS = arguments.MODEL_WEIGHTS
-    INTERNAL = ("phase", "commit", "manifest_sha256")
+    INTERNAL = ("phase", "commit", "manifest_sha256", "manifest", "addresses")
     _warnings: Sequence[str] = ()
 
     def _outcome(self) -> dict[str, Any]:
         self._args["image"] = self._locked_image(self._args["image"])
+        if self._args["origin"]:
+            # The host has nothing to ask the hub.
+            self._args["token"] = None
         entry, locked_now = self._locked_entry()
         outcome = self._bring(entry) if entry else self._unlocked()
         warned = {"warnings": self._warnings} if self._warnings else {}
@@ -41,6 +49,10 @@ class ActionModule(RemoteJobAction):
         entry = lockfile.read(path)["models"].get(key)
         if entry is not None or self._args["state"] == "verified":
             return entry, False
+        if self._args["origin"]:
+            found = f"none in the lock file {path}"
+            advice = "run stage.yml, which brings the weights to the store and writes their commit there"
+            raise Unmet(f"the commit of {key}, staged in {self._args['origin']}", found, advice)
         if self._task.check_mode:
             return self._ask_hub(), False
         with lockfile.locked(path) as lock:
@@ -82,13 +94,17 @@ class ActionModule(RemoteJobAction):
 
     def _bring(self, entry: lockfile.ModelEntry) -> dict[str, Any]:
         locked = {"commit": entry["commit"], "manifest_sha256": entry.get("manifest_sha256")}
+        origin = self._origin(entry)
         started = self._on_host("start", **locked)
+        if started["progress"] == "origin" and origin is not None:
+            given = {"manifest": origin.manifest.as_json(), "addresses": origin.addresses()}
+            started = self._on_host("start", **locked, **given)
         outcome = {name: started[name] for name in _RETURNED if name in started}
         if started["progress"] != "running":
             return {**outcome, "msg": _sentence(started)}
         if started.get("reattached"):
             self._say("an earlier run's fetch is still running, watching it")
-        status = self._watch(locked)
+        status = self._watch(locked, origin)
         changed = self._args["state"] == "present" and (started["changed"] or status["fetched_bytes"] > 0)
         return {
             **outcome,
@@ -99,11 +115,35 @@ class ActionModule(RemoteJobAction):
             "msg": f"{started['files']} files, {human_bytes(started['total_bytes'])}, verified",
         }
 
-    def _watch(self, locked: dict[str, Any]) -> dict[str, Any]:
+    def _origin(self, entry: lockfile.ModelEntry) -> Origin | None:
+        """The object store that the host is to fetch from; None where that is the hub."""
+        args = self._args
+        if not args["origin"]:
+            return None
+        if not entry.get("manifest_sha256"):
+            # Whoever can write to the bucket would decide what is served.
+            expected = f"manifest_sha256 of {args['repository']}@{args['revision']} in {args['lock_file']}"
+            raise Unmet(expected, "none", "delete that entry and run stage.yml, which writes it anew")
+        where = place(args["origin"], args["origin_endpoint"], args["origin_region"])
+        return Origin(where, args["repository"], entry["commit"], args["address_seconds"])
+
+    def _renewed(self, origin: Origin | None, status: dict[str, Any]) -> dict[str, Any]:
+        """Addresses for a fetch that goes on, when it is time; what an earlier run signed may expire at any moment."""
+        if origin is None or not origin.due(status):
+            return {}
+        try:
+            return {"addresses": origin.addresses()}
+        except StoreError as exc:
+            # What the host has may last to the end; if it does not, the fetch says so.
+            self._say(f"no new addresses: {exc}")
+            return {}
+
+    def _watch(self, locked: dict[str, Any], origin: Origin | None) -> dict[str, Any]:
         """Follow the fetch to its end and return its last status."""
+        status: dict[str, Any] = {}
         while True:
-            outcome = self._status(**locked)
-            status: dict[str, Any] = outcome["status"]
+            outcome = self._status(**locked, **self._renewed(origin, status))
+            status = outcome["status"]
             if outcome["progress"] == "present":
                 return status
             self._say_if_due(progress_line(status))
@@ -129,17 +169,6 @@ def progress_line(status: dict[str, Any]) -> str:
     last = status["events"][-1] if status["events"] else ""
     if status["phase"] in ("starting", "wait"):
         return last or "starting the client"
-    share = f"{human_bytes(done)} of {human_bytes(total)}, {100 * done // max(1, total)} %"
-    speed = f", {human_bytes(rate)}/s" if rate > 0 else ""
-    left = f", about {_duration((total - done) / rate)} left" if rate > 0 and done < total else ""
     verb = "hashed" if status["phase"] == "verify" else "fetched"
     again = f" (attempt {status['attempt']})" if status["phase"] == "download" and status["attempt"] > 1 else ""
-    return f"{verb} {share}{speed}{left}{again}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
+    return heartbeat.share(verb, done, total, rate) + again

@@ -177,6 +177,12 @@ MODEL_WEIGHTS: dict[str, dict[str, Any]] = {
     "phase": {"type": "str", "choices": ["resolve", "start", "status"], "default": "start"},
     "commit": {"type": "str"},
     "manifest_sha256": {"type": "str"},
+    "origin": {"type": "str", "default": ""},
+    "origin_endpoint": {"type": "str", "default": ""},
+    "origin_region": {"type": "str", "default": ""},
+    "address_seconds": {"type": "int", "default": 3600},
+    "manifest": {"type": "dict"},
+    "addresses": {"type": "dict", "no_log": True},
 }
 
 NODE_ACCEPTANCE: dict[str, dict[str, Any]] = {

@@ -131,11 +131,45 @@ options:
   manifest_sha256:
     description: Fingerprint that the file list of the commit must have. The action plugin sets it from O(lock_file).
     type: str
+  origin:
+    description:
+      - Object store that M(glm.fleet.weights_stage) brought the weights to, such as V(s3://acme-weights/models). Hosts
+        fetch them from there, and need neither the hub nor a key. Empty fetches from O(endpoint).
+    type: str
+    default: ""
+    version_added: 0.2.0
+  origin_endpoint:
+    description: Address of that store. Empty lets boto3 find it.
+    type: str
+    default: ""
+    version_added: 0.2.0
+  origin_region:
+    description: Region of that store. Empty lets boto3 find it.
+    type: str
+    default: ""
+    version_added: 0.2.0
+  address_seconds:
+    description:
+      - Seconds for which an address that a host is given can be used. The controller signs them anew while a fetch goes
+        on.
+    type: int
+    default: 3600
+    version_added: 0.2.0
+  manifest:
+    description: The list of files that was staged. The action plugin sets it from O(origin).
+    type: dict
+    version_added: 0.2.0
+  addresses:
+    description: Signed addresses of the files. The action plugin sets them from O(origin).
+    type: dict
+    version_added: 0.2.0
 requirements:
   - Python 3.9, systemd and, with O(image), docker on the host
   - the lock file is read and written on the controller, with PyYAML
+  - boto3 1.36 or newer on the controller, with O(origin)
 notes:
-  - The host contacts the hub; the controller does not have to reach it.
+  - The host contacts the hub; the controller does not have to reach it. With O(origin) the host contacts that store
+    only.
 """
 
 EXAMPLES = r"""
@@ -214,10 +248,11 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.glm.fleet.plugins.module_utils import arguments, files, finding
+from ansible_collections.glm.fleet.plugins.module_utils import arguments, files, finding, unreachable
 from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError
 from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
 from ansible_collections.glm.fleet.plugins.module_utils.weights import fetch as _weights_fetch
+from ansible_collections.glm.fleet.plugins.module_utils.weights import origin as _weights_origin
 from ansible_collections.glm.fleet.plugins.module_utils.weights import store as _weights_store
 from ansible_collections.glm.fleet.plugins.module_utils.weights.hub import (
     HubClient,
@@ -235,12 +270,21 @@ from ansible_collections.glm.fleet.plugins.module_utils.weights.store import (
 RUN_DIR = Path("/run/glm-weights")
 CONTAINER_TOKEN = "/run/glm-hub-token"
 CONTAINER_CODE = "/glm"
+CONTAINER_ADDRESSES = "/run/glm-addresses"
 # The program that runs in the image and all that it imports of the collection, under their own names.
-FETCHER = (_weights_fetch, _weights_store, files, finding)
+FETCHER = (_weights_fetch, _weights_origin, _weights_store, files, finding, unreachable)
 # One status call waits this long on the host, which spares a connection every second.
 STATUS_WAIT_SECONDS = 15.0
 PROXIES = ("http_proxy", "https_proxy", "no_proxy")
 JOURNAL_LINES = 15
+ORIGIN_ADVICE = {
+    "expired": "Run again: the controller signs new addresses, and it continues.",
+    "forbidden": "Give the key pair that the controller signs with the right s3:GetObject on that bucket.",
+    "not_found": "Run stage.yml, which brings the weights to the store.",
+    "attempts": "Run again: it continues. Check that this host reaches the store of glm_weights_origin.",
+    "damaged": "They were fetched twice. If the hash differs each time, suspect memory or disk of this host; if it is "
+    "the same, remove them from the store and run stage.yml.",
+}
 
 
 class Weights:
@@ -304,6 +348,9 @@ class Weights:
                 "changed": True, "progress": "running", "reattached": True, "missing_bytes": needed,
                 **_summary(manifest), **self._place(),
             }  # fmt: skip
+        if self.params["origin"] and self.params["state"] == "present" and not self.params["addresses"]:
+            # The action asks the store only when something is to be fetched.
+            return {"changed": not recorded, "progress": "origin", **self._place()}
         manifest = self._manifest()
         needed = self.store.bytes_to_fetch(manifest) if self.params["state"] == "present" else 0
         self._check_disk(needed)
@@ -316,6 +363,7 @@ class Weights:
 
     def status(self) -> dict[str, Any]:
         """Wait for the fetch to end, at most STATUS_WAIT_SECONDS, and report how far it is."""
+        self._write_addresses()
         deadline = time.monotonic() + min(STATUS_WAIT_SECONDS, self.params["progress_seconds"] / 2)
         active = self._active()
         while active and time.monotonic() < deadline:
@@ -375,8 +423,11 @@ class Weights:
             # Hashes of a commit never change, so a damaged file can be found without the hub.
             self._compare(record[0], f"the record {self.store.record_path(self.commit)}")
             return record[0]
-        manifest = self.hub.manifest(self.repository, self.commit)
-        self._compare(manifest, self.params["endpoint"])
+        if self.params["manifest"]:
+            manifest = Manifest.from_json(self.params["manifest"])
+        else:
+            manifest = self.hub.manifest(self.repository, self.commit)
+        self._compare(manifest, self.params["origin"] or self.params["endpoint"])
         return manifest
 
     def _compare(self, manifest: Manifest, source: str) -> None:
@@ -439,6 +490,9 @@ class Weights:
         command += ["--volume", f"{self.folder / 'code'}:{CONTAINER_CODE}:ro"]
         if self.params["token"]:
             command += ["--volume", f"{run_dir / 'token'}:{CONTAINER_TOKEN}:ro"]
+        if self.params["origin"]:
+            # The folder, because a mounted file stays the one that it was when it is replaced.
+            command += ["--volume", f"{self._addresses_folder}:{CONTAINER_ADDRESSES}:ro"]
         return [*command, "--entrypoint", "python3", image]
 
     def _inside(self, path: Path) -> str:
@@ -449,6 +503,7 @@ class Weights:
             self.hf_home: _weights_store.CONTAINER_HF_HOME,
             self.folder / "code": CONTAINER_CODE,
             RUN_DIR / self.key / "token": CONTAINER_TOKEN,
+            self._addresses_folder: CONTAINER_ADDRESSES,
         }
         return mounted[path]
 
@@ -484,6 +539,7 @@ class Weights:
             retry_seconds=self.params["retry_seconds"],
             download_workers=self.params["download_workers"],
             hash_workers=self.params["hash_workers"],
+            addresses=f"{self._inside(self._addresses_folder)}/addresses.json" if self.params["origin"] else "",
         )
         files.write_json(self.folder / "job.json", asdict(job), files.READABLE)
         status = _weights_fetch.Status(total_bytes=manifest.total_bytes)
@@ -518,6 +574,16 @@ class Weights:
             environment["HF_HUB_DISABLE_IMPLICIT_TOKEN"] = "1"
         lines = "".join(f"{name}={value}\n" for name, value in sorted(environment.items()))
         files.write_text(run_dir / "environment", lines)
+        self._write_addresses()
+
+    @property
+    def _addresses_folder(self) -> Path:
+        return RUN_DIR / self.key / "addresses"
+
+    def _write_addresses(self) -> None:
+        """Addresses that the controller signed, for a fetch that begins or goes on."""
+        if self.params["addresses"] and (RUN_DIR / self.key).exists():
+            files.write_json(self._addresses_folder / "addresses.json", self.params["addresses"])
 
     # Parts of status ---------------------------------------------------------------------------------------------
 
@@ -536,6 +602,8 @@ class Weights:
         )
 
     def _next_step(self, kind: str) -> str:
+        if self.params["origin"] and kind in ORIGIN_ADVICE:
+            return ORIGIN_ADVICE[kind]
         has_token = bool(self.params["token"])
         statuses = {"unauthorised": 401, "forbidden": 403, "not_found": 404, "rate_limited": 429}
         if kind in statuses:

@@ -3,6 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Fetch and verify a model's weights; this program runs inside the engine image, which carries ``huggingface_hub``.
 
+With the addresses of an object store, ``origin.py`` takes the place of that client.
+
 ``run <folder>`` supervises: it starts ``download <folder>`` as a child (the real client's ``snapshot_download``),
 watches bytes arrive, restarts a stalled or failed child (from the second attempt on without Xet, whose transfers are
 known to hang near the end: huggingface/xet-core#883), hashes every file, fetches wrong ones once more, and records
@@ -28,6 +30,7 @@ from pathlib import Path
 from typing import IO, Any, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils import files
+from ansible_collections.glm.fleet.plugins.module_utils.weights.origin import Addresses, Origin, OriginError
 from ansible_collections.glm.fleet.plugins.module_utils.weights.store import (
     Damage,
     Manifest,
@@ -50,7 +53,7 @@ class Job:
     """What to fetch and how; ``requested`` is the revision's name, rates are bytes per second.
 
     ``repair`` false only verifies: nothing is removed and nothing fetched. ``attempts`` bounds the attempts in a row
-    that complete no file.
+    that complete no file. ``addresses`` is the file with the signed addresses of an object store; empty asks the hub.
     """
 
     manifest: dict[str, Any]
@@ -62,6 +65,7 @@ class Job:
     retry_seconds: float = 5.0
     download_workers: int = 8
     hash_workers: int = 0
+    addresses: str = ""
 
 
 @dataclass
@@ -106,6 +110,7 @@ class Supervisor:
         self.manifest = Manifest.from_json(self.job.manifest)
         self.store = Store(folder.parent.parent, self.manifest.repository)
         self.status = Status(total_bytes=self.manifest.total_bytes, files=len(self.manifest.files), started=time.time())
+        self.status.xet = not self.job.addresses
         self._samples: collections.deque[tuple[float, int]] = collections.deque()
 
     def run(self) -> int:
@@ -163,6 +168,7 @@ class Supervisor:
         while before:
             self.status.attempt += 1
             failure: Optional[FetchError] = None
+            signed = self._signed()
             try:
                 self._attempt()
             except FetchError as exc:
@@ -181,7 +187,9 @@ class Supervisor:
                     failure.kind if failure.kind == "rate_limited" else "attempts",
                     f"{fruitless} attempts in a row completed no file; the last: {failure}",
                 )
-            if failure.kind == "rate_limited":
+            if failure.kind == "expired":
+                self._wait_for_addresses(signed, 24 * self.job.retry_seconds)
+            elif failure.kind == "rate_limited":
                 self._wait(failure.retry_after or 12 * self.job.retry_seconds)
             else:
                 self.status.xet = False
@@ -244,6 +252,22 @@ class Supervisor:
                 f"less than {human_bytes(self.job.min_bytes_per_second)}/s"
                 + (", fetching through Xet" if self.status.xet else ""),
             )
+
+    def _signed(self) -> float:
+        return Addresses(Path(self.job.addresses)).expires if self.job.addresses else 0.0
+
+    def _wait_for_addresses(self, signed: float, seconds: float) -> None:
+        """Until there are others than those of ``signed``, not longer than so many seconds.
+
+        The controller reads the status, and signs them.
+        """
+        self.status.error_kind = "expired"
+        self._report("wait", f"waiting {seconds:.0f} s for the controller to sign addresses anew")
+        deadline = time.monotonic() + seconds
+        while self._signed() == signed and time.monotonic() < deadline:
+            time.sleep(min(POLL_SECONDS, max(0.0, deadline - time.monotonic())))
+            self._report("wait")
+        self.status.error_kind = ""
 
     def _wait(self, seconds: float) -> None:
         self._report("wait", f"waiting {seconds:.0f} s before the next attempt")
@@ -330,6 +354,8 @@ def download(folder: Path) -> int:
     """Run the real client once; on failure leave ``outcome.json`` with kind, message and retry_after."""
     job = Job(**files.read_json(folder / "job.json"))
     manifest = Manifest.from_json(job.manifest)
+    if job.addresses:
+        return _from_store(folder, job, manifest)
     try:
         # Only the engine image has it, and only the child may be slow to import it.
         import huggingface_hub  # type: ignore[import-not-found,unused-ignore]
@@ -348,6 +374,19 @@ def download(folder: Path) -> int:
     except Exception as exc:  # the client raises errors of three HTTP libraries, depending on its version
         kind, retry_after = classify(exc)
         _leave(folder, kind, f"{type(exc).__name__}: {_first_lines(exc)}", retry_after)
+        return 1
+    return 0
+
+
+def _from_store(folder: Path, job: Job, manifest: Manifest) -> int:
+    store = Store(folder.parent.parent, manifest.repository)
+    try:
+        Origin(store, Addresses(Path(job.addresses))).fetch(manifest, job.download_workers)
+    except OriginError as exc:
+        _leave(folder, exc.kind, str(exc))
+        return 1
+    except OSError as exc:
+        _leave(folder, classify(exc)[0], f"{type(exc).__name__}: {_first_lines(exc)}")
         return 1
     return 0
 

@@ -100,7 +100,7 @@ class HubClient:
             entries, headers = self._get(url, repository, commit)
             if not isinstance(entries, list):
                 raise HubError(f"{self.endpoint} answered {repository}@{commit} without a list of files.")
-            files += [_weight_file(entry, repository) for entry in entries if _is_file(entry)]
+            files += [weight_file(entry, repository) for entry in entries if _is_file(entry)]
             match = _NEXT.search(headers.get("Link") or "")
             url = urllib.parse.urljoin(url, match[1]) if match else None
             if url is not None and _origin(url) != _origin(self.endpoint):
@@ -109,6 +109,24 @@ class HubClient:
         if not files:
             raise HubError(f"{repository}@{commit} has no files on {self.endpoint}. Check the repository's name.")
         return Manifest(repository, commit, tuple(sorted(files, key=lambda file: file.path)))
+
+    def open_file(self, repository: str, commit: str, path: str, offset: int = 0) -> http.client.HTTPResponse:
+        """The answer with a file's content from ``offset`` on. Raises OSError, HTTPException or HubError.
+
+        Status 200 instead of 206 means that it begins at the file's beginning all the same.
+        """
+        url = f"{self.endpoint}/{repository}/resolve/{commit}/{urllib.parse.quote(path)}"
+        request = self._request(url)
+        request.add_header("Accept-Encoding", "identity")
+        if offset:
+            request.add_header("Range", f"bytes={offset}-")
+        try:
+            answer: http.client.HTTPResponse = self._opener.open(request, timeout=self._timeout)
+            return answer
+        except urllib.error.HTTPError as exc:
+            if exc.code == 429 or exc.code >= 500:
+                raise
+            raise HubError(self._explain(exc, repository, commit)) from None
 
     def _get(self, url: str, repository: str, revision: str) -> tuple[Any, Message]:
         for attempt in range(1, _ATTEMPTS + 1):
@@ -130,11 +148,16 @@ class HubClient:
         raise AssertionError("the loop returns or raises")
 
     def _get_once(self, url: str) -> tuple[Any, Message]:
-        request = urllib.request.Request(url, headers={"User-Agent": USER_AGENT, "Accept": "application/json"})
-        if self._token:
-            request.add_unredirected_header("Authorization", f"Bearer {self._token}")
+        request = self._request(url)
+        request.add_header("Accept", "application/json")
         with self._opener.open(request, timeout=self._timeout) as response:
             return json.loads(response.read()), response.headers
+
+    def _request(self, url: str) -> urllib.request.Request:
+        request = urllib.request.Request(url, headers={"User-Agent": USER_AGENT})
+        if self._token:
+            request.add_unredirected_header("Authorization", f"Bearer {self._token}")
+        return request
 
     def _explain(self, exc: urllib.error.HTTPError, repository: str, revision: str) -> str:
         code = exc.headers.get("X-Error-Code") or ""
@@ -191,7 +214,7 @@ def _is_file(entry: Any) -> bool:
     return isinstance(entry, dict) and entry.get("type") == "file"
 
 
-def _weight_file(entry: dict[str, Any], repository: str) -> WeightFile:
+def weight_file(entry: dict[str, Any], repository: str) -> WeightFile:
     """One entry of a file list, checked: names and hashes from the network become paths on this host."""
     path = PurePosixPath(str(entry.get("path", "")))
     lfs = entry.get("lfs") or {}
@@ -199,7 +222,7 @@ def _weight_file(entry: dict[str, Any], repository: str) -> WeightFile:
     safe_path = path.parts and not path.is_absolute() and ".." not in path.parts and "\0" not in str(path)
     safe_hash = _COMMIT.fullmatch(blob_id) and (sha256 is None or _SHA256.fullmatch(str(sha256)))
     if not safe_path or not safe_hash or not isinstance(size, int) or isinstance(size, bool) or size < 0:
-        raise HubError(f"the hub's file list of {repository} has an entry that cannot be right: {entry!r:.300}")
+        raise HubError(f"the file list of {repository} has an entry that cannot be right: {entry!r:.300}")
     return WeightFile(str(path), size, blob_id, sha256)
 
 

@@ -10,6 +10,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from ansible_collections.glm.fleet.plugins.module_utils.weights.store import human_bytes
+
 # Nobody should have to wonder for longer whether a run still goes on.
 SECONDS = 10.0
 
@@ -18,6 +20,25 @@ def line(host: str, what: str, phase: str, far: str, seconds: float, budget: flo
     """What every wait for a host prints: who, the phase, how ``far`` it is, and the time of what there is for it."""
     detail = f" ({far})" if far else ""
     return f"[{host}] {what}: {phase}{detail}, {seconds:.0f} {'s' if budget is None else f'of {budget:.0f} s'}"
+
+
+def share(done_words: str, done: int, total: int, rate: float) -> str:
+    """How far a transfer is: ``fetched 312.4 GB of 756.2 GB, 41 %, 1.1 GB/s, about 7 min left``.
+
+    ``rate`` is in bytes per second; 0 is not known.
+    """
+    far = f"{done_words} {human_bytes(done)} of {human_bytes(total)}, {100 * done // max(1, total)} %"
+    speed = f", {human_bytes(rate)}/s" if rate > 0 else ""
+    left = f", about {_duration((total - done) / rate)} left" if rate > 0 and done < total else ""
+    return f"{far}{speed}{left}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
 
 
 @contextlib.contextmanager

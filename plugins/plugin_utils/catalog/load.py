@@ -24,7 +24,11 @@ FILES: dict[str, dict[str, Any]] = {
     "accelerators": {"accelerators": dict[str, records.Accelerator]},
     "known_issues": {"known_issues": list[records.KnownIssue]},
     "models": {"models": dict[str, records.Model]},
-    "prices": {"prices": list[records.Price], "managed": list[records.ManagedPrice]},
+    "prices": {
+        "prices": list[records.Price],
+        "managed": list[records.ManagedPrice],
+        "storage": list[records.StoragePrice],
+    },
     "questions": {
         "tools": dict[str, questions.Tool],
         "gate": dict[str, questions.Question],

@@ -284,6 +284,17 @@ class ManagedPrice:
 
 
 @dataclass(frozen=True)
+class StoragePrice:
+    """What an object store charges for what lies in it; ``host`` is a pattern (``*``) for the host of its address."""
+
+    provider: str
+    host: str
+    usd_per_gib_month: float
+    source: str
+    date: Optional[datetime.date] = None
+
+
+@dataclass(frozen=True)
 class Point:
     """One measurement of a workload: ``prompts`` requests, ``parallel`` at a time (None: all at once)."""
 
@@ -385,6 +396,7 @@ class Catalog:
     known_issues: list[KnownIssue]
     prices: list[Price]
     managed: list[ManagedPrice]
+    storage: list[StoragePrice]
     workloads: dict[str, Workload]
     published: list[Published]
     purposes: dict[str, Purpose]

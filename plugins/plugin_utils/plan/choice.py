@@ -16,7 +16,7 @@ from ansible_collections.glm.fleet.plugins.module_utils import versions
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Refusal
 from ansible_collections.glm.fleet.plugins.module_utils.names import nearest
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.engine import Image, Variant
-from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Accelerator, Catalog, Model
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Accelerator, Catalog, Checkpoint, Model
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import model_config, recipes
 
 _SERVED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]*")
@@ -282,15 +282,33 @@ def _check_package(choice: Choice) -> None:
 
 
 def _check_repository(choice: Choice) -> None:
-    if not choice.repository:
-        also = f" (for example {choice.checkpoint.alternatives[0]})" if choice.checkpoint.alternatives else ""
-        note = f": {choice.checkpoint.note.rstrip('.')}" if choice.checkpoint.note else ""
-        choice.refuse(
+    try:
+        _require_repository(choice.repository, choice.checkpoint)
+    except PlanError as error:
+        choice.refuse(error.why, error.next_step)
+
+
+def weights_repository(intent: Intent, known: Catalog) -> str:
+    """Where the weights of an intent come from, whatever hardware it names. Raises PlanError."""
+    if intent.repository:
+        return _require_repository(intent.repository, None)
+    precisions = _model(intent, known).precisions
+    precision = next(iter(precisions)) if intent.model_config else intent.precision
+    checkpoint = _look_up(precision, precisions, f"precision of {intent.model}", "glm_precision")
+    return _require_repository(checkpoint.repository or "", checkpoint)
+
+
+def _require_repository(name: str, checkpoint: Optional[Checkpoint]) -> str:
+    if not name and checkpoint is not None:
+        also = f" (for example {checkpoint.alternatives[0]})" if checkpoint.alternatives else ""
+        note = f": {checkpoint.note.rstrip('.')}" if checkpoint.note else ""
+        raise PlanError(
             f"these weights have no official repository{note}",
             f"set glm_repository to the repository that holds yours{also}",
         )
-    if not _REPOSITORY.fullmatch(choice.repository):
-        choice.refuse(f"{choice.repository!r} is not the name of a repository", "set glm_repository to owner/name")
+    if not _REPOSITORY.fullmatch(name):
+        raise PlanError(f"{name!r} is not the name of a repository", "set glm_repository to owner/name")
+    return name
 
 
 def _model(intent: Intent, known: Catalog) -> Model:

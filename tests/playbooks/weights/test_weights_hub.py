@@ -18,7 +18,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.weights.hub import (
     HubClient,
     HubError,
     _SameHostRedirects,
-    _weight_file,
+    weight_file,
 )
 from ansible_collections.glm.fleet.plugins.modules import model_weights
 from simulator.hub import Hub
@@ -244,9 +244,9 @@ def test_a_mirror_that_passes_foreign_links_on_stays_in_charge(canned: Any) -> N
 )
 def test_file_lists_cannot_reach_outside(entry: dict[str, Any]) -> None:
     good = {"type": "file", "path": "model.safetensors", "size": 1, "oid": "a" * 40}
-    assert _weight_file(good, REPO).path == "model.safetensors"
+    assert weight_file(good, REPO).path == "model.safetensors"
     with pytest.raises(HubError, match="cannot be right"):
-        _weight_file({**good, **entry}, REPO)
+        weight_file({**good, **entry}, REPO)
 
 
 def test_what_a_hub_says_is_no_command_for_a_terminal(canned: Any) -> None:

@@ -1,0 +1,228 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An object store that speaks S3, as the controller uses it: list, read, write, and sign addresses for hosts.
+
+boto3 finds the key pair (environment, profile, instance role); nothing here reads or keeps it. Everything raises
+StoreError. Checksums are asked for only where the store requires them: not every store takes those of boto3's default.
+"""
+
+from __future__ import annotations
+
+import re
+import urllib.parse
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from ansible_collections.glm.fleet.plugins.module_utils.address import in_clear
+from ansible_collections.glm.fleet.plugins.plugin_utils.store.errors import StoreError, of_answer, of_library
+
+# The bucket of a file system is its id.
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}")
+_PREFIX = re.compile(r"[A-Za-z0-9!_.*'()=+,@/-]*")
+ATTEMPTS = 6
+CONNECT_SECONDS = 10
+READ_SECONDS = 60
+# Connections of one client: as many as there are transfers at a time.
+CONNECTIONS = 32
+# S3 itself signs for no longer than a week.
+LONGEST_SIGNED_SECONDS = 604_800
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in which store; ``prefix`` has no slash at its ends. boto3 finds an empty ``endpoint`` or ``region``."""
+
+    bucket: str
+    prefix: str = ""
+    endpoint: str = ""
+    region: str = ""
+
+    def __str__(self) -> str:
+        return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
+
+    def key(self, *parts: str) -> str:
+        """The key of an object below the prefix."""
+        return "/".join([*([self.prefix] if self.prefix else []), *parts])
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What the store says of one object; the ETag changes when the content does."""
+
+    size: int
+    etag: str
+
+
+def place(address: str, endpoint: str = "", region: str = "") -> Place:
+    """The place that ``s3://bucket/prefix`` names. Raises StoreError."""
+    parts = urllib.parse.urlsplit(address)
+    prefix = parts.path.strip("/")
+    plain = not prefix or (_PREFIX.fullmatch(prefix) and not {"", ".", ".."} & set(prefix.split("/")))
+    if parts.scheme != "s3" or not _BUCKET.fullmatch(parts.netloc) or not plain or parts.query or parts.fragment:
+        raise StoreError("address", "an address like s3://bucket/prefix", repr(address), "correct it")
+    if endpoint:
+        _check_endpoint(endpoint)
+    return Place(parts.netloc, prefix, endpoint.rstrip("/"), region)
+
+
+def _check_endpoint(endpoint: str) -> None:
+    parts = urllib.parse.urlsplit(endpoint)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query or parts.fragment:
+        expected = "an http(s) address without credentials for the store"
+        raise StoreError("address", expected, repr(endpoint), "correct glm_store_endpoint")
+
+
+class Bucket:
+    """One place in a store. Safe to use from several threads."""
+
+    def __init__(self, where: Place) -> None:
+        self.place = where
+        self._client = _client(where)
+
+    @property
+    def host(self) -> str:
+        """The store's host name, for prices and messages."""
+        return urllib.parse.urlsplit(self._endpoint).hostname or ""
+
+    @property
+    def _endpoint(self) -> str:
+        return str(self._client.meta.endpoint_url)
+
+    # Reading -----------------------------------------------------------------------------------------------------
+
+    def objects(self, below: str) -> dict[str, Stored]:
+        """All objects whose keys begin with ``below``, by key."""
+        found: dict[str, Stored] = {}
+        for page in self._pages("list_objects_v2", f"to list {self.place}", Prefix=below):
+            for entry in page.get("Contents") or []:
+                found[str(entry["Key"])] = Stored(int(entry["Size"]), str(entry["ETag"]).strip('"'))
+        return found
+
+    def read(self, key: str, most_bytes: int) -> bytes | None:
+        """The content of an object; None when the store says that it has none of that name."""
+
+        def body() -> bytes:
+            answer = self._client.get_object(Bucket=self.place.bucket, Key=key)
+            size = int(answer["ContentLength"])
+            if size > most_bytes:
+                expected = f"at most {most_bytes} bytes in {self._name(key)}"
+                raise StoreError("refused", expected, f"{size}", "look at who wrote that object")
+            with answer["Body"] as stream:
+                content: bytes = stream.read(size)
+            if len(content) != size:
+                raise StoreError("truncated", f"{size} bytes of {self._name(key)}", f"{len(content)}", "run again")
+            return content
+
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return self._asked(f"to read {self._name(key)}", body)
+            except StoreError as exc:
+                if exc.kind == "not_found":
+                    return None
+                if exc.kind != "truncated" or attempt == ATTEMPTS:
+                    raise
+        raise AssertionError("the loop returns or raises")
+
+    def sign(self, keys: Iterable[str], seconds: int) -> dict[str, str]:
+        """By key, an address that anybody can fetch that object from for so long: a secret. Asks no store."""
+
+        def signed(key: str) -> str:
+            given = {"Bucket": self.place.bucket, "Key": key}
+            return str(self._client.generate_presigned_url("get_object", Params=given, ExpiresIn=seconds))
+
+        return self._asked(
+            f"a key pair to sign addresses of {self.place} with", lambda: {key: signed(key) for key in keys}
+        )
+
+    # Writing -----------------------------------------------------------------------------------------------------
+
+    def write(self, key: str, body: bytes | bytearray | memoryview) -> str:
+        """Write a whole object; returns its ETag."""
+        call = self._client.put_object
+        answer = self._asked(f"to write {self._name(key)}", call, Bucket=self.place.bucket, Key=key, Body=bytes(body))
+        return str(answer["ETag"]).strip('"')
+
+    def begin(self, key: str) -> str:
+        """Begin an upload in parts; its id. Nothing is to be seen of it until ``complete``."""
+        call = self._client.create_multipart_upload
+        return str(self._asked(f"to write {self._name(key)}", call, Bucket=self.place.bucket, Key=key)["UploadId"])
+
+    def part(self, key: str, upload: str, number: int, body: bytearray) -> str:
+        """Upload a part (numbers begin with 1); returns its ETag."""
+        given = {"Bucket": self.place.bucket, "Key": key, "UploadId": upload, "PartNumber": number, "Body": body}
+        answer = self._asked(f"to write part {number} of {self._name(key)}", self._client.upload_part, **given)
+        return str(answer["ETag"])
+
+    def complete(self, key: str, upload: str, etags: Mapping[int, str]) -> str:
+        """Make the object of its parts; returns its ETag."""
+        parts = [{"PartNumber": number, "ETag": etags[number]} for number in sorted(etags)]
+        given = {"Bucket": self.place.bucket, "Key": key, "UploadId": upload, "MultipartUpload": {"Parts": parts}}
+        answer = self._asked(f"to complete {self._name(key)}", self._client.complete_multipart_upload, **given)
+        return str(answer["ETag"]).strip('"')
+
+    def abort(self, key: str, upload: str) -> None:
+        """Drop an upload and its parts, which cost money; one that is gone is dropped."""
+        given = {"Bucket": self.place.bucket, "Key": key, "UploadId": upload}
+        try:
+            self._asked(f"to abort the upload of {self._name(key)}", self._client.abort_multipart_upload, **given)
+        except StoreError as exc:
+            if exc.kind not in ("aborted", "not_found"):
+                raise
+
+    def unfinished(self, below: str) -> list[tuple[str, str]]:
+        """Key and id of uploads that were begun and neither completed nor aborted."""
+        pages = self._pages("list_multipart_uploads", f"to list unfinished uploads of {self.place}", Prefix=below)
+        return [(str(entry["Key"]), str(entry["UploadId"])) for page in pages for entry in page.get("Uploads") or []]
+
+    # The library -------------------------------------------------------------------------------------------------
+
+    def _name(self, key: str) -> str:
+        return f"s3://{self.place.bucket}/{key}"
+
+    def _pages(self, operation: str, expected: str, **given: Any) -> Iterator[Mapping[str, Any]]:
+        def pages() -> list[Mapping[str, Any]]:
+            return list(self._client.get_paginator(operation).paginate(Bucket=self.place.bucket, **given))
+
+        yield from self._asked(expected, pages)
+
+    def _asked(self, expected: str, call: Callable[..., _T], **given: Any) -> _T:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            return call(**given)
+        except ClientError as exc:
+            raise of_answer(exc.response, exc.operation_name, str(self.place), expected) from None
+        except BotoCoreError as exc:
+            raise of_library(exc, self._endpoint, expected) from None
+
+
+def _client(where: Place) -> Any:
+    """boto3's client. Imported here only, because few runs need it and it takes a while."""
+    try:
+        import boto3
+        from botocore.config import Config
+        from botocore.exceptions import BotoCoreError
+    except ImportError as exc:
+        next_step = "install the package boto3 into the Python that runs Ansible: pip install 'glm-fleet[store]'"
+        raise StoreError("library", "boto3 on the controller", str(exc), next_step) from None
+    # Without TLS the hash of each part is a part of the signature, so that the store sees a damaged one.
+    s3: dict[str, Any] = {"payload_signing_enabled": bool(where.endpoint) and in_clear(where.endpoint)}
+    if where.endpoint:
+        # Names of buckets in front of the host need a wildcard in its certificate and in DNS.
+        s3["addressing_style"] = "path"
+    config = Config(
+        signature_version="s3v4", retries={"mode": "standard", "max_attempts": ATTEMPTS}, s3=s3,
+        connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS, max_pool_connections=CONNECTIONS,
+        request_checksum_calculation="when_required", response_checksum_validation="when_required",
+    )  # fmt: skip
+    try:
+        session = boto3.session.Session()
+        # Stores without regions take any.
+        region = where.region or session.region_name or "us-east-1"
+        return session.client("s3", endpoint_url=where.endpoint or None, region_name=region, config=config)
+    except (BotoCoreError, ValueError) as exc:
+        raise of_library(exc, where.endpoint, f"to use {where}") from None

@@ -1,0 +1,148 @@
+"""The controller's client of an object store, against a kept S3 server over HTTP, and what it says of troubles."""
+
+from __future__ import annotations
+
+import urllib.request
+
+import pytest
+
+from ansible_collections.glm.fleet.plugins.plugin_utils.store import bucket as buckets
+from ansible_collections.glm.fleet.plugins.plugin_utils.store.bucket import Bucket, place
+from ansible_collections.glm.fleet.plugins.plugin_utils.store.errors import StoreError
+from tests.playbooks.store import s3
+
+
+@pytest.fixture
+def bucket(store: s3.Store) -> Bucket:
+    return Bucket(place(f"s3://{s3.BUCKET}/models/", store.url))
+
+
+@pytest.mark.parametrize(
+    ("address", "prefix"), [("s3://weights", ""), ("s3://weights/", ""), ("s3://weights/a/b.c/", "a/b.c")]
+)
+def test_an_address_is_a_bucket_and_a_prefix(address: str, prefix: str) -> None:
+    found = place(address)
+    assert (found.bucket, found.prefix) == ("weights", prefix)
+    assert found.key("x", "y") == (f"{prefix}/x/y" if prefix else "x/y")
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["", "weights/a", "https://weights/a", "s3:///a", "s3://u:p@weights/a", "s3://weights/a//b", "s3://weights/../b",
+     "s3://weights/a?b=c", "s3://weights/a#b", "s3://we ights", "s3://weights/\x1b[31m", "s3://x"],
+)  # fmt: skip
+def test_what_is_no_address_is_refused(address: str) -> None:
+    with pytest.raises(StoreError, match="expected an address like s3://bucket/prefix"):
+        place(address)
+
+
+@pytest.mark.parametrize("endpoint", ["files.example", "ftp://x", "https://key:secret@x", "https://x/?a=b"])
+def test_what_is_no_endpoint_is_refused(endpoint: str) -> None:
+    with pytest.raises(StoreError, match="correct glm_store_endpoint"):
+        place("s3://weights", endpoint)
+
+
+def test_objects_are_written_listed_read_and_uploaded_in_parts(bucket: Bucket, store: s3.Store) -> None:
+    etag = bucket.write("models/a", b"abc")
+    upload = bucket.begin("models/b/c")
+    assert [key for key, _upload in bucket.unfinished("models/")] == ["models/b/c"]
+    parts = {1: bytearray(b"x" * 5 * 2**20), 2: bytearray(b"end")}
+    etags = {number: bucket.part("models/b/c", upload, number, body) for number, body in parts.items()}
+    whole = bucket.complete("models/b/c", upload, etags)
+    assert bucket.objects("models/") == {
+        "models/a": buckets.Stored(3, etag), "models/b/c": buckets.Stored(5 * 2**20 + 3, whole)
+    }  # fmt: skip
+    assert bucket.unfinished("models/") == []
+    assert bucket.read("models/a", 3) == b"abc"
+    assert bucket.read("models/none", 3) is None
+    with pytest.raises(StoreError, match="at most 2 bytes"):
+        bucket.read("models/a", 2)
+    # The hash of what was sent is a part of the signature where there is no TLS.
+    sent = store.asked("PUT /weights/models/a")[0].headers
+    assert len(sent["X-Amz-Content-SHA256"]) == 64 or "127.0.0.1" in store.url
+
+
+def test_an_aborted_upload_is_gone_and_may_be_aborted_again(bucket: Bucket, store: s3.Store) -> None:
+    upload = bucket.begin("models/a")
+    bucket.abort("models/a", upload)
+    bucket.abort("models/a", upload)
+    assert bucket.unfinished("models/") == []
+    # moto answers 500 here.
+    store.fail("PUT *partNumber=1*", status=404, code="NoSuchUpload")
+    with pytest.raises(StoreError, match="aborted by somebody else") as caught:
+        bucket.part("models/a", upload, 1, bytearray(b"x"))
+    assert caught.value.kind == "aborted"
+
+
+def test_a_signed_address_needs_no_key_and_expires(bucket: Bucket, store: s3.Store) -> None:
+    bucket.write("models/a b+c", b"abc")
+    signed = bucket.sign(["models/a b+c"], 60)["models/a b+c"]
+    with urllib.request.urlopen(signed) as answer:
+        assert answer.read() == b"abc"
+    assert s3.KEY_PAIR["AWS_SECRET_ACCESS_KEY"] not in signed
+    store.ahead = 61
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        urllib.request.urlopen(signed)
+
+
+FAULTS = [
+    ({"status": 403, "code": "AccessDenied", "text": "Access Denied"}, "forbidden", "s3:ListBucket on s3://weights/models"),
+    ({"status": 403, "code": "InvalidAccessKeyId", "text": "no such key"}, "credentials", "set AWS_PROFILE"),
+    ({"status": 403, "code": "SignatureDoesNotMatch"}, "credentials", "set AWS_PROFILE"),
+    ({"status": 400, "code": "ExpiredToken", "text": "The provided token has expired."}, "credentials", "has expired"),
+    ({"status": 403, "code": "RequestTimeTooSkewed"}, "clock", "correct the clock"),
+    ({"status": 404, "code": "NoSuchBucket"}, "no_bucket", "make the bucket"),
+    ({"status": 400, "code": "AuthorizationHeaderMalformed", "region": "us-east-3"}, "region", "to us-east-3"),
+    ({"status": 301, "code": "301", "headers": {"x-amz-bucket-region": "eu-west-1"}}, "region", "to eu-west-1"),
+    ({"status": 503, "code": "SlowDown", "text": "Please reduce your request rate."}, "busy", "run again later"),
+    ({"status": 429, "code": "TooManyRequests"}, "busy", "run again later"),
+    ({"status": 507, "code": "InsufficientStorage"}, "full", "free space"),
+    ({"status": 418, "code": "Teapot", "text": "\x1b[31mred"}, "refused", "glm_store_endpoint"),
+]  # fmt: skip
+
+
+def test_troubles_of_a_store_are_named(bucket: Bucket, store: s3.Store) -> None:
+    for fault, kind, words in FAULTS:
+        store.faults.clear()
+        store.fail("* /weights*", **fault)
+        with pytest.raises(StoreError) as caught:
+            bucket.objects("models/")
+        text = str(caught.value)
+        assert caught.value.kind == kind and words in text and "Next: " in text, text
+        assert text.startswith("expected to list s3://weights/models, found ") and "\x1b" not in text
+        assert not any(secret in text for secret in s3.KEY_PAIR.values())
+
+
+def test_a_store_that_is_busy_for_a_moment_is_asked_again(bucket: Bucket, store: s3.Store) -> None:
+    store.fail("GET /weights*", status=503, code="SlowDown", times=1)
+    assert bucket.objects("models/") == {}
+
+
+def test_a_record_that_arrives_in_part_is_read_again(bucket: Bucket, store: s3.Store) -> None:
+    bucket.write("models/a", b"abcdef")
+    store.fail("GET /weights/models/a*", cut=2, times=1)
+    assert bucket.read("models/a", 10) == b"abcdef"
+    store.fail("GET /weights/models/a*", cut=2)
+    with pytest.raises(StoreError, match="expected 6 bytes of s3://weights/models/a, found 2"):
+        bucket.read("models/a", 10)
+
+
+def test_without_a_key_pair_it_says_how_to_give_one(store: s3.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in s3.KEY_PAIR:
+        monkeypatch.delenv(name)
+    bucket = Bucket(place("s3://weights", store.url))
+    with pytest.raises(StoreError, match="AWS_ACCESS_KEY_ID") as caught:
+        bucket.objects("")
+    assert caught.value.kind == "credentials"
+    with pytest.raises(StoreError, match="a key pair to sign"):
+        bucket.sign(["a"], 60)
+    monkeypatch.setenv("AWS_PROFILE", "not-there")
+    with pytest.raises(StoreError, match="not-there"):
+        Bucket(place("s3://weights", store.url))
+
+
+def test_a_store_that_does_not_answer_is_not_an_empty_one() -> None:
+    bucket = Bucket(place("s3://weights", "http://127.0.0.1:9"))
+    with pytest.raises(StoreError, match=r"127\.0\.0\.1 port 9 refuses connections") as caught:
+        bucket.objects("")
+    assert caught.value.kind == "unreachable"

@@ -1,0 +1,301 @@
+"""Hosts fetch from signed addresses of a kept S3 server: the controller's action and the host's module together."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+
+from ansible_collections.glm.fleet.plugins.action import model_weights as actions
+from ansible_collections.glm.fleet.plugins.module_utils import arguments
+from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError
+from ansible_collections.glm.fleet.plugins.module_utils.weights.origin import Addresses, OriginError
+from ansible_collections.glm.fleet.plugins.module_utils.weights.origin import Origin as OfHost
+from ansible_collections.glm.fleet.plugins.module_utils.weights.store import Manifest, Store, WeightFile
+from ansible_collections.glm.fleet.plugins.modules import model_weights as modules
+from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import Failed
+from ansible_collections.glm.fleet.plugins.plugin_utils.store import staged
+from ansible_collections.glm.fleet.plugins.plugin_utils.store.bucket import Bucket, place
+from ansible_collections.glm.fleet.plugins.plugin_utils.store.origin import Origin
+from tests.playbooks.store import s3
+
+REPO = "zai-org/Tiny"
+COMMIT = "c" * 40
+CONTENT = {
+    "config.json": b'{"a": 1}',
+    "model-1.safetensors": os.urandom(64) * 40_000,
+    "model-2.safetensors": os.urandom(64) * 20_000,
+    "sub/same as 2.safetensors": b"",
+    "empty.txt": b"",
+}
+CONTENT["sub/same as 2.safetensors"] = CONTENT["model-2.safetensors"]
+ADDRESS = "X-Amz-Signature"
+
+
+def listed(path: str, content: bytes) -> WeightFile:
+    blob = hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
+    return WeightFile(path, len(content), blob, hashlib.sha256(content).hexdigest() if len(content) > 100 else None)
+
+
+MANIFEST = Manifest(REPO, COMMIT, tuple(listed(path, content) for path, content in sorted(CONTENT.items())))
+
+
+class Host(actions.ActionModule):
+    """The action, whose module runs here: its units are processes, and what it does is kept."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, **given: Any) -> None:
+        self.folder, self.hf_home = folder, folder / "huggingface"
+        self.lock_file = folder / "glm.lock.yml"
+        entry = {"commit": COMMIT, "manifest_sha256": MANIFEST.sha256}
+        self.lock_file.write_text(yaml.safe_dump({"models": {f"{REPO}@main": entry}}), "utf-8")
+        monkeypatch.setattr(modules, "RUN_DIR", folder / "run")
+        monkeypatch.setattr(modules, "STATUS_WAIT_SECONDS", 0.6)
+        defaults = {name: spec.get("default") for name, spec in arguments.MODEL_WEIGHTS.items()}
+        self._args = {
+            **defaults, "repository": REPO, "lock_file": str(self.lock_file), "hf_home": str(self.hf_home),
+            "python": sys.executable, "disk_margin_bytes": 0, "retry_seconds": 0.05, "attempts": 3,
+            "token": "hub-token", "hash_workers": 2, **given,
+        }  # fmt: skip
+        self._task = SimpleNamespace(check_mode=False, name="fetch")
+        self._task_vars = {"inventory_hostname": "h1"}
+        self.commands: list[list[str]] = []
+        self.phases: list[tuple[str, bool]] = []
+        self.lines: list[str] = []
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def _show(self, lines: Any) -> None:
+        self.lines += lines
+
+    def _module(self, name: str | None = None, arguments: Any = None) -> dict[str, Any]:
+        self.phases.append((arguments["phase"], "addresses" in arguments))
+        params = {**self._args, **dict.fromkeys(("commit", "manifest", "addresses")), **arguments}
+        module = SimpleNamespace(params=params, check_mode=self._task.check_mode, run_command=self._run)
+        try:
+            return modules.run(module)
+        except QuotingError as exc:
+            return {"failed": True, "msg": str(exc)}
+
+    def _run(self, command: list[str]) -> tuple[int, str, str]:
+        self.commands.append(command)
+        if command[0] == "systemctl":
+            return (3, "inactive", "") if self.process is None or self.process.poll() is not None else (0, "active", "")
+        if command[0] != "systemd-run":
+            return 0, "", ""
+        found = next(part for part in command if part.startswith("EnvironmentFile="))
+        lines = Path(found.partition("=")[2]).read_text("utf-8").splitlines()
+        environment = dict(line.split("=", 1) for line in lines)
+        assert "HF_TOKEN_PATH" not in environment, "a host that asks no hub gets no token"
+        with (self.folder / "journal").open("ab") as journal:
+            program = command[command.index("--") + 1 :]
+            self.process = subprocess.Popen(
+                program, env={"PATH": os.environ["PATH"], **environment}, stdout=journal, stderr=journal
+            )
+        return 0, "", ""
+
+    def fetch(self) -> dict[str, Any]:
+        try:
+            return self._outcome()
+        finally:
+            if self.process is not None:
+                self.process.kill()
+                self.process.wait()
+
+    def require_whole(self) -> None:
+        snapshot = self.hf_home / "hub" / "models--zai-org--Tiny" / "snapshots" / COMMIT
+        assert {path: (snapshot / path).read_bytes() for path in CONTENT} == CONTENT
+        assert Store(self.hf_home, REPO).changed_since_record(COMMIT) == []
+
+    def require_no_secret(self) -> None:
+        """No address in arguments, lines, logs or files, but for one of mode 0600 that is gone with the unit."""
+        assert not any(ADDRESS in part for command in self.commands for part in command)
+        assert not any(ADDRESS in line for line in self.lines)
+        left = [path for path in self.folder.rglob("*") if path.is_file()]
+        assert [path for path in left if ADDRESS.encode() in path.read_bytes()] == []
+        for secret in (*s3.KEY_PAIR.values(), "hub-token"):
+            assert [path for path in left if secret.encode() in path.read_bytes()] == []
+
+
+@pytest.fixture
+def bucket(store: s3.Store) -> Bucket:
+    bucket = Bucket(place(f"s3://{s3.BUCKET}/models", store.url))
+    etags = {path: bucket.write(f"models/{REPO}/{COMMIT}/{path}", content) for path, content in CONTENT.items()}
+    staged.write_record(bucket, staged.Record(MANIFEST, etags))
+    store.requests.clear()
+    return bucket
+
+
+@pytest.fixture
+def given(store: s3.Store, bucket: Bucket) -> dict[str, str]:
+    return {"origin": str(bucket.place), "origin_endpoint": store.url, "endpoint": "http://127.0.0.1:9"}
+
+
+def test_a_host_fetches_from_the_store_and_a_second_run_asks_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: s3.Store, given: dict[str, str]
+) -> None:
+    host = Host(tmp_path, monkeypatch, **given)
+    store.fail("GET *model-1*Signature*", cut=1_000_000, times=1)
+    store.fail("GET *Signature*", status=503, code="SlowDown", headers={"Retry-After": "0"}, times=1)
+    host._task.check_mode = True
+    would = host.fetch()
+    assert would["changed"] and would["missing_bytes"] > 3_000_000 and not host.hf_home.exists()
+    host._task.check_mode = False
+    done = host.fetch()
+    assert done["changed"] and done["files"] == len(CONTENT)
+    host.require_whole()
+    host.require_no_secret()
+    ranges = [one.headers.get("Range") for one in store.asked("GET *model-1*Signature*")]
+    assert ranges == [None, "bytes=1000000-"]
+    assert len(store.asked("GET *same%20as*Signature*") + store.asked("GET *model-2*Signature*")) == 2, (
+        "one content, once"
+    )
+    # Whoever fetched had no key: the address was all.
+    assert not any("Authorization" in one.headers for one in store.asked("GET *Signature*"))
+    store.requests.clear()
+    assert host.fetch()["changed"] is False
+    assert store.requests == []
+
+
+def test_addresses_that_expire_meanwhile_are_signed_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: s3.Store, given: dict[str, str]
+) -> None:
+    host = Host(tmp_path, monkeypatch, **given, address_seconds=60, retry_seconds=20)
+    # The first answer breaks off, and by then the store takes the address no more.
+    store.fail("GET *model-1*Signature*", cut=1_000_000, times=1)
+    store.fail("GET *model-1*Signature*", status=403, code="AccessDenied", text="Request has expired", times=1)
+    host.fetch()
+    host.require_whole()
+    host.require_no_secret()
+    given_with = [phase for phase, addresses in host.phases if addresses]
+    assert given_with[0] == "start" and "status" in given_with
+    status = json.loads(next((host.hf_home / "glm-fetch").glob("*/status.json")).read_text("utf-8"))
+    assert any("sign addresses anew" in event for event in status["events"])
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "waits"),
+    [
+        ({"status": 500, "code": "InternalError"}, "client", [1, 2, 4, 8, 16]),
+        ({"status": 503, "code": "SlowDown"}, "busy", [5, 5, 5, 5, 5]),
+        ({"status": 503, "code": "SlowDown", "headers": {"Retry-After": "900"}}, "busy", [60, 60, 60, 60, 60]),
+        ({"cut": 0}, "client", [1, 2, 4, 8, 16]),
+    ],
+)
+def test_a_store_that_never_gives_a_byte_is_given_up(
+    tmp_path: Path, store: s3.Store, bucket: Bucket, fault: dict[str, Any], kind: str, waits: list[int]
+) -> None:
+    store.fail("GET *config.json*", **fault)
+    path = tmp_path / "addresses.json"
+    path.write_text(json.dumps(Origin(bucket.place, REPO, COMMIT, 600).addresses()), "utf-8")
+    slept: list[float] = []
+    only = Manifest(REPO, COMMIT, tuple(file for file in MANIFEST.files if file.path == "config.json"))
+    with pytest.raises(OriginError, match="6 times in a row") as caught:
+        OfHost(Store(tmp_path, REPO), Addresses(path), sleep=slept.append).fetch(only, 2)
+    assert (caught.value.kind, slept) == (kind, waits)
+    assert ADDRESS not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ({"status": 403, "code": "AccessDenied", "text": "Access Denied"}, "the right s3:GetObject"),
+        ({"status": 404, "code": "NoSuchKey"}, "Run stage.yml"),
+    ],
+)
+def test_what_the_store_refuses_a_host_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: s3.Store, given: dict[str, str],
+    fault: dict[str, Any], words: str,
+) -> None:  # fmt: skip
+    host = Host(tmp_path, monkeypatch, **given, attempts=1)
+    store.fail("GET *config.json*Signature*", **fault)
+    with pytest.raises(Failed, match=words):
+        host.fetch()
+    host.require_no_secret()
+
+
+def test_a_store_with_other_content_is_no_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bucket: Bucket, given: dict[str, str]
+) -> None:
+    # As staged by the record, and wrong all the same: only the host's own hash shows it.
+    etags = {path: bucket.write(f"models/{REPO}/{COMMIT}/{path}", content) for path, content in CONTENT.items()}
+    etags["config.json"] = bucket.write(f"models/{REPO}/{COMMIT}/config.json", b'{"a": 2}')
+    staged.write_record(bucket, staged.Record(MANIFEST, etags))
+    host = Host(tmp_path, monkeypatch, **given)
+    with pytest.raises(Failed, match=r"config\.json: expected git-sha1:.*run stage\.yml"):
+        host.fetch()
+    host.require_no_secret()
+
+
+def test_before_anything_is_started_a_store_without_the_weights_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: s3.Store, bucket: Bucket, given: dict[str, str]
+) -> None:
+    host = Host(tmp_path, monkeypatch, **given)
+    store.direct.delete_object(Bucket=s3.BUCKET, Key=f"models/{REPO}/{COMMIT}/config.json")
+    with pytest.raises(QuotingError, match=r"1 of 5 files .* absent or .*: config\.json\. Next: run stage\.yml"):
+        host.fetch()
+    host.lock_file.write_text("models: {}", "utf-8")
+    with pytest.raises(QuotingError, match=r"found none in the lock file .*Next: run stage\.yml"):
+        host.fetch()
+    host.lock_file.write_text(yaml.safe_dump({"models": {f"{REPO}@main": {"commit": COMMIT}}}), "utf-8")
+    with pytest.raises(QuotingError, match="expected manifest_sha256 of zai-org/Tiny@main"):
+        host.fetch()
+    assert not any(command[0] == "systemd-run" for command in host.commands)
+
+
+def test_the_file_with_the_addresses_is_the_owners_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, str]
+) -> None:
+    host = Host(tmp_path, monkeypatch, **given)
+    seen: list[int] = []
+    run = host._run
+
+    def look(command: list[str]) -> tuple[int, str, str]:
+        if command[0] == "systemd-run":
+            seen.extend(stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "run").rglob("*addresses*"))
+        return run(command)
+
+    host._run = look  # type: ignore[method-assign]
+    host.fetch()
+    assert sorted(seen) == [0o600, 0o700]
+
+
+def test_a_container_sees_addresses_that_replace_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, str]
+) -> None:
+    """A mounted file stays the one that it was; its folder shows what replaced it."""
+    host = Host(tmp_path, monkeypatch, **given)
+    params = {
+        **host._args,
+        "commit": COMMIT,
+        "addresses": {"expires": 1, "addresses": {}},
+        "python": None,
+        "token": None,
+    }
+    weights = modules.Weights(SimpleNamespace(params=params, run_command=lambda _command: (0, "", "")))
+    command = weights._docker_run("image", tmp_path / "run")
+    folder = tmp_path / "run" / weights.key / "addresses"
+    assert f"{folder}:{modules.CONTAINER_ADDRESSES}:ro" in command
+    assert weights._inside(folder) == modules.CONTAINER_ADDRESSES
+
+
+def test_addresses_are_due_after_half_their_time_and_when_the_host_says_so(bucket: Bucket) -> None:
+    now = [1000.0]
+    origin = Origin(bucket.place, REPO, COMMIT, 600, now=lambda: now[0])
+    assert origin.due({})
+    made = origin.addresses()
+    assert made["expires"] == 1600 and set(made["addresses"]) == set(CONTENT)
+    now[0] = 1299.0
+    assert not origin.due({"error_kind": ""}) and origin.due({"error_kind": "expired"})
+    now[0] = 1301.0
+    assert origin.due({})
+    for seconds in (0, 59, 604_801):
+        with pytest.raises(QuotingError, match="weights_address_seconds"):
+            Origin(bucket.place, REPO, COMMIT, seconds)

@@ -1,0 +1,68 @@
+"""stage.yml as its users run it, from the hub simulator to a kept S3 server."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ansible_collections.glm.fleet.plugins.plugin_utils.store import staged
+from ansible_collections.glm.fleet.plugins.plugin_utils.store.bucket import Bucket, place
+from simulator.hub import Hub
+from tests.playbooks.store import s3
+
+ROOT = Path(__file__).parents[3]
+REPO = "acme/Tiny"
+
+
+@pytest.fixture
+def inventory(tmp_path: Path) -> Path:
+    path = tmp_path / "hosts.yml"
+    hosts = {"a": {}, "b": {}, "c": {"glm_revision": "other"}}
+    path.write_text(yaml.safe_dump({"glm_fleet": {"hosts": hosts, "vars": {"glm_repository": REPO}}}), "utf-8")
+    return path
+
+
+def test_stage_brings_what_the_hosts_are_to_serve_once_and_locks_it(
+    tmp_path: Path, inventory: Path, store: s3.Store
+) -> None:
+    for folder, content in ((REPO, b"one"), (f"{REPO}@other", b"two")):
+        path = tmp_path / "repos" / folder / "model.safetensors"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(content * 1000)
+
+    def run(*words: str, **variables: str) -> tuple[int, str]:
+        given = {"glm_hub_endpoint": hub.url, "glm_store_endpoint": store.url, **variables}
+        extra = [part for name, value in given.items() for part in ("-e", f"{name}={value}")]
+        program = str(Path(sys.executable).parent / "ansible-playbook")
+        command = [program, "stage.yml", "-i", str(inventory), *extra, *words]
+        env = {**os.environ, "ANSIBLE_NOCOLOR": "1", "COLUMNS": "400", "HOME": str(tmp_path)}
+        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+        return done.returncode, " ".join((done.stdout + done.stderr).split())
+
+    with Hub(tmp_path / "repos") as hub:
+        code, output = run("-vvv", glm_weights_origin=f"s3://{s3.BUCKET}/models")
+        assert code == 0, output
+        assert output.count(f"controller: stage: {REPO}@") == 2, "two commits, whatever the number of hosts"
+        assert "1 file, 3.0 kB, 3.0 kB still to be brought" in output
+        assert "what they cost there is not known to the catalogue" in output
+        assert not any(secret in output for secret in s3.KEY_PAIR.values())
+        locked = yaml.safe_load((tmp_path / "glm.lock.yml").read_text("utf-8"))["models"]
+        assert set(locked) == {f"{REPO}@main", f"{REPO}@other"}
+        bucket = Bucket(place(f"s3://{s3.BUCKET}/models", store.url))
+        for entry in locked.values():
+            assert staged.complete(bucket, REPO, entry["commit"]).sha256 == entry["manifest_sha256"]
+        hub.requests.clear()
+        code, output = run("--check", glm_weights_origin=f"s3://{s3.BUCKET}/models")
+        assert code == 0 and "changed=1" not in output and "all there" in output, output
+        assert hub.requests == []
+        # Before there are hosts, the lock file is where theirs will be.
+        (tmp_path / "glm.lock.yml").unlink()
+        inventory.write_text("", "utf-8")
+        code, output = run(glm_weights_origin=f"s3://{s3.BUCKET}/models", glm_repository=REPO)
+        assert code == 0 and "all there" in output, output
+        assert set(yaml.safe_load((tmp_path / "glm.lock.yml").read_text("utf-8"))["models"]) == {f"{REPO}@main"}
