@@ -31,6 +31,7 @@ class ActionModule(FleetAction):
         "records": {"type": "list", "elements": "path", "default": []},
         "title": {"type": "str", "default": "Benchmarks"},
         "usd_per_hour": {"type": "float", "default": 0.0},
+        "catalog": {"type": "list", "elements": "path", "default": []},
     }
     _requires_connection = False
 
@@ -40,7 +41,7 @@ class ActionModule(FleetAction):
             return {"changed": False, "skipped": True, "msg": "check mode: nothing was measured"}
         if not benchmark_chart.available():
             raise self._unmet("matplotlib to draw charts with", "none", "pip install matplotlib")
-        known = catalog.load()
+        known = catalog.load(folders=args["catalog"])
         everything = benchmark_record.load(args["state_dir"])
         chosen = _read(args["records"]) if args["records"] or args["hosts"] else _newest(everything)
         missing = [host for host in args["hosts"] if host not in {record["host"] for record in chosen}]

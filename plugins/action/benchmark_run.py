@@ -51,7 +51,8 @@ class ActionModule(RemoteJobAction):
         place = f"{self._host}-{plan['replica']}" if host else str(plan["replica"])
         folder = args["folder"] or f"{plan['paths']['data']}/benchmarks/{place}"
         reached_at = str(self._task_vars.get("ansible_host") or self._host)
-        self._workload = benchmark_runs.workload(catalog.load(), args["workload"], args["workloads"], args["scale"])
+        known = catalog.load(folders=args["catalog"])
+        self._workload = benchmark_runs.workload(known, args["workload"], args["workloads"], args["scale"])
         self._client = benchmark_runs.client(plan, folder, args["client_image"], args["client_path"], host, tokenizer)
         address = benchmark_runs.endpoint_address(plan, args["address"], host, reached_at)
         seed = int(time.time()) if args["seed"] is None else args["seed"]

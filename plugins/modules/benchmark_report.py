@@ -38,6 +38,12 @@ options:
     description: What a host costs, USD per hour. V(0) takes the catalogue's prices.
     type: float
     default: 0.0
+  catalog:
+    description:
+      - Folders on the controller with your own workloads, published results and prices. See M(glm.fleet.serving_plan).
+    type: list
+    elements: path
+    default: []
 extends_documentation_fragment:
   - glm.fleet.attributes
   - glm.fleet.attributes.action

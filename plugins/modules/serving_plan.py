@@ -152,6 +152,13 @@ options:
   lock_file:
     description: Lock file on the controller. A missing file is an empty one. The plan follows it and never writes it.
     type: path
+  catalog:
+    description:
+      - Folders on the controller with your own entries, in the form of the files of C(catalog/). They are laid over the
+        shipped ones, in this order.
+    type: list
+    elements: path
+    default: []
 extends_documentation_fragment:
   - glm.fleet.attributes
   - glm.fleet.attributes.action

@@ -204,12 +204,9 @@ class Choice:
 
     def _recipe_since(self) -> tuple[int, ...]:
         """From which release on this cell's published recipe holds; empty when there is none or it always does."""
-        starts = [
-            recipe.since
-            for recipe in self.known.recipes
-            if recipe.since and recipes.covers(recipe, self.cell_of(self.engine.default_version))
-        ]
-        return min((versions.order(since) for since in starts), default=())
+        cell = self.cell_of(self.engine.default_version)
+        starts = [recipe.since for recipe in self.known.recipes if recipes.covers(recipe, cell)]
+        return min((versions.order(since) if since else () for since in starts), default=())
 
 
 def check(choice: Choice) -> None:

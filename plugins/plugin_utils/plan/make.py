@@ -25,6 +25,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.plan import (
     flags,
     image,
     lockfile,
+    own,
     promises,
     routes,
     schema,
@@ -72,7 +73,7 @@ def make(intent: Intent, known: records.Catalog, lock: Optional[lockfile.LockDat
         "replicas": intent.replicas,
         "runtime": _runtime(choice),
         "node": _node(choice),
-        "recipe": {"basis": "published" if served.recipe else "derived", "profile": intent.profile},
+        "recipe": {"basis": own.basis(served.recipe), "profile": intent.profile},
         "model": _model(choice, revision),
         "accelerator": _accelerator(choice),
         "engine": {"name": choice.engine.name, "version": choice.version},
@@ -107,7 +108,11 @@ def make(intent: Intent, known: records.Catalog, lock: Optional[lockfile.LockDat
         "known_issues": [
             {"id": issue.id, "status": issue.status, "text": issue.text, "link": issue.link} for issue in served.met
         ],
-        "sources": [*choice.model.sources, *(str(source) for source in served.composed.sources)],
+        "sources": [
+            *choice.model.sources,
+            *own.sources(served.recipe),
+            *(str(source) for source in served.composed.sources),
+        ],
         "notes": [
             *arguments.notes_of(choice, table, served),
             *drain.notes(choice, end),

@@ -85,8 +85,8 @@ class Node(TypedDict):
 class Recipe(TypedDict):
     """Where the arguments come from."""
 
-    basis: Literal["published", "derived"]
-    """Published for exactly this cell, or composed from the catalogue's layers."""
+    basis: Literal["published", "own", "derived"]
+    """Published for exactly this cell, a recipe for it of your own, or composed from the catalogue's layers."""
     profile: str
     """What the arguments are tuned for, such as agentic."""
 

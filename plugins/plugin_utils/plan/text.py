@@ -20,6 +20,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan,
 _WIDTH = 118
 _RECIPES = {
     "published": "published for exactly this cell; see the sources",
+    "own": "of your own catalogue, for exactly this cell; see the sources",
     "derived": "derived from the recipes of its neighbours; none is published for exactly this cell",
 }
 _LABEL = 12
