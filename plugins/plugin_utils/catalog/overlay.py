@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Lay a folder of a team's own entries over a catalogue: they win, and what they do not name stays as it was.
 
-Entries of the same name are merged key by key, so a team writes only what differs. Of the recipes that cover one cell
-the team's wins, and within a folder the one that covers less; where neither covers less, both are refused.
+Entries of the same name are merged key by key, so a team writes only what differs; a new entry that is ``like`` another
+one is laid over that. Of the recipes that cover one cell the team's wins, and within a folder the one that covers less;
+where neither covers less, both are refused.
 """
 
 from __future__ import annotations
@@ -137,7 +138,8 @@ def _section(found: records.Catalog, key: str, hint: Any, data: Any, path: Path)
     if isinstance(before, dict):
         if key == "accelerators":
             before = {name: entry for name, entry in before.items() if name == entry.name}
-        after = build(hint, data or {}, where, before)
+        given, bases = _like(data, before, where)
+        after = {**before, **build(hint, given, where, bases)}
         own = {str(name): after[str(name)] for name in data}
         for name, entry in own.items():
             if getattr(entry, "name", name) != name:
@@ -147,6 +149,25 @@ def _section(found: records.Catalog, key: str, hint: Any, data: Any, path: Path)
         entries = build(hint, data, where)
         return [*before, *entries], entries
     return _identified(before, hint, data, where, _IDENTITY[key])
+
+
+def _like(data: Any, before: Mapping[str, Any], where: str) -> tuple[Any, dict[str, Any]]:
+    """The entries without ``like``, and what each is laid over: itself as it was, or the entry that ``like`` names."""
+    given, bases = data or {}, {}
+    if not isinstance(given, dict):
+        return given, bases
+    given = dict(given)
+    for name, value in given.items():
+        other = value.get("like") if isinstance(value, dict) else None
+        if other is not None and (str(name) in before or other not in before):
+            found = f"{name} itself is known" if str(name) in before else f"unknown entry {other!r}"
+            raise CatalogError(f"{where}.{name}.like: {found}; known are {', '.join(before)}")
+        if other is not None:
+            given[name] = {key: one for key, one in value.items() if key != "like"}
+        base = before.get(other if other is not None else str(name))
+        if base is not None:
+            bases[str(name)] = base
+    return given, bases
 
 
 def _identified(
