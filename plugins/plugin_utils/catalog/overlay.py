@@ -153,7 +153,8 @@ def _section(found: records.Catalog, key: str, hint: Any, data: Any, path: Path)
 
 def _like(data: Any, before: Mapping[str, Any], where: str) -> tuple[Any, dict[str, Any]]:
     """The entries without ``like``, and what each is laid over: itself as it was, or the entry that ``like`` names."""
-    given, bases = data or {}, {}
+    given: Any = data or {}
+    bases: dict[str, Any] = {}
     if not isinstance(given, dict):
         return given, bases
     given = dict(given)

@@ -1,4 +1,4 @@
-"""The catalogue of examples/own_catalog: each kind of entry counts, without a change of the package, also after an upgrade."""
+"""The catalogue of examples/own_catalog: each kind of entry counts, and an upgrade of the package leaves it alone."""
 
 from __future__ import annotations
 
