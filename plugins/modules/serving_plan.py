@@ -31,6 +31,11 @@ options:
   engine_version:
     description: Version of the engine. By default the catalogue's, which says why.
     type: str
+  image:
+    description:
+      - Image of your own, as C(repository:tag), C(repository@sha256:…) or both. Needs O(engine_version), the release that
+        it is based on.
+    type: str
   image_variant:
     description:
       - Variant of the engine's image, such as C(cu129) or C(rocm720-mi35x). By default the first that suits the host.

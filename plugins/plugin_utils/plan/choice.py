@@ -44,6 +44,7 @@ class Intent:
     precision: str = "fp8"
     engine: Optional[str] = None
     engine_version: Optional[str] = None
+    image: Optional[str] = None
     image_variant: Optional[str] = None
     profile: str = "agentic"
     engine_args: Mapping[str, Any] = field(default_factory=dict)
@@ -158,14 +159,15 @@ class Choice:
             name: image
             for images in (own, general)
             for name, image in images.items()
-            if self._suits(self.known.variants[name]) and not (images is general and name in own)
+            if self.suits(self.known.variants[name]) and not (images is general and name in own)
         }
 
     def refuse(self, why: str, next_step: str = "") -> NoReturn:
         """Raise the refusal, with what would work when no better step is known."""
         raise PlanError(f"{self.title}: {why}", next_step or self.alternatives() or "see docs/planner.md")
 
-    def _suits(self, variant: Variant) -> bool:
+    def suits(self, variant: Variant) -> bool:
+        """Whether what is built for this runs on the accelerator."""
         return variant.vendor == self.accelerator.vendor and (
             variant.architectures is None or self.accelerator.architecture in variant.architectures
         )
@@ -234,6 +236,8 @@ def check(choice: Choice) -> None:
         )
     if intent.runtime not in RUNTIMES:
         choice.refuse(f"unknown runtime {intent.runtime!r}", f"set glm_runtime to {' or '.join(RUNTIMES)}")
+    if intent.image and intent.runtime == "venv":
+        choice.refuse("glm_image names an image, and glm_runtime is venv", "leave one of them out")
     _check_package(choice)
     _check_ports(choice)
     if intent.served_model_name is not None and not _SERVED_NAME.fullmatch(intent.served_model_name):

@@ -161,9 +161,9 @@ class ImageChosen(TypedDict):
     digest: str | None
     """sha256:… that the lock file has for the tag; null until it has one, and for an image that each host builds."""
     variant: str
-    """Name of the build in the catalogue, such as cu130."""
+    """Name of the build in the catalogue, such as cu130; empty for an image of your own that names none."""
     cuda: str | None
-    """CUDA that the image was built for; null for AMD."""
+    """CUDA that the image was built for; null for AMD, and where it is not known."""
     rocm: str | None
     """ROCm that the image was built for; null for NVIDIA, and where its release is not known."""
     min_driver: str | None

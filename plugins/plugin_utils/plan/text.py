@@ -172,6 +172,8 @@ def _program(plan: Plan) -> list[tuple[str, str]]:
         added = f", with {' '.join(runtime['overrides'])}" if runtime["overrides"] else ""
         return [("package", f"{runtime['package']} in {runtime['path']} (Python {runtime['python']}){indexes}{added}")]
     built_for = f"CUDA {image['cuda']}" if image["cuda"] else f"ROCm {image['rocm'] or '(release not named)'}"
+    if not image["variant"]:
+        built_for = f"{'ROCm' if plan['accelerator']['vendor'] == 'amd' else 'CUDA'} (name it in glm_image_variant)"
     driver = f"driver {image['min_driver']} or newer" if image["min_driver"] else "no oldest driver is published"
     locked = "" if plan_image.locked(image) else "; not locked to a digest yet"
     fix = image["build"]
