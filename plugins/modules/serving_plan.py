@@ -33,8 +33,8 @@ options:
     type: str
   image:
     description:
-      - Image of your own, as C(repository:tag), C(repository@sha256:…) or both. Needs O(engine_version), the release that
-        it is based on.
+      - Image of your own, as C(repository:tag), C(repository@sha256:…) or both. Needs O(engine_version), the release
+        that it is based on.
     type: str
   image_variant:
     description:
@@ -56,6 +56,19 @@ options:
       - V(true) is a bare switch, V(false) its negative form, V(null) removes the argument, a list gives several values.
     type: dict
     default: {}
+  engine_env:
+    description:
+      - Environment variables of the engine that win over the recipe's. V(null) removes one.
+      - What the plan sets itself is refused, and so is what looks like a secret.
+    type: dict
+    default: {}
+  extra_mounts:
+    description:
+      - Files and folders of the host that the engine's container sees as well.
+      - Each has C(source), C(target) (by default the same path) and C(read_only) (by default true).
+    type: list
+    elements: dict
+    default: []
   served_model_name:
     description: Name that clients use. By default the checkpoint's, such as C(glm-5.1-fp8).
     type: str

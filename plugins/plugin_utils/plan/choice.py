@@ -48,6 +48,8 @@ class Intent:
     image_variant: Optional[str] = None
     profile: str = "agentic"
     engine_args: Mapping[str, Any] = field(default_factory=dict)
+    engine_env: Mapping[str, Any] = field(default_factory=dict)
+    extra_mounts: Sequence[Mapping[str, Any]] = ()
     served_model_name: Optional[str] = None
     listen_address: str = "127.0.0.1"
     listen_port: int = 8000

@@ -21,6 +21,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.plan import (
     budget,
     command,
     drain,
+    extras,
     files,
     flags,
     image,
@@ -65,7 +66,7 @@ def make(intent: Intent, known: records.Catalog, lock: Optional[lockfile.LockDat
     resolved: lockfile.LockData = {**lockfile.empty(), **lock} if lock else lockfile.empty()
     revision = _revision(choice, resolved)
     name = intent.served_model_name or choice.checkpoint.served_name
-    passed = command.passed(choice)
+    passed, mounted = command.passed(choice), files.mounts(choice)
     end = drain.drain(choice, table, plan_fit.context_of(choice, table, served.arguments))
     return {
         "schema": SCHEMA,
@@ -84,13 +85,13 @@ def make(intent: Intent, known: records.Catalog, lock: Optional[lockfile.LockDat
         "door": routes.door(known, choice.engine.name, choice.version),
         "tls": tls.tls(intent),
         "command": command.command(choice, revision, name, [*end.words, *words]),
-        "env": command.environment(choice, served.env),
+        "env": extras.environment(choice, command.environment(choice, served.env)),
         "secret": command.secret(choice),
         "devices": passed.cdi,
         "device_nodes": passed.nodes,
         "device_groups": passed.groups,
         "confinement": command.confinement(choice),
-        "mounts": files.mounts(choice),
+        "mounts": [*mounted, *extras.mounts(choice, mounted)],
         "paths": files.paths(choice),
         "memory": plan_fit.record(choice, served.size),
         "promises": promises.promises(choice, table, served),
@@ -118,6 +119,7 @@ def make(intent: Intent, known: records.Catalog, lock: Optional[lockfile.LockDat
             *drain.notes(choice, end),
             *tls.notes(intent),
             *command.secret_notes(choice),
+            *extras.notes(choice),
         ],
     }
 

@@ -17,10 +17,10 @@ from ansible_collections.glm.fleet.plugins.module_utils import versions
 from ansible_collections.glm.fleet.plugins.module_utils.names import nearest
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
-from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.engine import Engine, Ranged
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.engine import Engine, EnvValue, Ranged
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.overlay import OwnRecipe
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Catalog, KnownIssue, Recipe
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags, recipes
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import extras, flags, recipes
 
 
 def known(folders: Sequence[str] = ()) -> Catalog:
@@ -47,9 +47,11 @@ def _checked(folders: tuple[str, ...]) -> Catalog:
     for own in found.recipes:
         if isinstance(own, OwnRecipe) and own not in before.recipes:
             _check(found, found.engines[own.engine], own, own.args, f"{own.place}.args")
+            _check_env(found.engines[own.engine], own.env, f"{own.place}.env")
     for index, layer in enumerate(found.layers[len(before.layers) :]):
-        where = f"{folder}/recipes.yml: layers[{index}].args"
-        _check(found, found.engines[layer.engine], layer, layer.args, where)
+        where = f"{folder}/recipes.yml: layers[{index}]"
+        _check(found, found.engines[layer.engine], layer, layer.args, f"{where}.args")
+        _check_env(found.engines[layer.engine], layer.env, f"{where}.env")
     for issue in found.known_issues:
         if issue not in before.known_issues:
             _check_issue(found, issue, f"{folder}/known_issues.yml: {issue.id}")
@@ -65,11 +67,22 @@ def _check_issue(found: Catalog, issue: KnownIssue, where: str) -> None:
     if issue.apply:
         named[f"{where}.apply.args"] = dict(issue.apply.args)
     engines = [found.engines[issue.engine]] if issue.engine else list(found.engines.values())
+    if issue.apply:
+        _check_env(
+            engines[0], {name: EnvValue(value=value) for name, value in issue.apply.env.items()}, f"{where}.apply.env"
+        )
     for place, args in named.items():
         for name, value in args.items():
             problems = [_problem(found, engine, issue, name, value) for engine in engines]
             if all(problems):
                 raise CatalogError(f"{place}.{name}: {problems[0]}")
+
+
+def _check_env(engine: Engine, env: Mapping[str, EnvValue], where: str) -> None:
+    for name, entry in env.items():
+        problem = extras.environment_problem(engine, name, entry.value)
+        if problem:
+            raise CatalogError(f"{where}.{name}: {problem}")
 
 
 def _check(found: Catalog, engine: Engine, holds: Ranged, args: Mapping[str, Any], where: str) -> None:

@@ -153,6 +153,7 @@ ISSUE = {"id": "ours", "status": "workaround", "text": "Ours.", "link": "https:/
          r"recipes\[0\]\.args\.tool-call-parser: vllm 0.32.0 has no parser 'glm48'; did you mean glm4"),
         ({"recipes": {"recipes": [recipe(args={"port": 9000})]}}, r"args\.port: the plan sets --port; use glm_port"),
         ({"recipes": {"recipes": [recipe(args={"tp-size": "$tensors"})]}}, r"args\.tp-size: unknown value \$tensors"),
+        ({"recipes": {"recipes": [recipe(env={"HF_HOME": {"value": "/x"}})]}}, r"env\.HF_HOME: .*the plan's own"),
         ({"recipes": {"recipes": [recipe(since="9.9")]}}, r"recipes\[0\]: covers no cell: no known version of sglang"),
         ({"recipes": {"recipes": [recipe(models=[])]}}, r"recipes\[0\]: covers no cell: models is empty"),
         ({"recipes": {"recipes": [recipe(model="GLM-5.2")]}},
