@@ -146,6 +146,11 @@ options:
     description: How the engine runs. C(container) for Docker, C(venv) for a Python environment under systemd.
     type: str
     default: container
+  gpus:
+    description: Indices of the GPUs of the host that may be used, from 0. By default all.
+    type: list
+    elements: int
+    default: []
   replicas:
     description: How many replicas share the host. Each has its own plan, GPUs and port.
     type: int

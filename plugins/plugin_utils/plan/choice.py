@@ -34,7 +34,8 @@ class PlanError(Refusal):
 class Intent:
     """What is asked for. None means the catalogue's choice.
 
-    ``accelerator_count`` is what the host has; its ``replicas`` share them evenly, and ``replica`` is the one this plan
+    ``accelerator_count`` is what the host has, and ``gpus`` which of them may be used (none named: all); ``replicas``
+    share those evenly, and ``replica`` is the one this plan
     is for. With ``nodes`` > 1 one replica takes all of that many hosts, of which this is number ``node_rank``.
     """
 
@@ -65,6 +66,7 @@ class Intent:
     engine_dir: str = "/opt/glm/engines"
     revision: str = "main"
     runtime: str = "container"
+    gpus: Sequence[int] = ()
     replicas: int = 1
     replica: int = 0
     nodes: int = 1
@@ -107,9 +109,19 @@ class Choice:
         intent = self.intent
         hosts = f"{intent.nodes} hosts of " if intent.nodes > 1 else ""
         return (
-            f"{self.model.name} {intent.precision} on {hosts}{intent.accelerator_count}x {self.accelerator.name} "
+            f"{self.model.name} {intent.precision} on {hosts}{self._part}{intent.accelerator_count}x "
+            f"{self.accelerator.name} "
             f"with {self.engine.name} {self.version}"
         )
+
+    @property
+    def _part(self) -> str:
+        return f"{len(self.intent.gpus)} of " if self.intent.gpus else ""
+
+    @property
+    def usable(self) -> list[int]:
+        """The GPUs of the host that its replicas share."""
+        return list(self.intent.gpus) or list(range(self.intent.accelerator_count))
 
     @property
     def repository(self) -> str:
@@ -119,13 +131,13 @@ class Choice:
     @property
     def count(self) -> int:
         """GPUs of this host that one replica uses."""
-        return self.intent.accelerator_count // max(1, self.intent.replicas)
+        return len(self.usable) // max(1, self.intent.replicas)
 
     @property
     def indices(self) -> list[int]:
         """Which GPUs of the host these are."""
         first = self.intent.replica * self.count
-        return list(range(first, first + self.count))
+        return self.usable[first : first + self.count]
 
     @cached_property
     def cell(self) -> recipes.Cell:
@@ -218,10 +230,11 @@ def check(choice: Choice) -> None:
     intent = choice.intent
     if intent.accelerator_count < 1:
         choice.refuse(f"{intent.accelerator_count} accelerators", "set glm_accelerator_count to what the host has")
-    if intent.replicas < 1 or intent.accelerator_count % intent.replicas:
+    _check_gpus(choice)
+    if intent.replicas < 1 or len(choice.usable) % intent.replicas:
         choice.refuse(
-            f"{intent.accelerator_count} GPUs cannot be shared evenly by {intent.replicas} replicas",
-            f"set glm_replicas to a divisor of {intent.accelerator_count}",
+            f"{len(choice.usable)} GPUs cannot be shared evenly by {intent.replicas} replicas",
+            f"set glm_replicas to a divisor of {len(choice.usable)}",
         )
     if not 0 <= intent.replica < intent.replicas:
         choice.refuse(f"replica {intent.replica} of {intent.replicas}", "count replicas from 0")
@@ -252,6 +265,23 @@ def check(choice: Choice) -> None:
         if not path.startswith("/"):
             choice.refuse(f"{path!r} is not an absolute path on the host", f"set {variable} to one")
     _check_repository(choice)
+
+
+def _check_gpus(choice: Choice) -> None:
+    """The GPUs that are named are the host's, each once."""
+    intent = choice.intent
+    last = intent.accelerator_count - 1
+    strange = [index for index in intent.gpus if not 0 <= index <= last]
+    if strange or len(set(intent.gpus)) < len(intent.gpus):
+        found = ", ".join(map(str, intent.gpus))
+        choice.refuse(
+            f"glm_gpus: expected indices from 0 to {last}, each once, found {found}",
+            "correct glm_gpus, or leave it empty",
+        )
+    if intent.gpus and intent.nodes > 1:
+        choice.refuse(
+            "a replica over several hosts takes all their GPUs", "leave glm_gpus empty, or set glm_nodes to 1"
+        )
 
 
 def _check_ports(choice: Choice) -> None:

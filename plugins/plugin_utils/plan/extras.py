@@ -26,7 +26,7 @@ _SECRET_VALUE = re.compile(
     r"\b(?:hf|sk|ghp|gho|github_pat|glpat|xox[abp]|nvapi)[-_][A-Za-z0-9_-]{16,}|\bAKIA[A-Z0-9]{16}\b"
     r"|://[^/@\s:]+:[^/@\s]+@|-----BEGIN [A-Z ]*PRIVATE KEY|^Bearer\s"
 )
-_GPUS = "glm_replicas"
+_GPUS = "glm_gpus, glm_replicas"
 _WEIGHTS = "glm_data_dir, below which weights and caches lie"
 # Variables that the plan, the unit or the container set, with what to use instead.
 _OWNED = {

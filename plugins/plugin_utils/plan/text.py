@@ -45,7 +45,7 @@ def _sameness(plan: Plan) -> str:
         plan["model"], plan["engine"], plan["profile"], plan["recipe"], plan["image"], plan["runtime"],
         plan["parallel"], plan["memory"], plan["contract"], plan["replicas"],
     ]  # fmt: skip
-    accelerator = {**plan["accelerator"], "indices": []}
+    accelerator = {**plan["accelerator"], **({"indices": []} if plan["replicas"] > 1 else {})}
     listen, node = plan["listen"], plan["node"]
     place = {*map(str, (listen["container_port"], node["rank"])), "--headless"}
     words = [word for word in plan["command"] if word not in place and not word.endswith("/engine.yaml")]
@@ -139,6 +139,9 @@ def _price(price: Price, hosts: int) -> str:
 def _hardware(plan: Plan) -> str:
     accelerator, node = plan["accelerator"], plan["node"]
     text = f"{accelerator['count']}x {accelerator['name']}"
+    indices = accelerator["indices"]
+    if plan["replicas"] == 1 and len(indices) < accelerator["count"]:
+        return f"GPUs {', '.join(map(str, indices))} of {text}"
     if plan["replicas"] > 1:
         return f"{text}, {plan['replicas']} replicas"
     return f"{node['count']} hosts of {text}" if node["count"] > 1 else text

@@ -45,7 +45,7 @@ def test_words_that_only_sound_like_a_secret_are_fine() -> None:
     [
         ("HF_HOME", "/x", "HF_HOME is the plan's own; use glm_data_dir"),
         ("VLLM_CACHE_ROOT", "/x", "is the plan's own; use glm_data_dir"),
-        ("CUDA_VISIBLE_DEVICES", "0,1", "is the plan's own; use glm_replicas"),
+        ("CUDA_VISIBLE_DEVICES", "0,1", "is the plan's own; use glm_gpus, glm_replicas"),
         ("VLLM_HOST_IP", "10.0.0.1", "use glm_private_address"),
         ("VLLM_API_KEY", "abc", "use keys.yml"),
         ("HF_HUB_OFFLINE", "0", "engines fetch nothing"),
