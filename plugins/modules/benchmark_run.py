@@ -37,6 +37,10 @@ options:
     type: list
     elements: path
     default: []
+  keep:
+    description: Whether the result is to be kept as a recipe in O(catalog). Refuses at once what could not be.
+    type: bool
+    default: false
   scale:
     description: Share of the workload's tokens, prompts and parallel requests to send. Less than 1 is a rehearsal.
     type: float

@@ -75,20 +75,21 @@ def lay(base: records.Catalog, folder: Path, files: Files) -> records.Catalog:
     Raises CatalogError, which names file, entry and key.
     """
     found, part = base, _empty(base)
+    recipes: list[OwnRecipe] = []
     for path in _files(folder, files):
         stem = path.stem
         for key, data in read_some(path, set(files[stem])).items():
             changed, own = _section(found, key, files[stem][key], [] if data is None else data, path)
             found = dataclasses.replace(found, **{key: changed})
             part = dataclasses.replace(part, **{key: own})
+            recipes += [_placed(one, path, index) for index, one in enumerate(own)] if key == "recipes" else []
     engines = _engines(base, folder)
     if part.accelerators:
         found = dataclasses.replace(found, accelerators=with_aliases(found.accelerators, str(folder)))
     found = dataclasses.replace(found, engines={**base.engines, **engines})
-    part = dataclasses.replace(part, engines=engines)
+    part = dataclasses.replace(part, engines=engines, recipes=list(recipes))
     check_entries(found, part, str(folder))
-    own = _in_order([_placed(recipe, folder, index) for index, recipe in enumerate(part.recipes)], found.engines)
-    return dataclasses.replace(found, recipes=[*own, *base.recipes])
+    return dataclasses.replace(found, recipes=[*_in_order(recipes, found.engines), *base.recipes])
 
 
 def with_aliases(found: Mapping[str, records.Accelerator], place: str) -> dict[str, records.Accelerator]:
@@ -217,9 +218,9 @@ def _engine(base: Engine, path: Path) -> Engine:
     return dataclasses.replace(base, **values)
 
 
-def _placed(recipe: records.Recipe, folder: Path, index: int) -> OwnRecipe:
+def _placed(recipe: records.Recipe, path: Path, index: int) -> OwnRecipe:
     fields = {item.name: getattr(recipe, item.name) for item in dataclasses.fields(recipe)}
-    return OwnRecipe(**fields, place=f"{folder}/recipes.yml: recipes[{index}]")
+    return OwnRecipe(**fields, place=f"{path}: recipes[{index}]")
 
 
 def _in_order(recipes: Sequence[OwnRecipe], engines: Mapping[str, Engine]) -> list[OwnRecipe]:
@@ -231,7 +232,7 @@ def _in_order(recipes: Sequence[OwnRecipe], engines: Mapping[str, Engine]) -> li
     for one, other in itertools.combinations(own, 2):
         if one.meets(other) and not one.within(other) and not other.within(one):
             raise CatalogError(
-                f"{other.recipe.place}: covers a cell of recipes[{one.recipe.place.rpartition('[')[2]} as well, and "
+                f"{other.recipe.place}: covers a cell of {one.recipe.place} as well, and "
                 "neither covers less than the other; expected one recipe for a cell"
             )
     sizes = {one.recipe.place: _size(one) for one in own}

@@ -55,7 +55,7 @@ def check_entries(found: records.Catalog, part: records.Catalog, place: str) -> 
         _known(layer.precisions or (), _precisions(found), where, "precision")
         _known(layer.profiles or (), found.profiles, where, "profile")
     for index, recipe in enumerate(part.recipes):
-        _check_recipe(found, recipe, f"{place}/recipes.yml: recipes[{index}]")
+        _check_recipe(found, recipe, getattr(recipe, "place", f"{place}/recipes.yml: recipes[{index}]"))
     for index, price in enumerate(part.prices):
         _known([price.accelerator], _names(found), f"{place}/prices.yml: prices[{index}]", "accelerator")
     for index, managed in enumerate(part.managed):

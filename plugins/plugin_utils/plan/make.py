@@ -74,7 +74,11 @@ def make(intent: Intent, known: records.Catalog, lock: Optional[lockfile.LockDat
         "replicas": intent.replicas,
         "runtime": _runtime(choice),
         "node": _node(choice),
-        "recipe": {"basis": own.basis(served.recipe), "profile": intent.profile},
+        "recipe": {
+            "basis": own.basis(served.recipe),
+            "measured": own.measured(choice, table, served),
+            "profile": intent.profile,
+        },
         "model": _model(choice, revision),
         "accelerator": _accelerator(choice),
         "engine": {"name": choice.engine.name, "version": choice.version},

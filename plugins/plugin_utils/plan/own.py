@@ -20,7 +20,10 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import Cat
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.engine import Engine, EnvValue, Ranged
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.overlay import OwnRecipe
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Catalog, KnownIssue, Recipe
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan import extras, flags, recipes
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import extras, flags, reading, recipes
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.arguments import Served
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Choice
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import MeasuredHere
 
 
 def known(folders: Sequence[str] = ()) -> Catalog:
@@ -33,6 +36,25 @@ def basis(recipe: Optional[Recipe]) -> Literal["published", "own", "derived"]:
     if recipe is None:
         return "derived"
     return "own" if isinstance(recipe, OwnRecipe) else "published"
+
+
+def measured(choice: Choice, table: flags.Table, served: Served) -> Optional[MeasuredHere]:
+    """What was measured with the recipe of a plan, and whether the plan is still what was measured."""
+    recipe = served.recipe
+    found = recipe.measured if recipe else None
+    if recipe is None or found is None:
+        return None
+    changed = choice.intent.engine_env or reading.differs(table, choice.engine, served.arguments, recipe.args)
+    return {
+        "date": str(found.date),
+        "workload": found.workload,
+        "users": found.users,
+        "engine_version": found.engine_version,
+        "hardware": found.hardware,
+        "tokens_per_second": found.figures.generation,
+        "ttft_mean_ms": found.figures.ttft_mean_ms,
+        "same": not changed and choice.version == found.engine_version,
+    }
 
 
 def sources(recipe: Optional[Recipe]) -> list[str]:

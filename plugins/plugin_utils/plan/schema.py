@@ -82,11 +82,34 @@ class Node(TypedDict):
     """TCP port of the head at which the ranks meet; engines count upwards from it."""
 
 
+class MeasuredHere(TypedDict):
+    """What was measured with a recipe of your own catalogue."""
+
+    date: str
+    """When it was measured."""
+    workload: str
+    """What was sent, by name."""
+    users: int
+    """Requests under way at once."""
+    engine_version: str
+    """Version of the engine that was measured."""
+    hardware: str
+    """GPUs and driver as they were seen."""
+    tokens_per_second: float
+    """Tokens of answers, of all users together."""
+    ttft_mean_ms: float | None
+    """Milliseconds to the first token, on average; null where it was not measured."""
+    same: bool
+    """Whether this plan has the version and the arguments that were measured."""
+
+
 class Recipe(TypedDict):
     """Where the arguments come from."""
 
     basis: Literal["published", "own", "derived"]
     """Published for exactly this cell, a recipe for it of your own, or composed from the catalogue's layers."""
+    measured: MeasuredHere | None
+    """What was measured with these arguments, or with those that this plan changes; null where nothing was."""
     profile: str
     """What the arguments are tuned for, such as agentic."""
 

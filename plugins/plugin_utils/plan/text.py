@@ -110,6 +110,7 @@ def _block(plan: Plan) -> list[str]:
         ("command", shlex.join(plan["command"])),
         ("environment", " ".join(f"{name}={value}" for name, value in plan["env"].items())),
         ("recipe", _RECIPES[plan["recipe"]["basis"]]),
+        ("measured", _measured(plan)),
         *(("note", note) for note in plan["notes"]),
         *(("known issue", f"{issue['text']} {issue['link']}") for issue in plan["known_issues"]),
         *(("source", source) for source in plan["sources"]),
@@ -118,6 +119,20 @@ def _block(plan: Plan) -> list[str]:
     for label, text in rows:
         lines += _row(label, text) if text else []
     return lines
+
+
+def _measured(plan: Plan) -> str:
+    """What was measured here with the recipe of the plan."""
+    found = plan["recipe"]["measured"]
+    if found is None:
+        return ""
+    first = "" if found["ttft_mean_ms"] is None else f", first token after {found['ttft_mean_ms']:,.0f} ms"
+    differs = "" if found["same"] else f"; this plan has other arguments, or not {found['engine_version']}"
+    return (
+        f"here on {found['date']} ({found['hardware']}): {found['tokens_per_second']:,.0f} tokens/s out at "
+        f"{found['users']} parallel{first} ({found['workload']}, {plan['engine']['name']} {found['engine_version']})"
+        f"{differs}"
+    )
 
 
 def _stop(plan: Plan) -> str:

@@ -84,7 +84,7 @@ def test_the_recipe_that_covers_less_wins_whatever_the_order(tmp_path: Path) -> 
 def test_two_recipes_for_one_cell_are_refused(tmp_path: Path, other: dict[str, Any]) -> None:
     folder = written(tmp_path, recipes={"recipes": [recipe(since=None), recipe(**other)]})
     text = refused(folder)
-    assert text.startswith(f"{folder}/recipes.yml: recipes[1]: ") and "recipes[0]" in text
+    assert text.startswith(f"{folder}/recipes.yml: recipes[1]: ") and "recipes.yml: recipes[0]" in text
 
 
 def test_recipes_of_one_cell_for_other_versions_are_two_cells(tmp_path: Path) -> None:
