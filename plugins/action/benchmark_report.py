@@ -13,10 +13,12 @@ from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.module_utils.finding import unmet
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import Failed, FleetAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import chart as benchmark_chart
+from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import keeping
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import page as benchmark_page
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import record as benchmark_record
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import view as benchmark_view
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.report import BenchmarkRecord
 
 
@@ -31,6 +33,8 @@ class ActionModule(FleetAction):
         "records": {"type": "list", "elements": "path", "default": []},
         "title": {"type": "str", "default": "Benchmarks"},
         "usd_per_hour": {"type": "float", "default": 0.0},
+        "catalog": {"type": "list", "elements": "path", "default": []},
+        "keep": {"type": "bool", "default": False},
     }
     _requires_connection = False
 
@@ -40,7 +44,7 @@ class ActionModule(FleetAction):
             return {"changed": False, "skipped": True, "msg": "check mode: nothing was measured"}
         if not benchmark_chart.available():
             raise self._unmet("matplotlib to draw charts with", "none", "pip install matplotlib")
-        known = catalog.load()
+        known = catalog.load(folders=args["catalog"])
         everything = benchmark_record.load(args["state_dir"])
         chosen = _read(args["records"]) if args["records"] or args["hosts"] else _newest(everything)
         missing = [host for host in args["hosts"] if host not in {record["host"] for record in chosen}]
@@ -59,6 +63,8 @@ class ActionModule(FleetAction):
             raise self._unmet("a folder that can be written", found, "free space there or set glm_state_dir") from None
         self._show(_lines(sections, paths["page"]))
         names = {name: str(path) for name, path in paths.items()}
+        if args["keep"]:
+            names["kept"] = self._keep([one for one in chosen if one["ok"]], args["catalog"], known)
         answer = {"changed": False, **names, "records": [record["id"] for record in chosen]}
         reasons = [f"{one['host']}: {benchmark_record.failure_text(one)}" for one in chosen if not one["ok"]]
         reasons += [f"{host}: nothing was measured, see its errors above" for host in missing]
@@ -66,6 +72,25 @@ class ActionModule(FleetAction):
             found = "\n".join([f"{len(reasons)} that are not", *reasons])
             raise self._unmet("every host measured and answering well", found, f"see {paths['page']}", **answer)
         return answer
+
+    def _keep(self, measured: list[BenchmarkRecord], folders: list[str], known: Catalog) -> str:
+        """Write the recipes of what was measured; the file. The better one of two for a cell is kept."""
+        if not folders:
+            raise self._unmet("a catalogue to keep recipes in", "none", "name its folder in glm_catalog")
+        best: dict[str, tuple[float, dict[str, Any]]] = {}
+        for one in measured:
+            recipe = keeping.recipe_of(one, known)
+            cell, rate = str(keeping.cell(recipe)), recipe["measured"]["figures"]["generation"]
+            best[cell] = max(best.get(cell, (0.0, recipe)), (rate, recipe), key=lambda pair: pair[0])
+        if not best:
+            return ""
+        try:
+            path = keeping.keep(folders[-1], [recipe for _rate, recipe in best.values()], folders[:-1])
+        except OSError as exc:
+            found = f"{exc.filename or folders[-1]}: {exc.strerror or exc}"
+            raise self._unmet("a catalogue that can be written", found, "correct glm_catalog") from None
+        self._show([f"Kept as recipe: {path}"])
+        return str(path)
 
     def _unmet(self, expected: str, found: str, next_step: str, **more: Any) -> Failed:
         return self._failure(unmet(expected, found, next_step), **more)

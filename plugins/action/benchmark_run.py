@@ -13,6 +13,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.benchmark.job import AUT
 from ansible_collections.glm.fleet.plugins.module_utils.finding import unmet
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import Failed
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.remote_job import RemoteJobAction
+from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import keeping
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import record as benchmark_record
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import runs as benchmark_runs
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
@@ -51,7 +52,10 @@ class ActionModule(RemoteJobAction):
         place = f"{self._host}-{plan['replica']}" if host else str(plan["replica"])
         folder = args["folder"] or f"{plan['paths']['data']}/benchmarks/{place}"
         reached_at = str(self._task_vars.get("ansible_host") or self._host)
-        self._workload = benchmark_runs.workload(catalog.load(), args["workload"], args["workloads"], args["scale"])
+        known = catalog.load(folders=args["catalog"])
+        if args["keep"]:
+            keeping.require(known, args["catalog"], plan["model"]["name"], args["scale"])
+        self._workload = benchmark_runs.workload(known, args["workload"], args["workloads"], args["scale"])
         self._client = benchmark_runs.client(plan, folder, args["client_image"], args["client_path"], host, tokenizer)
         address = benchmark_runs.endpoint_address(plan, args["address"], host, reached_at)
         seed = int(time.time()) if args["seed"] is None else args["seed"]

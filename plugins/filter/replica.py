@@ -8,7 +8,7 @@ Each is documented in the YAML file of its name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any
 
@@ -29,9 +29,9 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.serving import (
 )
 
 
-def benchmark_client(plan: Plan, own: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def benchmark_client(plan: Plan, own: Mapping[str, Any] | None = None, folders: Sequence[str] = ()) -> dict[str, Any]:
     """The plan with the image of the client that measures in the place of the engine's."""
-    return benchmark_runs.client_plan(catalog.load(), plan, own or {})
+    return benchmark_runs.client_plan(catalog.load(folders=folders), plan, own or {})
 
 
 def benchmark_snapshot(plan: Plan) -> str:

@@ -14,6 +14,8 @@ BENCHMARK_RUN: dict[str, dict[str, Any]] = {
     "plan": {"type": "dict", "required": True},
     "workload": {"type": "str", "required": True},
     "workloads": {"type": "dict", "default": {}},
+    "catalog": {"type": "list", "elements": "path", "default": []},
+    "keep": {"type": "bool", "default": False},
     "scale": {"type": "float", "default": 1.0},
     "repeats": {"type": "int", "default": 1},
     "warmup": {"type": "int", "default": 32},

@@ -38,6 +38,16 @@ options:
     description: What a host costs, USD per hour. V(0) takes the catalogue's prices.
     type: float
     default: 0.0
+  keep:
+    description: Whether to write what was measured as recipes into C(measured.yml) of the last folder of O(catalog).
+    type: bool
+    default: false
+  catalog:
+    description:
+      - Folders on the controller with your own workloads, published results and prices. See M(glm.fleet.serving_plan).
+    type: list
+    elements: path
+    default: []
 extends_documentation_fragment:
   - glm.fleet.attributes
   - glm.fleet.attributes.action
@@ -70,6 +80,10 @@ markdown:
   description: The Markdown.
   type: str
   returned: success
+kept:
+  description: The file with the recipes, empty where nothing was a measurement.
+  type: str
+  returned: when O(keep=true)
 records:
   description: The records in the report, by id.
   type: list

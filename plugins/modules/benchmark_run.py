@@ -32,6 +32,15 @@ options:
     description: Your own workloads by name, in the form of C(catalog/workloads.yml).
     type: dict
     default: {}
+  catalog:
+    description: Folders on the controller with your own catalogue, whose workloads may be named, too.
+    type: list
+    elements: path
+    default: []
+  keep:
+    description: Whether the result is to be kept as a recipe in O(catalog). Refuses at once what could not be.
+    type: bool
+    default: false
   scale:
     description: Share of the workload's tokens, prompts and parallel requests to send. Less than 1 is a rehearsal.
     type: float

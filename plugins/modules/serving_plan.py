@@ -31,6 +31,11 @@ options:
   engine_version:
     description: Version of the engine. By default the catalogue's, which says why.
     type: str
+  image:
+    description:
+      - Image of your own, as C(repository:tag), C(repository@sha256:…) or both. Needs O(engine_version), the release
+        that it is based on.
+    type: str
   image_variant:
     description:
       - Variant of the engine's image, such as C(cu129) or C(rocm720-mi35x). By default the first that suits the host.
@@ -51,6 +56,19 @@ options:
       - V(true) is a bare switch, V(false) its negative form, V(null) removes the argument, a list gives several values.
     type: dict
     default: {}
+  engine_env:
+    description:
+      - Environment variables of the engine that win over the recipe's. V(null) removes one.
+      - What the plan sets itself is refused, and so is what looks like a secret.
+    type: dict
+    default: {}
+  extra_mounts:
+    description:
+      - Files and folders of the host that the engine's container sees as well.
+      - Each has C(source), C(target) (by default the same path) and C(read_only) (by default true).
+    type: list
+    elements: dict
+    default: []
   served_model_name:
     description: Name that clients use. By default the checkpoint's, such as C(glm-5.1-fp8).
     type: str
@@ -128,6 +146,11 @@ options:
     description: How the engine runs. C(container) for Docker, C(venv) for a Python environment under systemd.
     type: str
     default: container
+  gpus:
+    description: Indices of the GPUs of the host that may be used, from 0. By default all.
+    type: list
+    elements: int
+    default: []
   replicas:
     description: How many replicas share the host. Each has its own plan, GPUs and port.
     type: int
@@ -152,6 +175,13 @@ options:
   lock_file:
     description: Lock file on the controller. A missing file is an empty one. The plan follows it and never writes it.
     type: path
+  catalog:
+    description:
+      - Folders on the controller with your own entries, in the form of the files of C(catalog/). They are laid over the
+        shipped ones, in this order.
+    type: list
+    elements: path
+    default: []
 extends_documentation_fragment:
   - glm.fleet.attributes
   - glm.fleet.attributes.action

@@ -59,6 +59,8 @@ def make(
         "workload": json.loads(json.dumps(asdict(workload), default=str)),
         "plan": {
             **verdict.plan_summary(plan),
+            "profile": plan["profile"],
+            "gpus": len(plan["accelerator"]["indices"]),
             "command": [str(word) for word in plan["command"]],
             "env": dict(plan["env"]),
             "image_digest": plan["image"]["digest"] if plan["image"] else None,

@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, Union
 
@@ -28,6 +28,22 @@ class CatalogError(QuotingError, ValueError):
     """A catalogue file is missing, is not YAML, or breaks the schema; the text names file, entry and key."""
 
 
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _OnceLoader(_LOADER):  # type: ignore[misc, valid-type]
+    """Refuses a key that stands twice in a mapping, of which YAML would silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key, _value in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} stands there twice", key.start_mark)
+            seen.add(key.value)
+        found: dict[Any, Any] = super().construct_mapping(node, deep)
+        return found
+
+
 def read(path: Path, keys: set[str]) -> dict[str, Any]:
     """A catalogue file that has exactly these top-level keys. Raises CatalogError."""
     data: dict[str, Any] = _parsed(path, f"catalog/{path.name}")
@@ -37,11 +53,20 @@ def read(path: Path, keys: set[str]) -> dict[str, Any]:
     return data
 
 
-def _parsed(path: Path, where: str) -> Any:
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+def read_some(path: Path, keys: set[str]) -> dict[str, Any]:
+    """A file of a team's catalogue: it has some of these top-level keys, each once. Raises CatalogError."""
+    data = _parsed(path, str(path), _OnceLoader)
+    found = _mapping({} if data is None else data, str(path))
+    for key in found:
+        if key not in keys:
+            raise CatalogError(f"{path}: {_unknown_key(key, keys)}; known are {', '.join(sorted(keys))}")
+    return found
+
+
+def _parsed(path: Path, where: str, loader: Any = _LOADER) -> Any:
     try:
         return yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
-    except OSError as exc:
+    except (OSError, UnicodeDecodeError) as exc:
         raise CatalogError(f"{where}: cannot be read: {exc}") from exc
     except yaml.YAMLError as exc:
         raise CatalogError(f"{where}: is not YAML: {exc}") from exc
@@ -76,21 +101,27 @@ def _mapping(data: Any, where: str) -> dict[str, Any]:
     return data
 
 
-def _record(kind: type[T], data: Any, where: str, places: Mapping[str, str] | None = None) -> T:
-    """``places``: where each key stands, if not all are in ``where``."""
+def _unknown_key(key: Any, known: Iterable[str]) -> str:
+    close = nearest(str(key), known, 1)
+    return f"unknown key {key!r}" + (f"; did you mean {close[0]}?" if close else "")
+
+
+def _record(kind: type[T], data: Any, where: str, places: Mapping[str, str] | None = None, base: Any = None) -> T:
+    """``places``: where each key stands, if not all are in ``where``. ``base``: the record to lay the data over."""
     data = _mapping(data, where)
     hints = _hints(kind)  # type: ignore[arg-type]
     for key in data:
         if key not in hints:
-            close = nearest(str(key), hints, 1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise CatalogError(f"{where}: unknown key {key!r}{hint}")
+            raise CatalogError(f"{where}: {_unknown_key(key, hints)}")
+    places = places or {key: f"{where}.{key}" for key in data}
+    values = {key: build(hints[key], value, places[key], getattr(base, key, None)) for key, value in data.items()}
+    if base is not None:
+        changed: T = dataclasses.replace(base, **values)
+        return changed
     missing = sorted(required(kind, hints) - set(data))
     if missing:
         raise CatalogError(f"{where}: missing key {', '.join(missing)}")
     absent = dict.fromkeys(set(_without_default(kind)) - set(data))
-    places = places or {key: f"{where}.{key}" for key in data}
-    values = {key: build(hints[key], value, places[key]) for key, value in data.items()}
     return kind(**values, **absent)
 
 
@@ -117,17 +148,18 @@ def _optional(hint: Any) -> bool:
     return typing.get_origin(hint) in (Union, types.UnionType) and type(None) in typing.get_args(hint)
 
 
-def build(hint: Any, data: Any, where: str) -> Any:
+def build(hint: Any, data: Any, where: str, base: Any = None) -> Any:
     """``data`` as a type hint says, with records for mappings; ``where``: file and entry. Raises CatalogError.
 
     A record that may be written as one word has a class method ``of_text``; one with a ``name`` in a mapping is called
-    as its key.
+    as its key. ``base`` is what the data is laid over: records and mappings keep what the data does not name, all else
+    is replaced.
     """
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return data
     if _optional(hint):
-        return None if data is None else build(args[0], data, where)
+        return None if data is None else build(args[0], data, where, base)
     if origin is list:
         if not isinstance(data, list):
             raise CatalogError(f"{where}: expected a list, found {_type_name(data)}")
@@ -137,12 +169,17 @@ def build(hint: Any, data: Any, where: str) -> Any:
             raise CatalogError(f"{where}: expected one of {', '.join(args)}, found {data!r}")
         return data
     if origin is dict:
-        entries = _mapping(data, where).items()
-        return {str(key): build(args[1], _knowing(args[1], key, value), f"{where}.{key}") for key, value in entries}
+        kept: dict[str, Any] = base or {}
+        entries = [(str(key), value) for key, value in _mapping(data, where).items()]
+        laid = {
+            key: build(args[1], _knowing(args[1], key, value), f"{where}.{key}", kept.get(key))
+            for key, value in entries
+        }
+        return {**kept, **laid}
     if isinstance(data, str) and hasattr(hint, "of_text"):
         return hint.of_text(data)
     if dataclasses.is_dataclass(hint):
-        return _record(typing.cast("type[Any]", hint), data, where)
+        return _record(typing.cast("type[Any]", hint), data, where, base=base)
     # bool is an int to Python, not to a reader of YAML.
     if hint is float and isinstance(data, int) and not isinstance(data, bool):
         return float(data)

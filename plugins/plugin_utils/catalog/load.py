@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import questions, records
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import overlay, questions, records
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError, build, folder, read
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.engine import Engine, Variant
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.references import check_references
@@ -50,12 +50,32 @@ FILES: dict[str, dict[str, Any]] = {
 }
 
 
-@functools.lru_cache(maxsize=8)
-def load(root: Path = ROOT) -> records.Catalog:
-    """Read and check the whole catalogue; kept for the life of the process.
+# What a team's catalogue may hold, beside the images of engines.
+OWN = {stem: keys for stem, keys in FILES.items() if stem not in ("questions", "routes")}
+# Written by benchmark_keep.
+OWN["measured"] = {"recipes": FILES["recipes"]["recipes"]}
+
+
+def load(root: Path = ROOT, folders: Sequence[str] = ()) -> records.Catalog:
+    """Read and check the whole catalogue, with a team's ``folders`` laid over it; kept for the life of the process.
 
     Raises CatalogError.
     """
+    found = _shipped(root)
+    return _laid(root, tuple(map(str, folders))) if folders else found
+
+
+@functools.lru_cache(maxsize=8)
+def _laid(root: Path, folders: tuple[str, ...]) -> records.Catalog:
+    found = _shipped(root)
+    for folder_name in folders:
+        found = overlay.lay(found, Path(folder_name).expanduser(), OWN)
+        _check_workloads(found.workloads, f"{folder_name}/workloads.yml")
+    return found
+
+
+@functools.lru_cache(maxsize=8)
+def _shipped(root: Path) -> records.Catalog:
     sections = {
         key: build(hint, content[key], f"catalog/{stem}.yml: {key}")
         for stem, keys in FILES.items()
@@ -66,7 +86,7 @@ def load(root: Path = ROOT) -> records.Catalog:
     found = records.Catalog(
         root=root, engines=_engines(root / "engines"), questions=questions.Questions(**asked), **sections
     )
-    found = dataclasses.replace(found, accelerators=_with_aliases(found.accelerators))
+    found = dataclasses.replace(found, accelerators=overlay.with_aliases(found.accelerators, "catalog"))
     _check_workloads(found.workloads, "catalog/workloads.yml")
     check_references(found)
     return found
@@ -97,14 +117,3 @@ def _check_workloads(found: Mapping[str, records.Workload], file: str) -> None:
             raise CatalogError(f"{where}.points: expected at least one, found none")
         if min(sizes) < 1:
             raise CatalogError(f"{where}: expected lengths and numbers of 1 or more, found {min(sizes)}")
-
-
-def _with_aliases(found: dict[str, records.Accelerator]) -> dict[str, records.Accelerator]:
-    """The accelerators, also under their aliases."""
-    everyone = dict(found)
-    for name, accelerator in found.items():
-        for alias in accelerator.aliases:
-            if alias in everyone:
-                raise CatalogError(f"catalog/accelerators.yml: accelerators.{name}.aliases: {alias} is taken")
-            everyone[alias] = accelerator
-    return everyone

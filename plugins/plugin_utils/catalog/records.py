@@ -194,6 +194,33 @@ class Layer(Ranged):
 
 
 @dataclass(frozen=True)
+class Figures:
+    """What a benchmark is about: tokens per second and milliseconds; None is what was not published."""
+
+    generation: float
+    per_user: Optional[float] = None
+    total: Optional[float] = None
+    ttft_mean_ms: Optional[float] = None
+    ttft_p99_ms: Optional[float] = None
+    tpot_mean_ms: Optional[float] = None
+    tpot_p99_ms: Optional[float] = None
+    itl_mean_ms: Optional[float] = None
+    itl_p99_ms: Optional[float] = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a recipe achieved: at most ``users`` requests of a workload at a time; ``hardware`` as it was seen."""
+
+    date: datetime.date
+    workload: str
+    users: int
+    engine_version: str
+    hardware: str
+    figures: Figures
+
+
+@dataclass(frozen=True)
 class Recipe(Ranged):
     """A published cell: these models on these accelerators, ``count`` per host on each of ``nodes`` hosts.
 
@@ -215,6 +242,7 @@ class Recipe(Ranged):
     data: int = 1
     data_attention: int = 1
     notes: list[str] = field(default_factory=list)
+    measured: Optional[Measured] = None
 
 
 @dataclass(frozen=True)
@@ -322,21 +350,6 @@ class Workload:
     prefix_caching: Optional[bool] = None
     command: str = ""
     notes: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Figures:
-    """What a benchmark is about: tokens per second and milliseconds; None is what was not published."""
-
-    generation: float
-    per_user: Optional[float] = None
-    total: Optional[float] = None
-    ttft_mean_ms: Optional[float] = None
-    ttft_p99_ms: Optional[float] = None
-    tpot_mean_ms: Optional[float] = None
-    tpot_p99_ms: Optional[float] = None
-    itl_mean_ms: Optional[float] = None
-    itl_p99_ms: Optional[float] = None
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable
 
+from ansible_collections.glm.fleet.plugins.module_utils.names import nearest
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import records
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.questions import Questions
@@ -18,65 +19,112 @@ _PATH = re.compile(r"(/([A-Za-z0-9_.-]+|\{\w+(:path)?\}))+")
 
 def check_references(found: records.Catalog) -> None:
     """Names in one file must exist in the other; versions must be known. Raises CatalogError."""
-    for name, model in found.models.items():
-        _check_model(found, model, f"models.yml: models.{name}")
+    check_entries(found, found, "catalog")
     for name, engine in found.engines.items():
-        _known([engine.default_version], engine.versions, f"engines/{name}/versions.yml", "version")
-        for version, release in engine.versions.items():
-            _known(release.images, found.variants, f"engines/{name}/versions.yml: versions.{version}", "image variant")
+        _known([engine.default_version], engine.versions, f"catalog/engines/{name}/versions.yml", "version")
     measuring = [name for name, engine in found.engines.items() if engine.benchmark_client is not None]
     if len(measuring) != 1:
         raise CatalogError(f"catalog/engines: expected one engine with a benchmark_client, found {measuring or 'none'}")
-    for index, layer in enumerate(found.layers):
-        where = f"recipes.yml: layers[{index}]"
-        _known([layer.engine], found.engines, where, "engine")
-        _known(layer.models or (), found.models, where, "model")
-        _known(layer.accelerators or (), found.accelerators, where, "accelerator")
-        _known(layer.profiles or (), found.profiles, where, "profile")
-    for index, recipe in enumerate(found.recipes):
-        _check_recipe(found, recipe, f"recipes.yml: recipes[{index}]")
-    for index, price in enumerate(found.prices):
-        _known([price.accelerator], found.accelerators, f"prices.yml: prices[{index}]", "accelerator")
-    for index, managed in enumerate(found.managed):
-        where = f"prices.yml: managed[{index}]"
-        _known([managed.model], found.models, where, "model")
-        if (managed.blended is None) == (managed.input is None or managed.output is None):
-            raise CatalogError(f"catalog/{where}: expected either blended, or input and output")
-    for index, result in enumerate(found.published):
-        _check_published(found, result, f"published.yml: published[{index}]")
-    for issue in found.known_issues:
-        _check_issue(found, issue, f"known_issues.yml: {issue.id}")
     _check_questions(found.questions)
     _check_routes(found)
+
+
+def check_entries(found: records.Catalog, part: records.Catalog, place: str) -> None:
+    """The same for what a team may add: the entries of ``part``, from the folder ``place``, name what ``found`` has.
+
+    Raises CatalogError.
+    """
+    for name, model in part.models.items():
+        _check_model(found, model, f"{place}/models.yml: models.{name}")
+    for name, accelerator in part.accelerators.items():
+        where = f"{place}/accelerators.yml: accelerators.{name}"
+        _known([accelerator.vendor], _vendors(found), where, "vendor")
+        _known(accelerator.features, _features(found), where, "feature")
+    for name, engine in part.engines.items():
+        for version, release in engine.versions.items():
+            where = f"{place}/engines/{name}/versions.yml: versions.{version}"
+            _known(release.images, found.variants, where, "image variant")
+    for index, layer in enumerate(part.layers):
+        where = f"{place}/recipes.yml: layers[{index}]"
+        _known([layer.engine], found.engines, where, "engine")
+        _known(layer.models or (), found.models, where, "model")
+        _known(layer.model_types or (), _model_types(found), where, "model type")
+        _known(layer.accelerators or (), _names(found), where, "accelerator")
+        _known(layer.architectures or (), _architectures(found), where, "architecture")
+        _known(layer.vendors or (), _vendors(found), where, "vendor")
+        _known(layer.precisions or (), _precisions(found), where, "precision")
+        _known(layer.profiles or (), found.profiles, where, "profile")
+    for index, recipe in enumerate(part.recipes):
+        _check_recipe(found, recipe, getattr(recipe, "place", f"{place}/recipes.yml: recipes[{index}]"))
+    for index, price in enumerate(part.prices):
+        _known([price.accelerator], _names(found), f"{place}/prices.yml: prices[{index}]", "accelerator")
+    for index, managed in enumerate(part.managed):
+        where = f"{place}/prices.yml: managed[{index}]"
+        _known([managed.model], found.models, where, "model")
+        if (managed.blended is None) == (managed.input is None or managed.output is None):
+            raise CatalogError(f"{where}: expected either blended, or input and output")
+    for index, result in enumerate(part.published):
+        _check_published(found, result, f"{place}/published.yml: published[{index}]")
+    for issue in part.known_issues:
+        _check_issue(found, issue, f"{place}/known_issues.yml: {issue.id}")
+
+
+def _names(found: records.Catalog) -> list[str]:
+    """What accelerators are called: selectors do not know aliases."""
+    return list(dict.fromkeys(entry.name for entry in found.accelerators.values()))
+
+
+def _vendors(found: records.Catalog) -> dict[str, None]:
+    """Those that images are built for."""
+    return dict.fromkeys(variant.vendor for variant in found.variants.values())
+
+
+def _features(found: records.Catalog) -> dict[str, None]:
+    """What models and forms of weights ask of accelerators."""
+    models = found.models.values()
+    formats = dict.fromkeys(need for model in models for form in model.precisions.values() for need in form.needs)
+    return {**formats, **dict.fromkeys(need for model in models for need in model.needs)}
+
+
+def _precisions(found: records.Catalog) -> dict[str, None]:
+    return dict.fromkeys(precision for model in found.models.values() for precision in model.precisions)
+
+
+def _model_types(found: records.Catalog) -> dict[str, None]:
+    return dict.fromkeys(model.model_type for model in found.models.values())
+
+
+def _architectures(found: records.Catalog) -> dict[str, None]:
+    return dict.fromkeys(entry.architecture for entry in found.accelerators.values())
 
 
 def _check_questions(found: Questions) -> None:
     asked = [*found.gate.items(), *((f"eval.tools[{index}]", one) for index, one in enumerate(found.eval.tools))]
     for name, question in asked:
-        where = f"questions.yml: {name}"
+        where = f"catalog/questions.yml: {name}"
         _known([*question.tools, *(call.name for call in question.calls)], found.tools, where, "tool")
         if bool(question.answer) == bool(question.calls):
-            raise CatalogError(f"catalog/{where}: expected either an answer or calls")
-    _known([found.round_trip.tool], found.tools, "questions.yml: round_trip", "tool")
+            raise CatalogError(f"{where}: expected either an answer or calls")
+    _known([found.round_trip.tool], found.tools, "catalog/questions.yml: round_trip", "tool")
 
 
 def _check_routes(found: records.Catalog) -> None:
     """A path passes for one purpose, or not at all."""
     seen = dict.fromkeys(found.withheld, "withheld")
     for name, purpose in found.purposes.items():
-        where = f"routes.yml: purposes.{name}"
+        where = f"catalog/routes.yml: purposes.{name}"
         if not purpose.routes:
-            raise CatalogError(f"catalog/{where}: expected at least one route, found none")
+            raise CatalogError(f"{where}: expected at least one route, found none")
         for path, methods in purpose.routes.items():
             if not _PATH.fullmatch(path):
-                raise CatalogError(f"catalog/{where}: expected a path of plain segments or {{name}}, found {path!r}")
+                raise CatalogError(f"{where}: expected a path of plain segments or {{name}}, found {path!r}")
             if not methods or len(set(methods)) < len(methods):
-                raise CatalogError(f"catalog/{where}: {path}: expected methods, each once, found {methods}")
+                raise CatalogError(f"{where}: {path}: expected methods, each once, found {methods}")
             if path in seen:
-                raise CatalogError(f"catalog/{where}: {path} is already in {seen[path]}")
+                raise CatalogError(f"{where}: {path} is already in {seen[path]}")
             seen[path] = name
     for index, shortfall in enumerate(found.shortfalls):
-        where = f"routes.yml: shortfalls[{index}]"
+        where = f"catalog/routes.yml: shortfalls[{index}]"
         _known([shortfall.purpose], found.purposes, where, "purpose")
         _known([shortfall.engine], found.engines, where, "engine")
 
@@ -101,33 +149,34 @@ def _check_recipe(found: records.Catalog, recipe: records.Recipe, where: str) ->
     for model_name in recipe.models:
         _known(recipe.precisions, found.models[model_name].precisions, where, f"precision of {model_name}")
     _known(recipe.profiles, found.profiles, where, "profile")
-    _known(recipe.accelerators, found.accelerators, where, "accelerator")
+    _known(recipe.accelerators, _names(found), where, "accelerator")
 
 
 def _check_published(found: records.Catalog, result: records.Published, where: str) -> None:
     _known([result.workload], found.workloads, where, "workload")
     _known([result.model], found.models, where, "model")
     _known([result.precision], found.models[result.model].precisions, where, f"precision of {result.model}")
-    _known([result.accelerator] if result.accelerator else (), found.accelerators, where, "accelerator")
+    _known([result.accelerator] if result.accelerator else (), _names(found), where, "accelerator")
     _known([result.engine], found.engines, where, "engine")
     points = found.workloads[result.workload].points
     if not any(point.parallel == result.parallel and result.prompts in (None, point.prompts) for point in points):
         raise CatalogError(
-            f"catalog/{where}: {result.workload} has no point of {result.prompts} prompts, {result.parallel} parallel"
+            f"{where}: {result.workload} has no point of {result.prompts} prompts, {result.parallel} parallel"
         )
 
 
 def _check_issue(found: records.Catalog, issue: records.KnownIssue, where: str) -> None:
     _known(issue.models or (), found.models, where, "model")
-    _known(issue.accelerators or (), found.accelerators, where, "accelerator")
+    _known(issue.precisions or (), _precisions(found), where, "precision")
+    _known(issue.accelerators or (), _names(found), where, "accelerator")
     _known([issue.engine] if issue.engine else (), found.engines, where, "engine")
-    model_types = dict.fromkeys(model.model_type for model in found.models.values())
-    _known(issue.model_types or (), model_types, where, "model type")
-    architectures = dict.fromkeys(item.architecture for item in found.accelerators.values())
-    _known(issue.architectures or (), architectures, where, "architecture")
+    _known(issue.model_types or (), _model_types(found), where, "model type")
+    _known(issue.architectures or (), _architectures(found), where, "architecture")
 
 
 def _known(names: Iterable[str], known: Collection[str], where: str, kind: str) -> None:
     for name in names:
         if name not in known:
-            raise CatalogError(f"catalog/{where}: unknown {kind} {name!r}; known are {', '.join(known)}")
+            close = nearest(name, known, 1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise CatalogError(f"{where}: unknown {kind} {name!r}{hint}; known are {', '.join(known)}")

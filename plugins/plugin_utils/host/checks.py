@@ -132,9 +132,10 @@ def _driver_age(facts: Mapping[str, Any], plan: Plan) -> Iterator[Finding]:
         minimum, version = image["min_driver"], driver.get("version")
         old = (minimum, version) if minimum and version and versions.older(version, minimum) else None
     if old:
+        inside = f"{kind} {built_for} in " if built_for else ""
         yield finding.failed(
             "driver",
-            f"driver {old[0]} or newer, which {kind} {built_for} in {image['reference']} needs",
+            f"driver {old[0]} or newer, which {inside}{image['reference']} needs",
             old[1],
             f"choose an image variant for an older {kind} (glm_image_variant), or upgrade the host's driver",
         )

@@ -47,8 +47,8 @@ def _neighbours(choice: Choice) -> Iterator[tuple[str, Intent]]:
             text,
             dataclasses.replace(
                 asked, accelerator=accelerator.name, accelerator_count=accelerator.per_host, precision=precision,
-                engine=engine, engine_version=None, image_variant=None, engine_args={}, nodes=nodes, node_rank=0,
-                replicas=1, replica=0, driver_version=None,
+                engine=engine, engine_version=None, image=None, image_variant=None, engine_args={}, engine_env={},
+                nodes=nodes, node_rank=0, gpus=(), replicas=1, replica=0, driver_version=None,
             ),
         )  # fmt: skip
 

@@ -246,6 +246,11 @@ def notes_of(choice: Choice, table: flags.Table, served: Served) -> list[str]:
     idle = choice.cell.gpus - served.divided.gpus
     if idle:
         notes.append(f"{idle} of {choice.cell.gpus} GPUs stay idle.")
+    if choice.intent.gpus:
+        left = choice.intent.accelerator_count - len(choice.usable)
+        notes.append(
+            f"{left} of the host's {choice.intent.accelerator_count} GPUs are left to others; prices are the host's."
+        )
     context = plan_fit.context_of(choice, table, served.arguments)
     if not choice.engine.requires_full_context and context is not None and served.size.per_rank < context:
         notes.append(

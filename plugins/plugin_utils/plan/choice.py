@@ -34,7 +34,8 @@ class PlanError(Refusal):
 class Intent:
     """What is asked for. None means the catalogue's choice.
 
-    ``accelerator_count`` is what the host has; its ``replicas`` share them evenly, and ``replica`` is the one this plan
+    ``accelerator_count`` is what the host has, and ``gpus`` which of them may be used (none named: all); ``replicas``
+    share those evenly, and ``replica`` is the one this plan
     is for. With ``nodes`` > 1 one replica takes all of that many hosts, of which this is number ``node_rank``.
     """
 
@@ -44,9 +45,12 @@ class Intent:
     precision: str = "fp8"
     engine: Optional[str] = None
     engine_version: Optional[str] = None
+    image: Optional[str] = None
     image_variant: Optional[str] = None
     profile: str = "agentic"
     engine_args: Mapping[str, Any] = field(default_factory=dict)
+    engine_env: Mapping[str, Any] = field(default_factory=dict)
+    extra_mounts: Sequence[Mapping[str, Any]] = ()
     served_model_name: Optional[str] = None
     listen_address: str = "127.0.0.1"
     listen_port: int = 8000
@@ -62,6 +66,7 @@ class Intent:
     engine_dir: str = "/opt/glm/engines"
     revision: str = "main"
     runtime: str = "container"
+    gpus: Sequence[int] = ()
     replicas: int = 1
     replica: int = 0
     nodes: int = 1
@@ -104,9 +109,19 @@ class Choice:
         intent = self.intent
         hosts = f"{intent.nodes} hosts of " if intent.nodes > 1 else ""
         return (
-            f"{self.model.name} {intent.precision} on {hosts}{intent.accelerator_count}x {self.accelerator.name} "
+            f"{self.model.name} {intent.precision} on {hosts}{self._part}{intent.accelerator_count}x "
+            f"{self.accelerator.name} "
             f"with {self.engine.name} {self.version}"
         )
+
+    @property
+    def _part(self) -> str:
+        return f"{len(self.intent.gpus)} of " if self.intent.gpus else ""
+
+    @property
+    def usable(self) -> list[int]:
+        """The GPUs of the host that its replicas share."""
+        return list(self.intent.gpus) or list(range(self.intent.accelerator_count))
 
     @property
     def repository(self) -> str:
@@ -116,13 +131,13 @@ class Choice:
     @property
     def count(self) -> int:
         """GPUs of this host that one replica uses."""
-        return self.intent.accelerator_count // max(1, self.intent.replicas)
+        return len(self.usable) // max(1, self.intent.replicas)
 
     @property
     def indices(self) -> list[int]:
         """Which GPUs of the host these are."""
         first = self.intent.replica * self.count
-        return list(range(first, first + self.count))
+        return self.usable[first : first + self.count]
 
     @cached_property
     def cell(self) -> recipes.Cell:
@@ -158,14 +173,15 @@ class Choice:
             name: image
             for images in (own, general)
             for name, image in images.items()
-            if self._suits(self.known.variants[name]) and not (images is general and name in own)
+            if self.suits(self.known.variants[name]) and not (images is general and name in own)
         }
 
     def refuse(self, why: str, next_step: str = "") -> NoReturn:
         """Raise the refusal, with what would work when no better step is known."""
         raise PlanError(f"{self.title}: {why}", next_step or self.alternatives() or "see docs/planner.md")
 
-    def _suits(self, variant: Variant) -> bool:
+    def suits(self, variant: Variant) -> bool:
+        """Whether what is built for this runs on the accelerator."""
         return variant.vendor == self.accelerator.vendor and (
             variant.architectures is None or self.accelerator.architecture in variant.architectures
         )
@@ -204,12 +220,9 @@ class Choice:
 
     def _recipe_since(self) -> tuple[int, ...]:
         """From which release on this cell's published recipe holds; empty when there is none or it always does."""
-        starts = [
-            recipe.since
-            for recipe in self.known.recipes
-            if recipe.since and recipes.covers(recipe, self.cell_of(self.engine.default_version))
-        ]
-        return min((versions.order(since) for since in starts), default=())
+        cell = self.cell_of(self.engine.default_version)
+        starts = [recipe.since for recipe in self.known.recipes if recipes.covers(recipe, cell)]
+        return min((versions.order(since) if since else () for since in starts), default=())
 
 
 def check(choice: Choice) -> None:
@@ -217,10 +230,11 @@ def check(choice: Choice) -> None:
     intent = choice.intent
     if intent.accelerator_count < 1:
         choice.refuse(f"{intent.accelerator_count} accelerators", "set glm_accelerator_count to what the host has")
-    if intent.replicas < 1 or intent.accelerator_count % intent.replicas:
+    _check_gpus(choice)
+    if intent.replicas < 1 or len(choice.usable) % intent.replicas:
         choice.refuse(
-            f"{intent.accelerator_count} GPUs cannot be shared evenly by {intent.replicas} replicas",
-            f"set glm_replicas to a divisor of {intent.accelerator_count}",
+            f"{len(choice.usable)} GPUs cannot be shared evenly by {intent.replicas} replicas",
+            f"set glm_replicas to a divisor of {len(choice.usable)}",
         )
     if not 0 <= intent.replica < intent.replicas:
         choice.refuse(f"replica {intent.replica} of {intent.replicas}", "count replicas from 0")
@@ -237,6 +251,8 @@ def check(choice: Choice) -> None:
         )
     if intent.runtime not in RUNTIMES:
         choice.refuse(f"unknown runtime {intent.runtime!r}", f"set glm_runtime to {' or '.join(RUNTIMES)}")
+    if intent.image and intent.runtime == "venv":
+        choice.refuse("glm_image names an image, and glm_runtime is venv", "leave one of them out")
     _check_package(choice)
     _check_ports(choice)
     if intent.served_model_name is not None and not _SERVED_NAME.fullmatch(intent.served_model_name):
@@ -249,6 +265,23 @@ def check(choice: Choice) -> None:
         if not path.startswith("/"):
             choice.refuse(f"{path!r} is not an absolute path on the host", f"set {variable} to one")
     _check_repository(choice)
+
+
+def _check_gpus(choice: Choice) -> None:
+    """The GPUs that are named are the host's, each once."""
+    intent = choice.intent
+    last = intent.accelerator_count - 1
+    strange = [index for index in intent.gpus if not 0 <= index <= last]
+    if strange or len(set(intent.gpus)) < len(intent.gpus):
+        found = ", ".join(map(str, intent.gpus))
+        choice.refuse(
+            f"glm_gpus: expected indices from 0 to {last}, each once, found {found}",
+            "correct glm_gpus, or leave it empty",
+        )
+    if intent.gpus and intent.nodes > 1:
+        choice.refuse(
+            "a replica over several hosts takes all their GPUs", "leave glm_gpus empty, or set glm_nodes to 1"
+        )
 
 
 def _check_ports(choice: Choice) -> None:

@@ -58,7 +58,7 @@ def environment(choice: Choice, env: Mapping[str, str]) -> dict[str, str]:
     if intent.node_addresses:
         # The engine would take the address with the default route, which the others may not reach.
         found[choice.engine.multi_node.address_env] = intent.node_addresses[intent.node_rank]
-    if intent.replicas > 1 and (intent.runtime == "venv" or choice.accelerator.vendor == "amd"):
+    if choice.count < intent.accelerator_count and (intent.runtime == "venv" or choice.accelerator.vendor == "amd"):
         found[_VISIBLE_DEVICES[choice.accelerator.vendor]] = ",".join(str(index) for index in choice.indices)
     return dict(sorted(found.items()))
 
@@ -176,7 +176,7 @@ class Passed:
 def passed(choice: Choice) -> Passed:
     """The devices of the replica's container."""
     if choice.accelerator.vendor == "nvidia":
-        names = ["all"] if choice.intent.replicas == 1 else [str(index) for index in choice.indices]
+        names = ["all"] if choice.count == choice.intent.accelerator_count else [str(index) for index in choice.indices]
         return Passed(cdi=[f"nvidia.com/gpu={name}" for name in names])
     return Passed(nodes=["/dev/kfd", "/dev/dri"], groups=["video", "render"])
 

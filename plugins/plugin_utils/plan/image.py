@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Optional
 
@@ -15,9 +16,18 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.plan import lockfile
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Choice
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import ImageBuild, ImageChosen
 
+# A registry's host may have a port; Docker's rule for the rest.
+_REFERENCE = re.compile(
+    r"(?P<repository>(?:[A-Za-z0-9][A-Za-z0-9.-]*(?::\d+)?/)?[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*)"
+    r"(?::(?P<tag>\w[\w.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?",
+    re.ASCII,
+)
+
 
 def image(choice: Choice, lock: lockfile.LockData) -> ImageChosen:
     """The ``image`` of a plan. Raises PlanError when none is known, or the host's driver is too old for it."""
+    if choice.intent.image:
+        return _own(choice, choice.intent.image, lock)
     found = choice.images(choice.version)
     if not found:
         _refuse_unknown(choice)
@@ -46,6 +56,55 @@ def image(choice: Choice, lock: lockfile.LockData) -> ImageChosen:
         "min_transformers": choice.model.min_transformers,
         "build": build,
     }
+
+
+def _own(choice: Choice, reference: str, lock: lockfile.LockData) -> ImageChosen:
+    """The image that the user names. It is taken as it comes: nothing is built from it."""
+    match = _REFERENCE.fullmatch(reference)
+    if not match or not (match["tag"] or match["digest"]):
+        choice.refuse(
+            f"glm_image: expected repository:tag, repository@sha256:<64 hex digits> or both, found {reference!r}",
+            "correct glm_image",
+        )
+    if not choice.intent.engine_version:
+        choice.refuse(
+            f"glm_image: which release of {choice.engine.title} {reference} is based on decides which flags it takes",
+            "set glm_engine_version to that release",
+        )
+    repository, digest = match["repository"], match["digest"]
+    # What has no tag of its own still needs a name on its hosts.
+    tag = match["tag"] or f"sha256-{digest[len('sha256:') :][:12]}"
+    variant = choice.intent.image_variant or _variant_of(choice, tag)
+    built_for = choice.known.variants.get(variant) if variant else None
+    if variant and (built_for is None or not choice.suits(built_for)):
+        suited = [name for name, known in choice.known.variants.items() if choice.suits(known)]
+        choice.refuse(
+            f"glm_image: variant {variant!r} is none for {choice.accelerator.name}",
+            f"set glm_image_variant to one of {', '.join(suited)}, or leave it empty",
+        )
+    entry = lock["images"].get(lockfile.image_key(repository, tag))
+    digest = digest or (entry["digest"] if entry else None)
+    needed = {variant: _min_driver(choice, variant)}
+    if variant:
+        _check_driver(choice, variant, needed)
+    return {
+        "repository": repository,
+        "tag": tag,
+        "digest": digest,
+        "variant": variant,
+        "cuda": built_for.version if built_for and built_for.runtime == "cuda" else None,
+        "rocm": built_for.version if built_for and built_for.runtime == "rocm" else None,
+        "min_driver": needed[variant],
+        "reference": _reference(f"{repository}:{tag}", digest),
+        "min_transformers": choice.model.min_transformers,
+        "build": None,
+    }
+
+
+def _variant_of(choice: Choice, tag: str) -> str:
+    """The variant whose published tag this is, as in a mirror; empty where no published image is called so."""
+    images = choice.images(choice.version).items()
+    return next((name for name, image in images if image.tag == tag), "")
 
 
 def _pinned(base: str, build: Optional[ImageBuild], lock: lockfile.LockData) -> tuple[str, Optional[str]]:
@@ -97,7 +156,7 @@ def _refuse_unknown(choice: Choice) -> None:
     best = wants.recommended if wants.recommended in usable else usable[-1]
     choice.refuse(
         f"no published image of {engine.name} {choice.version} is known",
-        f"set glm_engine_version to {best} (images are known for {', '.join(usable)})",
+        f"set glm_engine_version to {best} (images are known for {', '.join(usable)}), or glm_image to an image of it",
     )
 
 
@@ -129,7 +188,8 @@ def _build(choice: Choice, variant: str, base: str) -> Optional[ImageBuild]:
 
 def _min_driver(choice: Choice, variant: str) -> Optional[str]:
     """The newer of what the image and the accelerator need; None when neither is published."""
-    needs = [choice.known.variants[variant].min_driver, choice.accelerator.min_driver]
+    built_for = choice.known.variants.get(variant)
+    needs = [built_for.min_driver if built_for else None, choice.accelerator.min_driver]
     known = [driver for driver in needs if driver is not None]
     return max(known, key=versions.order) if known else None
 

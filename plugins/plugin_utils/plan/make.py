@@ -21,10 +21,12 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.plan import (
     budget,
     command,
     drain,
+    extras,
     files,
     flags,
     image,
     lockfile,
+    own,
     promises,
     routes,
     schema,
@@ -64,7 +66,7 @@ def make(intent: Intent, known: records.Catalog, lock: Optional[lockfile.LockDat
     resolved: lockfile.LockData = {**lockfile.empty(), **lock} if lock else lockfile.empty()
     revision = _revision(choice, resolved)
     name = intent.served_model_name or choice.checkpoint.served_name
-    passed = command.passed(choice)
+    passed, mounted = command.passed(choice), files.mounts(choice)
     end = drain.drain(choice, table, plan_fit.context_of(choice, table, served.arguments))
     return {
         "schema": SCHEMA,
@@ -72,7 +74,11 @@ def make(intent: Intent, known: records.Catalog, lock: Optional[lockfile.LockDat
         "replicas": intent.replicas,
         "runtime": _runtime(choice),
         "node": _node(choice),
-        "recipe": {"basis": "published" if served.recipe else "derived", "profile": intent.profile},
+        "recipe": {
+            "basis": own.basis(served.recipe),
+            "measured": own.measured(choice, table, served),
+            "profile": intent.profile,
+        },
         "model": _model(choice, revision),
         "accelerator": _accelerator(choice),
         "engine": {"name": choice.engine.name, "version": choice.version},
@@ -83,13 +89,13 @@ def make(intent: Intent, known: records.Catalog, lock: Optional[lockfile.LockDat
         "door": routes.door(known, choice.engine.name, choice.version),
         "tls": tls.tls(intent),
         "command": command.command(choice, revision, name, [*end.words, *words]),
-        "env": command.environment(choice, served.env),
+        "env": extras.environment(choice, command.environment(choice, served.env)),
         "secret": command.secret(choice),
         "devices": passed.cdi,
         "device_nodes": passed.nodes,
         "device_groups": passed.groups,
         "confinement": command.confinement(choice),
-        "mounts": files.mounts(choice),
+        "mounts": [*mounted, *extras.mounts(choice, mounted)],
         "paths": files.paths(choice),
         "memory": plan_fit.record(choice, served.size),
         "promises": promises.promises(choice, table, served),
@@ -107,12 +113,17 @@ def make(intent: Intent, known: records.Catalog, lock: Optional[lockfile.LockDat
         "known_issues": [
             {"id": issue.id, "status": issue.status, "text": issue.text, "link": issue.link} for issue in served.met
         ],
-        "sources": [*choice.model.sources, *(str(source) for source in served.composed.sources)],
+        "sources": [
+            *choice.model.sources,
+            *own.sources(served.recipe),
+            *(str(source) for source in served.composed.sources),
+        ],
         "notes": [
             *arguments.notes_of(choice, table, served),
             *drain.notes(choice, end),
             *tls.notes(intent),
             *command.secret_notes(choice),
+            *extras.notes(choice),
         ],
     }
 

@@ -172,12 +172,24 @@ def _fills(cell: Cell, layout: Layout, context: int) -> dict[str, Any]:
     }
 
 
+# What a value may be filled with: the keys of _fills.
+FILLS = (
+    "$tensor", "$data", "$data_attention", "$data_attention_on", "$data_any", "$expert_on", "$context", "$tool_parser",
+    "$reasoning_parser", "$mtp_tokens", "$mtp_steps", "$mtp_drafts",
+)  # fmt: skip
+
+
+def check_fills(value: Any) -> None:
+    """Raise CatalogError for a value that is to be filled with something unknown."""
+    _filled(value, dict.fromkeys(FILLS))
+
+
 def _filled(value: Any, fills: Mapping[str, Any]) -> Any:
     if isinstance(value, Mapping):
         return {key: _filled(item, fills) for key, item in value.items()}
     if isinstance(value, str) and value.startswith("$"):
         if value not in fills:
-            raise CatalogError(f"catalog/recipes.yml: unknown value {value}; known are {', '.join(fills)}")
+            raise CatalogError(f"unknown value {value}; known are {', '.join(fills)}")
         return fills[value]
     return value
 

@@ -11,9 +11,8 @@ from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils import address
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
-from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.intent import check, table
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan import lockfile, tls
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import lockfile, own, tls
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 
@@ -52,7 +51,7 @@ def plans_of(given: Mapping[str, Any]) -> list[Plan]:
     args = dict(given)
     if "accelerator" not in args or "accelerator_count" not in args:
         raise Unmet(*_NO_ACCELERATOR)
-    lock_file = args.pop("lock_file", None)
+    lock_file, folders = args.pop("lock_file", None), args.pop("catalog", ())
     public = args.get("public_address")
     listens = planner.listen_address(args.pop("bind"), args.pop("private_address", None), public)
     asked = tls.asked(listens, public, args.pop("tls", "auto"), args.pop("tls_names", []))
@@ -60,7 +59,7 @@ def plans_of(given: Mapping[str, Any]) -> list[Plan]:
         listen_address=listens, listen_port=args.pop("port"), tls=asked[0], tls_names=asked[1], **args
     )
     tls.require_orderable(intent)
-    return planner.make_all(intent, catalog.load(), lockfile.read(lock_file) if lock_file else None)
+    return planner.make_all(intent, own.known(folders), lockfile.read(lock_file) if lock_file else None)
 
 
 def node_of(host: str, args: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:

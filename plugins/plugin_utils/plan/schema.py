@@ -82,11 +82,34 @@ class Node(TypedDict):
     """TCP port of the head at which the ranks meet; engines count upwards from it."""
 
 
+class MeasuredHere(TypedDict):
+    """What was measured with a recipe of your own catalogue."""
+
+    date: str
+    """When it was measured."""
+    workload: str
+    """What was sent, by name."""
+    users: int
+    """Requests under way at once."""
+    engine_version: str
+    """Version of the engine that was measured."""
+    hardware: str
+    """GPUs and driver as they were seen."""
+    tokens_per_second: float
+    """Tokens of answers, of all users together."""
+    ttft_mean_ms: float | None
+    """Milliseconds to the first token, on average; null where it was not measured."""
+    same: bool
+    """Whether this plan has the version and the arguments that were measured."""
+
+
 class Recipe(TypedDict):
     """Where the arguments come from."""
 
-    basis: Literal["published", "derived"]
-    """Published for exactly this cell, or composed from the catalogue's layers."""
+    basis: Literal["published", "own", "derived"]
+    """Published for exactly this cell, a recipe for it of your own, or composed from the catalogue's layers."""
+    measured: MeasuredHere | None
+    """What was measured with these arguments, or with those that this plan changes; null where nothing was."""
     profile: str
     """What the arguments are tuned for, such as agentic."""
 
@@ -161,9 +184,9 @@ class ImageChosen(TypedDict):
     digest: str | None
     """sha256:… that the lock file has for the tag; null until it has one, and for an image that each host builds."""
     variant: str
-    """Name of the build in the catalogue, such as cu130."""
+    """Name of the build in the catalogue, such as cu130; empty for an image of your own that names none."""
     cuda: str | None
-    """CUDA that the image was built for; null for AMD."""
+    """CUDA that the image was built for; null for AMD, and where it is not known."""
     rocm: str | None
     """ROCm that the image was built for; null for NVIDIA, and where its release is not known."""
     min_driver: str | None

@@ -20,6 +20,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan,
 _WIDTH = 118
 _RECIPES = {
     "published": "published for exactly this cell; see the sources",
+    "own": "of your own catalogue, for exactly this cell; see the sources",
     "derived": "derived from the recipes of its neighbours; none is published for exactly this cell",
 }
 _LABEL = 12
@@ -44,7 +45,7 @@ def _sameness(plan: Plan) -> str:
         plan["model"], plan["engine"], plan["profile"], plan["recipe"], plan["image"], plan["runtime"],
         plan["parallel"], plan["memory"], plan["contract"], plan["replicas"],
     ]  # fmt: skip
-    accelerator = {**plan["accelerator"], "indices": []}
+    accelerator = {**plan["accelerator"], **({"indices": []} if plan["replicas"] > 1 else {})}
     listen, node = plan["listen"], plan["node"]
     place = {*map(str, (listen["container_port"], node["rank"])), "--headless"}
     words = [word for word in plan["command"] if word not in place and not word.endswith("/engine.yaml")]
@@ -109,6 +110,7 @@ def _block(plan: Plan) -> list[str]:
         ("command", shlex.join(plan["command"])),
         ("environment", " ".join(f"{name}={value}" for name, value in plan["env"].items())),
         ("recipe", _RECIPES[plan["recipe"]["basis"]]),
+        ("measured", _measured(plan)),
         *(("note", note) for note in plan["notes"]),
         *(("known issue", f"{issue['text']} {issue['link']}") for issue in plan["known_issues"]),
         *(("source", source) for source in plan["sources"]),
@@ -117,6 +119,20 @@ def _block(plan: Plan) -> list[str]:
     for label, text in rows:
         lines += _row(label, text) if text else []
     return lines
+
+
+def _measured(plan: Plan) -> str:
+    """What was measured here with the recipe of the plan."""
+    found = plan["recipe"]["measured"]
+    if found is None:
+        return ""
+    first = "" if found["ttft_mean_ms"] is None else f", first token after {found['ttft_mean_ms']:,.0f} ms"
+    differs = "" if found["same"] else f"; this plan has other arguments, or not {found['engine_version']}"
+    return (
+        f"here on {found['date']} ({found['hardware']}): {found['tokens_per_second']:,.0f} tokens/s out at "
+        f"{found['users']} parallel{first} ({found['workload']}, {plan['engine']['name']} {found['engine_version']})"
+        f"{differs}"
+    )
 
 
 def _stop(plan: Plan) -> str:
@@ -138,6 +154,9 @@ def _price(price: Price, hosts: int) -> str:
 def _hardware(plan: Plan) -> str:
     accelerator, node = plan["accelerator"], plan["node"]
     text = f"{accelerator['count']}x {accelerator['name']}"
+    indices = accelerator["indices"]
+    if plan["replicas"] == 1 and len(indices) < accelerator["count"]:
+        return f"GPUs {', '.join(map(str, indices))} of {text}"
     if plan["replicas"] > 1:
         return f"{text}, {plan['replicas']} replicas"
     return f"{node['count']} hosts of {text}" if node["count"] > 1 else text
@@ -171,6 +190,8 @@ def _program(plan: Plan) -> list[tuple[str, str]]:
         added = f", with {' '.join(runtime['overrides'])}" if runtime["overrides"] else ""
         return [("package", f"{runtime['package']} in {runtime['path']} (Python {runtime['python']}){indexes}{added}")]
     built_for = f"CUDA {image['cuda']}" if image["cuda"] else f"ROCm {image['rocm'] or '(release not named)'}"
+    if not image["variant"]:
+        built_for = f"{'ROCm' if plan['accelerator']['vendor'] == 'amd' else 'CUDA'} (name it in glm_image_variant)"
     driver = f"driver {image['min_driver']} or newer" if image["min_driver"] else "no oldest driver is published"
     locked = "" if plan_image.locked(image) else "; not locked to a digest yet"
     fix = image["build"]

@@ -189,7 +189,8 @@ def _container(plan: Plan, name: str, files: Mapping[str, str], groups: Mapping[
     return {
         "user": "root",
         "mount_points": [quoting.systemd_word(mount["source"]) for mount in plan["mounts"]],
-        "writable_directories": [mount["source"] for mount in plan["mounts"] if not mount["read_only"]],
+        # What else is mounted is the user's, and stays as it is.
+        "writable_directories": [plan["paths"]["cache"]],
         "exec": {
             "start_pre": _prestart(plan, files, ["--container", name]),
             "start": _among_nodes(plan, _docker_run(plan, name, files, groups), ["--container", name]),

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.playbooks.door import proxy
 from tests.playbooks.verify.fake.faults import fault
@@ -93,8 +94,13 @@ def test_a_good_endpoint_ends_in_a_report(tmp_path: Path) -> None:
             if running.search(line):
                 behaviour.seconds = 0.5
 
-        done = play(tmp_path, port, heard=go_on)
+        catalogue = tmp_path / "catalogue"
+        catalogue.mkdir()
+        done = play(tmp_path, port, heard=go_on, glm_catalog=[str(catalogue)], benchmark_keep=True)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert f"Kept as recipe: {catalogue}/measured.yml" in done.stdout
+    [recipe] = yaml.safe_load((catalogue / "measured.yml").read_text("utf-8"))["recipes"]
+    assert (recipe["models"], recipe["measured"]["workload"]) == (["GLM-5.1"], "small")
     (record,) = kept(tmp_path)
     assert record["ok"] and len(record["points"]) == 1 and {one["outcome"] for one in record["quality"]} == {"passed"}
     page = (tmp_path / "state/benchmarks/report.html").read_text(encoding="utf-8")

@@ -53,15 +53,17 @@ def test_plans_hardware_nobody_has_rented(tmp_path: Path) -> None:
 
 
 def test_plans_a_fleet_from_its_inventory(tmp_path: Path, inventory: Path) -> None:
-    done = play(tmp_path, "-i", str(inventory), "-e", "glm_engine=sglang")
+    own = json.dumps({"glm_catalog": ["examples/own_catalog"]})
+    done = play(tmp_path, "-i", str(inventory), "-e", "glm_engine=sglang", "-e", own)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "lambda 46.00 USD/h" in done.stdout, "the price of the team"
     assert "a https://10.0.0.5:8000/v1; b https://10.0.0.6:8000/v1" in done.stdout
     assert done.stdout.count("GLM-5.1 fp8 with sglang 0.5.10 on 8x B200") == 1, "equal plans share a block"
     assert {host: plan["listen"]["address"] for host, plan in plans(tmp_path).items()} == {
         "a": "10.0.0.5",
         "b": "10.0.0.6",
     }
-    again = play(tmp_path, "-i", str(inventory), "-e", "glm_engine=sglang")
+    again = play(tmp_path, "-i", str(inventory), "-e", "glm_engine=sglang", "-e", own)
     assert "changed=1" not in again.stdout
 
 

@@ -62,9 +62,9 @@ def test_documentation_of_the_plan_says_what_the_table_says() -> None:
 
 def test_the_plan_has_a_field_for_each_of_its_variables() -> None:
     fields = {field.name for field in dataclasses.fields(Intent)}
-    # The address comes of two, and the lock file is read before.
+    # The address comes of two; the lock file and the team's catalogue are read before.
     elsewhere = {"bind": "listen_address", "private_address": "listen_address", "port": "listen_port"}
-    named = {elsewhere.get(option, option) for option in table.options(TABLE)} - {"lock_file"}
+    named = {elsewhere.get(option, option) for option in table.options(TABLE)} - {"lock_file", "catalog"}
     assert named - fields == set()
 
 

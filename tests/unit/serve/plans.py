@@ -44,6 +44,7 @@ _COMMON: dict[str, Any] = {
     "schema": 4,
     "replica": 0,
     "replicas": 1,
+    "profile": "agentic",
     "runtime": {
         "kind": "container",
         "network": "bridge",
