@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -91,24 +92,43 @@ def _check_capabilities(choice: Choice) -> None:
 
 def _attempt(choice: Choice, table: flags.Table, recipe: Optional[Recipe], way: recipes.Layout) -> Served:
     served = _worked_out(choice, table, recipe, way, choice.context_goal)
-    shorter = served.size.per_rank // 1024 * 1024
-    if not served.size.short_of_context or not served.composed.fills_context or shorter < SHORTEST_CONTEXT:
+    change, note = _for_margin(choice, table, served)
+    if not change:
         return served
-    if flags.spelled(choice.engine.options.context) in {flags.spelled(name) for name in choice.intent.engine_args}:
-        return served
-    again = _worked_out(choice, table, recipe, way, shorter)
-    note = (
-        f"{choice.engine.options.context} is {shorter:,} and not {choice.context_goal:,} tokens: the KV cache of one "
-        f"{'rank' if again.divided.data > 1 else 'replica'} holds {served.size.per_rank:,}."
-    )
-    return dataclasses.replace(again, notes=[*again.notes, note])
+    again = _worked_out(choice, table, recipe, way, choice.context_goal, change)
+    return dataclasses.replace(again, notes=[*again.notes, note.format(size=again.size)])
+
+
+def _for_margin(choice: Choice, table: flags.Table, served: Served) -> tuple[dict[str, Any], str]:
+    """Arguments that leave the margin where the layers and the recipe do not, and a note; empty where nothing does.
+
+    What the user wrote stays, and so does the published fraction of an engine whose own memory lies outside of it.
+    """
+    size, options = served.size, choice.engine.options
+    own = {flags.spelled(name) for name in choice.intent.engine_args}
+    if size.longest is not None and size.longest >= SHORTEST_CONTEXT and flags.spelled(options.context) not in own:
+        asked = plan_fit.context_of(choice, table, served.arguments)
+        holder = "rank" if served.divided.data > 1 else "replica"
+        return {options.context.removeprefix("--"): size.longest}, (
+            f"{options.context} is {size.longest:,} and not {asked:,} tokens: the KV cache of one {holder} holds "
+            "{size.per_rank:,}, and {size.margin:.1f} GiB of each GPU are left as a margin."
+        )
+    derived = served.recipe is None and flags.spelled(options.memory_fraction) not in own
+    if not choice.engine.own_memory.inside and size.spare < size.margin and derived:
+        fraction = math.floor(100 * (1 - (size.own.gib + size.margin) / choice.accelerator.memory_gib)) / 100
+        return {options.memory_fraction.removeprefix("--"): fraction}, (
+            f"{options.memory_fraction} is {fraction} and not {size.fraction}: {size.own.gib:.1f} GiB of each GPU are "
+            "for graphs and workspaces, and {size.margin:.1f} GiB a margin."
+        )
+    return {}, ""
 
 
 def _worked_out(
-    choice: Choice, table: flags.Table, recipe: Optional[Recipe], way: recipes.Layout, context: int
-) -> Served:
+    choice: Choice, table: flags.Table, recipe: Optional[Recipe], way: recipes.Layout, context: int,
+    changed: Optional[Mapping[str, Any]] = None,
+) -> Served:  # fmt: skip
     composed = recipes.compose(choice.known, choice.cell, recipe, way, context)
-    given = {**composed.args, **_node_arguments(choice)}
+    given = {**composed.args, **(changed or {}), **_node_arguments(choice)}
     base = flags.respelled(table, {**given, **_clocks(choice, table, given)}, choice.engine.renames)
     try:
         planned = flags.merge(table, base, {})
@@ -252,12 +272,18 @@ def notes_of(choice: Choice, table: flags.Table, served: Served) -> list[str]:
             f"The KV cache of one {'rank' if served.divided.data > 1 else 'replica'} holds {served.size.per_rank:,} "
             f"tokens: {choice.engine.name} answers longer requests with an error, although the model takes {context:,}."
         )
-    outside = (1 - served.size.fraction) * choice.accelerator.memory_gib
-    if outside < choice.engine.overhead_outside_gib:
+    size, options = served.size, choice.engine.options
+    if not choice.engine.own_memory.inside and size.spare < 0:
+        outside = (1 - size.fraction) * choice.accelerator.memory_gib
         notes.append(
-            f"{choice.engine.options.memory_fraction} {served.size.fraction} leaves {outside:.1f} GiB for graphs and "
-            f"workspaces, where {choice.engine.overhead_outside_gib:.0f} GiB are usual; lower it if the start runs out "
-            "of memory."
+            f"{options.memory_fraction} {size.fraction} leaves {outside:.1f} GiB for graphs and workspaces, where "
+            f"{size.own.gib:.0f} GiB are usual; lower it if the start runs out of memory."
+        )
+    if size.longest is not None:
+        notes.append(
+            f"{options.context} in glm_engine_args leaves {size.spare:.1f} GiB of each GPU, less than the margin of "
+            f"{size.margin:.1f} GiB: the start fails if the engine needs {size.spare:.1f} GiB more than estimated. At "
+            f"{size.longest:,} tokens it would not."
         )
     if address.is_wildcard(choice.intent.listen_address):
         notes.append(

@@ -10,7 +10,7 @@ others.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Optional, Union
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import memory, records
@@ -59,7 +59,6 @@ class Composed:
     env: dict[str, EnvValue]
     notes: list[str]
     sources: list[records.Source]
-    fills_context: bool = field(default=False)
 
 
 def covers(recipe: records.Recipe, cell: Cell) -> bool:
@@ -127,7 +126,6 @@ def compose(
     notes: list[str] = []
     sources: list[records.Source] = []
     parts: list[Union[records.Layer, records.Recipe]] = [*matching, *([recipe] if recipe else [])]
-    wanted_context = {name for layer in matching for name, value in layer.args.items() if value == "$context"}
     for part in parts:
         for name, value in part.args.items():
             filled = _filled(value, fills)
@@ -140,13 +138,11 @@ def compose(
         # What a later part took back needs no note.
         if not part.args or any(args.get(name) is not None for name in part.args):
             notes += part.notes
-    overridden = set(recipe.args) if recipe else set()
     return Composed(
         args={name: value for name, value in args.items() if value is not None},
         env=env,
         notes=list(dict.fromkeys(notes)),
         sources=list(dict.fromkeys(sources)),
-        fills_context=bool(wanted_context - overridden),
     )
 
 
