@@ -207,8 +207,8 @@ def test_unpromised_transformers_is_a_known_issue() -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"accelerator": "H100"}, ["90.0 + 0.27 GiB", "0.90 x 79.65 GiB = 71.7 GiB", "on 2 hosts of 8x H100 (fp8"]),
-        ({"precision": "bf16"}, ["179.1 + 0.27 GiB", "= 161.2 GiB is available", "GLM-5.1 would work on 8x B200 (fp8"]),
+        ({"accelerator": "H100"}, ["90.0 + 0.27 GiB", "0.90 x 79.65 GiB = 71.7 GiB", "2 hosts of 8x H100 (fp8"]),
+        ({"precision": "bf16"}, ["179.1 + 0.27 GiB", "= 161.2 GiB is available", "GLM-5.1 would work on 8x H200 (fp8"]),
         ({"accelerator_count": 4}, ["177.7 + 0.54 GiB", "161.2 GiB is available"]),
         ({"accelerator": "A100"}, ["A100 (sm80) lacks sparse_mla", "35021"]),
         ({"accelerator": "H100", "accelerator_count": 10}, ["a host has 8 H100, and 10 are", "glm_nodes to 2"]),
