@@ -236,6 +236,16 @@ def kv_bytes_per_token(config: Config, kv_format: str, tensor_parallel: int, mtp
     return _latent_bytes(config, kv_format) * layers + (config.index_head_dim + _INDEX_SCALE_BYTES) * indexers
 
 
+def largest_stage(config: Config, stages: int) -> tuple[float, float]:
+    """Shares of the weights and of the KV cache that the largest of a pipeline's stages holds.
+
+    Layers are shared evenly, and those without experts are all in the first stage: another has more of the weights.
+    """
+    layers = math.ceil(config.num_hidden_layers / stages)
+    with_experts = config.num_hidden_layers - config.first_k_dense_replace
+    return min(1.0, layers / with_experts), layers / config.num_hidden_layers
+
+
 def activation_bytes_per_token(config: Config, tensor_parallel: int, attention_parallel: int, data: int) -> float:
     """Bytes that a GPU needs at the peak of a step for each of its tokens, with BF16 activations.
 

@@ -196,6 +196,8 @@ class Layer(Ranged):
     profiles: Optional[list[str]] = None
     mtp: Optional[bool] = None
     multi_node: Optional[bool] = None
+    # Whether the GPUs form a pipeline.
+    pipeline: Optional[bool] = None
     notes: list[str] = field(default_factory=list)
     sources: list[Source] = field(default_factory=list)
 

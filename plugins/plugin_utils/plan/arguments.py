@@ -291,6 +291,12 @@ def notes_of(choice: Choice, table: flags.Table, served: Served) -> list[str]:
             "the host, the public one, too. Let the cloud's firewall admit only your clients, give each its key, and "
             "use TLS: over plain http keys and prompts can be read on the way."
         )
+    if choice.intent.nodes > 1 and not choice.intent.rdma:
+        notes.append(
+            f"Is there RDMA (InfiniBand or RoCE) between the {choice.intent.nodes} hosts? glm_rdma does not say so, "
+            f"and each host is a stage of a pipeline (TP{served.divided.tensor} x PP{served.divided.pipeline}). With "
+            "glm_rdma true all GPUs are one tensor group, which answers each user faster."
+        )
     if choice.intent.nodes > 1 and not choice.intent.head_address:
         notes.append("HEAD in the command stands for the first host's private address.")
     for key in served.arguments:

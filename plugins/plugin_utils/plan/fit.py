@@ -253,9 +253,10 @@ def _arithmetic(
         choice.checkpoint.mtp_weights,
     )  # fmt: skip
     absorbed = memory.absorbed_per_gpu(config, divided.attention, mtp)
-    stored_gib, absorbed_gib = (size / divided.pipeline / memory.GIB for size in (stored, absorbed))
+    of_weights, of_cache = memory.largest_stage(config, divided.pipeline)
+    stored_gib, absorbed_gib = (size * of_weights / memory.GIB for size in (stored, absorbed))
     weights = stored_gib + absorbed_gib
-    kv_bytes = math.ceil(memory.kv_bytes_per_token(config, kv_format, divided.attention, mtp) / divided.pipeline)
+    kv_bytes = math.ceil(memory.kv_bytes_per_token(config, kv_format, divided.attention, mtp) * of_cache)
     static, inside = fraction * hbm, engine.own_memory.inside
     own = own_memory.estimate(choice, load, context or choice.model.context_length)
     taken = own.gib if inside else 0.0
@@ -265,8 +266,9 @@ def _arithmetic(
     tokens = per_rank * divided.data
     one = (context or 0) * kv_bytes / memory.GIB if engine.requires_full_context else 0.0
     spare = pool - one if inside else hbm - static - own.gib
+    groups = f"TP{divided.tensor}" + (f" x PP{divided.pipeline}" if divided.pipeline > 1 else "")
     precision, spec = choice.intent.precision, "with MTP" if mtp else "without MTP"
-    parts = f"{stored_gib:.1f} + {absorbed_gib:.2f} GiB of weights per GPU ({precision}, {spec}, TP{divided.tensor})"
+    parts = f"{stored_gib:.1f} + {absorbed_gib:.2f} GiB of weights per GPU ({precision}, {spec}, {groups})"
     limit = f"{fraction:.2f} x {hbm:.2f} GiB = {static:.1f} GiB"
     itself = f"{own.gib:.1f} GiB (give or take {own.uncertainty:.1f}) for activations, graphs and workspaces"
     beside = f" + {itself}" if inside else ""

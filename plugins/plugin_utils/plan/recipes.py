@@ -20,7 +20,10 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.engine import En
 
 @dataclass(frozen=True)
 class Cell:
-    """What a recipe is looked up by. ``count`` GPUs of each of ``nodes`` hosts serve one replica."""
+    """What a recipe is looked up by. ``count`` GPUs of each of ``nodes`` hosts serve one replica.
+
+    ``rdma``: the hosts are known to have RDMA between them, as those of published recipes do.
+    """
 
     model: records.Model
     precision: str
@@ -30,6 +33,7 @@ class Cell:
     engine: str
     version: str
     profile: str
+    rdma: bool = False
 
     @property
     def checkpoint(self) -> records.Checkpoint:
@@ -44,11 +48,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Layout:
-    """How the GPUs of a replica are divided: a tensor group, ``data`` copies of it, ranks of attention within it."""
+    """How the GPUs of a replica are divided: a tensor group, ``data`` copies of it, ranks of attention within it.
+
+    ``pipeline`` tensor groups hold a part of the layers each.
+    """
 
     tensor: int
     data: int = 1
     data_attention: int = 1
+    pipeline: int = 1
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,7 @@ def covers(recipe: records.Recipe, cell: Cell) -> bool:
         and cell.accelerator.name in recipe.accelerators
         and (recipe.count, recipe.nodes) == (cell.count, cell.nodes)
         and cell.profile in recipe.profiles
+        and (cell.nodes == 1 or cell.rdma)
     )
 
 
@@ -87,7 +96,7 @@ def layouts(cell: Cell, recipe: Optional[records.Recipe], divides_attention: boo
     One tensor group as wide as the attention heads allow answers each user fastest; what is left over becomes copies of
     it behind the same endpoint. For throughput, models with sparse attention divide the KV cache by request (their one
     latent head would be copied to every GPU) where the engine can (``divides_attention``); others run many small
-    groups.
+    groups. Several hosts are one tensor group only with RDMA between them, else each is a stage of a pipeline.
     """
     if recipe:
         tensor = recipe.tensor or recipe.count * recipe.nodes // recipe.data
@@ -100,7 +109,8 @@ def layouts(cell: Cell, recipe: Optional[records.Recipe], divides_attention: boo
         if gpus % width == 0 and not splits_blocks(config, width, block)
     ]
     if cell.nodes > 1:
-        return [Layout(gpus)] if gpus in widths else []
+        staged = [Layout(cell.count, pipeline=cell.nodes)] if cell.count in widths else []
+        return [*([Layout(gpus)] if cell.rdma and gpus in widths else []), *staged]
     wide_first = [Layout(width, gpus // width) for width in sorted(widths, reverse=True)]
     if cell.profile != "throughput":
         return wide_first
@@ -120,7 +130,7 @@ def compose(
 ) -> Composed:
     """Merge every layer that matches, then ``recipe``. ``context`` (tokens) fills ``$context``."""
     fills = _fills(cell, layout, context)
-    matching = [layer for layer in known.layers if _matches(layer, cell)]
+    matching = [layer for layer in known.layers if _matches(layer, cell, layout)]
     args: dict[str, Any] = {}
     env: dict[str, EnvValue] = {}
     notes: list[str] = []
@@ -154,6 +164,7 @@ def _fills(cell: Cell, layout: Layout, context: int) -> dict[str, Any]:
 
     return {
         "$tensor": layout.tensor,
+        "$pipeline": several(layout.pipeline),
         "$data": several(layout.data),
         "$data_attention": several(layout.data_attention),
         "$data_attention_on": True if layout.data_attention > 1 else None,
@@ -178,7 +189,7 @@ def _filled(value: Any, fills: Mapping[str, Any]) -> Any:
     return value
 
 
-def _matches(layer: records.Layer, cell: Cell) -> bool:
+def _matches(layer: records.Layer, cell: Cell, layout: Layout) -> bool:
     selectors: Sequence[tuple[Optional[Sequence[str]], str]] = (
         (layer.models, cell.model.name),
         (layer.model_types, cell.model.model_type),
@@ -193,5 +204,6 @@ def _matches(layer: records.Layer, cell: Cell) -> bool:
         and layer.holds(cell.version)
         and layer.mtp in (None, cell.checkpoint.mtp)
         and layer.multi_node in (None, cell.nodes > 1)
+        and layer.pipeline in (None, layout.pipeline > 1)
         and all(wanted is None or value in wanted for wanted, value in selectors)
     )

@@ -70,6 +70,7 @@ def _plan(recipe: dict[str, Any], gpu: str) -> dict[str, Any]:
             accelerator=LARGER.get(gpu, gpu),
             accelerator_count=recipe["gpus"] // nodes,
             nodes=nodes,
+            rdma=nodes > 1,
             head_address="10.0.0.1" if nodes > 1 else None,
             engine=recipe["engine"],
             profile=recipe["profile"],
