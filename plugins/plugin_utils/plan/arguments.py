@@ -21,8 +21,8 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Choic
 
 # Below this many tokens a request is too short to be worth a host; the plan refuses instead of shortening further.
 SHORTEST_CONTEXT = 16384
-# How many throughput requests of the profile's length a rank should hold before it counts as a good division.
-BUSY_REQUESTS = 8
+# How many throughput requests of the profile's length a rank should hold: with fewer, a long one blocks all others.
+LEAST_REQUESTS = 2
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
@@ -53,23 +53,23 @@ def serve(choice: Choice, table: flags.Table) -> Served:
     tried: list[Served] = []
     for way in ways:
         served = _attempt(choice, table, recipe, way)
-        if not served.size.problem and _roomy(choice, served):
+        if not served.size.problem and (recipe or choice.intent.profile != "throughput"):
             return served
         tried.append(served)
     fitting = [served for served in tried if not served.size.problem]
     if fitting:
-        return fitting[-1] if choice.intent.profile == "throughput" else fitting[0]
+        return _roomiest(choice, fitting)
     if recipe is None and choice.model.config.num_attention_heads % cell.gpus:
         _refuse_division(choice)
     sparing = min(tried, key=lambda served: served.size.weights)
     choice.refuse(sparing.size.problem, sparing.size.remedy)
 
 
-def _roomy(choice: Choice, served: Served) -> bool:
-    """Whether a division for throughput leaves each rank room for many requests; others need none."""
-    if served.recipe or choice.intent.profile != "throughput":
-        return True
-    return served.size.per_rank >= BUSY_REQUESTS * choice.context_goal
+def _roomiest(choice: Choice, fitting: Sequence[Served]) -> Served:
+    """The division for throughput: most tokens in all ranks together, of those whose ranks hold some requests each."""
+    least = LEAST_REQUESTS * choice.context_goal
+    roomy = [served for served in fitting if served.size.per_rank >= least]
+    return max(roomy or fitting, key=lambda served: served.size.tokens if roomy else served.size.per_rank)
 
 
 def _refuse_division(choice: Choice) -> None:

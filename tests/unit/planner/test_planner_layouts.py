@@ -183,6 +183,27 @@ def test_throughput_divides_the_cache_of_sparse_models() -> None:
     assert newer["parallel"]["data"] == 8
 
 
+@pytest.mark.parametrize(
+    ("model", "accelerator", "precision"),
+    [("GLM-5.2", "H200", "fp8"), ("GLM-5.1", "MI300X", "fp8"), ("GLM-4.7", "H200", "fp8"),
+     ("GLM-4.5-Air", "H100", "fp8"), ("GLM-4.7-Flash", "H100", "bf16")],
+)  # fmt: skip
+def test_throughput_takes_the_division_with_most_room(model: str, accelerator: str, precision: str) -> None:
+    """Two requests of 65,536 tokens for each rank, then the most tokens in all: GLM-5.2 had a third of it at TP8."""
+    made = plan(model, accelerator, precision=precision, profile="throughput")
+    assert made["memory"]["token_pool"] / made["parallel"]["data"] >= 2 * 65_536
+    for tensor in (1, 2, 4, 8):
+        sizes = {"tensor-parallel-size": tensor, "data-parallel-size": 8 // tensor}
+        try:
+            other = plan(model, accelerator, precision=precision, profile="throughput", engine_args={
+                **sizes, "enable-expert-parallel": tensor < 8,
+            })  # fmt: skip
+        except planner.PlanError:
+            continue
+        if other["memory"]["token_pool"] * tensor / 8 >= 2 * 65_536:
+            assert made["memory"]["token_pool"] >= other["memory"]["token_pool"], sizes
+
+
 def test_a_derived_context_is_what_the_cache_holds() -> None:
     made = plan("GLM-5.1", "MI325X", precision="bf16", engine="vllm")
     context = int(option(made, "--max-model-len"))
