@@ -46,7 +46,7 @@ def intents(known: Catalog, engine: str, version: str) -> Iterator[planner.Inten
             if accelerator.per_host % 2 == 0:
                 yield replace(usual, replicas=2, replica=1)
             for rank in (0, 1):
-                yield replace(usual, nodes=2, node_rank=rank, head_address="10.0.0.1", interface="ens3")
+                yield replace(usual, nodes=2, node_rank=rank, head_address="10.0.0.1", interface="ens3", rdma=rank == 0)
 
 
 def plan_all(known: Catalog, engine: str, version: str, wanted: Sequence[planner.Intent] = ()) -> Planned:

@@ -50,6 +50,10 @@ class ActionModule(FleetAction):
     def _plans(self, host: str) -> list[Plan]:
         # hostvars has no facts of a localhost that no inventory names.
         hostvars = self._task_vars.get("hostvars") or {}
-        found = self._task_vars if host == self._host else hostvars.get(host, {})
+        if host == self._host:
+            found = self._task_vars
+        else:
+            # hostvars[host] templates each text of a plan: 9 ms a host of a thousand instead of 2, and facts are data.
+            found = getattr(hostvars, "raw_get", hostvars.get)(host) if host in hostvars else {}
         plans: list[Plan] = (found.get("ansible_facts") or {}).get("glm_plans") or []
         return plans

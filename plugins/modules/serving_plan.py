@@ -159,6 +159,11 @@ options:
     description: How many hosts one replica spans.
     type: int
     default: 1
+  rdma:
+    description: Whether the hosts of one replica have RDMA between them. Without it, or where that is not known, each
+      host is a stage of a pipeline.
+    type: bool
+    default: false
   fleet_hosts:
     description:
       - With O(nodes) above 1, all hosts of the fleet. They are grouped in this order; the first of each group is

@@ -84,6 +84,9 @@ class Options:
     host: str
     port: str
     context: str
+    # Most tokens of a step, most requests at a time.
+    step_tokens: str
+    sequences: str
     memory_fraction: str
     tensor: str
     pipeline: str
@@ -116,6 +119,53 @@ class KvFormat(Ranged):
     format: str
     architectures: Optional[list[str]] = None
     sparse: Optional[bool] = None
+
+
+@dataclass(frozen=True)
+class Step(Ranged):
+    """What a step holds where nothing is set, on GPUs of that memory (GiB) or more, except on some architectures."""
+
+    tokens: int
+    sequences: int
+    least_memory_gib: float = 0
+    except_architectures: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Graphs(Ranged):
+    """Memory of CUDA graphs: so much for any, and so much more for each sequence of the largest."""
+
+    fixed_gib: float
+    mib_per_sequence: float
+
+
+@dataclass(frozen=True)
+class ContextWorkspace(Ranged):
+    """Bytes of workspace for each token of the longest request, with sparse attention and a context of that or less."""
+
+    bytes: int
+    most_context: Optional[int] = None
+
+
+@dataclass(frozen=True)
+class OwnMemory:
+    """What an engine keeps of each GPU for itself, as a function of what it is asked to serve.
+
+    ``inside``: it lies inside the fraction that ``memory_fraction`` gives the engine, else outside of it.
+    ``fixed_gib``: libraries, fragments and whatever the other terms do not explain. ``per_gpu_gib``: buffers between
+    GPUs, for each of a tensor group. ``sparse_gib``: logits of sparse attention's indexer. ``uncertainty``: share of
+    the sum by which it may be off. For ``steps``, ``graphs`` and ``context_workspaces`` the first that holds counts.
+    """
+
+    inside: bool
+    fixed_gib: float
+    per_gpu_gib: float
+    sparse_gib: float
+    most_sequences_captured: int
+    uncertainty: float
+    steps: list[Step]
+    graphs: list[Graphs]
+    context_workspaces: list[ContextWorkspace]
 
 
 @dataclass(frozen=True)
@@ -349,8 +399,7 @@ class Engine:
     no_prefix_cache: list[str]
     speculation_with_mtp: list[str]
     default_memory_fraction: float
-    overhead_inside_gib: float
-    overhead_outside_gib: float
+    own_memory: OwnMemory
     requires_full_context: bool
     secret: Secret
     # Options the plan sets, with what to use instead; options in documents that no version has, likewise.

@@ -63,6 +63,7 @@ class Config:
     num_attention_heads: int
     vocab_size: int
     num_nextn_predict_layers: int = 1
+    num_experts_per_tok: int = 8
     q_lora_rank: int = 0
     kv_lora_rank: int = 0
     qk_nope_head_dim: int = 0
@@ -233,6 +234,30 @@ def kv_bytes_per_token(config: Config, kv_format: str, tensor_parallel: int, mtp
         own = config.num_hidden_layers if config.indexer_layers is None else config.indexer_layers
         indexers = own + (layers - config.num_hidden_layers)
     return _latent_bytes(config, kv_format) * layers + (config.index_head_dim + _INDEX_SCALE_BYTES) * indexers
+
+
+def largest_stage(config: Config, stages: int) -> tuple[float, float]:
+    """Shares of the weights and of the KV cache that the largest of a pipeline's stages holds.
+
+    Layers are shared evenly, and those without experts are all in the first stage: another has more of the weights.
+    """
+    layers = math.ceil(config.num_hidden_layers / stages)
+    with_experts = config.num_hidden_layers - config.first_k_dense_replace
+    return min(1.0, layers / with_experts), layers / config.num_hidden_layers
+
+
+def activation_bytes_per_token(config: Config, tensor_parallel: int, attention_parallel: int, data: int) -> float:
+    """Bytes that a GPU needs at the peak of a step for each of its tokens, with BF16 activations.
+
+    What exists at a time in a layer with experts: eight copies of the hidden state (residual, normed, gathered, output
+    and their neighbours), queries, keys and values of its heads, and for each chosen expert the row that goes in and
+    the three that come of it. Ranks of data parallelism gather each other's tokens before the experts.
+    """
+    heads = config.num_attention_heads / attention_parallel
+    width = config.kv_lora_rank + config.qk_rope_head_dim if config.is_mla else config.head_dim
+    experts = config.num_experts_per_tok * (config.hidden_size + 3 * config.moe_intermediate_size / tensor_parallel)
+    gathered = 2 * (data - 1) * config.hidden_size
+    return 2 * (8 * config.hidden_size + 3 * heads * width + experts + gathered)
 
 
 def token_pool(pool_bytes: float, kv_bytes: int) -> int:

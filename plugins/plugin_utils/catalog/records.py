@@ -138,6 +138,7 @@ class Accelerator:
     """One kind of accelerator; ``memory_mib`` is what its driver reports.
 
     ``aliases`` are other names it may be asked for by. ``min_driver`` is None where no oldest driver is published.
+    ``rented_in``: how many of them a rented host may have, besides ``per_host``.
     """
 
     name: str
@@ -151,6 +152,12 @@ class Accelerator:
     source: str
     note: str = ""
     aliases: list[str] = field(default_factory=list)
+    rented_in: list[int] = field(default_factory=list)
+
+    @property
+    def counts(self) -> list[int]:
+        """How many of them a host may have, the fewest first."""
+        return sorted({*self.rented_in, self.per_host})
 
     @property
     def memory_gib(self) -> float:
@@ -189,6 +196,8 @@ class Layer(Ranged):
     profiles: Optional[list[str]] = None
     mtp: Optional[bool] = None
     multi_node: Optional[bool] = None
+    # Whether the GPUs form a pipeline.
+    pipeline: Optional[bool] = None
     notes: list[str] = field(default_factory=list)
     sources: list[Source] = field(default_factory=list)
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,8 +21,8 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Choic
 
 # Below this many tokens a request is too short to be worth a host; the plan refuses instead of shortening further.
 SHORTEST_CONTEXT = 16384
-# How many throughput requests of the profile's length a rank should hold before it counts as a good division.
-BUSY_REQUESTS = 8
+# How many throughput requests of the profile's length a rank should hold: with fewer, a long one blocks all others.
+LEAST_REQUESTS = 2
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
@@ -52,23 +53,23 @@ def serve(choice: Choice, table: flags.Table) -> Served:
     tried: list[Served] = []
     for way in ways:
         served = _attempt(choice, table, recipe, way)
-        if not served.size.problem and _roomy(choice, served):
+        if not served.size.problem and (recipe or choice.intent.profile != "throughput"):
             return served
         tried.append(served)
     fitting = [served for served in tried if not served.size.problem]
     if fitting:
-        return fitting[-1] if choice.intent.profile == "throughput" else fitting[0]
+        return _roomiest(choice, fitting)
     if recipe is None and choice.model.config.num_attention_heads % cell.gpus:
         _refuse_division(choice)
     sparing = min(tried, key=lambda served: served.size.weights)
     choice.refuse(sparing.size.problem, sparing.size.remedy)
 
 
-def _roomy(choice: Choice, served: Served) -> bool:
-    """Whether a division for throughput leaves each rank room for many requests; others need none."""
-    if served.recipe or choice.intent.profile != "throughput":
-        return True
-    return served.size.per_rank >= BUSY_REQUESTS * choice.context_goal
+def _roomiest(choice: Choice, fitting: Sequence[Served]) -> Served:
+    """The division for throughput: most tokens in all ranks together, of those whose ranks hold some requests each."""
+    least = LEAST_REQUESTS * choice.context_goal
+    roomy = [served for served in fitting if served.size.per_rank >= least]
+    return max(roomy or fitting, key=lambda served: served.size.tokens if roomy else served.size.per_rank)
 
 
 def _refuse_division(choice: Choice) -> None:
@@ -91,24 +92,43 @@ def _check_capabilities(choice: Choice) -> None:
 
 def _attempt(choice: Choice, table: flags.Table, recipe: Optional[Recipe], way: recipes.Layout) -> Served:
     served = _worked_out(choice, table, recipe, way, choice.context_goal)
-    shorter = served.size.per_rank // 1024 * 1024
-    if not served.size.short_of_context or not served.composed.fills_context or shorter < SHORTEST_CONTEXT:
+    change, note = _for_margin(choice, table, served)
+    if not change:
         return served
-    if flags.spelled(choice.engine.options.context) in {flags.spelled(name) for name in choice.intent.engine_args}:
-        return served
-    again = _worked_out(choice, table, recipe, way, shorter)
-    note = (
-        f"{choice.engine.options.context} is {shorter:,} and not {choice.context_goal:,} tokens: the KV cache of one "
-        f"{'rank' if again.divided.data > 1 else 'replica'} holds {served.size.per_rank:,}."
-    )
-    return dataclasses.replace(again, notes=[*again.notes, note])
+    again = _worked_out(choice, table, recipe, way, choice.context_goal, change)
+    return dataclasses.replace(again, notes=[*again.notes, note.format(size=again.size)])
+
+
+def _for_margin(choice: Choice, table: flags.Table, served: Served) -> tuple[dict[str, Any], str]:
+    """Arguments that leave the margin where the layers and the recipe do not, and a note; empty where nothing does.
+
+    What the user wrote stays, and so does the published fraction of an engine whose own memory lies outside of it.
+    """
+    size, options = served.size, choice.engine.options
+    own = {flags.spelled(name) for name in choice.intent.engine_args}
+    if size.longest is not None and size.longest >= SHORTEST_CONTEXT and flags.spelled(options.context) not in own:
+        asked = plan_fit.context_of(choice, table, served.arguments)
+        holder = "rank" if served.divided.data > 1 else "replica"
+        return {options.context.removeprefix("--"): size.longest}, (
+            f"{options.context} is {size.longest:,} and not {asked:,} tokens: the KV cache of one {holder} holds "
+            "{size.per_rank:,}, and {size.margin:.1f} GiB of each GPU are left as a margin."
+        )
+    derived = served.recipe is None and flags.spelled(options.memory_fraction) not in own
+    if not choice.engine.own_memory.inside and size.spare < size.margin and derived:
+        fraction = math.floor(100 * (1 - (size.own.gib + size.margin) / choice.accelerator.memory_gib)) / 100
+        return {options.memory_fraction.removeprefix("--"): fraction}, (
+            f"{options.memory_fraction} is {fraction} and not {size.fraction}: {size.own.gib:.1f} GiB of each GPU are "
+            "for graphs and workspaces, and {size.margin:.1f} GiB a margin."
+        )
+    return {}, ""
 
 
 def _worked_out(
-    choice: Choice, table: flags.Table, recipe: Optional[Recipe], way: recipes.Layout, context: int
-) -> Served:
+    choice: Choice, table: flags.Table, recipe: Optional[Recipe], way: recipes.Layout, context: int,
+    changed: Optional[Mapping[str, Any]] = None,
+) -> Served:  # fmt: skip
     composed = recipes.compose(choice.known, choice.cell, recipe, way, context)
-    given = {**composed.args, **_node_arguments(choice)}
+    given = {**composed.args, **(changed or {}), **_node_arguments(choice)}
     base = flags.respelled(table, {**given, **_clocks(choice, table, given)}, choice.engine.renames)
     try:
         planned = flags.merge(table, base, {})
@@ -257,18 +277,30 @@ def notes_of(choice: Choice, table: flags.Table, served: Served) -> list[str]:
             f"The KV cache of one {'rank' if served.divided.data > 1 else 'replica'} holds {served.size.per_rank:,} "
             f"tokens: {choice.engine.name} answers longer requests with an error, although the model takes {context:,}."
         )
-    outside = (1 - served.size.fraction) * choice.accelerator.memory_gib
-    if outside < choice.engine.overhead_outside_gib:
+    size, options = served.size, choice.engine.options
+    if not choice.engine.own_memory.inside and size.spare < 0:
+        outside = (1 - size.fraction) * choice.accelerator.memory_gib
         notes.append(
-            f"{choice.engine.options.memory_fraction} {served.size.fraction} leaves {outside:.1f} GiB for graphs and "
-            f"workspaces, where {choice.engine.overhead_outside_gib:.0f} GiB are usual; lower it if the start runs out "
-            "of memory."
+            f"{options.memory_fraction} {size.fraction} leaves {outside:.1f} GiB for graphs and workspaces, where "
+            f"{size.own.gib:.0f} GiB are usual; lower it if the start runs out of memory."
+        )
+    if size.longest is not None:
+        notes.append(
+            f"{options.context} in glm_engine_args leaves {size.spare:.1f} GiB of each GPU, less than the margin of "
+            f"{size.margin:.1f} GiB: the start fails if the engine needs {size.spare:.1f} GiB more than estimated. At "
+            f"{size.longest:,} tokens it would not."
         )
     if address.is_wildcard(choice.intent.listen_address):
         notes.append(
             f"glm_bind is public: port {choice.intent.listen_port + choice.intent.replica} is open on every address of "
             "the host, the public one, too. Let the cloud's firewall admit only your clients, give each its key, and "
             "use TLS: over plain http keys and prompts can be read on the way."
+        )
+    if choice.intent.nodes > 1 and not choice.intent.rdma:
+        notes.append(
+            f"Is there RDMA (InfiniBand or RoCE) between the {choice.intent.nodes} hosts? glm_rdma does not say so, "
+            f"and each host is a stage of a pipeline (TP{served.divided.tensor} x PP{served.divided.pipeline}). With "
+            "glm_rdma true all GPUs are one tensor group, which answers each user faster."
         )
     if choice.intent.nodes > 1 and not choice.intent.head_address:
         notes.append("HEAD in the command stands for the first host's private address.")

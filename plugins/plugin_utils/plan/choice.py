@@ -70,6 +70,8 @@ class Intent:
     replicas: int = 1
     replica: int = 0
     nodes: int = 1
+    # RDMA between the hosts of a replica; not known is no.
+    rdma: bool = False
     node_rank: int = 0
     head_address: Optional[str] = None
     node_addresses: Sequence[str] = ()
@@ -148,7 +150,7 @@ class Choice:
         """The cell as it is with another version of the engine."""
         return recipes.Cell(
             self.model, self.intent.precision, self.accelerator, self.count, self.intent.nodes, self.engine.name,
-            version, self.intent.profile,
+            version, self.intent.profile, self.intent.rdma,
         )  # fmt: skip
 
     @property

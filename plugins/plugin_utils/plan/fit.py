@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 import re
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import memory
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags, recipes
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags, own_memory, recipes
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Choice
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Memory
 
@@ -38,21 +39,26 @@ class Parallel:
 class Fit:
     """Result of the arithmetic for one GPU; GiB unless a name says otherwise. ``problem`` is empty when it fits.
 
-    ``remedy`` is what would help against the problem; empty when no setting would. ``per_rank`` is how many tokens one
-    data-parallel rank holds, ``short_of_context`` whether only the length of a request is the problem.
+    ``remedy`` is what would help against the problem; empty when no setting would. ``own`` is what the engine keeps for
+    itself, ``margin`` what of the GPU no request is promised, ``spare`` what is left beside one of the longest.
+    ``per_rank`` is how many tokens one data-parallel rank holds; ``longest`` how long a request may be that leaves the
+    margin, None where the length of a request is not the problem.
     """
 
     weights: float
     kv_bytes: int
     kv_format: str
     fraction: float
+    own: own_memory.Own
+    margin: float
+    spare: float
     pool: float
     tokens: int
     per_rank: int
     problem: str
     remedy: str
     arithmetic: str
-    short_of_context: bool
+    longest: Optional[int]
 
 
 def argument(table: flags.Table, arguments: flags.Arguments, flag: Optional[str]) -> Any:
@@ -145,18 +151,47 @@ def _expert(choice: Choice, table: flags.Table, arguments: flags.Arguments, expe
 def fit(choice: Choice, table: flags.Table, arguments: flags.Arguments, divided: Parallel) -> Fit:
     """Whether it fits. Raises PlanError for values that mean nothing; what does not fit is in the result."""
     options = choice.engine.options
-    fraction = float(argument(table, arguments, options.memory_fraction) or choice.engine.default_memory_fraction)
+    given = argument(table, arguments, options.memory_fraction)
+    fraction = choice.engine.default_memory_fraction if given is None else float(given)
     if not 0 < fraction <= 1:
         choice.refuse(f"{options.memory_fraction} is {fraction}", "set it between 0 and 1 in glm_engine_args")
     dtype = str(argument(table, arguments, options.kv_cache_dtype) or "auto")
     return _arithmetic(
         choice,
         divided,
+        _load(choice, table, arguments, divided),
         fraction,
         _drafts(choice, table, arguments),
         _kv_format(choice, dtype),
         context_of(choice, table, arguments),
     )
+
+
+def _load(choice: Choice, table: flags.Table, arguments: flags.Arguments, divided: Parallel) -> own_memory.Load:
+    options = choice.engine.options
+    tokens = _tokens(argument(table, arguments, options.step_tokens))
+    drafts = argument(table, arguments, options.drafts)
+    # Ranks of one tensor group share its steps and its requests.
+    ranks = divided.tensor // divided.attention
+    sequences = _number(choice, table, arguments, options.sequences, 0)
+    if tokens is not None:
+        # Below one: the engine does not divide long prompts.
+        tokens = max(1, tokens // ranks) if tokens > 0 else choice.model.context_length
+    return own_memory.Load(
+        tokens=tokens,
+        sequences=max(1, sequences // ranks) if sequences else None,
+        drafts=int(drafts) if drafts is not None else 0,
+        tensor=divided.tensor,
+        attention=divided.attention,
+        data=divided.data,
+    )
+
+
+def _tokens(value: Any) -> Optional[int]:
+    """A number of tokens as the engines read it, such as 8k or 1.5M; None for what is none."""
+    units = {"": 1, "k": 1000, "m": 1000**2, "K": 1024, "M": 1024**2}
+    found = re.fullmatch(r"(-?\d+(?:\.\d+)?)([kKmM]?)", str(value))
+    return int(float(found.group(1)) * units[found.group(2)]) if found else None
 
 
 def _drafts(choice: Choice, table: flags.Table, arguments: flags.Arguments) -> bool:
@@ -191,11 +226,9 @@ def context_of(choice: Choice, table: flags.Table, arguments: flags.Arguments) -
     text = str(value)
     if text in ("auto", "-1"):
         return None
-    units = {"k": 1000, "m": 1000**2, "K": 1024, "M": 1024**2}
-    found = re.fullmatch(r"([0-9.]+)([kKmM]?)", text)
-    if not found:
+    context = _tokens(text)
+    if context is None:
         choice.refuse(f"{flag} is {text!r}", "set it to a number of tokens in glm_engine_args")
-    context = int(float(found.group(1)) * units.get(found.group(2), 1))
     if not 0 < context <= choice.model.context_length:
         choice.refuse(
             f"{flag} is {context} tokens, the model was made for {choice.model.context_length}",
@@ -205,7 +238,13 @@ def context_of(choice: Choice, table: flags.Table, arguments: flags.Arguments) -
 
 
 def _arithmetic(
-    choice: Choice, divided: Parallel, fraction: float, mtp: bool, kv_format: str, context: Optional[int]
+    choice: Choice,
+    divided: Parallel,
+    load: own_memory.Load,
+    fraction: float,
+    mtp: bool,
+    kv_format: str,
+    context: Optional[int],
 ) -> Fit:
     config, engine = choice.model.config, choice.engine
     hbm = choice.accelerator.memory_gib
@@ -214,45 +253,80 @@ def _arithmetic(
         choice.checkpoint.mtp_weights,
     )  # fmt: skip
     absorbed = memory.absorbed_per_gpu(config, divided.attention, mtp)
-    stored_gib, absorbed_gib = (size / divided.pipeline / memory.GIB for size in (stored, absorbed))
+    of_weights, of_cache = memory.largest_stage(config, divided.pipeline)
+    stored_gib, absorbed_gib = (size * of_weights / memory.GIB for size in (stored, absorbed))
     weights = stored_gib + absorbed_gib
-    kv_bytes = math.ceil(memory.kv_bytes_per_token(config, kv_format, divided.attention, mtp) / divided.pipeline)
-    static, outside = fraction * hbm, (1 - fraction) * hbm
-    pool = static - engine.overhead_inside_gib - weights
+    kv_bytes = math.ceil(memory.kv_bytes_per_token(config, kv_format, divided.attention, mtp) * of_cache)
+    static, inside = fraction * hbm, engine.own_memory.inside
+    own = own_memory.estimate(choice, load, context or choice.model.context_length)
+    taken = own.gib if inside else 0.0
+    pool = static - taken - weights
+    margin = own_memory.margin(own, pool if inside else 0.0)
     per_rank = memory.token_pool(pool * memory.GIB, kv_bytes)
     tokens = per_rank * divided.data
+    one = (context or 0) * kv_bytes / memory.GIB if engine.requires_full_context else 0.0
+    spare = pool - one if inside else hbm - static - own.gib
+    groups = f"TP{divided.tensor}" + (f" x PP{divided.pipeline}" if divided.pipeline > 1 else "")
     precision, spec = choice.intent.precision, "with MTP" if mtp else "without MTP"
-    parts = f"{stored_gib:.1f} + {absorbed_gib:.2f} GiB of weights per GPU ({precision}, {spec}, TP{divided.tensor})"
+    parts = f"{stored_gib:.1f} + {absorbed_gib:.2f} GiB of weights per GPU ({precision}, {spec}, {groups})"
     limit = f"{fraction:.2f} x {hbm:.2f} GiB = {static:.1f} GiB"
-    inside = f" + {engine.overhead_inside_gib:.0f} GiB for activations and graphs" if engine.overhead_inside_gib else ""
-    needed = weights + engine.overhead_inside_gib
+    itself = f"{own.gib:.1f} GiB (give or take {own.uncertainty:.1f}) for activations, graphs and workspaces"
+    beside = f" + {itself}" if inside else ""
     problem = remedy = ""
-    short = False
-    if needed >= static:
-        problem = f"it does not fit: {parts}{inside} = {needed:.1f} GiB, but {limit} is available"
+    longest: Optional[int] = None
+    if weights + taken >= static:
+        problem = f"it does not fit: {parts}{beside} = {weights + taken:.1f} GiB, but {limit} is available"
         if weights > hbm:
             problem += f" (the whole GPU has {hbm:.2f} GiB)"
-    elif outside < engine.overhead_outside_gib and _is_users_own(choice, engine.options.memory_fraction):
-        problem = (
-            f"{engine.options.memory_fraction} {fraction} leaves {outside:.1f} GiB for graphs and workspaces, "
-            f"{engine.name} needs {engine.overhead_outside_gib:.0f} GiB"
-        )
-        highest = math.floor(100 * (1 - engine.overhead_outside_gib / hbm)) / 100
+    elif not inside and spare < 0 and _is_users_own(choice, engine.options.memory_fraction):
+        leaves = f"{engine.options.memory_fraction} {fraction} leaves {hbm - static:.1f} GiB"
+        problem = f"{leaves}, and {engine.name} needs {itself}"
+        highest = math.floor(100 * (1 - own.gib / hbm)) / 100
         remedy = f"set {engine.options.memory_fraction} to at most {highest} in glm_engine_args"
-    elif engine.requires_full_context and context is not None and per_rank < context:
-        short = True
-        problem = (
-            f"the KV cache holds {per_rank:,} tokens ({limit}, less {parts}{inside}, leaves {pool:.1f} GiB at "
-            f"{kv_bytes:,} bytes per token), fewer than the {context:,} tokens of one request"
-        )
-        remedy = f"lower {engine.options.context} or raise {engine.options.memory_fraction} in glm_engine_args"
+    elif engine.requires_full_context and context is not None and spare < margin:
+        longest = _longest(choice, load, static - weights, kv_bytes, context)
+        theirs = _is_users_own(choice, engine.options.context)
+        if spare < 0 or not theirs:
+            problem = (
+                f"the KV cache holds {per_rank:,} tokens ({limit}, less {parts}{beside}, leaves {pool:.1f} GiB at "
+                f"{kv_bytes:,} bytes per token), fewer than the {context:,} tokens of one request"
+                + ("" if theirs else f" and a margin of {margin:.1f} GiB")
+            )
+            remedy = f"lower {engine.options.context} or raise {engine.options.memory_fraction} in glm_engine_args"
     arithmetic = (
-        f"{limit} for weights and KV cache. {parts}{inside} leave {pool:.1f} GiB per GPU for KV; one token takes "
+        f"{limit} for weights and KV cache. {parts}{beside} leave {pool:.1f} GiB per GPU for KV; one token takes "
         f"{kv_bytes:,} bytes ({kv_format}), so the pool holds {tokens:,} tokens"
         + (f" ({per_rank:,} per data-parallel rank)" if divided.data > 1 else "")
         + f" = {tokens / choice.model.context_length:.1f} requests of {choice.model.context_length:,} tokens."
+        + (
+            f" Beside one of {context:,} tokens"
+            if one
+            else f" Of {hbm - static:.1f} GiB outside, {itself}" * (not inside)
+        )
+        + (f", {spare:.1f} GiB are left; the margin is {margin:.1f} GiB." if one or not inside else "")
     )
-    return Fit(weights, kv_bytes, kv_format, fraction, pool, tokens, per_rank, problem, remedy, arithmetic, short)
+    return Fit(
+        weights, kv_bytes, kv_format, fraction, own, margin, spare, pool, tokens, per_rank, problem, remedy, arithmetic,
+        longest,
+    )  # fmt: skip
+
+
+def _longest(choice: Choice, load: own_memory.Load, room: float, kv_bytes: int, context: int) -> int:
+    """Tokens of the longest request, in steps of 1,024 below ``context``, that leaves the margin of ``room`` GiB."""
+
+    def fits(thousands: int) -> bool:
+        tokens = 1024 * thousands
+        own = own_memory.estimate(choice, load, tokens)
+        pool = room - own.gib
+        return pool - tokens * kv_bytes / memory.GIB >= own_memory.margin(own, pool)
+
+    tops = [context // 1024, *(top // 1024 for top in reversed(own_memory.steps_of_context(choice)) if top < context)]
+    for high, low in zip(tops, [*tops[1:], 0], strict=True):
+        # What holds at the beginning of an even stretch stops to hold once in it.
+        found = low + bisect.bisect_left(range(low + 1, high + 1), True, key=lambda thousands: not fits(thousands))
+        if found > low:
+            return 1024 * found
+    return 0
 
 
 def _is_users_own(choice: Choice, flag: str) -> bool:
@@ -266,6 +340,10 @@ def record(choice: Choice, size: Fit) -> Memory:
         "kv_bytes_per_token": size.kv_bytes,
         "kv_format": size.kv_format,
         "static_fraction": size.fraction,
+        "own_gib": round(size.own.gib, 2),
+        "own_uncertainty_gib": round(size.own.uncertainty, 2),
+        "margin_gib": round(size.margin, 2),
+        "spare_gib": round(size.spare, 2),
         "kv_pool_gib_per_gpu": round(size.pool, 2),
         "token_pool": size.tokens,
         "full_length_requests": round(size.tokens / choice.model.context_length, 2),

@@ -152,6 +152,7 @@ def _config(file: _File, architecture: _Architecture) -> memory.Config:
         **sizes,
         first_k_dense_replace=_dense_layers(file, sizes["num_hidden_layers"]),
         num_nextn_predict_layers=drafted,
+        num_experts_per_tok=file.number("num_experts_per_tok") if "num_experts_per_tok" in file.data else 8,
         indexer_layers=_indexer_layers(file, sizes["num_hidden_layers"]) if "index_n_heads" in sizes else None,
         attention_bias=grouped and file.switch("attention_bias"),
         use_qk_norm=grouped and file.switch("use_qk_norm"),

@@ -15,9 +15,9 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.plan import arguments, f
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import fit as plan_fit
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Choice
 
-# The one size that the arithmetic estimates is what an engine keeps for activations and graphs: 8 GiB, published
-# between 6 and 10, and up to 4.4 GiB more where weights are streamed. So a pool may be this much smaller than planned,
-# whichever is more. What is reported as a fault is a pool of a hundredth (sglang issue 36583).
+# The one size that the arithmetic estimates is what an engine keeps for itself (own_memory.py): published
+# between 6 and 10 GiB, and up to 4.4 GiB more where weights are streamed. So a pool may be this much smaller than
+# planned, whichever is more. What is reported as a fault is a pool of a hundredth (sglang issue 36583).
 POOL_SHARE: Final = 0.7
 POOL_SLACK_GIB: Final = 4.4
 # Two accepted drafts in five steps. Published for GLM-5.1 with three drafts a step are lengths of 3.5, 3.1 and 2.7, and

@@ -10,7 +10,7 @@ others.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Optional, Union
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import memory, records
@@ -20,7 +20,10 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.engine import En
 
 @dataclass(frozen=True)
 class Cell:
-    """What a recipe is looked up by. ``count`` GPUs of each of ``nodes`` hosts serve one replica."""
+    """What a recipe is looked up by. ``count`` GPUs of each of ``nodes`` hosts serve one replica.
+
+    ``rdma``: the hosts are known to have RDMA between them, as those of published recipes do.
+    """
 
     model: records.Model
     precision: str
@@ -30,6 +33,7 @@ class Cell:
     engine: str
     version: str
     profile: str
+    rdma: bool = False
 
     @property
     def checkpoint(self) -> records.Checkpoint:
@@ -44,11 +48,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Layout:
-    """How the GPUs of a replica are divided: a tensor group, ``data`` copies of it, ranks of attention within it."""
+    """How the GPUs of a replica are divided: a tensor group, ``data`` copies of it, ranks of attention within it.
+
+    ``pipeline`` tensor groups hold a part of the layers each.
+    """
 
     tensor: int
     data: int = 1
     data_attention: int = 1
+    pipeline: int = 1
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,6 @@ class Composed:
     env: dict[str, EnvValue]
     notes: list[str]
     sources: list[records.Source]
-    fills_context: bool = field(default=False)
 
 
 def covers(recipe: records.Recipe, cell: Cell) -> bool:
@@ -71,6 +78,7 @@ def covers(recipe: records.Recipe, cell: Cell) -> bool:
         and cell.accelerator.name in recipe.accelerators
         and (recipe.count, recipe.nodes) == (cell.count, cell.nodes)
         and cell.profile in recipe.profiles
+        and (cell.nodes == 1 or cell.rdma)
     )
 
 
@@ -88,7 +96,7 @@ def layouts(cell: Cell, recipe: Optional[records.Recipe], divides_attention: boo
     One tensor group as wide as the attention heads allow answers each user fastest; what is left over becomes copies of
     it behind the same endpoint. For throughput, models with sparse attention divide the KV cache by request (their one
     latent head would be copied to every GPU) where the engine can (``divides_attention``); others run many small
-    groups.
+    groups. Several hosts are one tensor group only with RDMA between them, else each is a stage of a pipeline.
     """
     if recipe:
         tensor = recipe.tensor or recipe.count * recipe.nodes // recipe.data
@@ -101,7 +109,8 @@ def layouts(cell: Cell, recipe: Optional[records.Recipe], divides_attention: boo
         if gpus % width == 0 and not splits_blocks(config, width, block)
     ]
     if cell.nodes > 1:
-        return [Layout(gpus)] if gpus in widths else []
+        staged = [Layout(cell.count, pipeline=cell.nodes)] if cell.count in widths else []
+        return [*([Layout(gpus)] if cell.rdma and gpus in widths else []), *staged]
     wide_first = [Layout(width, gpus // width) for width in sorted(widths, reverse=True)]
     if cell.profile != "throughput":
         return wide_first
@@ -121,13 +130,12 @@ def compose(
 ) -> Composed:
     """Merge every layer that matches, then ``recipe``. ``context`` (tokens) fills ``$context``."""
     fills = _fills(cell, layout, context)
-    matching = [layer for layer in known.layers if _matches(layer, cell)]
+    matching = [layer for layer in known.layers if _matches(layer, cell, layout)]
     args: dict[str, Any] = {}
     env: dict[str, EnvValue] = {}
     notes: list[str] = []
     sources: list[records.Source] = []
     parts: list[Union[records.Layer, records.Recipe]] = [*matching, *([recipe] if recipe else [])]
-    wanted_context = {name for layer in matching for name, value in layer.args.items() if value == "$context"}
     for part in parts:
         for name, value in part.args.items():
             filled = _filled(value, fills)
@@ -140,13 +148,11 @@ def compose(
         # What a later part took back needs no note.
         if not part.args or any(args.get(name) is not None for name in part.args):
             notes += part.notes
-    overridden = set(recipe.args) if recipe else set()
     return Composed(
         args={name: value for name, value in args.items() if value is not None},
         env=env,
         notes=list(dict.fromkeys(notes)),
         sources=list(dict.fromkeys(sources)),
-        fills_context=bool(wanted_context - overridden),
     )
 
 
@@ -158,6 +164,7 @@ def _fills(cell: Cell, layout: Layout, context: int) -> dict[str, Any]:
 
     return {
         "$tensor": layout.tensor,
+        "$pipeline": several(layout.pipeline),
         "$data": several(layout.data),
         "$data_attention": several(layout.data_attention),
         "$data_attention_on": True if layout.data_attention > 1 else None,
@@ -194,7 +201,7 @@ def _filled(value: Any, fills: Mapping[str, Any]) -> Any:
     return value
 
 
-def _matches(layer: records.Layer, cell: Cell) -> bool:
+def _matches(layer: records.Layer, cell: Cell, layout: Layout) -> bool:
     selectors: Sequence[tuple[Optional[Sequence[str]], str]] = (
         (layer.models, cell.model.name),
         (layer.model_types, cell.model.model_type),
@@ -209,5 +216,6 @@ def _matches(layer: records.Layer, cell: Cell) -> bool:
         and layer.holds(cell.version)
         and layer.mtp in (None, cell.checkpoint.mtp)
         and layer.multi_node in (None, cell.nodes > 1)
+        and layer.pipeline in (None, layout.pipeline > 1)
         and all(wanted is None or value in wanted for wanted, value in selectors)
     )

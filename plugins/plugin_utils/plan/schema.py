@@ -341,6 +341,14 @@ class Memory(TypedDict):
     """Format of the KV cache, such as fp8_packed."""
     static_fraction: float
     """Share of the GPU's memory for weights and KV cache together, from 0 to 1."""
+    own_gib: Gib
+    """What the engine keeps of each GPU for itself: activations, graphs, workspaces."""
+    own_uncertainty_gib: Gib
+    """By how much that may be off."""
+    margin_gib: Gib
+    """What of each GPU no request is promised: 2 GiB, 5 % of the KV cache or the uncertainty, whichever is most."""
+    spare_gib: Gib
+    """What is left of each GPU beside the longest request and what the engine needs; negative where it may not do."""
     kv_pool_gib_per_gpu: Gib
     """KV cache on each GPU."""
     token_pool: Tokens

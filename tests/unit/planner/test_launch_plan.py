@@ -39,7 +39,7 @@ def test_types_that_fit_keep_their_order_and_the_others_their_arithmetic() -> No
     verdict = launch_plan.judge(wanted, [B200, H100], 1, intent, request.plans_of, LAMBDA)
     assert verdict.fitting == [B200["name"]] and "GiB" in verdict.plans[B200["name"]]
     assert [entry["instance_type"] for entry in verdict.dropped] == [H100["name"], "gpu_8x_unheard_of"]
-    assert "98.3 GiB" in verdict.dropped[0]["reason"] and "not offered" in verdict.dropped[1]["reason"]
+    assert "99.6 GiB" in verdict.dropped[0]["reason"] and "not offered" in verdict.dropped[1]["reason"]
 
 
 @pytest.mark.parametrize("bind", ["loopback", "private", "public"])

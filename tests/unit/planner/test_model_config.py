@@ -89,6 +89,7 @@ GLM4_MOE_LITE: dict[str, Any] = {
     "n_routed_experts": 64,
     "n_shared_experts": 1,
     "num_attention_heads": 20,
+    "num_experts_per_tok": 4,
     "num_hidden_layers": 47,
     "num_key_value_heads": 20,
     "num_nextn_predict_layers": 1,

@@ -43,11 +43,11 @@ def test_two_replicas_share_a_host() -> None:
     assert "cannot be shared evenly by 3 replicas" in refusal("GLM-5", "B200", precision="nvfp4", replicas=3)
     # What would work is not what was asked for.
     text = refusal("GLM-5.1", "B200", replicas=4)
-    assert "would work on 8x B200 (fp8, vllm, glm_replicas 1)" in text
+    assert "8x B200 (fp8, vllm, glm_replicas 1)" in text
 
 
 def test_one_replica_spans_two_hosts() -> None:
-    hosts = {"nodes": 2, "head_address": "fd00::1", "interface": "ens3"}
+    hosts = {"nodes": 2, "head_address": "fd00::1", "interface": "ens3", "rdma": True}
     head = plan("GLM-5.1", "H100", engine="sglang", **hosts)
     worker = plan("GLM-5.1", "H100", engine="sglang", node_rank=1, **hosts)
     assert option(head, "--dist-init-addr") == "[fd00::1]:20000"
@@ -63,6 +63,30 @@ def test_one_replica_spans_two_hosts() -> None:
     )
 
 
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+@pytest.mark.parametrize(("model", "accelerator"), [("GLM-5.1", "H100"), ("GLM-4.7", "A100"), ("GLM-5.2", "H200")])
+def test_hosts_without_rdma_are_stages_of_a_pipeline(model: str, accelerator: str, engine: str) -> None:
+    asked = {"nodes": 2, "engine": engine, "head_address": "10.0.0.1", "precision": "bf16" if "4.7" in model else "fp8"}
+    made = plan(model, accelerator, **asked)
+    assert made["parallel"] == {"tensor": 8, "pipeline": 2, "data": 1, "expert": 1}
+    assert made["recipe"]["basis"] == "derived" and made["promises"]["draft_tokens"] == 0
+    assert option(made, "--pipeline-parallel-size" if engine == "vllm" else "--pp-size") == "2"
+    said = [note for note in made["notes"] if "Is there RDMA" in note]
+    assert len(said) == 1 and "glm_rdma" in said[0] and "TP8 x PP2" in said[0]
+    linked = plan(model, accelerator, rdma=True, **asked)
+    assert linked["parallel"]["tensor"] == 16 and linked["parallel"]["pipeline"] == 1
+    assert not [note for note in linked["notes"] if "RDMA" in note]
+
+
+def test_the_largest_stage_of_a_pipeline_counts() -> None:
+    """GLM-5.1 has 78 layers, the first three without experts: the second stage has 39 of the 75 with experts."""
+    one = plan("GLM-5.1", "H200", engine_args={"speculative-config": None})["memory"]
+    two = plan("GLM-5.1", "H200", nodes=2, head_address="10.0.0.1")["memory"]
+    assert two["weights_per_gpu_gib"] == pytest.approx(one["weights_per_gpu_gib"] * 39 / 75, abs=0.02)
+    assert two["kv_bytes_per_token"] == one["kv_bytes_per_token"] / 2
+    assert "TP8 x PP2" in two["arithmetic"]
+
+
 @pytest.mark.parametrize(("engine", "variable"), [("vllm", "VLLM_HOST_IP"), ("sglang", "SGLANG_HOST_IP")])
 def test_each_host_of_a_replica_names_the_address_that_the_others_know(engine: str, variable: str) -> None:
     hosts = {"nodes": 2, "head_address": "10.0.0.5", "node_addresses": ["10.0.0.5", "10.0.0.6"], "engine": engine}
@@ -72,8 +96,10 @@ def test_each_host_of_a_replica_names_the_address_that_the_others_know(engine: s
 
 
 def test_blocks_of_weights_are_not_cut() -> None:
-    assert "do not hold the weights" in refusal("GLM-5.1", "H100", nodes=4, engine="sglang")
-    text = refusal("GLM-5.1", "H100", nodes=4, engine="sglang", engine_args={"tp-size": 32})
+    # 32 parts would be too narrow, so four hosts are a pipeline, whatever is between them.
+    for rdma in (True, False):
+        assert plan("GLM-5.1", "H100", nodes=4, engine="sglang", rdma=rdma)["parallel"]["pipeline"] == 4
+    text = refusal("GLM-5.1", "H100", nodes=4, engine="sglang", engine_args={"tp-size": 32, "pp-size": 1})
     assert "does not divide" in text or "blocks of 128" in text
     # Weights of GLM-4.x are scaled by channel: eight parts of 192 columns are published.
     assert plan("GLM-4.6", "H200", engine="sglang")["parallel"]["tensor"] == 8
@@ -155,6 +181,27 @@ def test_throughput_divides_the_cache_of_sparse_models() -> None:
     newer = plan("GLM-5.1", "B200", engine="sglang", engine_version="0.5.23", runtime="venv", profile="throughput")
     assert option(newer, "--attn-dp-size") == "8" and "--enable-dp-attention" not in newer["command"]
     assert newer["parallel"]["data"] == 8
+
+
+@pytest.mark.parametrize(
+    ("model", "accelerator", "precision"),
+    [("GLM-5.2", "H200", "fp8"), ("GLM-5.1", "MI300X", "fp8"), ("GLM-4.7", "H200", "fp8"),
+     ("GLM-4.5-Air", "H100", "fp8"), ("GLM-4.7-Flash", "H100", "bf16")],
+)  # fmt: skip
+def test_throughput_takes_the_division_with_most_room(model: str, accelerator: str, precision: str) -> None:
+    """Two requests of 65,536 tokens for each rank, then the most tokens in all: GLM-5.2 had a third of it at TP8."""
+    made = plan(model, accelerator, precision=precision, profile="throughput")
+    assert made["memory"]["token_pool"] / made["parallel"]["data"] >= 2 * 65_536
+    for tensor in (1, 2, 4, 8):
+        sizes = {"tensor-parallel-size": tensor, "data-parallel-size": 8 // tensor}
+        try:
+            other = plan(model, accelerator, precision=precision, profile="throughput", engine_args={
+                **sizes, "enable-expert-parallel": tensor < 8,
+            })  # fmt: skip
+        except planner.PlanError:
+            continue
+        if other["memory"]["token_pool"] * tensor / 8 >= 2 * 65_536:
+            assert made["memory"]["token_pool"] >= other["memory"]["token_pool"], sizes
 
 
 def test_a_derived_context_is_what_the_cache_holds() -> None:

@@ -70,6 +70,7 @@ def _plan(recipe: dict[str, Any], gpu: str) -> dict[str, Any]:
             accelerator=LARGER.get(gpu, gpu),
             accelerator_count=recipe["gpus"] // nodes,
             nodes=nodes,
+            rdma=nodes > 1,
             head_address="10.0.0.1" if nodes > 1 else None,
             engine=recipe["engine"],
             profile=recipe["profile"],
@@ -127,7 +128,7 @@ def test_a_published_recipe_is_planned(index: int, recipe: dict[str, Any], gpu: 
 
 
 def test_the_h20_with_96_gb_is_refused_with_the_arithmetic() -> None:
-    with pytest.raises(planner.PlanError, match=r"98\.3 GiB, but 0\.90 x 95\.58 GiB = 86\.0 GiB"):
+    with pytest.raises(planner.PlanError, match=r"99\.6 GiB, but 0\.90 x 95\.58 GiB = 86\.0 GiB"):
         planner.make(planner.Intent("GLM-5.1", "H20", 8, engine="vllm"), CATALOG)
 
 
@@ -135,8 +136,32 @@ def test_offers_name_each_thing_once() -> None:
     with pytest.raises(planner.PlanError) as refusal:
         planner.make(planner.Intent("GLM-5.1", "H100", 8), CATALOG)
     offers = str(refusal.value).split("would work on ", 1)[1].rstrip(".").split("; ")
-    assert offers[0] == "2 hosts of 8x H100 (fp8, vllm)"
+    assert offers[0] == "8x H200 (fp8, vllm), 20.80 USD/h at gmi of 2026-05-29"
+    assert offers[2].startswith("2 hosts of 8x H100 (fp8, vllm), 63.84 USD/h at lambda")
+    assert offers[3] == "4x B200 (nvfp4, vllm), no price known"
     assert len(offers) == len(set(offers)) == 4
+
+
+def test_smaller_hosts_are_offered_the_cheapest_first() -> None:
+    def offers(*asked: Any, **changes: Any) -> list[str]:
+        with pytest.raises(planner.PlanError) as refusal:
+            planner.make(planner.Intent(*asked, **changes), CATALOG)
+        return str(refusal.value).split("would work on ", 1)[1].rstrip(".").split("; ")
+
+    small = offers("GLM-4.7-Flash", "A100-40GB", 1, precision="bf16")
+    assert [offer.split(" (")[0] for offer in small] == ["1x GH200", "2x A100-40GB", "1x H100", "1x B200"]
+    prices = [float(offer.split("), ")[1].split(" ")[0]) for offer in small]
+    assert prices == sorted(prices)
+    # No tensor group over hosts of one GPU; what is offered can be planned.
+    assert not [offer for offer in offers("GLM-4.5-Air", "GH200", 1) if "hosts of" in offer]
+    for model, accelerator, count in (("GLM-5.1", "GH200", 1), ("GLM-4.7", "H100", 2), ("GLM-4.6", "A100", 4)):
+        for offer in offers(model, accelerator, count):
+            hosts, _of, rest = offer.rpartition(" hosts of ")
+            gpus, _x, name = rest.split(" (")[0].partition("x ")
+            form, engine = rest.split("(")[1].split(")")[0].split(", ")
+            planner.make(
+                planner.Intent(model, name, int(gpus), precision=form, engine=engine, nodes=int(hosts or 1)), CATALOG
+            )
 
 
 def test_a_pool_smaller_than_the_context_is_told() -> None:
