@@ -23,8 +23,8 @@ UNIT_FILE, CONFIG = f"/etc/systemd/system/{UNIT}", "/etc/glm/gateway/haproxy.cfg
 # What of the product clients reach: the front door, and the gateway where a host runs one.
 FRONTS = (drain.UNIT, UNIT)
 _POLL_SECONDS = 0.2
-# The proxies of the configuration that requests go through: those of conversations, and the rest.
-PROXIES = ("replicas", "any")
+# The proxies of the configuration that requests go through: those of conversations, and the rest. The first one checks.
+PROXIES = ("replicas", "few", "any")
 _SUMS = ("FRONTEND", "BACKEND")
 
 
@@ -47,7 +47,7 @@ def seen(rows: Sequence[Mapping[str, str]]) -> dict[str, dict[str, Any]]:
         of_one = found.setdefault(
             row["svname"], {"in": True, "status": row["status"], "check": "", "open": 0, "waiting": 0}
         )
-        # Only the first proxy checks; the other follows it.
+        # Only the first proxy checks; the others follow it.
         of_one["check"] = of_one["check"] or ", ".join(filter(None, (row.get("check_desc"), row.get("last_chk"))))
         of_one["in"] = of_one["in"] and row["status"].startswith("UP")
         of_one["open"] += int(row["scur"] or 0)

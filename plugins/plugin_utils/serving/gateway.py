@@ -24,6 +24,9 @@ _FOLDER = "/etc/glm/gateway"
 # A door lets an address have 1,000 connections, for all its replicas together. A gateway has two proxies for each
 # (conversations, and the rest); some connections are for /ready and for what comes past the gateway.
 _MOST_REQUESTS = 450
+# Below so many open requests for each replica, and so many in all, a conversation stays with its host, however many
+# that has.
+_FEW_EACH, _FEW = 3, 64
 # So that one can end or be updated while the other works.
 _GATEWAYS = 2
 # What a machine trusts, where a fleet's certificates are of a public authority.
@@ -40,7 +43,8 @@ def gateway(fleet: Sequence[Mapping[str, Any]], here: Mapping[str, Any]) -> dict
     PEM, or empty), ``monitor_address``, ``monitor_port``, ``requests`` and ``queue``.
 
     Shapes: ``replicas`` is a list of ``name``, ``address`` (``address:port``), ``requests`` (int), ``tls`` (bool) and
-    ``host_name`` (the DNS name of its certificate, or empty); the rest as :func:`..door.door` has it, where ``listen``
+    ``host_name`` (the DNS name of its certificate, or empty); ``few`` (int) is the number of open requests below which
+    no host is relieved; the rest as :func:`..door.door` has it, where ``listen``
     of ``acme`` is empty if the door of this host has that port. Raises UnitError.
     """
     try:
@@ -108,6 +112,8 @@ def gateway(fleet: Sequence[Mapping[str, Any]], here: Mapping[str, Any]) -> dict
             ),
         ],
         "queue": int(here["queue"]),
+        # Of the requests that a replica gets at a time, so that nothing waits for a busy host while another is free.
+        "few": min([_FEW, _FEW_EACH * len(replicas), *(one["requests"] // 2 for one in replicas)]),
         # In the configuration, so that other authorities are a change of it, which the running HAProxy reads.
         "authorities_sha256": hashlib.sha256(str(here["authorities"]).encode()).hexdigest(),
         "low_port": port < door.LOWEST_FREE_PORT or bool(acme and acme["listen"]),

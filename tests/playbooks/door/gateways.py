@@ -41,6 +41,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.server.hold:
             self.server.held.release()
             self.server.go.wait(60)
+        time.sleep(self.server.takes)
         seen = {
             "host": self.server.name,
             "session": self.headers.get("x-glm-session", ""),
@@ -61,7 +62,10 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Host(ThreadingHTTPServer):
-    """A host's door: ``ready`` is what it says of itself, ``hold`` keeps answers until ``go``."""
+    """A host's door: ``ready`` is what it says of itself, ``hold`` keeps answers until ``go``.
+
+    Each answer ``takes`` so many seconds.
+    """
 
     daemon_threads = True
     request_queue_size = 256
@@ -69,6 +73,7 @@ class Host(ThreadingHTTPServer):
     def __init__(self, name: str) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.name, self.ready, self.status, self.asked, self.hold = name, 200, 200, 0, False
+        self.takes = 0.0
         self.lock, self.held, self.go = threading.Lock(), threading.Semaphore(0), threading.Event()
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 

@@ -159,7 +159,9 @@ def view(gateway: Gateway, state: str, *replicas: str, timeout: int = 60) -> dic
 
 def test_the_view_names_what_is_open_and_what_waits_and_who_is_late(tmp_path: Path) -> None:
     with gateways.running(tmp_path, hosts=1, requests=1) as gateway, ThreadPoolExecutor(2) as pool:
-        assert view(gateway, "in", "h0-0") == {"h0-0": {"in": True, "status": "UP", "open": 0, "waiting": 0}}
+        assert (
+            view(gateway, "in", "h0-0")["h0-0"].items() >= {"in": True, "status": "UP", "open": 0, "waiting": 0}.items()
+        )
         gateway.hosts[0].hold = True
         asked = [pool.submit(gateway.ask, turn("a")) for _ in range(2)]
         until(lambda: view(gateway, "any")["h0-0"]["waiting"] == 1, "one request waits")
@@ -198,16 +200,16 @@ def test_a_conversation_keeps_its_host_until_that_has_far_more_than_the_others(f
     home = fleet.host_of(body)
     for host in fleet.hosts:
         host.hold = True
-    with ThreadPoolExecutor(8) as pool:
+    with ThreadPoolExecutor(16) as pool:
         asked = []
-        for number in range(8):
+        for number in range(16):
             asked.append(pool.submit(fleet.ask, body))
             until(lambda: sum(host.asked for host in fleet.hosts) == number + 2, "the request is at a host")  # noqa: B023
         for host in fleet.hosts:
             host.go.set()
         came = [str(one.result()[1]["host"]) for one in asked]
-    # The fourth would be four times as many as the others have: more than two and a half times the mean.
-    assert came[:3] == [home] * 3 and came[3] != home, came
+    # Of few in all none leaves. Of those that follow, the fourth would be more than two and a half times the mean.
+    assert came[:12] == [home] * 12 and came[12] != home, came
 
 
 def test_a_host_that_drains_gets_no_new_request_and_ends_what_it_has(fleet: Gateway) -> None:

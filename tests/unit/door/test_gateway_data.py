@@ -152,6 +152,16 @@ def test_replicas_of_a_host_share_the_connections_that_its_door_lets_an_address_
     assert [one["requests"] for one in made(host("a", *four), requests=50)["replicas"]] == [50] * 4
 
 
+@pytest.mark.parametrize(
+    ("hosts", "requests", "few"), [(1, 256, 3), (3, 256, 9), (8, 256, 24), (40, 256, 64), (8, 5, 2), (3, 1, 0)]
+)
+def test_requests_are_few_below_three_for_each_replica_and_never_more_than_half_of_what_one_may_have(
+    hosts: int, requests: int, few: int
+) -> None:
+    doors = [plan(listen=listening(f"10.0.0.{number}", 8000, 18000), tls=None) for number in range(2, hosts + 2)]
+    assert made(*(host(f"h{number}", door) for number, door in enumerate(doors)), requests=requests)["few"] == few
+
+
 def test_other_authorities_are_another_configuration() -> None:
     assert made()["authorities_sha256"] != made(authorities="other PEM")["authorities_sha256"]
 
