@@ -171,7 +171,7 @@ class ActionModule(FleetAction):
     def _watching(self) -> Any:
         samples: collections.deque[tuple[float, int]] = collections.deque()
 
-        def tell(progress: staging.Progress) -> None:
+        def report(progress: staging.Progress) -> None:
             for text in _drained(progress.events):
                 self._say(text)
             now = time.monotonic()
@@ -181,7 +181,7 @@ class ActionModule(FleetAction):
             rate = (progress.done_bytes - samples[0][1]) / max(0.001, now - samples[0][0])
             self._far = heartbeat.share("staged", progress.done_bytes, progress.total_bytes, rate)
 
-        return tell
+        return report
 
 
 def _drained(events: list[str]) -> Iterator[str]:

@@ -73,8 +73,8 @@ class Staging:
         self._uploads = concurrent.futures.ThreadPoolExecutor(UPLOADS_AT_ONCE, "upload")
         self.progress = Progress(record.manifest.total_bytes)
 
-    def run(self, files: list[WeightFile], tell: Callable[[Progress], object]) -> None:
-        """Stage these files; ``tell`` is called about once a second. Raises StoreError, HubError or Unmet."""
+    def run(self, files: list[WeightFile], report: Callable[[Progress], object]) -> None:
+        """Stage these files; ``report`` is called about once a second. Raises StoreError, HubError or Unmet."""
         self.progress.done_bytes = self.progress.total_bytes - sum(file.size for file in files)
         self.progress.files_done = len(self._record.manifest.files) - len(files)
         self._abort_leftovers(files)
@@ -87,7 +87,7 @@ class Staging:
             ordered = sorted(files, key=lambda file: -file.size)
             running = {pool.submit(self._stage, file, size): file for file in ordered}
             try:
-                self._follow(running, tell)
+                self._follow(running, report)
             except BaseException:
                 self._stop.set()
                 pool.shutdown(cancel_futures=True)
@@ -104,7 +104,7 @@ class Staging:
             staged.write_record(self._bucket, self._record)
 
     def _follow(
-        self, running: Mapping[concurrent.futures.Future[str], WeightFile], tell: Callable[[Progress], object]
+        self, running: Mapping[concurrent.futures.Future[str], WeightFile], report: Callable[[Progress], object]
     ) -> None:
         waiting, recorded = set(running), time.monotonic()
         while waiting:
@@ -115,7 +115,7 @@ class Staging:
             if done and time.monotonic() - recorded > _RECORD_SECONDS:
                 staged.write_record(self._bucket, self._record)
                 recorded = time.monotonic()
-            tell(self.progress)
+            report(self.progress)
 
     def _abort_leftovers(self, files: list[WeightFile]) -> None:
         """Parts of a run that was killed cost money and are seen nowhere."""
@@ -149,7 +149,7 @@ class Staging:
         """The hash of what came, and the ETag of the object; none is made when the hash is wrong."""
         kind = "sha256" if file.sha256 else "git-sha1"
         digest = hashlib.sha256() if file.sha256 else hashlib.sha1(f"blob {file.size}\0".encode())
-        stream = _Stream(self._hub, self._record.manifest, file, self._told, self._sleep)
+        stream = _Stream(self._hub, self._record.manifest, file, self._note, self._sleep)
         if file.size <= part_bytes:
             buffer = self._taken(part_bytes)
             try:
@@ -220,7 +220,7 @@ class Staging:
         with self._lock:
             self.progress.done_bytes += count
 
-    def _told(self, text: str) -> None:
+    def _note(self, text: str) -> None:
         self.progress.events.append(text)
 
 
@@ -228,11 +228,11 @@ class _Stream:
     """The content of one file of the hub, in order, over as many answers as it takes."""
 
     def __init__(
-        self, hub: HubClient, manifest: Manifest, file: WeightFile, told: Callable[[str], None],
+        self, hub: HubClient, manifest: Manifest, file: WeightFile, note: Callable[[str], None],
         sleep: Callable[[float], object],
     ) -> None:  # fmt: skip
         self._hub, self._manifest, self._file = hub, manifest, file
-        self._told, self._sleep = told, sleep
+        self._note, self._sleep = note, sleep
         self._at = 0
         self._answer: http.client.HTTPResponse | None = None
         self._fruitless = 0
@@ -279,7 +279,7 @@ class _Stream:
         wait = min(60.0, 2.0 ** (self._fruitless - 1))
         if isinstance(error, urllib.error.HTTPError) and (asked := error.headers.get("Retry-After") or "").isdigit():
             wait = min(_LONGEST_WAIT_SECONDS, float(asked))
-        self._told(f"{self._file.path}: {why}; going on at byte {self._at} after {wait:.0f} s")
+        self._note(f"{self._file.path}: {why}; going on at byte {self._at} after {wait:.0f} s")
         self._sleep(wait)
 
     def _close(self) -> None:

@@ -76,7 +76,7 @@ def edit(copy: Path, file: str, old: str, new: str) -> None:
         ("known_issues.yml", "model_types: [glm_moe_dsa]\n", "model_types: [glm6]\n", r"unknown model type 'glm6'"),
         ("known_issues.yml", "architectures: [sm100, sm103]", "architectures: [sm10, sm103]",
          r"unknown architecture 'sm10'"),
-        ("prices.yml", "prices:", "price:", r"expected the top-level keys \['managed', 'prices'\]"),
+        ("prices.yml", "prices:", "price:", r"expected the top-level keys \['managed', 'prices', 'storage'\]"),
         ("prices.yml", "prices:", "prices: [", r"prices\.yml: is not YAML"),
         ("prices.yml", "blended: 0.74", "input: 0.74", r"managed\[2\]: expected either blended, or input and output"),
         ("prices.yml", "model: GLM-5.1, blended", "model: GLM-9, blended", r"managed\[2\]: unknown model 'GLM-9'"),
