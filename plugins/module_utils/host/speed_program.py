@@ -66,7 +66,7 @@ def measured(gpus: int, seconds: float) -> dict[str, Any]:
     found.update(torch=version, world=world, backend=("rccl" if hip else "nccl") if seen else "gloo")
     begun = time.monotonic()
     rows, found["problem"] = _run(world, bool(seen), seconds)
-    found["device"] = next((row["device"] for row in rows if "device" in row), "cpu")
+    found["device"] = next((row["device"] for row in rows if "device" in row), "" if seen else "cpu")
     found["rows"] = [{name: value for name, value in row.items() if name not in ("device", "stage")} for row in rows]
     found["seconds"] = round(time.monotonic() - begun, 1)
     return found

@@ -154,9 +154,10 @@ def _modes(state: State) -> Said:
 def _partitions(state: State) -> Said:
     if state["partitions"] is None:
         return Said(silent="no word of its partitions")
-    if state["partitions"] != WHOLE:
+    modes = state["partitions"].split("/")
+    if not set(modes) <= set(WHOLE.split("/")):
         return Said(f"in partitions {state['partitions']}", UNDO_PARTITIONS)
-    return Said()
+    return Said() if len(modes) > 1 else Said(silent=f"no word of its partitions but {modes[0]}")
 
 
 def _pcie(state: State, generation: int, width: int) -> Said:

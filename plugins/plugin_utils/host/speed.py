@@ -42,28 +42,43 @@ def judge(
     expected = "copies and an all-reduce on every GPU"
     if measured is None or "left" in measured:
         return [_judged(SPEED, None, expected, ": ".join(["not measured", *(measured or {}).values()]))]
+    processor = measured.get("backend") == "gloo"
+    if processor and platform is None:
+        return [_judged(SPEED, None, expected, _rehearsed(measured))]
     if measured["problem"]:
         return [_judged(SPEED, False, expected, measured["problem"], _ADVICE)]
-    if measured["unable"] or (measured["device"] == "cpu" and platform):
-        found = measured["unable"] or "PyTorch of the image sees no GPU; measured on the CPU over gloo"
-        advice = "look at the check container: which GPUs the engine's image sees"
-        return [
-            finding.unread("acceptance", SPEED, expected, found, advice)
-            if platform
-            else _judged(SPEED, None, expected, found)
-        ]
-    rows = measured["rows"]
-    if measured["device"] == "cpu":
-        words = "; ".join(f"{name} {_least(rows, keys):g} GB/s" for name, keys in _FIGURES.items() if _has(rows, keys))
-        found = f"no GPU: {measured['world']} processes on the CPU over {measured['backend']}, {words}"
-        return [_judged(SPEED, None, expected, found)]
+    rows, gpus = measured["rows"], len(facts["gpus"])
+    silent = measured["unable"] or (
+        "PyTorch of the image sees no GPU; measured on the CPU over gloo" if processor else ""
+    )
+    if silent or len(rows) != gpus:
+        found = silent or f"figures of {len(rows)} of {gpus} GPUs"
+        return [_unread(SPEED, expected, found) if platform else _judged(SPEED, None, expected, found)]
     floors = _floors(facts, platform)
+    asked = {name: keys for name, keys in _FIGURES.items() if gpus > 1 or name == "host to device"}
     made = [
         _figure(name, keys, rows, floors.get(keys[0], 0), measured)
-        for name, keys in _FIGURES.items()
-        if _has(rows, keys)
+        if all(key in row for row in rows for key in keys)
+        else _unread(name, expected, "no figure of every GPU")
+        for name, keys in asked.items()
     ]
     return [*made, _outliers(rows, facts)]
+
+
+def _unread(check: str, expected: str, found: str) -> Finding:
+    return finding.unread("acceptance", check, expected, found, "look at the check container, and run it again")
+
+
+def _rehearsed(measured: Mapping[str, Any]) -> str:
+    """What a host without GPUs measured, of which nothing follows."""
+    rows = measured["rows"]
+    words = [
+        f"{name} {_least(rows, keys):g} GB/s"
+        for name, keys in _FIGURES.items()
+        if all(key in row for row in rows for key in keys)
+    ]
+    said = ", ".join([*words, *([measured["problem"]] if measured["problem"] else [])])
+    return f"no GPU: {measured['world']} processes on the CPU over {measured['backend']}: {said}"
 
 
 def _floors(facts: Mapping[str, Any], platform: Optional[Platform]) -> Mapping[str, float]:
@@ -74,12 +89,8 @@ def _floors(facts: Mapping[str, Any], platform: Optional[Platform]) -> Mapping[s
     return {name: floor for name, floor in platform.floors.items() if joined or name == "host_to_device"}
 
 
-def _has(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> bool:
-    return all(key in row for row in rows for key in keys)
-
-
 def _least(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> float:
-    return min(float(row[key]) for row in rows for key in keys)
+    return min((float(row[key]) for row in rows for key in keys), default=0.0)
 
 
 def _figure(

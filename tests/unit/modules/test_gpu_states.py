@@ -218,6 +218,15 @@ def test_virtual_functions_of_amd_owe_no_files_and_one_of_eight_owes_what_the_ot
     assert outcome() == ("not_proven", False)
 
 
+def test_half_a_word_of_partitions_is_no_fault_and_no_proof(tmp_path: Path) -> None:
+    buses = gpu_documents.amd(tmp_path, "74a1")
+    for bus in buses:
+        (tmp_path / "sys/bus/pci/devices" / bus / "current_memory_partition").unlink()
+    states = gpu_state.read_amd(tmp_path, buses)
+    entry = gpu_states.judge(facts_of(PLATFORMS["MI300X"]), states, None, PLATFORMS["MI300X"])[0]
+    assert entry["outcome"] == "not_proven" and "but SPX" in entry["found"]
+
+
 def test_a_retired_page_is_dealt_with(tmp_path: Path) -> None:
     buses = gpu_documents.amd(tmp_path, "74a1", 1)
     pages = tmp_path / "sys/bus/pci/devices" / buses[0] / "ras/gpu_vram_bad_pages"

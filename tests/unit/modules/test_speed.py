@@ -96,11 +96,23 @@ def test_what_went_wrong_fails_and_what_could_not_be_measured_is_not_proven() ->
     assert entry["found"] == "not measured: the image is not on the host yet"
 
 
+def test_a_figure_that_is_missing_is_never_passed() -> None:
+    found = measured()
+    found["rows"][5].pop("all_reduce")
+    entry = judged(found)["all-reduce"]
+    assert entry["outcome"] == "not_proven" and entry["unread"]
+    assert judged(found)["host to device"]["outcome"] == "passed"
+    (entry,) = judged(measured(7)).values()
+    assert entry["unread"] and entry["found"] == "figures of 7 of 8 GPUs"
+
+
 def test_a_rehearsal_says_that_it_measured_a_processor() -> None:
     cpu = {**measured(2), "device": "cpu", "backend": "gloo", "world": 2}
     (entry,) = judged(cpu, platform=None).values()
     assert entry["outcome"] == "not_proven" and "unread" not in entry
-    assert "2 processes on the CPU over gloo, host to device 53 GB/s" in entry["found"]
+    assert "2 processes on the CPU over gloo: host to device 53 GB/s" in entry["found"]
+    (entry,) = judged({**cpu, "rows": [], "problem": "no answer in time: rank 1 at start"}, platform=None).values()
+    assert entry["outcome"] == "not_proven" and "rank 1 at start" in entry["found"], "a busy processor is no fault"
     (entry,) = judged(cpu).values()
     assert entry["unread"] and "sees no GPU" in entry["found"], "a host that has GPUs owes more"
 
