@@ -103,7 +103,7 @@ def keep(folder: str, wanted: Sequence[Mapping[str, Any]], before: Sequence[str]
         for other in path.parent.iterdir():
             if other.name != FILE:
                 (Path(trial) / other.name).symlink_to(other.resolve())
-        (Path(trial) / FILE).write_text(text, encoding="utf-8")
+        files.write_text(Path(trial) / FILE, text)
         try:
             own.known([*before, trial])
         except CatalogError as exc:

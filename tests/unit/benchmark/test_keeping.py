@@ -14,8 +14,8 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import keeping
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark.runs import RunError
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import compare, own, text
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan import own, text
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Intent
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 from tests.unit.benchmark import records
@@ -54,6 +54,12 @@ def test_the_same_command_is_planned_again_without_the_users_arguments(tmp_path:
     assert found is not None and found["same"]
     assert (found["date"], found["workload"], found["users"]) == ("2026-11-18", "glm51_agentic", 32)
     assert found["hardware"] == "8x NVIDIA B200, driver 580.65.06" and found["tokens_per_second"] > 900
+    [row] = [
+        one
+        for one in compare.rows(plain, own.known([str(tmp_path)]))
+        if one.hardware == "8x B200" and one.engine == "vllm 0.32.0" and "agentic" in one.profiles
+    ]
+    assert row.speed == compare.Speed(found["tokens_per_second"], "measured", 32)
     lines = " ".join(" ".join(text.report({"a": again})).split())
     assert re.search(
         r"measured here on 2026-11-18 \(8x NVIDIA B200, driver 580\.65\.06\): [\d,]+ tokens/s out at 32 ", lines
