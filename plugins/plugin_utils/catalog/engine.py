@@ -266,8 +266,9 @@ class Container:
 
     ``user`` is a number, as an image need not know names. ``writable``: folders in memory; the rest of the image is
     read-only. ``processes`` counts threads, too.
-    ``shared_memory_gib_per_gpu`` bounds /dev/shm, which takes memory only as it fills. ``imports``: modules of the
-    engine that the probe of an image loads under these limits.
+    ``shared_memory_gib_per_gpu`` bounds /dev/shm, which takes memory only as it fills; ``process_memory_gib_per_gpu``
+    is what its processes take besides, with their pinned buffers. ``imports``: modules of the engine that the probe of
+    an image loads under these limits.
     """
 
     user: str
@@ -275,7 +276,24 @@ class Container:
     writable: list[str]
     processes: int
     shared_memory_gib_per_gpu: int
+    process_memory_gib_per_gpu: int
     imports: list[str]
+
+
+@dataclass(frozen=True)
+class OffloadTier:
+    """An option that moves weights or KV cache to the memory of the host, in units of ``bytes``.
+
+    Its size is that of one GPU, or with ``of_group`` that of a data-parallel rank. Without one, ``ratio`` is the option
+    for its size as a multiple of a GPU's KV cache. ``switch``: without this option nothing is moved.
+    """
+
+    option: str
+    bytes: int
+    of_group: bool = False
+    switch: Optional[str] = None
+    ratio: Optional[str] = None
+    default_ratio: float = 0
 
 
 @dataclass(frozen=True)
@@ -400,6 +418,7 @@ class Engine:
     speculation_with_mtp: list[str]
     default_memory_fraction: float
     own_memory: OwnMemory
+    offload_tiers: list[OffloadTier]
     requires_full_context: bool
     secret: Secret
     # Options the plan sets, with what to use instead; options in documents that no version has, likewise.

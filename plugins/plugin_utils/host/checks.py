@@ -24,8 +24,6 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 # nvidia-smi rounds, and ECC and firmware reservations differ by driver; the smallest step between two models is 10 %.
 MEMORY_TOLERANCE = 0.03
 MAXIMUM_SKEW_SECONDS = 60.0
-# Of a host's memory, what all /dev/shm together may take; the kernel's own default for one.
-SHARED_MEMORY_SHARE = 0.5
 # What reports the memory of a GPU; the PCI bus does not.
 TOOLS = ("nvidia-smi", "amd-smi", "rocm-smi")
 UNDO_PARTITIONS = (
@@ -40,7 +38,7 @@ def gpu_findings(facts: Mapping[str, Any], plans: Sequence[Plan]) -> list[Findin
     found: list[Finding] = []
     for plan in plans:
         found += [entry for entry in _gpu_findings(facts, plan) if entry not in found]
-    return [*found, *_walls(facts, plans), *_shared_memory(facts, plans)]
+    return [*found, *_walls(facts, plans), *_memory(facts, plans)]
 
 
 def _gpu_findings(facts: Mapping[str, Any], plan: Plan) -> Iterator[Finding]:
@@ -169,17 +167,22 @@ def _walls(facts: Mapping[str, Any], plans: Sequence[Plan]) -> Iterator[Finding]
         )
 
 
-def _shared_memory(facts: Mapping[str, Any], plans: Sequence[Plan]) -> Iterator[Finding]:
-    """What the containers may fill in memory by /dev/shm, against the memory of the host."""
-    asked = sum(plan["confinement"]["shared_memory_gib"] for plan in plans if plan["confinement"])
+def _memory(facts: Mapping[str, Any], plans: Sequence[Plan]) -> Iterator[Finding]:
+    """What all replicas take of the host's memory, offloaded weights and KV cache included, against what it has."""
+    # The plan of a release that an earlier version of the product made has no such figure.
+    parts = [plan["host_memory"] for plan in plans if plan.get("host_memory")]
+    needed, offloaded = (sum(part[name] for part in parts) for name in ("needed_gib", "offloaded_gib"))
     total = facts.get("memory_mib", 0) / 1024
     # A host that is a container shows the memory of the machine that it shares.
-    if asked and total and facts.get("container") is None and asked > total * SHARED_MEMORY_SHARE:
+    if needed and total and facts.get("container") is None and needed > total:
+        less = "offload less in glm_engine_args, or " if offloaded else ""
+        also = f" and {offloaded:.0f} GiB offloaded from GPUs" if offloaded else ""
         yield finding.failed(
             "memory",
-            f"memory of {asked / SHARED_MEMORY_SHARE:.0f} GiB, as containers may fill {asked:g} GiB of shared memory",
+            f"memory of {needed:.0f} GiB, for shared memory, processes{also}",
             f"{total:.0f} GiB",
-            "take a host with more memory for its GPUs; one of a cloud with less than it was rented with is broken",
+            f"{less}take a host with more memory for its GPUs; one of a cloud with less than it was rented with is "
+            "broken",
         )
 
 

@@ -24,6 +24,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.plan import (
     extras,
     files,
     flags,
+    host_memory,
     image,
     lockfile,
     own,
@@ -109,6 +110,7 @@ def make(intent: Intent, known: records.Catalog, lock: Optional[lockfile.LockDat
         "stop": {"success_exit_status": list(choice.engine.stop.success_exit_status), "drains": end.drains},
         "contract": _contract(choice, table, served),
         "disk": budget.disk(choice),
+        "host_memory": host_memory.host_memory(choice, table, served),
         "prices": budget.prices(choice),
         "known_issues": [
             {"id": issue.id, "status": issue.status, "text": issue.text, "link": issue.link} for issue in served.met

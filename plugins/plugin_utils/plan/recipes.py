@@ -181,8 +181,8 @@ def _fills(cell: Cell, layout: Layout, context: int) -> dict[str, Any]:
 
 # What a value may be filled with: the keys of _fills.
 FILLS = (
-    "$tensor", "$data", "$data_attention", "$data_attention_on", "$data_any", "$expert_on", "$context", "$tool_parser",
-    "$reasoning_parser", "$mtp_tokens", "$mtp_steps", "$mtp_drafts",
+    "$tensor", "$pipeline", "$data", "$data_attention", "$data_attention_on", "$data_any", "$expert_on", "$context",
+    "$tool_parser", "$reasoning_parser", "$mtp_tokens", "$mtp_steps", "$mtp_drafts",
 )  # fmt: skip
 
 

@@ -477,6 +477,19 @@ class Disk(TypedDict):
     """What must be free before the first fetch."""
 
 
+class HostMemory(TypedDict):
+    """Memory of the host that a replica takes. The host's checks compare the sum of its replicas with what it has."""
+
+    shared_memory_gib: Gib
+    """Limit of /dev/shm, which fills as the engine uses it."""
+    processes_gib: Gib
+    """Processes of the engine with their pinned buffers."""
+    offloaded_gib: Gib
+    """Weights and KV cache that glm_engine_args moves to the host."""
+    needed_gib: Gib
+    """All of these."""
+
+
 class Price(TypedDict):
     """What a provider charges for a whole host like this."""
 
@@ -554,6 +567,7 @@ class Plan(TypedDict):
     stop: Stop
     contract: Contract
     disk: Disk
+    host_memory: HostMemory
     prices: list[Price]
     """Known prices of such a host; empty when none is known."""
     known_issues: list[IssueMet]

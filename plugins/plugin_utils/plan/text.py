@@ -104,6 +104,7 @@ def _block(plan: Plan) -> list[str]:
         ),
         *_program(plan),
         ("arithmetic", memory["arithmetic"]),
+        ("memory", _host_memory(plan)),
         ("disk", f"{disk['free_bytes_needed'] / 1e9:,.0f} GB free before the first fetch"),
         ("start", f"within {_minutes(times['start_seconds'])} ({phases})"),
         ("stop", _stop(plan)),
@@ -132,6 +133,16 @@ def _measured(plan: Plan) -> str:
         f"here on {found['date']} ({found['hardware']}): {found['tokens_per_second']:,.0f} tokens/s out at "
         f"{found['users']} parallel{first} ({found['workload']}, {plan['engine']['name']} {found['engine_version']})"
         f"{differs}"
+    )
+
+
+def _host_memory(plan: Plan) -> str:
+    """What a replica takes of the memory of its host."""
+    host = plan["host_memory"]
+    offloaded = f", {host['offloaded_gib']:g} GiB offloaded from the GPUs" if host["offloaded_gib"] else ""
+    return (
+        f"{host['needed_gib']:,.0f} GiB of the host: up to {host['shared_memory_gib']:g} GiB of shared memory, "
+        f"{host['processes_gib']:g} GiB for processes and pinned buffers{offloaded}"
     )
 
 

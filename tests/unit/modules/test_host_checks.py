@@ -341,8 +341,15 @@ def test_bare_metal_without_control_groups_v2_is_refused_before_anything_is_fetc
     ("memory", "container", "text"),
     [(1_900_000, None, ""), (100_000, None, "found 98 GiB"), (100_000, "podman", ""), (0, None, "")],
 )
-def test_shared_memory_is_no_more_than_half_of_the_host_s(memory: int, container: str | None, text: str) -> None:
+def test_the_memory_of_a_host_holds_what_its_replicas_take(memory: int, container: str | None, text: str) -> None:
     facts = {**healthy(), "memory_mib": memory, "container": container}
-    half = {**copy.deepcopy(PLAN), "confinement": {"shared_memory_gib": 32}}
+    half = {**copy.deepcopy(PLAN), "host_memory": {"needed_gib": 64, "offloaded_gib": 0}}
     said = host_checks.host_problems(facts, [half, half], "gpu-3", ["gpu"])
     assert ("expected memory of 128 GiB" in said and text in said) if text else said == ""
+    earlier = copy.deepcopy(PLAN)
+    earlier.pop("host_memory", None)
+    assert host_checks.host_problems({**facts, "memory_mib": 100_000}, [earlier], "gpu-3", ["gpu"]) == ""
+    # What moves to the host counts.
+    half["host_memory"] = {"needed_gib": 1064, "offloaded_gib": 1000}
+    said = host_checks.host_problems({**healthy(), "memory_mib": 1_900_000}, [half, half], "gpu-3", ["gpu"])
+    assert "expected memory of 2128 GiB" in said and "2000 GiB offloaded" in said and "offload less" in said
