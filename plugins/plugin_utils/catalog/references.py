@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import records
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.meanings import Meanings
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.questions import Questions
 
 # A path as the front door matches it: nothing in it that needs decoding.
@@ -22,6 +23,7 @@ def check_references(found: records.Catalog) -> None:
         _check_model(found, model, f"models.yml: models.{name}")
     for name, engine in found.engines.items():
         _known([engine.default_version], engine.versions, f"engines/{name}/versions.yml", "version")
+        _check_meanings(engine.meanings, f"engines/{name}/meanings.yml: meanings")
         for version, release in engine.versions.items():
             _known(release.images, found.variants, f"engines/{name}/versions.yml: versions.{version}", "image variant")
     measuring = [name for name, engine in found.engines.items() if engine.benchmark_client is not None]
@@ -48,6 +50,24 @@ def check_references(found: records.Catalog) -> None:
         _check_issue(found, issue, f"known_issues.yml: {issue.id}")
     _check_questions(found.questions)
     _check_routes(found)
+
+
+def _check_meanings(found: Meanings, where: str) -> None:
+    """An option is of one class, and the other lists name options that have one."""
+    classes: dict[str, str] = {}
+    for kind, option in found.rows():
+        if option in classes:
+            raise CatalogError(f"catalog/{where}.{kind}: {option} is already in {classes[option]}")
+        classes[option] = kind
+    for key, options in (
+        ("chat", found.chat), ("mappings", found.mappings), ("mappings_or_text", found.mappings_or_text),
+        ("undecided", found.undecided), ("retired", found.retired),
+        ("numbers", [name.split(".", 1)[0] for name in found.numbers]),
+        ("together", [name for names in found.together for name in names]),
+    ):  # fmt: skip
+        for option in options:
+            if option not in classes:
+                raise CatalogError(f"catalog/{where}.{key}: {option} is in no class")
 
 
 def _check_questions(found: Questions) -> None:

@@ -145,7 +145,8 @@ def _expert(choice: Choice, table: flags.Table, arguments: flags.Arguments, expe
 def fit(choice: Choice, table: flags.Table, arguments: flags.Arguments, divided: Parallel) -> Fit:
     """Whether it fits. Raises PlanError for values that mean nothing; what does not fit is in the result."""
     options = choice.engine.options
-    fraction = float(argument(table, arguments, options.memory_fraction) or choice.engine.default_memory_fraction)
+    given = argument(table, arguments, options.memory_fraction)
+    fraction = choice.engine.default_memory_fraction if given is None else float(given)
     if not 0 < fraction <= 1:
         choice.refuse(f"{options.memory_fraction} is {fraction}", "set it between 0 and 1 in glm_engine_args")
     dtype = str(argument(table, arguments, options.kv_cache_dtype) or "auto")
@@ -192,7 +193,7 @@ def context_of(choice: Choice, table: flags.Table, arguments: flags.Arguments) -
     if text in ("auto", "-1"):
         return None
     units = {"k": 1000, "m": 1000**2, "K": 1024, "M": 1024**2}
-    found = re.fullmatch(r"([0-9.]+)([kKmM]?)", text)
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmM]?)", text)
     if not found:
         choice.refuse(f"{flag} is {text!r}", "set it to a number of tokens in glm_engine_args")
     context = int(float(found.group(1)) * units.get(found.group(2), 1))
