@@ -42,10 +42,10 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Drafting:
-    """Keys and methods of the mapping that sets speculation, where the engine checks them only when it starts."""
+    """Methods of speculation and keys of the mapping that sets it, which engines check only when they start."""
 
-    keys: list[str]
     methods: list[str]
+    keys: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,9 @@ class Meanings:
     retired: dict[str, str]
     # By option; a dotted name reaches into a mapping.
     numbers: dict[str, Numbers]
-    # Options that the engine wants all or none of, as long as it speculates.
+    # Options that the engine wants all or none of, as long as it drafts with the model's own layer.
     together: list[list[str]]
-    drafting: Optional[Drafting] = None
+    drafting: Drafting
 
     @cached_property
     def classes(self) -> dict[str, Class]:

@@ -131,15 +131,13 @@ def _expected(bounds: Numbers, value: Any) -> str:
 
 
 def _check_drafting(engine: Engine, table: flags.Table, arguments: flags.Arguments) -> None:
-    known = engine.meanings.drafting
-    head = engine.options.speculation.split(".", 1)[0]
+    known, speculation = engine.meanings.drafting, engine.options.speculation
+    head = speculation.split(".", 1)[0]
     value = argument(table, arguments, head)
-    if known is None or not isinstance(value, Mapping):
-        return
-    for key in value:
+    for key in value if isinstance(value, Mapping) else ():
         if key not in known.keys:
             raise flags.FlagError(f"{head} has no key {key!r}{_nearest(str(key), known.keys)}", head)
-    method = value.get("method")
+    method = argument(table, arguments, speculation)
     if method is not None and str(method) not in known.methods:
         text = f"{head}: {engine.title} drafts by no method {method!r}{_nearest(str(method), known.methods)}"
         raise flags.FlagError(text, head)
@@ -151,7 +149,7 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 
 
 def _check_together(engine: Engine, table: flags.Table, arguments: flags.Arguments) -> None:
-    if argument(table, arguments, engine.options.speculation) is None:
+    if argument(table, arguments, engine.options.speculation) not in engine.speculation_with_mtp:
         return
     for names in engine.meanings.together:
         given = [name for name in names if argument(table, arguments, name) is not None]

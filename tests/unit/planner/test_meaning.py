@@ -15,9 +15,13 @@ KNOWN = catalog.load()
 VERSIONS = [(engine.name, version) for engine in KNOWN.engines.values() for version in engine.versions]
 
 
-def plan(engine: str = "vllm", version: str | None = None, **arguments: Any) -> dict[str, Any]:
+def plan(
+    engine: str = "vllm", version: str | None = None, runtime: str = "container", **arguments: Any
+) -> dict[str, Any]:
     given = {name.replace("_", "-"): value for name, value in arguments.items()}
-    intent = planner.Intent("GLM-5.1", "H200", 8, engine=engine, engine_version=version, engine_args=given)
+    intent = planner.Intent(
+        "GLM-5.1", "H200", 8, engine=engine, engine_version=version, engine_args=given, runtime=runtime
+    )
     return dict(planner.make(intent, KNOWN, advise=False))
 
 
@@ -129,12 +133,15 @@ def test_text_in_a_mapping_stays_text() -> None:
         ("sglang", {"enable_piecewise_cuda_graph": True}, r"leave it out, it is the default"),
         ("sglang", {"is_embedding": True}, r"true makes it an endpoint that answers no chats"),
         ("sglang", {"tp_size": {}}, r"takes no mapping"),
+        ("sglang 0.5.23", {"speculative_algorithm": "eagle"}, r"drafts by no method 'eagle'; did you mean EAGLE\?"),
+        ("sglang 0.5.23", {"speculative_algorithm": "MAGIC"}, r"drafts by no method 'MAGIC'"),
     ],
 )
 def test_what_means_nothing_is_refused_with_the_reason(engine: str, arguments: dict[str, Any], message: str) -> None:
-    version = {"vllm": "0.32.0", "sglang": "0.5.10"}[engine]
+    name, _space, version = engine.partition(" ")
+    version = version or {"vllm": "0.32.0", "sglang": "0.5.10"}[name]
     with pytest.raises(planner.PlanError, match=message) as refused:
-        plan(engine, version, **arguments)
+        plan(name, version, runtime="venv", **arguments)
     assert "Next: " in str(refused.value)
 
 
