@@ -10,7 +10,7 @@ COUNT ?= 2
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup rehearse rehearse-down rehearse-status test lint unit playbooks cores engines integration molecule docs benchmark roll-proof histories sources variables engine known gate-runs failed-starts healthy-starts clean
+.PHONY: help setup rehearse rehearse-down rehearse-status test lint unit playbooks cores engines integration molecule docs benchmark roll-proof histories intents sources variables engine known gate-runs failed-starts healthy-starts clean
 
 help:  ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +67,9 @@ roll-proof: setup-dev  ## Prove on three rehearsed hosts that a fleet is one end
 
 histories: setup-dev  ## Run 200 random histories of a fleet against the API simulator
 	@GLM_HISTORIES=200 .venv/bin/pytest -q tests/playbooks/modules/test_fleet_histories.py $(ARGS)
+
+intents: setup-dev  ## Plan 100,000 random intents: no answer but a plan or a refusal (ARGS="--count 1000 --seed 7")
+	@.venv/bin/python tests/benchmark/plan_intents.py $(ARGS)
 
 gate-runs: setup-dev  ## Run the gate 100 times on each real engine and count false alarms (ARGS="--engine vllm --runs 10")
 	@.venv/bin/python tests/benchmark/gate_runs.py --runs 100 $(ARGS)

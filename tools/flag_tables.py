@@ -42,9 +42,10 @@ def render(engine: str, version: str) -> str:
 
 
 def _compact(option: dict[str, object]) -> dict[str, object]:
-    """Leave out what is usual (one value, any text, not deprecated)."""
+    """Leave out what is usual (one value, any text, not deprecated), and what no plan needs."""
     usual = {"nargs": 1, "choices": None, "type": None, "deprecated": False}
-    return {key: value for key, value in option.items() if key not in usual or usual[key] != value}
+    kept = {key: value for key, value in option.items() if key not in ("dest", "default")}
+    return {key: value for key, value in kept.items() if key not in usual or usual[key] != value}
 
 
 if __name__ == "__main__":

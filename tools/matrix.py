@@ -6,10 +6,12 @@ import collections
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Optional
+from typing import Any, Optional
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Catalog
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import arguments, flags
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Choice
 
 Line = tuple[str, ...]
 
@@ -22,6 +24,8 @@ class Planned:
     version: str
     cells: int = 0
     lines: dict[Line, str] = field(default_factory=dict)
+    # What the arguments of each line are meant to be, by canonical name.
+    meant: dict[Line, dict[str, Any]] = field(default_factory=dict)
     parsers: set[tuple[str, Optional[str]]] = field(default_factory=set)
     refused: collections.Counter[str] = field(default_factory=collections.Counter)
 
@@ -61,12 +65,20 @@ def plan_all(known: Catalog, engine: str, version: str, wanted: Sequence[planner
             assert "Next: " in str(refusal), f"{title}: a refusal must say what to do next: {refusal}"
             found.refused[_reason(str(refusal))] += 1
             continue
-        found.lines.setdefault(tuple(made["command"]), title)
+        line = tuple(made["command"])
+        if line not in found.lines:
+            found.lines[line] = title
+            found.meant[line] = _meant(intent, known)
         found.parsers |= {
             ("tool", made["contract"]["tool_parser"]),
             ("reasoning", made["contract"]["reasoning_parser"]),
         }
     return found
+
+
+def _meant(intent: planner.Intent, known: Catalog) -> dict[str, Any]:
+    choice = Choice(intent, known)
+    return arguments.serve(choice, flags.load(choice.engine.name, choice.version, known.root / "engines")).arguments
 
 
 def _reason(text: str) -> str:

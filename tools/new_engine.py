@@ -6,8 +6,9 @@
 
 Downloads the wheel, writes ``<version>.json`` in ``flags`` and ``routes`` of ``catalog/engines/<engine>/``, prints the
 line for ``versions.yml`` there, compares the options that recipes, known issues and the engine's own entry name, and
-the routes that clients use, with those of the version before, and tries every command line of the supported matrix with
-the new version's own parser. The exit status is 1 when something we use breaks.
+the routes that clients use, with those of the version before, and what options mean: their class, both values of every
+switch, what is so where nobody says. Every command line of the supported matrix is parsed by the new version's own
+parser and its values compared with the plan's. The exit status is 1 when something we use breaks.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as c
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.engine import Engine, Image
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Catalog
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags, routes
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags, meaning, routes
 from simulator.engines import parser_loader, wheels
-from tools import flag_tables, matrix, route_tables, version_tables
+from tools import flag_tables, matrix, meanings, route_tables, version_tables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,16 +171,40 @@ def with_version(known: Catalog, engine: str, version: str) -> Catalog:
     return dataclasses.replace(known, engines={**known.engines, engine: dataclasses.replace(entry, versions=extended)})
 
 
+def compare_meanings(known: Catalog, engine: str, old: str, new: str, python: Path) -> list[Change]:
+    """What the newer version reads differently: options of no class, switches, and what is so where nobody says."""
+    entry, table = known.engines[engine], flags.load(engine, new, known.root / "engines")
+    changes = [
+        Change(f"{option.key} is of no class; add it to catalog/engines/{engine}/meanings.yml", breaks=True)
+        for option in dict.fromkeys(table.options.values())
+        if meaning.class_of(entry, option) is None
+    ]
+    found = meanings.ask(entry, new, meanings.switches(table, entry), python)
+    changes += [Change(f"a switch means something else: {text}", breaks=True) for text in found.differ]
+    changes += [Change(f"a switch is refused by itself: {text}") for text in found.refused]
+    before, after = (meanings.defaults(engine, version, python) for version in (old, new))
+    for key in sorted(before.keys() & after.keys()):
+        if before[key] != after[key] and meaning.class_of(entry, table.options[key]) in ("memory", "contract", "start"):
+            changes.append(Change(f"{key} is {after[key]!r} where nobody sets it, was {before[key]!r}"))
+    return changes
+
+
 def try_lines(known: Catalog, engine: str, version: str, python: Path) -> tuple[int, dict[str, str]]:
-    """``(lines tried, {example: what the parser said})`` for the whole matrix with this version's own parser."""
+    """``(lines tried, {example: what is wrong})`` for the whole matrix with this version's own parser.
+
+    A line is wrong when the parser refuses it, or finds other values in it than the plan meant.
+    """
     planned = matrix.plan_all(known, engine, version)
     lines = [list(_without_config(line)) for line in planned.lines]
     source = wheels.fetch_source(engine, version)
     answers = parser_loader.parse_many(engine, version, source, lines, python)
-    refused = {
-        title: answer.message for answer, title in zip(answers, planned.lines.values(), strict=True) if not answer.ok
-    }
-    return len(lines), refused
+    dests = meanings.destinations(engine, version, python)
+    wrong: dict[str, str] = {}
+    for answer, (line, title) in zip(answers, planned.lines.items(), strict=True):
+        differing = meanings.differences(planned.meant[line], answer.namespace, dests) if answer.ok else []
+        if differing or not answer.ok:
+            wrong[title] = "; ".join(differing) or answer.message
+    return len(lines), wrong
 
 
 def _without_config(line: tuple[str, ...]) -> Iterator[str]:
@@ -219,11 +244,15 @@ def main(words: Optional[list[str]] = None) -> int:
         print(f"\nAdd to catalog/engines/{engine}/versions.yml, versions:\n{line}")
     changes = compare(known, engine, flags.load(engine, against), flags.load(engine, version))
     changes += compare_routes(known, engine, against, version)
+    changes += compare_meanings(known, engine, against, version, python)
     print(f"\n{engine} {against} -> {version}, for what we use:")
     for change in sorted(changes, key=lambda change: not change.breaks) or [Change("nothing changed")]:
         print(f"  {'BREAKS  ' if change.breaks else '        '}{change.text}")
     tried, refused = try_lines(with_version(known, engine, version), engine, version, python)
-    print(f"\n{tried - len(refused)} of {tried} command lines of the supported matrix accepted by {engine} {version}")
+    print(
+        f"\n{tried - len(refused)} of {tried} command lines of the supported matrix are read by {engine} {version} as "
+        "they are meant"
+    )
     for title, message in list(refused.items())[:5]:
         print(f"  BREAKS  {title}: {message}")
     return 1 if refused or any(change.breaks for change in changes) else 0

@@ -97,7 +97,10 @@ def parser_names(engine: str, version: str, source: Path, python: Path | None = 
 
 
 def describe(engine: str, version: str, source: Path, python: Path | None = None) -> list[dict[str, Any]]:
-    """Every option of the parser: ``names``, ``nargs``, ``choices``, ``type``, ``deprecated``."""
+    """Every option: ``names``, ``dest``, ``default``, ``nargs``, ``choices``, ``type``, ``deprecated``.
+
+    A default that JSON has no form for is its text.
+    """
     answer: list[dict[str, Any]] = _child("describe", engine, version, source, (), python)
     return answer
 
@@ -418,6 +421,10 @@ class _Sglang:
 
 def _describe(parser: argparse.ArgumentParser) -> list[dict[str, Any]]:
     rows = []
+    # Not action.option_strings: from 0.33.0 vLLM registers the --no- forms of its switches with the parser only.
+    spellings: dict[argparse.Action, list[str]] = {}
+    for name, action in parser._option_string_actions.items():
+        spellings.setdefault(action, []).append(name)
     for action in parser._actions:
         if not action.option_strings or isinstance(action, argparse._HelpAction):
             continue
@@ -425,7 +432,10 @@ def _describe(parser: argparse.ArgumentParser) -> list[dict[str, Any]]:
         takes_value = action.nargs != 0
         rows.append(
             {
-                "names": list(action.option_strings),
+                # Its own first: the first one names the option.
+                "names": list(dict.fromkeys([*action.option_strings, *spellings.get(action, ())])),
+                "dest": action.dest,
+                "default": _printed(action.default),
                 "nargs": (action.nargs if action.nargs is not None else 1) if takes_value else 0,
                 # Sorted: some engines keep choices in a set, whose order changes from run to run.
                 "choices": None if action.choices is None else sorted(str(choice) for choice in action.choices),
@@ -441,14 +451,18 @@ def _marked(action: argparse.Action) -> bool:
 
 
 def _printable(namespace: argparse.Namespace) -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for key, value in vars(namespace).items():
-        try:
-            json.dumps(value)
-        except (TypeError, ValueError):
-            value = str(value)
-        out[key] = value
-    return out
+    return {key: _printed(value) for key, value in vars(namespace).items()}
+
+
+def _printed(value: Any) -> Any:
+    """The value as JSON has it, or its text."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {item.name: _printed(getattr(value, item.name, None)) for item in dataclasses.fields(value)}
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return str(value)
+    return value
 
 
 def _try(loaded: _Vllm | _Sglang, argv: list[str]) -> ParseResult:
@@ -459,7 +473,7 @@ def _try(loaded: _Vllm | _Sglang, argv: list[str]) -> ParseResult:
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 1
         return ParseResult(code == 0, code, last_line(err.getvalue()), {})
-    except (TypeError, ValueError, OSError) as error:  # the engine's checks after argparse
+    except Exception as error:  # the engine's checks after argparse, which raise types of their own
         return ParseResult(False, 1, f"{type(error).__name__}: {error}", {})
     return ParseResult(True, 0, "", _printable(namespace))
 

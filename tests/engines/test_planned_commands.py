@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
 from simulator.engines import parser_loader, wheels
-from tools import matrix
+from tools import matrix, meanings
 
 ROOT = Path(__file__).parents[2]
 CATALOG = catalog.load()
@@ -71,6 +72,9 @@ def test_every_planned_command_is_accepted(parser_python, matrix_figures, tmp_pa
         title: answer.message for answer, title in zip(found, planned.lines.values(), strict=True) if not answer.ok
     }
     assert refused == {}
+    dests = meanings.destinations(engine, version, parser_python)
+    for answer, meant in zip(found, planned.meant.values(), strict=True):
+        assert meanings.differences(meant, answer.namespace, dests) == []
     for answer, line in zip(found, lines, strict=True):
         options = answer.namespace
         name = line[line.index("--served-model-name") + 1]
@@ -80,6 +84,24 @@ def test_every_planned_command_is_accepted(parser_python, matrix_figures, tmp_pa
     names = parser_names(engine, version, parser_python)
     assert [(kind, name) for kind, name in planned.parsers if name not in names[kind]] == []
     matrix_figures.append((engine, version, planned.cells, sum(planned.refused.values()), len(found)))
+
+
+@pytest.mark.parametrize(
+    ("engine", "version"), [(engine, version) for engine in CATALOG.engines for version in versions(engine)]
+)
+def test_values_are_read_as_they_were_meant(parser_python, engine, version) -> None:
+    """True and false of every switch, every choice, numbers, text and mappings of every option."""
+    known, table = CATALOG.engines[engine], flags.load(engine, version)
+    wanted = list(meanings.probes(table, known))
+    found = meanings.ask(known, version, wanted, parser_python)
+    assert found.differ == []
+    switches = {f"{one.option.key}: {one.value!r}" for one in wanted if one.option.nargs == 0}
+    refused = [text for text in found.refused if text.startswith(tuple(switches))]
+    # A condition that the parser itself names is no other meaning.
+    assert [text for text in refused if " requires " not in text] == []
+    counted = sum(one.option.nargs == 0 for one in wanted)
+    print(f"{engine} {version}: {found.same} of {len(wanted)} values read as meant ({counted} of switches),", end=" ")
+    print(f"{found.unsaid} refused by the plan, {len(found.refused)} by the parser")
 
 
 def test_overrides_are_accepted_too(engine_parse, tmp_path) -> None:

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Optional, Union
 
 from ansible_collections.glm.fleet.plugins.module_utils import versions
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.meanings import Meanings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -421,8 +422,9 @@ class Engine:
     offload_tiers: list[OffloadTier]
     requires_full_context: bool
     secret: Secret
-    # Options the plan sets, with what to use instead; options in documents that no version has, likewise.
-    managed_options: dict[str, str]
+    # What each option means for a plan.
+    meanings: Meanings
+    # Options in documents that no version has, with what to use instead.
     replaced_options: dict[str, str]
     # New name of an option: the name it has in versions without the new one.
     renames: dict[str, str]

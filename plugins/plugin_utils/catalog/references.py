@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable
 from ansible_collections.glm.fleet.plugins.module_utils.names import nearest
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import records
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.meanings import Meanings
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.questions import Questions
 
 # A path as the front door matches it: nothing in it that needs decoding.
@@ -22,6 +23,7 @@ def check_references(found: records.Catalog) -> None:
     check_entries(found, found, "catalog")
     for name, engine in found.engines.items():
         _known([engine.default_version], engine.versions, f"catalog/engines/{name}/versions.yml", "version")
+        _check_meanings(engine.meanings, f"catalog/engines/{name}/meanings.yml: meanings")
     measuring = [name for name, engine in found.engines.items() if engine.benchmark_client is not None]
     if len(measuring) != 1:
         raise CatalogError(f"catalog/engines: expected one engine with a benchmark_client, found {measuring or 'none'}")
@@ -96,6 +98,24 @@ def _model_types(found: records.Catalog) -> dict[str, None]:
 
 def _architectures(found: records.Catalog) -> dict[str, None]:
     return dict.fromkeys(entry.architecture for entry in found.accelerators.values())
+
+
+def _check_meanings(found: Meanings, where: str) -> None:
+    """An option is of one class, and the other lists name options that have one."""
+    classes: dict[str, str] = {}
+    for kind, option in found.rows():
+        if option in classes:
+            raise CatalogError(f"{where}.{kind}: {option} is already in {classes[option]}")
+        classes[option] = kind
+    for key, options in (
+        ("chat", found.chat), ("mappings", found.mappings), ("mappings_or_text", found.mappings_or_text),
+        ("undecided", found.undecided), ("retired", found.retired),
+        ("numbers", [name.split(".", 1)[0] for name in found.numbers]),
+        ("together", [name for names in found.together for name in names]),
+    ):  # fmt: skip
+        for option in options:
+            if option not in classes:
+                raise CatalogError(f"{where}.{key}: {option} is in no class")
 
 
 def _check_questions(found: Questions) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Optional
 from ansible_collections.glm.fleet.plugins.module_utils import address
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import memory
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import KnownIssue, Recipe
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan import budget, flags, issues, recipes
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import budget, flags, issues, meaning, recipes
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import fit as plan_fit
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Choice
 
@@ -132,15 +132,16 @@ def _worked_out(
     base = flags.respelled(table, {**given, **_clocks(choice, table, given)}, choice.engine.renames)
     try:
         planned = flags.merge(table, base, {})
-        flags.check(table, planned)
+        meaning.check(choice.engine, table, planned)
     except flags.FlagError as exc:
         choice.refuse(f"the recipe does not suit this release: {exc}", "choose another glm_engine_version")
     expected = issues.find(choice.known, choice.cell, planned)
     remedy = issues.remedy(expected)
     override = choice.intent.engine_args
     try:
+        override = meaning.read(choice.engine, table, override)
         arguments = flags.merge(table, {**planned, **remedy.args}, override)
-        flags.check(table, arguments)
+        meaning.check(choice.engine, table, arguments)
     except flags.FlagError as exc:
         choice.refuse(
             f"glm_engine_args: {exc}",
@@ -214,7 +215,7 @@ def _shown(table: flags.Table, names: Sequence[str]) -> dict[str, str]:
     for name in names:
         spelled = flags.spelled(name).split(".", 1)[0]
         option = table.find(name)
-        shown[option.key] = spelled if spelled in option.names and spelled != option.negative else option.key
+        shown[option.key] = spelled if spelled in option.names and spelled not in option.negatives else option.key
     return shown
 
 
@@ -233,17 +234,19 @@ def _node_arguments(choice: Choice) -> dict[str, Any]:
 
 
 def _check_managed(choice: Choice, table: flags.Table) -> None:
-    managed = dict(choice.engine.managed_options)
-    for name in choice.engine.multi_node.args:
-        managed[flags.spelled(name)] = "glm_nodes, which knows the hosts"
     for name in choice.intent.engine_args:
         try:
-            aliases = set(table.find(name).names)
+            option = table.find(name)
         except flags.FlagError:
             continue  # reported with the other problems of glm_engine_args
-        for option, instead in managed.items():
-            if option in aliases:
-                choice.refuse(f"glm_engine_args may not hold {flags.spelled(name)}: the plan sets it", f"use {instead}")
+        instead = meaning.owned(choice.engine, option)
+        if instead is not None:
+            choice.refuse(f"glm_engine_args may not hold {flags.spelled(name)}: the plan sets it", f"use {instead}")
+        if meaning.class_of(choice.engine, option) is None:
+            choice.refuse(
+                f"glm_engine_args: the catalogue does not say what {flags.spelled(name)} means for a plan",
+                f"name it in catalog/engines/{choice.engine.name}/meanings.yml, or leave it out",
+            )
 
 
 def _check_parsers(choice: Choice, table: flags.Table, arguments: flags.Arguments) -> None:
@@ -307,6 +310,5 @@ def notes_of(choice: Choice, table: flags.Table, served: Served) -> list[str]:
     for key in served.arguments:
         if table.options[key].deprecated:
             notes.append(f"{key} is deprecated in {choice.engine.name} {choice.version}.")
-    for name in choice.intent.engine_args:
-        notes.append(f"glm_engine_args changes {flags.spelled(name)}.")
+    notes += meaning.notes(choice.engine, table, choice.intent.engine_args)
     return notes

@@ -21,6 +21,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.plan import model_config
 
 _SERVED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]*")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_RELEASE = re.compile(r"\d+(\.\d+)+(\.?(a|b|rc|post|dev)\d+)*")
 RUNTIMES = ("container", "venv")
 
 T = TypeVar("T")
@@ -193,6 +194,12 @@ class Choice:
         if not self.intent.engine_version:
             return self._default_version()
         version = self.intent.engine_version
+        if not _RELEASE.fullmatch(version):
+            raise PlanError(
+                f"glm_engine_version is {version!r}, which is no release of {engine.name}: a plan is made for one "
+                "release, because options differ between them",
+                f"leave glm_engine_version empty, or set it to a number such as {engine.default_version}",
+            )
         if versions.order(version) < versions.order(wants.min_version):
             because = f" ({wants.too_old})" if wants.too_old else ""
             raise PlanError(
@@ -205,7 +212,9 @@ class Choice:
         order = sorted(engine.versions, key=versions.order)
         raise PlanError(
             f"unknown {engine.name} version {version!r}; the catalogue has no flag table of it",
-            f"set glm_engine_version to one of {', '.join(order)}",
+            f"set glm_engine_version to one of {', '.join(order)}; or, if it is a release on PyPI, add it in a "
+            f"checkout of the project with `make engine VERSION={engine.name}:{version}`, which makes its tables and "
+            "prints its line of the catalogue",
         )
 
     def _default_version(self) -> str:

@@ -16,6 +16,8 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,10 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import Cat
 # vLLM 0.33.0 pairs --enable-x with --disable-x (EnableDisableAction in vllm/utils/argparse_utils.py).
 _INVERSE = {"enable": "disable", "disable": "enable"}
 
+_WHOLE = re.compile(r"-\d+")
+# Text that is read as itself after a dotted name: true, 12 and 4k (which is 4,000) are not, and are quoted as JSON.
+_PLAIN = re.compile(r"(?!(?:true|false|null|NaN|Infinity)$)[A-Za-z_/][\w./:@-]*")
+_KEY = re.compile(r"[A-Za-z_][\w-]*")
 
 # Engine arguments by name, with or without dashes; a value is text, a number, a bool, a list, a mapping or null.
 Arguments = Mapping[str, Any]
@@ -60,9 +66,14 @@ class Option:
     @property
     def negative(self) -> Optional[str]:
         """The form that turns a switch off, if it has one: ``--no-x``, or the other one of a pair enable, disable."""
+        return next(iter(self.negatives), None)
+
+    @property
+    def negatives(self) -> tuple[str, ...]:
+        """Every name that says the opposite of ``key``."""
         prefix, _dash, rest = self.key[2:].partition("-")
         inverse = f"--{_INVERSE[prefix]}-{rest}" if prefix in _INVERSE else None
-        return next((name for name in self.names if name.startswith("--no-") or name == inverse), None)
+        return tuple(name for name in self.names if name.startswith("--no-") or name == inverse)
 
 
 @dataclass(frozen=True)
@@ -166,7 +177,7 @@ def merge(table: Table, base: Arguments, override: Arguments) -> dict[str, Any]:
         for name, value in arguments.items():
             option = table.find(name)
             key, value = option.key, _nested(name, value)
-            if option.negative and spelled(name) == option.negative and isinstance(value, bool):
+            if isinstance(value, bool) and spelled(name) in option.negatives:
                 value = not value  # no-enable-x: true
             if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
                 value = _deep(merged[key], value)
@@ -200,8 +211,11 @@ def check(table: Table, arguments: Arguments) -> None:
     for name, value in arguments.items():
         option = table.find(name)
         _check_shape(table, option, name, value)
-        if not isinstance(value, (Mapping, bool)):
+        if isinstance(value, Mapping):
+            _check_json(table, name, value)
+        elif not isinstance(value, bool):
             for item in value if isinstance(value, list) else [value]:
+                _check_word(table, name, item)
                 _check_value(table, option, name, item)
 
 
@@ -211,11 +225,54 @@ def _check_shape(table: Table, option: Option, name: str, value: Any) -> None:
         problem = f"is a switch; expected true, false or null, found {value!r}"
     elif option.nargs == 1 and isinstance(value, list):
         problem = f"takes one value, found the list {value!r}"
+    elif option.nargs == "+" and value == []:
+        problem = "needs a value, found an empty list; null removes it"
+    elif (
+        isinstance(option.nargs, int)
+        and option.nargs > 1
+        and not (isinstance(value, list) and len(value) == option.nargs)
+    ):
+        problem = f"takes {option.nargs} values, found {value!r}"
     # nargs '?' (an optional value) may stand alone.
     elif option.nargs not in (0, "?") and isinstance(value, bool):
         problem = f"needs a value, found {str(value).lower()}; null removes it"
     if problem:
         raise FlagError(f"{table.engine} {table.version}: {name} {problem}", name)
+
+
+def _check_word(table: Table, name: str, value: Any) -> None:
+    """Refuse what no word of a command line says: other kinds of values, nothing, and text like an option."""
+    problem = ""
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        problem = f"takes text or a number, found {value!r}"
+    elif isinstance(value, float) and not math.isfinite(value):
+        problem = f"cannot be {value}"
+    elif not str(value).strip() or "\0" in str(value):
+        problem = f"cannot be {value!r}; null removes it"
+    elif str(value).startswith("-") and not _WHOLE.fullmatch(str(value)):
+        problem = f"cannot be {str(value)!r}: what begins with a dash is read as an option"
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        problem = f"cannot be {value}: no engine counts that far"
+    if problem:
+        raise FlagError(f"{table.engine} {table.version}: {name} {problem}", name)
+
+
+def _check_json(table: Table, name: str, value: Any) -> None:
+    """Refuse a mapping with anything in it that JSON has no form for."""
+    try:
+        json.dumps(value, allow_nan=False)
+        if all(isinstance(key, str) for key in _keys(value)):
+            return
+        problem = "its keys must be text"
+    except (TypeError, ValueError) as exc:
+        problem = str(exc)
+    raise FlagError(f"{table.engine} {table.version}: {name} cannot be written as JSON: {problem}", name)
+
+
+def _keys(value: Any) -> Iterable[Any]:
+    for item in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ():
+        yield from _keys(item)
+    yield from value if isinstance(value, Mapping) else ()
 
 
 def _check_value(table: Table, option: Option, name: str, value: Any) -> None:
@@ -255,7 +312,7 @@ def _words(option: Option, flag: str, value: Any, mappings: str) -> list[str]:
     if isinstance(value, list):
         return [flag, *(str(item) for item in value)]
     if isinstance(value, Mapping):
-        if mappings == "dotted":
+        if mappings == "dotted" and _reads_dotted(value):
             return [word for pair in _dotted(flag, value) for word in pair]
         return [flag, json.dumps(value, sort_keys=True)]
     return [flag, str(value)]
@@ -267,4 +324,12 @@ def _dotted(flag: str, value: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         if isinstance(item, Mapping):
             yield from _dotted(f"{flag}.{key}", item)
         else:
-            yield f"{flag}.{key}", item if isinstance(item, str) else json.dumps(item)
+            yield f"{flag}.{key}", item if isinstance(item, str) and _PLAIN.fullmatch(item) else json.dumps(item)
+
+
+def _reads_dotted(value: Mapping[str, Any]) -> bool:
+    """Whether every key and leaf can be said so: an empty mapping has no leaf, and a dot or = in a key divides it."""
+    return bool(value) and all(
+        _KEY.fullmatch(key) and (_reads_dotted(item) if isinstance(item, Mapping) else True)
+        for key, item in value.items()
+    )

@@ -8,10 +8,9 @@ A floor is where a fault begins, not what is hoped for: healthy engines stay far
 
 from __future__ import annotations
 
-import re
-from typing import Any, Final, Optional
+from typing import Final, Optional
 
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan import arguments, flags, schema
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import arguments, flags, meaning, schema
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import fit as plan_fit
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Choice
 
@@ -23,8 +22,6 @@ POOL_SLACK_GIB: Final = 4.4
 # Two accepted drafts in five steps. Published for GLM-5.1 with three drafts a step are lengths of 3.5, 3.1 and 2.7, and
 # 1.64 with random text; as faults 1.02 to 1.06 (vllm issue 55605), and 1.59 that had been 4.49 (sglang issue 32176).
 ACCEPTANCE_LENGTH: Final = 1.4
-
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30}
 
 
 def promises(choice: Choice, table: flags.Table, served: arguments.Served) -> schema.Promises:
@@ -54,19 +51,10 @@ def _token_pool(choice: Choice, table: flags.Table, served: arguments.Served) ->
     by_hand = plan_fit.argument(table, served.arguments, options.pool_tokens)
     size_by_hand = plan_fit.argument(table, served.arguments, options.pool_bytes)
     if by_hand is not None:
-        floor = min(floor, POOL_SHARE * int(by_hand) * served.divided.data)
+        floor = min(floor, POOL_SHARE * (meaning.number(by_hand) or 0) * served.divided.data)
     if size_by_hand is not None:
-        given = _bytes(size_by_hand)
+        given = meaning.number(size_by_hand)
         if given is None:
             return None
         floor = min(floor, POOL_SHARE * given / size.kv_bytes * served.divided.data)
     return int(floor) or None
-
-
-def _bytes(value: Any) -> Optional[float]:
-    """A size as vLLM reads it, such as 25G or 25.6k; None for what is none."""
-    found = re.fullmatch(r"([\d.]+)\s*([kmgKMG]?)i?B?", str(value).strip())
-    try:
-        return float(found.group(1)) * _UNITS[found.group(2)] if found else None
-    except ValueError:
-        return None

@@ -154,6 +154,6 @@ def test_no_version_takes_an_option_that_would_encrypt_the_engine_itself(engine:
     for version in known.versions:
         options = flags.load(engine, version, catalog.load().root / "engines")
         encrypting = [name for name in options.options if name.startswith("--ssl")]
-        assert set(encrypting) <= set(known.managed_options), version
+        assert set(encrypting) <= set(known.meanings.owned), version
     with pytest.raises(PlanError, match=r"--ssl-keyfile.*glm_tls"):
         plan(engine=engine, engine_args={"ssl-keyfile": "/x", "ssl-certfile": "/y"})
