@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable
 
-from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import records
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import combinations, records
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.questions import Questions
 
@@ -24,6 +24,7 @@ def check_references(found: records.Catalog) -> None:
         _known([engine.default_version], engine.versions, f"engines/{name}/versions.yml", "version")
         for version, release in engine.versions.items():
             _known(release.images, found.variants, f"engines/{name}/versions.yml: versions.{version}", "image variant")
+        combinations.check(engine, f"engines/{name}/combinations.yml")
     measuring = [name for name, engine in found.engines.items() if engine.benchmark_client is not None]
     if len(measuring) != 1:
         raise CatalogError(f"catalog/engines: expected one engine with a benchmark_client, found {measuring or 'none'}")

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import arguments, flags, image, lockfile
@@ -51,6 +52,13 @@ def _neighbours(choice: Choice) -> Iterator[tuple[str, Intent]]:
                 replicas=1, replica=0, driver_version=None,
             ),
         )  # fmt: skip
+
+
+def plans_with(choice: Choice, change: Mapping[str, Any]) -> bool:
+    """Whether the intent plans with these arguments laid over its own."""
+    changed = {flags.spelled(name) for name in change}
+    kept = {name: value for name, value in choice.intent.engine_args.items() if flags.spelled(name) not in changed}
+    return _works(dataclasses.replace(choice.intent, engine_args={**kept, **change}), choice.known)
 
 
 def _works(intent: Intent, known: Catalog) -> bool:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
@@ -268,3 +268,21 @@ def _dotted(flag: str, value: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
             yield from _dotted(f"{flag}.{key}", item)
         else:
             yield f"{flag}.{key}", item if isinstance(item, str) else json.dumps(item)
+
+
+def advice(change: Mapping[str, Any]) -> str:
+    """The next step that sets these arguments, by any spelling of their names."""
+    parts = [f"{spelled(name).removeprefix('--')} to {written(value)}" for name, value in change.items()]
+    return f"set {listed(parts)} in glm_engine_args"
+
+
+def listed(parts: Sequence[str]) -> str:
+    """One, two and three: ``a``, ``a and b``, ``a, b and c``."""
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 2 else parts)
+
+
+def written(value: Any) -> str:
+    """A value as YAML has it."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)

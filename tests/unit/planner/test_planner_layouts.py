@@ -72,9 +72,12 @@ def test_each_host_of_a_replica_names_the_address_that_the_others_know(engine: s
 
 
 def test_blocks_of_weights_are_not_cut() -> None:
-    assert "do not hold the weights" in refusal("GLM-5.1", "H100", nodes=4, engine="sglang")
-    text = refusal("GLM-5.1", "H100", nodes=4, engine="sglang", engine_args={"tp-size": 32})
-    assert "does not divide" in text or "blocks of 128" in text
+    for engine in ("vllm", "sglang"):
+        text = refusal("GLM-5.1", "H100", nodes=4, engine=engine)
+        assert "2,048 rows of shared experts over 32 GPUs are 64 each, not whole FP8 blocks of 128" in text
+        assert "attention heads" not in text
+    text = refusal("GLM-5.1", "H100", nodes=3, engine="vllm")
+    assert "does not divide the 64 attention heads (possible: 1, 2, 4, 8, 16), and a replica takes all of them" in text
     # Weights of GLM-4.x are scaled by channel: eight parts of 192 columns are published.
     assert plan("GLM-4.6", "H200", engine="sglang")["parallel"]["tensor"] == 8
 
