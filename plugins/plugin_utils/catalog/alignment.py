@@ -75,7 +75,9 @@ def _unit(config: Config, weights: WeightFormat, block: Optional[int], split: Sp
         return 1
     if weights == "fp8":
         return block or 1
-    return _GROUPS.get(weights, 1) if split.inner else 1
+    group = _GROUPS.get(weights, 1) if split.inner else 1
+    # What is no whole groups undivided either cannot have been quantised so.
+    return 1 if split.size % group else group
 
 
 @functools.lru_cache(maxsize=64)
