@@ -168,8 +168,9 @@ def merge(table: Table, base: Arguments, override: Arguments) -> dict[str, Any]:
             key, value = option.key, _nested(name, value)
             if option.negative and spelled(name) == option.negative and isinstance(value, bool):
                 value = not value  # no-enable-x: true
-            if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
-                value = _deep(merged[key], value)
+            if isinstance(value, Mapping):
+                # Null removes within a mapping, too, also where there was none.
+                value = _deep(merged[key] if isinstance(merged.get(key), Mapping) else {}, value)
             merged[key] = value
     return {key: value for key, value in merged.items() if value is not None}
 
@@ -183,8 +184,8 @@ def _nested(name: str, value: Any) -> Any:
 def _deep(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in change.items():
-        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
-            merged[key] = _deep(merged[key], value)
+        if isinstance(value, Mapping):
+            merged[key] = _deep(merged[key] if isinstance(merged.get(key), Mapping) else {}, value)
         elif value is None:
             merged.pop(key, None)
         else:

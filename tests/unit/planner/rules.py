@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import re
 from collections.abc import Iterator
 from typing import Any
+
+import yaml
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.combinations import FACTS
@@ -60,18 +63,27 @@ def plans(intent: planner.Intent) -> bool:
 
 
 def breaking(engine: str, rule: Combination) -> Iterator[planner.Intent]:
-    """Intents that start but for this rule, as far as the rules know."""
+    """Intents that start but for this rule, as far as the rules know; then those that break others as well."""
     version = release(rule)
     options = table(engine, version)
-    for cell in cells(engine, version):
-        facts = _facts(cell)
-        if not all(conditions.holds(facts[name], wanted) for name, wanted in rule.when.items() if name in facts):
-            continue
+    others: list[planner.Intent] = []
+    for index, cell in enumerate(cell for cell in cells(engine, version) if _meets(cell, rule)):
+        if others and index > 5:
+            break
         for args in _arguments(engine, options, rule, cell):
-            named = {"plan.served_name": "glm:5"} if "plan.served_name" in rule.when else {}
-            intent = dataclasses.replace(cell, engine_args=args, served_model_name=named.get("plan.served_name"))
-            if rule.id in broken(intent):
+            name = "glm:5" if "plan.served_name" in rule.when else None
+            intent = dataclasses.replace(cell, engine_args=args, served_model_name=name)
+            found = broken(intent)
+            if found == [rule.id]:
                 yield intent
+            elif rule.id in found:
+                others.append(intent)
+    yield from others
+
+
+def _meets(cell: planner.Intent, rule: Combination) -> bool:
+    facts = _facts(cell)
+    return all(conditions.holds(facts[name], wanted) for name, wanted in rule.when.items() if name in facts)
 
 
 def _facts(cell: planner.Intent) -> dict[str, Any]:
@@ -124,6 +136,8 @@ def _arguments(engine: str, options: flags.Table, rule: Combination, cell: plann
         divided += [{"tensor-parallel-size" if engine == "vllm" else "tp-size": size} for size in (4, 8)]
     if any(name.startswith("parallel.") for name in rule.when):
         divided += _divisions(engine, options)
+    if engine == "vllm" and {"enable-eplb", "enable-elastic-ep"} & set(names):
+        divided += [{**one, "enable-expert-parallel": True, "enable-eplb": True} for one in divided]
     for picked, division in itertools.product(itertools.product(*values), divided):
         args = {**operands, **division, **dict(zip(names, picked, strict=True))}
         yield {_spelled(engine, options, name): value for name, value in args.items() if _has(engine, options, name)}
@@ -159,7 +173,8 @@ def _values(engine: str, options: flags.Table, name: str, wanted: Any) -> Iterat
         if None in wanted:
             yield None
     elif not isinstance(wanted, dict):
-        yield (choices or [1])[0] if wanted == conditions.ANY else wanted
+        some = "NixlConnector" if "connector" in name else 1
+        yield (choices or [some])[0] if wanted == conditions.ANY else wanted
     elif "above" in wanted:
         operand = wanted["above"]
         yield from (NUMBER + 65 if isinstance(operand, str) else 65537 if operand == 4096 else operand + 1,)
@@ -172,3 +187,11 @@ def _values(engine: str, options: flags.Table, name: str, wanted: Any) -> Iterat
         if None not in unwanted:
             yield None
         yield from ([value for value in choices if value not in unwanted] or [2])
+
+
+def advised(text: str) -> dict[str, Any]:
+    """The glm_engine_args that a refusal advises."""
+    found = re.search(r"Next: set (.+) in glm_engine_args", text)
+    assert found, text
+    pairs = [part.split(" to ", 1) for part in re.split(r", | and ", found[1])]
+    return {name: yaml.safe_load(value) for name, value in pairs}

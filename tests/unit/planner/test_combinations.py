@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import re
 from typing import Any
 
 import pytest
-import yaml
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.combinations import FACTS
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.engine import Combination
@@ -25,14 +23,6 @@ def refusal(intent: planner.Intent) -> str:
     return str(found.value)
 
 
-def advised(text: str) -> dict[str, Any]:
-    """The glm_engine_args that a refusal advises."""
-    found = re.search(r"Next: set (.+) in glm_engine_args", text)
-    assert found, text
-    pairs = [part.split(" to ", 1) for part in re.split(r", | and ", found[1])]
-    return {name: yaml.safe_load(value) for name, value in pairs}
-
-
 @pytest.mark.parametrize(("engine", "rule"), rules.RULES, ids=[f"{engine}-{rule.id}" for engine, rule in rules.RULES])
 def test_every_rule_refuses_and_its_change_plans(engine: str, rule: Combination) -> None:
     intent = next(rules.breaking(engine, rule), None)
@@ -42,7 +32,7 @@ def test_every_rule_refuses_and_its_change_plans(engine: str, rule: Combination)
     if rule.next:
         assert rule.next in text
         return
-    change = advised(text)
+    change = rules.advised(text)
     kept = {name: value for name, value in intent.engine_args.items() if name not in change}
     planner.make(dataclasses.replace(intent, engine_args={**kept, **change}), KNOWN)
 
@@ -141,13 +131,21 @@ def test_two_broken_rules_are_both_named_and_one_advice_mends_both() -> None:
     )
     text = refusal(intent)
     assert "no whole experts to balance" in text and "attention is sparse" in text
-    planner.make(dataclasses.replace(intent, engine_args={**intent.engine_args, **advised(text)}), KNOWN)
+    planner.make(dataclasses.replace(intent, engine_args={**intent.engine_args, **rules.advised(text)}), KNOWN)
 
 
 def test_a_change_that_would_not_plan_is_not_advised() -> None:
-    """With the KV cache of one request too long for chunks, only the other change is left."""
-    intent = planner.Intent(
-        "GLM-5.1", "H200", 8, engine="vllm",
-        engine_args={"enable-log-outputs": True, "enable-log-requests": False},
-    )  # fmt: skip
-    assert advised(refusal(intent)) == {"enable-log-outputs": None}
+    rule = next(rule for _engine, rule in rules.RULES if rule.id == "log-outputs-without-requests")
+    wrong: list[dict[str, Any]] = [{"max-model-len": 10**9}, {"enable-moe-ep": True}]
+    asked = planner.Intent("GLM-5.1", "H200", 8, engine="vllm", engine_args={"enable-log-outputs": True})
+
+    def advice(*changes: dict[str, Any]) -> str:
+        engine = dataclasses.replace(
+            KNOWN.engines["vllm"], combinations=[dataclasses.replace(rule, changes=[*changes])]
+        )
+        with pytest.raises(planner.PlanError) as found:
+            planner.make(asked, dataclasses.replace(KNOWN, engines={**KNOWN.engines, "vllm": engine}))
+        return str(found.value)
+
+    assert rules.advised(advice(*wrong, {"enable-log-outputs": None})) == {"enable-log-outputs": None}
+    assert "GLM-5.1 would work on" in advice(*wrong)
