@@ -164,6 +164,8 @@ def build(hint: Any, data: Any, where: str, base: Any = None) -> Any:
         if not isinstance(data, list):
             raise CatalogError(f"{where}: expected a list, found {_type_name(data)}")
         return [build(args[0], item, f"{where}[{index}]") for index, item in enumerate(data)]
+    if origin is tuple:
+        return tuple(build(list[args[0]], data, where))  # type: ignore[valid-type]
     if origin is typing.Literal:
         if data not in args:
             raise CatalogError(f"{where}: expected one of {', '.join(args)}, found {data!r}")

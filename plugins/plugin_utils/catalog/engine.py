@@ -170,6 +170,28 @@ class OwnMemory:
 
 
 @dataclass(frozen=True)
+class Combination(Ranged):
+    """Settings that these versions do not take together: the start fails, or the first request.
+
+    ``when`` is what must hold at once: conditions (plan/conditions.py) on options, named without dashes (a dotted name
+    reaches into a mapping), and on facts of the plan, ``FACTS`` of catalog/combinations.py. ``changes`` are for
+    glm_engine_args; each makes it start by itself, the best one first; a value ``$name`` is that option's or fact's.
+    ``next`` is what to do where no argument helps. ``source`` is where the engine says so, file, line and release, and
+    ``says`` a part of that line.
+    ``proof``: ``run`` was tried with the engine's own code of that release, ``read`` needs a GPU.
+    """
+
+    id: str
+    when: dict[str, Any]
+    reason: str
+    changes: list[dict[str, Any]]
+    source: str
+    says: str
+    proof: Literal["run", "read"]
+    next: str = ""
+
+
+@dataclass(frozen=True)
 class Timeouts:
     """How long the phases of a start may take."""
 
@@ -431,6 +453,7 @@ class Engine:
     env: dict[str, EnvValue]
     cache_env: dict[str, str]
     kv_formats: list[KvFormat]
+    combinations: list[Combination]
     timeouts: Timeouts
     clocks: Clocks
     stop: Stop

@@ -29,6 +29,8 @@ from typing import Literal, Optional
 GIB = 2**30
 
 WeightFormat = Literal["bf16", "fp8", "nvfp4", "mxfp4", "int4"]
+# What quantising may leave out as a whole.
+Part = Literal["attention", "dense", "shared", "experts"]
 
 # fp8: one byte per value, the only FP8 layout of grouped-query models and of MLA without sparse attention.
 # fp8_packed, fp8_flat: layouts of a sparse MLA latent, see _latent_bytes.
@@ -78,6 +80,8 @@ class Config:
     use_qk_norm: bool = False
     # The checkpoint holds the embedding and the head a second time, with the MTP layer; engines share the first copy.
     mtp_embeddings: bool = False
+    # Parts that quantization_config leaves in BF16.
+    plain: tuple[Part, ...] = ()
 
     @property
     def is_mla(self) -> bool:
@@ -283,10 +287,12 @@ def _mla(c: Config, layers: int, mtp: bool) -> list[Tensor]:
     heads = c.num_attention_heads
     query, value = heads * (c.qk_nope_head_dim + c.qk_rope_head_dim), heads * c.v_head_dim
 
-    def shard(rows: int, columns: int) -> Tensor:
-        return Tensor(rows, columns, layers, sharded=True, quantised=True, mtp=mtp, attention=True)
+    linear = "attention" not in c.plain
 
-    def copy(rows: int, columns: int, quantised: bool = True, copies: int = layers) -> Tensor:
+    def shard(rows: int, columns: int) -> Tensor:
+        return Tensor(rows, columns, layers, sharded=True, quantised=linear, mtp=mtp, attention=True)
+
+    def copy(rows: int, columns: int, quantised: bool = linear, copies: int = layers) -> Tensor:
         return Tensor(rows, columns, copies, sharded=False, quantised=quantised, mtp=mtp)
 
     found = [
@@ -310,10 +316,11 @@ def _mla(c: Config, layers: int, mtp: bool) -> list[Tensor]:
 
 def _grouped_query(c: Config, layers: int, mtp: bool) -> list[Tensor]:
     query, keys = c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim
+    linear = "attention" not in c.plain
     found = [
-        Tensor(query, c.hidden_size, layers, sharded=True, quantised=True, mtp=mtp, attention=True),
-        Tensor(keys, c.hidden_size, 2 * layers, sharded=True, quantised=True, mtp=mtp, attention=True),
-        Tensor(c.hidden_size, query, layers, sharded=True, quantised=True, mtp=mtp, attention=True),
+        Tensor(query, c.hidden_size, layers, sharded=True, quantised=linear, mtp=mtp, attention=True),
+        Tensor(keys, c.hidden_size, 2 * layers, sharded=True, quantised=linear, mtp=mtp, attention=True),
+        Tensor(c.hidden_size, query, layers, sharded=True, quantised=linear, mtp=mtp, attention=True),
     ]
     if c.attention_bias:
         found.append(Tensor(1, query + 2 * keys, layers, sharded=True, quantised=False, mtp=mtp))
@@ -323,16 +330,16 @@ def _grouped_query(c: Config, layers: int, mtp: bool) -> list[Tensor]:
 
 
 def _dense_mlp(c: Config) -> list[Tensor]:
-    return [Tensor(c.intermediate_size, c.hidden_size, 3 * c.first_k_dense_replace, sharded=True, quantised=True)]
+    quantised = "dense" not in c.plain
+    return [Tensor(c.intermediate_size, c.hidden_size, 3 * c.first_k_dense_replace, sharded=True, quantised=quantised)]
 
 
 def _moe(c: Config, layers: int, mtp: bool) -> list[Tensor]:
-    expert = c.moe_intermediate_size
+    expert, routed = c.moe_intermediate_size, 3 * c.n_routed_experts * layers
+    whole, shared = "experts" not in c.plain, "shared" not in c.plain
     return [
-        Tensor(
-            expert, c.hidden_size, 3 * c.n_routed_experts * layers, sharded=True, quantised=True, expert=True, mtp=mtp
-        ),
-        Tensor(expert * c.n_shared_experts, c.hidden_size, 3 * layers, sharded=True, quantised=True, mtp=mtp),
+        Tensor(expert, c.hidden_size, routed, sharded=True, quantised=whole, expert=True, mtp=mtp),
+        Tensor(expert * c.n_shared_experts, c.hidden_size, 3 * layers, sharded=True, quantised=shared, mtp=mtp),
         Tensor(c.n_routed_experts, c.hidden_size, layers, sharded=False, quantised=False, mtp=mtp),  # gate
         Tensor(1, c.n_routed_experts, layers, sharded=False, quantised=False, mtp=mtp),  # its correction bias
     ]

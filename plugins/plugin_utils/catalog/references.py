@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Iterable
 
 from ansible_collections.glm.fleet.plugins.module_utils.names import nearest
-from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import records
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import combinations, records
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.meanings import Meanings
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.questions import Questions
@@ -24,6 +24,7 @@ def check_references(found: records.Catalog) -> None:
     for name, engine in found.engines.items():
         _known([engine.default_version], engine.versions, f"catalog/engines/{name}/versions.yml", "version")
         _check_meanings(engine.meanings, f"catalog/engines/{name}/meanings.yml: meanings")
+        combinations.check(engine, f"catalog/engines/{name}/combinations.yml")
     measuring = [name for name, engine in found.engines.items() if engine.benchmark_client is not None]
     if len(measuring) != 1:
         raise CatalogError(f"catalog/engines: expected one engine with a benchmark_client, found {measuring or 'none'}")

@@ -8,9 +8,9 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Optional
+from typing import Any, Optional
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import memory
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Accelerator, Catalog, Price
@@ -115,6 +115,13 @@ def _may_hold(choice: Choice, hardware: Hardware, precision: str) -> bool:
     size = memory.checkpoint_bytes(choice.model.config, form.weights, False, form.mtp_weights)
     room = hardware.nodes * hardware.count * accelerator.memory_gib * memory.GIB
     return {*choice.model.needs, *form.needs} <= set(accelerator.features) and size < room
+
+
+def plans_with(choice: Choice, change: Mapping[str, Any]) -> bool:
+    """Whether the intent plans with these arguments laid over its own."""
+    changed = {flags.spelled(name) for name in change}
+    kept = {name: value for name, value in choice.intent.engine_args.items() if flags.spelled(name) not in changed}
+    return _works(dataclasses.replace(choice.intent, engine_args={**kept, **change}), choice.known)
 
 
 def _works(intent: Intent, known: Catalog) -> bool:

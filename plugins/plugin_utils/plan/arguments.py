@@ -10,12 +10,19 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any, NoReturn, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils import address
-from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import memory
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import alignment, memory
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import KnownIssue, Recipe
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan import budget, flags, issues, meaning, recipes
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import (
+    budget,
+    combinations,
+    flags,
+    issues,
+    meaning,
+    recipes,
+)
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import fit as plan_fit
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Choice
 
@@ -36,6 +43,7 @@ class Served:
     shown: dict[str, str]
     divided: plan_fit.Parallel
     size: plan_fit.Fit
+    broken: list[combinations.Broken]
     met: list[KnownIssue]
     env: dict[str, str]
     notes: list[str]
@@ -53,16 +61,21 @@ def serve(choice: Choice, table: flags.Table) -> Served:
     tried: list[Served] = []
     for way in ways:
         served = _attempt(choice, table, recipe, way)
-        if not served.size.problem and (recipe or choice.intent.profile != "throughput"):
+        if not served.size.problem and not served.broken and (recipe or choice.intent.profile != "throughput"):
             return served
         tried.append(served)
     fitting = [served for served in tried if not served.size.problem]
+    starting = [served for served in fitting if not served.broken]
+    if starting:
+        return _roomiest(choice, starting)
     if fitting:
-        return _roomiest(choice, fitting)
+        combinations.refuse(choice, fitting[0].broken)
     if recipe is None and choice.model.config.num_attention_heads % cell.gpus:
         _refuse_division(choice)
     sparing = min(tried, key=lambda served: served.size.weights)
-    choice.refuse(sparing.size.problem, sparing.size.remedy)
+    problem, wider = sparing.size.problem, 2 * sparing.divided.tensor
+    cut = _cut(choice, wider) if recipe is None and cell.gpus % wider == 0 else None
+    choice.refuse(f"{problem}; a wider group would cut the weights: {cut}" if cut else problem, sparing.size.remedy)
 
 
 def _roomiest(choice: Choice, fitting: Sequence[Served]) -> Served:
@@ -72,13 +85,23 @@ def _roomiest(choice: Choice, fitting: Sequence[Served]) -> Served:
     return max(roomy or fitting, key=lambda served: served.size.tokens if roomy else served.size.per_rank)
 
 
-def _refuse_division(choice: Choice) -> None:
-    heads, gpus = choice.model.config.num_attention_heads, choice.cell.gpus
-    valid = [str(size) for size in memory.valid_tensor_parallel(choice.model.config, replicate_kv=True)]
+def _refuse_division(choice: Choice) -> NoReturn:
+    config, gpus = choice.model.config, choice.cell.gpus
+    smaller = "smaller groups do not hold the weights" if choice.intent.nodes == 1 else "a replica takes all of them"
+    cut = _cut(choice, gpus)
+    valid = memory.valid_tensor_parallel(config, replicate_kv=True)
+    if gpus in valid and cut:
+        choice.refuse(f"tensor parallelism over {gpus} GPUs cuts through the weights ({cut}), and {smaller}")
+    possible = ", ".join(str(size) for size in valid if not _cut(choice, size))
     choice.refuse(
-        f"tensor parallelism over {gpus} GPUs does not divide the {heads} attention heads (possible: "
-        f"{', '.join(valid)}), and smaller groups do not hold the weights"
+        f"tensor parallelism over {gpus} GPUs does not divide the {config.num_attention_heads} attention heads "
+        f"(possible: {possible}), and {smaller}"
     )
+
+
+def _cut(choice: Choice, width: int) -> Optional[alignment.Misfit]:
+    """What a tensor group of that width would cut through even with whole experts."""
+    return recipes.misfit(choice.cell, recipes.Layout(width), 1)
 
 
 def _check_capabilities(choice: Choice) -> None:
@@ -169,6 +192,7 @@ def _worked_out(
         shown=_shown(table, [*base, *remedy.args, *override]),
         divided=divided,
         size=plan_fit.fit(choice, table, arguments, divided),
+        broken=combinations.broken(choice, table, arguments, divided),
         met=kept,
         env={**env, **clocks, **remedy.env},
         notes=[*composed.notes, *_hasty(choice, table, arguments)],

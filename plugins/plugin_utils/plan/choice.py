@@ -105,6 +105,8 @@ class Choice:
         self.version = self._version()
         # Added by plan/make.py: what would work instead. Refusals found while looking for that have none of their own.
         self.alternatives: Callable[[], str] = lambda: ""
+        # Likewise: whether it plans with these arguments laid over glm_engine_args.
+        self.plans_with: Callable[[Mapping[str, Any]], bool] = lambda _change: False
 
     @property
     def title(self) -> str:

@@ -94,15 +94,6 @@ def parallel(choice: Choice, table: flags.Table, arguments: flags.Arguments) -> 
     data_attention = within > 1 or argument(table, arguments, options.data_attention) is True
     if within > 1:
         data = within
-    # With data-parallel attention the ranks of the tensor group are divided; otherwise each has its own GPUs.
-    gpus = tensor * pipeline * (1 if data_attention else data)
-    count = choice.cell.gpus
-    if gpus > count:
-        has = f"the host has {count}" if choice.intent.nodes == 1 else f"the hosts have {count}"
-        choice.refuse(
-            f"tensor {tensor} x pipeline {pipeline} x data {data} parallelism needs {gpus} GPUs, {has}",
-            f"lower {options.tensor} or {options.data} in glm_engine_args so that their product is at most {count}",
-        )
     heads = choice.model.config.num_attention_heads
     attention = tensor // data if data_attention else tensor
     if heads % tensor or attention < 1 or (data_attention and tensor % data):
@@ -110,26 +101,50 @@ def parallel(choice: Choice, table: flags.Table, arguments: flags.Arguments) -> 
             f"{options.tensor} {tensor} with data parallelism {data} does not divide the {heads} attention heads",
             f"set {options.tensor} to a divisor of {heads}, and data-parallel attention to a divisor of that",
         )
-    expert = _number(choice, table, arguments, options.expert_size, 1)
-    block = choice.checkpoint.block
-    if expert == 1 and recipes.splits_blocks(choice.model.config, tensor, block):
-        width = choice.model.config.moe_intermediate_size
-        choice.refuse(
-            f"{options.tensor} {tensor} leaves {width // tensor} columns of each expert to a GPU, and the weights are "
-            f"scaled in blocks of {block}",
-            f"set {options.tensor} to at most {width // (block or 1)} in glm_engine_args",
-        )
     # vLLM's data-parallel ranks share one set of experts; SGLang's plain ones are whole copies.
     experts_over = tensor * data if options.data_attention is None else tensor
-    return Parallel(
+    divided = Parallel(
         tensor=tensor,
         pipeline=pipeline,
         data=data,
         expert=_expert(choice, table, arguments, experts_over),
-        gpus=gpus,
+        # With data-parallel attention the ranks of the tensor group are divided; otherwise each has its own GPUs.
+        gpus=tensor * pipeline * (1 if data_attention else data),
         attention=attention,
         experts_over=experts_over,
     )
+    _check_alignment(choice, divided)
+    count = choice.cell.gpus
+    if divided.gpus > count:
+        has = f"the host has {count}" if choice.intent.nodes == 1 else f"the hosts have {count}"
+        choice.refuse(
+            f"tensor {tensor} x pipeline {pipeline} x data {data} parallelism needs {divided.gpus} GPUs, {has}",
+            f"lower {options.tensor} or {options.data} in glm_engine_args so that their product is at most {count}",
+        )
+    return divided
+
+
+def _check_alignment(choice: Choice, divided: Parallel) -> None:
+    """Refuse a division that cuts through blocks or groups of the weights, with one that does not."""
+    options, cell = choice.engine.options, choice.cell
+    layout = recipes.Layout(divided.tensor, data_attention=divided.tensor // divided.attention)
+    cut = recipes.misfit(cell, layout, divided.experts_over // divided.expert)
+    if cut is None:
+        return
+    changes: list[dict[str, Any]] = []
+    if options.expert_switch:
+        changes.append({options.expert_switch: True})
+    elif options.expert_size:
+        changes.append({options.expert_size: divided.tensor})
+    changes += [{options.tensor: width} for width in _divisors(divided.tensor)[1:]]
+    changes += [{options.tensor: width, options.data: cell.gpus // width} for width in _divisors(cell.gpus)]
+    change = next((change for change in changes if choice.plans_with(change)), None)
+    choice.refuse(str(cut), flags.advice(change) if change else "")
+
+
+def _divisors(number: int) -> list[int]:
+    """From the largest on."""
+    return [size for size in range(number, 0, -1) if number % size == 0]
 
 
 def _expert(choice: Choice, table: flags.Table, arguments: flags.Arguments, experts_over: int) -> int:

@@ -18,7 +18,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
@@ -179,8 +179,9 @@ def merge(table: Table, base: Arguments, override: Arguments) -> dict[str, Any]:
             key, value = option.key, _nested(name, value)
             if isinstance(value, bool) and spelled(name) in option.negatives:
                 value = not value  # no-enable-x: true
-            if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
-                value = _deep(merged[key], value)
+            if isinstance(value, Mapping):
+                # Null removes within a mapping, too, also where there was none.
+                value = _deep(merged[key] if isinstance(merged.get(key), Mapping) else {}, value)
             merged[key] = value
     return {key: value for key, value in merged.items() if value is not None}
 
@@ -194,8 +195,8 @@ def _nested(name: str, value: Any) -> Any:
 def _deep(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in change.items():
-        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
-            merged[key] = _deep(merged[key], value)
+        if isinstance(value, Mapping):
+            merged[key] = _deep(merged[key] if isinstance(merged.get(key), Mapping) else {}, value)
         elif value is None:
             merged.pop(key, None)
         else:
@@ -333,3 +334,21 @@ def _reads_dotted(value: Mapping[str, Any]) -> bool:
         _KEY.fullmatch(key) and (_reads_dotted(item) if isinstance(item, Mapping) else True)
         for key, item in value.items()
     )
+
+
+def advice(change: Mapping[str, Any]) -> str:
+    """The next step that sets these arguments, by any spelling of their names."""
+    parts = [f"{spelled(name).removeprefix('--')} to {written(value)}" for name, value in change.items()]
+    return f"set {listed(parts)} in glm_engine_args"
+
+
+def listed(parts: Sequence[str]) -> str:
+    """One, two and three: ``a``, ``a and b``, ``a, b and c``."""
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 2 else parts)
+
+
+def written(value: Any) -> str:
+    """A value as YAML has it."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)

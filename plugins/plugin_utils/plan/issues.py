@@ -13,9 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Optional
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Apply, Catalog, KnownIssue
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import conditions
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.recipes import Cell
-
-ANY = "*"
 
 
 def find(known: Catalog, cell: Cell, arguments: Mapping[str, Any]) -> list[KnownIssue]:
@@ -34,7 +33,7 @@ def find(known: Catalog, cell: Cell, arguments: Mapping[str, Any]) -> list[Known
             and _selected((issue.models, model.name), (issue.model_types, model.model_type))
             and _selected((issue.precisions, cell.precision))
             and _selected((issue.accelerators, accelerator.name), (issue.architectures, accelerator.architecture))
-            and all(_matches(_value(given, name), wanted) for name, wanted in (issue.arguments or {}).items())
+            and all(conditions.holds(_value(given, name), wanted) for name, wanted in (issue.arguments or {}).items())
         )
 
     return [issue for issue in known.known_issues if applies(issue)]
@@ -68,11 +67,3 @@ def _value(given: Mapping[str, Any], name: str) -> Any:
     for part in rest:
         value = value.get(part) if isinstance(value, Mapping) else None
     return given.get(_plain(name)) if value is None else value
-
-
-def _matches(value: Any, wanted: Any) -> bool:
-    if wanted == ANY:
-        return value is not None
-    options = wanted if isinstance(wanted, list) else [wanted]
-    # Arguments come from YAML, JSON or text: 8 and "8" are the same value, and an absent one is only like null.
-    return any(str(value) == str(option) for option in options if (value is None) == (option is None))

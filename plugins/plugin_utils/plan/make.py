@@ -60,6 +60,7 @@ def make(intent: Intent, known: records.Catalog, lock: Optional[lockfile.LockDat
     choice = Choice(intent, known)
     if advise:
         choice.alternatives = lambda: alternatives.alternatives(choice)
+        choice.plans_with = lambda change: alternatives.plans_with(choice, change)
     plan_choice.check(choice)
     table = flags.load(choice.engine.name, choice.version, known.root / "engines")
     served = arguments.serve(choice, table)

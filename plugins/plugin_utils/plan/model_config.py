@@ -9,6 +9,7 @@ catalogue's model of the same architecture, and the model's notes say so.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as c
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import memory
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Catalog, Checkpoint, Model, Mtp
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.quantised_parts import plain_parts
 
 _SIZES = (
     "num_hidden_layers",
@@ -115,7 +117,11 @@ def from_config(path: Union[str, Path], name: Optional[str] = None, known: Optio
     shared = config.indexer_layers is not None and config.indexer_layers < config.num_hidden_layers
     catalogue = known or catalog.load()
     like = catalogue.models[_LIKE_WITH_SHARED_INDEXERS if shared else architecture.like]
-    weights, remarks = _weights(file)
+    weights, block, remarks = _weights(file)
+    quantised = file.data.get("quantization_config")
+    if quantised is not None:
+        config = dataclasses.replace(config, plain=plain_parts(config, quantised))
+        remarks += [f"quantization_config leaves in BF16: {', '.join(config.plain)}."] if config.plain else []
     title = name or file.path.resolve().parent.name or architecture.name
     mtp = config.num_nextn_predict_layers > 0 and weights != "int4"
     return Model(
@@ -127,7 +133,7 @@ def from_config(path: Union[str, Path], name: Optional[str] = None, known: Optio
         min_transformers=like.min_transformers,
         needs=list(like.needs),
         config=config,
-        precisions={weights: Checkpoint(None, weights, _served_name(title, weights), mtp)},
+        precisions={weights: Checkpoint(None, weights, _served_name(title, weights), mtp, block=block)},
         engines=dict(like.engines),
         parsers=like.parsers,
         mtp=Mtp(config.num_nextn_predict_layers, like.mtp.tokens, like.mtp.steps),
@@ -149,7 +155,7 @@ def _config(file: _File, architecture: _Architecture) -> memory.Config:
     grouped = "num_key_value_heads" in sizes
     drafted = file.number("num_nextn_predict_layers", 0) if "num_nextn_predict_layers" in file.data else 0
     return memory.Config(
-        **sizes,
+        **sizes,  # type: ignore[arg-type]
         first_k_dense_replace=_dense_layers(file, sizes["num_hidden_layers"]),
         num_nextn_predict_layers=drafted,
         num_experts_per_tok=file.number("num_experts_per_tok") if "num_experts_per_tok" in file.data else 8,
@@ -185,11 +191,11 @@ def _kinds(file: _File, key: str, layers: int, kinds: Sequence[str]) -> list[str
     return value[:layers]
 
 
-def _weights(file: _File) -> tuple[memory.WeightFormat, list[str]]:
-    """The checkpoint's weight format, and what had to be assumed about it."""
+def _weights(file: _File) -> tuple[memory.WeightFormat, Optional[int], list[str]]:
+    """The checkpoint's weight format, the width of its blocks, and what had to be assumed about it."""
     quantised = file.data.get("quantization_config")
     if quantised is None:
-        return "bf16", []
+        return "bf16", None, []
     if not isinstance(quantised, Mapping):
         file.refuse("quantization_config", "an object", quantised)
     method = str(quantised.get("quant_method"))
@@ -209,9 +215,10 @@ def _weights(file: _File) -> tuple[memory.WeightFormat, list[str]]:
     assumed = {
         "nvfp4": ["Taken as NVFP4 for the routed experts and BF16 for everything else."],
         "mxfp4": ["Taken as MXFP4 for the routed experts and BF16 for everything else."],
-        "int4": ["Taken as INT4 for every linear layer, without the MTP layer, which quantising drops."],
+        "int4": ["Taken as INT4 for all other linear layers, without the MTP layer, which quantising drops."],
     }
-    return weights, assumed.get(weights, [])
+    block = _BLOCK[0] if weights == "fp8" and quantised.get("weight_block_size") is not None else None
+    return weights, block, list(assumed.get(weights, []))
 
 
 def _fp8(file: _File, quantised: Mapping[str, Any]) -> memory.WeightFormat:

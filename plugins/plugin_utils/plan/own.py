@@ -20,7 +20,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import Cat
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.engine import Engine, EnvValue, Ranged
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.overlay import OwnRecipe
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Catalog, KnownIssue, Recipe
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan import extras, flags, reading, recipes
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import extras, flags, meaning, reading, recipes
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.arguments import Served
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Choice
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import MeasuredHere
@@ -122,9 +122,8 @@ def _managed(found: Catalog, engine: Engine, name: str) -> str:
     """Why an argument is not for a recipe: the plan sets it."""
     table = flags.load(engine.name, engine.default_version, found.root / "engines")
     option = table.options.get(flags.spelled(name).split(".", 1)[0])
-    names = set(option.names) if option else {flags.spelled(name)}
-    instead = [text for managed, text in engine.managed_options.items() if managed in names]
-    return f"the plan sets {flags.spelled(name)}; use {instead[0]}" if instead else ""
+    instead = meaning.owned(engine, option) if option else engine.meanings.owned.get(flags.spelled(name))
+    return f"the plan sets {flags.spelled(name)}; use {instead}" if instead is not None else ""
 
 
 def _problem(found: Catalog, engine: Engine, holds: Ranged, name: str, value: Any) -> str:

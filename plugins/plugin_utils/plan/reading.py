@@ -75,7 +75,7 @@ def _owned(table: flags.Table, engine: Engine) -> set[str]:
     """Canonical names of what the plan sets whatever the recipe says: places, names, clocks, hosts."""
     options = engine.options
     names = {
-        *engine.managed_options, *engine.clocks.options, options.served_model_name, options.host, options.port,
+        *engine.meanings.owned, *engine.clocks.options, options.served_model_name, options.host, options.port,
         *engine.multi_node.args, *engine.multi_node.worker, "--config", options.model, engine.stop.drain_option,
     }  # fmt: skip
     known = (table.options.get(flags.spelled(name)) for name in names if name)

@@ -9,11 +9,11 @@ others.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Optional, Union
 
-from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import memory, records
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import alignment, memory, records
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.engine import EnvValue
 
@@ -51,12 +51,14 @@ class Layout:
     """How the GPUs of a replica are divided: a tensor group, ``data`` copies of it, ranks of attention within it.
 
     ``pipeline`` tensor groups hold a part of the layers each.
+    ``whole_experts``: they are spread over the tensor group instead of divided.
     """
 
     tensor: int
     data: int = 1
     data_attention: int = 1
     pipeline: int = 1
+    whole_experts: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,27 +104,33 @@ def layouts(cell: Cell, recipe: Optional[records.Recipe], divides_attention: boo
         tensor = recipe.tensor or recipe.count * recipe.nodes // recipe.data
         return [Layout(tensor, recipe.data, recipe.data_attention)]
     config, gpus = cell.model.config, cell.gpus
-    block = cell.checkpoint.block
-    widths = [
-        width
-        for width in memory.valid_tensor_parallel(config, replicate_kv=True)
-        if gpus % width == 0 and not splits_blocks(config, width, block)
-    ]
+
+    def fits(layout: Layout) -> bool:
+        # Copies with one set of experts spread them; copies of everything divide them like the rest.
+        spread = layout.whole_experts or (layout.data > 1 and not divides_attention)
+        return misfit(cell, layout, 1 if spread else layout.tensor) is None
+
+    def usable(layout: Layout) -> Iterator[Layout]:
+        yield from [way for way in (layout, replace(layout, whole_experts=True)) if fits(way)][:1]
+
+    widths = [width for width in memory.valid_tensor_parallel(config, replicate_kv=True) if gpus % width == 0]
     if cell.nodes > 1:
+        one = [Layout(gpus)] if cell.rdma and gpus in widths else []
         staged = [Layout(cell.count, pipeline=cell.nodes)] if cell.count in widths else []
-        return [*([Layout(gpus)] if cell.rdma and gpus in widths else []), *staged]
-    wide_first = [Layout(width, gpus // width) for width in sorted(widths, reverse=True)]
+        return [way for layout in (*one, *staged) for way in usable(layout)]
+    wide_first = [way for width in sorted(widths, reverse=True) for way in usable(Layout(width, gpus // width))]
     if cell.profile != "throughput":
         return wide_first
     if not config.index_n_heads:
         return wide_first[::-1]
     split = Layout(gpus, data_attention=gpus) if divides_attention and gpus in widths else Layout(1, gpus)
-    return [split, *wide_first]
+    return [*([split] if fits(split) else []), *wide_first]
 
 
-def splits_blocks(config: memory.Config, width: int, block: Optional[int]) -> bool:
-    """Whether dividing each expert by ``width`` would cut through a block of scaled weights, which no engine loads."""
-    return block is not None and (config.moe_intermediate_size // width) % block != 0
+def misfit(cell: Cell, layout: Layout, experts: int) -> Optional[alignment.Misfit]:
+    """What the layout would cut through, where each expert is divided over ``experts`` GPUs."""
+    division = alignment.Division(layout.tensor // layout.data_attention, experts, layout.tensor)
+    return alignment.misfit(cell.model.config, cell.checkpoint.weights, cell.checkpoint.block, division)
 
 
 def compose(
@@ -162,6 +170,7 @@ def _fills(cell: Cell, layout: Layout, context: int) -> dict[str, Any]:
     def several(size: int) -> Optional[int]:
         return size if size > 1 else None
 
+    spread = layout.data > 1 and layout.tensor * layout.data == cell.gpus
     return {
         "$tensor": layout.tensor,
         "$pipeline": several(layout.pipeline),
@@ -169,7 +178,8 @@ def _fills(cell: Cell, layout: Layout, context: int) -> dict[str, Any]:
         "$data_attention": several(layout.data_attention),
         "$data_attention_on": True if layout.data_attention > 1 else None,
         "$data_any": several(max(layout.data, layout.data_attention)),
-        "$expert_on": True if layout.data > 1 and layout.tensor * layout.data == cell.gpus else None,
+        "$expert_on": True if layout.whole_experts or spread else None,
+        "$expert_size": layout.tensor if layout.whole_experts else None,
         "$context": context,
         "$tool_parser": parsers.tool,
         "$reasoning_parser": parsers.reasoning,
@@ -181,8 +191,8 @@ def _fills(cell: Cell, layout: Layout, context: int) -> dict[str, Any]:
 
 # What a value may be filled with: the keys of _fills.
 FILLS = (
-    "$tensor", "$pipeline", "$data", "$data_attention", "$data_attention_on", "$data_any", "$expert_on", "$context",
-    "$tool_parser", "$reasoning_parser", "$mtp_tokens", "$mtp_steps", "$mtp_drafts",
+    "$tensor", "$pipeline", "$data", "$data_attention", "$data_attention_on", "$data_any", "$expert_on", "$expert_size",
+    "$context", "$tool_parser", "$reasoning_parser", "$mtp_tokens", "$mtp_steps", "$mtp_drafts",
 )  # fmt: skip
 
 

@@ -212,7 +212,7 @@ def test_unpromised_transformers_is_a_known_issue() -> None:
         ({"accelerator_count": 4}, ["177.7 + 0.54 GiB", "161.2 GiB is available"]),
         ({"accelerator": "A100"}, ["A100 (sm80) lacks sparse_mla", "35021"]),
         ({"accelerator": "H100", "accelerator_count": 10}, ["a host has 8 H100, and 10 are", "glm_nodes to 2"]),
-        ({"accelerator_count": 5}, ["5 GPUs does not divide the 64 attention heads", "1, 2, 4, 8, 16, 32, 64"]),
+        ({"accelerator_count": 5}, ["5 GPUs does not divide the 64 attention heads", "1, 2, 4, 8, 16"]),
         ({"accelerator": "H100", "accelerator_count": 16}, ["a host has 8 H100", "one replica over several hosts"]),
         ({"accelerator": "GH200", "accelerator_count": 1}, ["704.2 + 2.16 GiB", "95.58 GiB"]),
         ({"accelerator": "B20"}, ["unknown accelerator 'B20'. Did you mean B200?", "set glm_accelerator"]),
