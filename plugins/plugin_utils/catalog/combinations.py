@@ -25,7 +25,8 @@ FACTS: dict[str, frozenset[str]] = {
     "weights": frozenset({"format", "block", "mtp"}),
     # GPUs over which attention, all else and whole experts are divided, and ranks of data-parallel attention.
     "parallel": frozenset({"tensor", "pipeline", "data", "expert", "attention", "data_attention", "nodes"}),
-    "plan": frozenset({"runtime", "served_name"}),
+    # ``mounts``: patterns of the paths that users show the container.
+    "plan": frozenset({"runtime", "served_name", "own_image", "mounts"}),
 }
 OPERATORS = frozenset({"not", "like", "above", "below", "not_multiple_of"})
 _SOURCE = re.compile(r"\S+\.(py|pyi):\d+ \(\S+\)")

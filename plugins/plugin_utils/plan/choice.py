@@ -23,6 +23,8 @@ _SERVED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]*")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _RELEASE = re.compile(r"\d+(\.\d+)+(\.?(a|b|rc|post|dev)\d+)*")
 RUNTIMES = ("container", "venv")
+# More than any host has: accelerators that are divided into partitions count as so many.
+MOST_GPUS = 64
 
 T = TypeVar("T")
 
@@ -241,7 +243,7 @@ class Choice:
 def check(choice: Choice) -> None:
     """Refuse values that no catalogue entry is needed for to know that they cannot work."""
     intent = choice.intent
-    if intent.accelerator_count < 1:
+    if not 1 <= intent.accelerator_count <= MOST_GPUS:
         choice.refuse(f"{intent.accelerator_count} accelerators", "set glm_accelerator_count to what the host has")
     _check_gpus(choice)
     if intent.replicas < 1 or len(choice.usable) % intent.replicas:

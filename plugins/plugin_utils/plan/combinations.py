@@ -125,6 +125,13 @@ def _facts(choice: Choice, divided: plan_fit.Parallel) -> dict[str, Any]:
         "parallel.nodes": intent.nodes,
         "plan.runtime": intent.runtime,
         "plan.served_name": intent.served_model_name,
+        "plan.own_image": intent.image,
+        "plan.mounts": [
+            pattern
+            for mount in intent.extra_mounts
+            if (path := str(mount.get("target") or mount.get("source") or ""))
+            for pattern in (path, f"{path.rstrip('/')}/*")
+        ],
     }
 
 

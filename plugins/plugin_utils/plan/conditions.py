@@ -27,8 +27,8 @@ def holds(value: Any, wanted: Any, lookup: Lookup = nothing) -> bool:
     """Whether ``value`` is as ``wanted``: a value, one of a list, ``*`` (any but none), null (none), or a comparison.
 
     A comparison is a mapping, all of whose entries must hold: ``not`` any of these, ``like`` a pattern of file names,
-    ``above``, ``below``, ``not_multiple_of`` a number. ``$name`` is the value that ``lookup`` finds; what is no number
-    compares with nothing.
+    or one of several, ``above``, ``below``, ``not_multiple_of`` a number. ``$name`` is the value that ``lookup`` finds,
+    of ``like`` maybe a list; what is no number compares with nothing.
     """
     if isinstance(wanted, Mapping):
         return all(_compares(value, operator, operand, lookup) for operator, operand in wanted.items())
@@ -52,14 +52,21 @@ def _compares(value: Any, operator: str, operand: Any, lookup: Lookup) -> bool:
     if operator == "not":
         return not holds(value, operand, lookup)
     if operator == "like":
-        patterns = operand if isinstance(operand, list) else [operand]
-        return value is not None and any(fnmatch.fnmatchcase(str(value), pattern) for pattern in patterns)
+        return value is not None and any(
+            fnmatch.fnmatchcase(str(value), pattern)
+            for part in _list(operand)
+            for pattern in _list(filled(part, lookup))
+        )
     left, right = _number(value), _number(filled(operand, lookup))
     if left is None or right is None:
         return False
     if operator == "above":
         return left > right
     return left < right if operator == "below" else right != 0 and left % right != 0
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _number(value: Any) -> Optional[float]:

@@ -19,7 +19,7 @@ def arguments(table: flags.Table, engine: Engine, words: Sequence[str]) -> dict[
     written: dict[str, str] = {}
     for flag, values in _options(words):
         option = table.find(flag)
-        value = _value(option, values, engine.mappings)
+        value = _value(option, values, dotted="." in flag)
         written[option.key] = option.key if flag == option.negative else flag.partition(".")[0]
         if flag == option.negative:
             value = False
@@ -49,13 +49,13 @@ def _options(words: Sequence[str]) -> list[tuple[str, list[str]]]:
     return found
 
 
-def _value(option: flags.Option, values: Sequence[str], mappings: str) -> Any:
+def _value(option: flags.Option, values: Sequence[str], dotted: bool) -> Any:
     if not values:
         return True
     if len(values) > 1 or option.nargs not in (0, 1, "?"):
         return [_scalar(option, value) for value in values]
     [value] = values
-    if value.startswith("{") or (mappings == "dotted" and option.type is None):
+    if dotted or value.startswith("{"):
         return _json(value)
     return _scalar(option, value)
 

@@ -186,7 +186,7 @@ def _values(engine: str, options: flags.Table, name: str, wanted: Any) -> Iterat
         unwanted = wanted["not"] if isinstance(wanted["not"], list) else [wanted["not"]]
         if None not in unwanted:
             yield None
-        yield from ([value for value in choices if value not in unwanted] or [2])
+        yield from ([value for value in choices if value not in unwanted] or ["NGRAM" if "algorithm" in name else 2])
 
 
 def advised(text: str) -> dict[str, Any]:

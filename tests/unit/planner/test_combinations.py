@@ -37,6 +37,18 @@ def test_every_rule_refuses_and_its_change_plans(engine: str, rule: Combination)
     planner.make(dataclasses.replace(intent, engine_args={**kept, **change}), KNOWN)
 
 
+def test_a_file_is_looked_for_where_the_container_has_it() -> None:
+    template = {"chat-template": "/srv/templates/ours.jinja"}
+    asked = planner.Intent(model="GLM-5.1", accelerator="H200", accelerator_count=8, engine_args=template)
+    assert "glm_extra_mounts, so the file is not there" in refusal(asked)
+    for source in ("/srv/templates", "/srv", "/srv/templates/ours.jinja"):
+        planner.make(dataclasses.replace(asked, extra_mounts=[{"source": source}]), KNOWN)
+    elsewhere = dataclasses.replace(asked, extra_mounts=[{"source": "/srv/templates", "target": "/opt/templates"}])
+    assert "the file is not there" in refusal(elsewhere)
+    # What an image of the team's own holds is not known.
+    planner.make(dataclasses.replace(asked, image="team/vllm:1", engine_version="0.32.0"), KNOWN)
+
+
 def test_each_engine_has_rules_of_its_own() -> None:
     found = collections.Counter(engine for engine, _rule in rules.RULES)
     assert set(found) == set(KNOWN.engines)

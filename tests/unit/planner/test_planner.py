@@ -251,7 +251,7 @@ def test_unpromised_transformers_is_a_known_issue() -> None:
             ["holds 110,814 tokens", "fewer than the 128,000", "lower --max-model-len"],
         ),
         ({"engine_args": {"gpu-memory-utilization": 0}}, ["--gpu-memory-utilization is 0"]),
-        ({"engine_args": {"max-num-seqs": 0}}, ["--max-num-seqs is 0", "1 or more"]),
+        ({"engine_args": {"max-num-seqs": 0}}, ["--max-num-seqs is 0", "a whole number from 1"]),
         ({"engine_args": {"gpu-memory-utilization": 1.5}}, ["--gpu-memory-utilization is 1.5"]),
         ({"engine_args": {"max-model-len": 400000}}, ["400000 tokens, the model was made for 202752"]),
         ({"engine_args": {"kv-cache-dtype": "nvfp4"}}, ["cannot be 'nvfp4'", "bfloat16"]),
