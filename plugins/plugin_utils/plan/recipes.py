@@ -16,6 +16,7 @@ from typing import Any, Optional, Union
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import alignment, memory, records
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.engine import EnvValue
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.overlay import OwnRecipe
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,8 @@ def covers(recipe: records.Recipe, cell: Cell) -> bool:
         and cell.accelerator.name in recipe.accelerators
         and (recipe.count, recipe.nodes) == (cell.count, cell.nodes)
         and cell.profile in recipe.profiles
-        and (cell.nodes == 1 or cell.rdma)
+        # A team's recipe is for its own hosts, whatever is between them.
+        and (cell.nodes == 1 or cell.rdma or isinstance(recipe, OwnRecipe))
     )
 
 
