@@ -9,7 +9,7 @@ say (they are in the platform table) proves nothing; a strict acceptance refuses
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils import finding
@@ -93,31 +93,44 @@ def _judged(
     question: _Question, states: Sequence[State], gpus: int, problem: Optional[str], platform: Optional[Platform]
 ) -> Finding:
     said = [(state["bus_id"], question.ask(state)) for state in states]
-    silent = [f"{bus}: {one.silent}" for bus, one in said if one.silent]
+    silent = _by_gpu((bus, one.silent) for bus, one in said)
+    unheard = sum(bool(one.silent) for _bus, one in said)
     if len(states) != gpus:
         silent.insert(0, f"rows of {len(states)} of {gpus} GPUs" + (f" ({problem})" if problem else ""))
-    if wrong := [f"{bus}: {one.wrong}" for bus, one in said if one.wrong]:
+    if wrong := _by_gpu((bus, one.wrong) for bus, one in said):
         steps = dict.fromkeys(one.next for _bus, one in said if one.wrong)
         return _check(question, False, _listed([*wrong, *silent]), "; ".join(steps))
     if silent:
         # A virtual function of AMD has none of these files; a GPU of which the others speak has lost them.
-        owed = platform and (platform.vendor == "nvidia" or len(silent) < gpus)
+        owed = platform and (platform.vendor == "nvidia" or unheard < gpus)
         if not owed:
             return _check(question, None, _listed(silent))
         advice = "nvidia-smi -q and nvidia-smi nvlink --status on the host (AMD: /sys/bus/pci/devices/BUS)"
         return finding.unread("acceptance", question.check, question.expected, _listed(silent), advice)
-    if doubts := [f"{bus}: {one.doubt}" for bus, one in said if one.doubt]:
+    if doubts := _by_gpu((bus, one.doubt) for bus, one in said):
         return _check(question, None, _listed(doubts), next(one.next for _bus, one in said if one.doubt))
     return _check(question, True, f"{question.good} ({gpus} GPUs)")
+
+
+def _by_gpu(words: Iterable[tuple[str, str]]) -> list[str]:
+    """What GPUs say, after the name of the one that says it, or the number of those that say the same."""
+    found: dict[str, list[str]] = {}
+    for bus, text in words:
+        if text:
+            found.setdefault(text, []).append(bus)
+    return [
+        f"{buses[0]}: {text}" if len(buses) == 1 else f"{len(buses)} GPUs ({_listed(buses, ', ')}): {text}"
+        for text, buses in found.items()
+    ]
 
 
 def _check(question: _Question, ok: Optional[bool], found: str, next_step: str = "") -> Finding:
     return finding.judged("acceptance", question.check, ok, question.expected, found, next_step)
 
 
-def _listed(words: Sequence[str]) -> str:
-    more = f"; and {len(words) - _MOST_NAMED} more" if len(words) > _MOST_NAMED else ""
-    return "; ".join(words[:_MOST_NAMED]) + more
+def _listed(words: Sequence[str], separator: str = "; ") -> str:
+    more = f"{separator}and {len(words) - _MOST_NAMED} more" if len(words) > _MOST_NAMED else ""
+    return separator.join(words[:_MOST_NAMED]) + more
 
 
 def _needs(state: State) -> Said:

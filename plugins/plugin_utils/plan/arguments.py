@@ -43,7 +43,6 @@ class Served:
     shown: dict[str, str]
     divided: plan_fit.Parallel
     size: plan_fit.Fit
-    broken: list[combinations.Broken]
     met: list[KnownIssue]
     env: dict[str, str]
     notes: list[str]
@@ -59,17 +58,23 @@ def serve(choice: Choice, table: flags.Table) -> Served:
     if not ways:
         _refuse_division(choice)
     tried: list[Served] = []
+    starting: list[Served] = []
+    broken: list[combinations.Broken] = []
     for way in ways:
         served = _attempt(choice, table, recipe, way)
-        if not served.size.problem and not served.broken and (recipe or choice.intent.profile != "throughput"):
-            return served
         tried.append(served)
-    fitting = [served for served in tried if not served.size.problem]
-    starting = [served for served in fitting if not served.broken]
+        if served.size.problem:
+            continue
+        found = combinations.broken(choice, table, served.arguments, served.divided)
+        if not found:
+            starting.append(served)
+            if recipe or choice.intent.profile != "throughput":
+                return served
+        broken = broken or found
     if starting:
         return _roomiest(choice, starting)
-    if fitting:
-        combinations.refuse(choice, fitting[0].broken)
+    if broken:
+        combinations.refuse(choice, broken)
     if recipe is None and choice.model.config.num_attention_heads % cell.gpus:
         _refuse_division(choice)
     sparing = min(tried, key=lambda served: served.size.weights)
@@ -155,17 +160,22 @@ def _worked_out(
     base = flags.respelled(table, {**given, **_clocks(choice, table, given)}, choice.engine.renames)
     try:
         planned = flags.merge(table, base, {})
-        meaning.check(choice.engine, table, planned)
     except flags.FlagError as exc:
-        choice.refuse(f"the recipe does not suit this release: {exc}", "choose another glm_engine_version")
+        _refuse_recipe(choice, exc)
     expected = issues.find(choice.known, choice.cell, planned)
     remedy = issues.remedy(expected)
     override = choice.intent.engine_args
     try:
         override = meaning.read(choice.engine, table, override)
         arguments = flags.merge(table, {**planned, **remedy.args}, override)
-        meaning.check(choice.engine, table, arguments)
+        # With a shorter context they are the ones that were checked.
+        if changed is None:
+            meaning.check(choice.engine, table, arguments)
     except flags.FlagError as exc:
+        try:
+            meaning.check(choice.engine, table, planned)
+        except flags.FlagError as own:
+            _refuse_recipe(choice, own)
         choice.refuse(
             f"glm_engine_args: {exc}",
             choice.engine.replaced_options.get(exc.flag)
@@ -192,11 +202,14 @@ def _worked_out(
         shown=_shown(table, [*base, *remedy.args, *override]),
         divided=divided,
         size=plan_fit.fit(choice, table, arguments, divided),
-        broken=combinations.broken(choice, table, arguments, divided),
         met=kept,
         env={**env, **clocks, **remedy.env},
         notes=[*composed.notes, *_hasty(choice, table, arguments)],
     )
+
+
+def _refuse_recipe(choice: Choice, error: flags.FlagError) -> NoReturn:
+    choice.refuse(f"the recipe does not suit this release: {error}", "choose another glm_engine_version")
 
 
 def _clock_seconds(choice: Choice) -> int:

@@ -282,3 +282,8 @@ def test_links_are_read_as_the_kernel_shows_them(tmp_path: Path) -> None:
         "ports": [{"name": "mlx5_0/1", "state": "ACTIVE", "link": "LinkUp", "gbit": 400, "layer": "InfiniBand"}],
     }
     assert links.read(tmp_path / "nothing") == {"interfaces": [], "ports": []}
+
+
+def test_gpus_that_say_the_same_are_one_sentence() -> None:
+    said = [("00:10", "no word of its NVLinks"), ("00:11", ""), ("00:12", "no word of its NVLinks"), ("00:13", "MIG")]
+    assert gpu_states._by_gpu(said) == ["2 GPUs (00:10, 00:12): no word of its NVLinks", "00:13: MIG"]

@@ -176,6 +176,6 @@ def test_notes_say_what_the_plan_does_not_see_to() -> None:
 
 def test_no_intent_raises_anything_but_a_refusal() -> None:
     """More of them: make intents ARGS="--count 100000 --seed 7"."""
-    figures, raised = intents.plan_all(KNOWN, seed=1, count=2000)
+    figures, raised = intents.plan_all(KNOWN, seed=1, count=600)
     assert [(intent, repr(error)) for intent, error in raised[:5]] == []
-    assert min(figures["planned"], figures["refused"]) > 200
+    assert min(figures["planned"], figures["refused"]) > 60
