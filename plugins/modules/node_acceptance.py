@@ -187,7 +187,8 @@ def measure(module: AnsibleModule, errors: list[dict[str, Any]]) -> dict[str, An
         try:
             measured["network"] = health.download_speed(params["network_url"], params["network_seconds"])
         except (OSError, UrlError) as error:
-            measured["network"] = f"{params['network_url']}: {error}"
+            # Without its query, which may be a signature.
+            measured["network"] = f"{params['network_url'].partition('?')[0]}: {error}"
     contained = in_containers(params["plans"])
     if params["container"] and contained:
         measured["container"] = inside(contained, params["probe_timeout"])
@@ -233,7 +234,9 @@ def main() -> None:
     measured = measure(module, facts["errors"])
     contained = in_containers(params["plans"])
     if params["measure_gpus"] and contained and not module.check_mode:
-        measured["gpu_speed"] = speed.measure(contained, facts, params["probe_timeout"])
+        # An engine may have started meanwhile.
+        now = Gatherer(Path("/"), params["timeout"], [], 0).gather(["gpu"])
+        measured["gpu_speed"] = speed.measure(contained, now, params["probe_timeout"])
     module.exit_json(changed=False, gathered={"facts": facts, "health": signs, "measured": measured})
 
 

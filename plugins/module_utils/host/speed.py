@@ -23,6 +23,7 @@ NAME = "glm-speed"
 # A driver keeps a few hundred MiB for itself.
 _IDLE_MIB = 2048
 # Of a plan's variables, those that libraries of collectives and of the GPUs read.
+_VISIBLE = "_VISIBLE_DEVICES"
 _LIBRARIES = ("NCCL_", "RCCL_", "HSA_", "HIP_", "CUDA_")
 
 
@@ -31,10 +32,10 @@ def measure(plans: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], timeou
 
     ``timeout``: seconds that the container may take, with the import of PyTorch from a cold disk.
     """
-    left = _left(plans[0]["image"]["reference"], facts)
+    indices = sorted({index for plan in plans for index in plan["accelerator"]["indices"]})
+    left = _left(plans[0]["image"]["reference"], facts, indices)
     if left:
         return {"left": left}
-    count = plans[0]["accelerator"]["count"]
     run(("docker", "rm", "--force", NAME), 60)
     argv = ["docker", "run", "--rm", "--name", NAME, "--network", "none"]
     try:
@@ -43,9 +44,12 @@ def measure(plans: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], timeou
         return {"left": str(error)}
     argv += ["--env", "CUDA_DEVICE_ORDER=PCI_BUS_ID"]
     for name, value in plans[0]["env"].items():
+        if name.endswith(_VISIBLE):
+            # Those of all replicas: each plan names its own.
+            value = ",".join(map(str, indices))
         argv += ["--env", f"{name}={value}"] if name.startswith(_LIBRARIES) else []
     argv += ["--entrypoint", "python3", plans[0]["image"]["reference"], "-c", inspect.getsource(speed_program)]
-    done = run([*argv, str(count), str(SECONDS)], timeout)
+    done = run([*argv, str(len(indices)), str(SECONDS)], timeout)
     for line in done.stdout.splitlines():
         if line.startswith("GLM-SPEED "):
             found: dict[str, Any] = json.loads(line.partition(" ")[2])
@@ -56,14 +60,14 @@ def measure(plans: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], timeou
     return {"device": "", "rows": [], "problem": "", "unable": f"docker run ended with {done.rc}: {done.evidence(600)}"}
 
 
-def _left(reference: str, facts: Mapping[str, Any]) -> Optional[str]:
-    """Why the GPUs are not measured; None where they can be."""
+def _left(reference: str, facts: Mapping[str, Any], indices: Sequence[int]) -> Optional[str]:
+    """Why these GPUs are not measured; None where they can be."""
     try:
         if Engine().inspect_image(reference) is None:
             return "the image is not on the host yet"
     except DockerError as error:
         return str(error)
-    used = [entry.get("memory_used_mib") for entry in facts["gpus"]]
+    used = [entry.get("memory_used_mib") for place, entry in enumerate(facts["gpus"]) if place in indices]
     if any(mib is not None and mib > _IDLE_MIB for mib in used):
         return "GPUs are in use"
     if None in used and facts["gpu_holders"] != []:

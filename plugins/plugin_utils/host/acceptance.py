@@ -47,7 +47,9 @@ def verdict(
         *_host_checks(gathered["facts"], plans),
         *(judge(gathered, plans) for judge in _CHECKS),
         *_states(gathered, plans),
-        *speed.judge(gathered["measured"].get("gpu_speed"), gathered["facts"], _platform(gathered["facts"])),
+        *speed.judge(
+            gathered["measured"].get("gpu_speed"), _of_plans(gathered["facts"], plans), _platform(gathered["facts"])
+        ),
         *_measurements(gathered["measured"], floors),
     ]
     checks = [
@@ -134,9 +136,19 @@ def _platform(facts: Mapping[str, Any]) -> platforms.Platform | None:
         return None
 
 
+def _of_plans(facts: Mapping[str, Any], plans: Sequence[Plan]) -> Mapping[str, Any]:
+    """The facts with those GPUs only that a plan uses: the others may be somebody else's."""
+    indices = {index for plan in plans for index in plan["accelerator"]["indices"]}
+    return {**facts, "gpus": [entry for place, entry in enumerate(facts["gpus"]) if place in indices]}
+
+
 def _states(gathered: Gathered, plans: Sequence[Plan]) -> list[Finding]:
-    facts, health = gathered["facts"], gathered["health"]
-    made = gpu_states.judge(facts, health["gpu_states"], health["memory_errors_problem"], _platform(facts))
+    facts, health = _of_plans(gathered["facts"], plans), gathered["health"]
+    states = health["gpu_states"]
+    if len(facts["gpus"]) < len(gathered["facts"]["gpus"]):
+        ours = {gpu_states.bus(entry) for entry in facts["gpus"]}
+        states = [state for state in states if gpu_states.bus(state) in ours]
+    made = gpu_states.judge(facts, states, health["memory_errors_problem"], _platform(facts))
     return [*made, gpu_states.network(health["links"], max(plan["node"]["count"] for plan in plans))]
 
 

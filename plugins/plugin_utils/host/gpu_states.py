@@ -70,8 +70,15 @@ def _of_nvidia(facts: Mapping[str, Any], platform: Optional[Platform]) -> Iterat
     )
 
 
+def bus(entry: Mapping[str, Any]) -> str:
+    """Where a GPU is on the bus: nvidia-smi writes eight digits of a domain, the kernel four."""
+    return str(entry.get("bus_id", "")).lower()[-12:]
+
+
 def has_nvlink(facts: Mapping[str, Any], platform: Platform) -> bool:
-    """Whether NVLink joins the GPUs of this host. Some of a baseboard's GPUs may come without it."""
+    """Whether NVLink joins the GPUs of this host. Some of a baseboard may come without it, and one has no other."""
+    if len(facts["gpus"]) < 2:
+        return False
     completed = (facts.get("fabric") or {}).get("state") == "Completed"
     return completed or platforms.fabric_of(facts, platform) != "none"
 
@@ -95,7 +102,7 @@ def _judged(
     said = [(state["bus_id"], question.ask(state)) for state in states]
     silent = _by_gpu((bus, one.silent) for bus, one in said)
     unheard = sum(bool(one.silent) for _bus, one in said)
-    if len(states) != gpus:
+    if len(states) != gpus or not gpus:
         silent.insert(0, f"rows of {len(states)} of {gpus} GPUs" + (f" ({problem})" if problem else ""))
     if wrong := _by_gpu((bus, one.wrong) for bus, one in said):
         steps = dict.fromkeys(one.next for _bus, one in said if one.wrong)

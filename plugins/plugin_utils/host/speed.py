@@ -27,6 +27,8 @@ _FIGURES = {
 # Of the median of all GPUs. Copies with the host also depend on which processor's memory they got.
 _OUTLIERS = {"host_to_device": 0.5, "device_to_host": 0.5, "device_to_device": 0.8, "compute": 0.8}
 _UNITS = {"compute": "TFLOPS"}
+# How the program says that GPUs added wrongly.
+_WRONG_SUM = "ArithmeticError"
 _ADVICE = (
     f"run it again on the idle host; if it stays so, look at PCIe links and NVLink above, and {gpu_states.GIVE_BACK}"
 )
@@ -45,11 +47,14 @@ def judge(
     processor = measured.get("backend") == "gloo"
     if processor and platform is None:
         return [_judged(SPEED, None, expected, _rehearsed(measured))]
-    if measured["problem"]:
+    if _WRONG_SUM in measured["problem"]:
         return [_judged(SPEED, False, expected, measured["problem"], _ADVICE)]
     rows, gpus = measured["rows"], len(facts["gpus"])
-    silent = measured["unable"] or (
-        "PyTorch of the image sees no GPU; measured on the CPU over gloo" if processor else ""
+    # Time that ran out, or a library that failed, may be the image, the variables of the plan, or who else computes.
+    silent = (
+        measured["unable"]
+        or measured["problem"]
+        or ("PyTorch of the image sees no GPU; measured on the CPU over gloo" if processor else "")
     )
     if silent or len(rows) != gpus:
         found = silent or f"figures of {len(rows)} of {gpus} GPUs"
@@ -62,7 +67,7 @@ def judge(
         else _unread(name, expected, "no figure of every GPU")
         for name, keys in asked.items()
     ]
-    return [*made, _outliers(rows, facts)]
+    return [*made, _outliers(rows, facts, platform)]
 
 
 def _unread(check: str, expected: str, found: str) -> Finding:
@@ -83,10 +88,15 @@ def _rehearsed(measured: Mapping[str, Any]) -> str:
 
 def _floors(facts: Mapping[str, Any], platform: Optional[Platform]) -> Mapping[str, float]:
     """Those between GPUs are of GPUs that NVLink or xGMI joins."""
-    if platform is None:
-        return {}
-    joined = platform.vendor == "amd" or gpu_states.has_nvlink(facts, platform)
-    return {name: floor for name, floor in platform.floors.items() if joined or name == "host_to_device"}
+    joined = _joined(facts, platform)
+    floors = platform.floors if platform else {}
+    return {name: floor for name, floor in floors.items() if joined or name == "host_to_device"}
+
+
+def _joined(facts: Mapping[str, Any], platform: Optional[Platform]) -> bool:
+    return platform is not None and (
+        platform.vendor == "amd" or (bool(platform.nvlinks) and gpu_states.has_nvlink(facts, platform))
+    )
 
 
 def _least(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> float:
@@ -103,11 +113,14 @@ def _figure(
     return _judged(name, least >= floor, expected, found, _ADVICE)
 
 
-def _outliers(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> Finding:
+def _outliers(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], platform: Optional[Platform]) -> Finding:
     expected = "GPUs that are equally fast"
     places = [str(entry.get("bus_id") or entry.get("index")) for entry in facts["gpus"]]
     words = []
     for key, share in _OUTLIERS.items():
+        # Without links between all of them, some pairs are a bridge or a socket further apart than others.
+        if key == "device_to_device" and not _joined(facts, platform):
+            continue
         values = [float(row[key]) for row in rows if key in row]
         middle = statistics.median(values) if values else 0.0
         for row in rows:

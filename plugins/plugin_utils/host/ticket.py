@@ -15,6 +15,7 @@ from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils import finding
 from ansible_collections.glm.fleet.plugins.module_utils.serving.status import redact
+from ansible_collections.glm.fleet.plugins.plugin_utils.host import gpu_states
 from ansible_collections.glm.fleet.plugins.plugin_utils.report import AcceptanceReport
 
 # What the inventory knows of an instance; a provider finds it by these.
@@ -48,28 +49,23 @@ def _head(report: AcceptanceReport, variables: Mapping[str, Any]) -> Iterator[st
 
 
 def _hardware(gathered: Mapping[str, Any]) -> Iterator[str]:
-    facts, states = gathered["facts"], {_bus(state): state for state in gathered["health"]["gpu_states"]}
-    shown = {_bus(entry): entry for entry in facts["gpus"]}
+    facts, states = gathered["facts"], {gpu_states.bus(state): state for state in gathered["health"]["gpu_states"]}
+    shown = {gpu_states.bus(entry): entry for entry in facts["gpus"]}
     yield from ("", "GPUs (index, product, bus, UUID, serial, VBIOS)")
     for entry in facts["gpus"]:
-        state = states.get(_bus(entry), {})
+        state = states.get(gpu_states.bus(entry), {})
         yield _row(entry.get("index"), entry.get("name"), entry.get("bus_id"), entry.get("uuid"), state)
     for bus, state in states.items():
         if bus not in shown:
             yield _row(None, "not in the driver's table", state["bus_id"], state["uuid"], state)
     for entry in facts["pci"]["gpus"]:
-        if _bus(entry) not in {*shown, *states}:
+        if gpu_states.bus(entry) not in {*shown, *states}:
             yield _row(None, f"{entry['vendor']} {entry['device']} on the PCI bus only", entry.get("bus_id"), None, {})
 
 
 def _row(index: object, name: object, bus_id: object, uuid: object, state: Mapping[str, Any]) -> str:
     words = (index, name, bus_id, uuid or state.get("uuid"), state.get("serial"), state.get("vbios"))
     return "  " + ", ".join("?" if word in (None, "") else str(word) for word in words)
-
-
-def _bus(entry: Mapping[str, Any]) -> str:
-    """Where it is on the bus: nvidia-smi writes eight digits of a domain, the kernel four."""
-    return str(entry.get("bus_id", "")).lower()[-12:]
 
 
 def _versions(gathered: Mapping[str, Any]) -> Iterator[str]:

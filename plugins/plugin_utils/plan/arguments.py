@@ -132,8 +132,7 @@ def _for_margin(choice: Choice, table: flags.Table, served: Served) -> tuple[dic
 
     What the user wrote stays, and so does the published fraction of an engine whose own memory lies outside of it.
     """
-    size, options = served.size, choice.engine.options
-    own = {flags.spelled(name) for name in choice.intent.engine_args}
+    size, options, own = served.size, choice.engine.options, choice.own_options
     if size.longest is not None and size.longest >= SHORTEST_CONTEXT and flags.spelled(options.context) not in own:
         asked = plan_fit.context_of(choice, table, served.arguments)
         holder = "rank" if served.divided.data > 1 else "replica"
@@ -326,7 +325,7 @@ def notes_of(choice: Choice, table: flags.Table, served: Served) -> list[str]:
         )
     if size.longest is not None:
         notes.append(
-            f"{options.context} in glm_engine_args leaves {size.spare:.1f} GiB of each GPU, less than the margin of "
+            f"{options.context} as it is set leaves {size.spare:.1f} GiB of each GPU, less than the margin of "
             f"{size.margin:.1f} GiB: the start fails if the engine needs {size.spare:.1f} GiB more than estimated. At "
             f"{size.longest:,} tokens it would not."
         )
@@ -336,7 +335,7 @@ def notes_of(choice: Choice, table: flags.Table, served: Served) -> list[str]:
             "the host, the public one, too. Let the cloud's firewall admit only your clients, give each its key, and "
             "use TLS: over plain http keys and prompts can be read on the way."
         )
-    if choice.intent.nodes > 1 and not choice.intent.rdma:
+    if served.divided.pipeline > 1 and not choice.intent.rdma:
         notes.append(
             f"Is there RDMA (InfiniBand or RoCE) between the {choice.intent.nodes} hosts? glm_rdma does not say so, "
             f"and each host is a stage of a pipeline (TP{served.divided.tensor} x PP{served.divided.pipeline}). With "

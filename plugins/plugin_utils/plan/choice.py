@@ -16,8 +16,9 @@ from ansible_collections.glm.fleet.plugins.module_utils import versions
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Refusal
 from ansible_collections.glm.fleet.plugins.module_utils.names import nearest
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.engine import Image, Variant
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.overlay import OwnRecipe
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Accelerator, Catalog, Checkpoint, Model
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan import model_config, recipes
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags, model_config, recipes
 
 _SERVED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]*")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -155,8 +156,24 @@ class Choice:
         """The cell as it is with another version of the engine."""
         return recipes.Cell(
             self.model, self.intent.precision, self.accelerator, self.count, self.intent.nodes, self.engine.name,
-            version, self.intent.profile, self.intent.rdma,
+            version, self.intent.profile, self.intent.rdma or self._spans_hosts(),
         )  # fmt: skip
+
+    def _spans_hosts(self) -> bool:
+        """Whether the user asks for a tensor group that is wider than a host."""
+        widths = [
+            value
+            for name, value in self.intent.engine_args.items()
+            if flags.spelled(name) == self.engine.options.tensor
+        ]
+        return any(str(width).isdigit() and int(width) > self.count for width in widths)
+
+    @cached_property
+    def own_options(self) -> frozenset[str]:
+        """Options whose values are the user's own: of glm_engine_args, and of a recipe of a team's catalogue."""
+        recipe = recipes.published(self.known, self.cell)
+        own = recipe.args if isinstance(recipe, OwnRecipe) else {}
+        return frozenset(flags.spelled(name) for name in (*self.intent.engine_args, *own))
 
     @property
     def context_goal(self) -> int:

@@ -179,7 +179,15 @@ def fit(choice: Choice, table: flags.Table, arguments: flags.Arguments, divided:
         _drafts(choice, table, arguments),
         _kv_format(choice, dtype),
         context_of(choice, table, arguments),
+        _pool_by_hand(table, arguments, options.pool_bytes),
     )
+
+
+def _pool_by_hand(table: flags.Table, arguments: flags.Arguments, option: Optional[str]) -> Optional[float]:
+    """GiB of each GPU's KV cache where it is set in bytes, whatever is left beside the weights."""
+    given = argument(table, arguments, option)
+    found = _tokens(given)
+    return None if found is None else found / memory.GIB
 
 
 def _load(choice: Choice, table: flags.Table, arguments: flags.Arguments, divided: Parallel) -> own_memory.Load:
@@ -203,9 +211,9 @@ def _load(choice: Choice, table: flags.Table, arguments: flags.Arguments, divide
 
 
 def _tokens(value: Any) -> Optional[int]:
-    """A number of tokens as the engines read it, such as 8k or 1.5M; None for what is none."""
-    units = {"": 1, "k": 1000, "m": 1000**2, "K": 1024, "M": 1024**2}
-    found = re.fullmatch(r"(-?\d+(?:\.\d+)?)([kKmM]?)", str(value))
+    """A number of tokens or bytes as the engines read it, such as 8k or 1.5G; None for what is none."""
+    units = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "K": 1024, "M": 1024**2, "G": 1024**3}
+    found = re.fullmatch(r"(-?\d+(?:\.\d+)?)([kmgKMG]?)", str(value))
     return int(float(found.group(1)) * units[found.group(2)]) if found else None
 
 
@@ -260,6 +268,7 @@ def _arithmetic(
     mtp: bool,
     kv_format: str,
     context: Optional[int],
+    by_hand: Optional[float],
 ) -> Fit:
     config, engine = choice.model.config, choice.engine
     hbm = choice.accelerator.memory_gib
@@ -275,8 +284,10 @@ def _arithmetic(
     static, inside = fraction * hbm, engine.own_memory.inside
     own = own_memory.estimate(choice, load, context or choice.model.context_length)
     taken = own.gib if inside else 0.0
-    pool = static - taken - weights
-    margin = own_memory.margin(own, pool if inside else 0.0)
+    # The engine takes what it is told to, and looks whether one request fits into that.
+    pool = static - taken - weights if by_hand is None else min(by_hand, static - taken - weights)
+    # What is set by hand does not depend on an estimate.
+    margin = own_memory.margin(own, pool if inside else 0.0) if by_hand is None else 0.0
     per_rank = memory.token_pool(pool * memory.GIB, kv_bytes)
     tokens = per_rank * divided.data
     one = (context or 0) * kv_bytes / memory.GIB if engine.requires_full_context else 0.0
@@ -293,13 +304,16 @@ def _arithmetic(
         problem = f"it does not fit: {parts}{beside} = {weights + taken:.1f} GiB, but {limit} is available"
         if weights > hbm:
             problem += f" (the whole GPU has {hbm:.2f} GiB)"
-    elif not inside and spare < 0 and _is_users_own(choice, engine.options.memory_fraction):
+    elif not inside and spare < -own.uncertainty and _is_asked(choice, engine.options.memory_fraction):
         leaves = f"{engine.options.memory_fraction} {fraction} leaves {hbm - static:.1f} GiB"
         problem = f"{leaves}, and {engine.name} needs {itself}"
         highest = math.floor(100 * (1 - own.gib / hbm)) / 100
         remedy = f"set {engine.options.memory_fraction} to at most {highest} in glm_engine_args"
     elif engine.requires_full_context and context is not None and spare < margin:
-        longest = _longest(choice, load, static - weights, kv_bytes, context)
+        if by_hand is None:
+            longest = _longest(choice, load, static - weights, kv_bytes, context)
+        else:
+            longest = per_rank // 1024 * 1024
         theirs = _is_users_own(choice, engine.options.context)
         if spare < 0 or not theirs:
             problem = (
@@ -307,7 +321,8 @@ def _arithmetic(
                 f"{kv_bytes:,} bytes per token), fewer than the {context:,} tokens of one request"
                 + ("" if theirs else f" and a margin of {margin:.1f} GiB")
             )
-            remedy = f"lower {engine.options.context} or raise {engine.options.memory_fraction} in glm_engine_args"
+            raised = engine.options.memory_fraction if by_hand is None else engine.options.pool_bytes
+            remedy = f"lower {engine.options.context} or raise {raised} in glm_engine_args"
     arithmetic = (
         f"{limit} for weights and KV cache. {parts}{beside} leave {pool:.1f} GiB per GPU for KV; one token takes "
         f"{kv_bytes:,} bytes ({kv_format}), so the pool holds {tokens:,} tokens"
@@ -344,8 +359,12 @@ def _longest(choice: Choice, load: own_memory.Load, room: float, kv_bytes: int, 
     return 0
 
 
-def _is_users_own(choice: Choice, flag: str) -> bool:
+def _is_asked(choice: Choice, flag: str) -> bool:
     return flags.spelled(flag) in {flags.spelled(name) for name in choice.intent.engine_args}
+
+
+def _is_users_own(choice: Choice, flag: str) -> bool:
+    return flags.spelled(flag) in choice.own_options
 
 
 def record(choice: Choice, size: Fit) -> Memory:

@@ -100,7 +100,8 @@ def layouts(cell: Cell, recipe: Optional[records.Recipe], divides_attention: boo
     One tensor group as wide as the attention heads allow answers each user fastest; what is left over becomes copies of
     it behind the same endpoint. For throughput, models with sparse attention divide the KV cache by request (their one
     latent head would be copied to every GPU) where the engine can (``divides_attention``); others run many small
-    groups. Several hosts are one tensor group only with RDMA between them, else each is a stage of a pipeline.
+    groups. Several hosts are one tensor group with RDMA between them where that cuts nothing, else each is a stage of a
+    pipeline.
     """
     if recipe:
         tensor = recipe.tensor or recipe.count * recipe.nodes // recipe.data
@@ -118,8 +119,10 @@ def layouts(cell: Cell, recipe: Optional[records.Recipe], divides_attention: boo
     widths = [width for width in memory.valid_tensor_parallel(config, replicate_kv=True) if gpus % width == 0]
     if cell.nodes > 1:
         one = [Layout(gpus)] if cell.rdma and gpus in widths else []
-        staged = [Layout(cell.count, pipeline=cell.nodes)] if cell.count in widths else []
-        return [way for layout in (*one, *staged) for way in usable(layout)]
+        stages = cell.count in widths and cell.nodes <= config.num_hidden_layers
+        staged = [Layout(cell.count, pipeline=cell.nodes)] if stages else []
+        joined = [way for layout in one for way in usable(layout)]
+        return joined or [way for layout in staged for way in usable(layout)]
     wide_first = [way for width in sorted(widths, reverse=True) for way in usable(Layout(width, gpus // width))]
     if cell.profile != "throughput":
         return wide_first

@@ -284,6 +284,13 @@ def test_links_are_read_as_the_kernel_shows_them(tmp_path: Path) -> None:
     assert links.read(tmp_path / "nothing") == {"interfaces": [], "ports": []}
 
 
+def test_no_gpu_is_no_healthy_gpu_and_one_has_no_links_to_others() -> None:
+    facts = {**facts_of(H100), "gpus": []}
+    for entry in gpu_states.judge(facts, [], "nvidia-smi is not there", H100):
+        assert entry["outcome"] != "passed", entry
+    assert not gpu_states.has_nvlink({**facts_of(H100), "gpus": facts_of(H100)["gpus"][:1]}, H100)
+
+
 def test_gpus_that_say_the_same_are_one_sentence() -> None:
     said = [("00:10", "no word of its NVLinks"), ("00:11", ""), ("00:12", "no word of its NVLinks"), ("00:13", "MIG")]
     assert gpu_states._by_gpu(said) == ["2 GPUs (00:10, 00:12): no word of its NVLinks", "00:13: MIG"]

@@ -30,7 +30,13 @@ from tests.unit.modules.test_gpu_facts import pci_device, smi
 ROOT = Path(__file__).parents[3]
 Text = Callable[[str], str]
 PLAN: dict[str, Any] = {
-    "accelerator": {"name": "B200", "count": 8, "vendor": "nvidia", "memory_gib": 179.06},
+    "accelerator": {
+        "name": "B200",
+        "count": 8,
+        "vendor": "nvidia",
+        "memory_gib": 179.06,
+        "indices": list(range(8)),
+    },
     "runtime": {"kind": "container", "network": "bridge"},
     "image": {"min_driver": "580.65.06", "cuda": "13.0", "reference": "vllm/vllm-openai:v0.32.0"},
     "devices": ["nvidia.com/gpu=all"],
@@ -218,6 +224,15 @@ def test_what_cannot_be_told_or_is_only_a_doubt_fails_nobody(path: str, value: A
     assert report["ok"]
     entry = next(entry for entry in report["checks"] if entry["check"] == check)
     assert entry["outcome"] == "not_proven" and found in entry["found"]
+
+
+def test_gpus_that_are_left_to_others_are_not_judged() -> None:
+    gathered = sound()
+    for state in gathered["health"]["gpu_states"][:4]:
+        state["mig"] = "Enabled"
+    ours = {**PLAN, "accelerator": {**PLAN["accelerator"], "indices": [4, 5, 6, 7]}}
+    assert judged(gathered)["GPU modes"]["outcome"] == "failed"
+    assert "GPU modes" not in judged(gathered, ours)
 
 
 def strictly(gathered: dict[str, Any], leave_out: tuple[str, ...] = ()) -> Any:

@@ -84,10 +84,20 @@ def test_floors_between_gpus_are_of_gpus_that_are_joined() -> None:
     assert list(judged(one, count=1)) == ["host to device", "GPU outlier"]
 
 
+def test_pairs_that_are_further_apart_are_no_outliers_where_no_switch_joins_them() -> None:
+    bridged = measured(4)
+    bridged["rows"][3]["device_to_device"] = 42.0
+    assert judged(bridged, count=4, fabric=False)["GPU outlier"]["outcome"] == "passed"
+    assert judged(bridged, count=4)["GPU outlier"]["outcome"] == "failed"
+
+
 def test_what_went_wrong_fails_and_what_could_not_be_measured_is_not_proven() -> None:
     hangs = {**measured(), "rows": [], "problem": "no answer in time: rank 3 at all-reduce"}
     (entry,) = judged(hangs).values()
-    assert entry["outcome"] == "failed" and "rank 3 at all-reduce" in entry["found"] and entry["next"]
+    assert entry["unread"] and "rank 3 at all-reduce" in entry["found"] and entry["next"]
+    wrong = {**measured(), "rows": [], "problem": "rank 3 at all-reduce: ArithmeticError: the sum of 8 ones is wrong"}
+    (entry,) = judged(wrong).values()
+    assert entry["outcome"] == "failed" and "the sum of 8 ones" in entry["found"]
     (entry,) = judged({**measured(), "rows": [], "unable": "PyTorch sees 7 of 8 GPUs"}).values()
     assert entry["outcome"] == "not_proven" and entry["unread"] and "7 of 8" in entry["found"]
     for nothing in (None, {"left": "the image is not on the host yet"}):
@@ -173,7 +183,7 @@ def test_an_image_without_pytorch_is_said(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 PLAN: dict[str, Any] = {
-    "accelerator": {"count": 8, "vendor": "nvidia"},
+    "accelerator": {"count": 8, "vendor": "nvidia", "indices": list(range(8))},
     "image": {"reference": "vllm/vllm-openai@sha256:ab"},
     "devices": ["nvidia.com/gpu=all"],
     "confinement": {
@@ -210,6 +220,20 @@ def test_the_container_is_that_of_the_unit_without_its_secrets(container: dict[s
     assert "hf_secretsecret" not in " ".join(argv) and argv[-2:] == ["8", "60"]
     compile(argv[-3], "program", "exec")
     assert "GLM-SPEED" in argv[-3]
+
+
+def test_the_gpus_of_all_replicas_are_measured_and_no_others(container: dict[str, Any]) -> None:
+    plans = [
+        {**PLAN, "accelerator": {**PLAN["accelerator"], "indices": indices},
+         "env": {"HIP_VISIBLE_DEVICES": ",".join(map(str, indices))}}
+        for indices in ([4, 5], [6, 7])
+    ]  # fmt: skip
+    others = {"gpus": [{"memory_used_mib": 90000}] * 4 + [{"memory_used_mib": 4}] * 4, "gpu_holders": ["x (pid 8)"]}
+    assert speed.measure(plans, others, 600)["world"] == 8
+    argv = container["argv"][-1]
+    assert "HIP_VISIBLE_DEVICES=4,5,6,7" in argv and argv[-2:] == ["4", "60"]
+    busy = {**others, "gpus": others["gpus"][::-1]}
+    assert speed.measure(plans, busy, 600)["left"] == "GPUs are in use"
 
 
 @pytest.mark.parametrize(

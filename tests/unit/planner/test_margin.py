@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -151,3 +152,30 @@ def test_ranks_of_attention_share_the_steps_of_their_group() -> None:
     """SGLang divides a step by the ranks: eight of 4,096 tokens, not of 32,768."""
     made = plan("GLM-5.2", "H200", engine="sglang", profile="throughput")
     assert made["recipe"]["basis"] == "published" and made["memory"]["spare_gib"] > made["memory"]["margin_gib"]
+
+
+def test_a_kv_cache_that_is_set_by_hand_holds_one_request() -> None:
+    def asked(**args: Any) -> planner.Intent:
+        return planner.Intent(
+            "GLM-5.1", "H200", 8, engine_args={name.replace("_", "-"): value for name, value in args.items()}
+        )
+
+    with pytest.raises(planner.PlanError, match=r"fewer than the 202,752 tokens.*raise --kv-cache-memory-bytes"):
+        planner.make(asked(kv_cache_memory_bytes="5G", max_model_len=202752), CATALOG)
+    shortened = planner.make(asked(kv_cache_memory_bytes="5G"), CATALOG)
+    assert int(shortened["command"][shortened["command"].index("--max-model-len") + 1]) < 50_000
+    planner.make(asked(kv_cache_memory_bytes="25G"), CATALOG)
+
+
+def test_what_a_team_measured_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "recipes.yml").write_text(
+        """
+recipes:
+  - {models: [GLM-5.2], precisions: [fp8], engine: vllm, profiles: [agentic], accelerators: [H200], count: 8,
+     args: {max-model-len: 524288}, sources: [{who: our fleet, date: 2026-11-01}]}
+""",
+        "utf-8",
+    )
+    made = planner.make(planner.Intent("GLM-5.2", "H200", 8), catalog.load(folders=[str(tmp_path)]))
+    assert "524288" in made["command"]
+    assert any("--max-model-len as it is set leaves" in note for note in made["notes"])

@@ -63,8 +63,11 @@ def test_one_replica_spans_two_hosts() -> None:
     )
 
 
-@pytest.mark.parametrize("engine", ["vllm", "sglang"])
-@pytest.mark.parametrize(("model", "accelerator"), [("GLM-5.1", "H100"), ("GLM-4.7", "A100"), ("GLM-5.2", "H200")])
+@pytest.mark.parametrize(
+    ("model", "accelerator", "engine"),
+    [("GLM-5.1", "H100", "vllm"), ("GLM-5.1", "H100", "sglang"), ("GLM-4.7", "A100", "vllm"),
+     ("GLM-4.7", "A100", "sglang"), ("GLM-5.2", "H200", "sglang")],
+)  # fmt: skip
 def test_hosts_without_rdma_are_stages_of_a_pipeline(model: str, accelerator: str, engine: str) -> None:
     asked = {"nodes": 2, "engine": engine, "head_address": "10.0.0.1", "precision": "bf16" if "4.7" in model else "fp8"}
     made = plan(model, accelerator, **asked)
@@ -76,6 +79,25 @@ def test_hosts_without_rdma_are_stages_of_a_pipeline(model: str, accelerator: st
     linked = plan(model, accelerator, rdma=True, **asked)
     assert linked["parallel"]["tensor"] == 16 and linked["parallel"]["pipeline"] == 1
     assert not [note for note in linked["notes"] if "RDMA" in note]
+
+
+def test_stages_that_would_lose_the_selection_of_an_earlier_layer_are_refused() -> None:
+    text = refusal("GLM-5.2", "H200", nodes=2, engine="vllm")
+    assert "get none where a stage begins" in text and "glm_rdma" in text
+    old = refusal("GLM-5.2", "H200", nodes=2, engine="sglang", engine_version="0.5.13.post1")
+    assert "get none where a stage begins" in old and "0.5.14" in old
+    assert plan("GLM-5.2", "H200", nodes=2, engine="vllm", rdma=True)["parallel"]["tensor"] == 16
+
+
+def test_a_tensor_group_over_hosts_may_be_asked_for() -> None:
+    asked = {"nodes": 2, "engine_args": {"tensor-parallel-size": 16}}
+    made = plan("GLM-5.1", "H200", engine="vllm", **asked)
+    assert (made["parallel"]["tensor"], made["parallel"]["pipeline"]) == (16, 1)
+    assert not [note for note in made["notes"] if "stage of a pipeline" in note]
+    busy = plan("GLM-5.1", "H200", nodes=2, engine="vllm", rdma=True, profile="throughput")
+    assert (busy["parallel"]["tensor"], busy["parallel"]["pipeline"]) == (16, 1)
+    with pytest.raises(planner.PlanError):
+        plan("GLM-5.1", "H200", nodes=79, engine="vllm")
 
 
 def test_the_largest_stage_of_a_pipeline_counts() -> None:
