@@ -91,6 +91,10 @@ class Choice:
     """The catalogue entries that an intent names. Raises PlanError for a name that does not exist."""
 
     def __init__(self, intent: Intent, known: Catalog) -> None:
+        if isinstance(intent.gpus, str) or not isinstance(intent.gpus, Sequence):
+            raise PlanError(
+                f"glm_gpus: expected a list of indices, found {intent.gpus!r}", "correct glm_gpus, or leave it empty"
+            )
         self.known = known
         self.model = _model(intent, known)
         if intent.model_config:
@@ -129,7 +133,8 @@ class Choice:
     @property
     def usable(self) -> list[int]:
         """The GPUs of the host that its replicas share."""
-        return list(self.intent.gpus) or list(range(self.intent.accelerator_count))
+        # A count beyond what any host has is refused (check), and needs no list of its own until then.
+        return list(self.intent.gpus) or list(range(min(self.intent.accelerator_count, MOST_GPUS + 1)))
 
     @property
     def repository(self) -> str:
@@ -263,6 +268,7 @@ def check(choice: Choice) -> None:
     if not 1 <= intent.accelerator_count <= MOST_GPUS:
         choice.refuse(f"{intent.accelerator_count} accelerators", "set glm_accelerator_count to what the host has")
     _check_gpus(choice)
+    _check_extras(choice)
     if intent.replicas < 1 or len(choice.usable) % intent.replicas:
         choice.refuse(
             f"{len(choice.usable)} GPUs cannot be shared evenly by {intent.replicas} replicas",
@@ -303,9 +309,13 @@ def _check_gpus(choice: Choice) -> None:
     """The GPUs that are named are the host's, each once."""
     intent = choice.intent
     last = intent.accelerator_count - 1
-    strange = [index for index in intent.gpus if not 0 <= index <= last]
+    strange = [
+        index
+        for index in intent.gpus
+        if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index <= last
+    ]
     if strange or len(set(intent.gpus)) < len(intent.gpus):
-        found = ", ".join(map(str, intent.gpus))
+        found = ", ".join(map(repr, intent.gpus))
         choice.refuse(
             f"glm_gpus: expected indices from 0 to {last}, each once, found {found}",
             "correct glm_gpus, or leave it empty",
@@ -313,6 +323,20 @@ def _check_gpus(choice: Choice) -> None:
     if intent.gpus and intent.nodes > 1:
         choice.refuse(
             "a replica over several hosts takes all their GPUs", "leave glm_gpus empty, or set glm_nodes to 1"
+        )
+
+
+def _check_extras(choice: Choice) -> None:
+    """Arguments, variables and mounts have the shapes that the plan reads; extras.py checks what they say."""
+    intent = choice.intent
+    for variable, value in (("glm_engine_args", intent.engine_args), ("glm_engine_env", intent.engine_env)):
+        if not isinstance(value, Mapping):
+            choice.refuse(f"{variable}: expected a mapping, found {type(value).__name__}", f"correct {variable}")
+    mounts = intent.extra_mounts
+    if not isinstance(mounts, (list, tuple)) or not all(isinstance(mount, Mapping) for mount in mounts):
+        choice.refuse(
+            f"glm_extra_mounts: expected a list of mappings with source and target, found {mounts!r}",
+            "correct glm_extra_mounts, or leave it empty",
         )
 
 

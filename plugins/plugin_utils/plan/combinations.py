@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import glob
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, Optional
@@ -130,7 +131,7 @@ def _facts(choice: Choice, divided: plan_fit.Parallel) -> dict[str, Any]:
             pattern
             for mount in intent.extra_mounts
             if (path := str(mount.get("target") or mount.get("source") or ""))
-            for pattern in (path, f"{path.rstrip('/')}/*")
+            for pattern in (glob.escape(path), f"{glob.escape(path.rstrip('/'))}/*")
         ],
     }
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils.names import nearest
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.engine import Engine
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import budget, meaning
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Choice
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Mount
 
@@ -85,7 +86,19 @@ def environment(choice: Choice, found: Mapping[str, str]) -> dict[str, str]:
 
 def notes(choice: Choice) -> list[str]:
     """What a reader should know of it."""
-    return [f"glm_engine_env changes {name}." for name in choice.intent.engine_env]
+    asked, seconds = choice.intent.engine_env, budget.start_seconds(choice)
+    short = {
+        name: given
+        for name in choice.engine.clocks.env
+        if (given := meaning.number(asked.get(name))) is not None and given < seconds
+    }
+    return [
+        *(f"glm_engine_env changes {name}." for name in asked),
+        *(
+            f"{name} is {given:g} s in glm_engine_env: the engine may end a start that the plan gives {seconds:,} s."
+            for name, given in short.items()
+        ),
+    ]
 
 
 def mounts(choice: Choice, planned: Iterable[Mount]) -> list[Mount]:

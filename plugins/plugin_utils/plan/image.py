@@ -85,8 +85,7 @@ def _own(choice: Choice, reference: str, lock: lockfile.LockData) -> ImageChosen
     entry = lock["images"].get(lockfile.image_key(repository, tag))
     digest = digest or (entry["digest"] if entry else None)
     needed = {variant: _min_driver(choice, variant)}
-    if variant:
-        _check_driver(choice, variant, needed)
+    _check_driver(choice, variant, needed)
     return {
         "repository": repository,
         "tag": tag,
@@ -201,10 +200,11 @@ def _check_driver(choice: Choice, variant: str, drivers: Mapping[str, Optional[s
     older = [
         name for name, needs in drivers.items() if needs is None or versions.order(driver) >= versions.order(needs)
     ]
-    version = choice.known.variants[variant].version
     remedy = (
         f"set glm_image_variant to {older[0]} (CUDA {choice.known.variants[older[0]].version}), or upgrade the driver"
         if older
         else f"upgrade the driver to {min((d for d in drivers.values() if d), key=versions.order)} or newer"
     )
-    choice.refuse(f"the host has driver {driver}, the image's CUDA {version} needs {needed} or newer", remedy)
+    # An image of the user's own that does not say what it is built for needs what the accelerator needs.
+    needs_it = f"the image's CUDA {choice.known.variants[variant].version}" if variant else choice.accelerator.name
+    choice.refuse(f"the host has driver {driver}, {needs_it} needs {needed} or newer", remedy)

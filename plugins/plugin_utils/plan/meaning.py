@@ -22,6 +22,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.plan.fit import argument
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30}
 _NUMBER = re.compile(r"([+-]?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*([kmgKMG]?)(?:i?B)?")
+_DIGITS = re.compile(r"[+-]?[0-9]+")
 
 T = TypeVar("T")
 
@@ -112,17 +113,21 @@ def _shown(value: Any) -> str:
 def _check_numbers(engine: Engine, table: flags.Table, arguments: flags.Arguments) -> None:
     for name, bounds in engine.meanings.numbers.items():
         value = argument(table, arguments, name)
-        expected = "" if value is None else _expected(bounds, value)
+        expected = "" if value is None else _expected(bounds, value, inside="." in name)
         if expected:
             raise flags.FlagError(f"{name} is {value!r}; expected {expected}: {bounds.because}", name)
 
 
-def _expected(bounds: Numbers, value: Any) -> str:
-    """What was expected, where the value is not that; empty where it is."""
+def _expected(bounds: Numbers, value: Any, inside: bool) -> str:
+    """What was expected, where the value is not that; empty where it is.
+
+    What is ``inside`` of a mapping is read as JSON, which knows no 2k; the parser has read the others.
+    """
     found = number(value)
     most = math.inf if bounds.most is None else bounds.most
     known = found is not None and (found in bounds.also or bounds.least <= found <= most)
-    if known and found is not None and not (bounds.whole and found % 1):
+    digits = not inside or bool(_DIGITS.fullmatch(str(value)))
+    if known and found is not None and not (bounds.whole and (found % 1 or not digits)):
         return ""
     kind = "a whole number" if bounds.whole else "a number"
     if bounds.most is None:

@@ -49,6 +49,76 @@ def test_a_file_is_looked_for_where_the_container_has_it() -> None:
     planner.make(dataclasses.replace(asked, image="team/vllm:1", engine_version="0.32.0"), KNOWN)
 
 
+DRAFTS: dict[str, Any] = {
+    "vllm": lambda path: {"speculative-config": {"method": "draft_model", "model": path, "num_speculative_tokens": 3}},
+    "sglang": lambda path: {
+        "speculative-algorithm": "STANDALONE", "speculative-draft-model-path": path, "speculative-num-steps": 3,
+        "speculative-eagle-topk": 1, "speculative-num-draft-tokens": 4,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("engine", "version"), [("vllm", "0.32.0"), ("sglang", "0.5.10")])
+def test_a_draft_model_is_looked_for_where_the_engine_sees_it(engine: str, version: str) -> None:
+    def asked(path: str, **more: Any) -> planner.Intent:
+        return planner.Intent(
+            "GLM-4.7", "H200", 8, engine=engine, engine_version=version, engine_args=DRAFTS[engine](path), **more
+        )
+
+    own: list[dict[str, Any]] = [{"image": "team/engine:1"}, {"runtime": "venv"}]
+    mounted: dict[str, Any] = {"extra_mounts": [{"source": "/srv/drafts"}]}
+    for more in ({}, mounted, *own):
+        assert "the plan fetches the weights of glm_repository only" in refusal(asked("acme/draft", **more))
+    for more in ({}, {"extra_mounts": [{"source": "/srv/drafts", "target": "/opt/drafts"}]}):
+        assert "so the draft model is not there" in refusal(asked("/srv/drafts/small", **more))
+    for more in (mounted, *own):
+        planner.make(asked("/srv/drafts/small", **more), KNOWN)
+    planner.make(asked("/root/.cache/huggingface/draft"), KNOWN)
+
+
+def test_a_mounted_path_is_no_pattern() -> None:
+    asked = planner.Intent(
+        "GLM-5.1", "H200", 8, engine_args={"chat-template": "/srv/a[1]/t.jinja"},
+        extra_mounts=[{"source": "/srv/a[1]"}],
+    )  # fmt: skip
+    planner.make(asked, KNOWN)
+    for source, path in (("/srv/a[1]", "/srv/a1/t.jinja"), ("/srv/a?", "/srv/ab/t.jinja"), ("/srv/*", "/srv/b/t")):
+        other = dataclasses.replace(asked, engine_args={"chat-template": path}, extra_mounts=[{"source": source}])
+        assert "the file is not there" in refusal(other)
+
+
+def test_kernels_of_trtllm_are_for_every_blackwell_but_one_prefill() -> None:
+    """is_blackwell_supported of sglang/srt/utils/common.py has 10, 11 and 12; is_sm100_supported has 10."""
+    found = {
+        rule.id: conditions.holds("sm120", rule.when["gpu.architecture"])
+        for engine, rule in rules.RULES
+        if engine == "sglang" and rule.id.startswith(("trtllm-latent", "trtllm-attention"))
+        if "gpu.architecture" in rule.when
+    }
+    assert found == {
+        "trtllm-latent-attention-elsewhere": False,
+        "trtllm-latent-decoding-elsewhere": False,
+        "trtllm-attention-elsewhere": True,
+        "trtllm-attention-on-old-or-other-gpus": False,
+    }
+
+
+def test_a_key_of_drafting_is_taken_as_long_as_there_was_one() -> None:
+    drafting = {"speculative-config": {"method": "mtp", "num_speculative_tokens": 1, "disable_by_batch_size": 32}}
+    asked = planner.Intent("GLM-4.7", "H200", 8, engine="vllm", engine_version="0.15.1", engine_args=drafting)
+    planner.make(asked, KNOWN)
+    assert "disable_by_batch_size to null" in refusal(dataclasses.replace(asked, engine_version="0.19.0"))
+
+
+def test_the_documentation_counts_the_rules() -> None:
+    page = (KNOWN.root.parent / "docs/planner.md").read_text("utf-8")
+    for engine, title in (("vllm", "vLLM"), ("sglang", "SGLang")):
+        own = [rule for of, rule in rules.RULES if of == engine]
+        run = [rule for rule in own if rule.proof == "run"]
+        [release] = {rules.release(rule) for rule in run}
+        assert f"| {title} | {len(own)} | {len(run)}, on {release} | {len(own) - len(run)} |" in page
+
+
 def test_each_engine_has_rules_of_its_own() -> None:
     found = collections.Counter(engine for engine, _rule in rules.RULES)
     assert set(found) == set(KNOWN.engines)

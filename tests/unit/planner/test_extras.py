@@ -32,6 +32,43 @@ def test_variables_of_the_user_win_and_null_removes_one() -> None:
     assert "glm_engine_env changes NCCL_P2P_LEVEL." in made["notes"]
 
 
+def test_a_clock_that_ends_a_start_too_early_is_said() -> None:
+    made = plan(engine_env={"VLLM_ENGINE_READY_TIMEOUT_S": 60, "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS": 10**6})
+    limit = made["timeouts"]["start_seconds"]
+    assert [note for note in made["notes"] if "may end a start" in note] == [
+        "VLLM_ENGINE_READY_TIMEOUT_S is 60 s in glm_engine_env: the engine may end a start that the plan gives "
+        f"{limit:,} s."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"extra_mounts": ["x"]}, r"glm_extra_mounts: expected a list of mappings .*found \['x'\]"),
+        ({"extra_mounts": [{"source": "/srv/a"}, None]}, r"glm_extra_mounts: expected a list of mappings"),
+        ({"extra_mounts": None}, r"glm_extra_mounts: expected a list of mappings .*found None"),
+        ({"extra_mounts": "/srv/a"}, r"glm_extra_mounts: expected a list of mappings"),
+        ({"extra_mounts": {"source": "/srv/a"}}, r"glm_extra_mounts: expected a list of mappings"),
+        ({"engine_env": None}, r"glm_engine_env: expected a mapping, found NoneType"),
+        ({"engine_env": ["HF_TOKEN=x"]}, r"glm_engine_env: expected a mapping, found list\."),
+        ({"engine_args": "--seed 1"}, r"glm_engine_args: expected a mapping, found str\."),
+        ({"gpus": ["0", "1"]}, r"glm_gpus: expected indices from 0 to 7, each once, found '0', '1'"),
+        ({"gpus": [0, True]}, r"glm_gpus: expected indices from 0 to 7, each once, found 0, True"),
+        ({"gpus": [[0], {}]}, r"glm_gpus: expected indices"),
+        ({"gpus": None}, r"glm_gpus: expected a list of indices, found None"),
+        ({"gpus": 4}, r"glm_gpus: expected a list of indices, found 4"),
+        ({"gpus": "0,1"}, r"glm_gpus: expected a list of indices, found '0,1'"),
+        ({"accelerator_count": 10**9}, r"1000000000 accelerators\. Next: set glm_accelerator_count"),
+        ({"accelerator_count": 10**18, "replicas": 3}, r"accelerators\. Next: set glm_accelerator_count"),
+        ({"accelerator_count": 65}, r"65 accelerators\. Next: set glm_accelerator_count"),
+        ({"accelerator_count": -1}, r"-1 accelerators\. Next: set glm_accelerator_count"),
+    ],
+)
+def test_values_of_another_shape_are_refused_by_name(more: dict[str, Any], message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        plan(**more)
+
+
 def test_words_that_only_sound_like_a_secret_are_fine() -> None:
     env = {
         "SGLANG_DEEPEP_NUM_MAX_DISPATCH_TOKENS_PER_RANK": 512, "TOKENIZERS_PARALLELISM": "false",

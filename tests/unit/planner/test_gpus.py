@@ -32,6 +32,13 @@ def test_a_replica_has_the_gpus_that_are_named_and_the_arithmetic_is_of_those() 
     assert "on GPUs 0, 1, 4, 5 of 8x H200" in text.report({"a": made})[0]
 
 
+def test_an_index_with_a_tag_of_ansible_is_one() -> None:
+    class Tagged(int):
+        pass
+
+    assert plans(gpus=[Tagged(0), Tagged(1), Tagged(4), Tagged(5)])[0]["accelerator"]["indices"] == [0, 1, 4, 5]
+
+
 def test_replicas_share_them_in_the_order_that_is_given() -> None:
     made = plans(gpus=(0, 4, 1, 5), replicas=2, model="GLM-4.5-Air")
     assert [one["accelerator"]["indices"] for one in made] == [[0, 4], [1, 5]]

@@ -76,6 +76,10 @@ def test_an_own_image_is_not_built_on() -> None:
         ({"image": "acme/vllm:x", "image_variant": "rocm"}, "variant 'rocm' is none for B200"),
         ({"image": "acme/vllm:x", "runtime": "venv"}, "glm_runtime is venv"),
         ({"image": f"{MIRROR}:v0.32.0", "driver_version": "550.54.15"}, "the host has driver 550.54.15"),
+        (
+            {"image": "acme/vllm:patched", "driver_version": "550.54.15"},
+            "the host has driver 550.54.15, B200 needs 570 or newer. Next: upgrade the driver to 570 or newer",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(more: dict[str, Any], message: str) -> None:
