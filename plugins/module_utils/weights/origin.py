@@ -80,17 +80,25 @@ class Origin:
         """Fetch what is missing. Raises OriginError for the first file that cannot be fetched, or OSError."""
         missing = sorted(self._store.missing(manifest), key=lambda file: -file.size)
         # Files of equal content are one blob.
-        wanted = {file.etag: file for file in missing}
+        alike: dict[str, list[WeightFile]] = {}
+        for file in missing:
+            alike.setdefault(file.etag, []).append(file)
+        snapshot = self._store.snapshot(manifest.commit)
         self._blobs.mkdir(parents=True, exist_ok=True)
         with concurrent.futures.ThreadPoolExecutor(max_workers=workers) as pool:
             try:
-                for one in concurrent.futures.as_completed([pool.submit(self._blob, file) for file in wanted.values()]):
-                    one.result()
+                running = [pool.submit(self._files, snapshot, one) for one in alike.values()]
+                for done in concurrent.futures.as_completed(running):
+                    done.result()
             finally:
                 self._stop.set()
                 pool.shutdown(wait=True, cancel_futures=True)
-        for file in missing:
-            self._link(self._store.snapshot(manifest.commit) / file.path, self._blobs / file.etag)
+
+    def _files(self, snapshot: Path, alike: list[WeightFile]) -> None:
+        """Bring files of equal content; each counts as there at once, whatever becomes of the others."""
+        self._blob(alike[0])
+        for file in alike:
+            self._link(snapshot / file.path, self._blobs / file.etag)
 
     def _link(self, link: Path, blob: Path) -> None:
         link.parent.mkdir(parents=True, exist_ok=True)
