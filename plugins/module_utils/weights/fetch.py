@@ -44,7 +44,7 @@ LOG_TAIL_BYTES = 4000
 _RATE_WINDOW_SECONDS = 60.0
 _TERM_SECONDS = 10.0
 # Errors that another attempt cannot fix.
-FATAL = frozenset({"unauthorised", "forbidden", "not_found", "disk_full", "no_client"})
+FATAL = frozenset({"unauthorised", "forbidden", "region", "not_found", "disk_full", "no_client"})
 _KINDS_BY_STATUS = {401: "unauthorised", 403: "forbidden", 404: "not_found", 429: "rate_limited"}
 
 

@@ -34,11 +34,17 @@ _TIMEOUT_SECONDS = 60.0
 _ATTEMPTS = 6
 _LONGEST_WAIT_SECONDS = 60.0
 _CODE = re.compile(r"<Code>\s*(\w+)\s*</Code>")
+# What stores answer where an address was signed for another region, or for the host of all regions.
+_OTHER_REGION = frozenset({
+    "AuthorizationHeaderMalformed", "AuthorizationQueryParametersError", "IllegalLocationConstraintException",
+    "PermanentRedirect", "TemporaryRedirect", "Redirect",
+})  # fmt: skip
+_REGION = re.compile(r"<Region>\s*([\w-]+)|expecting '([\w-]+)'")
 _EXPIRED = re.compile(r"<Code>\s*(?:ExpiredToken|RequestExpired)|<Message>[^<]*expired", re.IGNORECASE)
 
 
 class OriginError(Exception):
-    """It cannot be fetched; ``kind`` is expired, forbidden, not_found, busy, stopped or client."""
+    """It cannot be fetched; ``kind`` is expired, region, forbidden, not_found, busy, stopped or client."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -160,9 +166,14 @@ class Origin:
         said = error.read(4000).decode("utf-8", "replace")
         code = _CODE.search(said)
         found = f"{self._host(file)} answered {error.code}" + (f" ({code[1]})" if code else "")
-        if error.code in (400, 401, 403):
+        redirected = error.code in (301, 302, 307, 308)
+        if error.code in (400, 401, 403) or redirected:
             if _EXPIRED.search(said) or time.time() >= self._addresses.expires:
                 raise OriginError("expired", f"{file.path}: the signed address has expired")
+            if error.code == 400 or redirected or (code and code[1] in _OTHER_REGION):
+                region = _REGION.search(said)
+                named = f", which expects the region {region[1] or region[2]}" if region else ""
+                raise OriginError("region", f"{file.path}: {found}{named}")
             raise OriginError("forbidden", f"{file.path}: {found}")
         if error.code in (404, 410):
             raise OriginError("not_found", f"{file.path}: {found}")

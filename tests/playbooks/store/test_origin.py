@@ -210,7 +210,7 @@ def test_what_is_complete_counts_as_there_though_another_file_fails(
     path = tmp_path / "addresses.json"
     path.write_text(json.dumps(Origin(bucket.place, REPO, COMMIT, 600).addresses()), "utf-8")
     kept = Store(tmp_path, REPO)
-    with pytest.raises(OriginError, match="config.json"):
+    with pytest.raises(OriginError, match=r"config\.json"):
         OfHost(kept, Addresses(path), sleep=lambda _seconds: None).fetch(MANIFEST, 1)
     # One worker takes the largest first, so that only what comes after may be missing too.
     assert {file.path for file in kept.missing(MANIFEST)} - {"empty.txt"} == {"config.json"}
@@ -221,6 +221,11 @@ def test_what_is_complete_counts_as_there_though_another_file_fails(
     [
         ({"status": 403, "code": "AccessDenied", "text": "Access Denied"}, "the right s3:GetObject"),
         ({"status": 404, "code": "NoSuchKey"}, "Run stage.yml"),
+        (
+            {"status": 400, "code": "AuthorizationQueryParametersError", "region": "eu-west-1"},
+            r"\(AuthorizationQueryParametersError\), which expects the region eu-west-1\. Set glm_store_region",
+        ),
+        ({"status": 307, "code": "TemporaryRedirect"}, r"answered 307 \(TemporaryRedirect\)\. Set glm_store_region"),
     ],
 )
 def test_what_the_store_refuses_a_host_is_said(
