@@ -278,7 +278,8 @@ STATUS_WAIT_SECONDS = 15.0
 PROXIES = ("http_proxy", "https_proxy", "no_proxy")
 JOURNAL_LINES = 15
 ORIGIN_ADVICE = {
-    "expired": "Run again: the controller signs new addresses, and it continues.",
+    "expired": "Run again: the controller signs new addresses, and it continues. If they expire early again, "
+    "sign with a key pair whose session outlives weights_address_seconds.",
     "forbidden": "Give the key pair that the controller signs with the right s3:GetObject on that bucket.",
     "region": "Set glm_store_region and glm_store_endpoint to those of the bucket: the store did not take the address "
     "as it was signed, whatever the key pair may read.",

@@ -184,7 +184,7 @@ class Supervisor:
             self._event(f"attempt {self.status.attempt}: {failure}")
             if fruitless >= self.job.attempts:
                 raise FetchError(
-                    failure.kind if failure.kind == "rate_limited" else "attempts",
+                    failure.kind if failure.kind in ("rate_limited", "expired") else "attempts",
                     f"{fruitless} attempts in a row completed no file; the last: {failure}",
                 )
             if failure.kind == "expired":

@@ -25,6 +25,7 @@ from ansible_collections.glm.fleet.plugins.modules import model_weights as modul
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import Failed
 from ansible_collections.glm.fleet.plugins.plugin_utils.store import staged
 from ansible_collections.glm.fleet.plugins.plugin_utils.store.bucket import Bucket, place
+from ansible_collections.glm.fleet.plugins.plugin_utils.store.errors import StoreError
 from ansible_collections.glm.fleet.plugins.plugin_utils.store.origin import Origin
 from tests.playbooks.store import s3
 
@@ -225,6 +226,11 @@ def test_what_is_complete_counts_as_there_though_another_file_fails(
             {"status": 400, "code": "AuthorizationQueryParametersError", "region": "eu-west-1"},
             r"\(AuthorizationQueryParametersError\), which expects the region eu-west-1\. Set glm_store_region",
         ),
+        (
+            # The controller's key pair is of a session that ends before the addresses.
+            {"status": 400, "code": "ExpiredToken"},
+            r"3 attempts in a row .* address has expired.* outlives weights_address_seconds",
+        ),
         ({"status": 307, "code": "TemporaryRedirect"}, r"answered 307 \(TemporaryRedirect\)\. Set glm_store_region"),
     ],
 )
@@ -232,7 +238,7 @@ def test_what_the_store_refuses_a_host_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: s3.Store, given: dict[str, str],
     fault: dict[str, Any], words: str,
 ) -> None:  # fmt: skip
-    host = Host(tmp_path, monkeypatch, **given, attempts=1)
+    host = Host(tmp_path, monkeypatch, **given, download_workers=1)
     store.fail("GET *config.json*Signature*", **fault)
     with pytest.raises(Failed, match=words):
         host.fetch()
@@ -304,7 +310,13 @@ def test_a_container_sees_addresses_that_replace_others(
     assert weights._inside(folder) == modules.CONTAINER_ADDRESSES
 
 
-def test_addresses_are_due_after_half_their_time_and_when_the_host_says_so(bucket: Bucket) -> None:
+def _busy(*_given: object) -> dict[str, str]:
+    raise StoreError("busy", "to sign addresses", "503", "run again later")
+
+
+def test_addresses_are_due_after_half_their_time_and_when_the_host_says_so(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = [1000.0]
     origin = Origin(bucket.place, REPO, COMMIT, 600, now=lambda: now[0])
     assert origin.due({})
@@ -313,6 +325,11 @@ def test_addresses_are_due_after_half_their_time_and_when_the_host_says_so(bucke
     now[0] = 1299.0
     assert not origin.due({"error_kind": ""}) and origin.due({"error_kind": "expired"})
     now[0] = 1301.0
+    assert origin.due({})
+    # A store that does not answer now is asked again, not after half the time of addresses that were never made.
+    monkeypatch.setattr(staged, "addresses", _busy)
+    with pytest.raises(StoreError):
+        origin.addresses()
     assert origin.due({})
     for seconds in (0, 59, 604_801):
         with pytest.raises(QuotingError, match="weights_address_seconds"):
