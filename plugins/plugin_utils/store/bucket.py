@@ -25,6 +25,8 @@ _PREFIX = re.compile(r"[A-Za-z0-9!_.*'()=+,@/-]*")
 ATTEMPTS = 6
 CONNECT_SECONDS = 10
 READ_SECONDS = 60
+# A store may take minutes to make an object of thousands of parts.
+COMPLETE_SECONDS = 600
 # Connections of one client: as many as there are transfers at a time.
 CONNECTIONS = 32
 # S3 itself signs for no longer than a week.
@@ -181,11 +183,21 @@ class Bucket:
         return str(answer["ETag"])
 
     def complete(self, key: str, upload: str, etags: Mapping[int, str]) -> str:
-        """Make the object of its parts; returns its ETag."""
+        """Make the object of its parts; returns its ETag.
+
+        A StoreError of kind aborted, truncated or unreachable does not mean that there is no object: boto3 asks again
+        when an answer is lost, and a store knows a completed upload no more.
+        """
         parts = [{"PartNumber": number, "ETag": etags[number]} for number in sorted(etags)]
         given = {"Bucket": self.place.bucket, "Key": key, "UploadId": upload, "MultipartUpload": {"Parts": parts}}
-        answer = self._asked(f"to complete {self._name(key)}", self._client.complete_multipart_upload, **given)
+        answer = self._asked(f"to complete {self._name(key)}", self._patient.complete_multipart_upload, **given)
+        if not answer.get("ETag"):
+            raise StoreError("truncated", f"the ETag of {self._name(key)}", "an answer without it", "run again")
         return str(answer["ETag"]).strip('"')
+
+    @cached_property
+    def _patient(self) -> Any:
+        return _client(self.place, read_seconds=COMPLETE_SECONDS)
 
     def abort(self, key: str, upload: str) -> None:
         """Drop an upload and its parts, which cost money; one that is gone is dropped."""
@@ -223,7 +235,7 @@ class Bucket:
             raise of_library(exc, self._endpoint, expected) from None
 
 
-def _client(where: Place, regional: bool = False) -> Any:
+def _client(where: Place, regional: bool = False, read_seconds: int | None = None) -> Any:
     """boto3's client. Imported here only, because few runs need it and it takes a while.
 
     ``regional``: with the bucket in front of the host of its region, where boto3 may take the one of all regions.
@@ -244,7 +256,7 @@ def _client(where: Place, regional: bool = False) -> Any:
         s3.update(addressing_style="virtual", us_east_1_regional_endpoint="regional")
     config = Config(
         signature_version="s3v4", retries={"mode": "standard", "max_attempts": ATTEMPTS}, s3=s3,
-        connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS, max_pool_connections=CONNECTIONS,
+        connect_timeout=CONNECT_SECONDS, read_timeout=read_seconds or READ_SECONDS, max_pool_connections=CONNECTIONS,
         request_checksum_calculation="when_required", response_checksum_validation="when_required",
     )  # fmt: skip
     try:
