@@ -278,8 +278,11 @@ STATUS_WAIT_SECONDS = 15.0
 PROXIES = ("http_proxy", "https_proxy", "no_proxy")
 JOURNAL_LINES = 15
 ORIGIN_ADVICE = {
-    "expired": "Run again: the controller signs new addresses, and it continues.",
+    "expired": "Run again: the controller signs new addresses, and it continues. If they expire early again, "
+    "sign with a key pair whose session outlives weights_address_seconds.",
     "forbidden": "Give the key pair that the controller signs with the right s3:GetObject on that bucket.",
+    "region": "Set glm_store_region and glm_store_endpoint to those of the bucket: the store did not take the address "
+    "as it was signed, whatever the key pair may read.",
     "not_found": "Run stage.yml, which brings the weights to the store.",
     "attempts": "Run again: it continues. Check that this host reaches the store of glm_weights_origin.",
     "damaged": "They were fetched twice. If the hash differs each time, suspect memory or disk of this host; if it is "

@@ -44,7 +44,7 @@ LOG_TAIL_BYTES = 4000
 _RATE_WINDOW_SECONDS = 60.0
 _TERM_SECONDS = 10.0
 # Errors that another attempt cannot fix.
-FATAL = frozenset({"unauthorised", "forbidden", "not_found", "disk_full", "no_client"})
+FATAL = frozenset({"unauthorised", "forbidden", "region", "not_found", "disk_full", "no_client"})
 _KINDS_BY_STATUS = {401: "unauthorised", 403: "forbidden", 404: "not_found", 429: "rate_limited"}
 
 
@@ -184,7 +184,7 @@ class Supervisor:
             self._event(f"attempt {self.status.attempt}: {failure}")
             if fruitless >= self.job.attempts:
                 raise FetchError(
-                    failure.kind if failure.kind == "rate_limited" else "attempts",
+                    failure.kind if failure.kind in ("rate_limited", "expired") else "attempts",
                     f"{fruitless} attempts in a row completed no file; the last: {failure}",
                 )
             if failure.kind == "expired":

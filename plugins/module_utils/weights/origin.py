@@ -34,11 +34,17 @@ _TIMEOUT_SECONDS = 60.0
 _ATTEMPTS = 6
 _LONGEST_WAIT_SECONDS = 60.0
 _CODE = re.compile(r"<Code>\s*(\w+)\s*</Code>")
+# What stores answer where an address was signed for another region, or for the host of all regions.
+_OTHER_REGION = frozenset({
+    "AuthorizationHeaderMalformed", "AuthorizationQueryParametersError", "IllegalLocationConstraintException",
+    "PermanentRedirect", "TemporaryRedirect", "Redirect",
+})  # fmt: skip
+_REGION = re.compile(r"<Region>\s*([\w-]+)|expecting '([\w-]+)'")
 _EXPIRED = re.compile(r"<Code>\s*(?:ExpiredToken|RequestExpired)|<Message>[^<]*expired", re.IGNORECASE)
 
 
 class OriginError(Exception):
-    """It cannot be fetched; ``kind`` is expired, forbidden, not_found, busy, stopped or client."""
+    """It cannot be fetched; ``kind`` is expired, region, forbidden, not_found, busy, stopped or client."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -80,17 +86,25 @@ class Origin:
         """Fetch what is missing. Raises OriginError for the first file that cannot be fetched, or OSError."""
         missing = sorted(self._store.missing(manifest), key=lambda file: -file.size)
         # Files of equal content are one blob.
-        wanted = {file.etag: file for file in missing}
+        alike: dict[str, list[WeightFile]] = {}
+        for file in missing:
+            alike.setdefault(file.etag, []).append(file)
+        snapshot = self._store.snapshot(manifest.commit)
         self._blobs.mkdir(parents=True, exist_ok=True)
         with concurrent.futures.ThreadPoolExecutor(max_workers=workers) as pool:
             try:
-                for one in concurrent.futures.as_completed([pool.submit(self._blob, file) for file in wanted.values()]):
-                    one.result()
+                running = [pool.submit(self._files, snapshot, one) for one in alike.values()]
+                for done in concurrent.futures.as_completed(running):
+                    done.result()
             finally:
                 self._stop.set()
                 pool.shutdown(wait=True, cancel_futures=True)
-        for file in missing:
-            self._link(self._store.snapshot(manifest.commit) / file.path, self._blobs / file.etag)
+
+    def _files(self, snapshot: Path, alike: list[WeightFile]) -> None:
+        """Bring files of equal content; each counts as there at once, whatever becomes of the others."""
+        self._blob(alike[0])
+        for file in alike:
+            self._link(snapshot / file.path, self._blobs / file.etag)
 
     def _link(self, link: Path, blob: Path) -> None:
         link.parent.mkdir(parents=True, exist_ok=True)
@@ -152,9 +166,14 @@ class Origin:
         said = error.read(4000).decode("utf-8", "replace")
         code = _CODE.search(said)
         found = f"{self._host(file)} answered {error.code}" + (f" ({code[1]})" if code else "")
-        if error.code in (400, 401, 403):
+        redirected = error.code in (301, 302, 307, 308)
+        if error.code in (400, 401, 403) or redirected:
             if _EXPIRED.search(said) or time.time() >= self._addresses.expires:
                 raise OriginError("expired", f"{file.path}: the signed address has expired")
+            if error.code == 400 or redirected or (code and code[1] in _OTHER_REGION):
+                region = _REGION.search(said)
+                named = f", which expects the region {region[1] or region[2]}" if region else ""
+                raise OriginError("region", f"{file.path}: {found}{named}")
             raise OriginError("forbidden", f"{file.path}: {found}")
         if error.code in (404, 410):
             raise OriginError("not_found", f"{file.path}: {found}")

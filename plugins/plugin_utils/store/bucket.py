@@ -12,7 +12,8 @@ from __future__ import annotations
 import re
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, TypeVar
 
 from ansible_collections.glm.fleet.plugins.module_utils.address import in_clear
@@ -24,6 +25,8 @@ _PREFIX = re.compile(r"[A-Za-z0-9!_.*'()=+,@/-]*")
 ATTEMPTS = 6
 CONNECT_SECONDS = 10
 READ_SECONDS = 60
+# A store may take minutes to make an object of thousands of parts.
+COMPLETE_SECONDS = 600
 # Connections of one client: as many as there are transfers at a time.
 CONNECTIONS = 32
 # S3 itself signs for no longer than a week.
@@ -128,15 +131,37 @@ class Bucket:
         raise AssertionError("the loop returns or raises")
 
     def sign(self, keys: Iterable[str], seconds: int) -> dict[str, str]:
-        """By key, an address that anybody can fetch that object from for so long: a secret. Asks no store."""
+        """By key, an address that anybody can fetch that object from for so long: a secret.
+
+        The store is asked the first time only, for the bucket's region.
+        """
 
         def signed(key: str) -> str:
             given = {"Bucket": self.place.bucket, "Key": key}
-            return str(self._client.generate_presigned_url("get_object", Params=given, ExpiresIn=seconds))
+            return str(self._signer.generate_presigned_url("get_object", Params=given, ExpiresIn=seconds))
 
-        return self._asked(
-            f"a key pair to sign addresses of {self.place} with", lambda: {key: signed(key) for key in keys}
-        )
+        return self._asked(f"to sign addresses of {self.place}", lambda: {key: signed(key) for key in keys})
+
+    @cached_property
+    def _signer(self) -> Any:
+        """A client of the bucket's own region and host: requests are redirected there, signed addresses are not."""
+        of_aws = not self.place.endpoint and self.host.startswith("s3.") and ".amazonaws." in self.host
+        return _client(replace(self.place, region=self._region()), regional=of_aws)
+
+    def _region(self) -> str:
+        """The bucket's region; the client's where the store names none. Raises ClientError while it is busy."""
+        from botocore.exceptions import ClientError
+
+        try:
+            answer: Mapping[str, Any] = self._client.head_bucket(Bucket=self.place.bucket)
+        except ClientError as exc:
+            answer = exc.response
+            status = int(answer["ResponseMetadata"]["HTTPStatusCode"])
+            # Not every store has this request, and to one without regions any is right.
+            if status == 429 or (status >= 500 and status != 501):
+                raise
+        meta: Mapping[str, Any] = answer["ResponseMetadata"]
+        return str((meta.get("HTTPHeaders") or {}).get("x-amz-bucket-region") or self._client.meta.region_name)
 
     # Writing -----------------------------------------------------------------------------------------------------
 
@@ -158,11 +183,21 @@ class Bucket:
         return str(answer["ETag"])
 
     def complete(self, key: str, upload: str, etags: Mapping[int, str]) -> str:
-        """Make the object of its parts; returns its ETag."""
+        """Make the object of its parts; returns its ETag.
+
+        A StoreError of kind aborted, truncated or unreachable does not mean that there is no object: boto3 asks again
+        when an answer is lost, and a store knows a completed upload no more.
+        """
         parts = [{"PartNumber": number, "ETag": etags[number]} for number in sorted(etags)]
         given = {"Bucket": self.place.bucket, "Key": key, "UploadId": upload, "MultipartUpload": {"Parts": parts}}
-        answer = self._asked(f"to complete {self._name(key)}", self._client.complete_multipart_upload, **given)
+        answer = self._asked(f"to complete {self._name(key)}", self._patient.complete_multipart_upload, **given)
+        if not answer.get("ETag"):
+            raise StoreError("truncated", f"the ETag of {self._name(key)}", "an answer without it", "run again")
         return str(answer["ETag"]).strip('"')
+
+    @cached_property
+    def _patient(self) -> Any:
+        return _client(self.place, read_seconds=COMPLETE_SECONDS)
 
     def abort(self, key: str, upload: str) -> None:
         """Drop an upload and its parts, which cost money; one that is gone is dropped."""
@@ -200,8 +235,11 @@ class Bucket:
             raise of_library(exc, self._endpoint, expected) from None
 
 
-def _client(where: Place) -> Any:
-    """boto3's client. Imported here only, because few runs need it and it takes a while."""
+def _client(where: Place, regional: bool = False, read_seconds: int | None = None) -> Any:
+    """boto3's client. Imported here only, because few runs need it and it takes a while.
+
+    ``regional``: with the bucket in front of the host of its region, where boto3 may take the one of all regions.
+    """
     try:
         import boto3
         from botocore.config import Config
@@ -214,9 +252,11 @@ def _client(where: Place) -> Any:
     if where.endpoint:
         # Names of buckets in front of the host need a wildcard in its certificate and in DNS.
         s3["addressing_style"] = "path"
+    elif regional:
+        s3.update(addressing_style="virtual", us_east_1_regional_endpoint="regional")
     config = Config(
         signature_version="s3v4", retries={"mode": "standard", "max_attempts": ATTEMPTS}, s3=s3,
-        connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS, max_pool_connections=CONNECTIONS,
+        connect_timeout=CONNECT_SECONDS, read_timeout=read_seconds or READ_SECONDS, max_pool_connections=CONNECTIONS,
         request_checksum_calculation="when_required", response_checksum_validation="when_required",
     )  # fmt: skip
     try:

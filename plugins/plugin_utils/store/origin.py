@@ -46,6 +46,8 @@ class Origin:
 
     def addresses(self) -> dict[str, Any]:
         """New addresses, as the host keeps them: secrets. Raises StoreError."""
-        self._signed_at = self._now()
+        now = self._now()
         signed = staged.addresses(self._bucket, self.manifest, self._seconds)
-        return {"expires": int(self._signed_at) + self._seconds, "addresses": signed}
+        # Only now: what failed is due again at once.
+        self._signed_at = now
+        return {"expires": int(now) + self._seconds, "addresses": signed}

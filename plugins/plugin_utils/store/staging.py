@@ -26,7 +26,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 from ansible_collections.glm.fleet.plugins.module_utils.weights.hub import HubClient
 from ansible_collections.glm.fleet.plugins.module_utils.weights.store import Manifest, WeightFile
 from ansible_collections.glm.fleet.plugins.plugin_utils.store import staged
-from ansible_collections.glm.fleet.plugins.plugin_utils.store.bucket import Bucket
+from ansible_collections.glm.fleet.plugins.plugin_utils.store.bucket import Bucket, Stored
 from ansible_collections.glm.fleet.plugins.plugin_utils.store.errors import StoreError
 
 MIB = 1024 * 1024
@@ -71,13 +71,14 @@ class Staging:
         self._lock = threading.Lock()
         self._buffers: queue.Queue[bytearray] = queue.Queue()
         self._uploads = concurrent.futures.ThreadPoolExecutor(UPLOADS_AT_ONCE, "upload")
+        self._before: dict[str, Stored] = {}
         self.progress = Progress(record.manifest.total_bytes)
 
     def run(self, files: list[WeightFile], report: Callable[[Progress], object]) -> None:
         """Stage these files; ``report`` is called about once a second. Raises StoreError, HubError or Unmet."""
         self.progress.done_bytes = self.progress.total_bytes - sum(file.size for file in files)
         self.progress.files_done = len(self._record.manifest.files) - len(files)
-        self._abort_leftovers(files)
+        self._look(files)
         largest = max((file.size for file in files), default=0)
         size = max(BUFFER_BYTES, -(-largest // (_MOST_PARTS * MIB)) * MIB)
         for _ in range(max(FILES_AT_ONCE + 1, min(BUFFERS, BUFFERS * BUFFER_BYTES // size))):
@@ -117,12 +118,13 @@ class Staging:
                 recorded = time.monotonic()
             report(self.progress)
 
-    def _abort_leftovers(self, files: list[WeightFile]) -> None:
-        """Parts of a run that was killed cost money and are seen nowhere."""
+    def _look(self, files: list[WeightFile]) -> None:
+        """See which objects there are before this run, and abort what a killed one left: parts cost money, unseen."""
         manifest = self._record.manifest
         ours = {staged.key_of(self._bucket.place, manifest, file) for file in files}
         below = self._bucket.place.key(manifest.repository, manifest.commit) + "/"
         left = [entry for entry in self._bucket.unfinished(below) if entry[0] in ours] if files else []
+        self._before = self._bucket.objects(below) if files else {}
         for key, upload in left:
             self._bucket.abort(key, upload)
         if left:
@@ -180,11 +182,23 @@ class Staging:
             if found != file.expected:
                 self._bucket.abort(key, upload)
                 return found, ""
-            return found, self._bucket.complete(key, upload, etags)
+            return found, self._completed(key, upload, etags, file.size)
         except BaseException:
             with contextlib.suppress(StoreError):
                 self._bucket.abort(key, upload)
             raise
+
+    def _completed(self, key: str, upload: str, etags: Mapping[int, str], size: int) -> str:
+        """The ETag of the object of these parts, also where only the answer that says so was lost."""
+        try:
+            return self._bucket.complete(key, upload, etags)
+        except StoreError as exc:
+            if exc.kind not in ("aborted", "truncated", "unreachable"):
+                raise
+            made = self._bucket.objects(key).get(key)
+            if made is None or made.size != size or made == self._before.get(key):
+                raise
+            return made.etag
 
     @staticmethod
     def _raise_first(parts: list[concurrent.futures.Future[None]]) -> None:

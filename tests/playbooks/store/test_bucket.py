@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import urllib.parse
 import urllib.request
 
+import boto3
 import pytest
+from moto import mock_aws
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.store import bucket as buckets
 from ansible_collections.glm.fleet.plugins.plugin_utils.store.bucket import Bucket, place
@@ -85,6 +88,48 @@ def test_a_signed_address_needs_no_key_and_expires(bucket: Bucket, store: s3.Sto
         urllib.request.urlopen(signed)
 
 
+@pytest.mark.parametrize("region", ["eu-west-1", "us-east-1"])
+@pytest.mark.parametrize("given", ["", "ap-south-1"])
+def test_an_address_is_signed_for_the_region_and_the_host_of_the_bucket(region: str, given: str) -> None:
+    """Without an endpoint: the host of all regions redirects to one that the signature is not for."""
+    with mock_aws():
+        boto3.client("s3", region_name="us-east-1").create_bucket(
+            Bucket="weights",
+            **({} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}),
+        )
+        signed = urllib.parse.urlsplit(Bucket(place("s3://weights", region=given)).sign(["a"], 60)["a"])
+    assert signed.hostname == f"weights.s3.{region}.amazonaws.com"
+    assert f"/{region}/s3/" in urllib.parse.parse_qs(signed.query)["X-Amz-Credential"][0]
+
+
+@pytest.mark.parametrize(
+    ("answer", "region"),
+    [
+        ({"status": 403, "headers": {"x-amz-bucket-region": "eu-west-1"}}, "eu-west-1"),
+        ({"status": 403}, "us-east-3"),
+        ({"status": 501}, "us-east-3"),
+    ],
+)
+def test_the_region_of_a_bucket_is_what_the_store_says_else_what_was_given(
+    store: s3.Store, answer: dict[str, object], region: str
+) -> None:
+    store.fail("HEAD /weights*", **answer)
+    bucket = Bucket(place("s3://weights", store.url, "us-east-3"))
+    for _again in range(2):
+        signed = bucket.sign(["a"], 60)["a"]
+        assert signed.startswith(f"{store.url}/weights/a?") and f"%2F{region}%2Fs3" in signed
+    assert len(store.asked("HEAD *")) == 1
+
+
+def test_a_store_that_does_not_say_the_region_now_is_asked_again(bucket: Bucket, store: s3.Store) -> None:
+    fault = store.fail("HEAD /weights*", status=503)
+    with pytest.raises(StoreError, match="to sign addresses") as caught:
+        bucket.sign(["a"], 60)
+    assert caught.value.kind == "busy"
+    store.faults.remove(fault)
+    assert bucket.sign(["a"], 60)
+
+
 FAULTS = [
     ({"status": 403, "code": "AccessDenied", "text": "Access Denied"}, "forbidden", "s3:ListBucket on s3://weights/models"),
     ({"status": 403, "code": "InvalidAccessKeyId", "text": "no such key"}, "credentials", "set AWS_PROFILE"),
@@ -134,7 +179,7 @@ def test_without_a_key_pair_it_says_how_to_give_one(store: s3.Store, monkeypatch
     with pytest.raises(StoreError, match="AWS_ACCESS_KEY_ID") as caught:
         bucket.objects("")
     assert caught.value.kind == "credentials"
-    with pytest.raises(StoreError, match="a key pair to sign"):
+    with pytest.raises(StoreError, match="to sign addresses of s3://weights, found none"):
         bucket.sign(["a"], 60)
     monkeypatch.setenv("AWS_PROFILE", "not-there")
     with pytest.raises(StoreError, match="not-there"):

@@ -25,6 +25,7 @@ from ansible_collections.glm.fleet.plugins.modules import model_weights as modul
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import Failed
 from ansible_collections.glm.fleet.plugins.plugin_utils.store import staged
 from ansible_collections.glm.fleet.plugins.plugin_utils.store.bucket import Bucket, place
+from ansible_collections.glm.fleet.plugins.plugin_utils.store.errors import StoreError
 from ansible_collections.glm.fleet.plugins.plugin_utils.store.origin import Origin
 from tests.playbooks.store import s3
 
@@ -143,7 +144,7 @@ def test_a_host_fetches_from_the_store_and_a_second_run_asks_nobody(
 ) -> None:
     host = Host(tmp_path, monkeypatch, **given)
     store.fail("GET *model-1*Signature*", cut=1_000_000, times=1)
-    store.fail("GET *Signature*", status=503, code="SlowDown", headers={"Retry-After": "0"}, times=1)
+    store.fail("GET *config.json*Signature*", status=503, code="SlowDown", headers={"Retry-After": "0"}, times=1)
     host._task.check_mode = True
     would = host.fetch()
     assert would["changed"] and would["missing_bytes"] > 3_000_000 and not host.hf_home.exists()
@@ -154,7 +155,7 @@ def test_a_host_fetches_from_the_store_and_a_second_run_asks_nobody(
     host.require_no_secret()
     ranges = [one.headers.get("Range") for one in store.asked("GET *model-1*Signature*")]
     assert ranges == [None, "bytes=1000000-"]
-    assert len(store.asked("GET *same%20as*Signature*") + store.asked("GET *model-2*Signature*")) == 2, (
+    assert len(store.asked("GET *same%20as*Signature*") + store.asked("GET *model-2*Signature*")) == 1, (
         "one content, once"
     )
     # Whoever fetched had no key: the address was all.
@@ -203,18 +204,41 @@ def test_a_store_that_never_gives_a_byte_is_given_up(
     assert ADDRESS not in str(caught.value)
 
 
+def test_what_is_complete_counts_as_there_though_another_file_fails(
+    tmp_path: Path, store: s3.Store, bucket: Bucket
+) -> None:
+    store.fail("GET *config.json*", status=500, code="InternalError")
+    path = tmp_path / "addresses.json"
+    path.write_text(json.dumps(Origin(bucket.place, REPO, COMMIT, 600).addresses()), "utf-8")
+    kept = Store(tmp_path, REPO)
+    with pytest.raises(OriginError, match=r"config\.json"):
+        OfHost(kept, Addresses(path), sleep=lambda _seconds: None).fetch(MANIFEST, 1)
+    # One worker takes the largest first, so that only what comes after may be missing too.
+    assert {file.path for file in kept.missing(MANIFEST)} - {"empty.txt"} == {"config.json"}
+
+
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
         ({"status": 403, "code": "AccessDenied", "text": "Access Denied"}, "the right s3:GetObject"),
         ({"status": 404, "code": "NoSuchKey"}, "Run stage.yml"),
+        (
+            {"status": 400, "code": "AuthorizationQueryParametersError", "region": "eu-west-1"},
+            r"\(AuthorizationQueryParametersError\), which expects the region eu-west-1\. Set glm_store_region",
+        ),
+        (
+            # The controller's key pair is of a session that ends before the addresses.
+            {"status": 400, "code": "ExpiredToken"},
+            r"3 attempts in a row .* address has expired.* outlives weights_address_seconds",
+        ),
+        ({"status": 307, "code": "TemporaryRedirect"}, r"answered 307 \(TemporaryRedirect\)\. Set glm_store_region"),
     ],
 )
 def test_what_the_store_refuses_a_host_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: s3.Store, given: dict[str, str],
     fault: dict[str, Any], words: str,
 ) -> None:  # fmt: skip
-    host = Host(tmp_path, monkeypatch, **given, attempts=1)
+    host = Host(tmp_path, monkeypatch, **given, download_workers=1)
     store.fail("GET *config.json*Signature*", **fault)
     with pytest.raises(Failed, match=words):
         host.fetch()
@@ -286,7 +310,13 @@ def test_a_container_sees_addresses_that_replace_others(
     assert weights._inside(folder) == modules.CONTAINER_ADDRESSES
 
 
-def test_addresses_are_due_after_half_their_time_and_when_the_host_says_so(bucket: Bucket) -> None:
+def _busy(*_given: object) -> dict[str, str]:
+    raise StoreError("busy", "to sign addresses", "503", "run again later")
+
+
+def test_addresses_are_due_after_half_their_time_and_when_the_host_says_so(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = [1000.0]
     origin = Origin(bucket.place, REPO, COMMIT, 600, now=lambda: now[0])
     assert origin.due({})
@@ -295,6 +325,11 @@ def test_addresses_are_due_after_half_their_time_and_when_the_host_says_so(bucke
     now[0] = 1299.0
     assert not origin.due({"error_kind": ""}) and origin.due({"error_kind": "expired"})
     now[0] = 1301.0
+    assert origin.due({})
+    # A store that does not answer now is asked again, not after half the time of addresses that were never made.
+    monkeypatch.setattr(staged, "addresses", _busy)
+    with pytest.raises(StoreError):
+        origin.addresses()
     assert origin.due({})
     for seconds in (0, 59, 604_801):
         with pytest.raises(QuotingError, match="weights_address_seconds"):

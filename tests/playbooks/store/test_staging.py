@@ -13,6 +13,7 @@ import pytest
 from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError
 from ansible_collections.glm.fleet.plugins.module_utils.weights.hub import HubClient
 from ansible_collections.glm.fleet.plugins.module_utils.weights.store import Manifest
+from ansible_collections.glm.fleet.plugins.plugin_utils.store import bucket as buckets
 from ansible_collections.glm.fleet.plugins.plugin_utils.store import staged, staging
 from ansible_collections.glm.fleet.plugins.plugin_utils.store.bucket import Bucket, place
 from ansible_collections.glm.fleet.plugins.plugin_utils.store.errors import StoreError
@@ -156,6 +157,40 @@ def test_a_store_that_is_busy_slows_a_run_down_and_does_not_end_it(bench: Bench)
     bench.store.fail("PUT *partNumber=*", status=503, code="SlowDown", times=3)
     bench.run()
     bench.require_whole()
+
+
+@pytest.mark.parametrize("cut", [0, 20])
+def test_an_object_whose_completion_was_not_heard_of_is_there(bench: Bench, cut: int) -> None:
+    # The answer is lost on its way, and to the second question the store knows no such upload.
+    bench.store.fail("POST *model-1*uploadId=*", cut=cut, times=1)
+    bench.store.fail("POST *model-1*uploadId=*", status=404, code="NoSuchUpload")
+    bench.run()
+    bench.require_whole()
+    assert len([one for one in bench.hub.downloads() if one.target == BIG]) == 1
+
+
+@pytest.mark.parametrize("old", [None, b"short", CONTENT["model-1.safetensors"]])
+def test_an_upload_that_somebody_aborted_is_none_whatever_was_there_before(bench: Bench, old: bytes | None) -> None:
+    key = f"models/{REPO}/{bench.manifest.commit}/model-1.safetensors"
+    if old is not None:
+        bench.store.direct.put_object(Bucket=s3.BUCKET, Key=key, Body=old)
+    bench.store.fail("POST *model-1*uploadId=*", status=404, code="NoSuchUpload")
+    with pytest.raises(StoreError, match="aborted by somebody else"):
+        bench.run()
+    with pytest.raises(StoreError, match=r"model-1\.safetensors"):
+        bench.complete()
+
+
+def test_a_store_may_take_its_time_to_make_an_object_of_its_parts(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(buckets, "READ_SECONDS", 1)
+    bucket = Bucket(bench.bucket.place)
+    upload = bucket.begin("models/a")
+    etags = {1: bucket.part("models/a", upload, 1, bytearray(b"x"))}
+    bench.store.delay = 1.5
+    bucket.complete("models/a", upload, etags)
+    assert len(bench.store.asked("POST *uploadId=*")) == 1
 
 
 def test_uploads_that_a_killed_run_left_are_dropped(bench: Bench) -> None:
