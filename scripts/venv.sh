@@ -49,8 +49,11 @@ fi
 echo "venv: installing $requirements into $directory"
 pip=("$directory/bin/pip" --disable-pip-version-check install --progress-bar=off)
 with_progress=("$(dirname "$0")/with_progress.sh" venv)
-# uv needs a fifth of pip's processor time, but does not read pip's configuration: what it cannot install, pip does.
-if ! {
+# uv needs a fifth of pip's processor time, but does not read pip's configuration: with an index of your own there, and for
+# what uv cannot install, it is pip.
+if "$directory/bin/pip" config list | grep -qE "(^|[.:])index-url="; then
+    "${with_progress[@]}" "${pip[@]}" -r "$requirements"
+elif ! {
     "${with_progress[@]}" "${pip[@]}" "uv==$UV" &&
         "${with_progress[@]}" "$directory/bin/uv" pip install --python "$directory/bin/python" -r "$requirements"
 }; then

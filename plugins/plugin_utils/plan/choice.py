@@ -166,12 +166,10 @@ class Choice:
 
     def _spans_hosts(self) -> bool:
         """Whether the user asks for a tensor group that is wider than a host."""
-        widths = [
-            value
-            for name, value in self.intent.engine_args.items()
-            if flags.spelled(name) == self.engine.options.tensor
-        ]
-        return any(str(width).isdigit() and int(width) > self.count for width in widths)
+        option = self.engine.options.tensor
+        given = self.intent.engine_args if isinstance(self.intent.engine_args, Mapping) else {}
+        widths = [str(value) for name, value in given.items() if flags.spelled(name) == option]
+        return any(width.isdigit() and int(width) > self.count for width in widths)
 
     @cached_property
     def own_options(self) -> frozenset[str]:

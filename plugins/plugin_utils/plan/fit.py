@@ -179,15 +179,7 @@ def fit(choice: Choice, table: flags.Table, arguments: flags.Arguments, divided:
         _drafts(choice, table, arguments),
         _kv_format(choice, dtype),
         context_of(choice, table, arguments),
-        _pool_by_hand(table, arguments, options.pool_bytes),
     )
-
-
-def _pool_by_hand(table: flags.Table, arguments: flags.Arguments, option: Optional[str]) -> Optional[float]:
-    """GiB of each GPU's KV cache where it is set in bytes, whatever is left beside the weights."""
-    given = argument(table, arguments, option)
-    found = _tokens(given)
-    return None if found is None else found / memory.GIB
 
 
 def _load(choice: Choice, table: flags.Table, arguments: flags.Arguments, divided: Parallel) -> own_memory.Load:
@@ -211,9 +203,9 @@ def _load(choice: Choice, table: flags.Table, arguments: flags.Arguments, divide
 
 
 def _tokens(value: Any) -> Optional[int]:
-    """A number of tokens or bytes as the engines read it, such as 8k or 1.5G; None for what is none."""
-    units = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "K": 1024, "M": 1024**2, "G": 1024**3}
-    found = re.fullmatch(r"(-?\d+(?:\.\d+)?)([kmgKMG]?)", str(value))
+    """A number of tokens as the engines read it, such as 8k or 1.5M; None for what is none."""
+    units = {"": 1, "k": 1000, "m": 1000**2, "K": 1024, "M": 1024**2}
+    found = re.fullmatch(r"(-?\d+(?:\.\d+)?)([kKmM]?)", str(value))
     return int(float(found.group(1)) * units[found.group(2)]) if found else None
 
 
@@ -268,7 +260,6 @@ def _arithmetic(
     mtp: bool,
     kv_format: str,
     context: Optional[int],
-    by_hand: Optional[float],
 ) -> Fit:
     config, engine = choice.model.config, choice.engine
     hbm = choice.accelerator.memory_gib
@@ -284,10 +275,8 @@ def _arithmetic(
     static, inside = fraction * hbm, engine.own_memory.inside
     own = own_memory.estimate(choice, load, context or choice.model.context_length)
     taken = own.gib if inside else 0.0
-    # The engine takes what it is told to, and looks whether one request fits into that.
-    pool = static - taken - weights if by_hand is None else min(by_hand, static - taken - weights)
-    # What is set by hand does not depend on an estimate.
-    margin = own_memory.margin(own, pool if inside else 0.0) if by_hand is None else 0.0
+    pool = static - taken - weights
+    margin = own_memory.margin(own, pool if inside else 0.0)
     per_rank = memory.token_pool(pool * memory.GIB, kv_bytes)
     tokens = per_rank * divided.data
     one = (context or 0) * kv_bytes / memory.GIB if engine.requires_full_context else 0.0
@@ -310,10 +299,7 @@ def _arithmetic(
         highest = math.floor(100 * (1 - own.gib / hbm)) / 100
         remedy = f"set {engine.options.memory_fraction} to at most {highest} in glm_engine_args"
     elif engine.requires_full_context and context is not None and spare < margin:
-        if by_hand is None:
-            longest = _longest(choice, load, static - weights, kv_bytes, context)
-        else:
-            longest = per_rank // 1024 * 1024
+        longest = _longest(choice, load, static - weights, kv_bytes, context)
         theirs = _is_users_own(choice, engine.options.context)
         if spare < 0 or not theirs:
             problem = (
@@ -321,8 +307,7 @@ def _arithmetic(
                 f"{kv_bytes:,} bytes per token), fewer than the {context:,} tokens of one request"
                 + ("" if theirs else f" and a margin of {margin:.1f} GiB")
             )
-            raised = engine.options.memory_fraction if by_hand is None else engine.options.pool_bytes
-            remedy = f"lower {engine.options.context} or raise {raised} in glm_engine_args"
+            remedy = f"lower {engine.options.context} or raise {engine.options.memory_fraction} in glm_engine_args"
     arithmetic = (
         f"{limit} for weights and KV cache. {parts}{beside} leave {pool:.1f} GiB per GPU for KV; one token takes "
         f"{kv_bytes:,} bytes ({kv_format}), so the pool holds {tokens:,} tokens"

@@ -154,19 +154,6 @@ def test_ranks_of_attention_share_the_steps_of_their_group() -> None:
     assert made["recipe"]["basis"] == "published" and made["memory"]["spare_gib"] > made["memory"]["margin_gib"]
 
 
-def test_a_kv_cache_that_is_set_by_hand_holds_one_request() -> None:
-    def asked(**args: Any) -> planner.Intent:
-        return planner.Intent(
-            "GLM-5.1", "H200", 8, engine_args={name.replace("_", "-"): value for name, value in args.items()}
-        )
-
-    with pytest.raises(planner.PlanError, match=r"fewer than the 202,752 tokens.*raise --kv-cache-memory-bytes"):
-        planner.make(asked(kv_cache_memory_bytes="5G", max_model_len=202752), CATALOG)
-    shortened = planner.make(asked(kv_cache_memory_bytes="5G"), CATALOG)
-    assert int(shortened["command"][shortened["command"].index("--max-model-len") + 1]) < 50_000
-    planner.make(asked(kv_cache_memory_bytes="25G"), CATALOG)
-
-
 def test_what_a_team_measured_stays_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "recipes.yml").write_text(
         """
