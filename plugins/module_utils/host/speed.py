@@ -67,7 +67,11 @@ def _left(reference: str, facts: Mapping[str, Any], indices: Sequence[int]) -> O
             return "the image is not on the host yet"
     except DockerError as error:
         return str(error)
-    used = [entry.get("memory_used_mib") for place, entry in enumerate(facts["gpus"]) if place in indices]
+    used = [
+        entry.get("memory_used_mib")
+        for place, entry in enumerate(facts["gpus"])
+        if entry.get("index", place) in indices
+    ]
     if any(mib is not None and mib > _IDLE_MIB for mib in used):
         return "GPUs are in use"
     if None in used and facts["gpu_holders"] != []:

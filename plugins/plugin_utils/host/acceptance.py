@@ -139,7 +139,10 @@ def _platform(facts: Mapping[str, Any]) -> platforms.Platform | None:
 def _of_plans(facts: Mapping[str, Any], plans: Sequence[Plan]) -> Mapping[str, Any]:
     """The facts with those GPUs only that a plan uses: the others may be somebody else's."""
     indices = {index for plan in plans for index in plan["accelerator"]["indices"]}
-    return {**facts, "gpus": [entry for place, entry in enumerate(facts["gpus"]) if place in indices]}
+    return {
+        **facts,
+        "gpus": [entry for place, entry in enumerate(facts["gpus"]) if entry.get("index", place) in indices],
+    }
 
 
 def _states(gathered: Gathered, plans: Sequence[Plan]) -> list[Finding]:

@@ -231,7 +231,7 @@ def test_gpus_that_are_left_to_others_are_not_judged() -> None:
     for index, (state, entry) in enumerate(
         zip(gathered["health"]["gpu_states"], gathered["facts"]["gpus"], strict=True)
     ):
-        state["bus_id"] = entry["bus_id"].upper()
+        entry["bus_id"] = state["bus_id"].lower().removeprefix("0000")
         state["mig"] = "Enabled" if index < 4 else "Disabled"
     ours = {**PLAN, "accelerator": {**PLAN["accelerator"], "indices": [4, 5, 6, 7]}}
     outcomes = [
