@@ -150,7 +150,7 @@ class Origin:
             headers["Range"] = f"bytes={have}-"
         request = urllib.request.Request(self._addresses.of(file), headers=headers)
         view = memoryview(bytearray(_CHUNK_BYTES))
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:
+        with urllib.request.build_opener().open(request, timeout=_TIMEOUT_SECONDS) as answer:
             # A store that ignores the range begins at the beginning, and so does the file.
             at = have if answer.status == 206 else 0
             with partial.open("ab" if at else "wb", buffering=0) as out:
