@@ -16,7 +16,7 @@ import pytest
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.engine import Combination
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
-from simulator.engines import parser_loader, start_checks
+from simulator.engines import parser_loader, start_checks, wheels
 from tests.unit.planner import rules
 
 # How far the raise is from the condition that names the values.
@@ -32,7 +32,7 @@ def place(rule: Combination) -> tuple[str, int]:
 
 @pytest.mark.parametrize(("engine", "version"), READ)
 def test_the_engine_says_so_where_the_rule_says(engine: str, version: str) -> None:
-    source = parser_loader.fetch_source(engine, version)
+    source = wheels.fetch_source(engine, version)
     wrong = []
     for rule in (rule for name, rule in rules.RULES if (name, rules.release(rule)) == (engine, version)):
         file, line = place(rule)
@@ -73,7 +73,7 @@ def test_the_engine_refuses_what_the_rule_does_and_takes_the_change(
     parser_python: Path, engine: str, version: str
 ) -> None:
     chosen = [rule for name, rule in rules.RULES if (name, rules.release(rule)) == (engine, version)]
-    source = parser_loader.fetch_source(engine, version)
+    source = wheels.fetch_source(engine, version)
     broken, mended = [], []
     chosen = [rule for rule in chosen if rule.proof == "run"]
     for rule in chosen:
