@@ -53,15 +53,7 @@ class ActionModule(RemoteJobAction):
             found = f"none in the lock file {path}"
             advice = "run stage.yml, which brings the weights to the store and writes their commit there"
             raise Unmet(f"the commit of {key}, staged in {self._args['origin']}", found, advice)
-        if self._task.check_mode:
-            return self._ask_hub(), False
-        with lockfile.locked(path) as lock:
-            # Another host of this run may have asked while this one waited.
-            entry = lock.data["models"].get(key)
-            if entry is not None:
-                return entry, False
-            lock.data["models"][key] = entry = self._ask_hub()
-            return entry, lock.save()
+        return lockfile.model_entry(path, key, self._ask_hub, keep=not self._task.check_mode)
 
     def _unlocked(self) -> dict[str, Any]:
         """Nothing was ever fetched for this lock file, and this call is not to fetch."""

@@ -18,9 +18,8 @@ from ansible_collections.glm.fleet.plugins.module_utils.weights.store import hum
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions import heartbeat
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import FleetAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import known
-from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.load import load
-from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import StoragePrice
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan import lockfile
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Catalog, StoragePrice
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import lockfile, own
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Intent, weights_repository
 from ansible_collections.glm.fleet.plugins.plugin_utils.store import staged, staging
 from ansible_collections.glm.fleet.plugins.plugin_utils.store.bucket import Bucket, Place, place
@@ -31,12 +30,13 @@ _NAMES = ("model", "precision", "repository", "model_config", "revision", "origi
 
 @dataclass(frozen=True)
 class Wanted:
-    """One model's weights in one place."""
+    """One model's weights in one place. ``catalog``: the folders of glm_catalog."""
 
     repository: str
     revision: str
     place: Place
     lock_file: str
+    catalog: tuple[str, ...]
 
 
 class ActionModule(FleetAction):
@@ -50,6 +50,7 @@ class ActionModule(FleetAction):
             "options": {
                 **{name: {"type": "str", "default": ""} for name in _NAMES},
                 "lock_file": {"type": "path", "required": True},
+                "catalog": {"type": "list", "elements": "path", "default": []},
             },
         },
         "hub_endpoint": {"type": "str", "default": "https://huggingface.co"},
@@ -75,8 +76,9 @@ class ActionModule(FleetAction):
                 one["model"], "", 0, precision=one["precision"], repository=one["repository"] or None,
                 model_config=one["model_config"] or None,
             )  # fmt: skip
-            where = place(one["origin"], one["endpoint"], one["region"])
-            found[Wanted(weights_repository(intent, load()), one["revision"], where, one["lock_file"])] = None
+            where, folders = place(one["origin"], one["endpoint"], one["region"]), tuple(one["catalog"])
+            repository = weights_repository(intent, own.known(folders))
+            found[Wanted(repository, one["revision"], where, one["lock_file"], folders)] = None
         return list(found)
 
     def _stage(self, wanted: Wanted) -> dict[str, Any]:
@@ -84,7 +86,7 @@ class ActionModule(FleetAction):
         entry, locked_now = self._locked(wanted)
         record = self._record(bucket, wanted, entry)
         absent = staged.missing(bucket, record)
-        price = _price(bucket.host)
+        price = _price(bucket.host, own.known(wanted.catalog))
         month = _usd_per_month(record.manifest.total_bytes, price)
         self._say_plan(wanted, record, absent, price, month)
         started = time.monotonic()
@@ -106,18 +108,8 @@ class ActionModule(FleetAction):
 
     def _locked(self, wanted: Wanted) -> tuple[lockfile.ModelEntry, bool]:
         """What the revision means, and whether this call wrote it down."""
-        path, key = wanted.lock_file, lockfile.model_key(wanted.repository, wanted.revision)
-        entry = lockfile.read(path)["models"].get(key)
-        if entry is not None:
-            return entry, False
-        if self._task.check_mode:
-            return self._resolved(wanted), False
-        with lockfile.locked(path) as lock:
-            entry = lock.data["models"].get(key)
-            if entry is not None:
-                return entry, False
-            lock.data["models"][key] = entry = self._resolved(wanted)
-            return entry, lock.save()
+        key, keep = lockfile.model_key(wanted.repository, wanted.revision), not self._task.check_mode
+        return lockfile.model_entry(wanted.lock_file, key, lambda: self._resolved(wanted), keep)
 
     def _resolved(self, wanted: Wanted) -> lockfile.ModelEntry:
         commit = self._hub.resolve(wanted.repository, wanted.revision)
@@ -189,8 +181,8 @@ def _drained(events: list[str]) -> Iterator[str]:
         yield events.pop(0)
 
 
-def _price(host: str) -> StoragePrice | None:
-    return next((price for price in load().storage if fnmatch.fnmatchcase(host, price.host)), None)
+def _price(host: str, catalog: Catalog) -> StoragePrice | None:
+    return next((price for price in catalog.storage if fnmatch.fnmatchcase(host, price.host)), None)
 
 
 def _usd_per_month(count: int, price: StoragePrice | None) -> float | None:

@@ -9,6 +9,12 @@ import difflib
 from collections.abc import Iterable
 
 
+def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
+    """The end of a refusal: ``; did you mean …?`` with the nearest name, or ``otherwise`` where none is near."""
+    close = nearest(word, known, 1)
+    return f"; did you mean {close[0]}?" if close else otherwise
+
+
 def nearest(word: str, known: Iterable[str], count: int = 3, cutoff: float = 0.5) -> list[str]:
     """The known words most like ``word``, best first, whatever their case."""
     by_lower = {name.lower(): name for name in known}

@@ -60,6 +60,11 @@ options:
         description: Lock file on the controller that has the commit.
         type: path
         required: true
+      catalog:
+        description: Folders on the controller with your own entries. See M(glm.fleet.serving_plan).
+        type: list
+        elements: path
+        default: []
   hub_endpoint:
     description: Address of the hub, or of a mirror that speaks its protocol.
     type: str

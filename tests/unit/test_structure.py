@@ -26,7 +26,8 @@ DOCUMENTATION = {"DOCUMENTATION", "EXAMPLES", "RETURN"}
 TOPICS: dict[str, set[str]] = {
     "catalog": set(),
     "intent": {"catalog"},
-    "plan": {"catalog", "intent"},
+    "plan": {"catalog", "columns", "intent"},
+    "columns": set(),
     "report": set(),
     "closed_output": set(),
     "task_result": set(),
@@ -34,9 +35,9 @@ TOPICS: dict[str, set[str]] = {
     "store": set(),
     "tls": {"private"},
     "host": {"catalog", "plan", "report"},
-    "cloud": {"catalog", "plan"},
-    "keys": {"private"},
-    "serving": {"catalog", "keys", "plan", "private", "report"},
+    "cloud": {"catalog", "columns", "plan"},
+    "keys": {"columns", "private"},
+    "serving": {"catalog", "columns", "keys", "plan", "private", "report"},
     "benchmark": {"catalog", "plan", "report", "serving"},
     "actions": {"plan"},
 }

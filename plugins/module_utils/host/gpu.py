@@ -17,7 +17,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Optional
@@ -38,6 +38,17 @@ _DAEMONS = ("nvidia-persiste", "nv-fabricmanage", "nv-hostengine", "nvidia-imex"
 _VERSION = re.compile(r"\b(\d{3,4}\.\d{1,3}(?:\.\d{1,3})?)\b")
 _INFOROM = re.compile(r"infoROM is corrupted at gpu (?P<bus>[0-9a-fA-F:.]+)", re.IGNORECASE)
 _SO_VERSION = re.compile(r"\.so\.(\d{3,4}\.\d{1,3}(?:\.\d{1,3})?)\b")
+
+
+def planned_indices(plans: Iterable[Mapping[str, Any]]) -> list[int]:
+    """Which GPUs of a host the replicas of its plans use."""
+    return sorted({index for plan in plans for index in plan["accelerator"]["indices"]})
+
+
+def planned(gpus: Iterable[dict[str, Any]], plans: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Those of ``gpu_facts.gpus`` that a plan uses; the others may be somebody else's."""
+    indices = planned_indices(plans)
+    return [entry for place, entry in enumerate(gpus) if entry.get("index", place) in indices]
 
 
 def holders(root: Path) -> Optional[list[str]]:

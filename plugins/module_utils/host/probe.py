@@ -230,20 +230,30 @@ def run_probe(reference: str, options: Sequence[str], expected: Mapping[str, Any
     Raises ProbeError with docker's own words.
     """
     name = "glm-probe-" + re.sub(r"[^0-9a-f]", "", reference.rpartition(":")[2])[:12]
-    run(("docker", "rm", "--force", name), 60)
-    argv = ["docker", "run", "--rm", "--name", name, *options]
-    argv += ["--entrypoint", "python3", reference, "-c", SCRIPT, expected["model_type"]]
-    argv += [runtime.SCRIPT, runtime.KINDS[expected["vendor"]]]
+    given = [SCRIPT, expected["model_type"], runtime.SCRIPT, runtime.KINDS[expected["vendor"]]]
     limits = expected["limits"]
     if limits:
-        argv += [LOAD, json.dumps(limits["folders"]), json.dumps(limits["imports"])]
+        given += [LOAD, json.dumps(limits["folders"]), json.dumps(limits["imports"])]
+    return run_program(name, [*options], reference, given, "GLM-PROBE", timeout)
+
+
+def run_program(
+    name: str, options: Sequence[str], reference: str, program: Sequence[str], mark: str, timeout: float
+) -> dict[str, Any]:
+    """Run a program in Python (source, arguments) once in a container; the JSON of its line that begins with ``mark``.
+
+    Raises ProbeError with docker's own words where there is no such line.
+    """
+    remove = ("docker", "rm", "--force", name)
+    run(remove, 60)
+    argv = ["docker", "run", "--rm", "--name", name, *options, "--entrypoint", "python3", reference, "-c", *program]
     done = run(argv, timeout)
     for line in done.stdout.splitlines():
-        if line.startswith("GLM-PROBE "):
+        if line.startswith(f"{mark} "):
             found: dict[str, Any] = json.loads(line.partition(" ")[2])
             return found
     if done.timed_out:
-        run(("docker", "rm", "--force", name), 60)
+        run(remove, 60)
     raise ProbeError(f"docker run ended with {done.rc}: {done.evidence(800)}")
 
 

@@ -10,12 +10,10 @@ network: one host is measured.
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
-from ansible_collections.glm.fleet.plugins.module_utils.host import probe, speed_program
-from ansible_collections.glm.fleet.plugins.module_utils.host.commands import run
+from ansible_collections.glm.fleet.plugins.module_utils.host import gpu, probe, speed_program
 from ansible_collections.glm.fleet.plugins.module_utils.host.docker import DockerError, Engine
 
 SECONDS = 60
@@ -32,46 +30,35 @@ def measure(plans: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], timeou
 
     ``timeout``: seconds that the container may take, with the import of PyTorch from a cold disk.
     """
-    indices = sorted({index for plan in plans for index in plan["accelerator"]["indices"]})
-    left = _left(plans[0]["image"]["reference"], facts, indices)
+    left = _left(plans, facts)
     if left:
         return {"left": left}
-    run(("docker", "rm", "--force", NAME), 60)
-    argv = ["docker", "run", "--rm", "--name", NAME, "--network", "none"]
     try:
-        argv += probe.limited_arguments(plans)
+        options = ["--network", "none", *probe.limited_arguments(plans), "--env", "CUDA_DEVICE_ORDER=PCI_BUS_ID"]
     except probe.ProbeError as error:
         return {"left": str(error)}
-    argv += ["--env", "CUDA_DEVICE_ORDER=PCI_BUS_ID"]
+    indices = gpu.planned_indices(plans)
     for name, value in plans[0]["env"].items():
         if name.endswith(_VISIBLE):
             # Those of all replicas: each plan names its own.
             value = ",".join(map(str, indices))
-        argv += ["--env", f"{name}={value}"] if name.startswith(_LIBRARIES) else []
-    argv += ["--entrypoint", "python3", plans[0]["image"]["reference"], "-c", inspect.getsource(speed_program)]
-    done = run([*argv, str(len(indices)), str(SECONDS)], timeout)
-    for line in done.stdout.splitlines():
-        if line.startswith("GLM-SPEED "):
-            found: dict[str, Any] = json.loads(line.partition(" ")[2])
-            return found
-    if done.timed_out:
-        run(("docker", "rm", "--force", NAME), 60)
-    # It is not known what it measured, if anything: neither a fault of the GPUs nor a word for them.
-    return {"device": "", "rows": [], "problem": "", "unable": f"docker run ended with {done.rc}: {done.evidence(600)}"}
-
-
-def _left(reference: str, facts: Mapping[str, Any], indices: Sequence[int]) -> Optional[str]:
-    """Why these GPUs are not measured; None where they can be."""
+        options += ["--env", f"{name}={value}"] if name.startswith(_LIBRARIES) else []
+    program = [inspect.getsource(speed_program), str(len(indices)), str(SECONDS)]
     try:
-        if Engine().inspect_image(reference) is None:
+        return probe.run_program(NAME, options, plans[0]["image"]["reference"], program, "GLM-SPEED", timeout)
+    except probe.ProbeError as error:
+        # It is not known what it measured, if anything: neither a fault of the GPUs nor a word for them.
+        return {"device": "", "rows": [], "problem": "", "unable": str(error)}
+
+
+def _left(plans: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> Optional[str]:
+    """Why the GPUs of the plans are not measured; None where they can be."""
+    try:
+        if Engine().inspect_image(plans[0]["image"]["reference"]) is None:
             return "the image is not on the host yet"
     except DockerError as error:
         return str(error)
-    used = [
-        entry.get("memory_used_mib")
-        for place, entry in enumerate(facts["gpus"])
-        if entry.get("index", place) in indices
-    ]
+    used = [entry.get("memory_used_mib") for entry in gpu.planned(facts["gpus"], plans)]
     if any(mib is not None and mib > _IDLE_MIB for mib in used):
         return "GPUs are in use"
     if None in used and facts["gpu_holders"] != []:

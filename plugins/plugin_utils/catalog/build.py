@@ -19,7 +19,7 @@ from typing import Any, TypeVar, Union
 import yaml
 
 from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError
-from ansible_collections.glm.fleet.plugins.module_utils.names import nearest
+from ansible_collections.glm.fleet.plugins.module_utils.names import did_you_mean
 
 T = TypeVar("T")
 
@@ -102,8 +102,7 @@ def _mapping(data: Any, where: str) -> dict[str, Any]:
 
 
 def _unknown_key(key: Any, known: Iterable[str]) -> str:
-    close = nearest(str(key), known, 1)
-    return f"unknown key {key!r}" + (f"; did you mean {close[0]}?" if close else "")
+    return f"unknown key {key!r}{did_you_mean(str(key), known)}"
 
 
 def _record(kind: type[T], data: Any, where: str, places: Mapping[str, str] | None = None, base: Any = None) -> T:

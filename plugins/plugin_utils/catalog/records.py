@@ -428,6 +428,11 @@ class Catalog:
     questions: Questions
 
     @property
+    def accelerator_kinds(self) -> dict[str, Accelerator]:
+        """Each accelerator once, by its name: aliases are keys of their own in ``accelerators``."""
+        return {entry.name: entry for entry in self.accelerators.values()}
+
+    @property
     def measuring(self) -> tuple[Engine, BenchmarkClient]:
         """The engine whose client measures every engine, and that client."""
         return next(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable
 
-from ansible_collections.glm.fleet.plugins.module_utils.names import nearest
+from ansible_collections.glm.fleet.plugins.module_utils.names import did_you_mean
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import combinations, records
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.meanings import Meanings
@@ -52,7 +52,7 @@ def check_entries(found: records.Catalog, part: records.Catalog, place: str) -> 
         _known([layer.engine], found.engines, where, "engine")
         _known(layer.models or (), found.models, where, "model")
         _known(layer.model_types or (), _model_types(found), where, "model type")
-        _known(layer.accelerators or (), _names(found), where, "accelerator")
+        _known(layer.accelerators or (), found.accelerator_kinds, where, "accelerator")
         _known(layer.architectures or (), _architectures(found), where, "architecture")
         _known(layer.vendors or (), _vendors(found), where, "vendor")
         _known(layer.precisions or (), _precisions(found), where, "precision")
@@ -60,7 +60,7 @@ def check_entries(found: records.Catalog, part: records.Catalog, place: str) -> 
     for index, recipe in enumerate(part.recipes):
         _check_recipe(found, recipe, getattr(recipe, "place", f"{place}/recipes.yml: recipes[{index}]"))
     for index, price in enumerate(part.prices):
-        _known([price.accelerator], _names(found), f"{place}/prices.yml: prices[{index}]", "accelerator")
+        _known([price.accelerator], found.accelerator_kinds, f"{place}/prices.yml: prices[{index}]", "accelerator")
     for index, managed in enumerate(part.managed):
         where = f"{place}/prices.yml: managed[{index}]"
         _known([managed.model], found.models, where, "model")
@@ -70,11 +70,6 @@ def check_entries(found: records.Catalog, part: records.Catalog, place: str) -> 
         _check_published(found, result, f"{place}/published.yml: published[{index}]")
     for issue in part.known_issues:
         _check_issue(found, issue, f"{place}/known_issues.yml: {issue.id}")
-
-
-def _names(found: records.Catalog) -> list[str]:
-    """What accelerators are called: selectors do not know aliases."""
-    return list(dict.fromkeys(entry.name for entry in found.accelerators.values()))
 
 
 def _vendors(found: records.Catalog) -> dict[str, None]:
@@ -170,14 +165,14 @@ def _check_recipe(found: records.Catalog, recipe: records.Recipe, where: str) ->
     for model_name in recipe.models:
         _known(recipe.precisions, found.models[model_name].precisions, where, f"precision of {model_name}")
     _known(recipe.profiles, found.profiles, where, "profile")
-    _known(recipe.accelerators, _names(found), where, "accelerator")
+    _known(recipe.accelerators, found.accelerator_kinds, where, "accelerator")
 
 
 def _check_published(found: records.Catalog, result: records.Published, where: str) -> None:
     _known([result.workload], found.workloads, where, "workload")
     _known([result.model], found.models, where, "model")
     _known([result.precision], found.models[result.model].precisions, where, f"precision of {result.model}")
-    _known([result.accelerator] if result.accelerator else (), _names(found), where, "accelerator")
+    _known([result.accelerator] if result.accelerator else (), found.accelerator_kinds, where, "accelerator")
     _known([result.engine], found.engines, where, "engine")
     points = found.workloads[result.workload].points
     if not any(point.parallel == result.parallel and result.prompts in (None, point.prompts) for point in points):
@@ -189,7 +184,7 @@ def _check_published(found: records.Catalog, result: records.Published, where: s
 def _check_issue(found: records.Catalog, issue: records.KnownIssue, where: str) -> None:
     _known(issue.models or (), found.models, where, "model")
     _known(issue.precisions or (), _precisions(found), where, "precision")
-    _known(issue.accelerators or (), _names(found), where, "accelerator")
+    _known(issue.accelerators or (), found.accelerator_kinds, where, "accelerator")
     _known([issue.engine] if issue.engine else (), found.engines, where, "engine")
     _known(issue.model_types or (), _model_types(found), where, "model type")
     _known(issue.architectures or (), _architectures(found), where, "architecture")
@@ -198,6 +193,5 @@ def _check_issue(found: records.Catalog, issue: records.KnownIssue, where: str) 
 def _known(names: Iterable[str], known: Collection[str], where: str, kind: str) -> None:
     for name in names:
         if name not in known:
-            close = nearest(name, known, 1)
-            hint = f"; did you mean {close[0]}?" if close else ""
+            hint = did_you_mean(name, known)
             raise CatalogError(f"{where}: unknown {kind} {name!r}{hint}; known are {', '.join(known)}")

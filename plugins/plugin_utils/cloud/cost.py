@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Optional, TypedDict
 
 from ansible_collections.glm.fleet.plugins.module_utils.cloud import ledger, spending
+from ansible_collections.glm.fleet.plugins.plugin_utils import columns
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.holdings import Holding, Seen
 
 NO_FLEET = "(none)"
@@ -233,7 +234,7 @@ def report(seen: Iterable[Seen], books: Iterable[Book], wanted: Wanted, now: flo
 def lines(found: CostReport) -> list[str]:
     """The report for a terminal."""
     rows = [TITLES, *(_row(item) for item in found["items"])]
-    shown = [*_aligned(rows), ""] if found["items"] else ["Nothing that costs money was listed.", ""]
+    shown = [*columns.aligned(rows), ""] if found["items"] else ["Nothing that costs money was listed.", ""]
     for fleet in found["fleets"]:
         shown += _lines_of_fleet(fleet)
     shown.append(f"All together: {_text(found['usd_per_hour'])} per hour at {found['at']}.")
@@ -463,11 +464,6 @@ def _time(hours: Optional[float]) -> str:
     if hours is None:
         return UNKNOWN
     return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} d"
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def tokens_in(rows: Iterable[Mapping[str, Any]]) -> int:

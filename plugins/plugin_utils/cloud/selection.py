@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.api import kind_of
-from ansible_collections.glm.fleet.plugins.module_utils.names import nearest
+from ansible_collections.glm.fleet.plugins.module_utils.names import did_you_mean, nearest
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.hosts import Host, status_of
 
 TAG = "tag:"
@@ -220,8 +220,7 @@ def known(what: str, found: Iterable[object], allowed: Sequence[str], kind: str)
     """Raises BadOption for a name that is not among the ``allowed``, with the nearest that is."""
     unknown = [str(name) for name in found if name not in allowed]
     if unknown:
-        close = nearest(unknown[0], allowed, 1)
-        hint = f"; did you mean {close[0]}?" if close else f"; expected {', '.join(allowed)}"
+        hint = did_you_mean(unknown[0], allowed, f"; expected {', '.join(allowed)}")
         raise BadOption(f"{what}: unknown {kind} {', '.join(unknown)}{hint}")
 
 

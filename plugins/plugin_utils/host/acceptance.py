@@ -14,7 +14,7 @@ from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils import finding, versions
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Finding
-from ansible_collections.glm.fleet.plugins.module_utils.host import runtime
+from ansible_collections.glm.fleet.plugins.module_utils.host import gpu, runtime
 from ansible_collections.glm.fleet.plugins.plugin_utils import report
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import platforms
 from ansible_collections.glm.fleet.plugins.plugin_utils.host import checks as host_checks
@@ -137,12 +137,8 @@ def _platform(facts: Mapping[str, Any]) -> platforms.Platform | None:
 
 
 def _of_plans(facts: Mapping[str, Any], plans: Sequence[Plan]) -> Mapping[str, Any]:
-    """The facts with those GPUs only that a plan uses: the others may be somebody else's."""
-    indices = {index for plan in plans for index in plan["accelerator"]["indices"]}
-    return {
-        **facts,
-        "gpus": [entry for place, entry in enumerate(facts["gpus"]) if entry.get("index", place) in indices],
-    }
+    """The facts with those GPUs only that a plan uses."""
+    return {**facts, "gpus": gpu.planned(facts["gpus"], plans)}
 
 
 def _states(gathered: Gathered, plans: Sequence[Plan]) -> list[Finding]:

@@ -14,6 +14,7 @@ from typing import Any, Optional
 from ansible_collections.glm.fleet.plugins.module_utils.door.usage import COLUMNS as COUNTED
 from ansible_collections.glm.fleet.plugins.module_utils.door.usage import COUNTS
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
+from ansible_collections.glm.fleet.plugins.plugin_utils import columns
 from ansible_collections.glm.fleet.plugins.plugin_utils.keys import records
 from ansible_collections.glm.fleet.plugins.plugin_utils.keys.records import Key, Keys
 
@@ -36,7 +37,7 @@ def table(keys: Keys, hosts: Mapping[str, Optional[Usage]], now: datetime, most_
     known = [usage for usage in hosts.values() if usage is not None]
     silent = len(known) < len(hosts)
     shown = [key for key in keys if key.valid(now) or (key.current and key.revoked is None)]
-    lines = _aligned([TITLES, *(_row(key, known, silent, now, most_days) for key in shown)])
+    lines = columns.aligned([TITLES, *(_row(key, known, silent, now, most_days) for key in shown)])
     lines.append(
         f"Requests and tokens of {now:%Y-%m} (UTC), by name. Uncounted: answers that did not say their tokens; "
         "estimated: what stands in for these."
@@ -79,11 +80,6 @@ def _old(key: Key, now: datetime, most_days: float) -> bool:
     return bool(most_days) and (now - key.created).total_seconds() > most_days * 86400
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
 def months(hosts: Mapping[str, Optional[Usage]]) -> list[str]:
     """The months in which a host that answered saw a request."""
     return sorted({month for usage in hosts.values() for month in usage or {}})
@@ -117,10 +113,10 @@ def month_csv(before: str, month: str, hosts: Mapping[str, Optional[Usage]], whe
 
 def _read(text: str, where: str) -> Iterable[dict[str, str]]:
     reader = csv.DictReader(io.StringIO(text))
-    columns = reader.fieldnames or ()
+    found = reader.fieldnames or ()
     # An earlier release has fewer of them; those of a later one would be lost.
-    if text and not {"host", "key"} <= set(columns) <= set(COLUMNS):
-        raise Unmet(f"the usage of keys in {where}", f"a table of {', '.join(columns)[:80]}", MOVE_AWAY)
+    if text and not {"host", "key"} <= set(found) <= set(COLUMNS):
+        raise Unmet(f"the usage of keys in {where}", f"a table of {', '.join(found)[:80]}", MOVE_AWAY)
     for row in reader:
         counts = [row.get(name) or "0" for name in COUNTS]
         if not (row["host"] and row["key"] and all(count.isdigit() for count in counts)):

@@ -68,10 +68,8 @@ def alternatives(choice: Choice) -> str:
 
 def _hardware(choice: Choice) -> list[Hardware]:
     known = choice.known
-    # Aliases are keys of their own.
-    accelerators = {entry.name: entry for entry in known.accelerators.values()}.values()
     found = []
-    for accelerator, nodes in itertools.product(accelerators, (1, 2)):
+    for accelerator, nodes in itertools.product(known.accelerator_kinds.values(), (1, 2)):
         # Several hosts make sense where one is full, and has links between its own GPUs.
         for count in accelerator.counts if nodes == 1 else [accelerator.per_host][: accelerator.fabric != "none"]:
             prices = [price for price in known.prices if (price.accelerator, price.count) == (accelerator.name, count)]
@@ -88,12 +86,10 @@ def _found(choice: Choice, hardware: Hardware) -> Optional[tuple[str, str]]:
     for precision, engine in _nearest(choice):
         if not _may_hold(choice, hardware, precision):
             continue
-        intent = dataclasses.replace(
-            asked, accelerator=hardware.accelerator.name, accelerator_count=hardware.count, precision=precision,
-            engine=engine, engine_version=None, image=None, image_variant=None, engine_args={}, engine_env={},
-            nodes=hardware.nodes, node_rank=0, gpus=(),
-            repository=asked.repository if precision == asked.precision else None, replicas=1, replica=0,
-            driver_version=None,
+        intent = asked.elsewhere(
+            accelerator=hardware.accelerator.name, accelerator_count=hardware.count, nodes=hardware.nodes,
+            engine=engine, precision=precision,
+            repository=asked.repository if precision == asked.precision else None,
         )  # fmt: skip
         if _works(intent, choice.known):
             return precision, engine

@@ -119,11 +119,11 @@ def _check_capabilities(choice: Choice) -> None:
 
 
 def _attempt(choice: Choice, table: flags.Table, recipe: Optional[Recipe], way: recipes.Layout) -> Served:
-    served = _worked_out(choice, table, recipe, way, choice.context_goal)
+    served = _worked_out(choice, table, recipe, way)
     change, note = _for_margin(choice, table, served)
     if not change:
         return served
-    again = _worked_out(choice, table, recipe, way, choice.context_goal, change)
+    again = _worked_out(choice, table, recipe, way, change)
     return dataclasses.replace(again, notes=[*again.notes, note.format(size=again.size)])
 
 
@@ -151,10 +151,10 @@ def _for_margin(choice: Choice, table: flags.Table, served: Served) -> tuple[dic
 
 
 def _worked_out(
-    choice: Choice, table: flags.Table, recipe: Optional[Recipe], way: recipes.Layout, context: int,
+    choice: Choice, table: flags.Table, recipe: Optional[Recipe], way: recipes.Layout,
     changed: Optional[Mapping[str, Any]] = None,
 ) -> Served:  # fmt: skip
-    composed = recipes.compose(choice.known, choice.cell, recipe, way, context)
+    composed = recipes.compose(choice.known, choice.cell, recipe, way, choice.context_goal)
     given = {**composed.args, **(changed or {}), **_node_arguments(choice)}
     base = flags.respelled(table, {**given, **_clocks(choice, table, given)}, choice.engine.renames)
     try:

@@ -86,6 +86,14 @@ class Intent:
     # Negative: as long as the plan finds.
     drain_seconds: int = -1
 
+    def elsewhere(self, **changes: Any) -> Intent:
+        """The same for one replica on other hardware or with another engine, without what is only for this one."""
+        plain: dict[str, Any] = {
+            "engine_version": None, "engine_args": {}, "engine_env": {}, "image": None, "image_variant": None,
+            "gpus": (), "replicas": 1, "replica": 0, "node_rank": 0, "driver_version": None,
+        }  # fmt: skip
+        return replace(self, **{**plain, **changes})
+
 
 class Choice:
     """The catalogue entries that an intent names. Raises PlanError for a name that does not exist."""

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Optional
 
+from ansible_collections.glm.fleet.plugins.plugin_utils import columns
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Choice, Intent, PlanError
@@ -59,15 +60,12 @@ def rows(intent: Intent, known: Catalog) -> list[Row]:
     choice = Choice(
         dataclasses.replace(intent, accelerator=intent.accelerator or next(iter(known.accelerators))), known
     )
-    accelerators = {entry.name: entry for entry in known.accelerators.values()}
+    accelerators = known.accelerator_kinds.values()
     asked = choice.accelerator if intent.accelerator and intent.accelerator_count else None
     found: list[Row] = []
-    for accelerator, engine, profile in itertools.product(accelerators.values(), choice.model.engines, known.profiles):
+    for accelerator, engine, profile in itertools.product(accelerators, choice.model.engines, known.profiles):
         count = intent.accelerator_count if accelerator is asked else accelerator.per_host
-        cell = dataclasses.replace(
-            intent, accelerator=accelerator.name, accelerator_count=count, engine=engine, profile=profile,
-            engine_version=None, engine_args={}, engine_env={}, image=None, image_variant=None,
-        )  # fmt: skip
+        cell = intent.elsewhere(accelerator=accelerator.name, accelerator_count=count, engine=engine, profile=profile)
         found.append(_row(cell, known))
     return _joined(found)
 
@@ -120,8 +118,7 @@ def _joined(found: Iterable[Row]) -> list[Row]:
 def table(found: Sequence[Row]) -> list[str]:
     """The rows as lines for people."""
     cells = [_HEAD, *(_cells(row) for row in found)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(_HEAD))]
-    lines = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+    lines = columns.aligned(cells)
     remarks = [
         line
         for row in found

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ansible_collections.glm.fleet.plugins.module_utils.names import nearest
+from ansible_collections.glm.fleet.plugins.module_utils.names import did_you_mean
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.engine import Engine
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import budget, meaning
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Choice
@@ -120,9 +120,8 @@ def _mount(choice: Choice, entry: Mapping[str, Any], others: list[Mount]) -> tup
     nothing = Mount(source="", target="", read_only=True)
     for key in entry:
         if key not in _MOUNT_KEYS:
-            close = nearest(str(key), _MOUNT_KEYS, 1)
-            hint = f"; did you mean {close[0]}?" if close else f"; known are {', '.join(_MOUNT_KEYS)}"
-            return f"unknown key {key!r}{hint}", nothing
+            known = f"; known are {', '.join(_MOUNT_KEYS)}"
+            return f"unknown key {key!r}{did_you_mean(str(key), _MOUNT_KEYS, known)}", nothing
     source = entry.get("source")
     target, read_only = entry.get("target", source), entry.get("read_only", True)
     for key, path in (("source", source), ("target", target)):

@@ -32,7 +32,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict, cast
 
@@ -198,6 +198,25 @@ def _require_agreement(key: str, ours: dict[str, Any], theirs: dict[str, Any], p
                 f"this run found {ours[name]}. Nothing was written. Find out which one is meant, and run again to use "
                 "the one in the file; for the other, delete that entry before."
             )
+
+
+def model_entry(path: Path | str, key: str, resolve: Callable[[], ModelEntry], keep: bool) -> tuple[ModelEntry, bool]:
+    """The entry of a model, and whether this call wrote it: who needs it first resolves it, all others wait for that.
+
+    Without ``keep`` what was resolved is not written. Raises LockFileError, and what ``resolve`` does.
+    """
+    entry = read(path)["models"].get(key)
+    if entry is not None:
+        return entry, False
+    if not keep:
+        return resolve(), False
+    with locked(path) as lock:
+        # Another host of this run may have resolved it while this one waited.
+        entry = lock.data["models"].get(key)
+        if entry is not None:
+            return entry, False
+        lock.data["models"][key] = entry = resolve()
+        return entry, lock.save()
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ import re
 from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any, Optional, TypeVar
 
-from ansible_collections.glm.fleet.plugins.module_utils.names import nearest
+from ansible_collections.glm.fleet.plugins.module_utils.names import did_you_mean
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.engine import Engine
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.meanings import Class, Need, Numbers
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags
@@ -102,12 +102,8 @@ def _problem(engine: Engine, option: flags.Option, value: Any) -> str:
         )
     chats = _row(known.chat, option)
     if chats is not None and value not in chats:
-        return f"{_shown(value)} makes it an endpoint that answers no chats; a plan is for one that does"
+        return f"{flags.written(value)} makes it an endpoint that answers no chats; a plan is for one that does"
     return ""
-
-
-def _shown(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _check_numbers(engine: Engine, table: flags.Table, arguments: flags.Arguments) -> None:
@@ -149,8 +145,7 @@ def _check_drafting(engine: Engine, table: flags.Table, arguments: flags.Argumen
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
-    close = nearest(name, known, 1)
-    return f"; did you mean {close[0]}?" if close else f"; it takes {', '.join(known)}"
+    return did_you_mean(name, known, f"; it takes {', '.join(known)}")
 
 
 def _check_together(engine: Engine, table: flags.Table, arguments: flags.Arguments) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils import versions
-from ansible_collections.glm.fleet.plugins.module_utils.names import nearest
+from ansible_collections.glm.fleet.plugins.module_utils.names import did_you_mean
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.engine import Engine, EnvValue, Ranged
@@ -183,6 +183,4 @@ def _check_parsers(found: Catalog, name: str, where: str) -> None:
 
 
 def _unknown_parser(table: flags.Table, value: str, names: Sequence[str]) -> str:
-    close = nearest(value, names, 1)
-    hint = f"; did you mean {close[0]}?" if close else ""
-    return f"{table.engine} {table.version} has no parser {value!r}{hint}"
+    return f"{table.engine} {table.version} has no parser {value!r}{did_you_mean(value, names)}"

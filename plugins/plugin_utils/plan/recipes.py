@@ -118,11 +118,10 @@ def layouts(cell: Cell, recipe: Optional[records.Recipe], divides_attention: boo
 
     widths = [width for width in memory.valid_tensor_parallel(config, replicate_kv=True) if gpus % width == 0]
     if cell.nodes > 1:
-        one = [Layout(gpus)] if cell.rdma and gpus in widths else []
-        stages = cell.count in widths and cell.nodes <= config.num_hidden_layers
-        staged = [Layout(cell.count, pipeline=cell.nodes)] if stages else []
-        joined = [way for layout in one for way in usable(layout)]
-        return joined or [way for layout in staged for way in usable(layout)]
+        joined = list(usable(Layout(gpus))) if cell.rdma and gpus in widths else []
+        if joined or cell.count not in widths or cell.nodes > config.num_hidden_layers:
+            return joined
+        return list(usable(Layout(cell.count, pipeline=cell.nodes)))
     wide_first = [way for width in sorted(widths, reverse=True) for way in usable(Layout(width, gpus // width))]
     if cell.profile != "throughput":
         return wide_first

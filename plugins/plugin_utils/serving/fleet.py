@@ -18,7 +18,7 @@ from typing import Any, Literal, Optional, TypedDict
 from ansible_collections.glm.fleet.plugins.module_utils.door import drain
 from ansible_collections.glm.fleet.plugins.module_utils.finding import advised, printable
 from ansible_collections.glm.fleet.plugins.module_utils.serving import restarts
-from ansible_collections.glm.fleet.plugins.plugin_utils import report
+from ansible_collections.glm.fleet.plugins.plugin_utils import columns, report
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import fleet_gateways, gateway, running
 
@@ -296,8 +296,7 @@ def _words(one: ReplicaStatus) -> str:
 def lines(found: StatusReport, now: float) -> list[str]:
     """The report for a terminal: a row for each replica, and what is wrong below."""
     rows = [_TITLES, *(row for host in found["hosts"] for row in _rows(host, now))]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_TITLES))]
-    shown = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+    shown = columns.aligned(rows)
     wrong = [f"  {host['host']}: {problem}" for host in found["hosts"] for problem in host["problems"]]
     noted = [f"  {host['host']}: {drift}" for host in found["hosts"] for drift in host["drift"]]
     well = sum(host["ok"] for host in found["hosts"])

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Optional, TypedDict
 
 from ansible_collections.glm.fleet.plugins.module_utils.finding import advised, printable
+from ansible_collections.glm.fleet.plugins.plugin_utils import columns
 
 State = Literal["running", "stopped", "absent", "unknown"]
 Sees = Literal["up", "draining", "down"]
@@ -153,8 +154,7 @@ def lines(gateways: Sequence[GatewayStatus]) -> list[str]:
     if not gateways:
         return []
     rows = [_TITLES, *map(_row, gateways)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_TITLES))]
-    shown = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+    shown = columns.aligned(rows)
     noted = [f"  gateway of {one['host']}: {said}" for one in gateways for said in (*one["problems"], *one["drift"])]
     return [*shown, "", *map(printable, noted), *([""] if noted else [])]
 

@@ -13,7 +13,7 @@ from typing import Any
 from ansible_collections.glm.fleet.plugins.module_utils import finding
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Finding
 from ansible_collections.glm.fleet.plugins.module_utils.serving import restarts
-from ansible_collections.glm.fleet.plugins.plugin_utils import report
+from ansible_collections.glm.fleet.plugins.plugin_utils import columns, report
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 from ansible_collections.glm.fleet.plugins.plugin_utils.report import (
     FleetGateway,
@@ -154,9 +154,7 @@ def restarted(reports: Sequence[VerifyReport]) -> list[str]:
 def table(reports: Sequence[VerifyReport]) -> list[str]:
     """The fleet as lines of a table with aligned columns."""
     rows = [("host", "endpoint", "model", "engine", "release", "verdict", "checks", "seconds"), *map(_row, reports)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
-    return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]
+    return columns.ruled(rows)
 
 
 def _row(entry: VerifyReport) -> tuple[str, ...]:

@@ -21,9 +21,15 @@ REPO = "acme/Tiny"
 
 @pytest.fixture
 def inventory(tmp_path: Path) -> Path:
-    path = tmp_path / "hosts.yml"
-    hosts = {"a": {}, "b": {}, "c": {"glm_revision": "other"}}
-    path.write_text(yaml.safe_dump({"glm_fleet": {"hosts": hosts, "vars": {"glm_repository": REPO}}}), "utf-8")
+    path, own = tmp_path / "hosts.yml", tmp_path / "own"
+    own.mkdir()
+    model = {"like": "GLM-4.7-Flash", "precisions": {"bf16": {"repository": REPO, "weights": "bf16"}}}
+    (own / "models.yml").write_text(yaml.safe_dump({"models": {"Acme-Tiny": model}}), "utf-8")
+    # One names its model by the team's own catalogue.
+    by_model = {"glm_repository": "", "glm_model": "Acme-Tiny", "glm_precision": "bf16"}
+    hosts = {"a": {}, "b": by_model, "c": {"glm_revision": "other"}}
+    fleet = {"hosts": hosts, "vars": {"glm_repository": REPO}}
+    path.write_text(yaml.safe_dump({"all": {"vars": {"glm_catalog": [str(own)]}}, "glm_fleet": fleet}), "utf-8")
     return path
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.glm.fleet.plugins.module_utils.host import docker, speed, speed_program
+from ansible_collections.glm.fleet.plugins.module_utils.host import docker, probe, speed, speed_program
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import CommandResult
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import platforms
 from ansible_collections.glm.fleet.plugins.plugin_utils.host import speed as judgement
@@ -203,7 +203,7 @@ def container(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         seen["argv"].append(list(argv))
         return CommandResult(tuple(argv), seen.get("rc", 0), seen["answer"] if argv[1] == "run" else "", "said")
 
-    monkeypatch.setattr(speed, "run", run)
+    monkeypatch.setattr(probe, "run", run)
     monkeypatch.setattr(docker.Engine, "inspect_image", lambda _self, _reference: seen["image"])
     return seen
 

@@ -21,7 +21,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Inten
     ],
 )
 def test_a_price_is_said_for_stores_that_the_catalogue_knows(host: str, month: float | None) -> None:
-    assert weights_stage._usd_per_month(756_200_000_000, weights_stage._price(host)) == month
+    assert weights_stage._usd_per_month(756_200_000_000, weights_stage._price(host, load())) == month
 
 
 def test_the_repository_is_the_plans_on_whatever_hardware() -> None:
