@@ -30,6 +30,7 @@ extends_documentation_fragment:
 
 import contextlib
 import functools
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
@@ -65,6 +66,18 @@ def brief(method: Method) -> Method:
     return cast("Method", chosen)
 
 
+def while_read(method: Method) -> Method:
+    """End the run instead where nobody reads it any more and the interrupt was lost."""
+
+    @functools.wraps(method)
+    def checked(self: CallbackModule, *args: Any, **kwargs: Any) -> None:
+        if self._closed and self._closed.is_set():
+            raise KeyboardInterrupt
+        method(self, *args, **kwargs)
+
+    return cast("Method", checked)
+
+
 class CallbackModule(Default):  # type: ignore[misc]
     """Show phases, changes and failures."""
 
@@ -76,7 +89,7 @@ class CallbackModule(Default):  # type: ignore[misc]
         super().__init__()
         self._reset()
         self._beats = contextlib.ExitStack()
-        self._watched = False
+        self._closed: threading.Event | None = None
 
     def _reset(self) -> None:
         self._began = self._spoke = time.monotonic()
@@ -87,9 +100,7 @@ class CallbackModule(Default):  # type: ignore[misc]
         self._running: dict[str, str] = {}
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
-        if not self._watched:
-            closed_output.interrupt_when_closed(1)
-        self._watched = True
+        self._closed = self._closed or closed_output.interrupt_when_closed(1)
         if self._display.verbosity:
             super().v2_playbook_on_start(playbook)
             return
@@ -113,10 +124,12 @@ class CallbackModule(Default):  # type: ignore[misc]
     def v2_playbook_on_no_hosts_remaining(self) -> None:
         """The causes say it."""
 
+    @while_read
     @brief
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
         self._begin_phase()
 
+    @while_read
     @brief
     def v2_playbook_on_handler_task_start(self, task: Any) -> None:
         self._begin_phase()

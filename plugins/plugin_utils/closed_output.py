@@ -15,17 +15,24 @@ import signal
 import threading
 
 
-def interrupt_when_closed(descriptor: int) -> None:
-    """Interrupt this process, as Ctrl-C does, once nobody reads a descriptor any more: its pipe or terminal closed."""
-    threading.Thread(target=_watch, args=(descriptor,), daemon=True).start()
+def interrupt_when_closed(descriptor: int) -> threading.Event:
+    """Interrupt this process, as Ctrl-C does, once nobody reads a descriptor any more: its pipe or terminal closed.
+
+    The event is set then. Python loses an interrupt that comes while it forks, as ansible-core does for each task:
+    whoever begins the next one must look.
+    """
+    closed = threading.Event()
+    threading.Thread(target=_watch, args=(descriptor, closed), daemon=True).start()
+    return closed
 
 
-def _watch(descriptor: int) -> None:
+def _watch(descriptor: int, closed: threading.Event) -> None:
     poll = select.poll()
     # Nothing is asked for: the kernel tells without that the other end closed. A file has no other end.
     poll.register(descriptor, 0)
     poll.poll()
     _to_nowhere(descriptor)
+    closed.set()
     os.kill(os.getpid(), signal.SIGINT)
 
 

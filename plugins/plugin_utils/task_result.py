@@ -120,7 +120,8 @@ class Causes:
         # That hosts are not verified is the report's own word for what is said of each here.
         own = {where: cause for where, cause in self.by_host.items() if not cause.action.endswith("fleet_report")}
         alike: dict[tuple[str, ...], list[str]] = {}
-        for where, cause in (own or self.by_host).items():
+        # In the order of their names: which failed first is chance.
+        for where, cause in sorted((own or self.by_host).items()):
             alike.setdefault((cause.task, *cause.messages), []).append(where)
         shown = [line for why, hosts in list(alike.items())[:CAUSES] for line in _worded(hosts, *why)]
         left = [where for hosts in list(alike.values())[CAUSES:] for where in hosts]

@@ -17,6 +17,8 @@ import yaml
 
 from ansible_collections.glm.fleet.plugins.callback.console import CallbackModule
 from ansible_collections.glm.fleet.plugins.module_utils.finding import shortened
+from ansible_collections.glm.fleet.plugins.plugin_utils import closed_output
+from tests.patience import PATIENCE_SECONDS
 from tests.playbooks.test_preflight import ROOT
 
 HERE = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
@@ -243,6 +245,20 @@ def test_what_takes_long_is_named_with_its_attempts(capsys: pytest.CaptureFixtur
     assert time.monotonic() - callback._spoke < 50
 
 
+def test_an_interrupt_that_a_fork_swallowed_ends_the_run_at_the_next_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(closed_output.os, "kill", lambda *_lost: None)
+    callback, (theirs, ours) = CallbackModule(), os.pipe()
+    callback._closed = closed_output.interrupt_when_closed(ours)
+    callback._phase = ""
+    callback.v2_playbook_on_task_start(SimpleNamespace(), False)
+    os.close(theirs)
+    assert callback._closed.wait(PATIENCE_SECONDS)
+    for begin in (callback.v2_playbook_on_task_start, callback.v2_playbook_on_handler_task_start):
+        with pytest.raises(KeyboardInterrupt):
+            begin(SimpleNamespace(), *([False] if "handler" not in begin.__name__ else []))
+    os.close(ours)
+
+
 @pytest.mark.parametrize("both", [False, True])
 def test_a_run_whose_reader_has_gone_ends(both: bool, tmp_path: Path) -> None:
     """As in ``status.yml | head -1``. Lines of workers, such as those of a pause, are printed by another thread."""
@@ -260,7 +276,7 @@ def test_a_run_whose_reader_has_gone_ends(both: bool, tmp_path: Path) -> None:
     begun.stdout.close()
     try:
         # What ansible-playbook ends with after Ctrl-C, and not what Python does with lines that were never read (120).
-        assert begun.wait(timeout=30) == 99
+        assert begun.wait(PATIENCE_SECONDS) == 99
     finally:
         begun.kill()
     if begun.stderr:

@@ -134,7 +134,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_made(fleet: Fleet) -> N
     assert code != 0 and changes(fleet) == [] == fleet.alive(), output
     for words in (
         "controller, plan: expected an instance type that the model fits on, found none; nothing was launched",
-        "gpu_8x_h100_sxm5: GLM-5.1 fp8 on 8x H100", "98.3 GiB", "71.7 GiB",
+        "gpu_8x_h100_sxm5: GLM-5.1 fp8 on 8x H100", "99.6 GiB", "71.7 GiB",
         "cpu_4x_general: it has no accelerators", "npu_1x_new: the account is not offered this type",
     ):  # fmt: skip
         assert words in output, output

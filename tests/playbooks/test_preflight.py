@@ -73,7 +73,7 @@ def test_hosts_that_no_cloud_tagged_are_welcome(tmp_path: Path) -> None:
     ("variables", "words"),
     [
         ({"glm_model": "GLM-9"}, ["h0, plan", "GLM-9", "GLM-5.1"]),
-        ({"glm_accelerator": "H100"}, ["h0, plan", "does not fit", "98.3 GiB", "71.7 GiB"]),
+        ({"glm_accelerator": "H100"}, ["h0, plan", "does not fit", "99.6 GiB", "71.7 GiB"]),
         ({"glm_engine": "vllm", "glm_engine_version": "0.15.1"}, ["h0, plan", "0.15.1"]),
         ({"glm_engine_args": {"max-num-seq": 3}}, ["h0, plan", "max-num-seq", "max-num-seqs"]),
         ({"glm_engine_args": {"api-key": "x"}}, ["h0, plan", "use keys.yml"]),

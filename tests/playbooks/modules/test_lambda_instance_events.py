@@ -547,7 +547,8 @@ def test_two_runs_on_two_machines_end_with_the_wanted_number(cloud: Handle, monk
     # Between two looks a request of the other machine is answered, as in use, where it is ten seconds.
     results = side_by_side(cloud, 2, count=3, wait_interval=0.5)
     assert [result["msg"] for result in results if result["failed"]] == []
-    assert alive(cloud) == ["glm-default-1", "glm-default-2", "glm-default-3"]
+    # Whose launches stay depends on who looked first.
+    assert len(set(alive(cloud))) == 3 == len(alive(cloud))
     given_back = [entry["instance"]["id"] for result in results for entry in result["replaced"]]
     assert launches(cloud) - len(given_back) == 3
     assert sorted(key for result in results for key in result["launched_ids"]) == sorted(
