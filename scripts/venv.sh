@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Make or refresh a virtual environment from pinned requirements.
 #   scripts/venv.sh DIRECTORY REQUIREMENTS [PYTHON_VERSION ...]
-# Takes the first of these Python versions that the machine has; without a version, any Python from 3.11 on.
+# Takes the first of these Python versions that the machine has; without a version, any Python from 3.11 on. Of one version the
+# distribution's own comes first: it is compiled with all optimizations, which pyenv leaves out (a quarter of the time).
 # Does nothing when DIRECTORY already satisfies REQUIREMENTS.
 set -euo pipefail
 
@@ -16,7 +17,7 @@ versions=("$@")
 find_python() {
     local version candidate
     for version in "${versions[@]}"; do
-        for candidate in "$(command -v "python$version" || true)" \
+        for candidate in "/usr/bin/python$version" "$(command -v "python$version" || true)" \
             "${PYENV_ROOT:-$HOME/.pyenv}"/versions/"$version".*/bin/python; do
             # A pyenv shim exists for versions that are not active; only one that runs counts.
             if [ -n "$candidate" ] && [ -x "$candidate" ] && "$candidate" -c 'import venv, ensurepip' 2>/dev/null; then

@@ -168,15 +168,16 @@ def test_a_full_disk_is_refused_before_the_download() -> None:
 
 def test_a_canary_whose_engine_exits_serves_its_release_again_and_spares_the_other_host() -> None:
     before = running_containers()
-    run = playbook("deploy_glm51.yml", glm_engine="vllm",
-                   glm_engine_args={"chat-template": "/no/such/template.jinja"}, glm_launch_count=HOSTS)  # fmt: skip
-    refused(run, "release 1 was put back and passed its gate", "/no/such/template.jinja")
-    assert 'glm_engine_args: its default -> {"chat-template": "/no/such/template.jinja"}' in run.output
+    # In a folder that the container has: the plan refuses others.
+    lacking = {"chat-template": "/root/.cache/huggingface/no-such-template.jinja"}
+    run = playbook("deploy_glm51.yml", glm_engine="vllm", glm_engine_args=lacking, glm_launch_count=HOSTS)
+    refused(run, "release 1 was put back and passed its gate", "no-such-template.jinja")
+    assert f"glm_engine_args: its default -> {json.dumps(lacking)}" in run.output
     assert "not reached" in run.output.partition("The run ended before its report.")[2]
     after = running_containers()
     [host] = [name for name in before if after[name] != before[name]]
     assert f"{host}, serve: release 1 was put back" in run.output
-    assert "/no/such" not in on_host(host, "systemctl", "cat", "glm-serve-0.service")
+    assert "no-such" not in on_host(host, "systemctl", "cat", "glm-serve-0.service")
     assert on_host(host, "cat", "/var/lib/glm/releases/good").strip() == "1"
     assert playbook("verify.yml", glm_engine="vllm", glm_launch_count=HOSTS).code == 0
     check_endpoints("reasoning")

@@ -137,7 +137,8 @@ def _args(proof: Proof, **more: Any) -> dict[str, Any]:
 
 def bad_flag(proof: Proof) -> list[Check]:
     """An engine that ends when it is started."""
-    path = "/no/such/template.jinja"
+    # In a folder that the container has: the plan refuses others.
+    path = "/root/.cache/huggingface/no-such-template.jinja"
     return _refused(proof, 1, [path, "was put back"], **_args(proof, **{"chat-template": path}))
 
 
