@@ -186,9 +186,17 @@ desk() { # stages...
     for each in "$@"; do "$each"; done
 }
 
+# What hosts and engines are made of: mostly downloads. Whoever needs it waits for it, and says why it failed.
+materials() {
+    scripts/install_system_packages.sh && "$venv/bin/python" -m simulator build
+} >"$out/materials.log" 2>&1
+
 # First the stages that fail fast. Then those with hosts, in two groups, in parallel with those that compute.
 everything() {
     local half
+    set -m
+    desk materials & lanes+=($!)
+    set +m
     quick_lint
     unit
     scripts/install_system_packages.sh

@@ -15,8 +15,11 @@ from tests.integration.workers import worker_world
 os.environ["GLM_REHEARSAL_WORLD"] = str(worker_world(os.environ))
 pytest.register_assert_rewrite("tests.integration.measuring", "tests.integration.rehearsal")
 
-LONGEST_FIRST = ("test_rehearsal.py", "test_rehearsal_benchmark.py", "test_serve_on_host.py", "test_engine_venv.py")
-"""Files that would end last if a worker took them up late; the others follow in their order."""
+LONGEST_FIRST = ("test_rehearsal.py", "test_serve_on_host.py", "test_rehearsal_benchmark.py", "test_engine_venv.py")
+"""Files that would end last if a worker took them up late; the others follow in their order.
+
+The second needs no engine, which may still be built for the first.
+"""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -36,6 +37,7 @@ class Run:
 def command(*argv: str, timeout: float = 3600) -> Run:
     """``timeout`` is for what hangs."""
     start = time.monotonic()
+    inventory.cache_clear()
     done = subprocess.run(
         argv,
         cwd=ROOT,
@@ -56,8 +58,9 @@ def playbook(name: str, *arguments: str, **variables: object) -> Run:
     return command("ansible-playbook", name, "-i", "rehearsal", *extra, *arguments)
 
 
+@functools.cache
 def inventory() -> dict[str, dict[str, object]]:
-    """Host variables of the fleet, by host."""
+    """Host variables of the fleet, by host, since the last command."""
     listed = subprocess.run(
         ["ansible-inventory", "-i", "rehearsal", "--list"],
         cwd=ROOT,

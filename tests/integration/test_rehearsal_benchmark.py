@@ -18,14 +18,18 @@ from tests.integration.rehearsal import HOSTS, ROOT, Run, inventory, playbook, r
 pytestmark = [pytest.mark.podman, pytest.mark.engine, pytest.mark.usefixtures("rehearsal")]
 
 
+# Each host's GPUs are also seen from the other. Their speed is measured in test_rehearsal.
+SEEN = {"glm_gateways": 0, "glm_monitor_address": "{{ glm_private_address }}", "acceptance_gpu_speed": False}
+
+
 @pytest.fixture(scope="module", autouse=True)
 def served(rehearsal: None) -> None:
     """Launched and deployed in one run."""
-    assert playbook("deploy_glm51.yml", glm_engine="vllm", glm_gateways=0, glm_launch_count=HOSTS).code == 0
+    assert playbook("deploy_glm51.yml", glm_engine="vllm", glm_launch_count=HOSTS, **SEEN).code == 0
 
 
 def test_vllm_is_measured_with_its_own_client() -> None:
-    for record in measured("vllm").values():
+    for record in measured("vllm", **SEEN).values():
         assert record["client"]["image"] == record["plan"]["image"] and record["engine_says"]["version"] == "0.32.0"
         metrics = record["points"][0]["metrics"]
         assert metrics["acceptance_length"] > 1 and metrics["prefix_hit_rate"] < 0.1 and metrics["kv_pool_tokens"] > 0
@@ -33,14 +37,13 @@ def test_vllm_is_measured_with_its_own_client() -> None:
 
 
 def test_every_workload_of_vllm() -> None:
-    every_workload("vllm")
+    every_workload("vllm", **SEEN)
 
 
 def test_one_host_measures_the_other() -> None:
     served, client = list(inventory())
-    seen = {"glm_engine": "vllm", "glm_gateways": 0, "glm_monitor_address": "{{ glm_private_address }}"}
-    assert playbook("deploy_glm51.yml", glm_launch_count=HOSTS, **seen).code == 0
-    run = playbook("benchmark.yml", "--limit", f"{served},localhost", benchmark_client_host=client, **seen)
+    own = {"glm_engine": "vllm", "benchmark_client_host": client, **SEEN}
+    run = playbook("benchmark.yml", "--limit", f"{served},localhost", **own)
     assert run.code == 0
     record = newest_record()
     assert record["host"] == served and record["client"]["host"] == client and record["ok"]
