@@ -234,7 +234,8 @@ class Recipe(Ranged):
     """A published cell: these models on these accelerators, ``count`` per host on each of ``nodes`` hosts.
 
     ``args`` are laid over the layers; ``tensor``, ``data`` and ``data_attention`` are how the GPUs are divided where
-    that is not plain tensor parallelism over all of them.
+    that is not plain tensor parallelism over all of them. ``departs``: published arguments that it does not take, by
+    name, with the reason.
     """
 
     models: list[str]
@@ -251,6 +252,7 @@ class Recipe(Ranged):
     data: int = 1
     data_attention: int = 1
     notes: list[str] = field(default_factory=list)
+    departs: dict[str, str] = field(default_factory=dict)
     measured: Optional[Measured] = None
 
 

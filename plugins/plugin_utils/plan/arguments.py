@@ -46,6 +46,8 @@ class Served:
     met: list[KnownIssue]
     env: dict[str, str]
     notes: list[str]
+    worked_around: Mapping[str, Any]
+    """Arguments that workarounds of known issues changed, before the user's own."""
 
 
 def serve(choice: Choice, table: flags.Table) -> Served:
@@ -204,6 +206,7 @@ def _worked_out(
         met=kept,
         env={**env, **clocks, **remedy.env},
         notes=[*composed.notes, *_hasty(choice, table, arguments)],
+        worked_around=remedy.args,
     )
 
 

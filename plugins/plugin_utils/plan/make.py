@@ -27,6 +27,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.plan import (
     host_memory,
     image,
     lockfile,
+    origins,
     own,
     promises,
     routes,
@@ -65,6 +66,7 @@ def make(intent: Intent, known: records.Catalog, lock: Optional[lockfile.LockDat
     table = flags.load(choice.engine.name, choice.version, known.root / "engines")
     served = arguments.serve(choice, table)
     words = flags.render(table, served.arguments, served.shown, choice.engine.mappings)
+    adapted = origins.adapted(choice, table, served)
     resolved: lockfile.LockData = {**lockfile.empty(), **lock} if lock else lockfile.empty()
     revision = _revision(choice, resolved)
     name = intent.served_model_name or choice.checkpoint.served_name
@@ -77,7 +79,9 @@ def make(intent: Intent, known: records.Catalog, lock: Optional[lockfile.LockDat
         "runtime": _runtime(choice),
         "node": _node(choice),
         "recipe": {
-            "basis": own.basis(served.recipe),
+            "basis": origins.basis(served.recipe, adapted),
+            "adapted": adapted,
+            "origins": origins.origins(choice, table, served),
             "measured": own.measured(choice, table, served),
             "profile": intent.profile,
         },

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Optional
+from typing import Any, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils import versions
 from ansible_collections.glm.fleet.plugins.module_utils.names import did_you_mean
@@ -29,13 +29,6 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Measu
 def known(folders: Sequence[str] = ()) -> Catalog:
     """The catalogue for plans; ``folders`` is glm_catalog, the last one wins. Raises CatalogError."""
     return _checked(tuple(folders)) if folders else catalog.load()
-
-
-def basis(recipe: Optional[Recipe]) -> Literal["published", "own", "derived"]:
-    """What the arguments of a plan rest on."""
-    if recipe is None:
-        return "derived"
-    return "own" if isinstance(recipe, OwnRecipe) else "published"
 
 
 def measured(choice: Choice, table: flags.Table, served: Served) -> Optional[MeasuredHere]:

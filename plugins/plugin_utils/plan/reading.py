@@ -24,14 +24,14 @@ def arguments(table: flags.Table, engine: Engine, words: Sequence[str]) -> dict[
         if flag == option.negative:
             value = False
         found = flags.merge(table, found, {flag if "." in flag else option.key: value})
-    own = _owned(table, engine)
+    own = owned(table, engine)
     return {written[key].lstrip("-"): value for key, value in found.items() if key not in own}
 
 
 def differs(table: flags.Table, engine: Engine, planned: Mapping[str, Any], recipe: Mapping[str, Any]) -> bool:
     """Whether the arguments of a plan, by canonical name, are others than those of a recipe. Raises FlagError."""
     wanted = flags.merge(table, flags.respelled(table, recipe, engine.renames), {})
-    own = _owned(table, engine)
+    own = owned(table, engine)
     ours, theirs = (
         {key: str(value) for key, value in arguments.items() if key not in own} for arguments in (planned, wanted)
     )
@@ -71,7 +71,7 @@ def _json(value: str) -> Any:
         return value
 
 
-def _owned(table: flags.Table, engine: Engine) -> set[str]:
+def owned(table: flags.Table, engine: Engine) -> set[str]:
     """Canonical names of what the plan sets whatever the recipe says: places, names, clocks, hosts."""
     options = engine.options
     names = {

@@ -70,6 +70,8 @@ class Composed:
     env: dict[str, EnvValue]
     notes: list[str]
     sources: list[records.Source]
+    said: dict[str, Union[records.Layer, records.Recipe]]
+    """The last part that says each argument."""
 
 
 def covers(recipe: records.Recipe, cell: Cell) -> bool:
@@ -147,13 +149,14 @@ def compose(
     env: dict[str, EnvValue] = {}
     notes: list[str] = []
     sources: list[records.Source] = []
+    said: dict[str, Union[records.Layer, records.Recipe]] = {}
     parts: list[Union[records.Layer, records.Recipe]] = [*matching, *([recipe] if recipe else [])]
     for part in parts:
         for name, value in part.args.items():
             filled = _filled(value, fills)
             if filled is None and value is not None:
                 continue
-            args[name] = filled
+            args[name], said[name] = filled, part
         env.update(part.env)
         sources += part.sources
     for part in parts:
@@ -165,6 +168,7 @@ def compose(
         env=env,
         notes=list(dict.fromkeys(notes)),
         sources=list(dict.fromkeys(sources)),
+        said=said,
     )
 
 

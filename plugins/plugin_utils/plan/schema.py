@@ -103,11 +103,31 @@ class MeasuredHere(TypedDict):
     """Whether this plan has the version and the arguments that were measured."""
 
 
+Basis = Literal["published", "adapted", "own", "derived"]
+Origin = Literal["recipe", "own", "catalogue", "known_issue", "yours", "plan"]
+
+
+class Adapted(TypedDict):
+    """An argument that is another one than was published for this cell."""
+
+    argument: str
+    """Its option."""
+    reason: str
+    """Who or what changed it, or why the plan does not take it."""
+
+
 class Recipe(TypedDict):
     """Where the arguments come from."""
 
-    basis: Literal["published", "own", "derived"]
-    """Published for exactly this cell, a recipe for it of your own, or composed from the catalogue's layers."""
+    basis: Basis
+    """Published for exactly this cell, published with arguments that the plan changed, a recipe for it of your own, or
+    composed from the catalogue's layers."""
+    adapted: list[Adapted]
+    """The arguments that are others than were published, or than your own recipe has."""
+    origins: dict[str, Origin]
+    """Who says each argument, by its option: the published recipe, one of your own, the catalogue for all such models,
+    the workaround of a known issue, your glm_engine_args, or the plan itself. Without those about places, names, hosts
+    and clocks, which are always the plan's."""
     measured: MeasuredHere | None
     """What was measured with these arguments, or with those that this plan changes; null where nothing was."""
     profile: str

@@ -20,6 +20,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan,
 _WIDTH = 118
 _RECIPES = {
     "published": "published for exactly this cell; see the sources",
+    "adapted": "published for exactly this cell, but for {adapted}; see the sources",
     "own": "of your own catalogue, for exactly this cell; see the sources",
     "derived": "derived from the recipes of its neighbours; none is published for exactly this cell",
 }
@@ -110,7 +111,7 @@ def _block(plan: Plan) -> list[str]:
         ("stop", _stop(plan)),
         ("command", shlex.join(plan["command"])),
         ("environment", " ".join(f"{name}={value}" for name, value in plan["env"].items())),
-        ("recipe", _RECIPES[plan["recipe"]["basis"]]),
+        ("recipe", _recipe(plan)),
         ("measured", _measured(plan)),
         *(("note", note) for note in plan["notes"]),
         *(("known issue", f"{issue['text']} {issue['link']}") for issue in plan["known_issues"]),
@@ -120,6 +121,14 @@ def _block(plan: Plan) -> list[str]:
     for label, text in rows:
         lines += _row(label, text) if text else []
     return lines
+
+
+def _recipe(plan: Plan) -> str:
+    """What the arguments rest on."""
+    found = plan["recipe"]
+    return _RECIPES[found["basis"]].format(
+        adapted=", ".join(f"{one['argument']} ({one['reason']})" for one in found["adapted"])
+    )
 
 
 def _measured(plan: Plan) -> str:

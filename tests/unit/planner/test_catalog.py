@@ -68,7 +68,7 @@ def edit(copy: Path, file: str, old: str, new: str) -> None:
          r"engines/vllm/engine\.yml: preference: expected int, found str"),
         ("engines/vllm/versions.yml", "image:", "preference: 1\nimage:",
          r"engines/vllm/versions\.yml: preference is already in engines/vllm/engine\.yml"),
-        ("recipes.yml", "accelerators: [B200, H200]", "accelerators: [B20]", r"\[0\]: unknown accelerator 'B20'"),
+        ("recipes.yml", "accelerators: [B200]", "accelerators: [B20]", r"\[0\]: unknown accelerator 'B20'"),
         ("recipes.yml", "[agentic]\n    acc", "[fast]\n    acc", r"recipes\[0\]: unknown profile 'fast'"),
         ("known_issues.yml", "    status: workaround", "    status: odd",
          r"status: expected one of workaround, broken, found 'odd'"),

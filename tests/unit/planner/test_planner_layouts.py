@@ -38,7 +38,7 @@ def test_two_replicas_share_a_host() -> None:
     assert second["devices"] == [f"nvidia.com/gpu={index}" for index in range(4, 8)]
     assert (first["listen"]["port"], second["listen"]["port"]) == (8000, 8001)
     assert (first["replica"], second["replica"], second["accelerator"]["indices"]) == (0, 1, [4, 5, 6, 7])
-    assert {made["recipe"]["basis"] for made in (first, second)} == {"published"}
+    assert {made["recipe"]["basis"] for made in (first, second)} == {"adapted"}
     assert option(first, "--tp-size") == "4"
     assert "cannot be shared evenly by 3 replicas" in refusal("GLM-5", "B200", precision="nvfp4", replicas=3)
     # What would work is not what was asked for.

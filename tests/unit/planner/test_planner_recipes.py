@@ -37,16 +37,10 @@ FIXED = {
 # What the plan says about itself and its hosts.
 OWN = {"--served-model-name", "--host", "--port", "--model-path", "--config", "--dist-init-addr"}
 
+# Where the plan says something else than the recipe, it says so itself (`recipe.adapted`), but for these.
 DIFFERENT: dict[tuple[int, str], str] = {
-    (2, "--gpu-memory-utilization"): "0.90: at Z.ai's 0.85 an 8x H200 host would hold barely one full-length request",
     (2, "--chat-template-content-format"): "string, as the other recipe for this cell has it (tool results)",
     (5, "H20 --kv-cache-dtype"): "the recipe's own note: no FP8 KV cache on H20",
-    **{
-        (index, "--trust-remote-code"): "native in both engines: no code of a repository is run"
-        for index in (20, 21, 22, 23, 24, 26)
-    },
-    (11, "--enable-prefix-caching"): "off for the recipe's benchmark only; agents live from it",
-    (11, "--enable-log-requests"): "off by default",
     **{
         (
             index,
@@ -54,8 +48,6 @@ DIFFERENT: dict[tuple[int, str], str] = {
         ): "the plan's start budget, which is longer; 1,200 s could end a start"
         for index in (22, 23, 24, 36, 37)
     },
-    (26, "--tool-call-parser"): "the recipe is a benchmark's; the contract needs tools",
-    (26, "--reasoning-parser"): "the recipe is a benchmark's; the contract needs reasoning apart",
 }
 # The H20 of these recipes has 141 GB. The catalogue calls that one H20-3e; the one with 96 GB cannot hold the weights.
 LARGER = {"H20": "H20-3e"}
@@ -111,11 +103,12 @@ def test_a_published_recipe_is_planned(index: int, recipe: dict[str, Any], gpu: 
     if "--dsa-prefill-backend" in table.options:  # the name from 0.5.13 on
         words = [word.replace("--nsa-", "--dsa-") for word in words]
     wanted, planned = _read(table, words), _read(table, made["command"])
+    adapted = {table.find(one["argument"]).key: one["reason"] for one in made["recipe"]["adapted"]}
     for name in wanted.keys() | planned.keys() - OWN - FIXED:
         if name in OWN:
             continue
         same = wanted.get(name) == planned.get(name)
-        reason = DIFFERENT.get((index, name)) or DIFFERENT.get((index, f"{gpu} {name}"))
+        reason = adapted.get(name) or DIFFERENT.get((index, name)) or DIFFERENT.get((index, f"{gpu} {name}"))
         assert same != bool(reason), (name, wanted.get(name), planned.get(name), reason)
     assert made["model"]["repository"] == recipe["repository"]
     for name, value in recipe["env"].items():
@@ -123,8 +116,63 @@ def test_a_published_recipe_is_planned(index: int, recipe: dict[str, Any], gpu: 
         if name == "SGLANG_ENABLE_SPEC_V2":
             known = versions.in_range(version, None, "0.5.11")
         assert made["env"].get(name) == (value if known else None)
-    expected = "derived" if gpu in LARGER else "published"
-    assert made["recipe"]["basis"] == expected
+    expected = "adapted" if adapted else "published"
+    assert made["recipe"]["basis"] == ("derived" if gpu in LARGER else expected)
+
+
+@pytest.mark.parametrize(
+    ("given", "option", "reason"),
+    [
+        ({"engine_args": {"max_model_len": 32768}}, "--max-model-len", "glm_engine_args"),
+        ({"engine_args": {"no-enable-auto-tool-choice": True}}, "--enable-auto-tool-choice", "glm_engine_args"),
+        ({"engine_args": {"speculative-config": None}}, "--speculative-config", "glm_engine_args"),
+        ({"engine_args": {"speculative-config.num_speculative_tokens": 1}}, "--speculative-config", "glm_engine_args"),
+        ({"engine_args": {"enable-log-requests": True}}, "--enable-log-requests", "glm_engine_args"),
+        ({"accelerator": "H200"}, "--gpu-memory-utilization", "0.90; at Z.ai's 0.85"),
+    ],
+)
+def test_what_is_changed_is_not_called_published(given: dict[str, Any], option: str, reason: str) -> None:
+    made = planner.make(
+        planner.Intent(**{"model": "GLM-5.1", "accelerator": "B200", "accelerator_count": 8, **given}), CATALOG
+    )
+    assert made["recipe"]["basis"] == "adapted"
+    [found] = made["recipe"]["adapted"]
+    assert found["argument"] == option and found["reason"].startswith(reason)
+    assert f"but for {option} ({reason}" in " ".join("\n".join(plan_text.report({"h1": made})).split())
+
+
+def test_what_the_plan_has_anyway_changes_nothing() -> None:
+    """The words of the recipe said again, and what belongs to the plan: places, names, clocks."""
+    same = {"max-model-len": 202752, "gpu-memory-utilization": "0.9"}
+    made = planner.make(planner.Intent("GLM-5.1", "B200", 8, engine_args=same, served_model_name="x"), CATALOG)
+    assert made["recipe"]["basis"] == "published" and made["recipe"]["adapted"] == []
+    assert made["recipe"]["origins"]["--max-model-len"] == "yours"
+
+
+def test_every_argument_has_an_origin() -> None:
+    made = planner.make(planner.Intent("GLM-5.1", "B200", 8, engine_args={"enable-log-requests": True}), CATALOG)
+    found = made["recipe"]["origins"]
+    words = {word.partition(".")[0] for word in made["command"] if word.startswith("--")}
+    clocks = {"--shutdown-timeout", "--distributed-timeout-seconds", "--cpu-distributed-timeout-seconds"}
+    assert words - set(found) == {"--served-model-name", "--host", "--port", *clocks}
+    assert found["--max-model-len"] == "recipe" and found["--max-num-seqs"] == "catalogue"
+    assert found["--enable-log-requests"] == "yours"
+
+
+def test_what_a_recipe_departs_from_is_an_option_of_its_engine() -> None:
+    departing = [recipe for recipe in CATALOG.recipes if recipe.departs]
+    for recipe in departing:
+        known = [version for version in CATALOG.engines[recipe.engine].versions if recipe.holds(version)]
+        for name in recipe.departs:
+            assert flags.load(recipe.engine, known[-1], CATALOG.root / "engines").find(name)
+    assert len(departing) > 5
+
+
+def test_a_context_that_the_margin_cuts_is_not_the_recipe_s() -> None:
+    made = planner.make(planner.Intent("GLM-5.1", "H200", 8, engine_args={"gpu-memory-utilization": 0.85}), CATALOG)
+    cut = {one["argument"]: one["reason"] for one in made["recipe"]["adapted"]}
+    assert cut["--max-model-len"] == "what fits with its margin"
+    assert made["recipe"]["origins"]["--max-model-len"] == "plan"
 
 
 def test_the_h20_with_96_gb_is_refused_with_the_arithmetic() -> None:
