@@ -230,6 +230,15 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class OperatingPoint:
+    """An operating point as its publisher calls it, and the requests at once that figures were published for."""
+
+    name: str
+    least: int
+    most: int
+
+
+@dataclass(frozen=True)
 class Recipe(Ranged):
     """A published cell: these models on these accelerators, ``count`` per host on each of ``nodes`` hosts.
 
@@ -253,14 +262,19 @@ class Recipe(Ranged):
     data_attention: int = 1
     notes: list[str] = field(default_factory=list)
     departs: dict[str, str] = field(default_factory=dict)
+    point: Optional[OperatingPoint] = None
     measured: Optional[Measured] = None
 
 
 @dataclass(frozen=True)
 class Profile:
-    """A kind of work. ``context`` is the most tokens a request gets where no recipe says otherwise (None: all)."""
+    """A kind of work, of up to ``users`` requests at once (None: of any number).
+
+    ``context`` is the most tokens a request gets where no recipe says otherwise (None: all).
+    """
 
     text: str
+    users: Optional[int] = None
     context: Optional[int] = None
 
 

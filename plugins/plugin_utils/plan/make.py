@@ -84,6 +84,8 @@ def make(intent: Intent, known: records.Catalog, lock: Optional[lockfile.LockDat
             "origins": origins.origins(choice, table, served),
             "measured": own.measured(choice, table, served),
             "profile": intent.profile,
+            "users": known.profiles[intent.profile].users,
+            "point": origins.point(served.recipe),
         },
         "model": _model(choice, revision),
         "accelerator": _accelerator(choice),
@@ -127,6 +129,7 @@ def make(intent: Intent, known: records.Catalog, lock: Optional[lockfile.LockDat
         ],
         "notes": [
             *arguments.notes_of(choice, table, served),
+            *origins.notes(choice, served.recipe),
             *drain.notes(choice, end),
             *tls.notes(intent),
             *command.secret_notes(choice),

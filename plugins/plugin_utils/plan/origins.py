@@ -13,7 +13,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import L
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags, reading
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.arguments import Served
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Choice
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Adapted, Basis, Origin
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Adapted, Basis, Origin, Point
 
 
 def basis(recipe: Optional[Recipe], adapted: Sequence[Adapted]) -> Basis:
@@ -54,6 +54,24 @@ def adapted(choice: Choice, table: flags.Table, served: Served) -> list[Adapted]
     }
     departs = {flags.spelled(name): why for name, why in recipe.departs.items()}
     return [{"argument": name, "reason": why} for name, why in {**departs, **reasons}.items()]
+
+
+def point(recipe: Optional[Recipe]) -> Optional[Point]:
+    """The operating point of a recipe, where its publisher has several."""
+    found = recipe.point if recipe else None
+    return {"name": found.name, "least": found.least, "most": found.most} if found else None
+
+
+def notes(choice: Choice, recipe: Optional[Recipe]) -> list[str]:
+    """What to know of a recipe that was published for fewer requests at once than the profile is for."""
+    users, found = choice.known.profiles[choice.intent.profile].users, recipe.point if recipe else None
+    if found is None or users is None or users <= found.most:
+        return []
+    return [
+        f"The recipe was published as {found.name}, with figures for {found.least} to {found.most} requests at once; "
+        f"{choice.intent.profile} is for up to {users}. Measure that with benchmark.yml, or compare the profiles with "
+        "plan.yml -e glm_compare=true."
+    ]
 
 
 def _wanted(choice: Choice, table: flags.Table, served: Served) -> dict[str, Any]:

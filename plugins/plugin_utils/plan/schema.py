@@ -116,6 +116,17 @@ class Adapted(TypedDict):
     """Who or what changed it, or why the plan does not take it."""
 
 
+class Point(TypedDict):
+    """The operating point that a recipe was published for."""
+
+    name: str
+    """What its publisher calls it."""
+    least: int
+    """Fewest requests at once that figures were published for."""
+    most: int
+    """Most of them."""
+
+
 class Recipe(TypedDict):
     """Where the arguments come from."""
 
@@ -132,6 +143,10 @@ class Recipe(TypedDict):
     """What was measured with these arguments, or with those that this plan changes; null where nothing was."""
     profile: str
     """What the arguments are tuned for, such as agentic."""
+    users: int | None
+    """Requests at once that the profile is for; null: any number."""
+    point: Point | None
+    """The operating point that the recipe was published for, where its publisher has several."""
 
 
 class ModelServed(TypedDict):

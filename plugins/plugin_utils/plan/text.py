@@ -111,6 +111,7 @@ def _block(plan: Plan) -> list[str]:
         ("stop", _stop(plan)),
         ("command", shlex.join(plan["command"])),
         ("environment", " ".join(f"{name}={value}" for name, value in plan["env"].items())),
+        ("for", f"up to {users} requests at once" if (users := plan["recipe"]["users"]) else ""),
         ("recipe", _recipe(plan)),
         ("measured", _measured(plan)),
         *(("note", note) for note in plan["notes"]),
@@ -125,9 +126,12 @@ def _block(plan: Plan) -> list[str]:
 
 def _recipe(plan: Plan) -> str:
     """What the arguments rest on."""
-    found = plan["recipe"]
-    return _RECIPES[found["basis"]].format(
+    found, point = plan["recipe"], plan["recipe"]["point"]
+    text = _RECIPES[found["basis"]].format(
         adapted=", ".join(f"{one['argument']} ({one['reason']})" for one in found["adapted"])
+    )
+    return (
+        f"{text}. Its point: {point['name']}, {point['least']} to {point['most']} requests at once" if point else text
     )
 
 

@@ -235,3 +235,35 @@ def test_only_the_first_host_of_a_replica_has_an_endpoint() -> None:
     assert "one http://10.0.0.1:8000/v1" in text
     assert "two answers at the first host of its replica (10.0.0.1)" in text
     assert "10.0.0.2:8000/v1" not in text
+
+
+def test_a_recipe_for_fewer_requests_than_the_profile_says_so() -> None:
+    made = planner.make(planner.Intent("GLM-5.2", "B200", 8, engine="sglang"), CATALOG)
+    assert made["recipe"]["users"] == 64
+    assert made["recipe"]["point"] == {"name": "low-latency", "least": 1, "most": 16}
+    [note] = [note for note in made["notes"] if "as low-latency, with figures for 1 to 16 requests at once" in note]
+    assert "agentic is for up to 64" in note and "benchmark.yml" in note
+    text = " ".join("\n".join(plan_text.report({"h1": made})).split())
+    assert "for up to 64 requests at once" in text and "Its point: low-latency, 1 to 16 requests at once" in text
+
+
+@pytest.mark.parametrize(
+    ("engine", "profile", "point"), [("sglang", "throughput", "balanced"), ("vllm", "agentic", None)]
+)
+def test_a_recipe_for_as_many_requests_needs_no_word(engine: str, profile: str, point: str | None) -> None:
+    made = planner.make(planner.Intent("GLM-5.2", "B200", 8, engine=engine, profile=profile), CATALOG)
+    assert (made["recipe"]["point"] or {}).get("name") == point
+    assert not [note for note in made["notes"] if "requests at once" in note]
+
+
+def test_points_of_the_catalogue_are_ranges() -> None:
+    points = [recipe.point for recipe in CATALOG.recipes if recipe.point]
+    assert len(points) > 8 and all(1 <= point.least <= point.most for point in points)
+    assert all(profile.users for profile in CATALOG.profiles.values())
+
+
+def test_no_measurement_becomes_a_service() -> None:
+    """Without a prefix cache, or with a context that a benchmark needed, somebody measured; nobody serves so."""
+    for recipe in CATALOG.recipes:
+        off = {"enable-prefix-caching": False, "disable-radix-cache": True, "no-enable-prefix-caching": True}
+        assert not [name for name, value in off.items() if recipe.args.get(name) is value], recipe.sources
