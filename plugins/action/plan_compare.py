@@ -20,7 +20,7 @@ class ActionModule(FleetAction):
     PLACE = "controller"
     ARGUMENTS = {
         "model": {"type": "str", "required": True},
-        "precision": {"type": "str", "default": "fp8"},
+        "precision": {"type": "str", "default": ""},
         "repository": {"type": "str"},
         "model_config": {"type": "path"},
         "accelerator": {"type": "str", "default": ""},

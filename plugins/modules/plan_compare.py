@@ -21,9 +21,9 @@ options:
     type: str
     required: true
   precision:
-    description: Form of the weights.
+    description: Form of the weights. Without it C(fp8), or the first that the model has.
     type: str
-    default: fp8
+    default: ""
   repository:
     description: Repository of the weights, where it is not the catalogue's.
     type: str

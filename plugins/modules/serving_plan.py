@@ -22,9 +22,10 @@ options:
     type: str
     required: true
   precision:
-    description: Form of the weights, such as C(fp8), C(bf16) or C(nvfp4), where the catalogue has it for the model.
+    description:
+      - Form of the weights, such as C(fp8), C(bf16) or C(nvfp4), where the catalogue has it for the model. By default
+        C(fp8), or the first that it has.
     type: str
-    default: fp8
   engine:
     description: Inference engine, C(vllm) or C(sglang). By default the one that the catalogue prefers.
     type: str

@@ -29,7 +29,7 @@ options:
         type: str
         default: ""
       precision:
-        description: Form of the weights.
+        description: Form of the weights. Without it C(fp8), or the first that the model has.
         type: str
         default: ""
       repository:

@@ -24,6 +24,8 @@ _SERVED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]*")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _RELEASE = re.compile(r"\d+(\.\d+)+(\.?(a|b|rc|post|dev)\d+)*")
 RUNTIMES = ("container", "venv")
+# What is served of a model without another word, where it has it: half the memory of BF16 on every GPU since Hopper.
+USUAL_PRECISION = "fp8"
 # More than any host has: accelerators that are divided into partitions count as so many.
 MOST_GPUS = 64
 
@@ -39,14 +41,15 @@ class Intent:
     """What is asked for. None means the catalogue's choice.
 
     ``accelerator_count`` is what the host has, and ``gpus`` which of them may be used (none named: all); ``replicas``
-    share those evenly, and ``replica`` is the one this plan
-    is for. With ``nodes`` > 1 one replica takes all of that many hosts, of which this is number ``node_rank``.
+    share those evenly, and ``replica`` is the one this plan is for. Without ``precision`` it is fp8 where the model has
+    that, else its first one in the catalogue. With ``nodes`` > 1 one replica takes all of that many hosts, of which
+    this is number ``node_rank``.
     """
 
     model: str
     accelerator: str
     accelerator_count: int
-    precision: str = "fp8"
+    precision: str = ""
     engine: Optional[str] = None
     engine_version: Optional[str] = None
     image: Optional[str] = None
@@ -105,9 +108,7 @@ class Choice:
             )
         self.known = known
         self.model = _model(intent, known)
-        if intent.model_config:
-            # The file describes one form of the weights.
-            intent = replace(intent, precision=next(iter(self.model.precisions)))
+        intent = replace(intent, precision=_precision(intent, self.model))
         self.intent = intent
         self.checkpoint = _look_up(
             intent.precision, self.model.precisions, f"precision of {self.model.name}", "glm_precision"
@@ -383,13 +384,20 @@ def _check_repository(choice: Choice) -> None:
         choice.refuse(error.why, error.next_step)
 
 
+def _precision(intent: Intent, model: Model) -> str:
+    """The form of the weights: the one that was asked for, or the usual one. A file describes one form only."""
+    if intent.precision and not intent.model_config:
+        return intent.precision
+    return USUAL_PRECISION if USUAL_PRECISION in model.precisions else next(iter(model.precisions))
+
+
 def weights_repository(intent: Intent, known: Catalog) -> str:
     """Where the weights of an intent come from, whatever hardware it names. Raises PlanError."""
     if intent.repository:
         return _require_repository(intent.repository, None)
-    precisions = _model(intent, known).precisions
-    precision = next(iter(precisions)) if intent.model_config else intent.precision
-    checkpoint = _look_up(precision, precisions, f"precision of {intent.model}", "glm_precision")
+    model = _model(intent, known)
+    named = _precision(intent, model)
+    checkpoint = _look_up(named, model.precisions, f"precision of {intent.model}", "glm_precision")
     return _require_repository(checkpoint.repository or "", checkpoint)
 
 

@@ -19,6 +19,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as c
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import text as plan_text
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import weights_repository
 
 CATALOG = catalog.load()
 RECIPES: list[dict[str, Any]] = json.loads(
@@ -267,3 +268,19 @@ def test_no_measurement_becomes_a_service() -> None:
     for recipe in CATALOG.recipes:
         off = {"enable-prefix-caching": False, "disable-radix-cache": True, "no-enable-prefix-caching": True}
         assert not [name for name, value in off.items() if recipe.args.get(name) is value], recipe.sources
+
+
+@pytest.mark.parametrize(
+    ("model", "precision"), [("GLM-4.7-Flash", "bf16"), ("GLM-5.1", "fp8"), ("GLM-4.5-Air", "fp8")]
+)
+def test_a_model_alone_has_a_precision(model: str, precision: str) -> None:
+    made = planner.make(planner.Intent(model, "H200", 8), CATALOG)
+    assert made["model"]["precision"] == precision and made == planner.make(
+        planner.Intent(model, "H200", 8, precision=precision), CATALOG
+    )
+    assert weights_repository(planner.Intent(model, "", 0), CATALOG) == made["model"]["repository"]
+
+
+def test_what_every_model_gets_without_a_word_is_published() -> None:
+    for model in CATALOG.models:
+        assert weights_repository(planner.Intent(model, "", 0), CATALOG)
