@@ -59,7 +59,10 @@ def adapted(choice: Choice, table: flags.Table, served: Served) -> list[Adapted]
 def point(recipe: Optional[Recipe]) -> Optional[Point]:
     """The operating point of a recipe, where its publisher has several."""
     found = recipe.point if recipe else None
-    return {"name": found.name, "least": found.least, "most": found.most} if found else None
+    if found is None:
+        return None
+    made: Point = {"name": found.name, "least": found.least, "most": found.most}
+    return made
 
 
 def notes(choice: Choice, recipe: Optional[Recipe]) -> list[str]:

@@ -38,7 +38,7 @@ def measured(choice: Choice, table: flags.Table, served: Served) -> Optional[Mea
     if recipe is None or found is None:
         return None
     changed = choice.intent.engine_env or reading.differs(table, choice.engine, served.arguments, recipe.args)
-    return {
+    made: MeasuredHere = {
         "date": str(found.date),
         "workload": found.workload,
         "users": found.users,
@@ -48,6 +48,7 @@ def measured(choice: Choice, table: flags.Table, served: Served) -> Optional[Mea
         "ttft_mean_ms": found.figures.ttft_mean_ms,
         "same": not changed and choice.version == found.engine_version,
     }
+    return made
 
 
 def sources(recipe: Optional[Recipe]) -> list[str]:
