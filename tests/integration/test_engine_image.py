@@ -188,7 +188,9 @@ def unpack(layout: Path, target: Path) -> dict[str, Any]:
     for layer in manifest["layers"]:
         with tarfile.open(blob(layer["digest"])) as archive:
             members = [member for member in archive if not member.isdev()]
-            archive.extractall(target, members, filter="tar")
+            # Debian 12's Python has no filters; the image is our own.
+            filtered = {"filter": "tar"} if hasattr(tarfile, "tar_filter") else {}
+            archive.extractall(target, members, **filtered)
     config: dict[str, Any] = json.loads(blob(manifest["config"]["digest"]).read_text())["config"]
     return config
 
