@@ -92,6 +92,10 @@ def ask(engine: Engine, version: str, wanted: Sequence[Probe], python: Path) -> 
         if not answer.ok:
             found.refused.append(f"{title}: {answer.message}")
             continue
+        if probe.option.deprecated and answer.namespace.get(dests[probe.option.key]) is None:
+            # Accepted and without effect, as the engine itself says of it.
+            found.unsaid += 1
+            continue
         wrong = differences({probe.option.key: probe.value}, answer.namespace, dests)
         found.differ += wrong
         found.same += not wrong

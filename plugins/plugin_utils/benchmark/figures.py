@@ -72,6 +72,8 @@ _CAUSES: tuple[tuple[tuple[str, ...], Cause], ...] = (
     ),
     (
         (
+            # Of the door, where the engine ended before the first word of an answer.
+            "Bad Gateway",
             "the endpoint sent nothing",
             "disconnected",
             "Connection reset",

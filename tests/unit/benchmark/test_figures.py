@@ -146,6 +146,7 @@ def test_answers_that_end_early_are_another_workload() -> None:
         ("Never received a valid chunk to calculate TTFT.This response will be marked as failed!", "overloaded engine"),
         ("aiohttp.client_exceptions.ServerDisconnectedError: Server disconnected", "ended, or was killed"),
         ("aiohttp.client_exceptions.ClientPayloadError: Response payload is not completed", "ended, or was killed"),
+        ("Bad Gateway or Proxy Error", "ended, or was killed"),
         ("asyncio.exceptions.TimeoutError", "overloaded"),
         ("Internal Server Error", "failed while it computed"),
         ("Bad Request", "refused the requests themselves"),
