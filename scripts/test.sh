@@ -186,7 +186,7 @@ desk() { # stages...
     for each in "$@"; do "$each"; done
 }
 
-# What hosts and engines are made of: mostly downloads. Whoever needs it waits for it, and says why it failed.
+# What hosts and engines are made of: mostly downloads. Whoever needs it waits for it, and says why it failed. So it goes first.
 materials() {
     scripts/install_system_packages.sh && "$venv/bin/python" -m simulator build
 } >"$out/materials.log" 2>&1
@@ -195,7 +195,7 @@ materials() {
 everything() {
     local half
     set -m
-    desk materials & lanes+=($!)
+    materials & lanes+=($!)
     set +m
     quick_lint
     unit
