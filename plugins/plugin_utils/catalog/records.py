@@ -231,7 +231,10 @@ class Measured:
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """An operating point as its publisher calls it, and the requests at once that figures were published for."""
+    """An operating point as its publisher calls it, and the requests at once that such points are measured with there.
+
+    That is not to say that figures of this very cell were published.
+    """
 
     name: str
     least: int

@@ -14,7 +14,7 @@ from typing import Any, NoReturn, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils import address
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import alignment, memory
-from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import KnownIssue, Recipe
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Apply, KnownIssue, Recipe
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import (
     budget,
     combinations,
@@ -46,8 +46,8 @@ class Served:
     met: list[KnownIssue]
     env: dict[str, str]
     notes: list[str]
-    worked_around: Mapping[str, Any]
-    """Arguments that workarounds of known issues changed, before the user's own."""
+    remedy: Apply
+    """What workarounds of known issues changed, before the user's own words."""
 
 
 def serve(choice: Choice, table: flags.Table) -> Served:
@@ -206,7 +206,7 @@ def _worked_out(
         met=kept,
         env={**env, **clocks, **remedy.env},
         notes=[*composed.notes, *_hasty(choice, table, arguments)],
-        worked_around=remedy.args,
+        remedy=remedy,
     )
 
 

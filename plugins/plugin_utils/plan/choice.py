@@ -24,7 +24,7 @@ _SERVED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]*")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _RELEASE = re.compile(r"\d+(\.\d+)+(\.?(a|b|rc|post|dev)\d+)*")
 RUNTIMES = ("container", "venv")
-# What is served of a model without another word, where it has it: half the memory of BF16 on every GPU since Hopper.
+# What is served of a model without another word, where it has it: what its author publishes for serving.
 USUAL_PRECISION = "fp8"
 # More than any host has: accelerators that are divided into partitions count as so many.
 MOST_GPUS = 64

@@ -66,7 +66,6 @@ def make(intent: Intent, known: records.Catalog, lock: Optional[lockfile.LockDat
     table = flags.load(choice.engine.name, choice.version, known.root / "engines")
     served = arguments.serve(choice, table)
     words = flags.render(table, served.arguments, served.shown, choice.engine.mappings)
-    adapted = origins.adapted(choice, table, served)
     resolved: lockfile.LockData = {**lockfile.empty(), **lock} if lock else lockfile.empty()
     revision = _revision(choice, resolved)
     name = intent.served_model_name or choice.checkpoint.served_name
@@ -78,15 +77,7 @@ def make(intent: Intent, known: records.Catalog, lock: Optional[lockfile.LockDat
         "replicas": intent.replicas,
         "runtime": _runtime(choice),
         "node": _node(choice),
-        "recipe": {
-            "basis": origins.basis(served.recipe, adapted),
-            "adapted": adapted,
-            "origins": origins.origins(choice, table, served),
-            "measured": own.measured(choice, table, served),
-            "profile": intent.profile,
-            "users": known.profiles[intent.profile].users,
-            "point": origins.point(served.recipe),
-        },
+        "recipe": origins.recipe(choice, table, served),
         "model": _model(choice, revision),
         "accelerator": _accelerator(choice),
         "engine": {"name": choice.engine.name, "version": choice.version},

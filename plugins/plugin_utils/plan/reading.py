@@ -28,14 +28,11 @@ def arguments(table: flags.Table, engine: Engine, words: Sequence[str]) -> dict[
     return {written[key].lstrip("-"): value for key, value in found.items() if key not in own}
 
 
-def differs(table: flags.Table, engine: Engine, planned: Mapping[str, Any], recipe: Mapping[str, Any]) -> bool:
-    """Whether the arguments of a plan, by canonical name, are others than those of a recipe. Raises FlagError."""
+def different(table: flags.Table, engine: Engine, planned: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[str]:
+    """The arguments of a plan, by canonical name, that are others than those of a recipe. Raises FlagError."""
     wanted = flags.merge(table, flags.respelled(table, recipe, engine.renames), {})
     own = owned(table, engine)
-    ours, theirs = (
-        {key: str(value) for key, value in arguments.items() if key not in own} for arguments in (planned, wanted)
-    )
-    return ours != theirs
+    return [key for key in {**planned, **wanted} if key not in own and str(planned.get(key)) != str(wanted.get(key))]
 
 
 def _options(words: Sequence[str]) -> list[tuple[str, list[str]]]:

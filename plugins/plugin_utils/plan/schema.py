@@ -111,7 +111,7 @@ class Adapted(TypedDict):
     """An argument that is another one than was published for this cell."""
 
     argument: str
-    """Its option."""
+    """Its option, or its name in the environment."""
     reason: str
     """Who or what changed it, or why the plan does not take it."""
 
@@ -122,7 +122,7 @@ class Point(TypedDict):
     name: str
     """What its publisher calls it."""
     least: int
-    """Fewest requests at once that figures were published for."""
+    """Fewest requests at once that its publisher measures such points with, not on each hardware."""
     most: int
     """Most of them."""
 

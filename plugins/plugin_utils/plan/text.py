@@ -19,9 +19,9 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan,
 
 _WIDTH = 118
 _RECIPES = {
-    "published": "published for exactly this cell; see the sources",
-    "adapted": "published for exactly this cell, but for {adapted}; see the sources",
-    "own": "of your own catalogue, for exactly this cell; see the sources",
+    "published": "published for exactly this cell{but}; see the sources",
+    "adapted": "published for exactly this cell{but}; see the sources",
+    "own": "of your own catalogue, for exactly this cell{but}; see the sources",
     "derived": "derived from the recipes of its neighbours; none is published for exactly this cell",
 }
 _LABEL = 12
@@ -127,9 +127,8 @@ def _block(plan: Plan) -> list[str]:
 def _recipe(plan: Plan) -> str:
     """What the arguments rest on."""
     found, point = plan["recipe"], plan["recipe"]["point"]
-    text = _RECIPES[found["basis"]].format(
-        adapted=", ".join(f"{one['argument']} ({one['reason']})" for one in found["adapted"])
-    )
+    adapted = ", ".join(f"{one['argument']} ({one['reason']})" for one in found["adapted"])
+    text = _RECIPES[found["basis"]].format(but=f", but for {adapted}" if adapted else "")
     return (
         f"{text}. Its point: {point['name']}, {point['least']} to {point['most']} requests at once" if point else text
     )

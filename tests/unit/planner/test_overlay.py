@@ -16,6 +16,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import Cat
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import own, recipes, request
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import text as plan_text
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Intent
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 
@@ -59,6 +60,12 @@ def test_a_recipe_of_a_team_wins_over_the_shipped_one_of_its_cell(tmp_path: Path
     assert "0.83" not in before["command"] and "0.83" in after["command"]
     assert after["recipe"]["basis"] == "own"
     assert {f"{folder}/recipes.yml: recipes[0]", "our own tries"} <= set(after["sources"])
+    assert after["recipe"]["origins"]["--mem-fraction-static"] == "own" and after["recipe"]["adapted"] == []
+    changed = plan(dataclasses.replace(INTENT, engine_args={"mem-fraction-static": 0.8}), folder)
+    assert changed["recipe"]["adapted"] == [{"argument": "--mem-fraction-static", "reason": "glm_engine_args"}]
+    assert "of your own catalogue, for exactly this cell, but for --mem-fraction-static (glm_engine_args)" in " ".join(
+        "\n".join(plan_text.report({"h1": changed})).split()
+    )
 
 
 def test_the_recipe_that_covers_less_wins_whatever_the_order(tmp_path: Path) -> None:

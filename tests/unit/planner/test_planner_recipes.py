@@ -129,6 +129,7 @@ def test_a_published_recipe_is_planned(index: int, recipe: dict[str, Any], gpu: 
         ({"engine_args": {"speculative-config": None}}, "--speculative-config", "glm_engine_args"),
         ({"engine_args": {"speculative-config.num_speculative_tokens": 1}}, "--speculative-config", "glm_engine_args"),
         ({"engine_args": {"enable-log-requests": True}}, "--enable-log-requests", "glm_engine_args"),
+        ({"engine_env": {"VLLM_LOGGING_LEVEL": "DEBUG"}}, "VLLM_LOGGING_LEVEL", "glm_engine_env"),
         ({"accelerator": "H200"}, "--gpu-memory-utilization", "0.90; at Z.ai's 0.85"),
     ],
 )
@@ -242,7 +243,11 @@ def test_a_recipe_for_fewer_requests_than_the_profile_says_so() -> None:
     made = planner.make(planner.Intent("GLM-5.2", "B200", 8, engine="sglang"), CATALOG)
     assert made["recipe"]["users"] == 64
     assert made["recipe"]["point"] == {"name": "low-latency", "least": 1, "most": 16}
-    [note] = [note for note in made["notes"] if "as low-latency, with figures for 1 to 16 requests at once" in note]
+    [note] = [
+        note
+        for note in made["notes"]
+        if "as low-latency, which its publisher measures with 1 to 16 requests at once" in note
+    ]
     assert "agentic is for up to 64" in note and "benchmark.yml" in note
     text = " ".join("\n".join(plan_text.report({"h1": made})).split())
     assert "for up to 64 requests at once" in text and "Its point: low-latency, 1 to 16 requests at once" in text
