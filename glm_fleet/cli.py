@@ -24,7 +24,8 @@ Made by `glm-fleet init`. What can be set stands in `group_vars/all.yml`, as com
     ansible-playbook glm.fleet.plan -i lambda.yml       # what would be served on the instances you have
     ansible-playbook glm.fleet.deploy -i lambda.yml
 
-A deploy writes `glm.lock.yml` here: image digests and model revisions. Keep it in version control.
+A deploy writes `glm.lock.yml` here, image digests and model revisions, and `glm.starts.json`, what starts reported of
+the GPUs' memory. Keep both in version control.
 """
 VARIABLES_HEAD = """---
 # What can be set for all hosts. Each line shows the default or an example: remove the "# " before it to set it.

@@ -129,7 +129,7 @@ def _table(rows: Sequence[tuple[str, ...]]) -> str:
 def _made_by_up(settings: Settings) -> list[Path]:
     names = ("hosts", "hub", "state", "run", "file-systems")
     files = ("lambda.json", "vars.yml", "known_hosts", ".known_hosts.lock", "glm.lock.yml", ".glm.lock.yml.lock",
-             "registry.json", "registry.secret", "api_key",
+             "glm.starts.json", "registry.json", "registry.secret", "api_key",
              settings.ssh_key.name, f"{settings.ssh_key.name}.pub")  # fmt: skip
     return [*(settings.state_dir / name for name in (*names, *files)), ledger_folder(settings)]
 

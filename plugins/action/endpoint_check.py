@@ -15,9 +15,9 @@ from ansible_collections.glm.fleet.plugins.module_utils.finding import Finding, 
 from ansible_collections.glm.fleet.plugins.module_utils.serving import exposure
 from ansible_collections.glm.fleet.plugins.module_utils.serving.trust import Trust
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import FleetAction
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan import tls
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import starts, tls
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
-from ansible_collections.glm.fleet.plugins.plugin_utils.report import ServedEndpoint, VerifyReport
+from ansible_collections.glm.fleet.plugins.plugin_utils.report import ServedEndpoint, VerifyReport, now
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import (
     asking,
     baseline,
@@ -41,6 +41,7 @@ CONTROLLER_OPTIONS = (
     "context_share",
     "eval_scores",
     "eval_margin",
+    "lock_file",
 )
 
 
@@ -70,6 +71,7 @@ class ActionModule(FleetAction):
         if "checks" not in answer or answer.get("skipped"):
             return answer
         answer = self._named(answer)
+        self._learn(plan, answer)
         checks: list[Finding] = [*answer["checks"], *self._scored(plan, asked, answer.get("eval"))]
         checks += [*self._of_host(plan), *self._outside(asked)]
         endpoint: ServedEndpoint = {
@@ -79,6 +81,17 @@ class ActionModule(FleetAction):
         }
         report = verdict.host_report(self._host, checks, endpoint, plan, own["running"])
         return self._ended(answer, report, self._keep(own["report"], report))
+
+    def _learn(self, plan: Plan | None, answer: dict[str, Any]) -> None:
+        """Keep what a healthy start reported of the GPUs' memory for later plans. The verdict does not depend on it."""
+        lock_file, pool = self._args["lock_file"], answer.get("token_pool")
+        sound = any(one["check"] == "kv_pool" and one["outcome"] == "passed" for one in answer["checks"])
+        if plan is None or not lock_file or not pool or not sound:
+            return
+        try:
+            starts.keep(lock_file, plan, self._host, pool, now())
+        except Unmet as problem:
+            answer.setdefault("warnings", []).append(f"{self._host}, verify: {problem}")
 
     def _ended(self, answer: dict[str, Any], report: VerifyReport, kept: Mapping[str, Any]) -> dict[str, Any]:
         """The task's result: the verdict, and whether its report could be written."""

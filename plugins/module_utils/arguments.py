@@ -129,6 +129,7 @@ ENDPOINT_CHECK: dict[str, dict[str, Any]] = {
     "eval": {"type": "bool", "default": False},
     "eval_scores": {"type": "path"},
     "eval_margin": {"type": "float", "default": 0.05},
+    "lock_file": {"type": "path"},
     "places": {"type": "list", "elements": "dict"},
     "meant": {"type": "list", "elements": "dict", "default": []},
     "neighbour": {"type": "dict", "default": {}},

@@ -202,6 +202,11 @@ options:
   report:
     description: File on the controller to write the verdict to, as JSON.
     type: path
+  lock_file:
+    description:
+      - The fleet's lock file on the controller. Beside it is kept what the start reported of the GPUs' memory, for
+        later plans of the same configuration. Without it nothing is kept.
+    type: path
 extends_documentation_fragment:
   - glm.fleet.attributes
   - glm.fleet.attributes.action
@@ -238,6 +243,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+token_pool:
+  description: Tokens that the KV cache holds, by the engine's own word; 0 where it does not say.
+  returned: success
+  type: int
 caution:
   description: What somebody should know although the check passed, such as a certificate that ends soon.
   returned: when there is something
@@ -366,17 +375,18 @@ def main() -> None:
     known = module.params["promised"] and "engine" in module.params["checks"]
     unit = module.params["unit"] if known else None
     before = gate.talk.metrics() if unit else None
-    checks = made(gate)
+    checks, pool = made(gate), 0
     if unit:
         after, secrets = gate.talk.metrics(), module.params["secret_files"]
-        checks += own_words.check(commands.run, unit, module.params["promised"], before, after, secrets)
+        heard = own_words.check(commands.run, unit, module.params["promised"], before, after, secrets)
+        checks, pool = [*checks, *heard.findings], heard.token_pool
     ok = finding.verdict_ok(checks)
     if not ok and module.params["strict"]:
         module.fail_json(msg=finding.summary(checks, "verify"), changed=False, ok=False, checks=checks)
     # After a failure its answers would only cost time.
     counted = evaluate.score(gate.asked, gate.talk.context) if ok and module.params["eval"] else None
     caution = {"caution": f"verify: {'; '.join(gate.cautions)}"} if gate.cautions else {}
-    module.exit_json(changed=False, ok=ok, checks=checks, eval=counted, **caution)
+    module.exit_json(changed=False, ok=ok, checks=checks, eval=counted, token_pool=pool, **caution)
 
 
 if __name__ == "__main__":

@@ -163,7 +163,7 @@ def run(asked: talk.Asked, promised: dict[str, Any], log: Path) -> list[finding.
     found = gate.made(one)
     lines = [Line(printable(text), True) for text in log.read_text("utf-8", "replace").splitlines()]
     said = own_words.Said(lines, before, one.talk.metrics())
-    found += own_words.findings(own_words.Promised(**promised), said)
+    found += own_words.judge(own_words.Promised(**promised), said).findings
     counted = evaluate.score(asked, one.talk.context)
     right = counted["right"] == counted["asked"]
     shown = f"{counted['right']} of {counted['asked']}; {counted['wrong']}"

@@ -78,6 +78,13 @@ class Remark(NamedTuple):
     process: str
 
 
+class Heard(NamedTuple):
+    """What was said, judged. ``token_pool``: tokens that the KV cache holds by the engine's own word, 0: not said."""
+
+    findings: list[Finding]
+    token_pool: int
+
+
 def check(
     run: Runner,
     unit: str,
@@ -85,14 +92,14 @@ def check(
     before: Optional[str],
     after: Optional[str],
     secret_files: Sequence[str] = (),
-) -> list[Finding]:
+) -> Heard:
     """The findings ``kv_pool``, ``mtp_acceptance`` and ``engine_log`` of a unit; reads only.
 
     ``promised``: the fields of Promised. ``before`` and ``after``: the answers of ``/metrics`` before the gate's
     questions and after them. ``secret_files``: the replica's files whose values are struck out of what is quoted.
     """
     lines, why = _lines(run, unit, read_secrets(secret_files))
-    return findings(Promised(**promised), Said(lines, before, after, why))
+    return judge(Promised(**promised), Said(lines, before, after, why))
 
 
 def _lines(run: Runner, unit: str, secrets: Sequence[str]) -> tuple[list[Line], str]:
@@ -109,17 +116,20 @@ def _lines(run: Runner, unit: str, secrets: Sequence[str]) -> tuple[list[Line], 
     return [line._replace(text=redact(line.text, secrets)) for line in read], Said.why
 
 
-def findings(promised: Promised, said: Said) -> list[Finding]:
+def judge(promised: Promised, said: Said) -> Heard:
     """What was said, judged: one finding for each of the three checks."""
     heard = remarks(said.lines, promised.remarks)
     begins = [re.compile(pattern) for pattern in promised.begins]
     whole = any(line.engine and pattern.search(line.text) for line in said.lines for pattern in begins)
     before, after = (_figures(text, promised.metrics) for text in (said.before, said.after))
-    return [
-        _pool(promised, heard, after or before or {}),
+    # Each is the engine's own word. Metrics may lack a rank, and the log a process: the larger one is nearer.
+    pool = max(_pool_of_log(heard), int((after or before or {}).get("pool_tokens", 0)))
+    found = [
+        _pool(promised, pool),
         _acceptance(promised, before, after),
         _log(heard, whole, said.why if not said.lines else ""),
     ]
+    return Heard(found, pool)
 
 
 def _figures(text: Optional[str], rules: Sequence[Mapping[str, Any]]) -> Optional[dict[str, float]]:
@@ -147,13 +157,11 @@ def _short(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
-def _pool(promised: Promised, heard: Sequence[Remark], figures: Mapping[str, float]) -> Finding:
+def _pool(promised: Promised, pool: int) -> Finding:
     floor = promised.token_pool
     if floor is None:
         return not_proven(PHASE, "kv_pool", "a KV cache as planned", "glm_engine_args set its size in another unit")
     expected = f"a KV cache of {floor:,} tokens or more ({promised.planned_pool:,} are planned)"
-    # Each is the engine's own word. Metrics may lack a rank, and the log a process: the larger one is nearer.
-    pool = max(_pool_of_log(heard), int(figures.get("pool_tokens", 0)))
     if pool <= 0:
         return not_proven(PHASE, "kv_pool", expected, "neither /metrics nor the log of this start says its size")
     remedy = (

@@ -22,6 +22,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.plan import (
     issues,
     meaning,
     recipes,
+    starts,
 )
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import fit as plan_fit
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Choice
@@ -126,7 +127,19 @@ def _attempt(choice: Choice, table: flags.Table, recipe: Optional[Recipe], way: 
     if not change:
         return served
     again = _worked_out(choice, table, recipe, way, change)
-    return dataclasses.replace(again, notes=[*again.notes, note.format(size=again.size)])
+    notes = [note.format(size=again.size), *_offer(choice, served.size)]
+    return dataclasses.replace(again, notes=[*again.notes, *notes])
+
+
+def _offer(choice: Choice, size: plan_fit.Fit) -> list[str]:
+    """What the starts of the fleet leave room for, where the estimate is more careful."""
+    if size.offered is None:
+        return []
+    option = choice.engine.options.context
+    return [
+        f"By the estimate. What starts of this fleet reported leaves room for {size.offered:,} tokens: set "
+        f"{option.removeprefix('--')} to {size.offered} in glm_engine_args to have them."
+    ]
 
 
 def _for_margin(choice: Choice, table: flags.Table, served: Served) -> tuple[dict[str, Any], str]:
@@ -202,7 +215,7 @@ def _worked_out(
         arguments=arguments,
         shown=_shown(table, [*base, *remedy.args, *override]),
         divided=divided,
-        size=plan_fit.fit(choice, table, arguments, divided),
+        size=plan_fit.fit(choice, table, arguments, divided, starts.readings(choice, table, arguments, divided)),
         met=kept,
         env={**env, **clocks, **remedy.env},
         notes=[*composed.notes, *_hasty(choice, table, arguments)],

@@ -43,7 +43,7 @@ class Intent:
     ``accelerator_count`` is what the host has, and ``gpus`` which of them may be used (none named: all); ``replicas``
     share those evenly, and ``replica`` is the one this plan is for. Without ``precision`` it is fp8 where the model has
     that, else its first one in the catalogue. With ``nodes`` > 1 one replica takes all of that many hosts, of which
-    this is number ``node_rank``.
+    this is number ``node_rank``. ``starts`` is what starts of the fleet reported (starts.py).
     """
 
     model: str
@@ -88,6 +88,7 @@ class Intent:
     driver_version: Optional[str] = None
     # Negative: as long as the plan finds.
     drain_seconds: int = -1
+    starts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def elsewhere(self, **changes: Any) -> Intent:
         """The same for one replica on other hardware or with another engine, without what is only for this one."""

@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import bisect
+import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -42,7 +43,9 @@ class Fit:
     ``remedy`` is what would help against the problem; empty when no setting would. ``own`` is what the engine keeps for
     itself, ``margin`` what of the GPU no request is promised, ``spare`` what is left beside one of the longest.
     ``per_rank`` is how many tokens one data-parallel rank holds; ``longest`` how long a request may be that leaves the
-    margin, None where the length of a request is not the problem.
+    margin, None where the length of a request is not the problem. ``starts``: how many starts reported what the engine
+    takes; ``offered``: how long a request may be by what they reported, where the estimate makes it shorter; ``usual``:
+    the pool by them or by the estimate, whichever is larger.
     """
 
     weights: float
@@ -59,6 +62,9 @@ class Fit:
     remedy: str
     arithmetic: str
     longest: Optional[int]
+    starts: int
+    usual: float
+    offered: Optional[int] = None
 
 
 def argument(table: flags.Table, arguments: flags.Arguments, flag: Optional[str]) -> Any:
@@ -163,23 +169,40 @@ def _expert(choice: Choice, table: flags.Table, arguments: flags.Arguments, expe
     return size
 
 
-def fit(choice: Choice, table: flags.Table, arguments: flags.Arguments, divided: Parallel) -> Fit:
-    """Whether it fits. Raises PlanError for values that mean nothing; what does not fit is in the result."""
+def fit(
+    choice: Choice, table: flags.Table, arguments: flags.Arguments, divided: Parallel,
+    readings: Sequence[own_memory.Reading] = (),
+) -> Fit:  # fmt: skip
+    """Whether it fits. Raises PlanError for values that mean nothing; what does not fit is in the result.
+
+    What starts reported (``readings``) takes the place of the estimate, but changes no argument that the plan chose: a
+    fleet that was just deployed would differ from its plan.
+    """
     options = choice.engine.options
     given = argument(table, arguments, options.memory_fraction)
     fraction = choice.engine.default_memory_fraction if given is None else float(given)
     if not 0 < fraction <= 1:
         choice.refuse(f"{options.memory_fraction} is {fraction}", "set it between 0 and 1 in glm_engine_args")
     dtype = str(argument(table, arguments, options.kv_cache_dtype) or "auto")
-    return _arithmetic(
-        choice,
-        divided,
-        _load(choice, table, arguments, divided),
-        fraction,
-        _drafts(choice, table, arguments),
-        _kv_format(choice, dtype),
-        context_of(choice, table, arguments),
-    )
+    context = context_of(choice, table, arguments)
+    given = (
+        choice, divided, _load(choice, table, arguments, divided), fraction, _drafts(choice, table, arguments),
+        _kv_format(choice, dtype), context,
+    )  # fmt: skip
+    estimated = _arithmetic(*given, ())
+    if not readings:
+        return estimated
+    seen = _arithmetic(*given, readings)
+    seen = dataclasses.replace(seen, usual=max(seen.pool, estimated.pool))
+    impossible = estimated.problem and estimated.longest is None
+    if impossible or _is_users_own(choice, options.context):
+        return seen
+    room = seen.longest if seen.longest is not None or seen.problem else context
+    more = room is not None and estimated.longest is not None and room > estimated.longest
+    return dataclasses.replace(
+        seen, problem=estimated.problem, remedy=estimated.remedy, longest=estimated.longest,
+        offered=room if more else None,
+    )  # fmt: skip
 
 
 def _load(choice: Choice, table: flags.Table, arguments: flags.Arguments, divided: Parallel) -> own_memory.Load:
@@ -260,6 +283,7 @@ def _arithmetic(
     mtp: bool,
     kv_format: str,
     context: Optional[int],
+    readings: Sequence[own_memory.Reading],
 ) -> Fit:
     config, engine = choice.model.config, choice.engine
     hbm = choice.accelerator.memory_gib
@@ -273,8 +297,9 @@ def _arithmetic(
     weights = stored_gib + absorbed_gib
     kv_bytes = math.ceil(memory.kv_bytes_per_token(config, kv_format, divided.attention, mtp) * of_cache)
     static, inside = fraction * hbm, engine.own_memory.inside
-    own = own_memory.estimate(choice, load, context or choice.model.context_length)
-    taken = own.gib if inside else 0.0
+    own = own_memory.needed(choice, load, context or choice.model.context_length, readings if inside else ())
+    # What an engine has outside of its share takes nothing of the share, unless its starts say so.
+    taken = own.gib if inside else max((one.taken_gib for one in readings), default=0.0)
     pool = static - taken - weights
     margin = own_memory.margin(own, pool if inside else 0.0)
     per_rank = memory.token_pool(pool * memory.GIB, kv_bytes)
@@ -285,8 +310,10 @@ def _arithmetic(
     precision, spec = choice.intent.precision, "with MTP" if mtp else "without MTP"
     parts = f"{stored_gib:.1f} + {absorbed_gib:.2f} GiB of weights per GPU ({precision}, {spec}, {groups})"
     limit = f"{fraction:.2f} x {hbm:.2f} GiB = {static:.1f} GiB"
-    itself = f"{own.gib:.1f} GiB (give or take {own.uncertainty:.1f}) for activations, graphs and workspaces"
+    itself = f"{own.gib:.1f} GiB ({_sureness(own)}) for activations, graphs and workspaces"
     beside = f" + {itself}" if inside else ""
+    if readings and not inside:
+        beside = f" + {taken:.1f} GiB ({_reported(len(readings))}) beside them"
     problem = remedy = ""
     longest: Optional[int] = None
     if weights + taken >= static:
@@ -299,7 +326,7 @@ def _arithmetic(
         highest = math.floor(100 * (1 - own.gib / hbm)) / 100
         remedy = f"set {engine.options.memory_fraction} to at most {highest} in glm_engine_args"
     elif engine.requires_full_context and context is not None and spare < margin:
-        longest = _longest(choice, load, static - weights, kv_bytes, context)
+        longest = _longest(choice, load, static - weights, kv_bytes, context, readings)
         theirs = _is_users_own(choice, engine.options.context)
         if spare < 0 or not theirs:
             problem = (
@@ -322,16 +349,27 @@ def _arithmetic(
     )
     return Fit(
         weights, kv_bytes, kv_format, fraction, own, margin, spare, pool, tokens, per_rank, problem, remedy, arithmetic,
-        longest,
+        longest, len(readings), pool,
     )  # fmt: skip
 
 
-def _longest(choice: Choice, load: own_memory.Load, room: float, kv_bytes: int, context: int) -> int:
+def _sureness(own: own_memory.Own) -> str:
+    return _reported(own.starts) if own.starts else f"give or take {own.uncertainty:.1f}"
+
+
+def _reported(starts: int) -> str:
+    return f"reported by {starts} starts of this fleet" if starts > 1 else "reported by a start of this fleet"
+
+
+def _longest(
+    choice: Choice, load: own_memory.Load, room: float, kv_bytes: int, context: int,
+    readings: Sequence[own_memory.Reading],
+) -> int:  # fmt: skip
     """Tokens of the longest request, in steps of 1,024 below ``context``, that leaves the margin of ``room`` GiB."""
 
     def fits(thousands: int) -> bool:
         tokens = 1024 * thousands
-        own = own_memory.estimate(choice, load, tokens)
+        own = own_memory.needed(choice, load, tokens, readings)
         pool = room - own.gib
         return pool - tokens * kv_bytes / memory.GIB >= own_memory.margin(own, pool)
 
@@ -352,7 +390,7 @@ def _is_users_own(choice: Choice, flag: str) -> bool:
     return flags.spelled(flag) in choice.own_options
 
 
-def record(choice: Choice, size: Fit) -> Memory:
+def record(choice: Choice, size: Fit, configuration: Optional[str]) -> Memory:
     """The ``memory`` of a plan."""
     return {
         "weights_per_gpu_gib": round(size.weights, 2),
@@ -361,6 +399,9 @@ def record(choice: Choice, size: Fit) -> Memory:
         "static_fraction": size.fraction,
         "own_gib": round(size.own.gib, 2),
         "own_uncertainty_gib": round(size.own.uncertainty, 2),
+        "own_basis": "reported" if size.starts else "estimated",
+        "starts": size.starts,
+        "configuration": configuration,
         "margin_gib": round(size.margin, 2),
         "spare_gib": round(size.spare, 2),
         "kv_pool_gib_per_gpu": round(size.pool, 2),

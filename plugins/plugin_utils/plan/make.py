@@ -32,6 +32,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.plan import (
     promises,
     routes,
     schema,
+    starts,
     tls,
 )
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import choice as plan_choice
@@ -96,7 +97,9 @@ def make(intent: Intent, known: records.Catalog, lock: Optional[lockfile.LockDat
         "confinement": command.confinement(choice),
         "mounts": [*mounted, *extras.mounts(choice, mounted)],
         "paths": files.paths(choice),
-        "memory": plan_fit.record(choice, served.size),
+        "memory": plan_fit.record(
+            choice, served.size, starts.configuration(choice, table, served.arguments, served.divided)
+        ),
         "promises": promises.promises(choice, table, served),
         "parallel": {
             "tensor": served.divided.tensor,

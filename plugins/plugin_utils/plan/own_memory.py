@@ -4,7 +4,8 @@
 """What an engine keeps of each GPU for itself, how sure that is, and the margin that a plan leaves. Pure arithmetic.
 
 Weights and KV cache are exact; this is the one size that is estimated: activations and graphs by what a step holds,
-workspaces by the longest request. The terms are the catalogue's (``own_memory`` in engine.yml).
+workspaces by the longest request. The terms are the catalogue's (``own_memory`` in engine.yml). Where starts of the
+same configuration reported it (starts.py), their figures are used instead.
 """
 
 from __future__ import annotations
@@ -41,10 +42,25 @@ class Load:
 
 @dataclass(frozen=True)
 class Own:
-    """GiB of each GPU that the engine itself needs, and by how much that may be off."""
+    """GiB of each GPU that the engine itself needs, and by how much that may be off.
+
+    ``starts``: how many hosts' starts reported it; 0 where it is estimated.
+    """
 
     gib: float
     uncertainty: float
+    starts: int = 0
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a start left out of the KV cache beside the weights, in GiB of each GPU, with requests of up to ``context``.
+
+    None where the engine was asked to find out how long they may be.
+    """
+
+    taken_gib: float
+    context: Optional[int]
 
 
 def estimate(choice: Choice, load: Load, context: int) -> Own:
@@ -76,6 +92,17 @@ def estimate(choice: Choice, load: Load, context: int) -> Own:
         + (_workspace(choice, context) / memory.GIB if sparse else 0)
     )
     return Own(gib, known.uncertainty * gib)
+
+
+def needed(choice: Choice, load: Load, context: int, readings: Sequence[Reading]) -> Own:
+    """The most that a start took; the estimate without one. Shorter requests count with the workspaces of longer ones."""
+    estimated = estimate(choice, load, context)
+    if not readings:
+        return estimated
+    found = [
+        one.taken_gib + max(0.0, estimated.gib - estimate(choice, load, one.context or context).gib) for one in readings
+    ]
+    return Own(max(found), max(found) - min(found), len(found))
 
 
 def margin(own: Own, pool: float) -> float:

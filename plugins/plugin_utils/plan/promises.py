@@ -46,7 +46,8 @@ def _token_pool(choice: Choice, table: flags.Table, served: arguments.Served) ->
     size, options = served.size, choice.engine.options
     if plan_fit.argument(table, served.arguments, options.pool_blocks) is not None:
         return None
-    kept = min(POOL_SHARE * size.pool, size.pool - POOL_SLACK_GIB)
+    # What starts reported may raise the floor and never lower it: a fault that comes slowly would become the measure.
+    kept = min(POOL_SHARE * size.usual, size.usual - POOL_SLACK_GIB)
     floor = size.tokens * max(0.0, kept) / size.pool
     by_hand = plan_fit.argument(table, served.arguments, options.pool_tokens)
     size_by_hand = plan_fit.argument(table, served.arguments, options.pool_bytes)

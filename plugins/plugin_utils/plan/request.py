@@ -12,7 +12,7 @@ from typing import Any
 from ansible_collections.glm.fleet.plugins.module_utils import address
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 from ansible_collections.glm.fleet.plugins.plugin_utils.intent import check, table
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan import lockfile, own, tls
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import lockfile, own, starts, tls
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 
@@ -56,8 +56,9 @@ def plans_of(given: Mapping[str, Any]) -> list[Plan]:
     listens = planner.listen_address(args.pop("bind"), args.pop("private_address", None), public)
     asked = tls.asked(listens, public, args.pop("tls", "auto"), args.pop("tls_names", []))
     intent = planner.Intent(
-        listen_address=listens, listen_port=args.pop("port"), tls=asked[0], tls_names=asked[1], **args
-    )
+        listen_address=listens, listen_port=args.pop("port"), tls=asked[0], tls_names=asked[1],
+        starts=starts.read(lock_file) if lock_file else {}, **args,
+    )  # fmt: skip
     tls.require_orderable(intent)
     return planner.make_all(intent, own.known(folders), lockfile.read(lock_file) if lock_file else None)
 

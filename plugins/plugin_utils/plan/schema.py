@@ -380,6 +380,12 @@ class Memory(TypedDict):
     """What the engine keeps of each GPU for itself: activations, graphs, workspaces."""
     own_uncertainty_gib: Gib
     """By how much that may be off."""
+    own_basis: Literal["estimated", "reported"]
+    """Whether what the engine takes beside weights and KV cache is estimated, or what starts of this fleet reported."""
+    starts: int
+    """How many hosts' starts that are."""
+    configuration: str | None
+    """What starts are kept under, beside the lock file; null where glm_engine_args set the size of the KV cache."""
     margin_gib: Gib
     """What of each GPU no request is promised: 2 GiB, 5 % of the KV cache or the uncertainty, whichever is most."""
     spare_gib: Gib

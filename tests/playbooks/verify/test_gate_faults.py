@@ -40,7 +40,7 @@ def examined(
             10_000, 16_384, 3, 2.0, {"memory": "", "speculation": ""}, [], [], made_of.asked.metrics
         )
         said = own_words.Said([], before, made_of.talk.metrics())
-        return {one["check"]: dict(one) for one in [*findings, *own_words.findings(promised, said)]}
+        return {one["check"]: dict(one) for one in [*findings, *own_words.judge(promised, said).findings]}
 
 
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda one: one.name.replace(" ", "-"))

@@ -33,6 +33,10 @@ def verify(folder: Path, behaviour: Behaviour, **variables: Any) -> tuple[int, s
     with engine(behaviour) as (_behaviour, port):
         # No door is in front of it.
         made = plan(listen=listening("127.0.0.1", port, port), door={"routes": [], "lacking": [], "shortfalls": []})
+        made["accelerator"]["memory_gib"] = 178.35
+        made["memory"].update(
+            static_fraction=0.9, weights_per_gpu_gib=90.27, kv_bytes_per_token=40_000, configuration="of this test"
+        )
         given = {"verify_plans": [made], "verify_api_key": KEY, **variables}
         (folder / "given.json").write_text(json.dumps(given), encoding="utf-8")
         (folder / "book.yml").write_text(BOOK, encoding="utf-8")
@@ -67,6 +71,11 @@ def test_the_first_host_makes_the_mini_eval_and_a_worse_version_fails(tmp_path: 
     assert all(check["outcome"] != "failed" for checks in reports.values() for check in checks.values())
     assert reports["gpu-1"]["eval"]["found"] == "80 of 80 right (sums 50 of 50, tool calls 30 of 30)"
     assert kept(tmp_path) == [("0.32.0", 80)]
+    # 1,600,000 tokens by the engine's own word.
+    reported = json.loads((tmp_path / "glm.starts.json").read_text("utf-8"))["starts"]["of this test"]
+    assert {host: (one["token_pool"], one["taken_gib"]) for host, one in reported.items()} == {
+        "gpu-1/0": (1_600_000, 10.64), "gpu-2/0": (1_600_000, 10.64),
+    }  # fmt: skip
 
     code, output, reports = verify(tmp_path, Behaviour(faults=(FORGETFUL,)))
     assert code != 0
@@ -88,3 +97,15 @@ def test_after_a_failed_check_there_is_no_score(tmp_path: Path) -> None:
     assert code != 0 and "verify, tool_several: expected a parsed call" in output
     for checks in reports.values():
         assert (checks["eval"]["outcome"], checks["eval"]["found"]) == ("not_proven", "a check before it failed")
+
+
+def test_what_a_start_reported_is_kept_of_sound_ones_and_never_decides_the_verdict(tmp_path: Path) -> None:
+    small = Fault("a small pool", metrics=effects.small_pool)
+    code, output, _reports = verify(tmp_path, Behaviour(faults=(small,)), glm_verify_eval="never")
+    assert code != 0 and "verify, kv_pool" in output
+    assert not (tmp_path / "glm.starts.json").exists()
+
+    (tmp_path / "glm.starts.json").write_text("<<<<<<< ours\n", "utf-8")
+    code, output, _reports = verify(tmp_path, Behaviour(), glm_verify_eval="never")
+    assert code == 0, output
+    assert "gpu-1, verify: expected what starts of this fleet reported" in output and "another form" in output

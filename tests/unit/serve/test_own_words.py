@@ -45,7 +45,7 @@ def promised(engine: str = "vllm", **arguments: Any) -> Promised:
 
 
 def judge(asked: Promised, said: Said) -> dict[str, Finding]:
-    found = own_words.findings(asked, said)
+    found = own_words.judge(asked, said).findings
     assert [finding["check"] for finding in found] == CHECKS
     assert {finding["phase"] for finding in found} == {"verify"}
     assert all(bool(finding["next"]) == (finding["outcome"] == "failed") for finding in found)
@@ -320,8 +320,8 @@ class Host:
 
 
 def checked(host: Host, promises: Mapping[str, Any] | None = None, secret_files: Sequence[str] = ()) -> Finding:
-    found = own_words.check(host, "glm-serve-0.service", promises or logs.own_words(plan()), None, None, secret_files)
-    return found[2]
+    promised = promises or logs.own_words(plan())
+    return own_words.check(host, "glm-serve-0.service", promised, None, None, secret_files).findings[2]
 
 
 def test_the_beginning_is_read_of_a_unit_that_has_run_for_weeks() -> None:
