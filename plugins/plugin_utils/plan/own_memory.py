@@ -95,7 +95,7 @@ def estimate(choice: Choice, load: Load, context: int) -> Own:
 
 
 def needed(choice: Choice, load: Load, context: int, readings: Sequence[Reading]) -> Own:
-    """The most that a start took; the estimate without one. Shorter requests count with the workspaces of longer ones."""
+    """The most that a start took, one with shorter requests with the workspaces of longer ones; else the estimate."""
     estimated = estimate(choice, load, context)
     if not readings:
         return estimated
