@@ -34,6 +34,7 @@ class ActionModule(FleetAction):
         "provider": {"type": "str", "required": True},
         "count": {"type": "int", "default": 1},
         "group": {"type": "str", "default": "glm_fleet"},
+        "file_systems": {"type": "list", "elements": "str", "default": []},
     }
     _requires_connection = False
 
@@ -50,6 +51,7 @@ class ActionModule(FleetAction):
             lambda instance: self._intent(provider, instance, args["group"]),
             request.plans_of,
             provider,
+            args["file_systems"],
         )
         return {"changed": False, **dataclasses.asdict(verdict), "reasons": verdict.reasons}
 

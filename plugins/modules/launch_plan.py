@@ -41,6 +41,13 @@ options:
     description: Inventory group whose variables apply to new instances, besides those of its type.
     type: str
     default: glm_fleet
+  file_systems:
+    description:
+      - File systems that are attached to each instance. Without one, a type whose own disk does not hold the weights is
+        left out.
+    type: list
+    elements: str
+    default: []
 extends_documentation_fragment:
   - glm.fleet.attributes
   - glm.fleet.attributes.action

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import memory
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.hosts import HOST_PREFIX
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.provider import Provider
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud.providers import launcher_of
@@ -41,8 +42,8 @@ def instance_of(provider: Provider, name: str, offered: Sequence[Mapping[str, An
     not offered or that has no accelerators.
     """
     launcher = launcher_of(provider)
-    row = next((row for row in offered if row.get("name") == name), None)
-    if row is None:
+    row = _row(name, offered)
+    if not row:
         raise planner.PlanError(
             "the account is not offered this type", f"see ansible localhost -m {launcher.instance_types}"
         )
@@ -55,6 +56,10 @@ def instance_of(provider: Provider, name: str, offered: Sequence[Mapping[str, An
     return {**neutral, **own}
 
 
+def _row(name: str, offered: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    return next((row for row in offered if row.get("name") == name), {})
+
+
 def judge(
     wanted: Sequence[str],
     offered: Sequence[Mapping[str, Any]],
@@ -62,10 +67,12 @@ def judge(
     intent_of: Callable[[dict[str, Any]], dict[str, Any]],
     plans_of: Callable[[dict[str, Any]], list[Plan]],
     provider: Provider,
+    file_systems: Sequence[str] = (),
 ) -> Verdict:
     """Plan each wanted type of the cloud for a fleet of ``count`` instances.
 
     ``intent_of``: host variables -> arguments of serving_plan; ``plans_of``: those -> plans. Both raise PlanError.
+    ``file_systems`` are attached to each instance.
     """
     verdict = Verdict()
     for name in dict.fromkeys(wanted):
@@ -73,6 +80,10 @@ def judge(
             intent = intent_of(instance_of(provider, name, offered))
             _require_whole_replicas(count, int(intent.get("nodes", 1)))
             plans = plans_of(intent)
+            _require_memory(_row(name, offered), plans)
+            # Weights may lie on a file system that is attached.
+            if not file_systems:
+                _require_disk(_row(name, offered), plans)
         except (planner.PlanError, Unmet) as error:
             verdict.dropped.append({"instance_type": name, "reason": str(error)})
             continue
@@ -87,3 +98,35 @@ def _require_whole_replicas(count: int, nodes: int) -> None:
             f"glm_nodes {nodes} puts {nodes} hosts together, but {count} are requested",
             f"set glm_launch_count to a multiple of {nodes}",
         )
+
+
+def _require_memory(row: Mapping[str, Any], plans: Sequence[Plan]) -> None:
+    """What all replicas take of the host's memory, where the cloud says how much an instance has."""
+    needed, offloaded = (sum(plan["host_memory"][name] for plan in plans) for name in ("needed_gib", "offloaded_gib"))
+    has = _gib(row, "memory_gib")
+    if has and needed > has:
+        less = "offload less in glm_engine_args, or " if offloaded else ""
+        raise planner.PlanError(
+            f"its {has:,.0f} GiB of memory are less than the {needed:,.0f} GiB of shared memory, processes and what is "
+            f"offloaded ({offloaded:,.0f} GiB)",
+            f"{less}take a type with more memory",
+        )
+
+
+def _require_disk(row: Mapping[str, Any], plans: Sequence[Plan]) -> None:
+    """Weights and image, which replicas of a host share, where the cloud says how large the disk is."""
+    weights, image = (
+        max(plan["disk"][name] for plan in plans) / memory.GIB for name in ("weights_bytes", "image_bytes")
+    )
+    has = _gib(row, "storage_gib")
+    if has and weights + image > has:
+        raise planner.PlanError(
+            f"its disk of {has:,.0f} GiB does not hold {weights:,.0f} GiB of weights and {image:,.0f} GiB of image",
+            "take a type with a larger disk, or attach a file system for the weights (glm_launch_file_systems)",
+        )
+
+
+def _gib(row: Mapping[str, Any], name: str) -> float:
+    """A size of an offered type; 0 where the cloud does not say."""
+    value = row.get(name)
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else 0.0

@@ -73,3 +73,29 @@ def test_a_replica_over_two_hosts_needs_two() -> None:
 def test_types_nobody_knows_are_left_out_not_a_crash(row: dict[str, Any]) -> None:
     verdict = launch_plan.judge([row["name"]], [row], 1, intent, request.plans_of, LAMBDA)
     assert verdict.fitting == [] and "Next:" in verdict.dropped[0]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("more", "args", "said"),
+    [
+        ({"storage_gib": 512}, {}, r"disk of 512 GiB does not hold 704 GiB of weights and 37 GiB of image"),
+        ({"memory_gib": 100}, {}, r"100 GiB of memory are less than the 128 GiB"),
+        ({"memory_gib": 400}, {"kv-offloading-size": 600}, r"400 GiB .* 728 GiB .*\(600 GiB\).*offload less"),
+    ],
+)
+def test_a_type_that_has_too_little_memory_or_disk_is_not_rented(
+    more: dict[str, Any], args: dict[str, Any], said: str
+) -> None:
+    def asked(instance: dict[str, Any]) -> dict[str, Any]:
+        return intent(instance, engine="vllm", engine_args=args)
+
+    def judged(row: dict[str, Any], file_systems: list[str] | None = None) -> launch_plan.Verdict:
+        return launch_plan.judge([row["name"]], [row], 1, asked, request.plans_of, LAMBDA, file_systems or [])
+
+    verdict = judged({**B200, **more})
+    assert verdict.fitting == [] and re.search(said, verdict.dropped[0]["reason"]), verdict.dropped
+    assert judged({**B200, "memory_gib": 2900, "storage_gib": 22528}).fitting == [B200["name"]]
+    # What the cloud does not say is no reason.
+    assert judged({**B200, "memory_gib": None, "storage_gib": "large"}).fitting == [B200["name"]]
+    # Weights may lie on what is attached; memory may not.
+    assert bool(judged({**B200, **more}, ["weights"]).fitting) == ("storage_gib" in more)
