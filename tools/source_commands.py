@@ -432,7 +432,7 @@ def _from_recipe(entry: Entry, made: Plan, found: Difference) -> bool:
     choice = Choice(planner.Intent(listen_address=ADDRESS, **entry.intent), catalog.load())
     recipe = recipes.published(choice.known, choice.cell)
     way = recipes.layouts(choice.cell, recipe, divides_attention=choice.engine.options.data_attention is not None)[0]
-    composed = recipes.compose(choice.known, choice.cell, recipe, way, choice.context_goal)
+    composed = recipes.compose(choice.layers, choice.cell, recipe, way, choice.context_goal)
     if found.what.startswith("env "):
         return found.what.removeprefix("env ") in composed.env
     table = table_of(made)

@@ -59,7 +59,7 @@ def recipe_of(record: BenchmarkRecord, known: Catalog) -> dict[str, Any]:
         plan["profile"],
     )  # fmt: skip
     layout = _layout(table, engine, args)
-    layers = recipes.compose(known, of, None, layout, of.model.context_length).args
+    layers = recipes.compose(recipes.layers(known, of), of, None, layout, of.model.context_length).args
     given = {table.find(name).key for name in args}
     absent = [name for name in flags.respelled(table, layers, engine.renames) if table.find(name).key not in given]
     date = datetime.date.fromisoformat(record["finished_at"][:10])

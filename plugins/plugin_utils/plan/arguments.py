@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, Optional
 
@@ -61,21 +61,15 @@ def serve(choice: Choice, table: flags.Table) -> Served:
     if not ways:
         _refuse_division(choice)
     tried: list[Served] = []
-    starting: list[Served] = []
     broken: list[combinations.Broken] = []
-    for way in ways:
-        served = _attempt(choice, table, recipe, way)
+    for served in _preferred(choice, (_attempt(choice, table, recipe, way) for way in ways), recipe):
         tried.append(served)
         if served.size.problem:
             continue
         found = combinations.broken(choice, table, served.arguments, served.divided)
         if not found:
-            starting.append(served)
-            if recipe or choice.intent.profile != "throughput":
-                return served
+            return served
         broken = broken or found
-    if starting:
-        return _roomiest(choice, starting)
     if broken:
         combinations.refuse(choice, broken)
     if recipe is None and choice.model.config.num_attention_heads % cell.gpus:
@@ -86,11 +80,19 @@ def serve(choice: Choice, table: flags.Table) -> Served:
     choice.refuse(f"{problem}; a wider group would cut the weights: {cut}" if cut else problem, sparing.size.remedy)
 
 
-def _roomiest(choice: Choice, fitting: Sequence[Served]) -> Served:
-    """The division for throughput: most tokens in all ranks together, of those whose ranks hold some requests each."""
+def _preferred(choice: Choice, attempts: Iterator[Served], recipe: Optional[Recipe]) -> Iterable[Served]:
+    """The divisions, best first. For throughput those whose ranks hold some requests each, the most tokens in all ranks
+    together first; then the others by what one rank holds.
+    """
+    if recipe or choice.intent.profile != "throughput":
+        return attempts
     least = LEAST_REQUESTS * choice.context_goal
-    roomy = [served for served in fitting if served.size.per_rank >= least]
-    return max(roomy or fitting, key=lambda served: served.size.tokens if roomy else served.size.per_rank)
+
+    def room(served: Served) -> tuple[bool, int]:
+        roomy = served.size.per_rank >= least
+        return roomy, served.size.tokens if roomy else served.size.per_rank
+
+    return sorted(attempts, key=room, reverse=True)
 
 
 def _refuse_division(choice: Choice) -> NoReturn:
@@ -169,14 +171,14 @@ def _worked_out(
     choice: Choice, table: flags.Table, recipe: Optional[Recipe], way: recipes.Layout,
     changed: Optional[Mapping[str, Any]] = None,
 ) -> Served:  # fmt: skip
-    composed = recipes.compose(choice.known, choice.cell, recipe, way, choice.context_goal)
+    composed = recipes.compose(choice.layers, choice.cell, recipe, way, choice.context_goal)
     given = {**composed.args, **(changed or {}), **_node_arguments(choice)}
     base = flags.respelled(table, {**given, **_clocks(choice, table, given)}, choice.engine.renames)
     try:
         planned = flags.merge(table, base, {})
     except flags.FlagError as exc:
         _refuse_recipe(choice, exc)
-    expected = issues.find(choice.known, choice.cell, planned)
+    expected = issues.find(choice.issues, planned)
     remedy = issues.remedy(expected)
     override = choice.intent.engine_args
     try:
@@ -196,7 +198,7 @@ def _worked_out(
             or "correct glm_engine_args; null removes an argument of the recipe",
         )
     _check_parsers(choice, table, arguments)
-    met = issues.find(choice.known, choice.cell, arguments)
+    met = issues.find(choice.issues, arguments)
     for issue in met:
         if issue.status == "broken":
             choice.refuse(f"{issue.text.rstrip('.')} ({issue.link})")

@@ -17,8 +17,15 @@ from ansible_collections.glm.fleet.plugins.module_utils.finding import Refusal
 from ansible_collections.glm.fleet.plugins.module_utils.names import nearest
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.engine import Image, Variant
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.overlay import OwnRecipe
-from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Accelerator, Catalog, Checkpoint, Model
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags, model_config, recipes
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import (
+    Accelerator,
+    Catalog,
+    Checkpoint,
+    KnownIssue,
+    Layer,
+    Model,
+)
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags, issues, model_config, recipes
 
 _SERVED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]*")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -166,6 +173,16 @@ class Choice:
     def cell(self) -> recipes.Cell:
         """What a recipe is looked up by."""
         return self.cell_of(self.version)
+
+    @cached_property
+    def layers(self) -> list[Layer]:
+        """What the catalogue says of such cells in general."""
+        return recipes.layers(self.known, self.cell)
+
+    @cached_property
+    def issues(self) -> list[KnownIssue]:
+        """The known issues of such cells; arguments decide which of them apply."""
+        return issues.of_cell(self.known, self.cell)
 
     def cell_of(self, version: str) -> recipes.Cell:
         """The cell as it is with another version of the engine."""

@@ -71,11 +71,12 @@ def argument(table: flags.Table, arguments: flags.Arguments, flag: Optional[str]
     """The value of an option by any of its names; a dotted name reaches into a mapping. None when it is absent."""
     if flag is None:
         return None
-    head, *rest = flag.split(".")
-    if head not in table.options:
+    head, dot, rest = flag.partition(".")
+    option = table.options.get(head)
+    if option is None:
         return None
-    value = arguments.get(table.options[head].key)
-    for part in rest:
+    value = arguments.get(option.key)
+    for part in rest.split(".") if dot else ():
         value = value.get(part) if isinstance(value, Mapping) else None
     return value
 

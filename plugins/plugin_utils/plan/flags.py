@@ -58,7 +58,7 @@ class Option:
     type: Optional[str]
     deprecated: bool
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
         """The name that identifies the option whatever alias was written."""
         return self.names[0]
@@ -68,7 +68,7 @@ class Option:
         """The form that turns a switch off, if it has one: ``--no-x``, or the other one of a pair enable, disable."""
         return next(iter(self.negatives), None)
 
-    @property
+    @functools.cached_property
     def negatives(self) -> tuple[str, ...]:
         """Every name that says the opposite of ``key``."""
         prefix, _dash, rest = self.key[2:].partition("-")
@@ -187,8 +187,9 @@ def merge(table: Table, base: Arguments, override: Arguments) -> dict[str, Any]:
 
 
 def _nested(name: str, value: Any) -> Any:
-    for part in reversed(spelled(name).split(".")[1:]):
-        value = {part: value}
+    if "." in name:
+        for part in reversed(spelled(name).split(".")[1:]):
+            value = {part: value}
     return value
 
 

@@ -17,26 +17,32 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.plan import conditions
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.recipes import Cell
 
 
-def find(known: Catalog, cell: Cell, arguments: Mapping[str, Any]) -> list[KnownIssue]:
-    """The issues that apply to a cell served so, in the catalogue's order.
+def of_cell(known: Catalog, cell: Cell) -> list[KnownIssue]:
+    """The issues of a cell, in the catalogue's order, whatever its arguments are."""
+    model, accelerator = cell.model, cell.accelerator
+    return [
+        issue
+        for issue in known.known_issues
+        if issue.engine in (None, cell.engine)
+        and issue.holds(cell.version)
+        and _selected((issue.models, model.name), (issue.model_types, model.model_type))
+        and _selected((issue.precisions, cell.precision))
+        and _selected((issue.accelerators, accelerator.name), (issue.architectures, accelerator.architecture))
+    ]
+
+
+def find(issues: Sequence[KnownIssue], arguments: Mapping[str, Any]) -> list[KnownIssue]:
+    """Those of a cell's issues that apply when it is served so.
 
     ``arguments`` are engine arguments by name, with or without leading dashes, as a recipe or flags.merge has them; a
     value may be a mapping (``speculative-config``).
     """
     given = {_plain(name): value for name, value in arguments.items()}
-    model, accelerator = cell.model, cell.accelerator
-
-    def applies(issue: KnownIssue) -> bool:
-        return (
-            issue.engine in (None, cell.engine)
-            and issue.holds(cell.version)
-            and _selected((issue.models, model.name), (issue.model_types, model.model_type))
-            and _selected((issue.precisions, cell.precision))
-            and _selected((issue.accelerators, accelerator.name), (issue.architectures, accelerator.architecture))
-            and all(conditions.holds(_value(given, name), wanted) for name, wanted in (issue.arguments or {}).items())
-        )
-
-    return [issue for issue in known.known_issues if applies(issue)]
+    return [
+        issue
+        for issue in issues
+        if all(conditions.holds(_value(given, name), wanted) for name, wanted in (issue.arguments or {}).items())
+    ]
 
 
 def remedy(found: Iterable[KnownIssue]) -> Apply:

@@ -139,18 +139,23 @@ def misfit(cell: Cell, layout: Layout, experts: int) -> Optional[alignment.Misfi
     return alignment.misfit(cell.model.config, cell.checkpoint.weights, cell.checkpoint.block, division)
 
 
+def layers(known: records.Catalog, cell: Cell) -> list[records.Layer]:
+    """The layers for this cell, whatever its GPUs are divided into."""
+    return [layer for layer in known.layers if _matches(layer, cell)]
+
+
 def compose(
-    known: records.Catalog, cell: Cell, recipe: Optional[records.Recipe], layout: Layout, context: int
+    matching: Sequence[records.Layer], cell: Cell, recipe: Optional[records.Recipe], layout: Layout, context: int
 ) -> Composed:
-    """Merge every layer that matches, then ``recipe``. ``context`` (tokens) fills ``$context``."""
+    """Merge the layers of a cell that suit the layout, then ``recipe``. ``context`` (tokens) fills ``$context``."""
     fills = _fills(cell, layout, context)
-    matching = [layer for layer in known.layers if _matches(layer, cell, layout)]
+    suited = [layer for layer in matching if layer.pipeline in (None, layout.pipeline > 1)]
     args: dict[str, Any] = {}
     env: dict[str, EnvValue] = {}
     notes: list[str] = []
     sources: list[records.Source] = []
     said: dict[str, Union[records.Layer, records.Recipe]] = {}
-    parts: list[Union[records.Layer, records.Recipe]] = [*matching, *([recipe] if recipe else [])]
+    parts: list[Union[records.Layer, records.Recipe]] = [*suited, *([recipe] if recipe else [])]
     for part in parts:
         for name, value in part.args.items():
             filled = _filled(value, fills)
@@ -219,7 +224,7 @@ def _filled(value: Any, fills: Mapping[str, Any]) -> Any:
     return value
 
 
-def _matches(layer: records.Layer, cell: Cell, layout: Layout) -> bool:
+def _matches(layer: records.Layer, cell: Cell) -> bool:
     selectors: Sequence[tuple[Optional[Sequence[str]], str]] = (
         (layer.models, cell.model.name),
         (layer.model_types, cell.model.model_type),
@@ -234,6 +239,5 @@ def _matches(layer: records.Layer, cell: Cell, layout: Layout) -> bool:
         and layer.holds(cell.version)
         and layer.mtp in (None, cell.checkpoint.mtp)
         and layer.multi_node in (None, cell.nodes > 1)
-        and layer.pipeline in (None, layout.pipeline > 1)
         and all(wanted is None or value in wanted for wanted, value in selectors)
     )

@@ -24,7 +24,7 @@ def cell(engine: str, version: str, model: str, precision: str, accelerator: str
 
 def found(issue: KnownIssue, arguments: Mapping[str, Any] | None = None, version: str = "0.30.0") -> bool:
     known = dataclasses.replace(KNOWN, known_issues=[issue])
-    return bool(issues.find(known, cell("vllm", version, "GLM-5.1", "fp8", "B200"), arguments or {}))
+    return bool(issues.find(issues.of_cell(known, cell("vllm", version, "GLM-5.1", "fp8", "B200")), arguments or {}))
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def ids(
     engine: str, version: str, model: str, precision: str, accelerator: str, **arguments: Any
 ) -> dict[str, KnownIssue]:
     """What the catalogue says about a plan; argument names with _ for -."""
-    found = issues.find(KNOWN, cell(engine, version, model, precision, accelerator), arguments)
+    found = issues.find(issues.of_cell(KNOWN, cell(engine, version, model, precision, accelerator)), arguments)
     return {issue.id: issue for issue in found}
 
 
