@@ -22,6 +22,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.plan import (
     issues,
     meaning,
     recipes,
+    set_pool,
     starts,
 )
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import fit as plan_fit
@@ -155,7 +156,8 @@ def _for_margin(choice: Choice, table: flags.Table, served: Served) -> tuple[dic
         holder = "rank" if served.divided.data > 1 else "replica"
         return {options.context.removeprefix("--"): size.longest}, (
             f"{options.context} is {size.longest:,} and not {asked:,} tokens: the KV cache of one {holder} holds "
-            "{size.per_rank:,}, and {size.margin:.1f} GiB of each GPU are left as a margin."
+            "{size.per_rank:,}"
+            + (", and {size.margin:.1f} GiB of each GPU are left as a margin." if size.margin else ".")
         )
     derived = served.recipe is None and flags.spelled(options.memory_fraction) not in own
     if not choice.engine.own_memory.inside and size.spare < size.margin and derived:
@@ -210,6 +212,7 @@ def _worked_out(
     seconds = _clock_seconds(choice)
     clocks = {name: str(max(seconds, int(env.get(name, 0)))) for name in choice.engine.clocks.env}
     divided = plan_fit.parallel(choice, table, arguments)
+    size = plan_fit.fit(choice, table, arguments, divided, starts.readings(choice, table, arguments, divided))
     kept = list({issue.id: issue for issue in (*expected, *met) if issue.status != "broken"}.values())
     return Served(
         recipe=recipe,
@@ -217,7 +220,7 @@ def _worked_out(
         arguments=arguments,
         shown=_shown(table, [*base, *remedy.args, *override]),
         divided=divided,
-        size=plan_fit.fit(choice, table, arguments, divided, starts.readings(choice, table, arguments, divided)),
+        size=set_pool.sized(choice, table, arguments, divided, size),
         met=kept,
         env={**env, **clocks, **remedy.env},
         notes=[*composed.notes, *_hasty(choice, table, arguments)],

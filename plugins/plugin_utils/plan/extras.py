@@ -12,7 +12,7 @@ from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils.names import did_you_mean
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.engine import Engine
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan import budget, meaning
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import budget, flags
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Choice
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Mount
 
@@ -90,7 +90,7 @@ def notes(choice: Choice) -> list[str]:
     short = {
         name: given
         for name in choice.engine.clocks.env
-        if (given := meaning.number(asked.get(name))) is not None and given < seconds
+        if (given := flags.number(asked.get(name))) is not None and given < seconds
     }
     return [
         *(f"glm_engine_env changes {name}." for name in asked),

@@ -311,7 +311,7 @@ def _arithmetic(
     precision, spec = choice.intent.precision, "with MTP" if mtp else "without MTP"
     parts = f"{stored_gib:.1f} + {absorbed_gib:.2f} GiB of weights per GPU ({precision}, {spec}, {groups})"
     limit = f"{fraction:.2f} x {hbm:.2f} GiB = {static:.1f} GiB"
-    itself = f"{own.gib:.1f} GiB ({_sureness(own)}) for activations, graphs and workspaces"
+    itself = f"{own.gib:.1f} GiB ({sureness(own)}) for activations, graphs and workspaces"
     beside = f" + {itself}" if inside else ""
     if readings and not inside:
         beside = f" + {taken:.1f} GiB ({_reported(len(readings))}) beside them"
@@ -354,7 +354,8 @@ def _arithmetic(
     )  # fmt: skip
 
 
-def _sureness(own: own_memory.Own) -> str:
+def sureness(own: own_memory.Own) -> str:
+    """How sure a figure is, in words."""
     return _reported(own.starts) if own.starts else f"give or take {own.uncertainty:.1f}"
 
 

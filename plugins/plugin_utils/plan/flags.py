@@ -31,6 +31,8 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import Cat
 # vLLM 0.33.0 pairs --enable-x with --disable-x (EnableDisableAction in vllm/utils/argparse_utils.py).
 _INVERSE = {"enable": "disable", "disable": "enable"}
 
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30}
+_NUMBER = re.compile(r"([+-]?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*([kmgKMG]?)(?:i?B)?")
 _WHOLE = re.compile(r"-\d+")
 # Text that is read as itself after a dotted name: true, 12 and 4k (which is 4,000) are not, and are quoted as JSON.
 _PLAIN = re.compile(r"(?!(?:true|false|null|NaN|Infinity)$)[A-Za-z_/][\w./:@-]*")
@@ -46,6 +48,12 @@ class FlagError(ValueError):
     def __init__(self, text: str, flag: str) -> None:
         super().__init__(text)
         self.flag = flag
+
+
+def number(value: Any) -> Optional[float]:
+    """A number as the engines read it, such as 64, 0.9, 25.6k or 24G; None for what is none."""
+    found = _NUMBER.fullmatch(str(value).strip())
+    return float(found.group(1)) * _UNITS[found.group(2)] if found else None
 
 
 @dataclass(frozen=True)

@@ -20,17 +20,9 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.meanings import 
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.fit import argument
 
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30}
-_NUMBER = re.compile(r"([+-]?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*([kmgKMG]?)(?:i?B)?")
 _DIGITS = re.compile(r"[+-]?[0-9]+")
 
 T = TypeVar("T")
-
-
-def number(value: Any) -> Optional[float]:
-    """A number as the engines read it, such as 64, 0.9, 25.6k or 24G; None for what is none."""
-    found = _NUMBER.fullmatch(str(value).strip())
-    return float(found.group(1)) * _UNITS[found.group(2)] if found else None
 
 
 def class_of(engine: Engine, option: flags.Option) -> Optional[Class]:
@@ -119,7 +111,7 @@ def _expected(bounds: Numbers, value: Any, inside: bool) -> str:
 
     What is ``inside`` of a mapping is read as JSON, which knows no 2k; the parser has read the others.
     """
-    found = number(value)
+    found = flags.number(value)
     most = math.inf if bounds.most is None else bounds.most
     known = found is not None and (found in bounds.also or bounds.least <= found <= most)
     digits = not inside or bool(_DIGITS.fullmatch(str(value)))

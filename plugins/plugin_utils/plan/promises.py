@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final, Optional
 
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan import arguments, flags, meaning, schema
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import arguments, flags, schema, set_pool
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import fit as plan_fit
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Choice
 
@@ -49,13 +49,6 @@ def _token_pool(choice: Choice, table: flags.Table, served: arguments.Served) ->
     # What starts reported may raise the floor and never lower it: a fault that comes slowly would become the measure.
     kept = min(POOL_SHARE * size.usual, size.usual - POOL_SLACK_GIB)
     floor = size.tokens * max(0.0, kept) / size.pool
-    by_hand = plan_fit.argument(table, served.arguments, options.pool_tokens)
-    size_by_hand = plan_fit.argument(table, served.arguments, options.pool_bytes)
-    if by_hand is not None:
-        floor = min(floor, POOL_SHARE * (meaning.number(by_hand) or 0) * served.divided.data)
-    if size_by_hand is not None:
-        given = meaning.number(size_by_hand)
-        if given is None:
-            return None
-        floor = min(floor, POOL_SHARE * given / size.kv_bytes * served.divided.data)
+    if set_pool.option(choice, table, served.arguments) is not None:
+        floor = POOL_SHARE * size.tokens
     return int(floor) or None
