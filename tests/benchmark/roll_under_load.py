@@ -118,9 +118,15 @@ def main(argv: list[str] | None = None) -> int:
     proof = None
     try:
         if set(given.only) - WITHOUT_HOSTS:
-            intent = {"glm_engine": given.engine, "glm_launch_count": HOSTS, "glm_gateways": GATEWAYS}
+            # A yes to other arguments on more hosts than the canary.
+            intent = {
+                "glm_engine": given.engine,
+                "glm_launch_count": HOSTS,
+                "glm_gateways": GATEWAYS,
+                "glm_confirm": True,
+            }
             if given.running:
-                intent = json.loads(INTENT.read_text("utf-8"))
+                intent.update(json.loads(INTENT.read_text("utf-8")))
             else:
                 more = f"ARGS=-e glm_gateways={GATEWAYS}"
                 begun = command("make", "rehearse", f"ENGINE={given.engine}", f"COUNT={HOSTS}", more)

@@ -273,12 +273,14 @@ class Recipe(Ranged):
 class Profile:
     """A kind of work, of up to ``users`` requests at once (None: of any number).
 
-    ``context`` is the most tokens a request gets where no recipe says otherwise (None: all).
+    ``context`` is the most tokens a request gets where no recipe says otherwise (None: all). ``workload`` is what
+    measures it: a plan says when its KV cache does not hold all requests of that at once.
     """
 
     text: str
     users: Optional[int] = None
     context: Optional[int] = None
+    workload: Optional[str] = None
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,9 @@ def check_entries(found: records.Catalog, part: records.Catalog, place: str) -> 
         for version, release in engine.versions.items():
             where = f"{place}/engines/{name}/versions.yml: versions.{version}"
             _known(release.images, found.variants, where, "image variant")
+    for name, profile in part.profiles.items():
+        where = f"{place}/recipes.yml: profiles.{name}"
+        _known([profile.workload] if profile.workload else [], found.workloads, where, "workload")
     for index, layer in enumerate(part.layers):
         where = f"{place}/recipes.yml: layers[{index}]"
         _known([layer.engine], found.engines, where, "engine")

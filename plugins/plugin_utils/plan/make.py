@@ -123,7 +123,7 @@ def make(intent: Intent, known: records.Catalog, lock: Optional[lockfile.LockDat
         ],
         "notes": [
             *arguments.notes_of(choice, table, served),
-            *origins.notes(choice, served.recipe),
+            *origins.notes(choice, served),
             *drain.notes(choice, end),
             *tls.notes(intent),
             *command.secret_notes(choice),

@@ -53,8 +53,12 @@ def recipe(choice: Choice, table: flags.Table, served: Served) -> Recipe:
     }
 
 
-def notes(choice: Choice, found: Optional[Published]) -> list[str]:
-    """What to know of a recipe for fewer requests at once than the profile is for."""
+def notes(choice: Choice, served: Served) -> list[str]:
+    """What to know of a plan for fewer requests at once than its profile is for."""
+    return [*_fewer_published(choice, served.recipe), *_fewer_held(choice, served)]
+
+
+def _fewer_published(choice: Choice, found: Optional[Published]) -> list[str]:
     users, point = choice.known.profiles[choice.intent.profile].users, found.point if found else None
     if point is None or users is None or users <= point.most:
         return []
@@ -62,6 +66,25 @@ def notes(choice: Choice, found: Optional[Published]) -> list[str]:
         f"The recipe was published as {point.name}, which its publisher measures with {point.least} to {point.most} "
         f"requests at once; {choice.intent.profile} is for up to {users}. Measure that with benchmark.yml, or compare "
         "the profiles with plan.yml -e glm_compare=true."
+    ]
+
+
+def _fewer_held(choice: Choice, served: Served) -> list[str]:
+    name = choice.known.profiles[choice.intent.profile].workload
+    if name is None:
+        return []
+    workload = choice.known.workloads[name]
+    size, at_once = (
+        workload.input_tokens + workload.output_tokens,
+        max(point.parallel or 1 for point in workload.points),
+    )
+    held = served.size.tokens // size
+    if held >= at_once:
+        return []
+    return [
+        f"The KV cache holds {served.size.tokens:,} tokens: {held} of the {at_once} requests of {size:,} tokens that "
+        f"the workload {name} has at once. The others wait, or are computed again. GPUs with more memory hold more, and so "
+        "does an FP8 KV cache, where the engine has one for these GPUs (kv-cache-dtype in glm_engine_args)."
     ]
 
 

@@ -102,7 +102,10 @@ def test_kv_layout_follows_version_and_accelerator() -> None:
 
     assert layout() == ("fp8_packed", 62_252)
     assert layout(engine_version="0.28.0") == ("bf16", 101_436)
-    assert layout(accelerator="H200") == ("bf16", 101_436)
+    # GLM-5.1 has FP8 on Hopper for agents, where the catalogue says so; the engine's own choice is BF16.
+    assert layout(accelerator="H200") == ("fp8_packed", 62_252)
+    assert layout(accelerator="H200", engine_args={"kv-cache-dtype": None}) == ("bf16", 101_436)
+    assert layout(accelerator="H200", profile="latency") == ("bf16", 101_436)
     assert layout(engine="sglang") == ("fp8_flat", 55_932)
     assert layout(engine="sglang", accelerator="H200", engine_args={"kv-cache-dtype": "fp8_e4m3"})[1] == 62_252
     assert layout(engine_args={"speculative-config": None, "kv-cache-dtype": "bfloat16"})[1] == 100_152

@@ -130,7 +130,7 @@ def test_a_published_recipe_is_planned(index: int, recipe: dict[str, Any], gpu: 
         ({"engine_args": {"speculative-config.num_speculative_tokens": 1}}, "--speculative-config", "glm_engine_args"),
         ({"engine_args": {"enable-log-requests": True}}, "--enable-log-requests", "glm_engine_args"),
         ({"engine_env": {"VLLM_LOGGING_LEVEL": "DEBUG"}}, "VLLM_LOGGING_LEVEL", "glm_engine_env"),
-        ({"accelerator": "H200"}, "--gpu-memory-utilization", "0.90; at Z.ai's 0.85"),
+        ({"model": "GLM-5", "accelerator": "H200"}, "--kv-cache-dtype", "fp8, as in the recipe of GLM-5.2"),
     ],
 )
 def test_what_is_changed_is_not_called_published(given: dict[str, Any], option: str, reason: str) -> None:
@@ -171,7 +171,7 @@ def test_what_a_recipe_departs_from_is_an_option_of_its_engine() -> None:
 
 
 def test_a_context_that_the_margin_cuts_is_not_the_recipe_s() -> None:
-    made = planner.make(planner.Intent("GLM-5.1", "H200", 8, engine_args={"gpu-memory-utilization": 0.85}), CATALOG)
+    made = planner.make(planner.Intent("GLM-5.1", "H200", 8, engine_args={"gpu-memory-utilization": 0.75}), CATALOG)
     cut = {one["argument"]: one["reason"] for one in made["recipe"]["adapted"]}
     assert cut["--max-model-len"] == "what fits with its margin"
     assert made["recipe"]["origins"]["--max-model-len"] == "plan"
@@ -289,3 +289,18 @@ def test_a_model_alone_has_a_precision(model: str, precision: str) -> None:
 def test_what_every_model_gets_without_a_word_is_published() -> None:
     for model in CATALOG.models:
         assert weights_repository(planner.Intent(model, "", 0), CATALOG)
+
+
+@pytest.mark.parametrize("model", ["GLM-5", "GLM-5.1", "GLM-5.2", "GLM-5.3"])
+@pytest.mark.parametrize("accelerator", ["H200", "B200"])
+def test_the_default_for_agents_holds_their_workload_or_says_so(model: str, accelerator: str) -> None:
+    workload = CATALOG.workloads["glm51_agentic"]
+    wanted = 32 * (workload.input_tokens + workload.output_tokens)
+    for engine in ("vllm", "sglang"):
+        made = planner.make(planner.Intent(model, accelerator, 8, engine=engine, repository="acme/w"), CATALOG)
+        said = [note for note in made["notes"] if "of the 32 requests of 10,240 tokens" in note]
+        assert bool(said) == (made["memory"]["token_pool"] < wanted)
+        # The default engine holds them.
+        assert engine == "sglang" or not said
+    other = planner.make(planner.Intent("GLM-5.1", "H200", 8, engine="vllm", profile="chat"), CATALOG)
+    assert not any("of the 32 requests" in note for note in other["notes"])
