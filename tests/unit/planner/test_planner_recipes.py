@@ -56,6 +56,7 @@ LARGER = {"H20": "H20-3e"}
 
 def _plan(recipe: dict[str, Any], gpu: str) -> dict[str, Any]:
     nodes = 2 if recipe["gpus"] > 8 else 1
+    known = CATALOG.models[recipe["model"]].precisions[recipe["precision"]]
     return planner.make(
         planner.Intent(
             model=recipe["model"],
@@ -67,6 +68,8 @@ def _plan(recipe: dict[str, Any], gpu: str) -> dict[str, Any]:
             head_address="10.0.0.1" if nodes > 1 else None,
             engine=recipe["engine"],
             profile=recipe["profile"],
+            # Where the catalogue names none, a user says which.
+            repository=None if known.repository else recipe["repository"],
         ),
         CATALOG,
     )
