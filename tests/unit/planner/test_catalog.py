@@ -246,7 +246,7 @@ def test_precisions_need_hardware() -> None:
     wanted = {weights: set() for weights in ("fp8", "nvfp4", "mxfp4")}
     for weights, found in wanted.items():
         found |= {name for name, item in known.accelerators.items() if weights in item.features}
-    assert wanted["nvfp4"] == {"B200", "B300", "GB300"}
+    assert wanted["nvfp4"] == {"B200", "B300", "GB200", "GB300", "RTX-PRO-6000"}
     assert wanted["mxfp4"] == {"MI355X"}
     assert not wanted["fp8"] & {"A100", "A100-40GB"}
     assert known.models["GLM-5"].precisions["nvfp4-community"].needs == ["nvfp4"]
