@@ -44,6 +44,12 @@ options:
     type: list
     elements: dict
     default: []
+  intended:
+    description:
+      - Whether the variables of this run made the plans. What is put back, rolled or gone back to was made of others, which
+        stay in its record.
+    type: bool
+    default: true
   number:
     description: The release whose plans are returned with O(state=read), or that is taken whatever O(choice) says.
     type: int
@@ -189,7 +195,7 @@ def done(module: AnsibleModule) -> dict[str, Any]:
     release.require_no_secret([params["release"], params["plans"]], params["secret_files"])
     made: release.Release = {**params["release"], "driver": gpu.driver()}  # type: ignore[typeddict-item]
     try:
-        kept, new = store.keep(made, params["plans"])
+        kept, new = store.keep(made, params["plans"], params["intended"])
     except OSError as exc:
         next_step = "free space there, and run deploy.yml again; the endpoint passed and serves"
         raise Unmet(f"to keep the release in {store.folder}", exc.strerror or exc, next_step) from exc
@@ -231,6 +237,7 @@ def main() -> None:
             "plans": {"type": "list", "elements": "dict", "default": []},
             "seen": {"type": "list", "elements": "dict", "default": []},
             "reports": {"type": "list", "elements": "dict", "default": []},
+            "intended": {"type": "bool", "default": True},
             "number": {"type": "int"},
             "choice": {"type": "str", "choices": ["last", "installed", "before"], "default": "last"},
             "schema": {"type": "int"},

@@ -242,7 +242,7 @@ def fleet(tmp_path: Path, collection: Path) -> Fleet:
 def test_a_canary_that_fails_is_put_back_and_the_others_are_not_touched(fleet: Fleet) -> None:
     code, output, _done = fleet.served("old")
     assert code == 0 and (fleet.good("h1"), fleet.good("h2")) == (1, 1), output
-    code, output, done = fleet.served("new", bad={"new": "serve"})
+    code, output, done = fleet.served("new", bad={"new": "serve"}, glm_profile="latency")
     assert done == ["h1 serve new False", "h1 serve old False", "h1 verify old", "admit", *FREED] and code != 0, output
     last = output.partition("The run ended before its report.")[2]
     assert (
@@ -251,6 +251,9 @@ def test_a_canary_that_fails_is_put_back_and_the_others_are_not_touched(fleet: F
     ), output
     assert [entry["ok"] for entry in fleet.reported()] == [False, False]
     assert (fleet.good("h1"), fleet.good("h2")) == (1, 1)
+    # What was put back was not made of the values of the run that failed.
+    [kept] = release.Store(fleet.folder / "h1").releases()
+    assert "glm_profile" not in kept["intent"], kept
 
 
 @pytest.mark.one_core

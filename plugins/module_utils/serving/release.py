@@ -177,10 +177,11 @@ class Store:
             )
         return plans
 
-    def keep(self, release: Release, plans: Sequence[Mapping[str, Any]]) -> tuple[Release, bool]:
+    def keep(self, release: Release, plans: Sequence[Mapping[str, Any]], intended: bool = True) -> tuple[Release, bool]:
         """Keep what passed; the release that it is, and whether that is a new one. Raises OSError or Unmet.
 
-        Of a release, ``number`` and ``made_at`` are those of the one with the same content, if there is one.
+        Of a release, ``number`` and ``made_at`` are those of the one with the same content, if there is one, and so is
+        ``intent`` unless the plans were made of this one (``intended``).
         """
         with self._alone():
             releases, back = self.releases(), self._back()
@@ -190,7 +191,8 @@ class Store:
             new = not known
             number = known[-1]["number"] if known else max([0, *self._numbers()]) + 1
             made_at = known[-1]["made_at"] if known else release["made_at"]
-            kept: Release = {**release, "number": number, "made_at": made_at}
+            intent = known[-1]["intent"] if known and not intended else release["intent"]
+            kept: Release = {**release, "number": number, "made_at": made_at, "intent": intent}
             place = self.folder / str(number)
             if new:
                 files.write_json(place / "plan.json", list(plans), durable=True)

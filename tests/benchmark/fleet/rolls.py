@@ -104,7 +104,7 @@ def _refused(proof: Proof, restarts: int, words: list[str], **more: Any) -> list
         at_most("hosts that were restarted", restarts, sum(after[host] != before[host] for host in after)),
         at_most("hosts that were out", restarts, len(measured.out_of(proof, seen))),
         equal("release and files of every host", _served(states), _served(now)),
-        *measured.ends_well(proof, now.values()),
+        *measured.ends_well(proof, now.values(), freed=restarts > 0),
         Check("seconds", "-", f"{seen.seconds:.0f}; out: {measured.out_of(proof, seen)}", True),
     ]
 

@@ -60,6 +60,17 @@ def test_the_same_again_is_the_same_release_with_a_new_time(store: release.Store
     assert len(store.releases()) == 1
 
 
+def test_what_is_put_back_keeps_the_values_that_made_it(store: release.Store) -> None:
+    """It passes again in a run that was asked for something else."""
+    other: release.Release = {**made(at="2026-11-30T10:00:00Z"), "intent": {"glm_profile": "latency"}, "by": "bob@box"}
+    store.keep(made(), [plan()])
+    kept, new = store.keep(other, [plan()], intended=False)
+    assert not new and (kept["intent"], kept["by"]) == ({"glm_model": "GLM-5.1"}, "bob@box")
+    assert store.keep(other, [plan()])[0]["intent"] == {"glm_profile": "latency"}
+    # What nobody kept before has no others.
+    assert store.keep({**other, **made("2")}, [plan()], intended=False)[0]["intent"] == {"glm_model": "GLM-5.1"}
+
+
 def test_prices_and_remarks_of_the_catalogue_make_no_release(store: release.Store) -> None:
     store.keep(made(), [plan()])
     dearer = plan(prices=[{"provider": "x", "usd_per_hour": 1.0, "date": ""}], notes=["text"])
