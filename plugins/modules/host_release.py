@@ -46,8 +46,8 @@ options:
     default: []
   intended:
     description:
-      - Whether the variables of this run made the plans. What is put back, rolled or gone back to was made of others, which
-        stay in its record.
+      - Whether the variables of this run made the plans. What is put back, rolled or gone back to was made of others,
+        which stay in its record.
     type: bool
     default: true
   number:

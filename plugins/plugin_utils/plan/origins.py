@@ -83,8 +83,8 @@ def _fewer_held(choice: Choice, served: Served) -> list[str]:
         return []
     return [
         f"The KV cache holds {served.size.tokens:,} tokens: {held} of the {at_once} requests of {size:,} tokens that "
-        f"the workload {name} has at once. The others wait, or are computed again. GPUs with more memory hold more, and "
-        "so does an FP8 KV cache, where the engine has one for these GPUs (kv-cache-dtype in glm_engine_args)."
+        f"the workload {name} has at once. The others wait, or are computed again. GPUs with more memory hold more, "
+        "and so does an FP8 KV cache, where the engine has one for these GPUs (kv-cache-dtype in glm_engine_args)."
     ]
 
 
