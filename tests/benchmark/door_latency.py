@@ -4,11 +4,11 @@
 
 Both are the real HAProxy with the templates that hosts get; the gateway is in front of a door, both with TLS. Behind
 them is an engine that answers after a set time, so that the processors are not the limit: what is measured is the way,
-not the queue. Requests are sent by wrk (package wrk), directly and through them in turn, kept alive and on a fresh
-connection each, with TLS and without, on 1, 32 and 256 connections. Each connection pauses for a random time before a
-request: without that all of them ask, and are answered, at the same moment for ever. Streams are read by this program
-and sent by another process: their first token comes at once, the others one by one.
-Run it on an idle machine. Printed are medians of the rounds; nothing fails (``make roll-proof`` has bounds).
+not the queue. What two HAProxies add that only pass on is shown beside. Requests are sent by wrk (package wrk),
+directly and through them in turn, kept alive and on a fresh connection each, with TLS and without, on 1, 32 and 256
+connections. Each connection pauses for a random time before a request: without that all of them ask, and are answered,
+at the same moment for ever. Streams are read by this program and sent by another process: their first token comes at
+once, the others one by one. Run it on an idle machine. Printed are medians of the rounds; nothing fails (``make roll-proof`` has bounds).
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ STREAM_RATE = 40
 _CHUNK = b'data: {"choices":[{"index":0,"delta":{"content":"word"}}]}\n\n'
 # A conversation, whose gateway reads which one it is and whose door counts its tokens.
 _CHAT = '{"model":"glm-5.1-fp8","messages":[{"role":"user","content":"conversation"}]}'
+# Ways through two proxies.
+_THROUGH = ("gateway, TLS", "two bare, TLS")
 _SCALE = {"us": 0.001, "ms": 1.0, "s": 1000.0}
 
 
@@ -209,6 +211,35 @@ def resident(process: int) -> int:
 
 
 @contextmanager
+def bare(folder: Path, engine: int, certificate: str, authorities: Path) -> Iterator[int]:
+    """Two HAProxies with TLS that only pass on: what two hops cost on this machine, whatever is configured in them."""
+    outer, inner = proxy.free_ports(2)
+    (folder / "bare.pem").write_text(certificate, "ascii")
+    config = folder / "bare.cfg"
+    config.write_text(
+        "global\n  maxconn 4096\n  nbthread 1\ndefaults\n  mode http\n  option http-no-delay\n"
+        "  timeout connect 5s\n  timeout client 1m\n  timeout server 1m\n"
+        f"listen {{name}}\n  bind 127.0.0.1:{{port}} ssl crt {folder}/bare.pem\n  server next {{server}}\n"
+    )
+    hops = {
+        "inner": {"port": inner, "server": f"127.0.0.1:{engine}"},
+        "outer": {"port": outer, "server": f"127.0.0.1:{inner} ssl verify required ca-file {authorities}"},
+    }
+    processes = []
+    for name, values in hops.items():
+        file = folder / f"bare-{name}.cfg"
+        file.write_text(config.read_text().format(name=name, **values))
+        processes.append(subprocess.Popen([proxy.program(), "-f", str(file), "-q"]))
+    try:
+        time.sleep(0.3)
+        yield outer
+    finally:
+        for process in processes:
+            process.terminate()
+            process.wait()
+
+
+@contextmanager
 def doors(folder: Path, engine: int, certificate: str, ca: str) -> Iterator[dict[str, str]]:
     """The ways to an engine: where each begins."""
     plain, secure, gateway = folder / "plain", folder / "secure", folder / "gateway"
@@ -220,17 +251,19 @@ def doors(folder: Path, engine: int, certificate: str, ca: str) -> Iterator[dict
         proxy.running(plain, engine) as one,
         proxy.running(secure, engine, certificate=certificate) as other,
         gateways.before(gateway, other.port, certificate, authorities) as first,
+        bare(folder, engine, certificate, authorities) as passing,
     ):
         yield {
             "direct": f"http://127.0.0.1:{engine}",
             "door": f"http://127.0.0.1:{one.port}",
             "door, TLS": f"https://127.0.0.1:{other.port}",
             "gateway, TLS": f"https://127.0.0.1:{first}",
+            "two bare, TLS": f"https://127.0.0.1:{passing}",
         }
 
 
-def overhead(seconds: int, rounds: int) -> dict[int, Sample]:
-    """What gateway and door together add to conversations on connections that are kept, by their number."""
+def overhead(seconds: int, rounds: int) -> dict[int, dict[str, Sample]]:
+    """What gateway and door together, and two bare HAProxies, add to conversations on kept connections, by number."""
     found = {}
     with tempfile.TemporaryDirectory(prefix="glm-benchmark-") as name:
         folder = Path(name)
@@ -245,10 +278,12 @@ def overhead(seconds: int, rounds: int) -> dict[int, Sample]:
                 f"function delay() return math.random(0, {2 * wait}) end\n"
             )
             with answering(folder, engine, wait), doors(folder, engine, certificate, signer.pem) as all_:
-                ways = {way: f"{all_[way]}/v1/chat/completions" for way in ("direct", "gateway, TLS")}
+                ways = {way: f"{url}/v1/chat/completions" for way, url in all_.items() if way in ("direct", *_THROUGH)}
                 samples = _medians(ways, lambda url: asked(url, connections, seconds, False, pauses), rounds)  # noqa: B023
-            direct, through = samples["direct"], samples["gateway, TLS"]
-            found[connections] = Sample(through.p50 - direct.p50, through.p99 - direct.p99)
+            direct = samples["direct"]
+            found[connections] = {
+                way: Sample(samples[way].p50 - direct.p50, samples[way].p99 - direct.p99) for way in _THROUGH
+            }
     return found
 
 
