@@ -8,7 +8,8 @@ not the queue. What two HAProxies add that only pass on is shown beside. Request
 directly and through them in turn, kept alive and on a fresh connection each, with TLS and without, on 1, 32 and 256
 connections. Each connection pauses for a random time before a request: without that all of them ask, and are answered,
 at the same moment for ever. Streams are read by this program and sent by another process: their first token comes at
-once, the others one by one. Run it on an idle machine. Printed are medians of the rounds; nothing fails (``make roll-proof`` has bounds).
+once, the others one by one.
+Run it on an idle machine. Printed are medians of the rounds; nothing fails (``make roll-proof`` has bounds).
 """
 
 from __future__ import annotations
