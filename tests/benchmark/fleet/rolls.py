@@ -24,8 +24,8 @@ FLAGS = {"vllm": "max-num-seqs", "sglang": "max-running-requests"}
 # One more image of the same engine, which the rehearsal has once it is asked for; and one that no registry has.
 VARIANT, ABSENT = "cu129", {"vllm": "0.31.0", "sglang": "0.5.9"}
 IMAGES = {"vllm": "vllm/vllm-openai:v0.32.0-cu129", "sglang": "lmsysorg/sglang:v0.5.10-cu129"}
-# What the guard asks is answered; what the gate asks is answered with something else, or for ever rendered. What is short
-# is answered: engines try the template themselves when they start.
+# What the guard asks is answered; what the gate asks is answered with something else, or for ever rendered. What is
+# short is answered: engines try the template themselves when they start.
 GARBAGE = "{{ 'Say something else.' }}"
 HANGING = (
     "{% if messages[0]['content'] is string and messages[0]['content'] | length > 24 %}"
