@@ -16,7 +16,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Inten
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 
 EXAMPLE = Path(__file__).parents[3] / "examples/own_catalog"
-INTENT = Intent("Acme-Support-Flash", "RTX-PRO-6000", 2, precision="bf16")
+INTENT = Intent("Acme-Support-Flash", "RTX-PRO-6000-MAX-Q", 2, precision="bf16")
 
 
 def upgraded(tmp_path: Path) -> Path:
@@ -79,4 +79,4 @@ def test_the_package_is_not_touched() -> None:
     before = catalog.load()
     plans(own.known([str(EXAMPLE)]))
     assert catalog.load() is before
-    assert "Acme-Support-Flash" not in before.models and "RTX-PRO-6000" not in before.accelerators
+    assert "Acme-Support-Flash" not in before.models and "RTX-PRO-6000-MAX-Q" not in before.accelerators

@@ -27,7 +27,7 @@ STARTS = Path(__file__).parent / "healthy_starts"
 HEALTHY = sorted(f"{path.parent.name}/{path.name.split('.')[0]}" for path in STARTS.glob("*/*.log.gz"))
 CHECKS = ["kv_pool", "mtp_acceptance", "engine_log"]
 # As small as what the stand-in model gets on a CPU.
-SMALL = {"vllm": {"kv-cache-memory-bytes": "128M"}, "sglang": {"max-total-tokens": 16384}}
+SMALL = {"vllm": {"kv-cache-memory-bytes": "128M", "max-model-len": 1024}, "sglang": {"max-total-tokens": 16384}}
 BEGUN = {
     "vllm": "(APIServer pid=1) INFO 11-28 23:10:53 [api_utils.py:286] non-default args: {'port': 8000}",
     "sglang": "[2026-11-28 23:11:50] server_args=ServerArgs(model_path='/model', attention_backend='nsa', port=8000)",
@@ -214,8 +214,8 @@ def test_a_tight_pool_may_be_smaller_by_what_is_only_estimated() -> None:
     ("engine", "arguments", "floor"),
     [
         ("sglang", {"max_total_tokens": 16384}, 11468),
-        ("vllm", {"kv_cache_memory_bytes": 128 * 2**20}, 926),
-        ("vllm", {"kv_cache_memory_bytes": "128M"}, 926),
+        ("vllm", {"kv_cache_memory_bytes": 128 * 2**20, "max_model_len": 1024}, 1509),
+        ("vllm", {"kv_cache_memory_bytes": "128M", "max_model_len": 1024}, 1509),
         ("vllm", {"num_gpu_blocks_override": 512}, None),
     ],
 )
