@@ -44,7 +44,7 @@ def door(
     names to absolute paths on the host, ``place`` is that option of door_files; ``tls`` is the plans'; ``acme`` is
     None, or ``listen`` and ``answers`` (``address:port``), ``peers`` and ``order`` (that option of door_order, without
     ``authorities``); ``asked`` has the units without which an authority is not answered; ``low_port`` is whether a port
-    needs a capability.
+    needs a capability; ``environment`` has the variables of its unit.
 
     ``peers`` is where other hosts are asked that have a name with this one (``address:port``).
 
@@ -104,6 +104,7 @@ def door(
             for route in plans[0]["door"]["routes"]
         ],
         "low_port": any(plan["listen"]["port"] < LOWEST_FREE_PORT or _orders(plan) for plan in answering),
+        "environment": {},
     }
 
 

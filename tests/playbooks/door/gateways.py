@@ -148,7 +148,7 @@ def started(
     config = folder / "haproxy.cfg"
     text = render_host("glm-gateway.cfg", gateway=made)
     config.write_text(staged.marked(text, render_host("glm-gateway.lua"), certificate), encoding="utf-8")
-    with proxy.haproxy(folder, config, ports) as process:
+    with proxy.haproxy(folder, config, ports, made["environment"]) as process:
         yield process
 
 

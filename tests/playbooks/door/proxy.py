@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 import socket
@@ -155,13 +156,16 @@ def running(
 
 
 @contextmanager
-def haproxy(folder: Path, config: Path, ports: Sequence[int]) -> Iterator[subprocess.Popen[bytes]]:
+def haproxy(
+    folder: Path, config: Path, ports: Sequence[int], environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     """HAProxy with this configuration, once it listens on all of these ports; its master's socket is in ``folder``."""
     subprocess.run([program(), "-c", "-q", "-f", str(config)], check=True)
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            [program(), "-W", "-S", str(folder / "master.sock"), "-f", str(config)], stdout=log, stderr=log
-        )
+            [program(), "-W", "-S", str(folder / "master.sock"), "-f", str(config)], stdout=log, stderr=log,
+            env={**os.environ, **(environment or {})},
+        )  # fmt: skip
     try:
         for port in ports:
             _wait_for(port, process)
