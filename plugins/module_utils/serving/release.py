@@ -27,8 +27,9 @@ from ansible_collections.glm.fleet.plugins.module_utils.serving.status import re
 FOLDER = Path("/var/lib/glm/releases")
 KEPT = 10
 _SCHEMA: Literal[1] = 1
-# What a plan says beside what is served: prices and remarks change with the catalogue.
-_REMARKS = ("prices", "known_issues", "sources", "notes")
+# What a plan says beside what is served: prices, remarks and whose recipe it is change with the catalogue, figures with
+# what starts reported.
+_REMARKS = ("prices", "known_issues", "sources", "notes", "memory", "promises", "recipe")
 # Shorter values, such as a placeholder, are found in any text.
 _LEAST_SECRET = 8
 

@@ -180,8 +180,8 @@ def fit(
     fleet that was just deployed would differ from its plan.
     """
     options = choice.engine.options
-    given = argument(table, arguments, options.memory_fraction)
-    fraction = choice.engine.default_memory_fraction if given is None else float(given)
+    asked = argument(table, arguments, options.memory_fraction)
+    fraction = choice.engine.default_memory_fraction if asked is None else float(asked)
     if not 0 < fraction <= 1:
         choice.refuse(f"{options.memory_fraction} is {fraction}", "set it between 0 and 1 in glm_engine_args")
     dtype = str(argument(table, arguments, options.kv_cache_dtype) or "auto")

@@ -78,6 +78,14 @@ def test_prices_and_remarks_of_the_catalogue_make_no_release(store: release.Stor
     assert store.keep(made(plans=[plan(served_model_name="other")]), [plan(served_model_name="other")])[1]
 
 
+def test_what_starts_reported_makes_no_release(store: release.Store) -> None:
+    store.keep(made(), [plan()])
+    known = plan()
+    known["memory"] = {**known["memory"], "own_basis": "reported", "starts": 2, "token_pool": 1}
+    known["promises"] = {**known["promises"], "token_pool": 1}
+    assert not store.keep(made(plans=[known]), [known])[1] and release.served([known]) == release.served([plan()])
+
+
 def test_going_back_makes_an_earlier_release_the_last_that_passed(store: release.Store) -> None:
     for mark in ("1", "2"):
         store.keep(made(mark), [plan()])
