@@ -128,7 +128,8 @@ def keep(lock_file: Path | str, plan: Plan, host: str, token_pool: int, at: str)
     Raises Unmet when the file cannot be read or written.
     """
     # A release of an earlier version has no configuration.
-    name, left = plan["memory"].get("configuration"), taken(plan, token_pool)
+    name = plan["memory"].get("configuration")
+    left = taken(plan, token_pool) if name else None
     if not name or left is None:
         return False
     replica = f"{host}/{plan['replica']}"
