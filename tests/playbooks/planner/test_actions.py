@@ -45,7 +45,7 @@ def test_plans_hardware_nobody_has_rented(tmp_path: Path) -> None:
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "GLM-5.1 fp8 with vllm 0.32.0 on 8x H200 (agentic)" in done.stdout
-    assert "the pool holds 283,188 tokens" in " ".join(done.stdout.split())
+    assert "the pool holds 461,438 tokens" in " ".join(done.stdout.split())
     assert plans(tmp_path)["localhost"]["listen"]["address"] == "127.0.0.1"
     assert "WARNING" not in done.stdout + done.stderr
     # Of processor time, which other programs do not take; 1.2 s by the clock of a quiet machine.
