@@ -140,7 +140,7 @@ def _offer(choice: Choice, size: plan_fit.Fit) -> list[str]:
         return []
     option = choice.engine.options.context
     return [
-        f"By the estimate. What starts of this fleet reported leaves room for {size.offered:,} tokens: set "
+        f"That is by the estimate; what starts of this fleet reported leaves room for {size.offered:,} tokens: set "
         f"{option.removeprefix('--')} to {size.offered} in glm_engine_args to have them."
     ]
 
