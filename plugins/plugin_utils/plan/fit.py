@@ -195,8 +195,9 @@ def fit(
         return estimated
     seen = _arithmetic(*given, readings)
     seen = dataclasses.replace(seen, usual=max(seen.pool, estimated.pool))
-    impossible = estimated.problem and estimated.longest is None
-    if impossible or _is_users_own(choice, options.context):
+    # Whether it fits at all is for those to say who started.
+    hopeless = any(one.problem and one.longest is None for one in (estimated, seen))
+    if hopeless or _is_users_own(choice, options.context):
         return seen
     room = seen.longest if seen.longest is not None or seen.problem else context
     more = room is not None and estimated.longest is not None and room > estimated.longest

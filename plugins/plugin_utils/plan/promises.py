@@ -46,9 +46,9 @@ def _token_pool(choice: Choice, table: flags.Table, served: arguments.Served) ->
     size, options = served.size, choice.engine.options
     if plan_fit.argument(table, served.arguments, options.pool_blocks) is not None:
         return None
+    if set_pool.option(choice, table, served.arguments) is not None:
+        return int(POOL_SHARE * size.tokens) or None
     # What starts reported may raise the floor and never lower it: a fault that comes slowly would become the measure.
     kept = min(POOL_SHARE * size.usual, size.usual - POOL_SLACK_GIB)
     floor = size.tokens * max(0.0, kept) / size.pool
-    if set_pool.option(choice, table, served.arguments) is not None:
-        floor = POOL_SHARE * size.tokens
     return int(floor) or None

@@ -45,7 +45,8 @@ def _in_bytes(
     per_rank = memory.token_pool(given, found.kv_bytes)
     own = f"{found.own.gib:.1f} GiB ({plan_fit.sureness(found.own)}) for activations, graphs and workspaces"
     parts = f"{found.weights:.1f} GiB of weights, {own}, {pool:.1f} GiB of KV cache ({flag})"
-    total, asked = found.weights + found.own.gib + pool, context or 0
+    # An engine that finds out how long requests may be needs a token at least.
+    total, asked = found.weights + found.own.gib + pool, context or 1
     problem = remedy = ""
     longest: Optional[int] = None
     if total > hbm:
@@ -57,7 +58,7 @@ def _in_bytes(
         longest = per_rank // 1024 * 1024
         problem = (
             f"the KV cache of {pool:.1f} GiB that {flag} sets holds {per_rank:,} tokens at {found.kv_bytes:,} bytes "
-            f"per token, fewer than the {asked:,} tokens of one request"
+            f"per token, fewer than {'one token' if asked == 1 else f'the {asked:,} tokens of one request'}"
         )
         remedy = f"set {flag} to {asked * found.kv_bytes} or more in glm_engine_args, or lower the context"
     arithmetic = (

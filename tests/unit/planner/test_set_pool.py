@@ -59,6 +59,13 @@ def test_a_pool_that_the_gpu_cannot_hold_is_refused_with_the_largest_that_works(
         plan(kv_cache_memory_bytes=most + 4 * GIB)
 
 
+@pytest.mark.parametrize("length", ["auto", -1])
+def test_a_pool_of_not_one_token_is_refused_also_where_the_engine_finds_the_length(length: Any) -> None:
+    with pytest.raises(planner.PlanError, match="holds 0 tokens"):
+        plan(kv_cache_memory_bytes=1000, max_model_len=length)
+    assert plan(kv_cache_memory_bytes=30 * GIB, max_model_len=length)["memory"]["token_pool"] > 0
+
+
 def test_sglangs_tokens_make_a_pool_smaller_and_never_larger() -> None:
     usual = plan("sglang")["memory"]
     less = plan("sglang", max_total_tokens=100_000)

@@ -90,6 +90,23 @@ def test_less_room_than_estimated_ends_nothing_that_runs(lock: Path) -> None:
         plan(lock, engine_args={"max-model-len": length})
 
 
+@pytest.mark.parametrize(("engine", "option"), [("vllm", "gpu-memory-utilization"), ("sglang", "mem-fraction-static")])
+def test_a_share_in_which_nothing_is_left_by_what_starts_reported_is_refused(
+    lock: Path, engine: str, option: str
+) -> None:
+    model = {"model": "GLM-5.1", "accelerator": "B200", "engine": engine}
+    before = plan(**model)
+    memory = before["memory"]
+    starts.keep(lock, before, "gpu-1", pool_with(before, -20.0), AT)
+    # Weights, what is estimated, and half of the 20 GiB that starts took more than that.
+    own = memory["own_gib"] if engine == "vllm" else 0.0
+    share = round((memory["weights_per_gpu_gib"] + own + 10) / before["accelerator"]["memory_gib"], 3)
+    args = {"engine_args": {option: share}}
+    assert plan(**model, **args)["memory"]["token_pool"] > 0
+    with pytest.raises(planner.PlanError, match=r"does not fit.*reported by a start of this fleet"):
+        plan(lock, **model, **args)
+
+
 def test_what_starts_reported_never_lowers_what_verify_requires(lock: Path) -> None:
     before = plan(model="GLM-5.1", accelerator="B200")
     made, floor = before, before["promises"]["token_pool"]
