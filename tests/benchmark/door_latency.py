@@ -216,21 +216,19 @@ def bare(folder: Path, engine: int, certificate: str, authorities: Path) -> Iter
     """Two HAProxies with TLS that only pass on: what two hops cost on this machine, whatever is configured in them."""
     outer, inner = proxy.free_ports(2)
     (folder / "bare.pem").write_text(certificate, "ascii")
-    config = folder / "bare.cfg"
-    config.write_text(
-        "global\n  maxconn 4096\n  nbthread 1\ndefaults\n  mode http\n  option http-no-delay\n"
-        "  timeout connect 5s\n  timeout client 1m\n  timeout server 1m\n"
-        f"listen {{name}}\n  bind 127.0.0.1:{{port}} ssl crt {folder}/bare.pem\n  server next {{server}}\n"
-    )
     hops = {
-        "inner": {"port": inner, "server": f"127.0.0.1:{engine}"},
-        "outer": {"port": outer, "server": f"127.0.0.1:{inner} ssl verify required ca-file {authorities}"},
+        inner: f"127.0.0.1:{engine}",
+        outer: f"127.0.0.1:{inner} ssl verify required ca-file {authorities}",
     }
     processes = []
-    for name, values in hops.items():
-        file = folder / f"bare-{name}.cfg"
-        file.write_text(config.read_text().format(name=name, **values))
-        processes.append(subprocess.Popen([proxy.program(), "-f", str(file), "-q"]))
+    for port, server in hops.items():
+        config = folder / f"bare-{port}.cfg"
+        config.write_text(
+            "global\n  maxconn 4096\n  nbthread 1\ndefaults\n  mode http\n  option http-no-delay\n"
+            "  timeout connect 5s\n  timeout client 1m\n  timeout server 1m\n"
+            f"listen bare\n  bind 127.0.0.1:{port} ssl crt {folder}/bare.pem\n  server next {server}\n"
+        )
+        processes.append(subprocess.Popen([proxy.program(), "-f", str(config), "-q"]))
     try:
         time.sleep(0.3)
         yield outer

@@ -74,10 +74,8 @@ def _fewer_held(choice: Choice, served: Served) -> list[str]:
     if name is None:
         return []
     workload = choice.known.workloads[name]
-    size, at_once = (
-        workload.input_tokens + workload.output_tokens,
-        max(point.parallel or 1 for point in workload.points),
-    )
+    size = workload.input_tokens + workload.output_tokens
+    at_once = max(point.parallel or 1 for point in workload.points)
     held = served.size.tokens // size
     if held >= at_once:
         return []

@@ -23,8 +23,8 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.serving.running import o
 
 _MOST_SHOWN: Final = 8
 _MOST_HOSTS: Final = 4
-# What follows from the rest, and what is compared by its words.
-_FOLLOWS = ("memory", "promises", "recipe", "command", "env", "notes", "schema")
+# What is compared by its words, and what follows from the rest. What `served` leaves out is not compared at all.
+_FOLLOWS = ("command", "env", "schema")
 
 
 class Change(TypedDict):
