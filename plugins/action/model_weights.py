@@ -31,7 +31,6 @@ class ActionModule(RemoteJobAction):
     _warnings: Sequence[str] = ()
 
     def _outcome(self) -> dict[str, Any]:
-        self._args["image"] = self._locked_image(self._args["image"])
         if self._args["origin"]:
             # The host has nothing to ask the hub.
             self._args["token"] = None
@@ -62,13 +61,6 @@ class ActionModule(RemoteJobAction):
         if self._task.check_mode:
             return {"changed": False, "msg": f"not there yet: {problem}"}
         raise Failed({"msg": f"{problem}. Run the role weights without tags, which resolves and fetches it."})
-
-    def _locked_image(self, image: str | None) -> str | None:
-        """The image by digest when the lock file knows it: hosts have it under that name."""
-        entry = lockfile.read(self._args["lock_file"])["images"].get(image or "")
-        if image is None or entry is None:
-            return image
-        return f"{image.rpartition(':')[0]}@{entry['digest']}"
 
     def _ask_hub(self) -> lockfile.ModelEntry:
         found = self._on_host("resolve")
@@ -101,7 +93,7 @@ class ActionModule(RemoteJobAction):
         return {
             **outcome,
             "changed": changed,
-            "attempts_made": status["attempt"],
+            "retries": status["retries"],
             "seconds": round(status["updated"] - status["started"], 1),
             "events": status["events"],
             "msg": f"{started['files']} files, {human_bytes(started['total_bytes'])}, verified",
@@ -160,7 +152,6 @@ def progress_line(status: dict[str, Any]) -> str:
     done, total, rate = status["done_bytes"], status["total_bytes"], status["rate"]
     last = status["events"][-1] if status["events"] else ""
     if status["phase"] in ("starting", "wait"):
-        return last or "starting the client"
+        return last or "starting"
     verb = "hashed" if status["phase"] == "verify" else "fetched"
-    again = f" (attempt {status['attempt']})" if status["phase"] == "download" and status["attempt"] > 1 else ""
-    return heartbeat.share(verb, done, total, rate) + again
+    return heartbeat.share(verb, done, total, rate)

@@ -15,10 +15,11 @@ author:
 description:
   - Resolves a model revision to a commit once per fleet, records it in the lock file on the controller, and uses
     that record afterwards.
-  - Checks free disk space, then fetches the files with the real C(huggingface_hub) client inside the engine image, in
-    a transient systemd unit that keeps running after an interrupted run and that the next run finds again.
-  - Restarts a stalled client, without Xet from the second attempt on, and compares every file with the size and hash
-    that the hub gives for it. A wrong file is removed and fetched once more.
+  - Checks free disk space, then fetches the files into the cache of C(huggingface_hub), in a transient systemd unit
+    that keeps running after an interrupted run and that the next run finds again. What is on the disk is continued.
+  - Waits for as long as the hub asks, and asks again where nothing arrives.
+  - Hashes every file as soon as it is whole, as it is on the disk, and compares it with what the hub gives for it. A
+    wrong file is removed and fetched once more; a file that the commit does not have is removed.
   - Hashed files are recorded with size and modification time, so a later run only looks at those and needs no hub.
 extends_documentation_fragment:
   - glm.fleet.attributes
@@ -34,7 +35,7 @@ attributes:
     support: full
   platform:
     support: full
-    description: Linux with systemd and docker.
+    description: Linux with systemd.
     platforms: linux
 options:
   state:
@@ -60,16 +61,6 @@ options:
     description: Folder on the host that becomes E(HF_HOME), with the client's cache in C(hub).
     type: path
     required: true
-  image:
-    description:
-      - Engine image that is on the host and carries C(huggingface_hub). Needed to fetch, unless O(python) is given.
-      - When O(lock_file) has a digest for this C(<repository>:<tag>), the image of that digest is used.
-    type: str
-  python:
-    description:
-      - Python interpreter on the host that has C(huggingface_hub), such as that of an engine's virtual environment.
-      - No image and no Docker is needed then.
-    type: path
   endpoint:
     description:
       - Address of the hub, or of a mirror that speaks its protocol. With O(token) it has to be https, unless it is on
@@ -80,11 +71,20 @@ options:
     description: Read token for the hub. It travels in a file of mode 0600, never on a command line.
     type: str
   rehash:
-    description: Hash every file again even if a record says that all are right.
+    description:
+      - Hash every file again even if a record says that all are right. With O(state=present) what is wrong is fetched
+        again.
     type: bool
     default: false
+  allow_unsafe:
+    description:
+      - Fetch pickles and code of the repository, too. Without it they are left out, and a repository whose weights are
+        pickles only is refused.
+    type: bool
+    default: false
+    version_added: 0.2.0
   environment:
-    description: Further environment variables for the client, for example E(HF_XET_HIGH_PERFORMANCE). No secrets.
+    description: Environment variables for the fetch, for example E(HTTPS_PROXY). No secrets.
     type: dict
     default: {}
   disk_margin_bytes:
@@ -92,7 +92,7 @@ options:
     type: int
     default: 10000000000
   stall_seconds:
-    description: Seconds with less than O(min_bytes_per_second) after which the client is restarted.
+    description: Seconds with less than O(min_bytes_per_second) after which all connections are made anew.
     type: float
     default: 120
   min_bytes_per_second:
@@ -100,17 +100,22 @@ options:
     type: float
     default: 1000000
   attempts:
-    description: Attempts in a row that complete no file before giving up.
+    description: Answers in a row that bring no byte of a file, or stalls in a row, before giving up.
     type: int
     default: 5
   retry_seconds:
     description: Wait before the second attempt; it doubles from attempt to attempt, up to a minute.
     type: float
     default: 5
+  limit_seconds:
+    description: For how long the hub may ask this host to wait, without a byte meanwhile, before giving up.
+    type: float
+    default: 3600
+    version_added: 0.2.0
   download_workers:
     description: Files fetched at the same time.
     type: int
-    default: 8
+    default: 16
   hash_workers:
     description: Threads that hash. V(0) takes one per processor, 16 at most.
     type: int
@@ -164,7 +169,7 @@ options:
     type: dict
     version_added: 0.2.0
 requirements:
-  - Python 3.9, systemd and, with O(image), docker on the host
+  - Python 3.9 and systemd on the host
   - the lock file is read and written on the controller, with PyYAML
   - boto3 1.36 or newer on the controller, with O(origin)
 notes:
@@ -178,7 +183,6 @@ EXAMPLES = r"""
     repository: zai-org/GLM-5.1-FP8
     lock_file: "{{ inventory_dir }}/glm.lock.yml"
     hf_home: /var/lib/glm/huggingface
-    image: vllm/vllm-openai:v0.32.0
 
 - name: Read every byte again after a disk was replaced
   glm.fleet.model_weights:
@@ -187,7 +191,6 @@ EXAMPLES = r"""
     repository: zai-org/GLM-5.1-FP8
     lock_file: "{{ inventory_dir }}/glm.lock.yml"
     hf_home: /var/lib/glm/huggingface
-    image: vllm/vllm-openai:v0.32.0
 """
 
 RETURN = r"""
@@ -221,8 +224,8 @@ locked_now:
   description: Whether this call resolved the revision and wrote the lock file.
   returned: success
   type: bool
-attempts_made:
-  description: How often the client was started.
+retries:
+  description: How many answers broke off or were refused, and were asked for again.
   returned: when something was fetched or hashed
   type: int
 seconds:
@@ -241,6 +244,7 @@ import inspect
 import os
 import re
 import shutil
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -248,18 +252,19 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.glm.fleet.plugins.module_utils import arguments, files, finding, unreachable
+from ansible_collections.glm.fleet.plugins.module_utils import address, arguments, files, finding, unreachable
 from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError
 from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
+from ansible_collections.glm.fleet.plugins.module_utils.weights import download as _weights_download
 from ansible_collections.glm.fleet.plugins.module_utils.weights import fetch as _weights_fetch
-from ansible_collections.glm.fleet.plugins.module_utils.weights import origin as _weights_origin
+from ansible_collections.glm.fleet.plugins.module_utils.weights import hub as _weights_hub
+from ansible_collections.glm.fleet.plugins.module_utils.weights import sources as _weights_sources
 from ansible_collections.glm.fleet.plugins.module_utils.weights import store as _weights_store
 from ansible_collections.glm.fleet.plugins.module_utils.weights.hub import (
     HubClient,
     advice,
     check_repository,
     check_revision,
-    refuse_in_clear,
 )
 from ansible_collections.glm.fleet.plugins.module_utils.weights.store import (
     Manifest,
@@ -267,16 +272,23 @@ from ansible_collections.glm.fleet.plugins.module_utils.weights.store import (
     human_bytes,
 )
 
+# Not below hf_home: how a fetch ended is to be read also when that disk is full.
 RUN_DIR = Path("/run/glm-weights")
-CONTAINER_TOKEN = "/run/glm-hub-token"
-CONTAINER_CODE = "/glm"
-CONTAINER_ADDRESSES = "/run/glm-addresses"
-# The program that runs in the image and all that it imports of the collection, under their own names.
-FETCHER = (_weights_fetch, _weights_origin, _weights_store, files, finding, unreachable)
+# The program and all that it imports of the collection, under their own names.
+FETCHER = (
+    _weights_fetch, _weights_download, _weights_sources, _weights_hub, _weights_store, address, files, finding,
+    unreachable,
+)  # fmt: skip
 # One status call waits this long on the host, which spares a connection every second.
 STATUS_WAIT_SECONDS = 15.0
 PROXIES = ("http_proxy", "https_proxy", "no_proxy")
 JOURNAL_LINES = 15
+# The unit writes weights and what it says of them, and needs nothing else of the host.
+CONFINED = (
+    "NoNewPrivileges=yes", "ProtectSystem=strict", "ProtectHome=read-only", "PrivateTmp=yes", "PrivateDevices=yes",
+    "ProtectKernelTunables=yes", "ProtectKernelModules=yes", "ProtectControlGroups=yes", "RestrictSUIDSGID=yes",
+    "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX",
+)  # fmt: skip
 ORIGIN_ADVICE = {
     "expired": "Run again: the controller signs new addresses, and it continues. If they expire early again, "
     "sign with a key pair whose session outlives weights_address_seconds.",
@@ -287,6 +299,19 @@ ORIGIN_ADVICE = {
     "attempts": "Run again: it continues. Check that this host reaches the store of glm_weights_origin.",
     "damaged": "They were fetched twice. If the hash differs each time, suspect memory or disk of this host; if it is "
     "the same, remove them from the store and run stage.yml.",
+}
+DISK_ADVICE = {
+    "disk_full": "Free space on the file system of {place}, or set glm_data_dir to a larger disk.",
+    "quota": "The quota of {place} is used up. Raise it, or set glm_data_dir to a disk without one.",
+    "read_only": "{place} is read-only. Look at `dmesg` for why, and mount it for writing.",
+    "no_rights": "The unit may not write there, although it is root's. On NFS that is root_squash: export {place} with "
+    "no_root_squash, or set glm_data_dir to a local disk.",
+    "stale": "The file server no longer knows that file. Mount {place} anew.",
+    "no_locks": "The file system of {place} has no locks, so nothing keeps two fetches apart. Mount it with locks (NFS "
+    "without nolock), or set glm_data_dir to a local disk.",
+    "no_links": "The file system of {place} has no symbolic links, which the cache is made of. Set glm_data_dir to one "
+    "that has.",
+    "input_output": "Look at the path it names, and at `dmesg` for errors of that disk.",
 }
 
 
@@ -300,10 +325,14 @@ class Weights:
         check_repository(self.repository)
         check_revision(self.params["revision"])
         self.hf_home = Path(self.params["hf_home"])
-        self.store = Store(self.hf_home, self.repository)
+        self.store = Store(self.hf_home, self.repository, self.params["allow_unsafe"])
         self.hub = HubClient(self.params["endpoint"], self.params["token"])
-        # What the client is given beside it may name another hub.
-        refuse_in_clear(str(self.params["environment"].get("HF_ENDPOINT", self.hub.endpoint)), self.params["token"])
+        of_clients = sorted(name for name in self.params["environment"] if name.startswith("HF_"))
+        if of_clients:
+            raise QuotingError(
+                f"the environment of the fetch has {', '.join(of_clients)}, which only huggingface_hub understands. "
+                "Remove it from weights_environment; the hub is glm_hub_endpoint, the token glm_hub_token."
+            )
 
     @property
     def commit(self) -> str:
@@ -315,7 +344,7 @@ class Weights:
 
     @property
     def key(self) -> str:
-        """Name of the unit, the container and the folders of one fetch; each data directory has its own."""
+        """Name of the unit and the folder of one fetch; each data directory has its own."""
         place = hashlib.sha256(str(self.hf_home).encode()).hexdigest()[:6]
         return f"{self.repository.replace('/', '--')}-{self.commit[:12]}-{place}"
 
@@ -326,8 +355,13 @@ class Weights:
 
     @property
     def folder(self) -> Path:
-        """Where job, status and log of the fetch are."""
-        return self.hf_home / "glm-fetch" / self.key
+        """Where job, status and program of the fetch are."""
+        return RUN_DIR / self.key
+
+    @property
+    def secrets(self) -> Path:
+        """Token or addresses, and environment, while the unit runs."""
+        return self.folder / "secret"
 
     # Phases ------------------------------------------------------------------------------------------------------
 
@@ -335,7 +369,7 @@ class Weights:
         """Ask the hub what the revision means now."""
         commit = self.hub.resolve(self.repository, self.params["revision"])
         manifest = self.hub.manifest(self.repository, commit)
-        return {"changed": False, "commit": commit, **_summary(manifest)}
+        return {"changed": False, "commit": commit, **self._summary(manifest)}
 
     def start(self) -> dict[str, Any]:
         """Find the files right, or an earlier fetch still running, or start one; ``progress`` says which."""
@@ -349,20 +383,21 @@ class Weights:
             needed = self.store.bytes_to_fetch(manifest)
             return {
                 "changed": True, "progress": "running", "reattached": True, "missing_bytes": needed,
-                **_summary(manifest), **self._place(),
+                **self._summary(manifest), **self._place(),
             }  # fmt: skip
         if self.params["origin"] and self.params["state"] == "present" and not self.params["addresses"]:
             # The action asks the store only when something is to be fetched.
             return {"changed": not recorded, "progress": "origin", **self._place()}
         manifest = self._manifest()
         needed = self.store.bytes_to_fetch(manifest) if self.params["state"] == "present" else 0
+        if self.params["state"] == "present":
+            self._require_data(manifest)
         self._check_disk(needed)
         # Hashing recorded files again changes nothing unless it finds one wrong; the action plugin sees that.
-        report = {"changed": not recorded, "missing_bytes": needed, **_summary(manifest), **self._place()}
+        report = {"changed": not recorded, "missing_bytes": needed, **self._summary(manifest), **self._place()}
         if self.module.check_mode:
             return {**report, "progress": "absent"}
-        self._start_unit(manifest)
-        return {**report, "progress": "running"}
+        return {**report, "progress": "running", "reattached": not self._start_unit(manifest)}
 
     def status(self) -> dict[str, Any]:
         """Wait for the fetch to end, at most STATUS_WAIT_SECONDS, and report how far it is."""
@@ -374,14 +409,15 @@ class Weights:
             active = self._active()
         status = files.read_json(self.folder / "status.json") or {}
         if not active:
-            shutil.rmtree(RUN_DIR / self.key, ignore_errors=True)
+            # What it says of itself stays: another run may watch the same fetch.
+            shutil.rmtree(self.secrets, ignore_errors=True)
             if status.get("phase") != "done":
                 raise QuotingError(self._why_it_ended(status))
         return {
             "changed": False,
             "progress": "running" if active else "present",
             "status": status,
-            **_summary(self._job_manifest()),
+            **self._summary(self._job_manifest()),
             **self._place(),
         }
 
@@ -417,7 +453,7 @@ class Weights:
         if changed and not self.module.check_mode:
             self.store.write_references(self.params["revision"], self.commit)
         return {
-            "changed": changed, "progress": "present", "missing_bytes": 0, **_summary(manifest), **self._place()
+            "changed": changed, "progress": "present", "missing_bytes": 0, **self._summary(manifest), **self._place()
         }  # fmt: skip
 
     def _manifest(self) -> Manifest:
@@ -464,129 +500,81 @@ class Weights:
                 f"Free {human_bytes(needed + margin - free)} there, or set glm_data_dir to a larger disk."
             )
 
-    def _start_unit(self, manifest: Manifest) -> None:
-        run_dir = RUN_DIR / self.key
+    def _require_data(self, manifest: Manifest) -> None:
+        if manifest.needs_pickles and not self.params["allow_unsafe"]:
+            raise QuotingError(
+                f"the weights of {self.repository}@{self.commit} are pickles, which run code when they are loaded. "
+                "Take a repository with safetensors, or set glm_allow_unsafe_weights=true if you trust who made it."
+            )
+
+    def _start_unit(self, manifest: Manifest) -> bool:
+        """Start the fetch; False when another run was a moment faster."""
+        self.hf_home.mkdir(parents=True, exist_ok=True)
+        self._write_job(manifest)
         unit = ["systemd-run", "--quiet", "--collect", "--unit", self.unit]
         unit += ["--description", f"Weights of {self.repository}", "--property", "Type=exec"]
-        unit += ["--property", f"ExecStopPost=-/bin/rm -rf {run_dir}"]
-        if self.params["python"]:
-            self._check_python()
-            unit += ["--property", f"EnvironmentFile={run_dir / 'environment'}"]
-            command = [self.params["python"]]
-        else:
-            command = self._docker_run(self._check_image(), run_dir)
-        self._write_job(manifest)
-        command += ["-m", _weights_fetch.__name__, "run", f"{self._inside(self.hf_home)}/glm-fetch/{self.key}"]
+        unit += ["--property", f"EnvironmentFile={self.secrets / 'environment'}"]
+        unit += ["--property", f"ExecStopPost=-/bin/rm -rf {self.secrets}"]
+        for line in (*CONFINED, f"ReadWritePaths={self.hf_home} {self.folder}"):
+            unit += ["--property", line]
+        command = [sys.executable, "-m", _weights_fetch.__name__, "run", str(self.folder)]
         code, _out, err = self.module.run_command([*unit, "--", *command])
+        if code != 0 and self._active():
+            return False
         if code != 0:
-            shutil.rmtree(run_dir, ignore_errors=True)
+            shutil.rmtree(self.folder, ignore_errors=True)
             raise QuotingError(f"systemd did not start {self.unit}: {err.strip()}. Look at `systemctl status` there.")
-
-    def _docker_run(self, image: str, run_dir: Path) -> list[str]:
-        """The Python inside the image; what it needs of the host is mounted."""
-        container = self.unit[: -len(".service")]
-        # A container survives when its docker client is killed; it would hold the name.
-        self.module.run_command(["docker", "rm", "--force", container])
-        command = ["docker", "run", "--rm", "--pull", "never", "--name", container, "--network", "host"]
-        command += ["--env-file", str(run_dir / "environment")]
-        command += ["--volume", f"{self.hf_home}:{_weights_store.CONTAINER_HF_HOME}"]
-        command += ["--volume", f"{self.folder / 'code'}:{CONTAINER_CODE}:ro"]
-        if self.params["token"]:
-            command += ["--volume", f"{run_dir / 'token'}:{CONTAINER_TOKEN}:ro"]
-        if self.params["origin"]:
-            # The folder, because a mounted file stays the one that it was when it is replaced.
-            command += ["--volume", f"{self._addresses_folder}:{CONTAINER_ADDRESSES}:ro"]
-        return [*command, "--entrypoint", "python3", image]
-
-    def _inside(self, path: Path) -> str:
-        """Where the client finds one of its folders or files."""
-        if self.params["python"]:
-            return str(path)
-        mounted = {
-            self.hf_home: _weights_store.CONTAINER_HF_HOME,
-            self.folder / "code": CONTAINER_CODE,
-            RUN_DIR / self.key / "token": CONTAINER_TOKEN,
-            self._addresses_folder: CONTAINER_ADDRESSES,
-        }
-        return mounted[path]
-
-    def _check_python(self) -> None:
-        code, _out, err = self.module.run_command([self.params["python"], "-c", "import huggingface_hub"])
-        if code != 0:
-            said = (err.strip().splitlines() or ["it did not run"])[-1]
-            raise QuotingError(
-                f"{self.params['python']} has no huggingface_hub ({said}). Run the role engine_venv first."
-            )
-
-    def _check_image(self) -> str:
-        image = self.params["image"]
-        if not image:
-            raise QuotingError("neither image nor python is given. Set one of them: it supplies the client.")
-        if self.module.get_bin_path("docker") is None:
-            raise QuotingError("docker is not installed. Run the role docker first.")
-        code, _out, err = self.module.run_command(["docker", "image", "inspect", "--format", "{{.Id}}", image])
-        if code != 0:
-            raise QuotingError(
-                f"the image {image} is not on this host ({err.strip()}). Run the role engine_image first."
-            )
-        return str(image)
+        return True
 
     def _write_job(self, manifest: Manifest) -> None:
+        token, origin = self.params["token"], self.params["origin"]
         job = _weights_fetch.Job(
+            hf_home=str(self.hf_home),
             manifest=manifest.as_json(),
             requested=self.params["revision"],
+            endpoint=self.hub.endpoint,
+            token_file=str(self.secrets / "token") if token and not origin else "",
+            addresses=str(self.secrets / "addresses.json") if origin else "",
             repair=self.params["state"] == "present",
+            unsafe=self.params["allow_unsafe"],
             stall_seconds=self.params["stall_seconds"],
             min_bytes_per_second=self.params["min_bytes_per_second"],
             attempts=self.params["attempts"],
             retry_seconds=self.params["retry_seconds"],
+            limit_seconds=self.params["limit_seconds"],
             download_workers=self.params["download_workers"],
             hash_workers=self.params["hash_workers"],
-            addresses=f"{self._inside(self._addresses_folder)}/addresses.json" if self.params["origin"] else "",
         )
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         files.write_json(self.folder / "job.json", asdict(job), files.READABLE)
         status = _weights_fetch.Status(total_bytes=manifest.total_bytes)
         files.write_json(self.folder / "status.json", asdict(status), files.READABLE)
-        (self.folder / "client.log").unlink(missing_ok=True)
         for code in FETCHER:
             path = self.folder / "code" / Path(*code.__name__.split(".")).with_suffix(".py")
             files.write_text(path, inspect.getsource(code), files.READABLE)
-        self._write_secrets()
+        self._write_secrets(job.token_file)
 
-    def _write_secrets(self) -> None:
-        run_dir = RUN_DIR / self.key
-        run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    def _write_secrets(self, token_file: str) -> None:
+        self.secrets.mkdir(mode=0o700, parents=True, exist_ok=True)
         environment = {
-            "PYTHONPATH": self._inside(self.folder / "code"),
+            "PYTHONPATH": str(self.folder / "code"),
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONUNBUFFERED": "1",
-            "HF_HOME": self._inside(self.hf_home),
-            "HF_ENDPOINT": self.hub.endpoint,
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-            # The chunk cache would keep a second copy of what it fetches.
-            "HF_XET_CHUNK_CACHE_SIZE_BYTES": "0",
         }
         environment.update({str(name): str(value) for name, value in self.params["environment"].items()})
         for name in (*PROXIES, *(name.upper() for name in PROXIES)):
             if os.environ.get(name):
-                environment[name] = os.environ[name]
-        if self.params["token"]:
-            files.write_text(run_dir / "token", self.params["token"])
-            environment["HF_TOKEN_PATH"] = self._inside(run_dir / "token")
-        else:
-            environment["HF_HUB_DISABLE_IMPLICIT_TOKEN"] = "1"
+                environment.setdefault(name, os.environ[name])
+        if token_file:
+            files.write_text(Path(token_file), self.params["token"])
         lines = "".join(f"{name}={value}\n" for name, value in sorted(environment.items()))
-        files.write_text(run_dir / "environment", lines)
+        files.write_text(self.secrets / "environment", lines)
         self._write_addresses()
-
-    @property
-    def _addresses_folder(self) -> Path:
-        return RUN_DIR / self.key / "addresses"
 
     def _write_addresses(self) -> None:
         """Addresses that the controller signed, for a fetch that begins or goes on."""
-        if self.params["addresses"] and (RUN_DIR / self.key).exists():
-            files.write_json(self._addresses_folder / "addresses.json", self.params["addresses"])
+        if self.params["addresses"] and self.secrets.exists():
+            files.write_json(self.secrets / "addresses.json", self.params["addresses"])
 
     # Parts of status ---------------------------------------------------------------------------------------------
 
@@ -596,7 +584,8 @@ class Weights:
 
     def _why_it_ended(self, status: dict[str, Any]) -> str:
         if status.get("phase") == "failed":
-            return f"{status.get('error')}. {self._next_step(str(status.get('error_kind')))}{self._said()}"
+            error = str(status.get("error")).rstrip(".")
+            return f"{error}. {self._next_step(str(status.get('error_kind')))}{self._said()}"
         if status.get("phase") == "interrupted":
             return f"{self.unit} was stopped before the end. Run again: it continues from what is there."
         return (
@@ -607,16 +596,12 @@ class Weights:
     def _next_step(self, kind: str) -> str:
         if self.params["origin"] and kind in ORIGIN_ADVICE:
             return ORIGIN_ADVICE[kind]
-        has_token = bool(self.params["token"])
-        statuses = {"unauthorised": 401, "forbidden": 403, "not_found": 404, "rate_limited": 429}
-        if kind in statuses:
-            return advice(statuses[kind], "", self.repository, has_token)
-        if kind == "disk_full":
-            return f"Free space on the file system of {self.hf_home}, or set glm_data_dir to a larger disk."
-        if kind == "no_client":
-            place = self.params["python"] or self.params["image"]
-            option = "python" if self.params["python"] else "image"
-            return f"{place} is not that of an engine. Correct the option {option}."
+        if kind in DISK_ADVICE:
+            return DISK_ADVICE[kind].format(place=self.hf_home)
+        if kind in ("unauthorised", "forbidden", "not_found", "hub"):
+            return "Nothing that was fetched is lost."
+        if kind == "rate_limited":
+            return advice(429, "", self.repository, bool(self.params["token"]))
         if kind == "damaged" and self.params["state"] == "verified":
             return "Run the role weights without tags: it hashes all files and fetches the wrong ones again."
         if kind == "damaged":
@@ -627,19 +612,17 @@ class Weights:
         return "Run again: it continues. Check this host's connection to the hub if it fails in the same way."
 
     def _said(self) -> str:
-        log = _weights_fetch.log_tail(self.folder).splitlines()[-JOURNAL_LINES:]
-        if not log:
-            command = ["journalctl", "--no-pager", "--output", "cat", "--lines", str(JOURNAL_LINES)]
-            log = self.module.run_command([*command, "--unit", self.unit])[1].strip().splitlines()
+        command = ["journalctl", "--no-pager", "--output", "cat", "--lines", str(JOURNAL_LINES)]
+        log = self.module.run_command([*command, "--unit", self.unit])[1].strip().splitlines()
         return "\nIts last lines:\n  " + "\n  ".join(log) if log else ""
 
-
-def _summary(manifest: Manifest) -> dict[str, Any]:
-    return {
-        "total_bytes": manifest.total_bytes,
-        "files": len(manifest.files),
-        "manifest_sha256": manifest.sha256,
-    }
+    def _summary(self, manifest: Manifest) -> dict[str, Any]:
+        wanted = self.store.wanted(manifest)
+        return {
+            "total_bytes": sum(file.size for file in wanted),
+            "files": len(wanted),
+            "manifest_sha256": manifest.sha256,
+        }
 
 
 def run(module: AnsibleModule) -> dict[str, Any]:

@@ -94,6 +94,12 @@ options:
       - V(-1) is as long as the longest answer may take, at ten tokens a second, and at most 600.
     type: int
     default: -1
+  allow_unsafe_weights:
+    description:
+      - Lets the engine run code and pickles of the weights' repository. Without it, arguments that do so are refused.
+    type: bool
+    default: false
+    version_added: 0.2.0
   tls:
     description:
       - Whose certificate the endpoint shows, V(fleet) (of an authority of the fleet's own), V(own), V(acme) (ordered

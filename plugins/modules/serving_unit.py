@@ -51,6 +51,11 @@ options:
         type: list
         elements: int
         default: []
+      weights:
+        description: Record of the weights' verification. A replica that runs since before files were replaced restarts.
+        type: str
+        default: ""
+        version_added: 0.2.0
   restart:
     description: Restarts what runs although nothing changed, too.
     type: bool
@@ -146,6 +151,7 @@ class Replica:
     port: int
     gpus: list[int]
     stop_seconds: int = 900
+    weights: str = ""
     properties: dict[str, str] = field(default_factory=dict)
     action: str = "none"
     reasons: list[str] = field(default_factory=list)
@@ -162,6 +168,16 @@ def changed_files(files: Sequence[str], record: Path, unwritten: Collection[str]
     return [
         file for file in files if file in unwritten or started is None or started.get(file) != _running.checksum(file)
     ]
+
+
+def reloaded(weights: str, record: Path) -> bool:
+    """Whether a replica that runs has loaded its weights as they are now: wrong files may have been replaced since."""
+    replaced_at = (read_json(Path(weights)) or {}).get("replaced_at", 0) if weights else 0
+    try:
+        return bool(replaced_at <= record.stat().st_mtime)
+    except OSError:
+        # Without a record of its start it is restarted anyway.
+        return True
 
 
 def decide(properties: dict[str, str], changed: Sequence[str], restart: bool = False) -> tuple[str, list[str]]:
@@ -255,7 +271,9 @@ def look(
     try:
         for replica in replicas:
             replica.properties = _serving.show_unit(_host_commands.run, replica.unit)
-            changed = changed_files(replica.files, _running.record_of(replica.unit), unwritten)
+            record = _running.record_of(replica.unit)
+            changed = changed_files(replica.files, record, unwritten)
+            changed += [] if reloaded(replica.weights, record) else ["the weights"]
             replica.action, replica.reasons = decide(replica.properties, changed, restart)
         old = surplus([replica.unit for replica in replicas])
         return replicas, [unit for unit in old if in_use(_serving.show_unit(_host_commands.run, unit))]
@@ -300,6 +318,7 @@ def main() -> None:
                     "port": {"type": "int", "required": True},
                     "stop_seconds": {"type": "int", "default": 900},
                     "gpus": {"type": "list", "elements": "int", "default": []},
+                    "weights": {"type": "str", "default": ""},
                 },
             },
             "restart": {"type": "bool", "default": False},

@@ -137,7 +137,7 @@ def _base_layer(root: Path) -> Layer:
 
 
 def _packages_layer(root: Path, family: str) -> Layer:
-    """huggingface_hub with the versions the engine itself uses; weights are fetched in containers without an engine."""
+    """huggingface_hub with the versions the engine itself uses, as published images have it beside the engine."""
     requirements = trees.ENGINES[family].requirements
 
     def build(scratch: Path) -> bytes:

@@ -392,8 +392,12 @@ class _HubHandler(_Handler):
             if fault is None:
                 self.wfile.write(chunk)
             elif fault.kind == "slow":
-                self.wfile.write(chunk)
-                self.hub.stopping.wait(len(chunk) / fault.bytes_per_second)
+                # Never a long silence: a tenth of a second's worth at a time.
+                size = max(1, fault.bytes_per_second // 10)
+                for piece in (chunk[at : at + size] for at in range(0, len(chunk), size)):
+                    self.wfile.write(piece)
+                    self.wfile.flush()
+                    self.hub.stopping.wait(len(piece) / fault.bytes_per_second)
             elif fault.kind == "corrupt":
                 clean = max(0, fault.after_bytes - sent)
                 self.wfile.write(chunk[:clean] + bytes(byte ^ 0xFF for byte in chunk[clean:]))

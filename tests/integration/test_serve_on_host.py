@@ -470,8 +470,13 @@ def test_a_neighbour_reaches_no_port_of_the_replica_by_whatever_route(fleet: Fle
     image = images.ensure_image(fleet.machines.settings, fleet.machines.podman, "gpu-base")
     fleet.machines.create(HostRequest("gpu-2", image, "gpu-2", "manual", seed, declare("B200", 8, 192)))
     try:
-        fleet.machines.execute("gpu-2", "ip", "route", "replace", container, "via", own)
-        wait_for("the control ports", lambda: reaches(fleet, container, 9001) and reaches(fleet, own, 9003), list)
+
+        def routed() -> bool:
+            # Each time: while the host boots, its network may be set up once more.
+            fleet.machines.execute("gpu-2", "ip", "route", "replace", container, "via", own)
+            return reaches(fleet, container, 9001) and reaches(fleet, own, 9003)
+
+        wait_for("the control ports", routed, lambda: fleet.machines.execute("gpu-2", "ip", "route"))
         open_ports = [(container, fleet.plan["listen"]["container_port"]), (container, 9002), (own, 9004)]
         assert [place for place in open_ports if reaches(fleet, *place)] == []
         # The host itself is let in.

@@ -1,71 +1,88 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Fetch and verify a model's weights; this program runs inside the engine image, which carries ``huggingface_hub``.
+"""Fetch and verify a model's weights; this program runs on the host, in a systemd unit of its own.
 
-With the addresses of an object store, ``origin.py`` takes the place of that client.
+``<folder>`` holds ``job.json`` (see ``Job``) and ``status.json`` (see ``Status``; rewritten every second, read by the
+module). It is not on the disk that is written to: a disk that is full must not hide that it is. Each file is hashed as
+soon as it is whole, from the disk, while others are fetched; a wrong one is fetched once more.
 
-``run <folder>`` supervises: it starts ``download <folder>`` as a child (the real client's ``snapshot_download``),
-watches bytes arrive, restarts a stalled or failed child (from the second attempt on without Xet, whose transfers are
-known to hang near the end: huggingface/xet-core#883), hashes every file, fetches wrong ones once more, and records
-the result. ``<folder>`` is ``<hf_home>/glm-fetch/<key>`` and holds ``job.json`` (see ``Job``), ``status.json`` (see
-``Status``; rewritten every few seconds, read by the module) and ``client.log`` (what the client printed).
-
-Works with huggingface_hub 0.3x to 2.x and Python 3.9.
+One fetch works in a repository's folder at a time, whatever the host: on a file system that several share the others
+wait, and find the work done.
 """
 
 from __future__ import annotations
 
 import collections
+import concurrent.futures
+import contextlib
 import errno
+import fcntl
 import os
 import signal
-import subprocess
+import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any, Optional
+from typing import Any, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils import files
-from ansible_collections.glm.fleet.plugins.module_utils.weights.origin import Addresses, Origin, OriginError
+from ansible_collections.glm.fleet.plugins.module_utils.weights.download import Download
+from ansible_collections.glm.fleet.plugins.module_utils.weights.sources import SourceError, source
 from ansible_collections.glm.fleet.plugins.module_utils.weights.store import (
     Damage,
     Manifest,
     Store,
+    WeightFile,
     human_bytes,
 )
 
 POLL_SECONDS = 1.0
 EVENTS_KEPT = 20
-LOG_TAIL_BYTES = 4000
 _RATE_WINDOW_SECONDS = 60.0
-_TERM_SECONDS = 10.0
-# Errors that another attempt cannot fix.
-FATAL = frozenset({"unauthorised", "forbidden", "region", "not_found", "disk_full", "no_client"})
-_KINDS_BY_STATUS = {401: "unauthorised", 403: "forbidden", 404: "not_found", 429: "rate_limited"}
+_SILENCE_SECONDS = 60.0
+# What a disk says that no second try changes.
+_DISK = {
+    errno.ENOSPC: "disk_full",
+    errno.EDQUOT: "quota",
+    errno.EROFS: "read_only",
+    errno.EACCES: "no_rights",
+    errno.EPERM: "no_rights",
+    errno.ESTALE: "stale",
+    errno.ENOLCK: "no_locks",
+    errno.EOPNOTSUPP: "no_links",
+    errno.EIO: "input_output",
+}
 
 
 @dataclass(frozen=True)
 class Job:
     """What to fetch and how; ``requested`` is the revision's name, rates are bytes per second.
 
-    ``repair`` false only verifies: nothing is removed and nothing fetched. ``attempts`` bounds the attempts in a row
-    that complete no file. ``addresses`` is the file with the signed addresses of an object store; empty asks the hub.
+    ``repair`` false only verifies: nothing is removed and nothing fetched. ``attempts`` bounds the answers in a row
+    that bring nothing of a file, ``limit_seconds`` how long a hub may ask everybody to wait. ``addresses`` is the file
+    with the signed addresses of an object store; empty asks the hub at ``endpoint``. ``unsafe`` fetches pickles and
+    code, too.
     """
 
+    hf_home: str
     manifest: dict[str, Any]
     requested: str
+    endpoint: str = ""
+    token_file: str = ""
+    addresses: str = ""
     repair: bool = True
+    unsafe: bool = False
     stall_seconds: float = 120.0
     min_bytes_per_second: float = 1_000_000.0
     attempts: int = 5
     retry_seconds: float = 5.0
-    download_workers: int = 8
+    limit_seconds: float = 3600.0
+    download_workers: int = 16
     hash_workers: int = 0
-    addresses: str = ""
 
 
 @dataclass
@@ -78,8 +95,7 @@ class Status:
     rate: float = 0.0
     files: int = 0
     files_done: int = 0
-    attempt: int = 0
-    xet: bool = True
+    retries: int = 0
     fetched_bytes: int = 0
     started: float = 0.0
     updated: float = 0.0
@@ -89,12 +105,11 @@ class Status:
 
 
 class FetchError(Exception):
-    """It cannot be done; ``kind`` is one of FATAL, ``rate_limited``, ``attempts``, ``damaged``, ``stalled``."""
+    """It cannot be done. ``kind``: that of a SourceError, one of a disk, damaged or stalled."""
 
-    def __init__(self, kind: str, message: str, retry_after: float = 0.0) -> None:
+    def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
-        self.retry_after = retry_after
 
 
 class Interrupted(Exception):
@@ -108,125 +123,199 @@ class Supervisor:
         self.folder = folder
         self.job = Job(**files.read_json(folder / "job.json"))
         self.manifest = Manifest.from_json(self.job.manifest)
-        self.store = Store(folder.parent.parent, self.manifest.repository)
-        self.status = Status(total_bytes=self.manifest.total_bytes, files=len(self.manifest.files), started=time.time())
-        self.status.xet = not self.job.addresses
+        self.store = Store(Path(self.job.hf_home), self.manifest.repository, self.job.unsafe)
+        self.wanted = self.store.wanted(self.manifest)
+        self.total_bytes = sum(file.size for file in self.wanted)
+        self.status = Status(total_bytes=self.total_bytes, files=len(self.wanted), started=time.time())
+        self._hashed = 0
+        self._right = 0
+        self._replaced: list[str] = []
         self._samples: collections.deque[tuple[float, int]] = collections.deque()
+        self._stalls = 0
+        self._lock = threading.Lock()
 
     def run(self) -> int:
         """Do the job; 0 when every file is there and right."""
         try:
-            self._fetch_and_verify()
+            self._work()
         except FetchError as exc:
-            self.status.error_kind, self.status.error = exc.kind, str(exc)
-            self._report("failed", str(exc))
-            return 1
+            return self._failed(exc.kind, str(exc))
         except Interrupted:
             self._report("interrupted", "stopped before the end; the next run continues from here")
             return 1
         except OSError as exc:
-            self.status.error_kind = "disk_full" if exc.errno == errno.ENOSPC else "input_output"
-            self.status.error = str(exc)
-            self._report("failed", str(exc))
-            return 1
-        self._report("done", f"{len(self.manifest.files)} files verified")
+            place = exc.filename or self.job.hf_home
+            return self._failed(_DISK.get(exc.errno or 0, "input_output"), f"{place}: {exc.strerror or exc}")
+        self._report("done", f"{len(self.wanted)} files verified")
         return 0
 
-    def _fetch_and_verify(self) -> None:
+    def _failed(self, kind: str, message: str) -> int:
+        self.status.error_kind, self.status.error = kind, message
+        self._report("failed", message)
+        return 1
+
+    def _work(self) -> None:
         if not self.job.repair:
-            damages = self._verify()
+            damages = [*self.store.unlisted(self.manifest), *self._bring_and_check()]
             if damages:
                 # Without the record, the next run that may repair hashes everything and does so.
                 self.store.forget(self.manifest.commit)
             self._refuse(damages)
+            self.store.write_record(self.manifest)
         else:
-            self._event(self._describe(self.store.remove_wrong_sizes(self.manifest)))
-            self._download()
-            damages = self._verify()
-            if damages:
-                self._event(self._describe(damages))
-                self.store.remove(self.manifest, [damage.path for damage in damages])
-                self._download()
-                self._refuse(self._verify())
-        self.store.write_record(self.manifest)
+            with self._alone() as waited:
+                # Another host has just done it.
+                if not waited or self.store.changed_since_record(self.manifest.commit) != []:
+                    self._repair()
         self.store.write_references(self.job.requested, self.manifest.commit)
 
-    def _describe(self, damages: list[Damage]) -> str:
-        return "".join(f"removed to fetch again: {damage}; " for damage in damages).rstrip("; ")
+    def _repair(self) -> None:
+        for damage in (*self.store.remove_unlisted(self.manifest), *self.store.remove_wrong_sizes(self.manifest)):
+            self._event(f"removed: {damage}")
+            self._replaced.append(damage.path)
+        self._refuse(self._bring_and_check())
+        self.store.write_record(self.manifest, self._replaced)
 
     def _refuse(self, damages: list[Damage]) -> None:
         if damages:
+            damages = sorted(damages, key=lambda damage: damage.path)
             shown = "; ".join(str(damage) for damage in damages[:5])
             more = f"; and {len(damages) - 5} more" if len(damages) > 5 else ""
-            raise FetchError("damaged", f"{len(damages)} of {len(self.manifest.files)} files are wrong: {shown}{more}")
+            raise FetchError("damaged", f"{len(damages)} of {len(self.wanted)} files are wrong: {shown}{more}")
 
-    # Download ----------------------------------------------------------------------------------------------------
-
-    def _download(self) -> None:
-        fruitless = 0
-        before = len(self.store.missing(self.manifest))
-        while before:
-            self.status.attempt += 1
-            failure: Optional[FetchError] = None
-            signed = self._signed()
-            try:
-                self._attempt()
-            except FetchError as exc:
-                if exc.kind in FATAL:
-                    raise
-                failure = exc
-            after = len(self.store.missing(self.manifest))
-            if after == 0:
-                return
-            failure = failure or FetchError("incomplete", f"the client ended without error, {after} files are missing")
-            fruitless = fruitless + 1 if after >= before else 0
-            before = after
-            self._event(f"attempt {self.status.attempt}: {failure}")
-            if fruitless >= self.job.attempts:
-                raise FetchError(
-                    failure.kind if failure.kind in ("rate_limited", "expired") else "attempts",
-                    f"{fruitless} attempts in a row completed no file; the last: {failure}",
-                )
-            if failure.kind == "expired":
-                self._wait_for_addresses(signed, 24 * self.job.retry_seconds)
-            elif failure.kind == "rate_limited":
-                self._wait(failure.retry_after or 12 * self.job.retry_seconds)
-            else:
-                self.status.xet = False
-                self._wait(min(60.0, self.job.retry_seconds * 2 ** max(0, fruitless - 1)))
-
-    def _attempt(self) -> None:
-        """Run the client once; raises FetchError when it stalls or fails."""
-        freed = self.store.remove_useless_partials(self.manifest)
-        if freed:
-            self._event(f"removed {human_bytes(freed)} of partial files that cannot be resumed")
-        outcome = self.folder / "outcome.json"
-        outcome.unlink(missing_ok=True)
-        at_start = self.store.bytes_on_disk(self.manifest)
-        self._samples.clear()
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[bool]:
+        """While no other fetch works in this folder; gives whether this one waited for another."""
+        self.store.folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self.store.folder / ".glm-fetch.lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            with (self.folder / "client.log").open("ab") as log, _Client(self.folder, log, self.status.xet) as child:
-                while child.poll() is None:
-                    self._sample()
-                    self._report("download")
-                    self._check_stall()
-                    try:
-                        child.wait(POLL_SECONDS)
-                    except subprocess.TimeoutExpired:
-                        continue
+            waited = self._lock_folder(handle)
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"{socket.gethostname()} (process {os.getpid()})\n".encode(), 0)
+            yield waited
         finally:
-            self._sample()
-            self.status.fetched_bytes += max(0, self.status.done_bytes - at_start)
-            self._report("download")
-        if child.returncode != 0:
-            said = files.read_json(outcome) or {}
-            kind = said.get("kind", "client")
-            message = said.get("message") or f"the client ended with status {child.returncode}: {self._log_tail()}"
-            raise FetchError(kind, message, float(said.get("retry_after") or 0))
+            os.close(handle)
 
-    def _sample(self) -> None:
+    def _lock_folder(self, handle: int) -> bool:
+        waited = False
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return waited
+            except BlockingIOError:
+                who = os.pread(handle, 200, 0).decode("utf-8", "replace").strip() or "another process"
+                self._report("wait", "" if waited else f"{who} fetches into {self.store.folder}, waiting for it")
+                waited = True
+                time.sleep(POLL_SECONDS)
+            except OSError as exc:
+                kind = "no_locks" if exc.errno == errno.EOPNOTSUPP else _DISK.get(exc.errno or 0, "no_locks")
+                raise FetchError(kind, f"{self.store.folder} cannot be locked: {exc.strerror}") from None
+
+    # Fetching and hashing ----------------------------------------------------------------------------------------
+
+    def _bring_and_check(self) -> list[Damage]:
+        """Fetch what is missing, and hash every file as soon as it is whole; what is wrong in the end."""
+        alike: dict[str, list[WeightFile]] = {}
+        # The largest first, so that none is left alone at the end.
+        for file in sorted(self.wanted, key=lambda file: -file.size):
+            alike.setdefault(file.etag, []).append(file)
+        absent = {file.etag for file in self.store.missing(self.manifest)} if self.job.repair else set()
+        there = sum(
+            self.store.begun(etag, group[0].size) if etag in absent else group[0].size for etag, group in alike.items()
+        )
+        download = self._download()
+        try:
+            return self._follow(download, list(alike.values()), absent, there)
+        except SourceError as exc:
+            raise FetchError(exc.kind, str(exc)) from None
+        finally:
+            download.stop()
+            self._account(download, there, fetching=0)
+
+    def _follow(self, download: Download, groups: list[list[WeightFile]], absent: set[str], there: int) -> list[Damage]:
+        """Check what was fetched, fetch once more what is wrong, until nothing is left to do."""
+        bring: Callable[[list[WeightFile]], Optional[list[Damage]]] = download.bring
+        running: dict[concurrent.futures.Future[Optional[list[Damage]]], list[WeightFile]] = {}
+        fetching, damages = len(absent), []
+        again: set[str] = set()
+        workers = self.job.hash_workers or min(16, os.cpu_count() or 1)
+        with _pool(self.job.download_workers, "fetch") as fetchers, _pool(workers, "hash") as hashers:
+            for group in groups:
+                of_absent = group[0].etag in absent
+                running[fetchers.submit(bring, group) if of_absent else hashers.submit(self._check, group)] = group
+            while running:
+                done, _ = concurrent.futures.wait(running, POLL_SECONDS, concurrent.futures.FIRST_COMPLETED)
+                for one in done:
+                    group, wrong = running.pop(one), one.result()
+                    if wrong is None:
+                        fetching -= 1
+                        running[hashers.submit(self._check, group)] = group
+                    elif wrong and self.job.repair and group[0].etag not in again:
+                        again.add(group[0].etag)
+                        self._remove(group, wrong)
+                        fetching += 1
+                        running[fetchers.submit(bring, group)] = group
+                    else:
+                        damages += wrong
+                        self._right += 0 if wrong else len(group)
+                self._look(download, there, fetching)
+        return damages
+
+    def _download(self) -> Download:
+        job, manifest = self.job, self.manifest
+        silence = min(_SILENCE_SECONDS, job.stall_seconds)
+        origin = source(
+            manifest.repository, manifest.commit, job.endpoint, job.token_file, job.addresses, silence
+        )  # fmt: skip
+        return Download(
+            self.store, origin, manifest.commit, job.attempts, job.retry_seconds, job.limit_seconds, self._event
+        )
+
+    def _check(self, group: list[WeightFile]) -> Optional[list[Damage]]:
+        """What is wrong with files of equal content."""
+        found = [self.store.check(file, self.manifest.commit, self._advance) for file in group]
+        return [damage for damage in found if damage is not None]
+
+    def _advance(self, count: int) -> None:
+        with self._lock:
+            self._hashed += count
+
+    def _remove(self, group: list[WeightFile], wrong: list[Damage]) -> None:
+        for damage in wrong:
+            self._event(f"removed to fetch again: {damage}")
+        for file in group:
+            self.store.remove(file, self.manifest.commit)
+            self._replaced.append(file.path)
+
+    # How far it is -----------------------------------------------------------------------------------------------
+
+    def _look(self, download: Download, there: int, fetching: int) -> None:
+        """Once a second: say how far it is, and ask anew where nothing arrives."""
+        if time.time() - self.status.updated < POLL_SECONDS:
+            return
+        phase = self._account(download, there, fetching)
+        if phase == "download":
+            self._require_progress(download)
+        else:
+            self._stalls = 0
+        self._report(phase)
+
+    def _account(self, download: Download, there: int, fetching: int) -> str:
+        """Bring the status up to date; the phase."""
+        status = self.status
+        waits = fetching > 0 and (download.limited > 0 or download.unsigned)
+        phase = "wait" if waits else "download" if fetching else "verify"
+        status.fetched_bytes, status.retries = download.received, download.retries
+        status.error_kind = "expired" if download.unsigned else ""
+        done = self._hashed if phase == "verify" else there + download.received
+        status.files_done = self._right if phase == "verify" else len(self.wanted) - fetching
+        if phase != status.phase:
+            self._samples.clear()
+        self._sample(min(done, self.total_bytes))
+        return phase
+
+    def _sample(self, done: int) -> None:
         now = time.monotonic()
-        done = self.store.bytes_on_disk(self.manifest)
         self._samples.append((now, done))
         while now - self._samples[0][0] > max(self.job.stall_seconds, _RATE_WINDOW_SECONDS) + POLL_SECONDS:
             self._samples.popleft()
@@ -234,187 +323,56 @@ class Supervisor:
         seconds = now - recent[0][0]
         self.status.done_bytes = done
         self.status.rate = max(0.0, (done - recent[0][1]) / seconds) if seconds > 0 else 0.0
-        self.status.files_done = self.status.files - len(self.store.missing(self.manifest))
 
-    def _check_stall(self) -> None:
+    def _require_progress(self, download: Download) -> None:
+        """Drop all connections when they bring too little; raises FetchError when that did not help several times."""
         now, done = self._samples[-1]
         window = [sample for sample in self._samples if now - sample[0] <= self.job.stall_seconds + POLL_SECONDS]
         seconds = now - window[0][0]
         if seconds < self.job.stall_seconds:
             return
-        gained, left = done - window[0][1], self.manifest.total_bytes - window[0][1]
+        gained, left = done - window[0][1], self.total_bytes - window[0][1]
         # At the very end less may be left than the minimum rate asks for; then that much must arrive.
-        wanted = max(1.0, min(self.job.min_bytes_per_second * seconds, float(left)))
-        if gained < wanted:
-            raise FetchError(
-                "stalled",
-                f"stalled: {human_bytes(max(gained, 0))} in {seconds:.0f} s, "
-                f"less than {human_bytes(self.job.min_bytes_per_second)}/s"
-                + (", fetching through Xet" if self.status.xet else ""),
-            )
-
-    def _signed(self) -> float:
-        return Addresses(Path(self.job.addresses)).expires if self.job.addresses else 0.0
-
-    def _wait_for_addresses(self, signed: float, seconds: float) -> None:
-        """Until there are others than those of ``signed``, not longer than so many seconds.
-
-        The controller reads the status, and signs them.
-        """
-        self.status.error_kind = "expired"
-        self._report("wait", f"waiting {seconds:.0f} s for the controller to sign addresses anew")
-        deadline = time.monotonic() + seconds
-        while self._signed() == signed and time.monotonic() < deadline:
-            time.sleep(min(POLL_SECONDS, max(0.0, deadline - time.monotonic())))
-            self._report("wait")
-        self.status.error_kind = ""
-
-    def _wait(self, seconds: float) -> None:
-        self._report("wait", f"waiting {seconds:.0f} s before the next attempt")
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            time.sleep(min(POLL_SECONDS, max(0.0, deadline - time.monotonic())))
-            self._report("wait")
-
-    # Verification ------------------------------------------------------------------------------------------------
-
-    def _verify(self) -> list[Damage]:
-        workers = self.job.hash_workers or min(16, os.cpu_count() or 1)
-        started = time.monotonic()
-
-        def progress(done_bytes: int, done_files: int) -> None:
-            self.status.done_bytes, self.status.files_done = done_bytes, done_files
-            self.status.rate = done_bytes / max(0.001, time.monotonic() - started)
-            self._report("verify")
-
-        self._event(f"hashing {human_bytes(self.manifest.total_bytes)} with {workers} threads")
-        return self.store.verify(self.manifest, workers, progress)
-
-    # Reporting ---------------------------------------------------------------------------------------------------
+        if gained >= max(1.0, min(self.job.min_bytes_per_second * seconds, float(left))):
+            self._stalls = 0
+            return
+        self._stalls += 1
+        problem = (
+            f"stalled: {human_bytes(max(gained, 0))} in {seconds:.0f} s, "
+            f"less than {human_bytes(self.job.min_bytes_per_second)}/s"
+        )
+        if self._stalls >= self.job.attempts:
+            raise FetchError("stalled", f"{problem}, {self._stalls} times in a row")
+        self._event(f"{problem}; asking again for what is missing")
+        self._samples.clear()
+        download.reconnect()
 
     def _event(self, text: str) -> None:
         if text:
             stamp = time.strftime("%H:%M:%SZ", time.gmtime())
-            self.status.events = [*self.status.events, f"{stamp} {text}"][-EVENTS_KEPT:]
+            with self._lock:
+                self.status.events = [*self.status.events, f"{stamp} {text}"][-EVENTS_KEPT:]
             _say(text)
 
     def _report(self, phase: str, event: str = "") -> None:
         self._event(event)
         self.status.phase = phase
         self.status.updated = time.time()
-        files.write_json(self.folder / "status.json", asdict(self.status), files.READABLE)
+        try:
+            files.write_json(self.folder / "status.json", asdict(self.status), files.READABLE)
+        except OSError as exc:
+            # The journal has the events, and the unit its exit status: neither needs this file.
+            _say(f"{self.folder / 'status.json'}: {exc.strerror}")
 
-    def _log_tail(self) -> str:
-        return log_tail(self.folder)
 
-
-def log_tail(folder: Path) -> str:
-    """The last lines that the client printed."""
+@contextlib.contextmanager
+def _pool(workers: int, name: str) -> Iterator[concurrent.futures.ThreadPoolExecutor]:
+    """Threads that are not waited for when something failed: one may be in a read of a minute."""
+    pool = concurrent.futures.ThreadPoolExecutor(workers, name)
     try:
-        with (folder / "client.log").open("rb") as handle:
-            handle.seek(0, os.SEEK_END)
-            handle.seek(max(0, handle.tell() - LOG_TAIL_BYTES))
-            return handle.read().decode(errors="replace").strip()
-    except OSError:
-        return ""
-
-
-class _Client:
-    """The client as a child process, ended when the block is left, however it is left."""
-
-    def __init__(self, folder: Path, log: IO[bytes], xet: bool) -> None:
-        environment = dict(os.environ, HF_HUB_DISABLE_PROGRESS_BARS="1", HF_HUB_OFFLINE="0")
-        if not xet:
-            environment["HF_HUB_DISABLE_XET"] = "1"
-        # Its own session, so that helpers of the client end with it.
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", __spec__.name, "download", str(folder)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            start_new_session=True,
-        )
-
-    def __enter__(self) -> subprocess.Popen[bytes]:
-        return self._process
-
-    def __exit__(self, *_exc: object) -> None:
-        for number, patience in ((signal.SIGTERM, _TERM_SECONDS), (signal.SIGKILL, _TERM_SECONDS)):
-            if self._process.poll() is not None:
-                return
-            try:
-                os.killpg(self._process.pid, number)
-                self._process.wait(patience)
-            except (ProcessLookupError, subprocess.TimeoutExpired):
-                continue
-
-
-def download(folder: Path) -> int:
-    """Run the real client once; on failure leave ``outcome.json`` with kind, message and retry_after."""
-    job = Job(**files.read_json(folder / "job.json"))
-    manifest = Manifest.from_json(job.manifest)
-    if job.addresses:
-        return _from_store(folder, job, manifest)
-    try:
-        # Only the engine image has it, and only the child may be slow to import it.
-        import huggingface_hub  # type: ignore[import-not-found,unused-ignore]
-    except ImportError as exc:
-        _leave(folder, "no_client", f"the image has no huggingface_hub ({exc})")
-        return 1
-    _say(f"huggingface_hub {huggingface_hub.__version__}")
-    try:
-        huggingface_hub.snapshot_download(
-            manifest.repository,
-            revision=manifest.commit,
-            cache_dir=str(folder.parent.parent / "hub"),
-            max_workers=job.download_workers,
-            etag_timeout=30,
-        )
-    except Exception as exc:  # the client raises errors of three HTTP libraries, depending on its version
-        kind, retry_after = classify(exc)
-        _leave(folder, kind, f"{type(exc).__name__}: {_first_lines(exc)}", retry_after)
-        return 1
-    return 0
-
-
-def _from_store(folder: Path, job: Job, manifest: Manifest) -> int:
-    store = Store(folder.parent.parent, manifest.repository)
-    try:
-        Origin(store, Addresses(Path(job.addresses))).fetch(manifest, job.download_workers)
-    except OriginError as exc:
-        _leave(folder, exc.kind, str(exc))
-        return 1
-    except OSError as exc:
-        _leave(folder, classify(exc)[0], f"{type(exc).__name__}: {_first_lines(exc)}")
-        return 1
-    return 0
-
-
-def classify(error: BaseException) -> tuple[str, float]:
-    """Kind of a client's error, and the seconds after which the hub wants to be asked again (0: not said)."""
-    for exc in _chain(error):
-        if isinstance(exc, OSError) and exc.errno == errno.ENOSPC:
-            return "disk_full", 0.0
-        response = getattr(exc, "response", None)
-        status = getattr(response, "status_code", None)
-        if response is not None and status in _KINDS_BY_STATUS:
-            seconds = response.headers.get("Retry-After") or ""
-            return _KINDS_BY_STATUS[status], min(600.0, float(seconds)) if seconds.isdigit() else 0.0
-    return "client", 0.0
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    seen: list[BaseException] = []
-    current: Optional[BaseException] = error
-    while current is not None and current not in seen:
-        seen.append(current)
-        yield current
-        current = current.__cause__ or current.__context__
-
-
-def _first_lines(error: BaseException) -> str:
-    return " ".join(str(error).split())[:600]
+        yield pool
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _say(text: str) -> None:
@@ -423,25 +381,16 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
-def _leave(folder: Path, kind: str, message: str, retry_after: float = 0.0) -> None:
-    _say(f"{kind}: {message}")
-    outcome = {"kind": kind, "message": message, "retry_after": retry_after}
-    files.write_json(folder / "outcome.json", outcome, files.READABLE)
-
-
 def main(argv: list[str]) -> int:
-    """``run <folder>`` or ``download <folder>``."""
-    verb, folder = argv[0], Path(argv[1])
-    if verb == "download":
-        return download(folder)
+    """``run <folder>``."""
 
     def stop(_number: int, _frame: object) -> None:
         raise Interrupted
 
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, stop)
-    return Supervisor(folder).run()
+    signal.signal(signal.SIGTERM, stop)
+    return Supervisor(Path(argv[1])).run()
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    # Threads may be in a read; what they wrote is on the disk, and continued by the next run.
+    os._exit(main(sys.argv[1:]))

@@ -35,10 +35,24 @@ _NEXT = re.compile(r'<([^>]+)>;\s*rel="next"')
 _ATTEMPTS = 4
 # Longer waits are the operator's decision, not ours.
 _LONGEST_WAIT_SECONDS = 30.0
+# Far more than any repository needs: a thousand files take 300 kB.
+_MOST_BYTES = 32 * 1024 * 1024
+_MOST_FILES = 100_000
+_MOST_SECONDS = 300.0
+_KINDS = {401: "unauthorised", 403: "forbidden", 404: "not_found"}
+# "resolvers";r=0;t=45 (draft-ietf-httpapi-ratelimit-headers): seconds until there are requests again.
+_RESET = re.compile(r";\s*t=(\d+)")
 
 
 class HubError(QuotingError):
-    """The hub refused, does not know, or cannot be reached; the message says what to do."""
+    """The hub refused, does not know, or cannot be reached; the message says what to do.
+
+    ``kind``: unauthorised, forbidden, not_found, or hub for everything else.
+    """
+
+    def __init__(self, message: str, kind: str = "hub") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class _SameHostRedirects(urllib.request.HTTPRedirectHandler):
@@ -95,17 +109,25 @@ class HubClient:
         """All files of ``commit``, with sizes and hashes; raises HubError."""
         check_repository(repository)
         url: Optional[str] = f"{self.endpoint}/api/models/{repository}/tree/{commit}?recursive=true&expand=false"
-        files = []
+        files: list[WeightFile] = []
+        seen: set[str] = set()
+        begun = time.monotonic()
         while url is not None:
             entries, headers = self._get(url, repository, commit)
             if not isinstance(entries, list):
                 raise HubError(f"{self.endpoint} answered {repository}@{commit} without a list of files.")
             files += [weight_file(entry, repository) for entry in entries if _is_file(entry)]
+            seen.add(url)
             match = _NEXT.search(headers.get("Link") or "")
             url = urllib.parse.urljoin(url, match[1]) if match else None
             if url is not None and _origin(url) != _origin(self.endpoint):
                 # A mirror that passes the public hub's own links on: stay with the mirror.
                 url = self.endpoint + url[len(_origin(url)) :]
+            if url in seen or len(files) > _MOST_FILES or time.monotonic() - begun > _MOST_SECONDS:
+                raise HubError(
+                    f"the list of files of {repository}@{commit} does not end on {self.endpoint}: {len(files)} files "
+                    f"after {len(seen)} pages. Check glm_hub_endpoint: it does not answer as a hub does."
+                )
         if not files:
             raise HubError(f"{repository}@{commit} has no files on {self.endpoint}. Check the repository's name.")
         return Manifest(repository, commit, tuple(sorted(files, key=lambda file: file.path)))
@@ -124,21 +146,22 @@ class HubClient:
             answer: http.client.HTTPResponse = self._opener.open(request, timeout=self._timeout)
             return answer
         except urllib.error.HTTPError as exc:
-            if exc.code == 429 or exc.code >= 500:
+            if exc.code in (416, 429) or exc.code >= 500:
                 raise
-            raise HubError(self._explain(exc, repository, commit)) from None
+            raise self._refusal(exc, repository, commit) from None
 
     def _get(self, url: str, repository: str, revision: str) -> tuple[Any, Message]:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 return self._get_once(url)
             except urllib.error.HTTPError as exc:
-                wait = _retry_after(exc.headers.get("Retry-After"), attempt)
+                asked = seconds_asked(exc.headers)
+                wait = float(2**attempt) if asked is None else asked
                 retry = exc.code == 429 or exc.code >= 500
                 if not retry or attempt == _ATTEMPTS or wait > _LONGEST_WAIT_SECONDS:
-                    raise HubError(self._explain(exc, repository, revision)) from None
+                    raise self._refusal(exc, repository, revision) from None
                 self._sleep(wait)
-            except (OSError, http.client.HTTPException, ValueError) as exc:
+            except (OSError, http.client.HTTPException, ValueError, RecursionError) as exc:
                 if attempt == _ATTEMPTS:
                     raise HubError(
                         f"cannot query {self.endpoint} for {repository}: {unreachable.why(exc, url)}. "
@@ -151,13 +174,16 @@ class HubClient:
         request = self._request(url)
         request.add_header("Accept", "application/json")
         with self._opener.open(request, timeout=self._timeout) as response:
-            return json.loads(response.read()), response.headers
+            return json.loads(_whole(response, url)), response.headers
 
     def _request(self, url: str) -> urllib.request.Request:
         request = urllib.request.Request(url, headers={"User-Agent": USER_AGENT})
         if self._token:
             request.add_unredirected_header("Authorization", f"Bearer {self._token}")
         return request
+
+    def _refusal(self, exc: urllib.error.HTTPError, repository: str, revision: str) -> HubError:
+        return HubError(self._explain(exc, repository, revision), _KINDS.get(exc.code, "hub"))
 
     def _explain(self, exc: urllib.error.HTTPError, repository: str, revision: str) -> str:
         code = exc.headers.get("X-Error-Code") or ""
@@ -218,8 +244,10 @@ def weight_file(entry: dict[str, Any], repository: str) -> WeightFile:
     """One entry of a file list, checked: names and hashes from the network become paths on this host."""
     path = PurePosixPath(str(entry.get("path", "")))
     lfs = entry.get("lfs") or {}
+    if not isinstance(lfs, dict):
+        raise HubError(f"the file list of {repository} has an entry that cannot be right: {entry!r:.300}")
     size, blob_id, sha256 = lfs.get("size", entry.get("size")), str(entry.get("oid", "")), lfs.get("oid")
-    safe_path = path.parts and not path.is_absolute() and ".." not in path.parts and "\0" not in str(path)
+    safe_path = path.parts and not path.is_absolute() and ".." not in path.parts and str(path).isprintable()
     safe_hash = _COMMIT.fullmatch(blob_id) and (sha256 is None or _SHA256.fullmatch(str(sha256)))
     if not safe_path or not safe_hash or not isinstance(size, int) or isinstance(size, bool) or size < 0:
         raise HubError(f"the file list of {repository} has an entry that cannot be right: {entry!r:.300}")
@@ -231,6 +259,27 @@ def _origin(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def _retry_after(value: Optional[str], attempt: int) -> float:
-    """Seconds to wait: what the hub asks for, else 2, 4, 8."""
-    return float(value) if value and value.isdigit() else float(2**attempt)
+def seconds_asked(headers: Message) -> Optional[float]:
+    """For how many seconds a source wants not to be asked; None where it does not say."""
+    for value in (headers.get("Retry-After"), _first(_RESET, headers.get("RateLimit"))):
+        if value and value.strip().isdigit():
+            return float(value)
+    return None
+
+
+def _first(pattern: re.Pattern[str], value: Optional[str]) -> Optional[str]:
+    match = pattern.search(value or "")
+    return match[1] if match else None
+
+
+def _whole(answer: http.client.HTTPResponse, url: str) -> bytes:
+    """All of an answer, unless it is larger or slower than any that a hub gives. Raises OSError or HubError."""
+    content, begun = bytearray(), time.monotonic()
+    while piece := answer.read1(1024 * 1024):
+        content += piece
+        if len(content) > _MOST_BYTES or time.monotonic() - begun > _MOST_SECONDS:
+            raise HubError(
+                f"{_origin(url)} answered with {len(content)} bytes in {time.monotonic() - begun:.0f} s and went "
+                "on. Check glm_hub_endpoint: it does not answer as a hub does."
+            )
+    return bytes(content)

@@ -5,32 +5,33 @@
 
 The layout is the cache of ``huggingface_hub`` (``<hf_home>/hub/models--<org>--<name>/{blobs,snapshots,refs}``), so the
 engines load from it offline. Beside it, ``<hf_home>/glm-verified`` records which files were hashed and found right,
-with size and modification time, so a later run only has to stat them.
+with size and modification time, so a later run only has to stat them. A file that the commit does not have is as wrong
+as one that is not what the commit says: an engine would load it.
 
-Standard library only: it runs in modules on the host (Python 3.9) and inside the engine image.
+Standard library only: it runs in modules on the host (Python 3.9).
 """
 
 from __future__ import annotations
 
-import concurrent.futures
+import contextlib
+import errno
 import hashlib
+import mmap
 import os
-import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils import files
 
 RECORD_SCHEMA = 1
-# HF_HOME in a container of an engine's image.
-CONTAINER_HF_HOME = "/root/.cache/huggingface"
 _HASH_CHUNK_BYTES = 8 * 1024 * 1024
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
-# Newer clients write to "<etag>.<8 hex digits>.incomplete", a name that no later process takes up again.
-_ORPHAN = re.compile(r"(?P<etag>[0-9a-f]{40,64})\.[0-9a-f]{8}\.incomplete")
+# Pickles run code when they are loaded; the others are code.
+_PICKLES = frozenset({".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"})
+_CODE = frozenset({".dll", ".py", ".pyc", ".so"})
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,17 @@ class Manifest:
         return sum(file.size for file in self.files)
 
     @property
+    def data(self) -> tuple[WeightFile, ...]:
+        """The files that run no code when an engine loads them."""
+        return tuple(file for file in self.files if _suffix(file) not in _PICKLES | _CODE)
+
+    @property
+    def needs_pickles(self) -> bool:
+        """Whether its weights are in pickles only."""
+        kinds = {_suffix(file) for file in self.files}
+        return bool(kinds & _PICKLES) and not kinds & {".gguf", ".safetensors"}
+
+    @property
     def sha256(self) -> str:
         """Fingerprint of the file list: SHA-256 over ``<hash>  <size>  <path>`` lines in path order."""
         lines = (f"{file.expected}  {file.size}  {file.path}\n" for file in sorted(self.files, key=lambda f: f.path))
@@ -95,11 +107,12 @@ class Damage:
 
 
 class Store:
-    """The cache below one ``hf_home``."""
+    """The cache below one ``hf_home``. ``unsafe``: pickles and code belong to the files of a commit, too."""
 
-    def __init__(self, hf_home: Path, repository: str) -> None:
+    def __init__(self, hf_home: Path, repository: str, unsafe: bool = False) -> None:
         self.hf_home = hf_home
         self.repository = repository
+        self._unsafe = unsafe
         self.folder = hf_home / "hub" / ("models--" + repository.replace("/", "--"))
 
     def snapshot(self, commit: str) -> Path:
@@ -112,114 +125,113 @@ class Store:
 
     # What is there -----------------------------------------------------------------------------------------------
 
+    def wanted(self, manifest: Manifest) -> tuple[WeightFile, ...]:
+        """The files of ``manifest`` that belong on the disk."""
+        return manifest.files if self._unsafe else manifest.data
+
     def missing(self, manifest: Manifest) -> list[WeightFile]:
         """Files that are absent or have the wrong size."""
         snapshot = self.snapshot(manifest.commit)
-        return [file for file in manifest.files if _size(snapshot / file.path) != file.size]
+        return [file for file in self.wanted(manifest) if size_of(snapshot / file.path) != file.size]
+
+    def unlisted(self, manifest: Manifest) -> list[Damage]:
+        """What is in the snapshot and does not belong there."""
+        snapshot = self.snapshot(manifest.commit)
+        listed = {file.path for file in self.wanted(manifest)}
+        there = sorted(path.relative_to(snapshot).as_posix() for path in _files_below(snapshot))
+        return [Damage(path, "no such file in the commit", "a file") for path in there if path not in listed]
 
     def bytes_to_fetch(self, manifest: Manifest) -> int:
-        """Bytes that still have to be written; counts on nothing but complete blobs and resumable partial ones."""
-        needed = 0
-        seen: set[str] = set()
-        for file in self.missing(manifest):
-            if file.etag in seen:
-                continue
-            seen.add(file.etag)
-            blob = self.folder / "blobs" / file.etag
-            if _size(blob) == file.size:
-                continue
-            partial = _size(blob.with_name(f"{file.etag}.incomplete")) or 0
-            needed += file.size - min(partial, file.size)
-        return needed
+        """Bytes that still have to be written; a file that was begun is continued."""
+        missing = {file.etag: file.size for file in self.missing(manifest)}
+        return sum(size - self.begun(etag, size) for etag, size in missing.items())
 
-    def bytes_on_disk(self, manifest: Manifest) -> int:
-        """Bytes of this manifest written so far, partial files included; never more than its total."""
-        sizes = {file.etag: file.size for file in manifest.files}
-        written = dict.fromkeys(sizes, 0)
-        for entry in _scan(self.folder / "blobs"):
-            etag = entry.name.split(".")[0]
-            if etag in sizes:
-                stat = entry.stat()
-                # A client may allocate the whole file first; blocks show what has really arrived.
-                size = stat.st_size if entry.name == etag else min(stat.st_size, stat.st_blocks * 512)
-                written[etag] = min(sizes[etag], max(written[etag], size))
-        return sum(written.values())
+    def begun(self, etag: str, size: int) -> int:
+        """How many bytes of a blob of ``size`` bytes are on the disk."""
+        if size_of(self.blob(etag)) == size:
+            return size
+        partial = size_of(self.partial(etag)) or 0
+        return partial if partial <= size else 0
+
+    def blob(self, etag: str) -> Path:
+        """Where a blob is."""
+        return self.folder / "blobs" / etag
+
+    def partial(self, etag: str) -> Path:
+        """Where the part of a blob is that was fetched."""
+        return self.folder / "blobs" / f"{etag}.incomplete"
 
     # Making it right ---------------------------------------------------------------------------------------------
 
-    def remove(self, manifest: Manifest, paths: Iterable[str]) -> None:
-        """Remove files and their blobs, so that the client fetches them again."""
-        etags = {file.path: file.etag for file in manifest.files}
-        for path in paths:
-            (self.snapshot(manifest.commit) / path).unlink(missing_ok=True)
-            (self.folder / "blobs" / etags[path]).unlink(missing_ok=True)
+    def place(self, file: WeightFile, commit: str) -> None:
+        """Give a blob that is whole the name of a file. Raises OSError."""
+        link = self.snapshot(commit) / file.path
+        link.parent.mkdir(parents=True, exist_ok=True)
+        _clear(link)
+        try:
+            link.symlink_to(os.path.relpath(self.blob(file.etag), link.parent))
+        except OSError as exc:
+            if exc.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise OSError(errno.EOPNOTSUPP, "the file system has no symbolic links", str(link)) from None
+            raise
 
-    def remove_wrong_sizes(self, manifest: Manifest) -> list[Damage]:
-        """Remove files of the wrong size, which the client would take for complete; returns them."""
-        damages = []
-        snapshot = self.snapshot(manifest.commit)
-        for file in self.missing(manifest):
-            size = _size(snapshot / file.path)
-            blob_size = _size(self.folder / "blobs" / file.etag)
-            if size is None and blob_size in (None, file.size):
-                continue
-            found = blob_size if size is None else size
-            damages.append(Damage(file.path, f"{file.size} bytes", f"{found} bytes"))
-        self.remove(manifest, [damage.path for damage in damages])
+    def remove(self, file: WeightFile, commit: str) -> None:
+        """Remove a file and its blob, so that it is fetched again. Raises OSError."""
+        _clear(self.snapshot(commit) / file.path)
+        _clear(self.blob(file.etag))
+
+    def remove_unlisted(self, manifest: Manifest) -> list[Damage]:
+        """Remove what does not belong into the snapshot, and say what that was. Raises OSError."""
+        damages = self.unlisted(manifest)
+        for damage in damages:
+            (self.snapshot(manifest.commit) / damage.path).unlink(missing_ok=True)
         return damages
 
-    def remove_useless_partials(self, manifest: Manifest) -> int:
-        """Remove partial downloads that cannot be resumed; returns the bytes freed. No client may be running."""
-        sizes = {file.etag: file.size for file in manifest.files}
-        freed = 0
-        for entry in _scan(self.folder / "blobs"):
-            match = _ORPHAN.fullmatch(entry.name)
-            orphan = match is not None and match["etag"] in sizes
-            etag = entry.name[: -len(".incomplete")] if entry.name.endswith(".incomplete") else ""
-            oversized = etag in sizes and entry.stat().st_size > sizes[etag]
-            if orphan or oversized:
-                freed += entry.stat().st_size
-                Path(entry.path).unlink(missing_ok=True)
-        return freed
+    def remove_wrong_sizes(self, manifest: Manifest) -> list[Damage]:
+        """Remove files of the wrong size; returns them. Raises OSError."""
+        damages = []
+        for file in self.missing(manifest):
+            blob = size_of(self.blob(file.etag))
+            found = next((size for size in (self._size(file, manifest), blob) if size not in (None, file.size)), None)
+            if found is not None:
+                damages.append(Damage(file.path, f"{file.size} bytes", f"{found} bytes"))
+                self.remove(file, manifest.commit)
+        return damages
 
-    def verify(self, manifest: Manifest, workers: int, progress: Callable[[int, int], None]) -> list[Damage]:
-        """Hash every file with ``workers`` threads and return those that are absent or wrong.
+    def _size(self, file: WeightFile, manifest: Manifest) -> Optional[int]:
+        return size_of(self.snapshot(manifest.commit) / file.path)
 
-        ``progress`` is called about once a second with the bytes and files hashed so far.
-        """
-        snapshot = self.snapshot(manifest.commit)
-        hashed: dict[str, int] = {}
-        damages: list[Damage] = []
-        done_files = 0
-        pool = concurrent.futures.ThreadPoolExecutor(max_workers=workers)
+    def check(self, file: WeightFile, commit: str, advance: Callable[[int], None]) -> Optional[Damage]:
+        """Hash a file as it is on the disk: None when it is right. ``advance`` hears of each piece; it may raise."""
+        path = self.snapshot(commit) / file.path
+        size = size_of(path)
+        if size != file.size:
+            return Damage(file.path, f"{file.size} bytes", "no file" if size is None else f"{size} bytes")
         try:
-            # The largest first, so that no thread is left alone with one at the end.
-            ordered = sorted(manifest.files, key=lambda file: -file.size)
-            waiting = {pool.submit(_check, snapshot, file, hashed) for file in ordered}
-            while waiting:
-                done, waiting = concurrent.futures.wait(waiting, timeout=1.0)
-                done_files += len(done)
-                damages += [damage for damage in (future.result() for future in done) if damage is not None]
-                progress(sum(list(hashed.values())), done_files)
-        finally:
-            # When the run is stopped, files that no thread has begun are left alone.
-            pool.shutdown(cancel_futures=True)
-        return sorted(damages, key=lambda damage: damage.path)
+            found = file_hash(path, file, advance)
+        except OSError as exc:
+            return Damage(file.path, file.expected, f"an error: {exc}")
+        return None if found == file.expected else Damage(file.path, file.expected, found)
 
     # Records and references --------------------------------------------------------------------------------------
 
-    def write_record(self, manifest: Manifest) -> None:
-        """Record that every file of ``manifest`` was hashed and found right."""
+    def write_record(self, manifest: Manifest, replaced: Iterable[str] = ()) -> None:
+        """Record that every file of ``manifest`` was hashed and found right.
+
+        ``replaced``: files that took the place of wrong ones. Whoever loaded those has to load again.
+        """
         snapshot = self.snapshot(manifest.commit)
-        stats = {file.path: (snapshot / file.path).stat() for file in manifest.files}
+        stats = {file.path: (snapshot / file.path).stat() for file in self.wanted(manifest)}
+        earlier = (files.read_json(self.record_path(manifest.commit)) or {}).get("replaced_at", 0)
         record = {
             "schema": RECORD_SCHEMA,
             "verified_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "replaced_at": time.time() if list(replaced) else earlier,
             "manifest_sha256": manifest.sha256,
             "manifest": manifest.as_json(),
             "modified_ns": {path: stat.st_mtime_ns for path, stat in stats.items()},
         }
-        files.write_json(self.record_path(manifest.commit), record, files.READABLE)
+        files.write_json(self.record_path(manifest.commit), record, files.READABLE, durable=True)
 
     def forget(self, commit: str) -> None:
         """Remove the record of a verification."""
@@ -241,8 +253,8 @@ class Store:
         if record is None:
             return None
         manifest, modified = record
-        damages = []
-        for file in manifest.files:
+        damages = self.unlisted(manifest)
+        for file in self.wanted(manifest):
             try:
                 stat = (self.snapshot(commit) / file.path).stat()
             except OSError:
@@ -285,41 +297,73 @@ def file_hash(path: Path, file: WeightFile, advance: Callable[[int], None]) -> s
     size = path.stat().st_size
     # SHA-1 only where git itself names a small file by it.
     digest = hashlib.sha256() if file.sha256 else hashlib.sha1(f"blob {size}\0".encode())
-    with path.open("rb") as handle:
-        while chunk := handle.read(_HASH_CHUNK_BYTES):
-            digest.update(chunk)
-            advance(len(chunk))
+    for piece in _read_from_disk(path, size):
+        digest.update(piece)
+        advance(len(piece))
     return f"{'sha256' if file.sha256 else 'git-sha1'}:{digest.hexdigest()}"
 
 
-def _check(snapshot: Path, file: WeightFile, hashed: dict[str, int]) -> Optional[Damage]:
-    path = snapshot / file.path
-    size = _size(path)
-    if size is None:
-        return Damage(file.path, f"{file.size} bytes", "no file")
-    if size != file.size:
-        return Damage(file.path, f"{file.size} bytes", f"{size} bytes")
+def _read_from_disk(path: Path, size: int) -> Iterator[memoryview]:
+    """The content of a file in pieces, from the disk and not from memory, which may hold what the disk does not.
 
-    def advance(count: int) -> None:
-        hashed[file.path] = hashed.get(file.path, 0) + count
-
+    Where a file system reads through memory only (tmpfs), what is written back is dropped from it before.
+    """
+    handle = os.open(path, os.O_RDONLY)
+    direct = None
     try:
-        found = file_hash(path, file, advance)
+        os.fsync(handle)
+        with contextlib.suppress(OSError):
+            os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+        direct = _unbuffered(path)
+        # Anonymous memory begins at a page, as reading past the cache requires.
+        room, at = mmap.mmap(-1, _HASH_CHUNK_BYTES), 0
+        while at < size and (count := os.preadv(handle if direct is None else direct, [room], at)):
+            at += count
+            yield memoryview(room)[:count]
+    finally:
+        os.close(handle)
+        if direct is not None:
+            os.close(direct)
+
+
+def _unbuffered(path: Path) -> Optional[int]:
+    """The file, opened past the page cache; None where its file system cannot."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_DIRECT)
     except OSError as exc:
-        return Damage(file.path, file.expected, f"an error: {exc}")
-    return None if found == file.expected else Damage(file.path, file.expected, found)
+        if exc.errno == errno.EINVAL:
+            return None
+        raise
 
 
-def _scan(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return [entry for entry in entries if entry.is_file(follow_symlinks=False)]
-    except FileNotFoundError:
-        return []
-
-
-def _size(path: Path) -> Optional[int]:
+def size_of(path: Path) -> Optional[int]:
+    """The size of a file in bytes, None where there is none or it does not show."""
     try:
         return path.stat().st_size
     except OSError:
         return None
+
+
+def _clear(path: Path) -> None:
+    """Remove what is in the place of a file: a file, a link, an empty folder. Raises OSError."""
+    if path.is_dir() and not path.is_symlink():
+        path.rmdir()
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _suffix(file: WeightFile) -> str:
+    return PurePosixPath(file.path).suffix.lower()
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Everything below ``folder`` that is no folder. Raises OSError: what cannot be listed is not empty."""
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except FileNotFoundError:
+        return
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _files_below(Path(entry.path))
+        else:
+            yield Path(entry.path)

@@ -63,6 +63,8 @@ class Meanings:
     free: list[str]
     # Values with which the endpoint still answers chats, of options that have others.
     chat: dict[str, list[Any]]
+    # Values with which code of the weights' repository runs, or a pickle, which may hold any.
+    unsafe: dict[str, list[Any]]
     # Options whose value is a mapping (or JSON text of one), and those that take other text as well.
     mappings: list[str]
     mappings_or_text: list[str]

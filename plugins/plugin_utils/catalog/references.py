@@ -107,7 +107,8 @@ def _check_meanings(found: Meanings, where: str) -> None:
             raise CatalogError(f"{where}.{kind}: {option} is already in {classes[option]}")
         classes[option] = kind
     for key, options in (
-        ("chat", found.chat), ("mappings", found.mappings), ("mappings_or_text", found.mappings_or_text),
+        ("chat", found.chat), ("unsafe", found.unsafe), ("mappings", found.mappings),
+        ("mappings_or_text", found.mappings_or_text),
         ("undecided", found.undecided), ("retired", found.retired),
         ("numbers", [name.split(".", 1)[0] for name in found.numbers]),
         ("together", [name for names in found.together for name in names]),

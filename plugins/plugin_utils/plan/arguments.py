@@ -200,6 +200,7 @@ def _worked_out(
             or "correct glm_engine_args; null removes an argument of the recipe",
         )
     _check_parsers(choice, table, arguments)
+    _check_code(choice, table, arguments)
     met = issues.find(choice.issues, arguments)
     for issue in met:
         if issue.status == "broken":
@@ -315,6 +316,20 @@ def _check_parsers(choice: Choice, table: flags.Table, arguments: flags.Argument
             choice.refuse(
                 f"{choice.engine.name} {choice.version} has no {flag.lstrip('-')} {value!r}",
                 f"set {flag.lstrip('-')} in glm_engine_args to one of {', '.join(known)}",
+            )
+
+
+def _check_code(choice: Choice, table: flags.Table, arguments: flags.Arguments) -> None:
+    """What would run code of the repository, which is as trustworthy as everybody who can write to it."""
+    if choice.intent.allow_unsafe_weights:
+        return
+    for name, value in arguments.items():
+        option = table.find(name)
+        if meaning.runs_code(choice.engine, option, value):
+            choice.refuse(
+                f"{option.key} {flags.written(value)} runs code that is in the repository of the weights",
+                f"leave {option.key.lstrip('-')} out of glm_engine_args, or set glm_allow_unsafe_weights=true if you "
+                "trust whoever writes to that repository",
             )
 
 

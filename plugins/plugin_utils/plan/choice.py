@@ -95,6 +95,7 @@ class Intent:
     driver_version: Optional[str] = None
     # Negative: as long as the plan finds.
     drain_seconds: int = -1
+    allow_unsafe_weights: bool = False
     starts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def elsewhere(self, **changes: Any) -> Intent:

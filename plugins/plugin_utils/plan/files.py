@@ -11,6 +11,8 @@ from ansible_collections.glm.fleet.plugins.module_utils.weights import store
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Choice
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Mount, Paths
 
+# HF_HOME in a container of an engine's image, and where its caches are.
+CONTAINER_HF_HOME = "/root/.cache/huggingface"
 CONTAINER_CACHE = "/var/cache/glm"
 
 
@@ -37,12 +39,17 @@ def inside(choice: Choice) -> tuple[str, str]:
     if choice.intent.runtime == "venv":
         folders = paths(choice)
         return folders["hf_home"], folders["cache"]
-    return store.CONTAINER_HF_HOME, CONTAINER_CACHE
+    return CONTAINER_HF_HOME, CONTAINER_CACHE
 
 
 def snapshot(hf_home: str, repository: str, revision: str) -> str:
     """Folder of a commit's files below an HF_HOME."""
     return str(store.Store(Path(hf_home), repository).snapshot(revision))
+
+
+def record(hf_home: str, repository: str, commit: str | None) -> str:
+    """File on the host that says when a commit's files were verified and replaced; empty while no commit is known."""
+    return str(store.Store(Path(hf_home), repository).record_path(commit)) if commit else ""
 
 
 def mounts(choice: Choice) -> list[Mount]:
@@ -51,7 +58,7 @@ def mounts(choice: Choice) -> list[Mount]:
         return []
     folders = paths(choice)
     return [
-        {"source": folders["hf_home"], "target": store.CONTAINER_HF_HOME, "read_only": True},
+        {"source": folders["hf_home"], "target": CONTAINER_HF_HOME, "read_only": True},
         # Every compile cache lies below it (see env), so kernels are built once per engine version.
         {"source": folders["cache"], "target": CONTAINER_CACHE, "read_only": False},
     ]

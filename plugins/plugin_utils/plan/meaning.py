@@ -98,6 +98,11 @@ def _problem(engine: Engine, option: flags.Option, value: Any) -> str:
     return ""
 
 
+def runs_code(engine: Engine, option: flags.Option, value: Any) -> bool:
+    """Whether a value has the engine run code that is in the weights' repository."""
+    return str(value).casefold() in {str(one).casefold() for one in _row(engine.meanings.unsafe, option) or ()}
+
+
 def _check_numbers(engine: Engine, table: flags.Table, arguments: flags.Arguments) -> None:
     for name, bounds in engine.meanings.numbers.items():
         value = argument(table, arguments, name)

@@ -152,6 +152,9 @@ def _replica(plan: Plan, groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
             "port": int(plan["listen"]["engine_port"]),
             "stop_seconds": grace,
             "gpus": [int(index) for index in plan["accelerator"]["indices"]],
+            "weights": plan_files.record(
+                plan["paths"]["hf_home"], plan["model"]["repository"], plan["model"]["revision"]
+            ),
         },
         "start_seconds": start,
         "stop_seconds": grace,

@@ -7,7 +7,7 @@ import json
 import os
 import stat
 import subprocess
-import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,8 +18,8 @@ import yaml
 from ansible_collections.glm.fleet.plugins.action import model_weights as actions
 from ansible_collections.glm.fleet.plugins.module_utils import arguments
 from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError
-from ansible_collections.glm.fleet.plugins.module_utils.weights.origin import Addresses, OriginError
-from ansible_collections.glm.fleet.plugins.module_utils.weights.origin import Origin as OfHost
+from ansible_collections.glm.fleet.plugins.module_utils.weights.download import Download
+from ansible_collections.glm.fleet.plugins.module_utils.weights.sources import Addresses, ObjectStore, SourceError
 from ansible_collections.glm.fleet.plugins.module_utils.weights.store import Manifest, Store, WeightFile
 from ansible_collections.glm.fleet.plugins.modules import model_weights as modules
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import Failed
@@ -63,7 +63,7 @@ class Host(actions.ActionModule):
         defaults = {name: spec.get("default") for name, spec in arguments.MODEL_WEIGHTS.items()}
         self._args = {
             **defaults, "repository": REPO, "lock_file": str(self.lock_file), "hf_home": str(self.hf_home),
-            "python": sys.executable, "disk_margin_bytes": 0, "retry_seconds": 0.05, "attempts": 3,
+            "disk_margin_bytes": 0, "retry_seconds": 0.05, "attempts": 3,
             "token": "hub-token", "hash_workers": 2, **given,
         }  # fmt: skip
         self._task = SimpleNamespace(check_mode=False, name="fetch")
@@ -94,7 +94,7 @@ class Host(actions.ActionModule):
         found = next(part for part in command if part.startswith("EnvironmentFile="))
         lines = Path(found.partition("=")[2]).read_text("utf-8").splitlines()
         environment = dict(line.split("=", 1) for line in lines)
-        assert "HF_TOKEN_PATH" not in environment, "a host that asks no hub gets no token"
+        assert not list((self.folder / "run").rglob("token")), "a host that asks no hub gets no token"
         with (self.folder / "journal").open("ab") as journal:
             program = command[command.index("--") + 1 :]
             self.process = subprocess.Popen(
@@ -172,49 +172,53 @@ def test_addresses_that_expire_meanwhile_are_signed_anew(
     # The first answer breaks off, and by then the store takes the address no more.
     store.fail("GET *model-1*Signature*", cut=1_000_000, times=1)
     store.fail("GET *model-1*Signature*", status=403, code="AccessDenied", text="Request has expired", times=1)
-    host.fetch()
+    done = host.fetch()
     host.require_whole()
     host.require_no_secret()
     given_with = [phase for phase, addresses in host.phases if addresses]
     assert given_with[0] == "start" and "status" in given_with
-    status = json.loads(next((host.hf_home / "glm-fetch").glob("*/status.json")).read_text("utf-8"))
-    assert any("sign addresses anew" in event for event in status["events"])
+    assert any("sign addresses anew" in event for event in done["events"])
 
 
-@pytest.mark.parametrize(
-    ("fault", "kind", "waits"),
-    [
-        ({"status": 500, "code": "InternalError"}, "client", [1, 2, 4, 8, 16]),
-        ({"status": 503, "code": "SlowDown"}, "busy", [5, 5, 5, 5, 5]),
-        ({"status": 503, "code": "SlowDown", "headers": {"Retry-After": "900"}}, "busy", [60, 60, 60, 60, 60]),
-        ({"cut": 0}, "client", [1, 2, 4, 8, 16]),
-    ],
-)
+def of_host(folder: Path, bucket: Bucket, slept: list[float]) -> tuple[Store, Download]:
+    """What brings files from the store; its waits take no time, and are kept."""
+    path = folder / "addresses.json"
+    path.write_text(json.dumps(Origin(bucket.place, REPO, COMMIT, 600).addresses()), "utf-8")
+    kept = Store(folder, REPO)
+    download = Download(kept, ObjectStore(Addresses(path)), COMMIT, 4, 1.0, 30.0, lambda _text: None)
+    download._sleep = slept.append  # type: ignore[method-assign]
+    return kept, download
+
+
+@pytest.mark.parametrize("fault", [{"status": 500, "code": "InternalError"}, {"cut": 0}])
 def test_a_store_that_never_gives_a_byte_is_given_up(
-    tmp_path: Path, store: s3.Store, bucket: Bucket, fault: dict[str, Any], kind: str, waits: list[int]
+    tmp_path: Path, store: s3.Store, bucket: Bucket, fault: dict[str, Any]
 ) -> None:
     store.fail("GET *config.json*", **fault)
-    path = tmp_path / "addresses.json"
-    path.write_text(json.dumps(Origin(bucket.place, REPO, COMMIT, 600).addresses()), "utf-8")
     slept: list[float] = []
-    only = Manifest(REPO, COMMIT, tuple(file for file in MANIFEST.files if file.path == "config.json"))
-    with pytest.raises(OriginError, match="6 times in a row") as caught:
-        OfHost(Store(tmp_path, REPO), Addresses(path), sleep=slept.append).fetch(only, 2)
-    assert (caught.value.kind, slept) == (kind, waits)
+    _kept, download = of_host(tmp_path, bucket, slept)
+    with pytest.raises(SourceError, match="4 times in a row") as caught:
+        download.bring([file for file in MANIFEST.files if file.path == "config.json"])
+    assert (caught.value.kind, slept) == ("attempts", [1, 2, 4])
     assert ADDRESS not in str(caught.value)
 
 
-def test_what_is_complete_counts_as_there_though_another_file_fails(
-    tmp_path: Path, store: s3.Store, bucket: Bucket
+@pytest.mark.parametrize(("asked", "waits"), [({}, 5), ({"Retry-After": "29"}, 29)])
+def test_a_store_that_is_busy_is_waited_for_as_it_asks(
+    tmp_path: Path, store: s3.Store, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, asked: dict[str, str], waits: int
 ) -> None:
-    store.fail("GET *config.json*", status=500, code="InternalError")
-    path = tmp_path / "addresses.json"
-    path.write_text(json.dumps(Origin(bucket.place, REPO, COMMIT, 600).addresses()), "utf-8")
-    kept = Store(tmp_path, REPO)
-    with pytest.raises(OriginError, match=r"config\.json"):
-        OfHost(kept, Addresses(path), sleep=lambda _seconds: None).fetch(MANIFEST, 1)
-    # One worker takes the largest first, so that only what comes after may be missing too.
-    assert {file.path for file in kept.missing(MANIFEST)} - {"empty.txt"} == {"config.json"}
+    store.fail("GET *config.json*", status=503, code="SlowDown", headers=asked)
+    _kept, download = of_host(tmp_path, bucket, [])
+    now = [1000.0]
+    clock = SimpleNamespace(**{**vars(time), "monotonic": lambda: now[0]})
+    monkeypatch.setattr("ansible_collections.glm.fleet.plugins.module_utils.weights.download.time", clock)
+    download._sleep = lambda seconds: now.__setitem__(0, now[0] + seconds)  # type: ignore[method-assign]
+    with pytest.raises(SourceError, match=rf"answered 503 \(SlowDown\), and asks to wait {waits} s more") as caught:
+        download.bring([file for file in MANIFEST.files if file.path == "config.json"])
+    assert caught.value.kind == "rate_limited"
+    # All the time that a busy store may have, and no more.
+    assert 30 - waits <= now[0] - 1000 <= 30
+    assert ADDRESS not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -229,7 +233,7 @@ def test_what_is_complete_counts_as_there_though_another_file_fails(
         (
             # The controller's key pair is of a session that ends before the addresses.
             {"status": 400, "code": "ExpiredToken"},
-            r"3 attempts in a row .* address has expired.* outlives weights_address_seconds",
+            r"address has expired.* outlives weights_address_seconds",
         ),
         ({"status": 307, "code": "TemporaryRedirect"}, r"answered 307 \(TemporaryRedirect\)\. Set glm_store_region"),
     ],
@@ -288,26 +292,7 @@ def test_the_file_with_the_addresses_is_the_owners_alone(
 
     host._run = look  # type: ignore[method-assign]
     host.fetch()
-    assert sorted(seen) == [0o600, 0o700]
-
-
-def test_a_container_sees_addresses_that_replace_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, str]
-) -> None:
-    """A mounted file stays the one that it was; its folder shows what replaced it."""
-    host = Host(tmp_path, monkeypatch, **given)
-    params = {
-        **host._args,
-        "commit": COMMIT,
-        "addresses": {"expires": 1, "addresses": {}},
-        "python": None,
-        "token": None,
-    }
-    weights = modules.Weights(SimpleNamespace(params=params, run_command=lambda _command: (0, "", "")))
-    command = weights._docker_run("image", tmp_path / "run")
-    folder = tmp_path / "run" / weights.key / "addresses"
-    assert f"{folder}:{modules.CONTAINER_ADDRESSES}:ro" in command
-    assert weights._inside(folder) == modules.CONTAINER_ADDRESSES
+    assert seen == [0o600]
 
 
 def _busy(*_given: object) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import io
+import itertools
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError
+from ansible_collections.glm.fleet.plugins.module_utils.weights import hub as hub_of_host
 from ansible_collections.glm.fleet.plugins.module_utils.weights.hub import (
     HubClient,
     HubError,
@@ -195,14 +198,62 @@ def test_the_token_goes_to_no_other_machine_in_clear(endpoint: str) -> None:
     assert "leave glm_hub_token empty" in str(caught.value) and "secret" not in str(caught.value)
 
 
-def test_the_client_s_environment_is_no_way_around_that(tmp_path: Path) -> None:
+def test_what_only_another_client_understands_is_refused(tmp_path: Path) -> None:
     params = {
         "repository": REPO, "revision": "main", "hf_home": str(tmp_path), "endpoint": "https://hub.example.com",
-        "token": "secret", "environment": {"HF_ENDPOINT": "http://hub.example.com"},
+        "token": "secret", "environment": {"HF_ENDPOINT": "http://hub.example.com"}, "allow_unsafe": False,
     }  # fmt: skip
-    with pytest.raises(HubError, match=r"found 'http://hub\.example\.com'; the token was not sent"):
+    with pytest.raises(QuotingError, match="has HF_ENDPOINT, which only huggingface_hub understands"):
         model_weights.Weights(SimpleNamespace(params=params))
-    model_weights.Weights(SimpleNamespace(params={**params, "token": None}))
+    model_weights.Weights(SimpleNamespace(params={**params, "environment": {"HTTPS_PROXY": "http://proxy:3128"}}))
+
+
+def test_a_list_without_an_end_is_refused(canned: Any) -> None:
+    entry = b'[{"type": "file", "path": "p", "size": 1, "oid": "' + b"a" * 40 + b'"}]'
+    canned.answer = lambda path: (200, {"Link": f'<{canned.url}{path}>; rel="next"'}, entry)
+    with pytest.raises(HubError, match=r"does not end on .*: 1 files after 1 pages"):
+        HubClient(canned.url).manifest(REPO, "a" * 40)
+    again = itertools.count()
+    canned.answer = lambda path: (200, {"Link": f'</api/more?page={next(again)}>; rel="next"'}, entry * 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hub_of_host, "_MOST_FILES", 50)
+        with pytest.raises(HubError, match=r"does not end on .*: 51 files after 51 pages"):
+            HubClient(canned.url).manifest(REPO, "a" * 40)
+
+
+def test_an_answer_without_an_end_is_refused(canned: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    canned.answer = lambda _path: (200, {}, b"[" * 3_000_000)
+    monkeypatch.setattr(hub_of_host, "_MOST_BYTES", 1_000_000)
+    with pytest.raises(HubError, match="and went on"):
+        HubClient(canned.url).manifest(REPO, "a" * 40)
+    assert len(canned.seen) == 1
+    monkeypatch.setattr(hub_of_host, "_MOST_BYTES", 10_000_000)
+    with pytest.raises(HubError, match="cannot query"):
+        HubClient(canned.url, sleep=lambda _seconds: None).manifest(REPO, "a" * 40)
+
+
+def test_an_answer_that_drips_is_refused(canned: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_of_host, "_MOST_SECONDS", -1.0)
+    canned.answer = lambda _path: (200, {}, b"[]")
+    with pytest.raises(HubError, match="answered with 2 bytes in 0 s and went on"):
+        HubClient(canned.url).manifest(REPO, "a" * 40)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry-After": "45"}, 45.0),
+        ({"RateLimit": '"resolvers";r=0;t=300'}, 300.0),
+        ({"Retry-After": "soon", "RateLimit": '"api";r=0;t=7'}, 7.0),
+        ({"Retry-After": "-1"}, None),
+        ({}, None),
+    ],
+)
+def test_what_a_hub_asks_for_is_read(headers: dict[str, str], seconds: float | None) -> None:
+    message = Message()
+    for name, value in headers.items():
+        message[name] = value
+    assert hub_of_host.seconds_asked(message) == seconds
 
 
 @pytest.mark.parametrize(
@@ -236,6 +287,10 @@ def test_a_mirror_that_passes_foreign_links_on_stays_in_charge(canned: Any) -> N
         {"path": "a/../../b"},
         {"path": ""},
         {"path": "a\0b"},
+        {"path": "a\x1b[2Jb"},
+        {"path": "a\nb"},
+        {"lfs": "text"},
+        {"lfs": ["x"]},
         {"oid": "../../x"},
         {"size": -1},
         {"size": "1"},

@@ -164,12 +164,35 @@ def test_disk_holds_everything_twice() -> None:
 
 
 def test_engine_args_win_and_null_removes() -> None:
-    made = plan(engine_args={"max_num_seqs": 16, "speculative-config": None, "trust-remote-code": True, "tp": 8})
+    made = plan(engine_args={"max_num_seqs": 16, "speculative-config": None, "disable-log-stats": True, "tp": 8})
     assert option(made["command"], "--max-num-seqs") == "16"
     assert "--speculative-config.method" not in made["command"]
-    assert "--trust-remote-code" in made["command"]
+    assert "--disable-log-stats" in made["command"]
     assert "without MTP" in made["memory"]["arithmetic"]
     assert any("glm_engine_args changes --max-num-seqs" in note for note in made["notes"])
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ({"trust-remote-code": True}, "--trust-remote-code true"),
+        ({"trust_remote_code": "true"}, "--trust-remote-code true"),
+        ({"load-format": "pt"}, "--load-format pt"),
+        ({"load-format": "npcache"}, "--load-format npcache"),
+    ],
+)
+def test_no_code_of_a_repository_runs_unless_asked_for(engine: str, given: dict[str, Any], shown: str) -> None:
+    with pytest.raises(planner.PlanError, match=f"{shown} runs code that is in the repository") as caught:
+        plan(engine=engine, engine_args=given)
+    assert "glm_allow_unsafe_weights=true" in str(caught.value)
+    assert plan(engine=engine, engine_args=given, allow_unsafe_weights=True)["command"]
+    assert plan(engine=engine, engine_args={"trust-remote-code": False, "load-format": "safetensors"})["command"]
+
+
+def test_no_recipe_runs_code_of_a_repository() -> None:
+    for recipe in CATALOG.recipes:
+        assert "trust-remote-code" not in recipe.args, recipe
 
 
 def test_deprecated_flags_are_noted() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from pathlib import Path
@@ -61,7 +62,8 @@ def put_all(store: Store) -> None:
 
 
 def verify(store: Store) -> list[Damage]:
-    return store.verify(MANIFEST, 2, lambda _bytes, _files: None)
+    found = [store.check(file, COMMIT, lambda _count: None) for file in MANIFEST.files]
+    return [damage for damage in found if damage is not None]
 
 
 def test_manifest_round_trip_and_fingerprint() -> None:
@@ -77,7 +79,6 @@ def test_manifest_round_trip_and_fingerprint() -> None:
 def test_an_empty_disk_misses_everything(store: Store) -> None:
     assert [file.path for file in store.missing(MANIFEST)] == list(CONTENT)
     assert store.bytes_to_fetch(MANIFEST) == MANIFEST.total_bytes
-    assert store.bytes_on_disk(MANIFEST) == 0
     assert store.changed_since_record(COMMIT) is None
 
 
@@ -87,7 +88,9 @@ def test_complete_blobs_and_partial_files_are_not_counted_again(store: Store) ->
     partial = blob(store, "model.safetensors")
     partial.with_name(partial.name + ".incomplete").write_bytes(LARGE[:3000])
     assert store.bytes_to_fetch(MANIFEST) == len(LARGE) - 3000
-    assert store.bytes_on_disk(MANIFEST) == len(SMALL) + 3000
+    assert store.begun(blob(store, "sub/config.json").name, len(SMALL)) == len(SMALL)
+    partial.with_name(partial.name + ".incomplete").write_bytes(LARGE + b"too much")
+    assert store.bytes_to_fetch(MANIFEST) == len(LARGE)
 
 
 def test_two_files_of_one_content_are_fetched_once(store: Store) -> None:
@@ -95,34 +98,43 @@ def test_two_files_of_one_content_are_fetched_once(store: Store) -> None:
     assert store.bytes_to_fetch(twins) == len(LARGE)
 
 
-def test_preallocated_partial_files_do_not_look_finished(store: Store) -> None:
-    target = blob(store, "model.safetensors")
-    target.parent.mkdir(parents=True)
-    with (target.parent / f"{target.name}.0123abcd.incomplete").open("wb") as handle:
-        handle.truncate(len(LARGE))
-    assert store.bytes_on_disk(MANIFEST) == 0
-
-
-def test_partial_files_that_nothing_resumes_are_removed(store: Store) -> None:
-    target = blob(store, "model.safetensors")
-    target.parent.mkdir(parents=True)
-    orphan = target.parent / f"{target.name}.0123abcd.incomplete"
-    resumable = target.parent / f"{target.name}.incomplete"
-    foreign = target.parent / f"{'d' * 64}.0123abcd.incomplete"
-    for path in (orphan, resumable, foreign):
-        path.write_bytes(b"x" * 10)
-    assert store.remove_useless_partials(MANIFEST) == 10
-    assert (orphan.exists(), resumable.exists(), foreign.exists()) == (False, True, True)
-    resumable.write_bytes(LARGE + b"too much")
-    assert store.remove_useless_partials(MANIFEST) == len(LARGE) + 8
-    assert not resumable.exists()
-
-
 def test_right_files_verify(store: Store) -> None:
     put_all(store)
-    seen: list[tuple[int, int]] = []
-    assert store.verify(MANIFEST, 2, lambda done, files: seen.append((done, files))) == []
-    assert seen[-1] == (MANIFEST.total_bytes, 2)
+    seen: list[int] = []
+    assert [store.check(file, COMMIT, seen.append) for file in MANIFEST.files] == [None, None]
+    assert sum(seen) == MANIFEST.total_bytes
+
+
+def test_pieces_of_any_length_are_hashed_to_the_end(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Past the page cache, the disk is read in blocks.
+    monkeypatch.setattr("ansible_collections.glm.fleet.plugins.module_utils.weights.store._HASH_CHUNK_BYTES", 4096)
+    put_all(store)
+    assert verify(store) == []
+
+
+def test_a_file_system_that_reads_through_memory_only_is_read_so(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = os.open
+
+    def refuse(path: Path, flags: int, *more: int) -> int:
+        if flags & os.O_DIRECT:
+            raise OSError(errno.EINVAL, "Invalid argument", str(path))
+        return opened(path, flags, *more)
+
+    put_all(store)
+    monkeypatch.setattr(os, "open", refuse)
+    assert verify(store) == []
+    put(store, "sub/config.json", b'{"a": 2}')
+    assert [damage.path for damage in verify(store)] == ["sub/config.json"]
+
+
+def test_what_runs_code_belongs_to_a_commit_only_when_asked_for(tmp_path: Path) -> None:
+    names = ["model.safetensors", "a.BIN", "b.pt", "c.pkl", "modeling_x.py", "lib.so", "tokenizer.model", "README.md"]
+    manifest = Manifest("org/name", COMMIT, tuple(git(name, b"x") for name in names))
+    kept = [file.path for file in Store(tmp_path, "org/name").wanted(manifest)]
+    assert kept == ["model.safetensors", "tokenizer.model", "README.md"]
+    assert len(Store(tmp_path, "org/name", unsafe=True).wanted(manifest)) == len(names)
+    assert not manifest.needs_pickles
+    assert Manifest("org/name", COMMIT, (git("pytorch_model.bin", b"x"), git("config.json", b"x"))).needs_pickles
 
 
 def test_wrong_short_and_absent_files_are_named(store: Store) -> None:
@@ -152,6 +164,39 @@ def test_files_of_the_wrong_size_are_removed_with_their_blobs(store: Store) -> N
     blob(store, "model.safetensors").write_bytes(b"short")
     assert len(store.remove_wrong_sizes(MANIFEST)) == 1
     assert store.remove_wrong_sizes(MANIFEST) == []
+
+
+def test_what_the_commit_does_not_have_is_damage(store: Store) -> None:
+    put_all(store)
+    store.write_record(MANIFEST)
+    extra = store.snapshot(COMMIT) / "sub" / "generation_config.json"
+    extra.write_text("{}")
+    assert store.changed_since_record(COMMIT) == store.unlisted(MANIFEST)
+    assert [damage.path for damage in store.remove_unlisted(MANIFEST)] == ["sub/generation_config.json"]
+    assert store.changed_since_record(COMMIT) == []
+
+
+def test_a_record_keeps_when_files_were_replaced(store: Store) -> None:
+    put_all(store)
+    store.write_record(MANIFEST)
+    assert files.read_json(store.record_path(COMMIT))["replaced_at"] == 0
+    store.write_record(MANIFEST, ["model.safetensors"])
+    at = files.read_json(store.record_path(COMMIT))["replaced_at"]
+    assert at > 0
+    store.write_record(MANIFEST)
+    assert files.read_json(store.record_path(COMMIT))["replaced_at"] == at
+
+
+def test_a_file_system_without_links_is_named(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_all(store)
+
+    def refuse(_link: Path, _target: str) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    with pytest.raises(OSError, match="the file system has no symbolic links") as caught:
+        store.place(MANIFEST.files[0], COMMIT)
+    assert caught.value.errno == errno.EOPNOTSUPP
 
 
 def test_record_notices_later_changes(store: Store) -> None:
