@@ -1,7 +1,7 @@
 #!/bin/sh
 # Install what rehearsals and integration tests need from the distribution: a container engine that boots systemd
 # hosts, tools that build their root file systems, a local image registry, a browser that opens the benchmark's report,
-# and a certificate authority (pebble) with the client that asks it (certbot). Debian and Ubuntu only.
+# a certificate authority (pebble) with the client that asks it (certbot), and a proxy. Debian and Ubuntu only.
 #
 # Safe to repeat: if everything is installed it changes nothing, asks for no password and needs no network.
 set -eu
@@ -26,6 +26,7 @@ podman
 runc
 skopeo
 slirp4netns
+tinyproxy-bin
 uidmap
 util-linux
 "

@@ -44,6 +44,7 @@ SECTIONS = {
     "keys": ("Keys of clients", "[keys.md](keys.md) shows them at work."),
     "launch": ("Launch", "[launch.md](launch.md) shows them at work."),
     "terminate": ("Terminate", ""),
+    "outside": ("How hosts reach what is outside", "[outside.md](outside.md) shows them at work."),
     "host": (
         "What the inventory knows of a host",
         "Every inventory of a cloud sets all of these, whatever its `hostvars_prefix`; what the cloud does not say is "

@@ -115,6 +115,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.glm.fleet.plugins.module_utils import outside
 from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError, Refusal, Unmet, printable
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import CommandResult, run
 from ansible_collections.glm.fleet.plugins.module_utils.host.docker import Engine
@@ -248,11 +249,14 @@ class Build:
         argv = ["docker", "run", "--rm", "--network", "host", *options, "--entrypoint", "python3"]
         # A distribution's mark on its Python, which is for people at a prompt.
         argv += ["--env", "PIP_BREAK_SYSTEM_PACKAGES=1"]
-        env = {}
+        env = {**outside.proxies(), **outside.trust()}
+        if outside.trust():
+            argv += ["--volume", f"{outside.TRUSTED}:{outside.TRUSTED}:ro"]
         if self.params["index_url"]:
+            env["PIP_INDEX_URL"] = self.params["index_url"]
+        for name in env:
             # By name only: an address may hold a password, and arguments are there for all to read.
-            argv += ["--env", "PIP_INDEX_URL"]
-            env = {"PIP_INDEX_URL": self.params["index_url"]}
+            argv += ["--env", name]
         return run([*argv, self.params["base"], *arguments], self.params["timeout"], env)
 
     def step(self, argv: list[str], what: str) -> None:

@@ -139,7 +139,7 @@ from typing import Any, Optional
 from ansible.module_utils import urls
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.glm.fleet.plugins.module_utils import arguments, files, unreachable
+from ansible_collections.glm.fleet.plugins.module_utils import arguments, files, outside, unreachable
 from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError, Refusal, Unmet
 from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
 
@@ -281,6 +281,7 @@ class Venv:
             "UV_DEFAULT_INDEX": self.params["index_url"],
             "UV_NO_CONFIG": "1",
         }
+        environment.update({**outside.proxies(), **outside.trust()})
         if self.params["extra_index_urls"]:
             environment["UV_INDEX"] = " ".join(self.params["extra_index_urls"])
         return {**environment, **{name: str(value) for name, value in self.params["environment"].items()}}

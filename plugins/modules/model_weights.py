@@ -252,7 +252,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.glm.fleet.plugins.module_utils import address, arguments, files, finding, unreachable
+from ansible_collections.glm.fleet.plugins.module_utils import address, arguments, files, finding, outside, unreachable
 from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError
 from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
 from ansible_collections.glm.fleet.plugins.module_utils.weights import download as _weights_download
@@ -281,7 +281,6 @@ FETCHER = (
 )  # fmt: skip
 # One status call waits this long on the host, which spares a connection every second.
 STATUS_WAIT_SECONDS = 15.0
-PROXIES = ("http_proxy", "https_proxy", "no_proxy")
 JOURNAL_LINES = 15
 # The unit writes weights and what it says of them, and needs nothing else of the host.
 CONFINED = (
@@ -561,10 +560,8 @@ class Weights:
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONUNBUFFERED": "1",
         }
+        environment.update(outside.proxies())
         environment.update({str(name): str(value) for name, value in self.params["environment"].items()})
-        for name in (*PROXIES, *(name.upper() for name in PROXIES)):
-            if os.environ.get(name):
-                environment.setdefault(name, os.environ[name])
         if token_file:
             files.write_text(Path(token_file), self.params["token"])
         lines = "".join(f"{name}={value}\n" for name, value in sorted(environment.items()))

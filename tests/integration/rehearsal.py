@@ -53,8 +53,13 @@ def command(*argv: str, timeout: float = 3600) -> Run:
     return Run(done.returncode, done.stdout, time.monotonic() - start)
 
 
+# Variables of every playbook of a file, which its fixture sets.
+ALWAYS: dict[str, object] = {}
+
+
 def playbook(name: str, *arguments: str, **variables: object) -> Run:
-    extra = ["-e", json.dumps(variables)] if variables else []
+    given = {**ALWAYS, **variables}
+    extra = ["-e", json.dumps(given)] if given else []
     return command("ansible-playbook", name, "-i", "rehearsal", *extra, *arguments)
 
 

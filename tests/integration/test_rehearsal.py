@@ -1,22 +1,29 @@
 """A full deploy as its users run it: launch, prepare, fetch, serve, verify, run again, switch engine, terminate.
 
-Real systemd hosts, real ssh, real Docker, real engines, real HTTP. The tests build on one another, in file order.
+Its hosts reach what is outside through a proxy, and trust a company's authority. Real systemd hosts, real ssh, real
+Docker, real engines, real HTTP. The tests build on one another, in file order.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import socket
+import subprocess
 import time
-from collections.abc import Callable
+import urllib.parse
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from tests.integration.logins import wait_for
 from tests.integration.measuring import BURST, burst, every_workload, measured, newest_record
 from tests.integration.rehearsal import (
+    ALWAYS,
     HOSTS,
     STATE,
     ask,
@@ -33,7 +40,37 @@ from tests.integration.rehearsal import (
 # No more at once than the queue of ``narrow`` takes, however slow the engine is to take them up.
 LONG, TOKENS = 8, 1500
 
-pytestmark = [pytest.mark.podman, pytest.mark.engine, pytest.mark.usefixtures("rehearsal")]
+pytestmark = [pytest.mark.podman, pytest.mark.engine, pytest.mark.usefixtures("rehearsal", "way_out")]
+
+
+def outside() -> tuple[str, str]:
+    """The host and the hub's address of what hosts of this rehearsal find outside."""
+    hub = str(yaml.safe_load((STATE / "vars.yml").read_text("utf-8"))["hub_url"])
+    return str(urllib.parse.urlsplit(hub).hostname), hub
+
+
+@pytest.fixture(scope="module")
+def way_out(rehearsal: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A proxy for the hosts, and an authority that they trust; gives what the proxy logs."""
+    folder = tmp_path_factory.mktemp("way-out")
+    address, _hub = outside()
+    with socket.create_server((address, 0)) as free:
+        port = free.getsockname()[1]
+    log, ca = folder / "proxy.log", folder / "ca.pem"
+    lines = [f"Port {port}", f"Listen {address}", "MaxClients 200", "LogLevel Connect", f'LogFile "{log}"']
+    (folder / "proxy.conf").write_text("\n".join([*lines, ""]), "utf-8")
+    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+    made = [*make, "-subj", "/CN=Example Company CA", "-keyout", str(folder / "ca.key"), "-out", str(ca)]
+    subprocess.run(made, check=True, capture_output=True)
+    proxy = subprocess.Popen(["tinyproxy", "-d", "-c", str(folder / "proxy.conf")], stdout=subprocess.DEVNULL)
+    ALWAYS.update(glm_proxy=f"http://{address}:{port}", glm_ca_bundle=str(ca))
+    try:
+        wait_for("the proxy", lambda: socket.create_connection((address, port), timeout=1).close() is None)
+        yield log
+    finally:
+        ALWAYS.clear()
+        proxy.terminate()
+        proxy.wait()
 
 
 def test_without_hosts_the_run_says_what_to_set() -> None:
@@ -87,6 +124,23 @@ def test_vllm_ends_in_a_verified_endpoint_on_every_host() -> None:
         up = re.findall(r'^haproxy_server_status{proxy="replicas",server="(\S+)-0",state="UP"} 1$', view, re.M)
         assert set(up) == set(inventory()), view
     assert f"curl --cacert {STATE}/state/tls/ca.pem -H @- {next(iter(gateways().values()))}/chat" in run.output
+
+
+def test_hosts_reached_what_is_outside_through_the_proxy_and_trust_the_authority(way_out: Path) -> None:
+    said = way_out.read_text("utf-8")
+    own = {str(variables["ansible_host"]) for variables in inventory().values()}
+    asked = set(re.findall(r"Connect \(file descriptor \d+\): (\S+)", said))
+    assert {host for host in own if any(host in one for one in asked)} == own, said
+    _address, hub = outside()
+    # The model hub, the registry, and the distribution's packages.
+    for url in (rf"{hub}/\S*/resolve/\S+\.safetensors", r"/v2/\S*/(?:blobs|manifests)/", r"/dists/|\.deb\b|\.deb "):
+        assert re.search(rf"Request \(file descriptor \d+\): (?:GET|HEAD|CONNECT) \S*{url}", said), url
+    # A host asks nobody of the fleet through it.
+    assert not any(re.search(rf"Request \S* ?.*: \w+ \S*{re.escape(host)}\b", said) for host in own)
+    ca = Path(str(ALWAYS["glm_ca_bundle"])).read_text("utf-8")
+    for host in inventory():
+        assert on_host(host, "cat", "/usr/local/share/ca-certificates/glm-fleet.crt").strip() == ca.strip()
+        assert ca.strip().splitlines()[1] in on_host(host, "cat", "/etc/ssl/certs/ca-certificates.crt")
 
 
 def test_a_second_run_changes_nothing_and_restarts_nothing() -> None:

@@ -43,7 +43,7 @@ TOPICS: dict[str, set[str]] = {
 }
 
 # The same of module_utils.
-BASICS = {"address", "files", "finding", "names", "unreachable", "versions", "whoami"}
+BASICS = {"address", "files", "finding", "names", "outside", "unreachable", "versions", "whoami"}
 SHIPPED: dict[str, set[str]] = {
     **{name: set() for name in BASICS},
     # What cannot be read is worded as everything that was expected is.

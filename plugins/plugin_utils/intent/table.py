@@ -16,7 +16,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import build
 PREFIX = "glm_"
 FILE = Path(__file__).parents[3] / "catalog" / "variables.yml"
 
-Section = Literal["fleet", "model", "engine", "endpoint", "deploy", "keys", "launch", "terminate", "host"]
+Section = Literal["fleet", "model", "engine", "endpoint", "deploy", "keys", "launch", "terminate", "outside", "host"]
 Kind = Literal["str", "int", "float", "bool", "list", "dict", "path", "raw"]
 
 

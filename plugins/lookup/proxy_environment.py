@@ -1,0 +1,67 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Door from the public variables to ``plugin_utils/host/outside.py``."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: proxy_environment
+short_description: Environment variables with which a host reaches what is outside
+version_added: 0.2.0
+description:
+  - Gives E(HTTP_PROXY), E(HTTPS_PROXY) and E(NO_PROXY), in lower and upper case, from C(glm_proxy) and C(glm_no_proxy).
+    Plays that prepare hosts have them as their environment.
+  - The host's own addresses are always among those that are reached without the proxy.
+options:
+  _terms:
+    description: None.
+author:
+  - glm.fleet contributors (@glm-fleet)
+"""
+
+EXAMPLES = r"""
+- hosts: glm_fleet
+  environment: "{{ lookup('glm.fleet.proxy_environment') }}"
+  roles:
+    - role: glm.fleet.docker
+"""
+
+RETURN = r"""
+_raw:
+  description: One mapping of names to values; empty without C(glm_proxy).
+  type: list
+  elements: dict
+"""
+
+from typing import Any
+
+from ansible.errors import AnsibleLookupError
+from ansible.plugins.lookup import LookupBase
+from ansible.template import Templar
+
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
+from ansible_collections.glm.fleet.plugins.plugin_utils.host import outside
+from ansible_collections.glm.fleet.plugins.plugin_utils.intent import table
+
+_OWN = ("ansible_host", "glm_host_private_address", "glm_host_public_address")
+
+
+class LookupModule(LookupBase):  # type: ignore[misc]
+    """The proxies of one host."""
+
+    def run(self, terms: list[Any], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[Any]:
+        """Entry point of the lookup."""
+        given = {**(variables or {}), **kwargs}
+        templar = Templar(loader=self._loader, variables=given)
+        known = table.load()
+
+        def value(name: str) -> Any:
+            found = templar.template(given.get(name))
+            return known[name].default if found in (None, "") and name in known else found
+
+        try:
+            own = [str(address) for address in map(value, _OWN) if address]
+            return [outside.environment(str(value("glm_proxy") or ""), value("glm_no_proxy") or [], own)]
+        except Unmet as exc:
+            raise AnsibleLookupError(f"{given.get('inventory_hostname', 'localhost')}, proxy: {exc}") from exc
