@@ -49,6 +49,11 @@ def outside() -> tuple[str, str]:
     return str(urllib.parse.urlsplit(hub).hostname), hub
 
 
+def listens(address: str, port: int) -> bool:
+    with socket.socket() as asked:
+        return asked.connect_ex((address, port)) == 0
+
+
 @pytest.fixture(scope="module")
 def way_out(rehearsal: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A proxy for the hosts, and an authority that they trust; gives what the proxy logs."""
@@ -65,7 +70,7 @@ def way_out(rehearsal: None, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     proxy = subprocess.Popen(["tinyproxy", "-d", "-c", str(folder / "proxy.conf")], stdout=subprocess.DEVNULL)
     ALWAYS.update(glm_proxy=f"http://{address}:{port}", glm_ca_bundle=str(ca))
     try:
-        wait_for("the proxy", lambda: socket.create_connection((address, port), timeout=1).close() is None)
+        wait_for("the proxy", lambda: listens(address, port))
         yield log
     finally:
         ALWAYS.clear()
