@@ -10,8 +10,9 @@ The engine's progress messages go into ``<folder>/<digest>.json``.
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Optional
 
@@ -21,6 +22,12 @@ from ansible_collections.glm.fleet.plugins.module_utils.host.docker import SOCKE
 FOLDER = Path("/run/glm/images")
 # The stream has several messages per layer and second; the file is for people and polls every few seconds.
 WRITE_EVERY_SECONDS = 1.0
+# A registry, mirror or proxy may fail once among a hundred layers; the engine keeps those that are complete.
+RETRY_SECONDS = (5.0, 20.0, 60.0)
+# What another try does not change.
+_FINAL = re.compile(
+    r"no space left|not found|unknown|denied|unauthorized|no matching manifest|read-only", re.IGNORECASE
+)
 
 
 class Progress:
@@ -75,17 +82,26 @@ class PullJob(Background):
         self.lock_file.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
         self.start(lambda: self.write(Progress().data()), lambda: self._pull(stall_seconds))
 
-    def _pull(self, stall_seconds: float) -> None:
+    def _pull(self, stall_seconds: float, sleep: Callable[[float], object] = time.sleep) -> None:
         progress = Progress()
+        for wait in (*RETRY_SECONDS, None):
+            progress.error = self._tried(stall_seconds, progress)
+            if progress.error is None or wait is None or _FINAL.search(progress.error):
+                break
+            sleep(wait)
+        progress.finished = True
+        self.write(progress.data())
+
+    def _tried(self, stall_seconds: float, progress: Progress) -> Optional[str]:
+        """Pull once; why it failed."""
         try:
             engine = Engine(self.socket_path, timeout=stall_seconds)
             self.follow(engine.pull(self.repository, self.digest), progress)
         except DockerError as error:
-            progress.error = str(error)
+            return str(error)
         except Exception as error:
-            progress.error = f"{type(error).__name__}: {error}"
-        progress.finished = True
-        self.write(progress.data())
+            return f"{type(error).__name__}: {error}"
+        return None
 
     def follow(self, messages: Iterable[dict[str, Any]], progress: Progress) -> None:
         """Add every message to ``progress`` and keep the state file fresh."""

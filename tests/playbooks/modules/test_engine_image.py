@@ -308,6 +308,41 @@ def test_a_pull_that_fails_says_why(engine: DockerApi, tmp_path: Path, run_modul
     assert result["failed"] and "no space left on device" in result["msg"] and "1 of 2 layers" in result["msg"]
 
 
+@pytest.mark.parametrize(
+    ("error", "tries"),
+    [
+        ("received unexpected HTTP status: 502 Bad Gateway", 4),
+        ("unexpected EOF", 4),
+        ("write /var/lib/docker/tmp: no space left on device", 1),
+        ("manifest for vllm/vllm-openai@sha256:1 not found: manifest unknown", 1),
+        ("pull access denied for vllm/vllm-openai", 1),
+    ],
+)
+def test_what_may_be_gone_a_moment_later_is_tried_again(
+    engine: DockerApi, tmp_path: Path, error: str, tries: int
+) -> None:
+    engine.messages = [*PULL_MESSAGES[:3], {"error": error}]
+    job = pull.PullJob("vllm/vllm-openai", DIGEST, tmp_path / "run", str(engine.server_address))
+    job.lock_file.parent.mkdir()
+    slept: list[float] = []
+    job._pull(300, slept.append)
+    assert slept == list(pull.RETRY_SECONDS[: tries - 1])
+    assert job.state()["error"] == error and job.state()["finished"]
+
+
+def test_a_registry_that_fails_once_costs_a_moment(engine: DockerApi, tmp_path: Path) -> None:
+    job = pull.PullJob("vllm/vllm-openai", DIGEST, tmp_path / "run", str(engine.server_address))
+    job.lock_file.parent.mkdir()
+    whole = list(engine.messages)
+    engine.messages = [*PULL_MESSAGES[:2], {"error": "unexpected EOF"}]
+
+    def back(_seconds: float) -> None:
+        engine.messages = whole
+
+    job._pull(300, back)
+    assert job.state()["error"] is None and job.state()["finished"] and job.state()["layers_done"] == 2
+
+
 def test_a_pull_that_died_is_noticed(engine: DockerApi, tmp_path: Path, run_module: Any) -> None:
     job = pull.PullJob("vllm/vllm-openai", DIGEST, tmp_path / "run", str(engine.server_address))
     job.lock_file.parent.mkdir()
