@@ -26,7 +26,7 @@ podman
 runc
 skopeo
 slirp4netns
-tinyproxy-bin
+squid
 uidmap
 util-linux
 "
@@ -52,8 +52,9 @@ if ! command -v dpkg-query >/dev/null 2>&1 || ! command -v apt-get >/dev/null 2>
 fi
 
 missing=""
-new_registry=""
-is_installed docker-registry || new_registry=yes
+new_services=""
+is_installed docker-registry || new_services="docker-registry.service"
+is_installed squid || new_services="$new_services squid.service"
 for package in $packages; do
   is_installed "$package" || missing="$missing $package"
 done
@@ -84,8 +85,10 @@ esac
 $as_root env DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 apt-get -q -y -o DPkg::Lock::Timeout=300 \
   install --no-install-recommends $missing
 
-# The package starts a service on port 5000 of every address; rehearsals run their own registry, bound to the bridge. A
-# registry that was here before belongs to the machine: it stays as it is.
-if [ -n "$new_registry" ] && command -v systemctl >/dev/null 2>&1; then
-  $as_root systemctl disable --now docker-registry.service >/dev/null 2>&1 || true
+# These packages start a service on a port of every address; rehearsals run their own, bound to the bridge. One that was here
+# before belongs to the machine: it stays as it is.
+if command -v systemctl >/dev/null 2>&1; then
+  for service in $new_services; do
+    $as_root systemctl disable --now "$service" >/dev/null 2>&1 || true
+  done
 fi
