@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Optional
+from typing import Optional, Union
 
 from ansible_collections.glm.fleet.plugins.module_utils.weights.sources import (
     Broke,
@@ -114,13 +114,16 @@ class Download:
                 continue
             fruitless += 1
             if fruitless >= self._attempts:
-                raise SourceError("attempts", f"{file.path}: {problem}, {fruitless} times in a row")
+                kind = "expired" if isinstance(problem, Expired) else "attempts"
+                raise SourceError(kind, f"{file.path}: {problem}, {fruitless} times in a row")
+            if isinstance(problem, Expired):
+                continue
             wait = min(_LONGEST_RETRY_SECONDS, self._retry_seconds * 2 ** (fruitless - 1))
             self._note(f"{file.path}: {problem}; going on at byte {have} after {wait:.0f} s")
             self._sleep(wait)
         partial.replace(blob)
 
-    def _answer(self, partial: Path, file: WeightFile, have: int) -> Optional[str]:
+    def _answer(self, partial: Path, file: WeightFile, have: int) -> Union[Broke, Expired, None]:
         """Add what one answer brings; what was wrong with it, or None where waiting was all."""
         signed = self._source.expires
         try:
@@ -129,17 +132,19 @@ class Download:
             self._limit(exc, file)
             return None
         except Expired as exc:
+            # New ones may be refused, too: whoever signs may have no right to any more.
             self._wait_for_addresses(str(exc), file, signed)
-            return None
+            return exc
         except Broke as exc:
             if exc.afresh:
                 partial.unlink()
                 partial.touch()
             self._count_retry()
-            return str(exc)
-        if problem:
-            self._count_retry()
-        return problem
+            return exc
+        if problem is None:
+            return None
+        self._count_retry()
+        return Broke(problem)
 
     def _append(self, partial: Path, file: WeightFile, have: int) -> Optional[str]:
         this_round = self._round
@@ -209,7 +214,7 @@ class Download:
         try:
             while self._source.expires == signed:
                 if time.monotonic() > deadline:
-                    raise SourceError("expired", why)
+                    raise SourceError("expired", f"{file.path}: {why}")
                 self._sleep(_LOOK_SECONDS)
         finally:
             self._unsigned.discard(file.path)

@@ -122,7 +122,7 @@ class Addresses:
         try:
             return str(self._read()["addresses"][file.path])
         except (KeyError, TypeError) as exc:
-            raise Expired(f"there is no signed address for {file.path}") from exc
+            raise Expired("there is no signed address for it") from exc
 
     @property
     def expires(self) -> float:
@@ -174,7 +174,7 @@ class ObjectStore:
         redirected = error.code in (301, 302, 307, 308)
         if error.code in (400, 401, 403) or redirected:
             if _EXPIRED.search(said) or time.time() >= self.expires:
-                raise Expired(f"{file.path}: the signed address has expired")
+                raise Expired("the signed address has expired")
             if error.code == 400 or redirected or (code and code[1] in _OTHER_REGION):
                 region = _REGION.search(said)
                 named = f", which expects the region {region[1] or region[2]}" if region else ""

@@ -19,7 +19,12 @@ from ansible_collections.glm.fleet.plugins.action import model_weights as action
 from ansible_collections.glm.fleet.plugins.module_utils import arguments
 from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError
 from ansible_collections.glm.fleet.plugins.module_utils.weights.download import Download
-from ansible_collections.glm.fleet.plugins.module_utils.weights.sources import Addresses, ObjectStore, SourceError
+from ansible_collections.glm.fleet.plugins.module_utils.weights.sources import (
+    Addresses,
+    Expired,
+    ObjectStore,
+    SourceError,
+)
 from ansible_collections.glm.fleet.plugins.module_utils.weights.store import Manifest, Store, WeightFile
 from ansible_collections.glm.fleet.plugins.modules import model_weights as modules
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import Failed
@@ -203,6 +208,29 @@ def test_a_store_that_never_gives_a_byte_is_given_up(
     assert ADDRESS not in str(caught.value)
 
 
+def test_addresses_that_are_refused_however_often_they_are_signed_end_the_fetch(tmp_path: Path) -> None:
+    """Whoever signs may have lost the right to: new addresses are no end of it."""
+
+    class Refusing:
+        signed = 0
+
+        @property
+        def expires(self) -> float:
+            self.signed += 1
+            return float(self.signed)
+
+        def open(self, _file: WeightFile, _offset: int) -> Any:
+            raise Expired("the signed address has expired")
+
+        def why(self, _error: Exception, _file: WeightFile) -> str:
+            raise AssertionError
+
+    download = Download(Store(tmp_path, REPO), Refusing(), COMMIT, 4, 1.0, 30.0, lambda _text: None)
+    with pytest.raises(SourceError, match="has expired, 4 times in a row") as caught:
+        download.bring([file for file in MANIFEST.files if file.path == "config.json"])
+    assert caught.value.kind == "expired"
+
+
 @pytest.mark.parametrize(("asked", "waits"), [({}, 5), ({"Retry-After": "29"}, 29)])
 def test_a_store_that_is_busy_is_waited_for_as_it_asks(
     tmp_path: Path, store: s3.Store, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, asked: dict[str, str], waits: int
@@ -233,7 +261,7 @@ def test_a_store_that_is_busy_is_waited_for_as_it_asks(
         (
             # The controller's key pair is of a session that ends before the addresses.
             {"status": 400, "code": "ExpiredToken"},
-            r"address has expired.* outlives weights_address_seconds",
+            r"the signed address has expired(?:, 3 times in a row)?.* outlives weights_address_seconds",
         ),
         ({"status": 307, "code": "TemporaryRedirect"}, r"answered 307 \(TemporaryRedirect\)\. Set glm_store_region"),
     ],
