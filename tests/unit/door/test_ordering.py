@@ -314,8 +314,11 @@ def test_the_wait_is_shown_by_the_clock_of_the_host(tmp_path: Path) -> None:
 
 def test_the_timer_asks_nobody_while_the_door_is_stopped() -> None:
     made = door.door([plan(listen=listening())])  # type: ignore[list-item]  # test plans are dicts
-    unit = render_host("glm-door-certificate.service", door=made)
+    unit = render_host("glm-door-certificate.service", door=made, proxies={})
     assert "\nExecCondition=/usr/bin/systemctl is-active --quiet glm-door.service\n" in unit
+    assert "Environment=" not in unit
+    unit = render_host("glm-door-certificate.service", door=made, proxies={"https_proxy": "http://proxy:3128"})
+    assert '\nEnvironment="https_proxy=http://proxy:3128"\n' in unit
 
 
 def test_the_timer_of_a_gateway_asks_nobody_while_it_or_the_door_that_has_the_port_is_stopped() -> None:
@@ -324,7 +327,7 @@ def test_the_timer_of_a_gateway_asks_nobody_while_it_or_the_door_that_has_the_po
     here = {**HERE, "tls": "acme", "tls_names": NAMES}
     for fleet, units in (([{"host": "g", "plans": [one], "address": ""}], 2), ([], 1)):
         made = gateway.gateway(fleet, here)
-        unit = render_host("glm-door-certificate.service", door=made)
+        unit = render_host("glm-door-certificate.service", door=made, proxies={})
         asked = re.findall(r"^ExecCondition=/usr/bin/systemctl is-active --quiet (\S+)$", unit, re.MULTILINE)
         assert asked == ["glm-gateway.service", "glm-door.service"][:units]
         assert "\nExecStart=/usr/bin/python3 -I -B /usr/local/lib/glm/door_order /etc/glm/gateway/order.json\n" in unit

@@ -177,7 +177,7 @@ def test_engine_args_win_and_null_removes() -> None:
     ("given", "shown"),
     [
         ({"trust-remote-code": True}, "--trust-remote-code true"),
-        ({"trust_remote_code": "true"}, "--trust-remote-code true"),
+        ({"trust_remote_code": True}, "--trust-remote-code true"),
         ({"load-format": "pt"}, "--load-format pt"),
         ({"load-format": "npcache"}, "--load-format npcache"),
     ],
