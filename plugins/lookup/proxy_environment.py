@@ -21,7 +21,8 @@ author:
 """
 
 EXAMPLES = r"""
-- hosts: glm_fleet
+- name: Install Docker through a proxy
+  hosts: glm_fleet
   environment: "{{ lookup('glm.fleet.proxy_environment') }}"
   roles:
     - role: glm.fleet.docker
