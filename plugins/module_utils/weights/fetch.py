@@ -175,6 +175,9 @@ class Supervisor:
             self._replaced.append(damage.path)
         self._refuse(self._bring_and_check())
         self.store.write_record(self.manifest, self._replaced)
+        freed = self.store.remove_leftovers(self.manifest)
+        if freed:
+            self._event(f"removed {human_bytes(freed)} that another client had begun")
 
     def _refuse(self, damages: list[Damage]) -> None:
         if damages:

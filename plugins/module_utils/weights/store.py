@@ -187,6 +187,15 @@ class Store:
             (self.snapshot(manifest.commit) / damage.path).unlink(missing_ok=True)
         return damages
 
+    def remove_leftovers(self, manifest: Manifest) -> int:
+        """Remove parts of blobs that are whole, which another client began; returns the bytes freed. Raises OSError."""
+        freed = 0
+        for etag in {file.etag for file in self.wanted(manifest)}:
+            for part in self.blob(etag).parent.glob(f"{etag}.*incomplete"):
+                freed += size_of(part) or 0
+                part.unlink(missing_ok=True)
+        return freed
+
     def remove_wrong_sizes(self, manifest: Manifest) -> list[Damage]:
         """Remove files of the wrong size; returns them. Raises OSError."""
         damages = []

@@ -176,6 +176,19 @@ def test_what_the_commit_does_not_have_is_damage(store: Store) -> None:
     assert store.changed_since_record(COMMIT) == []
 
 
+def test_what_another_client_began_of_a_whole_blob_is_removed(store: Store) -> None:
+    put_all(store)
+    whole = blob(store, "model.safetensors")
+    # huggingface_hub 2.x gives each try a name of its own, and continues none.
+    parts = [whole.with_name(f"{whole.name}.0123abcd.incomplete"), whole.with_name(f"{whole.name}.incomplete")]
+    foreign = whole.with_name(f"{'d' * 64}.0123abcd.incomplete")
+    for path in (*parts, foreign):
+        path.write_bytes(b"x" * 10)
+    assert store.remove_leftovers(MANIFEST) == 20
+    assert [path.exists() for path in (*parts, foreign, whole)] == [False, False, True, True]
+    assert verify(store) == []
+
+
 def test_a_record_keeps_when_files_were_replaced(store: Store) -> None:
     put_all(store)
     store.write_record(MANIFEST)
