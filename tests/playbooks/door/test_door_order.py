@@ -269,7 +269,7 @@ DOORS_GROUP = "daemon"
 def rights_of_the_unit() -> list[str]:
     """A command that leaves a program the groups and the capabilities that the unit of the timer gives it."""
     made = door.door([plan(listen=listening())])  # type: ignore[list-item]  # test plans are dicts
-    unit = render_host("glm-door-certificate.service", door={**made, "user": DOORS_GROUP})
+    unit = render_host("glm-door-certificate.service", door={**made, "user": DOORS_GROUP}, proxies={})
     given = dict(line.partition("=")[::2] for line in unit.splitlines() if re.match(r"\w+=", line))
     number = grp.getgrnam(DOORS_GROUP).gr_gid
     more = [f"--groups={number}"] if given.get("SupplementaryGroups") == DOORS_GROUP else ["--clear-groups"]
