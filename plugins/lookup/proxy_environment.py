@@ -43,7 +43,6 @@ from ansible.template import Templar
 
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 from ansible_collections.glm.fleet.plugins.plugin_utils.host import outside
-from ansible_collections.glm.fleet.plugins.plugin_utils.intent import table
 
 _OWN = ("ansible_host", "glm_host_private_address", "glm_host_public_address")
 
@@ -54,15 +53,12 @@ class LookupModule(LookupBase):  # type: ignore[misc]
     def run(self, terms: list[Any], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[Any]:
         """Entry point of the lookup."""
         given = {**(variables or {}), **kwargs}
+        # Most fleets have none, and a play asks for each of its tasks on each host.
+        if not given.get("glm_proxy"):
+            return [{}]
         templar = Templar(loader=self._loader, variables=given)
-        known = table.load()
-
-        def value(name: str) -> Any:
-            found = templar.template(given.get(name))
-            return known[name].default if found in (None, "") and name in known else found
-
+        proxy, beside, *own = (templar.template(given.get(name)) for name in ("glm_proxy", "glm_no_proxy", *_OWN))
         try:
-            own = [str(address) for address in map(value, _OWN) if address]
-            return [outside.environment(str(value("glm_proxy") or ""), value("glm_no_proxy") or [], own)]
+            return [outside.environment(str(proxy or ""), beside or [], [str(one) for one in own if one])]
         except Unmet as exc:
             raise AnsibleLookupError(f"{given.get('inventory_hostname', 'localhost')}, proxy: {exc}") from exc

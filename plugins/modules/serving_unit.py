@@ -133,6 +133,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
 from ansible_collections.glm.fleet.plugins.module_utils.serving import occupancy as _occupancy
 from ansible_collections.glm.fleet.plugins.module_utils.serving import running as _running
 from ansible_collections.glm.fleet.plugins.module_utils.serving import status as _serving
+from ansible_collections.glm.fleet.plugins.module_utils.weights import store as _weights_store
 
 RUNNING = ("active", "activating", "reloading")
 UNITS = Path("/etc/systemd/system")
@@ -172,9 +173,8 @@ def changed_files(files: Sequence[str], record: Path, unwritten: Collection[str]
 
 def reloaded(weights: str, record: Path) -> bool:
     """Whether a replica that runs has loaded its weights as they are now: wrong files may have been replaced since."""
-    replaced_at = (read_json(Path(weights)) or {}).get("replaced_at", 0) if weights else 0
     try:
-        return bool(replaced_at <= record.stat().st_mtime)
+        return not weights or _weights_store.replaced_at(Path(weights)) <= record.stat().st_mtime
     except OSError:
         # Without a record of its start it is restarted anyway.
         return True

@@ -129,7 +129,7 @@ class Supervisor:
         self.status = Status(total_bytes=self.total_bytes, files=len(self.wanted), started=time.time())
         self._hashed = 0
         self._right = 0
-        self._replaced: list[str] = []
+        self._replaced = False
         self._samples: collections.deque[tuple[float, int]] = collections.deque()
         self._stalls = 0
         self._lock = threading.Lock()
@@ -172,7 +172,7 @@ class Supervisor:
     def _repair(self) -> None:
         for damage in (*self.store.remove_unlisted(self.manifest), *self.store.remove_wrong_sizes(self.manifest)):
             self._event(f"removed: {damage}")
-            self._replaced.append(damage.path)
+            self._replaced = True
         self._refuse(self._bring_and_check())
         self.store.write_record(self.manifest, self._replaced)
         freed = self.store.remove_leftovers(self.manifest)
@@ -284,11 +284,11 @@ class Supervisor:
             self._hashed += count
 
     def _remove(self, group: list[WeightFile], wrong: list[Damage]) -> None:
+        self._replaced = True
         for damage in wrong:
             self._event(f"removed to fetch again: {damage}")
         for file in group:
             self.store.remove(file, self.manifest.commit)
-            self._replaced.append(file.path)
 
     # How far it is -----------------------------------------------------------------------------------------------
 

@@ -17,13 +17,17 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from pathlib import Path
-from typing import Any, Optional, Protocol
+from typing import Any, NoReturn, Protocol
 
 from ansible_collections.glm.fleet.plugins.module_utils import files, unreachable
-from ansible_collections.glm.fleet.plugins.module_utils.weights.hub import HubClient, HubError, seconds_asked
+from ansible_collections.glm.fleet.plugins.module_utils.weights.hub import (
+    USER_AGENT,
+    HubClient,
+    HubError,
+    seconds_asked,
+)
 from ansible_collections.glm.fleet.plugins.module_utils.weights.store import WeightFile
 
-USER_AGENT = "glm.fleet model_weights"
 # A source that says that it is busy, and not for how long: a hub counts requests of minutes, a store of a moment.
 _HUB_WAIT_SECONDS = 60.0
 _STORE_WAIT_SECONDS = 5.0
@@ -160,13 +164,12 @@ class ObjectStore:
                 self._judge(exc, file)
         except (OSError, http.client.HTTPException) as exc:
             raise Broke(self.why(exc, file)) from None
-        raise AssertionError("every error answer is judged")
 
     def why(self, error: Exception, file: WeightFile) -> str:
         """As ``Source.why``."""
         return unreachable.why(error, self._host(file))
 
-    def _judge(self, error: urllib.error.HTTPError, file: WeightFile) -> None:
+    def _judge(self, error: urllib.error.HTTPError, file: WeightFile) -> NoReturn:
         """Raise what an error answer means."""
         said = error.read(4000).decode("utf-8", "replace")
         code = _CODE.search(said)
@@ -194,8 +197,11 @@ class ObjectStore:
 
 
 def source(repository: str, commit: str, endpoint: str, token_file: str, addresses: str, timeout: float) -> Source:
-    """A hub at ``endpoint``, or where there is a file of ``addresses``, the store that these are of."""
+    """A hub at ``endpoint``, or where there is a file of ``addresses``, the store that these are of.
+
+    Raises OSError for a token that cannot be read: without it the hub would answer as to a stranger.
+    """
     if addresses:
         return ObjectStore(Addresses(Path(addresses)), timeout)
-    token: Optional[str] = files.read_text(Path(token_file)) if token_file else None
+    token = Path(token_file).read_text("utf-8").strip() if token_file else None
     return Hub(HubClient(endpoint, token, timeout), repository, commit)

@@ -19,7 +19,7 @@ import hashlib
 import mmap
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Optional
@@ -201,14 +201,12 @@ class Store:
         damages = []
         for file in self.missing(manifest):
             blob = size_of(self.blob(file.etag))
-            found = next((size for size in (self._size(file, manifest), blob) if size not in (None, file.size)), None)
+            there = size_of(self.snapshot(manifest.commit) / file.path)
+            found = next((size for size in (there, blob) if size not in (None, file.size)), None)
             if found is not None:
                 damages.append(Damage(file.path, f"{file.size} bytes", f"{found} bytes"))
                 self.remove(file, manifest.commit)
         return damages
-
-    def _size(self, file: WeightFile, manifest: Manifest) -> Optional[int]:
-        return size_of(self.snapshot(manifest.commit) / file.path)
 
     def check(self, file: WeightFile, commit: str, advance: Callable[[int], None]) -> Optional[Damage]:
         """Hash a file as it is on the disk: None when it is right. ``advance`` hears of each piece; it may raise."""
@@ -224,18 +222,17 @@ class Store:
 
     # Records and references --------------------------------------------------------------------------------------
 
-    def write_record(self, manifest: Manifest, replaced: Iterable[str] = ()) -> None:
+    def write_record(self, manifest: Manifest, replaced: bool = False) -> None:
         """Record that every file of ``manifest`` was hashed and found right.
 
-        ``replaced``: files that took the place of wrong ones. Whoever loaded those has to load again.
+        ``replaced``: some took the place of wrong ones. Whoever loaded those has to load again.
         """
         snapshot = self.snapshot(manifest.commit)
         stats = {file.path: (snapshot / file.path).stat() for file in self.wanted(manifest)}
-        earlier = (files.read_json(self.record_path(manifest.commit)) or {}).get("replaced_at", 0)
         record = {
             "schema": RECORD_SCHEMA,
             "verified_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "replaced_at": time.time() if list(replaced) else earlier,
+            "replaced_at": time.time() if replaced else replaced_at(self.record_path(manifest.commit)),
             "manifest_sha256": manifest.sha256,
             "manifest": manifest.as_json(),
             "modified_ns": {path: stat.st_mtime_ns for path, stat in stats.items()},
@@ -290,6 +287,13 @@ class Store:
         """Write the reference files."""
         for path, content in self.references(requested, commit).items():
             files.write_text(path, content, files.READABLE)
+
+
+def replaced_at(record: Path) -> float:
+    """When wrong files were replaced last, in seconds since 1970; 0 for never, and without a record."""
+    said = files.read_json(record)
+    when = said.get("replaced_at") if isinstance(said, dict) else None
+    return float(when) if isinstance(when, (int, float)) else 0.0
 
 
 def human_bytes(count: float) -> str:

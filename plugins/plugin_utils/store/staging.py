@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 
 from ansible_collections.glm.fleet.plugins.module_utils import unreachable
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
-from ansible_collections.glm.fleet.plugins.module_utils.weights.hub import HubClient
+from ansible_collections.glm.fleet.plugins.module_utils.weights.hub import HubClient, seconds_asked
 from ansible_collections.glm.fleet.plugins.module_utils.weights.store import Manifest, WeightFile
 from ansible_collections.glm.fleet.plugins.plugin_utils.store import staged
 from ansible_collections.glm.fleet.plugins.plugin_utils.store.bucket import Bucket, Stored
@@ -291,8 +291,8 @@ class _Stream:
             at = f"{self._file.path} of {self._manifest.repository} from {self._hub.endpoint}"
             raise Unmet(f"all of {at}", f"{why} in {_ATTEMPTS} attempts in a row", advice)
         wait = min(60.0, 2.0 ** (self._fruitless - 1))
-        if isinstance(error, urllib.error.HTTPError) and (asked := error.headers.get("Retry-After") or "").isdigit():
-            wait = min(_LONGEST_WAIT_SECONDS, float(asked))
+        if isinstance(error, urllib.error.HTTPError) and (asked := seconds_asked(error.headers)) is not None:
+            wait = min(_LONGEST_WAIT_SECONDS, asked)
         self._note(f"{self._file.path}: {why}; going on at byte {self._at} after {wait:.0f} s")
         self._sleep(wait)
 

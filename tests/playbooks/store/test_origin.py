@@ -277,6 +277,18 @@ def test_what_the_store_refuses_a_host_is_said(
     host.require_no_secret()
 
 
+def test_what_is_complete_counts_as_there_though_another_file_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: s3.Store, given: dict[str, str]
+) -> None:
+    host = Host(tmp_path, monkeypatch, **given, download_workers=1)
+    store.fail("GET *config.json*Signature*", status=500, code="InternalError")
+    with pytest.raises(Failed, match=r"config\.json"):
+        host.fetch()
+    # One worker takes the largest first, so that only what comes after may be missing too.
+    kept = Store(host.hf_home, REPO)
+    assert {file.path for file in kept.missing(MANIFEST)} - {"empty.txt"} == {"config.json"}
+
+
 def test_a_store_with_other_content_is_no_source(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bucket: Bucket, given: dict[str, str]
 ) -> None:

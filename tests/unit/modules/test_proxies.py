@@ -37,6 +37,10 @@ def test_both_spellings_are_given_and_the_host_itself_is_reached_without_it() ->
         ("socks5://proxy.example.com:1080", "to be the address of a proxy"),
         ("http://user:secret@proxy.example.com:3128", "every user of a host could read"),
         ("http://user@proxy.example.com:3128", "every user of a host could read"),
+        ("user:secret@proxy.example.com:3128", "every user of a host could read"),
+        ("http://[proxy:3128", "to be the address of a proxy"),
+        ("http://proxy.example.com:3128\n", "to be the address of a proxy"),
+        ('http://proxy.example.com:3128"', "to be the address of a proxy"),
     ],
 )
 def test_what_is_no_proxy_or_holds_a_password_is_refused(proxy: str, words: str) -> None:
@@ -45,9 +49,12 @@ def test_what_is_no_proxy_or_holds_a_password_is_refused(proxy: str, words: str)
     assert words in str(caught.value) and "secret" not in str(caught.value)
 
 
-def test_a_list_that_is_text_is_refused() -> None:
+@pytest.mark.parametrize(
+    "given", [".example.com", ["a.example.com,b.example.com"], ["a.example.com b"], ['a"'], ["a\n"]]
+)
+def test_what_is_no_list_of_names_is_refused(given: str | list[str]) -> None:
     with pytest.raises(Unmet, match="correct glm_no_proxy"):
-        outside.environment(PROXY, ".example.com", [])
+        outside.environment(PROXY, given, [])
 
 
 def test_programs_with_a_list_of_their_own_trust_whom_the_host_trusts(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.weights.store import (
     Store,
     WeightFile,
     human_bytes,
+    replaced_at,
 )
 
 COMMIT = "c" * 40
@@ -193,11 +194,15 @@ def test_a_record_keeps_when_files_were_replaced(store: Store) -> None:
     put_all(store)
     store.write_record(MANIFEST)
     assert files.read_json(store.record_path(COMMIT))["replaced_at"] == 0
-    store.write_record(MANIFEST, ["model.safetensors"])
+    store.write_record(MANIFEST, replaced=True)
     at = files.read_json(store.record_path(COMMIT))["replaced_at"]
     assert at > 0
     store.write_record(MANIFEST)
     assert files.read_json(store.record_path(COMMIT))["replaced_at"] == at
+    for broken in ("[1]", '"text"', '{"replaced_at": "soon"}', "{"):
+        store.record_path(COMMIT).write_text(broken)
+        assert replaced_at(store.record_path(COMMIT)) == 0
+        store.write_record(MANIFEST)
 
 
 def test_a_file_system_without_links_is_named(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
