@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.glm.fleet.plugins.module_utils import files
+from ansible_collections.glm.fleet.plugins.module_utils.weights import fetch
 from ansible_collections.glm.fleet.plugins.module_utils.weights.store import (
     Damage,
     Manifest,
@@ -18,6 +19,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.weights.store import (
     human_bytes,
     replaced_at,
 )
+from ansible_collections.glm.fleet.plugins.modules import model_weights
 
 COMMIT = "c" * 40
 LARGE = b"weights" * 1000
@@ -276,3 +278,8 @@ def test_json_files_are_replaced_in_one_step(tmp_path: Path) -> None:
 )
 def test_bytes_for_people(count: float, text: str) -> None:
     assert human_bytes(count) == text
+
+
+def test_every_trouble_of_a_disk_has_a_next_step() -> None:
+    for kind in {*fetch._DISK.values(), "no_locks", "no_links"}:
+        assert "{" not in model_weights.DISK_ADVICE[kind].format(place="/data")
