@@ -135,6 +135,9 @@ DOORS = {
 }
 
 
+PROXIES = {"https_proxy": "http://proxy.example:3128", "no_proxy": "127.0.0.1,localhost"}
+
+
 @pytest.mark.parametrize("which", DOORS)
 def test_a_unit_of_the_door_is_valid_and_exposed_by_two_of_ten_at_most(which: str, tmp_path: Path) -> None:
     name, port = DOORS[which]
@@ -143,7 +146,7 @@ def test_a_unit_of_the_door_is_valid_and_exposed_by_two_of_ten_at_most(which: st
     for kind in ("service", "timer"):
         if (TEMPLATES / f"{name}.{kind}.j2").exists():
             units.append(tmp_path / f"{name}.{kind}")
-            units[-1].write_text(render_host(f"{name}.{kind}", door=made), encoding="utf-8")
+            units[-1].write_text(render_host(f"{name}.{kind}", door=made, proxies=PROXIES), encoding="utf-8")
     command = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", *map(str, units)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

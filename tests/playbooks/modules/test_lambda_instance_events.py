@@ -115,7 +115,8 @@ def cloud() -> Iterator[Handle]:
 
 def api_of(cloud: Handle, **options: Any) -> lambda_api.LambdaApi:
     pacer = _cloud_api.Pacer(cloud.api_key, 0, 0)
-    return lambda_api.LambdaApi(cloud.api_key, cloud.base_url, pacer, sleep=lambda _seconds: None, **options)
+    options = {"timeout": PATIENCE_SECONDS, "budget": PATIENCE_SECONDS, "sleep": lambda _seconds: None, **options}
+    return lambda_api.LambdaApi(cloud.api_key, cloud.base_url, pacer, **options)
 
 
 def run(
