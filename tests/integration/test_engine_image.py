@@ -452,7 +452,10 @@ def test_repository_id_is_found_and_the_stop_is_the_engines_own(
         os.kill(child_of(server.process), signal.SIGTERM)
         status = server.process.wait(timeout=PATIENCE_SECONDS)
     # SGLang 0.5.10 sends itself SIGKILL, which process 1 of a namespace ignores from inside, and then exits with 0.
-    assert status == 0
+    # vLLM 0.32 names the process that holds its port; that is a child of its own, and an error when it has just ended.
+    said = server.log.read_text(errors="replace")
+    looked_at_a_zombie = family == "vllm" and status == 1 and "psutil.ZombieProcess" in said.splitlines()[-1]
+    assert status == 0 or looked_at_a_zombie, said[-4000:]
 
 
 REFUSED = [
