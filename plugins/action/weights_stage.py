@@ -19,7 +19,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.actions import heartbeat
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import FleetAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import known
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Catalog, StoragePrice
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan import lockfile, own
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import lockfile, own, repositories
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Intent, weights_repository
 from ansible_collections.glm.fleet.plugins.plugin_utils.store import staged, staging
 from ansible_collections.glm.fleet.plugins.plugin_utils.store.bucket import Bucket, Place, place
@@ -49,6 +49,7 @@ class ActionModule(FleetAction):
             "type": "list", "elements": "dict", "required": True,
             "options": {
                 **{name: {"type": "str", "default": ""} for name in _NAMES},
+                "extra_repositories": {"type": "list", "elements": "str", "default": []},
                 "lock_file": {"type": "path", "required": True},
                 "catalog": {"type": "list", "elements": "path", "default": []},
             },
@@ -77,8 +78,9 @@ class ActionModule(FleetAction):
                 model_config=one["model_config"] or None,
             )  # fmt: skip
             where, folders = place(one["origin"], one["endpoint"], one["region"]), tuple(one["catalog"])
-            repository = weights_repository(intent, own.known(folders))
-            found[Wanted(repository, one["revision"], where, one["lock_file"], folders)] = None
+            of_model = weights_repository(intent, own.known(folders)), one["revision"]
+            for repository, revision in (of_model, *map(repositories.named, one["extra_repositories"])):
+                found[Wanted(repository, revision, where, one["lock_file"], folders)] = None
         return list(found)
 
     def _stage(self, wanted: Wanted) -> dict[str, Any]:

@@ -70,6 +70,15 @@ options:
     type: list
     elements: dict
     default: []
+  extra_repositories:
+    description:
+      - Repositories that O(engine_args) names beside the model's, such as a draft model, as C(owner/name) or
+        C(owner/name@revision).
+      - Where an argument names one, it is given the folder that the host fetches it to.
+    type: list
+    elements: str
+    default: []
+    version_added: 0.2.0
   served_model_name:
     description: Name that clients use. By default the checkpoint's, such as C(glm-5.1-fp8).
     type: str

@@ -52,9 +52,12 @@ options:
         elements: int
         default: []
       weights:
-        description: Record of the weights' verification. A replica that runs since before files were replaced restarts.
-        type: str
-        default: ""
+        description:
+          - Records of the verification of the weights, and of each repository beside them.
+          - A replica that runs since before files were replaced restarts.
+        type: list
+        elements: path
+        default: []
         version_added: 0.2.0
   restart:
     description: Restarts what runs although nothing changed, too.
@@ -152,7 +155,7 @@ class Replica:
     port: int
     gpus: list[int]
     stop_seconds: int = 900
-    weights: str = ""
+    weights: Sequence[str] = ()
     properties: dict[str, str] = field(default_factory=dict)
     action: str = "none"
     reasons: list[str] = field(default_factory=list)
@@ -171,10 +174,10 @@ def changed_files(files: Sequence[str], record: Path, unwritten: Collection[str]
     ]
 
 
-def reloaded(weights: str, record: Path) -> bool:
+def reloaded(weights: Sequence[str], record: Path) -> bool:
     """Whether a replica that runs has loaded its weights as they are now: wrong files may have been replaced since."""
     try:
-        return not weights or _weights_store.replaced_at(Path(weights)) <= record.stat().st_mtime
+        return all(_weights_store.replaced_at(Path(one)) <= record.stat().st_mtime for one in weights)
     except OSError:
         # Without a record of its start it is restarted anyway.
         return True
@@ -318,7 +321,7 @@ def main() -> None:
                     "port": {"type": "int", "required": True},
                     "stop_seconds": {"type": "int", "default": 900},
                     "gpus": {"type": "list", "elements": "int", "default": []},
-                    "weights": {"type": "str", "default": ""},
+                    "weights": {"type": "list", "elements": "path", "default": []},
                 },
             },
             "restart": {"type": "bool", "default": False},

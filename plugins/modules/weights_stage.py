@@ -44,6 +44,11 @@ options:
         description: Branch, tag or commit.
         type: str
         default: ""
+      extra_repositories:
+        description: Repositories beside the model's, such as a draft model, as C(owner/name) or C(owner/name@revision).
+        type: list
+        elements: str
+        default: []
       origin:
         description: Bucket and prefix, such as V(s3://acme-weights/models).
         type: str

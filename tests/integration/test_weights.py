@@ -35,6 +35,7 @@ from tests.patience import PATIENCE_SECONDS
 ROOT = Path(__file__).parents[2]
 STAND_INS = Path(__file__).parent / "weights_host"
 REPO = "zai-org/Tiny"
+DRAFT = "acme/draft"
 # One per generation of huggingface_hub that engines have.
 CLIENTS = ("0.36.2", "1.12.0", "2.4.0")
 SHARD_BYTES = 24_000_000
@@ -66,6 +67,9 @@ def repositories(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(2):
         content = random.Random(number).randbytes(SHARD_BYTES)
         (folder / f"model-{number}.safetensors").write_bytes(content)
+    draft = root / DRAFT
+    draft.mkdir(parents=True)
+    (draft / "model.safetensors").write_bytes(b"draft" * 100)
     return root
 
 
@@ -473,6 +477,23 @@ def test_the_role_fetches_verifies_and_is_idempotent(controller: Controller) -> 
     assert code == 0 and "changed=1" in output, output
     code, output = controller.play(play=ROLE, **role_variables(controller, weights_rehash=True))
     assert code == 0 and "changed=0" in output, output
+
+
+def test_the_role_fetches_what_is_beside_the_model_and_verifies_it(controller: Controller) -> None:
+    given = role_variables(controller)
+    [one] = given["weights_plans"]
+    beside = {"repository": DRAFT, "requested_revision": "main", "revision": None, "path": "", "bytes": None}
+    given["weights_plans"] = [{**one, "extra_repositories": [beside]}]
+    code, output = controller.play(play=ROLE, **given)
+    assert code == 0 and "changed=1" in output, output
+    assert set(yaml.safe_load(controller.lock_file.read_text())["models"]) == {f"{REPO}@main", f"{DRAFT}@main"}
+    (draft,) = controller.hf_home().glob(f"hub/models--{DRAFT.replace('/', '--')}/snapshots/*/model.safetensors")
+    assert draft.read_bytes() == b"draft" * 100
+    code, output = controller.play(play=ROLE, **given)
+    assert code == 0 and "changed=0" in output, output
+    draft.resolve().write_bytes(b"other" * 100)
+    code, output = controller.play("--tags", "weights_verify", play=ROLE, **given, weights_rehash=True)
+    assert code == 2 and "1 of 1 files are wrong: model.safetensors" in output, output
 
 
 def test_the_role_finds_a_flipped_byte_when_told_to_hash_again(controller: Controller) -> None:

@@ -28,7 +28,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import (
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags, issues, model_config, recipes
 
 _SERVED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]*")
-_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _RELEASE = re.compile(r"\d+(\.\d+)+(\.?(a|b|rc|post|dev)\d+)*")
 RUNTIMES = ("container", "venv")
 # What is served of a model without another word, where it has it: what its author publishes for serving.
@@ -65,6 +65,7 @@ class Intent:
     engine_args: Mapping[str, Any] = field(default_factory=dict)
     engine_env: Mapping[str, Any] = field(default_factory=dict)
     extra_mounts: Sequence[Mapping[str, Any]] = ()
+    extra_repositories: Sequence[str] = ()
     served_model_name: Optional[str] = None
     listen_address: str = "127.0.0.1"
     listen_port: int = 8000
@@ -428,7 +429,7 @@ def _require_repository(name: str, checkpoint: Optional[Checkpoint]) -> str:
             f"these weights have no official repository{note}",
             f"set glm_repository to the repository that holds yours{also}",
         )
-    if not _REPOSITORY.fullmatch(name):
+    if not REPOSITORY.fullmatch(name):
         raise PlanError(f"{name!r} is not the name of a repository", "set glm_repository to owner/name")
     return name
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ansible_collections.glm.fleet.plugins.module_utils.weights import store
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Choice
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Choice, Intent
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Mount, Paths
 
 # HF_HOME in a container of an engine's image, and where its caches are.
@@ -21,7 +21,7 @@ def paths(choice: Choice) -> Paths:
     data, engine = choice.intent.data_dir.rstrip("/"), f"{choice.engine.name}-{choice.version}"
     return {
         "data": data,
-        "hf_home": f"{data}/huggingface",
+        "hf_home": _hf_home(choice.intent),
         # By runtime: each has another user, who owns the folder and all in it.
         "cache": f"{data}/cache/{engine}-{choice.intent.runtime}",
         "config": choice.intent.config_dir.rstrip("/"),
@@ -34,12 +34,19 @@ def venv_path(choice: Choice) -> str:
     return f"{choice.intent.engine_dir.rstrip('/')}/{choice.engine.name}-{choice.version}"
 
 
+def _hf_home(intent: Intent) -> str:
+    return f"{intent.data_dir.rstrip('/')}/huggingface"
+
+
+def hf_home_inside(intent: Intent) -> str:
+    """Where the engine sees weights: in its container, or on the host."""
+    return _hf_home(intent) if intent.runtime == "venv" else CONTAINER_HF_HOME
+
+
 def inside(choice: Choice) -> tuple[str, str]:
-    """Where the engine sees weights and caches: in its container, or on the host."""
-    if choice.intent.runtime == "venv":
-        folders = paths(choice)
-        return folders["hf_home"], folders["cache"]
-    return CONTAINER_HF_HOME, CONTAINER_CACHE
+    """Where the engine sees weights and caches."""
+    cache = paths(choice)["cache"] if choice.intent.runtime == "venv" else CONTAINER_CACHE
+    return hf_home_inside(choice.intent), cache
 
 
 def snapshot(hf_home: str, repository: str, revision: str) -> str:
@@ -47,9 +54,9 @@ def snapshot(hf_home: str, repository: str, revision: str) -> str:
     return str(store.Store(Path(hf_home), repository).snapshot(revision))
 
 
-def record(hf_home: str, repository: str, commit: str | None) -> str:
-    """File on the host that says when a commit's files were verified and replaced; empty while no commit is known."""
-    return str(store.Store(Path(hf_home), repository).record_path(commit)) if commit else ""
+def record(hf_home: str, repository: str, commit: str) -> str:
+    """File on the host that says when a commit's files were verified and replaced."""
+    return str(store.Store(Path(hf_home), repository).record_path(commit))
 
 
 def mounts(choice: Choice) -> list[Mount]:

@@ -30,6 +30,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.plan import (
     origins,
     own,
     promises,
+    repositories,
     routes,
     schema,
     starts,
@@ -59,15 +60,18 @@ def make(intent: Intent, known: records.Catalog, lock: Optional[lockfile.LockDat
     Raises PlanError for an intent that cannot work and CatalogError for a broken catalogue. Without ``advise`` a
     refusal does not look for what would work instead, which takes a tenth of a second.
     """
+    resolved: lockfile.LockData = {**lockfile.empty(), **lock} if lock else lockfile.empty()
+    beside = repositories.extra(intent, resolved)
+    intent = repositories.with_folders(intent, beside)
     choice = Choice(intent, known)
     if advise:
         choice.alternatives = lambda: alternatives.alternatives(choice)
         choice.plans_with = lambda change: alternatives.plans_with(choice, change)
     plan_choice.check(choice)
+    repositories.require_others(choice, beside)
     table = flags.load(choice.engine.name, choice.version, known.root / "engines")
     served = arguments.serve(choice, table)
     words = flags.render(table, served.arguments, served.shown, choice.engine.mappings)
-    resolved: lockfile.LockData = {**lockfile.empty(), **lock} if lock else lockfile.empty()
     revision = _revision(choice, resolved)
     name = intent.served_model_name or choice.checkpoint.served_name
     passed, mounted = command.passed(choice), files.mounts(choice)
@@ -80,6 +84,7 @@ def make(intent: Intent, known: records.Catalog, lock: Optional[lockfile.LockDat
         "node": _node(choice),
         "recipe": origins.recipe(choice, table, served),
         "model": _model(choice, revision),
+        "extra_repositories": beside,
         "accelerator": _accelerator(choice),
         "engine": {"name": choice.engine.name, "version": choice.version},
         "profile": intent.profile,
@@ -128,6 +133,7 @@ def make(intent: Intent, known: records.Catalog, lock: Optional[lockfile.LockDat
             *tls.notes(intent),
             *command.secret_notes(choice),
             *extras.notes(choice),
+            *repositories.notes(intent, beside),
         ],
     }
 

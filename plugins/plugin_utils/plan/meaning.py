@@ -176,7 +176,7 @@ def notes(engine: Engine, table: flags.Table, given: flags.Arguments) -> Iterato
 _NEEDED = {
     "file": "a file or folder where the engine sees it",
     "package": "a package in the environment of the engine",
-    "repository": "files of a second repository, and the engine fetches none",
+    "repository": "files of a second repository that glm_extra_repositories does not name, and the engine fetches none",
     "host": "another host",
 }
 
@@ -184,6 +184,9 @@ _NEEDED = {
 def _lacks(engine: Engine, option: flags.Option, value: Any) -> str:
     need: Need = next(engine.meanings.start[name] for name in option.names if name in engine.meanings.start)
     if value in (None, False) or str(value) in need.without:
+        return ""
+    if need.needs == "repository" and str(value).rpartition("=")[2].startswith("/"):
+        # A folder is no repository: glm_extra_repositories, a mount or an image of the user's own brings it.
         return ""
     # A template may be named or written out.
     return "" if need.needs == "file" and isinstance(value, str) and "/" not in value else _NEEDED[need.needs]

@@ -174,6 +174,21 @@ class ModelServed(TypedDict):
     """Longest request that the model was made for."""
 
 
+class ExtraRepository(TypedDict):
+    """A repository beside the model's, such as a draft model: fetched and locked like the weights."""
+
+    repository: str
+    """Repository on the model hub."""
+    requested_revision: str
+    """The branch, tag or commit that was asked for."""
+    revision: str | None
+    """Its commit by the lock file; null until that has one."""
+    path: str
+    """Where the engine sees its files."""
+    bytes: Bytes | None
+    """Size of its files; null until the lock file has it."""
+
+
 class AcceleratorUsed(TypedDict):
     """The GPUs."""
 
@@ -572,6 +587,7 @@ class Plan(TypedDict):
     node: Node
     recipe: Recipe
     model: ModelServed
+    extra_repositories: list[ExtraRepository]
     accelerator: AcceleratorUsed
     engine: EngineChosen
     profile: str

@@ -103,6 +103,7 @@ def _block(plan: Plan) -> list[str]:
             "weights",
             f"{model['repository']} ({revision}), {size / 1e9:,.1f} GB = {size / 2**30:,.1f} GiB, {model['license']}",
         ),
+        *_beside(plan),
         *_program(plan),
         ("arithmetic", memory["arithmetic"]),
         ("memory", _host_memory(plan)),
@@ -203,6 +204,16 @@ def _passes(plan: Plan) -> str:
     lacking = [*(titles.get(name, name) for name in door["lacking"]), *door["shortfalls"]]
     version = f"{plan['engine']['name']} {plan['engine']['version']}"
     return f"{text}; {version} has no {', no '.join(lacking)}" if lacking else text
+
+
+def _beside(plan: Plan) -> list[tuple[str, str]]:
+    """What is fetched beside the model."""
+    found = []
+    for one in plan["extra_repositories"]:
+        revision = one["revision"] or f"{one['requested_revision']}, not locked to a commit yet"
+        size = f", {one['bytes'] / 1e9:,.1f} GB" if one["bytes"] is not None else ""
+        found.append(("beside them", f"{one['repository']} ({revision}){size}"))
+    return found
 
 
 def _program(plan: Plan) -> list[tuple[str, str]]:

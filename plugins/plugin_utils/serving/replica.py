@@ -21,6 +21,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.serving import walls
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import files as plan_files
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import image as plan_image
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import repositories
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.command import ENGINE_ADDRESS
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import guard, quoting, shipped
@@ -128,7 +129,8 @@ def _replica(plan: Plan, groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     drains = plan["stop"]["drains"]
     grace = stop + (0 if drains else int(plan["timeouts"]["drain_seconds"])) + _STOP_SLACK_SECONDS
     daemons = list(_VENDOR_DAEMONS[plan["accelerator"]["vendor"]])
-    snapshot = snapshot_in(plan["paths"]["hf_home"], plan)
+    hf_home = plan["paths"]["hf_home"]
+    commits = [(repository, commit) for repository, _asked, commit in repositories.of_plan(plan) if commit]
     return {
         "name": name,
         "unit": unit_of(plan),
@@ -143,7 +145,7 @@ def _replica(plan: Plan, groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
         # Stopped in the reverse order: the door and the gateway pass on what the engine still ends at a shutdown.
         "after": [*_RUNTIME_DAEMONS[plan["runtime"]["kind"]], "network-online.target", *FRONTS, *daemons],
         "wants": ["network-online.target", *daemons],
-        "assert_paths": [quoting.systemd_value(snapshot)] if snapshot else [],
+        "assert_paths": [quoting.systemd_value(plan_files.snapshot(hf_home, *one)) for one in commits],
         "files": files,
         "serving_unit": {
             "unit": unit_of(plan),
@@ -152,9 +154,7 @@ def _replica(plan: Plan, groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
             "port": int(plan["listen"]["engine_port"]),
             "stop_seconds": grace,
             "gpus": [int(index) for index in plan["accelerator"]["indices"]],
-            "weights": plan_files.record(
-                plan["paths"]["hf_home"], plan["model"]["repository"], plan["model"]["revision"]
-            ),
+            "weights": [plan_files.record(hf_home, *one) for one in commits],
         },
         "start_seconds": start,
         "stop_seconds": grace,
@@ -458,6 +458,5 @@ def unlocked(plan: Plan) -> list[str]:
     missing, image = [], plan["image"]
     if image and not plan_image.locked(image):
         missing.append(f"the digest of image {image['repository']}:{image['tag']}")
-    if not plan["model"]["revision"]:
-        missing.append(f"the commit of model {plan['model']['repository']}")
+    missing += [f"the commit of model {name}" for name, _asked, commit in repositories.of_plan(plan) if not commit]
     return missing

@@ -17,6 +17,7 @@ from tests.playbooks.store import s3
 
 ROOT = Path(__file__).parents[3]
 REPO = "acme/Tiny"
+DRAFT = "acme/draft"
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def inventory(tmp_path: Path) -> Path:
     (own / "models.yml").write_text(yaml.safe_dump({"models": {"Acme-Tiny": model}}), "utf-8")
     # One names its model by the team's own catalogue.
     by_model = {"glm_repository": "", "glm_model": "Acme-Tiny", "glm_precision": "bf16"}
-    hosts = {"a": {}, "b": by_model, "c": {"glm_revision": "other"}}
+    hosts = {"a": {}, "b": by_model, "c": {"glm_revision": "other", "glm_extra_repositories": [f"{DRAFT}@v1"]}}
     fleet = {"hosts": hosts, "vars": {"glm_repository": REPO}}
     path.write_text(yaml.safe_dump({"all": {"vars": {"glm_catalog": [str(own)]}}, "glm_fleet": fleet}), "utf-8")
     return path
@@ -36,7 +37,7 @@ def inventory(tmp_path: Path) -> Path:
 def test_stage_brings_what_the_hosts_are_to_serve_once_and_locks_it(
     tmp_path: Path, inventory: Path, store: s3.Store
 ) -> None:
-    for folder, content in ((REPO, b"one"), (f"{REPO}@other", b"two")):
+    for folder, content in ((REPO, b"one"), (f"{REPO}@other", b"two"), (f"{DRAFT}@v1", b"six")):
         path = tmp_path / "repos" / folder / "model.safetensors"
         path.parent.mkdir(parents=True)
         path.write_bytes(content * 1000)
@@ -58,10 +59,10 @@ def test_stage_brings_what_the_hosts_are_to_serve_once_and_locks_it(
         assert "what they cost there is not known to the catalogue" in output
         assert not any(secret in output for secret in s3.KEY_PAIR.values())
         locked = yaml.safe_load((tmp_path / "glm.lock.yml").read_text("utf-8"))["models"]
-        assert set(locked) == {f"{REPO}@main", f"{REPO}@other"}
+        assert set(locked) == {f"{REPO}@main", f"{REPO}@other", f"{DRAFT}@v1"}
         bucket = Bucket(place(f"s3://{s3.BUCKET}/models", store.url))
-        for entry in locked.values():
-            assert staged.complete(bucket, REPO, entry["commit"]).sha256 == entry["manifest_sha256"]
+        for key, entry in locked.items():
+            assert staged.complete(bucket, key.partition("@")[0], entry["commit"]).sha256 == entry["manifest_sha256"]
         hub.requests.clear()
         code, output = run("--check", glm_weights_origin=f"s3://{s3.BUCKET}/models")
         assert code == 0 and "changed=1" not in output and "all there" in output, output

@@ -68,7 +68,7 @@ def test_a_draft_model_is_looked_for_where_the_engine_sees_it(engine: str, versi
     own: list[dict[str, Any]] = [{"image": "team/engine:1"}, {"runtime": "venv"}]
     mounted: dict[str, Any] = {"extra_mounts": [{"source": "/srv/drafts"}]}
     for more in ({}, mounted, *own):
-        assert "the plan fetches the weights of glm_repository only" in refusal(asked("acme/draft", **more))
+        assert "glm_extra_repositories does not name that repository" in refusal(asked("acme/draft", **more))
     for more in ({}, {"extra_mounts": [{"source": "/srv/drafts", "target": "/opt/drafts"}]}):
         assert "so the draft model is not there" in refusal(asked("/srv/drafts/small", **more))
     for more in (mounted, *own):

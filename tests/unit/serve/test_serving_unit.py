@@ -101,17 +101,18 @@ def test_what_a_check_run_did_not_write_counts_as_changed(tmp_path: Path) -> Non
 
 def test_weights_that_were_replaced_after_a_start_are_a_reason_to_restart(tmp_path: Path) -> None:
     record, weights = tmp_path / "started.json", tmp_path / "org--name@commit.json"
-    assert serving_unit.reloaded(str(weights), record), "what left no record of its start restarts anyway"
+    assert serving_unit.reloaded([str(weights)], record), "what left no record of its start restarts anyway"
     record.write_text("{}", "utf-8")
     os.utime(record, (1000, 1000))
-    assert serving_unit.reloaded("", record)
-    assert serving_unit.reloaded(str(weights), record), "nothing was ever verified"
+    assert serving_unit.reloaded([], record)
+    assert serving_unit.reloaded([str(weights)], record), "nothing was ever verified"
     for replaced_at, loaded in ((0, True), (999.5, True), (1000.5, False)):
         weights.write_text(json.dumps({"replaced_at": replaced_at}), "utf-8")
-        assert serving_unit.reloaded(str(weights), record) is loaded
+        assert serving_unit.reloaded([str(weights)], record) is loaded
+        assert serving_unit.reloaded([str(tmp_path / "draft.json"), str(weights)], record) is loaded
     # A record of before there was that word.
     weights.write_text("{}", "utf-8")
-    assert serving_unit.reloaded(str(weights), record)
+    assert serving_unit.reloaded([str(weights)], record)
 
 
 def test_units_of_earlier_plans_are_found_and_others_left_alone(tmp_path: Path) -> None:
