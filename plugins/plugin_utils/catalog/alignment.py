@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Whether a division of the GPUs cuts through what the weights are quantised in. Pure arithmetic.
 
-Quantised weights are scaled in blocks (FP8: 128 x 128) or groups of inputs (AWQ INT4: 128, NVFP4: 16, MXFP4: 32). No
-GPU can get a part of one, so what tensor parallelism divides must be whole ones on each GPU; what is not quantised must
-divide at all. In vLLM 0.32.0: validate_fp8_block_shape (model_executor/layers/quantization/utils/fp8_utils.py:1296) and
-auto_awq.py:819 beside it; SGLang has the same checks.
+Quantised weights are scaled in blocks (FP8: 128 x 128) or groups of inputs (INT4 of AWQ and W4AFP8: 128, NVFP4: 16,
+MXFP4: 32). No GPU can get a part of one, so what tensor parallelism divides must be whole ones on each GPU; what is not
+quantised must divide at all. In vLLM 0.32.0: validate_fp8_block_shape (line 1296 of fp8_utils.py in
+model_executor/layers/quantization/utils) and auto_awq.py:819 beside it; SGLang has the same checks.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import NamedTuple, Optional
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.memory import Config, Part, WeightFormat
 
 # Values of a row that share a scale; FP8 is scaled in blocks only where the checkpoint says so.
-_GROUPS: dict[WeightFormat, int] = {"int4": 128, "nvfp4": 16, "mxfp4": 32}
+_GROUPS: dict[WeightFormat, int] = {"int4": 128, "w4afp8": 128, "nvfp4": 16, "mxfp4": 32}
 _EXPERTS_ONLY = ("nvfp4", "mxfp4")
 
 
@@ -73,7 +73,7 @@ def _unit(config: Config, weights: WeightFormat, block: Optional[int], split: Sp
     """What a GPU's share must be a multiple of."""
     if split.part in config.plain or (weights in _EXPERTS_ONLY and split.part != "experts"):
         return 1
-    if weights == "fp8":
+    if weights == "fp8" or (weights == "w4afp8" and split.part != "experts"):
         return block or 1
     group = _GROUPS.get(weights, 1) if split.inner else 1
     # What is no whole groups undivided either cannot have been quantised so.

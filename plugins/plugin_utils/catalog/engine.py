@@ -443,6 +443,8 @@ class Engine:
     own_memory: OwnMemory
     offload_tiers: list[OffloadTier]
     requires_full_context: bool
+    # Forms of weights that not every engine has kernels for: its oldest version that has them, null where none has.
+    formats: dict[str, Optional[str]]
     secret: Secret
     # What each option means for a plan.
     meanings: Meanings

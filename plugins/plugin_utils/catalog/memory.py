@@ -13,9 +13,11 @@ every GPU keeps a copy, and in which format the checkpoint stores it:
 - ``fp8``: every linear layer in blocks of 128 x 128 with one FP32 scale; embeddings, gates and norms stay BF16.
 - ``nvfp4``: routed experts only, an FP8 scale for 16 values (what nvidia's checkpoints do); the rest is BF16.
 - ``mxfp4``: routed experts only, a one byte exponent for 32 values (what AMD's Quark makes); the rest is BF16.
+- ``w4afp8``: routed experts in INT4, for 128 values a BF16 scale; other linear layers as in ``fp8``.
 - ``int4``: AWQ of every linear layer, for 128 values an FP16 scale and a 4 bit zero; the rest is BF16.
 
-Quantised checkpoints usually leave the multi-token-prediction layers in BF16; FP8 ones quantise them like the others.
+Quantised checkpoints usually leave the multi-token-prediction layers in BF16; FP8 ones, and W4AFP8, quantise them like
+the others.
 ``mtp_weights`` overrides that.
 """
 
@@ -28,7 +30,7 @@ from typing import Literal, Optional
 
 GIB = 2**30
 
-WeightFormat = Literal["bf16", "fp8", "nvfp4", "mxfp4", "int4"]
+WeightFormat = Literal["bf16", "fp8", "nvfp4", "mxfp4", "w4afp8", "int4"]
 # What quantising may leave out as a whole.
 Part = Literal["attention", "dense", "shared", "experts"]
 
@@ -40,6 +42,7 @@ _FP8_BLOCK = 128
 _SCALE_BYTES = 4
 _NVFP4_BYTES = 1 / 2 + 1 / 16
 _MXFP4_BYTES = 1 / 2 + 1 / 32
+_W4AFP8_BYTES = 1 / 2 + 2 / 128
 _AWQ_GROUP = 128
 _AWQ_GROUP_BYTES = 2 + 1 / 2
 # An FP8 index key per token and layer has a 4 byte scale (SGLang's page is tokens x (128 + 4)).
@@ -112,8 +115,10 @@ class Tensor:
         """Bytes of all copies in a checkpoint of that format, whose MTP layers may have another."""
         stored = weights
         if self.mtp:
-            stored = mtp_weights or ("fp8" if weights == "fp8" else "bf16")
-        if stored == "fp8" and self.quantised:
+            stored = mtp_weights or (weights if weights in ("fp8", "w4afp8") else "bf16")
+        if stored == "w4afp8" and self.expert:
+            return self.parameters * _W4AFP8_BYTES
+        if stored in ("fp8", "w4afp8") and self.quantised:
             blocks = math.ceil(self.rows / _FP8_BLOCK) * math.ceil(self.columns / _FP8_BLOCK)
             return self.copies * (self.rows * self.columns + _SCALE_BYTES * blocks)
         if stored == "int4" and self.quantised:

@@ -125,8 +125,14 @@ class Choice:
         )
         self.accelerator = _accelerator(intent, known)
         engines = {name: known.engines[name] for name in self.model.engines}
-        preferred = min(engines, key=lambda name: engines[name].preference)
+        able = [name for name in engines if engines[name].formats.get(self.checkpoint.weights, "") is not None]
+        preferred = min(able or engines, key=lambda name: engines[name].preference)
         self.engine = _look_up(intent.engine or preferred, engines, "engine", "glm_engine")
+        if self.engine.name not in able:
+            raise PlanError(
+                f"{self.engine.name} has no kernels for {self.model.name} in {intent.precision}",
+                f"leave glm_engine empty, or set it to {' or '.join(able)}" if able else "choose another glm_precision",
+            )
         _look_up(intent.profile, known.profiles, "profile", "glm_profile")
         self.version = self._version()
         # Added by plan/make.py: what would work instead. Refusals found while looking for that have none of their own.
@@ -242,6 +248,15 @@ class Choice:
             variant.architectures is None or self.accelerator.architecture in variant.architectures
         )
 
+    @property
+    def _oldest(self) -> tuple[str, str]:
+        """The oldest version of the engine that serves the model and has kernels for its weights, and why that one."""
+        wants = self.model.engines[self.engine.name]
+        kernels = self.engine.formats.get(self.checkpoint.weights) or wants.min_version
+        if versions.order(kernels) > versions.order(wants.min_version):
+            return kernels, f"the first with kernels for {self.intent.precision}"
+        return wants.min_version, wants.too_old
+
     def _version(self) -> str:
         engine, wants = self.engine, self.model.engines[self.engine.name]
         if not self.intent.engine_version:
@@ -253,11 +268,12 @@ class Choice:
                 "release, because options differ between them",
                 f"leave glm_engine_version empty, or set it to a number such as {engine.default_version}",
             )
-        if versions.order(version) < versions.order(wants.min_version):
-            because = f" ({wants.too_old})" if wants.too_old else ""
+        oldest, why = self._oldest
+        if versions.order(version) < versions.order(oldest):
+            because = f" ({why})" if why else ""
             raise PlanError(
                 f"{engine.name} {version} cannot serve {self.model.name}: it needs {engine.name} "
-                f"{wants.min_version} or newer{because}",
+                f"{oldest} or newer{because}",
                 f"leave glm_engine_version empty, or set it to {wants.recommended}",
             )
         if version in engine.versions:
@@ -273,7 +289,7 @@ class Choice:
     def _default_version(self) -> str:
         """The engine's default, else what the model recommends, else the newest that can be had for the accelerator."""
         engine, wants = self.engine, self.model.engines[self.engine.name]
-        lowest = max(versions.order(wants.min_version), self._recipe_since())
+        lowest = max(versions.order(self._oldest[0]), self._recipe_since())
         oldest = sorted(engine.versions, key=versions.order)
         usual = [engine.default_version, wants.recommended]
         # A recipe that begins at a release was tried with that one rather than with the newest.

@@ -207,17 +207,19 @@ def _weights(file: _File) -> tuple[memory.WeightFormat, Optional[int], list[str]
         "awq": _int4,
         "gptq": _int4,
         "quark": _quark,
+        "w4afp8": _w4afp8,
     }.get(method)
     if reader is None:
-        expected = "fp8, compressed-tensors, modelopt, awq, gptq or quark"
+        expected = "fp8, compressed-tensors, modelopt, awq, gptq, quark or w4afp8"
         file.refuse("quantization_config.quant_method", expected, quantised.get("quant_method"))
     weights = reader(file, quantised)
     assumed = {
         "nvfp4": ["Taken as NVFP4 for the routed experts and BF16 for everything else."],
         "mxfp4": ["Taken as MXFP4 for the routed experts and BF16 for everything else."],
+        "w4afp8": ["Taken as INT4 for the routed experts and FP8 for all other linear layers."],
         "int4": ["Taken as INT4 for all other linear layers, without the MTP layer, which quantising drops."],
     }
-    block = _BLOCK[0] if weights == "fp8" and quantised.get("weight_block_size") is not None else None
+    block = _BLOCK[0] if weights in ("fp8", "w4afp8") and quantised.get("weight_block_size") is not None else None
     return weights, block, list(assumed.get(weights, []))
 
 
@@ -255,6 +257,10 @@ def _modelopt(file: _File, quantised: Mapping[str, Any]) -> memory.WeightFormat:
     if found & {"FP8", "FP8_PB_WO"}:
         return "fp8"
     file.refuse("quantization_config.quant_algo", "NVFP4, FP8 or MIXED_PRECISION of them", quantised.get("quant_algo"))
+
+
+def _w4afp8(_file: _File, _quantised: Mapping[str, Any]) -> memory.WeightFormat:
+    return "w4afp8"
 
 
 def _int4(file: _File, quantised: Mapping[str, Any]) -> memory.WeightFormat:

@@ -57,7 +57,7 @@ def test_what_a_division_cuts(
 @pytest.mark.parametrize("engine", ["vllm", "sglang"])
 def test_no_plan_cuts_quantised_weights(engine: str) -> None:
     """Worked out a second time, from the published rule: what a GPU gets of a row is whole groups."""
-    groups = {"int4": 128, "nvfp4": 16, "mxfp4": 32}
+    groups = {"int4": 128, "w4afp8": 128, "nvfp4": 16, "mxfp4": 32}
     planned = 0
     for (model, precision), accelerator in itertools.product(FORMS, ("A100", "A100-40GB", "H100", "H200", "B200")):
         for count, profile in itertools.product((2, 4, 8), ("agentic", "throughput")):
@@ -75,7 +75,7 @@ def test_no_plan_cuts_quantised_weights(engine: str) -> None:
             spread = made["tensor"] * (made["data"] if engine == "vllm" else 1)
             each = config.moe_intermediate_size / (spread / made["expert"] if made["expert"] > 1 else spread)
             assert each % group == 0, (intent, made)
-            if form.weights in ("int4", "fp8"):
+            if form.weights in ("int4", "fp8", "w4afp8"):
                 shared = config.moe_intermediate_size * config.n_shared_experts
                 widths = [shared, *([config.intermediate_size] if config.intermediate_size % group == 0 else [])]
                 assert [width for width in widths if width / made["tensor"] % group] == [], (intent, made)

@@ -42,7 +42,7 @@ def edit(copy: Path, file: str, old: str, new: str) -> None:
         ("accelerators.yml", "memory_mib: 183359", "memory_mib: true", r"B200\.memory_mib: expected int, found bool"),
         ("accelerators.yml", "features: [int4]", "features: none", r"A100\.features: expected a list, found str"),
         ("models.yml", "weights: mxfp4", "weights: fp5",
-         r"GLM-5\.2\.precisions\.mxfp4\.weights: expected one of bf16, fp8, nvfp4, mxfp4, int4, found 'fp5'"),
+         r"GLM-5\.2\.precisions\.mxfp4\.weights: expected one of bf16, fp8, nvfp4, mxfp4, w4afp8, int4, found 'fp5'"),
         ("models.yml", "mtp: false", "mtp: maybe", r"precisions\.int4\.mtp: expected bool, found str"),
         ("models.yml", 'thinking: "on"', 'thinking: "low"',
          r"sampling\.default\.thinking: unknown thinking mode 'low'"),
@@ -192,8 +192,8 @@ def test_every_model_of_the_sources_is_known_in_its_precisions() -> None:
     assert known == {
         "GLM-5.1": {"fp8", "bf16", "nvfp4", "int4"},
         "GLM-5": {"fp8", "bf16", "nvfp4", "nvfp4-community", "int4"},
-        "GLM-5.2": {"fp8", "bf16", "nvfp4", "mxfp4", "int4"},
-        "GLM-5.3": {"fp8", "bf16", "nvfp4", "int4"},
+        "GLM-5.2": {"fp8", "bf16", "nvfp4", "mxfp4", "w4afp8", "int4"},
+        "GLM-5.3": {"fp8", "bf16", "nvfp4", "w4afp8", "int4"},
         "GLM-4.7": {"fp8", "bf16", "nvfp4", "int4"},
         "GLM-4.7-Flash": {"bf16", "int4"},
         "GLM-4.6": {"fp8", "bf16", "int4"},
@@ -243,11 +243,12 @@ def test_drafted_tokens() -> None:
 
 def test_precisions_need_hardware() -> None:
     known = catalog.load()
-    wanted = {weights: set() for weights in ("fp8", "nvfp4", "mxfp4")}
+    wanted = {weights: set() for weights in ("fp8", "nvfp4", "mxfp4", "w4afp8")}
     for weights, found in wanted.items():
         found |= {name for name, item in known.accelerators.items() if weights in item.features}
     assert wanted["nvfp4"] == {"B200", "B300", "GB200", "GB300", "RTX-PRO-6000"}
     assert wanted["mxfp4"] == {"MI355X"}
+    assert wanted["w4afp8"] == {"H100", "H100-80GB", "H200", "H20", "H20-3e"}
     assert not wanted["fp8"] & {"A100", "A100-40GB"}
     assert known.models["GLM-5"].precisions["nvfp4-community"].needs == ["nvfp4"]
     assert known.models["GLM-5"].precisions["bf16"].needs == []

@@ -121,6 +121,19 @@ def test_mxfp4_quantises_experts() -> None:
     assert saved == round(experts * (2 - 17 / 32))
 
 
+def test_w4afp8_is_int4_experts_in_an_fp8_checkpoint() -> None:
+    """PhalaCloud/GLM-5.2-W4AFP8; its publisher says about 400 GB."""
+    assert round(memory.checkpoint_bytes(GLM52, "w4afp8") / 1e9) == 400
+    experts = sum(tensor.parameters for tensor in memory.tensors(GLM52) if tensor.expert)
+    scales = sum(
+        tensor.copies * -(-tensor.rows // 128) * -(-tensor.columns // 128) * 4
+        for tensor in memory.tensors(GLM52)
+        if tensor.expert
+    )
+    saved = memory.checkpoint_bytes(GLM52, "fp8") - memory.checkpoint_bytes(GLM52, "w4afp8")
+    assert saved == round(experts * (1 - 1 / 2 - 2 / 128) + scales)
+
+
 @pytest.mark.parametrize(
     ("weights", "tensor_parallel", "mtp", "gib"),
     [

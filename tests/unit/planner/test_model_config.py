@@ -208,6 +208,7 @@ def test_a_folder_and_a_name_may_be_given(tmp_path: Path) -> None:
             },
             "mxfp4",
         ),
+        ({"quant_method": "w4afp8", "weight_block_size": [128, 128], "activation_scheme": "static"}, "w4afp8"),
     ],
 )
 def test_weight_formats(tmp_path: Path, quantised: dict[str, Any], weights: str) -> None:
