@@ -258,6 +258,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
 from ansible_collections.glm.fleet.plugins.module_utils.weights import download as _weights_download
 from ansible_collections.glm.fleet.plugins.module_utils.weights import fetch as _weights_fetch
 from ansible_collections.glm.fleet.plugins.module_utils.weights import hub as _weights_hub
+from ansible_collections.glm.fleet.plugins.module_utils.weights import lease as _weights_lease
 from ansible_collections.glm.fleet.plugins.module_utils.weights import sources as _weights_sources
 from ansible_collections.glm.fleet.plugins.module_utils.weights import store as _weights_store
 from ansible_collections.glm.fleet.plugins.module_utils.weights.hub import (
@@ -276,8 +277,8 @@ from ansible_collections.glm.fleet.plugins.module_utils.weights.store import (
 RUN_DIR = Path("/run/glm-weights")
 # The program and all that it imports of the collection, under their own names.
 FETCHER = (
-    _weights_fetch, _weights_download, _weights_sources, _weights_hub, _weights_store, address, files, finding,
-    unreachable,
+    _weights_fetch, _weights_download, _weights_lease, _weights_sources, _weights_hub, _weights_store, address, files,
+    finding, unreachable,
 )  # fmt: skip
 # One status call waits this long on the host, which spares a connection every second.
 STATUS_WAIT_SECONDS = 15.0
@@ -306,8 +307,8 @@ DISK_ADVICE = {
     "no_rights": "The unit may not write there, although it is root's. On NFS that is root_squash: export {place} with "
     "no_root_squash, or set glm_data_dir to a local disk.",
     "stale": "The file server no longer knows that file. Mount {place} anew.",
-    "no_locks": "The file system of {place} has no locks, so nothing keeps two fetches apart. Mount it with locks (NFS "
-    "without nolock), or set glm_data_dir to a local disk.",
+    "lost": "This fetch was halted for so long that another host goes on with it, or the file server of {place} was "
+    "away from this host only. Run again: it waits for that host, and finds the work done.",
     "no_links": "The file system of {place} has no symbolic links, which the cache is made of. Set glm_data_dir to one "
     "that has.",
     "input_output": "Look at the path it names, and at `dmesg` for errors of that disk.",
