@@ -224,6 +224,14 @@ locked_now:
   description: Whether this call resolved the revision and wrote the lock file.
   returned: success
   type: bool
+disk:
+  description:
+    - What the weights are on - hf_home, mount, device, filesystem, kind, read_mb_s and measured_at as
+      M(glm.fleet.gpu_facts) has them, and memory_gib of the host.
+    - The action plugin keeps it beside O(lock_file), where plans read it.
+  returned: success
+  type: dict
+  version_added: 0.2.0
 retries:
   description: How many answers broke off or were refused, and were asked for again.
   returned: when something was fetched or hashed
@@ -254,6 +262,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.glm.fleet.plugins.module_utils import address, arguments, files, finding, outside, unreachable
 from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError
+from ansible_collections.glm.fleet.plugins.module_utils.host import data_disk
 from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
 from ansible_collections.glm.fleet.plugins.module_utils.weights import download as _weights_download
 from ansible_collections.glm.fleet.plugins.module_utils.weights import fetch as _weights_fetch
@@ -370,6 +379,12 @@ class Weights:
         commit = self.hub.resolve(self.repository, self.params["revision"])
         manifest = self.hub.manifest(self.repository, commit)
         return {"changed": False, "commit": commit, **self._summary(manifest)}
+
+    def described(self) -> dict[str, Any]:
+        """What ``start`` found, and the disk that the weights are on."""
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+        found = data_disk.describe(os.path.realpath(self.hf_home))
+        return {**self.start(), "disk": {**found, "hf_home": str(self.hf_home), "memory_gib": round(memory, 1)}}
 
     def start(self) -> dict[str, Any]:
         """Find the files right, or an earlier fetch still running, or start one; ``progress`` says which."""
@@ -627,7 +642,7 @@ def run(module: AnsibleModule) -> dict[str, Any]:
     """Do the phase that the action asks for. Raises QuotingError with what to do."""
     try:
         weights = Weights(module)
-        phases = {"resolve": weights.resolve, "start": weights.start, "status": weights.status}
+        phases = {"resolve": weights.resolve, "start": weights.described, "status": weights.status}
         return phases[module.params["phase"]]()
     except OSError as exc:
         raise QuotingError(f"{exc}. Check the disk below {module.params['hf_home']}.") from exc

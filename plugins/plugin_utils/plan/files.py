@@ -21,7 +21,7 @@ def paths(choice: Choice) -> Paths:
     data, engine = choice.intent.data_dir.rstrip("/"), f"{choice.engine.name}-{choice.version}"
     return {
         "data": data,
-        "hf_home": f"{data}/huggingface",
+        "hf_home": choice.hf_home,
         # By runtime: each has another user, who owns the folder and all in it.
         "cache": f"{data}/cache/{engine}-{choice.intent.runtime}",
         "config": choice.intent.config_dir.rstrip("/"),
