@@ -37,7 +37,8 @@ class ActionModule(RemoteJobAction):
         entry, locked_now = self._locked_entry()
         outcome = self._bring(entry) if entry else self._unlocked()
         warned = {"warnings": self._warnings} if self._warnings else {}
-        changed = bool(outcome["changed"] or locked_now or self._kept_disk(outcome))
+        kept = self._kept_disk(outcome)
+        changed = bool(outcome["changed"] or locked_now or kept)
         return {**outcome, **warned, "changed": changed, "locked_now": locked_now}
 
     def _kept_disk(self, outcome: dict[str, Any]) -> bool:

@@ -28,6 +28,7 @@ import yaml
 
 from ansible_collections.glm.fleet.plugins.module_utils.weights.hub import HubClient
 from ansible_collections.glm.fleet.plugins.module_utils.weights.store import Store
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import disks
 from simulator.hub import Hub
 from simulator.hub.faults import Fault
 from simulator.hub.server import Access
@@ -171,6 +172,7 @@ def test_check_mode_on_a_fresh_host_asks_and_writes_nothing(controller: Controll
     assert "changed=1" in output
     assert "would fetch 48.0 MB and verify 4 files" in controller.play("--check", "-v")[1]
     assert not controller.lock_file.exists()
+    assert not disks.path_of(controller.lock_file).exists()
     assert not controller.hf_home().exists()
 
 
@@ -180,6 +182,9 @@ def test_second_run_changes_nothing_and_asks_nobody(controller: Controller) -> N
     entry = yaml.safe_load(controller.lock_file.read_text())["models"][f"{REPO}@main"]
     assert entry["bytes"] == HubClient(controller.hub.url).manifest(REPO, entry["commit"]).total_bytes
     assert entry["files"] == 4
+    kept = disks.read(controller.lock_file)
+    assert kept["h1"]["hf_home"] == str(controller.hf_home()) and kept["h1"]["memory_gib"] > 0
+    assert kept["h1"]["filesystem"], "plans choose the loader by it"
     controller.hub.requests.clear()
     written = controller.lock_file.stat().st_mtime_ns
     for arguments in ((), ("--check",)):

@@ -20,6 +20,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.plan import lockfile
 
 MOST_HOSTS: Final = 2000
 _SCHEMA: Final = 1
+_OTHER_KERNEL: Final = 0.02
 
 
 class HostDisk(TypedDict):
@@ -81,8 +82,12 @@ def keep(lock_file: Path | str, host: str, found: HostDisk) -> bool:
         with lockfile.locked(lock_file):
             known = read(lock_file)
             before = known.pop(host, None)
-            if before and before["read_mb_s"] is not None and _same(before, found):
-                found = {**found, "read_mb_s": before["read_mb_s"], "measured_at": before["measured_at"]}
+            if before and _same(before, found):
+                if before["read_mb_s"] is not None:
+                    found = {**found, "read_mb_s": before["read_mb_s"], "measured_at": before["measured_at"]}
+                # What another kernel keeps for itself is no other memory.
+                if abs(found["memory_gib"] - before["memory_gib"]) < _OTHER_KERNEL * before["memory_gib"]:
+                    found = {**found, "memory_gib": before["memory_gib"]}
             if before == found:
                 return False
             # The oldest go first.

@@ -273,6 +273,12 @@ def test_a_figure_stays_while_the_disk_is_the_same(lock: Path) -> None:
     assert disks.read(lock)["h1"]["read_mb_s"] is None
 
 
+def test_another_kernel_is_no_other_host_and_more_memory_is(lock: Path) -> None:
+    assert disks.keep(lock, "h1", disk("ext4", "nvme", memory_gib=2000.0))
+    assert not disks.keep(lock, "h1", disk("ext4", "nvme", memory_gib=1999.2))
+    assert disks.keep(lock, "h1", disk("ext4", "nvme", memory_gib=1000.0))
+
+
 def test_hosts_that_are_gone_do_not_pile_up(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(disks, "MOST_HOSTS", 3)
     for number in range(5):
