@@ -54,6 +54,9 @@ def used_flags(known: Catalog, engine: str, version: str) -> dict[str, str]:
 
     note((value for value in vars(entry.options).values() if value), "engine.yml options")
     note(iter([*entry.multi_node.args, *entry.multi_node.worker]), "engine.yml multi_node")
+    for rule in entry.loading.rules:
+        if rule.holds(version):
+            note(iter(rule.args), "engine.yml loading")
     for layer in known.layers:
         if layer.engine == engine and layer.holds(version):
             note(iter(layer.args), "recipes.yml layers")

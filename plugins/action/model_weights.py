@@ -15,7 +15,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.actions import heartbeat
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import Failed
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.remote_job import RemoteJobAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import known
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan import lockfile
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import disks, lockfile
 from ansible_collections.glm.fleet.plugins.plugin_utils.store.bucket import place
 from ansible_collections.glm.fleet.plugins.plugin_utils.store.errors import StoreError
 from ansible_collections.glm.fleet.plugins.plugin_utils.store.origin import Origin
@@ -37,7 +37,15 @@ class ActionModule(RemoteJobAction):
         entry, locked_now = self._locked_entry()
         outcome = self._bring(entry) if entry else self._unlocked()
         warned = {"warnings": self._warnings} if self._warnings else {}
-        return {**outcome, **warned, "changed": bool(outcome["changed"] or locked_now), "locked_now": locked_now}
+        kept = self._kept_disk(outcome)
+        changed = bool(outcome["changed"] or locked_now or kept)
+        return {**outcome, **warned, "changed": changed, "locked_now": locked_now}
+
+    def _kept_disk(self, outcome: dict[str, Any]) -> bool:
+        """Keep what the weights are on, for plans; whether that is new."""
+        if "disk" not in outcome or self._task.check_mode or self._args["state"] == "verified":
+            return False
+        return disks.keep(self._args["lock_file"], self._host, disks.disk_of(outcome["disk"]))
 
     # The lock file -----------------------------------------------------------------------------------------------
 
@@ -133,7 +141,7 @@ class ActionModule(RemoteJobAction):
             self._say_if_due(progress_line(status))
 
 
-_RETURNED = ("changed", "commit", "snapshot", "manifest_sha256", "total_bytes", "files", "missing_bytes")
+_RETURNED = ("changed", "commit", "snapshot", "manifest_sha256", "total_bytes", "files", "missing_bytes", "disk")
 
 
 def _sentence(started: dict[str, Any]) -> str:

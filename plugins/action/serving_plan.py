@@ -44,7 +44,7 @@ class ActionModule(FleetAction):
         try:
             request.require_known(self._task_vars)
             given.update(request.node_of(self._host, given, self._task_vars))
-            plans = request.plans_of(given)
+            plans = request.plans_of(given, self._host)
         except Unmet as exc:
             raise self._failure(str(exc), findings=[exc.finding("plan")]) from None
         except PlanError as exc:

@@ -149,7 +149,11 @@ ansible_facts:
           elements: dict
           returned: when docker is in O(subset)
         disks:
-          description: path, mount, device, filesystem, size_bytes, free_bytes for each of O(paths).
+          description: >-
+            path, mount, device, filesystem, kind, read_mb_s, measured_at, size_bytes, free_bytes for each of O(paths).
+            C(kind) is V(network), V(nvme) (local), V(volume) (a block device that comes over a network), V(block) (any
+            other) or V(memory), and null where it is not known. C(read_mb_s) is what the last acceptance read from this
+            device past the page cache, null where none did.
           type: list
           elements: dict
           returned: when disks is in O(subset)

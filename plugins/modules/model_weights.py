@@ -224,6 +224,14 @@ locked_now:
   description: Whether this call resolved the revision and wrote the lock file.
   returned: success
   type: bool
+disk:
+  description:
+    - What the weights are on - hf_home, mount, device, filesystem, kind, read_mb_s and measured_at as
+      M(glm.fleet.gpu_facts) has them, and memory_gib of the host.
+    - The action plugin keeps it beside O(lock_file), where plans read it.
+  returned: success
+  type: dict
+  version_added: 0.2.0
 retries:
   description: How many answers broke off or were refused, and were asked for again.
   returned: when something was fetched or hashed
@@ -254,10 +262,12 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.glm.fleet.plugins.module_utils import address, arguments, files, finding, outside, unreachable
 from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError
+from ansible_collections.glm.fleet.plugins.module_utils.host import data_disk
 from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
 from ansible_collections.glm.fleet.plugins.module_utils.weights import download as _weights_download
 from ansible_collections.glm.fleet.plugins.module_utils.weights import fetch as _weights_fetch
 from ansible_collections.glm.fleet.plugins.module_utils.weights import hub as _weights_hub
+from ansible_collections.glm.fleet.plugins.module_utils.weights import lease as _weights_lease
 from ansible_collections.glm.fleet.plugins.module_utils.weights import sources as _weights_sources
 from ansible_collections.glm.fleet.plugins.module_utils.weights import store as _weights_store
 from ansible_collections.glm.fleet.plugins.module_utils.weights.hub import (
@@ -276,8 +286,8 @@ from ansible_collections.glm.fleet.plugins.module_utils.weights.store import (
 RUN_DIR = Path("/run/glm-weights")
 # The program and all that it imports of the collection, under their own names.
 FETCHER = (
-    _weights_fetch, _weights_download, _weights_sources, _weights_hub, _weights_store, address, files, finding,
-    unreachable,
+    _weights_fetch, _weights_download, _weights_lease, _weights_sources, _weights_hub, _weights_store, address, files,
+    finding, unreachable,
 )  # fmt: skip
 # One status call waits this long on the host, which spares a connection every second.
 STATUS_WAIT_SECONDS = 15.0
@@ -306,8 +316,8 @@ DISK_ADVICE = {
     "no_rights": "The unit may not write there, although it is root's. On NFS that is root_squash: export {place} with "
     "no_root_squash, or set glm_data_dir to a local disk.",
     "stale": "The file server no longer knows that file. Mount {place} anew.",
-    "no_locks": "The file system of {place} has no locks, so nothing keeps two fetches apart. Mount it with locks (NFS "
-    "without nolock), or set glm_data_dir to a local disk.",
+    "lost": "This fetch was halted for so long that another host goes on with it, or the file server of {place} was "
+    "away from this host only. Run again: it waits for that host, and finds the work done.",
     "no_links": "The file system of {place} has no symbolic links, which the cache is made of. Set glm_data_dir to one "
     "that has.",
     "input_output": "Look at the path it names, and at `dmesg` for errors of that disk.",
@@ -369,6 +379,12 @@ class Weights:
         commit = self.hub.resolve(self.repository, self.params["revision"])
         manifest = self.hub.manifest(self.repository, commit)
         return {"changed": False, "commit": commit, **self._summary(manifest)}
+
+    def described(self) -> dict[str, Any]:
+        """What ``start`` found, and the disk that the weights are on."""
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+        found = data_disk.describe(os.path.realpath(self.hf_home))
+        return {**self.start(), "disk": {**found, "hf_home": str(self.hf_home), "memory_gib": round(memory, 1)}}
 
     def start(self) -> dict[str, Any]:
         """Find the files right, or an earlier fetch still running, or start one; ``progress`` says which."""
@@ -626,7 +642,7 @@ def run(module: AnsibleModule) -> dict[str, Any]:
     """Do the phase that the action asks for. Raises QuotingError with what to do."""
     try:
         weights = Weights(module)
-        phases = {"resolve": weights.resolve, "start": weights.start, "status": weights.status}
+        phases = {"resolve": weights.resolve, "start": weights.described, "status": weights.status}
         return phases[module.params["phase"]]()
     except OSError as exc:
         raise QuotingError(f"{exc}. Check the disk below {module.params['hf_home']}.") from exc

@@ -29,7 +29,7 @@ options:
     type: path
     default: /var/lib/glm
   measure_disk:
-    description: Write and read a file of 256 MiB in O(data_dir).
+    description: Write and read a file of 256 MiB in O(data_dir), and keep on the host how fast it was read.
     type: bool
     default: true
   network_url:
@@ -141,6 +141,7 @@ verdict:
       returned: always
 """
 
+import contextlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -149,7 +150,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import ConnectionError as UrlError
 
 from ansible_collections.glm.fleet.plugins.module_utils import arguments
-from ansible_collections.glm.fleet.plugins.module_utils.host import health, probe, speed
+from ansible_collections.glm.fleet.plugins.module_utils.host import data_disk, health, probe, speed
 from ansible_collections.glm.fleet.plugins.module_utils.host.docker import DockerError, Engine
 from ansible_collections.glm.fleet.plugins.module_utils.host.facts import Gatherer
 
@@ -169,6 +170,9 @@ def disk(folder: Path) -> dict[str, Any]:
         speed = health.disk_speed(folder)
     except OSError as error:
         return {"disk_write": f"{folder}: {error}"}
+    with contextlib.suppress(OSError):
+        # A figure that cannot be kept for later is still this run's.
+        data_disk.keep(str(folder.resolve()), speed["read_mb_s"])
     return {"disk_write": speed["write_mb_s"], "disk_read": speed["read_mb_s"]}
 
 

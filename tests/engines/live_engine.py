@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import socket
 import subprocess
@@ -16,8 +17,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan import routes
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Door
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import disks, routes
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Door, Plan
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import replica
 from ansible_collections.glm.fleet.plugins.plugin_utils.tls import authority
 from simulator.engines import front_door, tiny_glm, trees
@@ -70,6 +72,34 @@ def bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
+def on_network_disk(engine: str, version: str, filesystem: str) -> Plan:
+    """A plan for weights on that file system, of a model that the version knows."""
+    disk = disks.disk_of(
+        {
+            "hf_home": "/var/lib/glm/huggingface", "device": "there", "filesystem": filesystem, "kind": "network",
+            "read_mb_s": None, "measured_at": None, "memory_gib": 2000,
+        }
+    )  # fmt: skip
+    intent = planner.Intent("GLM-5.1", "H200", 8, engine=engine, engine_version=version, disk=disk, runtime="venv")
+    try:
+        return planner.make(intent, catalog.load())
+    except planner.PlanError:
+        return planner.make(dataclasses.replace(intent, model="GLM-4.7"), catalog.load())
+
+
+def loader_words(engine: str) -> list[str]:
+    """What a plan adds to the command for weights on virtiofs: the engine loads the tiny model so."""
+    made = on_network_disk(engine, trees.ENGINES[engine].version, "virtiofs")
+    words: list[str] = []
+    for option in made["loading"]["options"]:
+        # The option, or a key of its mapping, and its values.
+        at = next(at for at, word in enumerate(made["command"]) if word.split(".")[0] == option)
+        end = next((to for to in range(at + 1, len(made["command"])) if made["command"][to].startswith("--")), None)
+        words += made["command"][at:end]
+    assert words, engine
+    return words
+
+
 @contextmanager
 def started(engine: str, folder: Path, key: str, admin_key: str) -> Iterator[int]:
     """The port of an engine that serves, with the keys that the product would give it. It is ended afterwards."""
@@ -81,7 +111,7 @@ def started(engine: str, folder: Path, key: str, admin_key: str) -> Iterator[int
         port = int(probe.getsockname()[1])
     tree = trees.build_tree(Settings.from_environment().cache_dir, engine)
     words = [word.format(model=folder / "model", port=port) for word in cpu_start.WORDS[engine]]
-    words += ["--served-model-name", MODEL]
+    words += ["--served-model-name", MODEL, *loader_words(engine)]
     environ = cpu_start.environment(folder, tree) | {"VLLM_CACHE_ROOT": str(folder / "cache")}
     front_door.seed_cache(tree, environ)
     if plan(engine)["secret"]["kind"] == "env":

@@ -42,6 +42,14 @@ def test_a_recipe_that_leans_on_what_is_gone_breaks() -> None:
     assert any(text.startswith("--nsa-prefill-backend is gone (recipes.yml layers)") for text in broken)
 
 
+def test_a_loader_that_a_rule_of_disks_leans_on_breaks_when_it_is_gone() -> None:
+    old = flags.load("sglang", "0.5.23")
+    gone = {key: option for key, option in old.options.items() if "prefetch-num-threads" not in key}
+    found = new_engine.compare(CATALOG, "sglang", old, dataclasses.replace(old, options=gone))
+    broken = [change.text for change in found if change.breaks]
+    assert any(text.startswith("--weight-loader-prefetch-num-threads is gone (engine.yml loading)") for text in broken)
+
+
 def test_deprecation_narrowing_and_lost_parsers_are_told() -> None:
     old = flags.load("vllm", "0.32.0")
     parser = old.options["--tool-call-parser"]

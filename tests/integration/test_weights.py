@@ -12,8 +12,10 @@ import json
 import mmap
 import os
 import random
+import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -26,6 +28,7 @@ import yaml
 
 from ansible_collections.glm.fleet.plugins.module_utils.weights.hub import HubClient
 from ansible_collections.glm.fleet.plugins.module_utils.weights.store import Store
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import disks
 from simulator.hub import Hub
 from simulator.hub.faults import Fault
 from simulator.hub.server import Access
@@ -173,6 +176,7 @@ def test_check_mode_on_a_fresh_host_asks_and_writes_nothing(controller: Controll
     assert "changed=1" in output
     assert "would fetch 48.0 MB and verify 4 files" in controller.play("--check", "-v")[1]
     assert not controller.lock_file.exists()
+    assert not disks.path_of(controller.lock_file).exists()
     assert not controller.hf_home().exists()
 
 
@@ -182,6 +186,9 @@ def test_second_run_changes_nothing_and_asks_nobody(controller: Controller) -> N
     entry = yaml.safe_load(controller.lock_file.read_text())["models"][f"{REPO}@main"]
     assert entry["bytes"] == HubClient(controller.hub.url).manifest(REPO, entry["commit"]).total_bytes
     assert entry["files"] == 4
+    kept = disks.read(controller.lock_file)
+    assert kept["h1"]["hf_home"] == str(controller.hf_home()) and kept["h1"]["memory_gib"] > 0
+    assert kept["h1"]["filesystem"], "plans choose the loader by it"
     controller.hub.requests.clear()
     written = controller.lock_file.stat().st_mtime_ns
     for arguments in ((), ("--check",)):
@@ -305,6 +312,61 @@ def test_hosts_agree_on_a_commit_even_when_the_branch_moves(controller: Controll
     for host in ("h1", "h2", "h3", "h4"):
         config = Store(controller.hf_home(host), REPO).snapshot(commit) / "config.json"
         assert json.loads(config.read_text()) == {"model_type": "tiny"}
+
+
+@contextlib.contextmanager
+def one_folder(controller: Controller, *hosts: str) -> Iterator[None]:
+    """The data folder of each host is the same folder of a file server."""
+    server = controller.folder / "server"
+    server.mkdir()
+    with contextlib.ExitStack() as mounts:
+        for host in hosts:
+            mounts.enter_context(mounted(controller.hf_home(host), "--bind", str(server)))
+        yield
+
+
+def test_hosts_of_one_shared_folder_fetch_once(controller: Controller) -> None:
+    """Each with a unit of its own; those that come second wait, hash nothing, and have the weights as well."""
+    hosts = ("h1", "h2", "h3")
+    controller.hub.faults.add(Fault(f"{REPO}/model-1.safetensors", "slow", bytes_per_second=SHARD_BYTES // 5))
+    with one_folder(controller, *hosts):
+        code, output = controller.play("-v", hosts=",".join(hosts))
+        assert code == 0, output
+        assert len((controller.state / "started").read_text().splitlines()) == len(hosts)
+        assert controller.asked("/cdn/zai-org/Tiny") == 2, "each shard once, whatever the hosts"
+        by = f"Z {socket.gethostname()} (process"
+        waiting = [host for host in hosts if re.search(rf"{host}: weights: \S+{re.escape(by)}", output)]
+        assert len(waiting) == len(hosts) - 1, output
+        record = next((controller.hf_home("h1") / "glm-verified").glob("*.json"))
+        written = record.stat().st_mtime_ns
+        controller.hub.requests.clear()
+        code, output = controller.play(hosts=",".join(hosts))
+        assert code == 0 and output.count("changed=0") == len(hosts), output
+        assert controller.hub.requests == []
+        assert record.stat().st_mtime_ns == written
+
+
+def test_a_host_that_dies_while_it_fetches_for_others_blocks_none(controller: Controller) -> None:
+    slow = Fault(f"{REPO}/model-1.safetensors", "slow", bytes_per_second=SHARD_BYTES // PATIENCE_SECONDS)
+    controller.hub.faults.add(slow)
+    with one_folder(controller, "h1", "h2"):
+        options = {"weights": {"stall_seconds": 3600}}
+        first = subprocess.Popen(**controller.command(**options), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        assert first.stdout is not None
+        wait_for(lambda: "weights: fetched" in first.stdout.readline())
+        (unit,) = controller.state.glob("*.pid")
+        with subprocess.Popen(
+            **controller.command(hosts="h2", **options), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        ) as second:
+            assert second.stdout is not None
+            wait_for(lambda: "waiting for it" in second.stdout.readline())
+            slow.bytes_per_second = 1_000_000_000
+            os.kill(int(unit.read_text()), signal.SIGKILL)
+            output = second.stdout.read()
+        assert second.returncode == 0, output
+        assert "ended in phase 'download' without a result" in " ".join(first.communicate()[0].split())
+        record = next((controller.hf_home("h2") / "glm-verified").glob("*.json"))
+        assert json.loads(record.read_text())["manifest"]["repository"] == REPO
 
 
 def test_an_interrupted_run_is_taken_up_again(controller: Controller) -> None:

@@ -21,7 +21,7 @@ from typing import Any, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.module_utils.finding import printable
-from ansible_collections.glm.fleet.plugins.module_utils.host import gpu, neighbours
+from ansible_collections.glm.fleet.plugins.module_utils.host import data_disk, gpu, neighbours
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import CommandResult, run, which
 from ansible_collections.glm.fleet.plugins.module_utils.host.docker import docker_facts
 from ansible_collections.glm.fleet.plugins.module_utils.host.health import Health
@@ -355,11 +355,10 @@ class Gatherer:
         return {"docker": facts, "neighbours": neighbours.found(self.root)}
 
     def disks(self) -> dict[str, Any]:
-        """The mount that holds each asked path, or will hold it once it is made, and its free bytes.
+        """The mount that holds each asked path, or will hold it once it is made, its kind of disk, and its free bytes.
 
         A path whose file system does not answer is left out, and named in ``errors``.
         """
-        mounts = self._mounts()
         disks = []
         for path in self.paths:
             asked = run((sys.executable, "-I", "-S", "-c", _SPACE, path), self.timeout)
@@ -367,13 +366,8 @@ class Gatherer:
                 self.problem("disk", f"{path}: {asked.evidence()}")
                 continue
             space = json.loads(asked.stdout)
-            device, mount, filesystem = _mount_of(space.pop("real"), mounts)
-            disks.append({"path": path, "mount": mount, "device": device, "filesystem": filesystem, **space})
+            disks.append({"path": path, **data_disk.describe(space.pop("real"), self.root), **space})
         return {"disks": disks}
-
-    def _mounts(self) -> list[tuple[str, str, str]]:
-        rows = (line.split() for line in self._text("proc/self/mounts").splitlines())
-        return [(row[0], row[1].replace("\\040", " "), row[2]) for row in rows if len(row) > 2]
 
     def _text(self, path: str) -> str:
         return files.read_text(self.root / path)
@@ -385,16 +379,6 @@ def _printed(words: Optional[list[str]]) -> Optional[list[str]]:
 
 def _has(pci: dict[str, Any], vendor: str) -> bool:
     return any(entry["vendor"] == vendor for entry in pci["gpus"])
-
-
-def _mount_of(path: str, mounts: list[tuple[str, str, str]]) -> tuple[str, str, str]:
-    """The mount with the longest mount point above ``path``; the last one wins, since later mounts cover earlier."""
-    best = ("", "/", "")
-    for mount in mounts:
-        inside = path == mount[1] or path.startswith(mount[1].rstrip("/") + "/")
-        if inside and len(mount[1]) >= len(best[1]):
-            best = mount
-    return best
 
 
 def cloud_init(timeout: float = 30) -> dict[str, Any]:

@@ -7,8 +7,8 @@
 module). It is not on the disk that is written to: a disk that is full must not hide that it is. Each file is hashed as
 soon as it is whole, from the disk, while others are fetched; a wrong one is fetched once more.
 
-One fetch works in a repository's folder at a time, whatever the host: on a file system that several share the others
-wait, and find the work done.
+One fetch works in a repository's folder at a time, whatever the host (lease.py): on a file system that several share
+the others wait, and find the work done.
 """
 
 from __future__ import annotations
@@ -17,10 +17,8 @@ import collections
 import concurrent.futures
 import contextlib
 import errno
-import fcntl
 import os
 import signal
-import socket
 import sys
 import threading
 import time
@@ -31,6 +29,7 @@ from typing import Any, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.module_utils.weights.download import Download
+from ansible_collections.glm.fleet.plugins.module_utils.weights.lease import Lease
 from ansible_collections.glm.fleet.plugins.module_utils.weights.sources import SourceError, source
 from ansible_collections.glm.fleet.plugins.module_utils.weights.store import (
     Damage,
@@ -52,7 +51,6 @@ _DISK = {
     errno.EACCES: "no_rights",
     errno.EPERM: "no_rights",
     errno.ESTALE: "stale",
-    errno.ENOLCK: "no_locks",
     errno.EOPNOTSUPP: "no_links",
     errno.EIO: "input_output",
 }
@@ -133,6 +131,7 @@ class Supervisor:
         self._samples: collections.deque[tuple[float, int]] = collections.deque()
         self._stalls = 0
         self._lock = threading.Lock()
+        self._lease: Optional[Lease] = None
 
     def run(self) -> int:
         """Do the job; 0 when every file is there and right."""
@@ -174,6 +173,7 @@ class Supervisor:
             self._event(f"removed: {damage}")
             self._replaced = True
         self._refuse(self._bring_and_check())
+        self._require_lease()
         self.store.write_record(self.manifest, self._replaced)
         freed = self.store.remove_leftovers(self.manifest)
         if freed:
@@ -190,29 +190,20 @@ class Supervisor:
     def _alone(self) -> Iterator[bool]:
         """While no other fetch works in this folder; gives whether this one waited for another."""
         self.store.folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.store.folder / ".glm-fetch.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        self._lease = Lease(self.store.folder, self._wait_for, self._event)
+        waited = self._lease.take()
         try:
-            waited = self._lock_folder(handle)
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, f"{socket.gethostname()} (process {os.getpid()})\n".encode(), 0)
             yield waited
         finally:
-            os.close(handle)
+            self._lease.release()
 
-    def _lock_folder(self, handle: int) -> bool:
-        waited = False
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return waited
-            except BlockingIOError:
-                who = os.pread(handle, 200, 0).decode("utf-8", "replace").strip() or "another process"
-                self._report("wait", "" if waited else f"{who} fetches into {self.store.folder}, waiting for it")
-                waited = True
-                time.sleep(POLL_SECONDS)
-            except OSError as exc:
-                kind = "no_locks" if exc.errno == errno.EOPNOTSUPP else _DISK.get(exc.errno or 0, "no_locks")
-                raise FetchError(kind, f"{self.store.folder} cannot be locked: {exc.strerror}") from None
+    def _wait_for(self, why: str) -> None:
+        self._report("wait", "" if self.status.phase == "wait" else why)
+
+    def _require_lease(self) -> None:
+        """Raise FetchError when another host works in the folder by now: this one was halted for too long."""
+        if self._lease is not None and self._lease.lost_to:
+            raise FetchError("lost", f"{self._lease.lost_to} has taken {self.store.folder} over")
 
     # Fetching and hashing ----------------------------------------------------------------------------------------
 
@@ -296,6 +287,7 @@ class Supervisor:
         """Once a second: say how far it is, and ask anew where nothing arrives."""
         if time.time() - self.status.updated < POLL_SECONDS:
             return
+        self._require_lease()
         phase = self._account(download, there, fetching)
         if phase == "download":
             self._require_progress(download)

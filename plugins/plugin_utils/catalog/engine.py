@@ -9,6 +9,7 @@ product knows an engine by its name.
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Optional, Union
@@ -208,6 +209,35 @@ class Clocks:
 
     env: list[str]
     options: list[str]
+
+
+@dataclass(frozen=True)
+class LoadRule(Ranged):
+    """How weights are loaded from such a disk, and why. Without ``args`` the engine's own way is right there.
+
+    ``filesystems`` and ``precisions``: only with one of these. ``in_memory``: only where the host's memory holds the
+    weights. ``source`` is where it was measured, or the engine's own line; ``date`` is when that was read.
+    """
+
+    disk: Literal["network", "local"]
+    because: str
+    source: str
+    date: datetime.date
+    args: dict[str, Any] = field(default_factory=dict)
+    filesystems: Optional[list[str]] = None
+    precisions: Optional[list[str]] = None
+    in_memory: bool = False
+
+
+@dataclass(frozen=True)
+class Loading:
+    """The options that say how weights are loaded, and rules for them; the first rule that holds counts.
+
+    Where a recipe or a user says one of the options, no rule does.
+    """
+
+    options: list[str]
+    rules: list[LoadRule]
 
 
 @dataclass(frozen=True)
@@ -458,6 +488,7 @@ class Engine:
     combinations: list[Combination]
     timeouts: Timeouts
     clocks: Clocks
+    loading: Loading
     stop: Stop
     contract: EngineContract
     package: Package

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable
 from ansible_collections.glm.fleet.plugins.module_utils.names import did_you_mean
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import combinations, records
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
+from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.engine import Engine
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.meanings import Meanings
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.questions import Questions
 
@@ -25,6 +26,7 @@ def check_references(found: records.Catalog) -> None:
         _known([engine.default_version], engine.versions, f"catalog/engines/{name}/versions.yml", "version")
         _check_meanings(engine.meanings, f"catalog/engines/{name}/meanings.yml: meanings")
         combinations.check(engine, f"catalog/engines/{name}/combinations.yml")
+        _check_loading(engine, f"catalog/engines/{name}/engine.yml: loading")
     measuring = [name for name, engine in found.engines.items() if engine.benchmark_client is not None]
     if len(measuring) != 1:
         raise CatalogError(f"catalog/engines: expected one engine with a benchmark_client, found {measuring or 'none'}")
@@ -73,6 +75,13 @@ def check_entries(found: records.Catalog, part: records.Catalog, place: str) -> 
         _check_published(found, result, f"{place}/published.yml: published[{index}]")
     for issue in part.known_issues:
         _check_issue(found, issue, f"{place}/known_issues.yml: {issue.id}")
+
+
+def _check_loading(engine: Engine, where: str) -> None:
+    """A rule adds nothing but what says how weights are loaded: a user's word for one of these switches it off."""
+    for index, rule in enumerate(engine.loading.rules):
+        said = [f"--{name.split('.', 1)[0]}" for name in rule.args]
+        _known(said, engine.loading.options, f"{where}.rules[{index}]", "option")
 
 
 def _vendors(found: records.Catalog) -> dict[str, None]:

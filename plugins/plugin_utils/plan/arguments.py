@@ -20,6 +20,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.plan import (
     combinations,
     flags,
     issues,
+    loading,
     meaning,
     recipes,
     set_pool,
@@ -50,6 +51,7 @@ class Served:
     notes: list[str]
     remedy: Apply
     """What workarounds of known issues changed, before the user's own words."""
+    loader: loading.Loader
 
 
 def serve(choice: Choice, table: flags.Table) -> Served:
@@ -174,7 +176,8 @@ def _worked_out(
     changed: Optional[Mapping[str, Any]] = None,
 ) -> Served:  # fmt: skip
     composed = recipes.compose(choice.layers, choice.cell, recipe, way, choice.context_goal)
-    given = {**composed.args, **(changed or {}), **_node_arguments(choice)}
+    loader = loading.choose(choice, composed.args)
+    given = {**loader.args, **composed.args, **(changed or {}), **_node_arguments(choice)}
     base = flags.respelled(table, {**given, **_clocks(choice, table, given)}, choice.engine.renames)
     try:
         planned = flags.merge(table, base, {})
@@ -226,6 +229,7 @@ def _worked_out(
         env={**env, **clocks, **remedy.env},
         notes=[*composed.notes, *_hasty(choice, table, arguments)],
         remedy=remedy,
+        loader=loader,
     )
 
 

@@ -12,6 +12,9 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Choic
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.drain import Drain
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Disk, Phases, Price, Timeouts
 
+# Half of what acceptance asks of a disk. A start that is given days is never ended.
+_SLOWEST_MB_S = 100
+
 
 def weights_bytes(choice: Choice) -> int:
     """Bytes of the weights that are fetched."""
@@ -29,8 +32,11 @@ def start_seconds(choice: Choice) -> int:
 def phases(choice: Choice) -> Phases:
     """What a start is made of."""
     budget = choice.engine.timeouts
+    measured = choice.disk["read_mb_s"] if choice.disk else None
+    # A disk that was measured to be slower has the time that it needs.
+    rate = min(budget.load_bytes_per_second, max(measured or math.inf, _SLOWEST_MB_S) * 10**6)
     return {
-        "load": math.ceil(weights_bytes(choice) / budget.load_bytes_per_second),
+        "load": math.ceil(weights_bytes(choice) / rate),
         "compile": budget.compile_seconds,
         "capture": budget.capture_seconds,
         "warmup": budget.warmup_seconds,

@@ -26,6 +26,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import (
     Model,
 )
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags, issues, model_config, recipes
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.disks import HostDisk
 
 _SERVED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]*")
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -50,7 +51,8 @@ class Intent:
     ``accelerator_count`` is what the host has, and ``gpus`` which of them may be used (none named: all); ``replicas``
     share those evenly, and ``replica`` is the one this plan is for. Without ``precision`` it is fp8 where the model has
     that, else its first one in the catalogue. With ``nodes`` > 1 one replica takes all of that many hosts, of which
-    this is number ``node_rank``. ``starts`` is what starts of the fleet reported (starts.py).
+    this is number ``node_rank``. ``starts`` is what starts of the fleet reported (starts.py), and ``disk`` what this
+    host's weights are on (disks.py), where that is known.
     """
 
     model: str
@@ -98,6 +100,12 @@ class Intent:
     drain_seconds: int = -1
     allow_unsafe_weights: bool = False
     starts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    disk: Optional[HostDisk] = None
+
+    @property
+    def hf_home(self) -> str:
+        """Where the weights are on the host."""
+        return f"{self.data_dir.rstrip('/')}/huggingface"
 
     def elsewhere(self, **changes: Any) -> Intent:
         """The same for one replica on other hardware or with another engine, without what is only for this one."""
@@ -176,6 +184,12 @@ class Choice:
         """Which GPUs of the host these are."""
         first = self.intent.replica * self.count
         return self.usable[first : first + self.count]
+
+    @property
+    def disk(self) -> Optional[HostDisk]:
+        """The disk of the weights; None where nobody looked at one in that place."""
+        known = self.intent.disk
+        return known if known and known["hf_home"] == self.intent.hf_home else None
 
     @cached_property
     def cell(self) -> recipes.Cell:

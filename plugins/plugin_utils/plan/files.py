@@ -21,7 +21,7 @@ def paths(choice: Choice) -> Paths:
     data, engine = choice.intent.data_dir.rstrip("/"), f"{choice.engine.name}-{choice.version}"
     return {
         "data": data,
-        "hf_home": _hf_home(choice.intent),
+        "hf_home": choice.intent.hf_home,
         # By runtime: each has another user, who owns the folder and all in it.
         "cache": f"{data}/cache/{engine}-{choice.intent.runtime}",
         "config": choice.intent.config_dir.rstrip("/"),
@@ -34,13 +34,9 @@ def venv_path(choice: Choice) -> str:
     return f"{choice.intent.engine_dir.rstrip('/')}/{choice.engine.name}-{choice.version}"
 
 
-def _hf_home(intent: Intent) -> str:
-    return f"{intent.data_dir.rstrip('/')}/huggingface"
-
-
 def hf_home_inside(intent: Intent) -> str:
     """Where the engine sees weights: in its container, or on the host."""
-    return _hf_home(intent) if intent.runtime == "venv" else CONTAINER_HF_HOME
+    return intent.hf_home if intent.runtime == "venv" else CONTAINER_HF_HOME
 
 
 def inside(choice: Choice) -> tuple[str, str]:

@@ -26,6 +26,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.plan import (
     flags,
     host_memory,
     image,
+    loading,
     lockfile,
     origins,
     own,
@@ -116,6 +117,7 @@ def make(intent: Intent, known: records.Catalog, lock: Optional[lockfile.LockDat
         "stop": {"success_exit_status": list(choice.engine.stop.success_exit_status), "drains": end.drains},
         "contract": _contract(choice, table, served),
         "disk": budget.disk(choice),
+        "loading": loading.record(choice, served.loader),
         "host_memory": host_memory.host_memory(choice, table, served),
         "prices": budget.prices(choice),
         "known_issues": [

@@ -27,9 +27,10 @@ _WHY: Mapping[Origin, str] = {
 def recipe(choice: Choice, table: flags.Table, served: Served) -> Recipe:
     """What a plan says of where its arguments come from. Raises FlagError."""
     composed, found = served.composed, served.recipe
-    other = reading.different(table, choice.engine, served.arguments, composed.args)
+    other = reading.different(table, choice.engine, served.arguments, {**served.loader.args, **composed.args})
     says: dict[str, Origin] = {
         **_by_key(choice, table, {name: _of_part(part) for name, part in composed.said.items()}),
+        **_by_key(choice, table, dict.fromkeys(served.loader.args, "disk")),
         **dict.fromkeys(other, "plan"),
         **_by_key(choice, table, dict.fromkeys(served.remedy.args, "known_issue")),
         **_by_key(choice, table, dict.fromkeys(choice.intent.engine_args, "yours")),

@@ -37,7 +37,8 @@ def measured(choice: Choice, table: flags.Table, served: Served) -> Optional[Mea
     found = recipe.measured if recipe else None
     if recipe is None or found is None:
         return None
-    changed = choice.intent.engine_env or reading.different(table, choice.engine, served.arguments, recipe.args)
+    said = {**served.loader.args, **recipe.args}
+    changed = choice.intent.engine_env or reading.different(table, choice.engine, served.arguments, said)
     made: MeasuredHere = {
         "date": str(found.date),
         "workload": found.workload,

@@ -12,7 +12,7 @@ from typing import Any
 from ansible_collections.glm.fleet.plugins.module_utils import address
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 from ansible_collections.glm.fleet.plugins.plugin_utils.intent import check, table
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan import lockfile, own, starts, tls
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import disks, lockfile, own, starts, tls
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 
@@ -46,8 +46,11 @@ def require_known(variables: Mapping[str, Any]) -> None:
         raise check.no_longer_read(table.moved(), dict.fromkeys(gone, ""))
 
 
-def plans_of(given: Mapping[str, Any]) -> list[Plan]:
-    """The plans of a host's replicas for arguments of ARGUMENTS that are set. Raises Unmet, PlanError, CatalogError."""
+def plans_of(given: Mapping[str, Any], host: str = "") -> list[Plan]:
+    """The plans of a host's replicas for arguments of ARGUMENTS that are set; ``host`` is its name, where there is one.
+
+    Raises Unmet, PlanError, CatalogError.
+    """
     args = dict(given)
     if "accelerator" not in args or "accelerator_count" not in args:
         raise Unmet(*_NO_ACCELERATOR)
@@ -57,7 +60,8 @@ def plans_of(given: Mapping[str, Any]) -> list[Plan]:
     asked = tls.asked(listens, public, args.pop("tls", "auto"), args.pop("tls_names", []))
     intent = planner.Intent(
         listen_address=listens, listen_port=args.pop("port"), tls=asked[0], tls_names=asked[1],
-        starts=starts.read(lock_file) if lock_file else {}, **args,
+        starts=starts.read(lock_file) if lock_file else {},
+        disk=disks.read(lock_file).get(host) if lock_file else None, **args,
     )  # fmt: skip
     tls.require_orderable(intent)
     return planner.make_all(intent, own.known(folders), lockfile.read(lock_file) if lock_file else None)

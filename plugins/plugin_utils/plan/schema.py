@@ -104,7 +104,8 @@ class MeasuredHere(TypedDict):
 
 
 Basis = Literal["published", "adapted", "own", "derived"]
-Origin = Literal["recipe", "own", "catalogue", "known_issue", "yours", "plan"]
+Origin = Literal["recipe", "own", "catalogue", "known_issue", "yours", "disk", "plan"]
+DiskClass = Literal["network", "local", "unknown"]
 
 
 class Adapted(TypedDict):
@@ -137,8 +138,8 @@ class Recipe(TypedDict):
     """The arguments that are others than were published, or than your own recipe has."""
     origins: dict[str, Origin]
     """Who says each argument, by its option: the published recipe, one of your own, the catalogue for all such models,
-    the workaround of a known issue, your glm_engine_args, or the plan itself. Without those about places, names, hosts
-    and clocks, which are always the plan's."""
+    the workaround of a known issue, your glm_engine_args, their disk (loading), or the plan itself. Without those about
+    places, names, hosts and clocks, which are always the plan's."""
     measured: MeasuredHere | None
     """What was measured with these arguments, or with those that this plan changes; null where nothing was."""
     profile: str
@@ -533,6 +534,27 @@ class Disk(TypedDict):
     """What must be free before the first fetch."""
 
 
+class Loading(TypedDict):
+    """How the engine loads the weights from their disk, which changes nothing that is served."""
+
+    disk: DiskClass
+    """What the loader was chosen for; unknown until a deploy kept what the disk is."""
+    filesystem: str | None
+    """File system of the weights, such as ext4 or virtiofs; null where it is not known."""
+    kind: str | None
+    """Kind of disk: network, nvme, volume, block or memory; null where it is not known."""
+    read_mb_s: float | None
+    """MB/s that were read from it in one stream, past the page cache; null where nobody measured."""
+    measured_at: str | None
+    """When, in UTC."""
+    options: list[str]
+    """Options that were added for it; empty where the engine's own way is right, or nothing is known."""
+    reason: str
+    """Why these, or none."""
+    source: str | None
+    """Where it was measured, or the engine's own line."""
+
+
 class HostMemory(TypedDict):
     """Memory of the host that a replica takes. The host's checks compare the sum of its replicas with what it has."""
 
@@ -624,6 +646,7 @@ class Plan(TypedDict):
     stop: Stop
     contract: Contract
     disk: Disk
+    loading: Loading
     host_memory: HostMemory
     prices: list[Price]
     """Known prices of such a host; empty when none is known."""

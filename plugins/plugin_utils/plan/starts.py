@@ -58,6 +58,8 @@ def configuration(
     if any(plan_fit.argument(table, arguments, flag) is not None for flag in by_hand):
         return None
     measured_with = {table.find(name).key for name in (options.memory_fraction, options.context)}
+    # How the weights came into the GPUs does not change what is in them.
+    measured_with |= set(engine.loading.options)
     # As text: what one catalogue writes as 32768 is read back from a command line as "32768".
     deciding = {
         key: str(value)

@@ -45,6 +45,7 @@ def _sameness(plan: Plan) -> str:
     alike = [
         plan["model"], plan["engine"], plan["profile"], plan["recipe"], plan["image"], plan["runtime"],
         plan["parallel"], plan["memory"], plan["contract"], plan["replicas"],
+        [plan["loading"][name] for name in ("disk", "filesystem", "reason")],
     ]  # fmt: skip
     accelerator = {**plan["accelerator"], **({"indices": []} if plan["replicas"] > 1 else {})}
     listen, node = plan["listen"], plan["node"]
@@ -108,6 +109,7 @@ def _block(plan: Plan) -> list[str]:
         ("arithmetic", memory["arithmetic"]),
         ("memory", _host_memory(plan)),
         ("disk", f"{disk['free_bytes_needed'] / 1e9:,.0f} GB free before the first fetch"),
+        ("loading", _loading(plan)),
         ("start", f"within {_minutes(times['start_seconds'])} ({phases})"),
         ("stop", _stop(plan)),
         ("command", shlex.join(plan["command"])),
@@ -157,6 +159,14 @@ def _host_memory(plan: Plan) -> str:
         f"{host['needed_gib']:,.0f} GiB of the host: up to {host['shared_memory_gib']:g} GiB of shared memory, "
         f"{host['processes_gib']:g} GiB for processes and pinned buffers{offloaded}"
     )
+
+
+def _loading(plan: Plan) -> str:
+    """How the weights are loaded, and why."""
+    found = plan["loading"]
+    where = f"{found['disk']} ({found['filesystem']})" if found["filesystem"] else found["disk"]
+    added = f"{', '.join(found['options'])}; " if found["options"] else ""
+    return f"{where}: {added}{found['reason']}"
 
 
 def _stop(plan: Plan) -> str:

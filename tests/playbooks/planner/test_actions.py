@@ -108,3 +108,24 @@ def test_a_broken_lock_file_is_named(tmp_path: Path, inventory: Path) -> None:
     done = play(tmp_path, "-i", str(inventory))
     assert done.returncode != 0
     assert "a, plan: " in done.stdout + done.stderr and "glm.lock.yml" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("words", [(), ("--check",)], ids=["run", "check"])
+def test_each_host_loads_as_its_own_disk_asks_for(tmp_path: Path, inventory: Path, words: tuple[str, ...]) -> None:
+    """Whatever connects to it or not: what a deploy kept beside the lock file is all that the plan needs."""
+    lock = tmp_path / "glm.lock.yml"
+    disk = {
+        "hf_home": "/var/lib/glm/huggingface", "device": "tag", "filesystem": "virtiofs", "kind": "network",
+        "read_mb_s": 900.0, "measured_at": "2026-12-01T10:00:00Z", "memory_gib": 2000.0,
+    }  # fmt: skip
+    (tmp_path / "glm.disks.json").write_text(json.dumps({"schema": 1, "hosts": {"a": disk}}), "utf-8")
+    done = play(tmp_path, "-i", str(inventory), "-e", f"glm_lock_file={lock}", *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    shown = [" ".join(line.split()) for line in done.stdout.splitlines() if line.split()[:1] == ["loading"]]
+    assert len(shown) == 2 and shown[0].startswith("loading network (virtiofs): --safetensors-load-strategy; mapped")
+    assert shown[1].startswith("loading unknown: the disk of the weights is not known yet")
+    if not words:
+        made = plans(tmp_path)
+        assert made["a"]["loading"]["read_mb_s"] == 900.0
+        assert "--safetensors-load-strategy" in made["a"]["command"]
+        assert "--safetensors-load-strategy" not in made["b"]["command"]

@@ -459,6 +459,51 @@ def test_a_second_fetch_waits_for_the_first_and_finds_its_work_done(hub: Hub, tm
     assert hub.downloads() == []
 
 
+# The fetcher on a host whose processes others do not see, and which says nothing for long.
+ELSEWHERE = """
+import os, sys
+from ansible_collections.glm.fleet.plugins.module_utils.weights import fetch, lease
+lease._kernel = lambda: "another"
+lease.STALE_SECONDS = float(sys.argv.pop(1))
+os._exit(fetch.main(["run", sys.argv[1]]))
+"""
+
+
+def two_hosts(hub: Hub, tmp_path: Path) -> tuple[Fetch, Fetch]:
+    first, second = Fetch(hub, tmp_path), Fetch(hub, tmp_path)
+    second.folder = tmp_path / "run of another host"
+    second.job()
+    return first, second
+
+
+def test_a_host_that_died_is_named_and_another_goes_on_where_it_was(hub: Hub, tmp_path: Path) -> None:
+    first, second = two_hosts(hub, tmp_path)
+    first.stop_sending_within()
+    one = first.start()
+    first.wait_for_the_rest()
+    one.kill()
+    one.wait()
+    other = second.start("-c", ELSEWHERE, "4")
+    wait_for(lambda: second.status.phase == "wait")
+    assert second.end(other) == 0
+    assert any(f"(process {one.pid}) has not renewed its lease" in event for event in second.status.events)
+    assert second.status.fetched_bytes == SHARD_BYTES // 2
+    second.require_whole()
+
+
+def test_a_host_that_was_halted_leaves_the_folder_to_the_other(hub: Hub, tmp_path: Path) -> None:
+    first, second = two_hosts(hub, tmp_path)
+    first.stop_sending_within()
+    one = first.start()
+    first.wait_for_the_rest()
+    one.send_signal(signal.SIGSTOP)
+    assert second.end(second.start("-c", ELSEWHERE, "4")) == 0
+    one.send_signal(signal.SIGCONT)
+    assert first.end(one) == 1
+    assert (first.status.error_kind, "has taken" in first.status.error) == ("lost", True)
+    second.require_whole()
+
+
 def test_the_program_runs_on_the_oldest_python_that_hosts_have() -> None:
     import ast
 

@@ -256,11 +256,6 @@ def test_disk_of_a_path_that_does_not_exist_yet(tmp_path: Path) -> None:
     assert str(tmp_path).startswith(facts["disks"][0]["mount"])
 
 
-def test_longest_and_latest_mount_wins() -> None:
-    mounts = [("/dev/a", "/", "ext4"), ("/dev/b", "/mnt", "xfs"), ("/dev/c", "/mnt", "ext4"), ("/dev/d", "/mn", "ext4")]
-    assert host_facts._mount_of("/mnt/data", mounts)[0] == "/dev/c"
-
-
 def test_system_part_reads_the_distribution(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/os-release").write_text('ID=ubuntu\nID_LIKE=debian\nVERSION_ID="22.04"\nVERSION_CODENAME=jammy\n')

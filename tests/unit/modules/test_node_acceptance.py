@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from ansible_collections.glm.fleet.plugins.module_utils.host import gpu, gpu_state, health
+from ansible_collections.glm.fleet.plugins.module_utils.host import data_disk, gpu, gpu_state, health
 from ansible_collections.glm.fleet.plugins.module_utils.host.facts import Gatherer
 from ansible_collections.glm.fleet.plugins.modules import node_acceptance
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
@@ -490,10 +490,21 @@ def test_disk_speed_is_measured_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_disk_without_room_is_left_to_whoever_fills_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data_disk, "MEASURED", tmp_path / "kept.json")
     assert node_acceptance.disk(tmp_path)["disk_write"] > 0
     usage = shutil.disk_usage(tmp_path)._replace(free=2**20)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     assert node_acceptance.disk(tmp_path) == {}
+
+
+def test_what_was_read_from_a_disk_is_kept_on_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data_disk, "MEASURED", tmp_path / "kept.json")
+    speed = node_acceptance.disk(tmp_path)["disk_read"]
+    assert data_disk.describe(str(tmp_path.resolve()))["read_mb_s"] == speed
+    # No room to keep it does not take the figure from this run.
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(data_disk, "MEASURED", tmp_path / "file" / "kept.json")
+    assert node_acceptance.disk(tmp_path)["disk_read"] > 0
 
 
 def test_the_image_gets_the_time_that_its_disk_needs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -174,7 +174,7 @@ def test_an_unknown_version_gets_the_true_reason(version: str, message: str) -> 
 def test_notes_say_what_the_plan_does_not_see_to() -> None:
     made = plan(
         version="0.32.0", cpu_offload_gb=2, generation_config="vllm", chat_template="/vllm-workspace/x.jinja", seed=1,
-        load_format="runai_streamer", max_num_seqs=8,
+        load_format="fastsafetensors", max_num_seqs=8,
     )  # fmt: skip
     text = "\n".join(made["notes"])
     assert "changes --cpu-offload-gb, which changes what memory is taken; the arithmetic of the plan does not" in text

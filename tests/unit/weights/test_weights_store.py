@@ -281,5 +281,5 @@ def test_bytes_for_people(count: float, text: str) -> None:
 
 
 def test_every_trouble_of_a_disk_has_a_next_step() -> None:
-    for kind in {*fetch._DISK.values(), "no_locks", "no_links"}:
+    for kind in {*fetch._DISK.values(), "lost", "no_links"}:
         assert "{" not in model_weights.DISK_ADVICE[kind].format(place="/data")

@@ -1,0 +1,109 @@
+# Copyright (c) 2026, glm.fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What disks the weights of a fleet's hosts are on; kept beside the lock file for later plans.
+
+A plan is made before anything connects to its host, and by playbooks that never look at a disk, and all of them have to
+come to the same arguments. So the role weights, which has the disk before it, keeps what it is, and plans read that.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Optional, TypedDict
+
+from ansible_collections.glm.fleet.plugins.module_utils import files
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import lockfile
+
+MOST_HOSTS: Final = 2000
+_SCHEMA: Final = 1
+_OTHER_KERNEL: Final = 0.02
+
+
+class HostDisk(TypedDict):
+    """The disk under a host's weights, as module_utils/host/data_disk.py says it, and the memory of that host."""
+
+    hf_home: str
+    device: str
+    filesystem: str
+    kind: Optional[str]
+    read_mb_s: Optional[float]
+    measured_at: Optional[str]
+    memory_gib: float
+
+
+def path_of(lock_file: Path | str) -> Path:
+    """Where they are kept: beside the lock file, under its name."""
+    path = Path(lock_file).expanduser()
+    return path.with_name(path.name.removesuffix(path.suffix).removesuffix(".lock") + ".disks.json")
+
+
+def read(lock_file: Path | str) -> dict[str, HostDisk]:
+    """What is kept, by host; nothing where there is no file. Raises Unmet for one that cannot be read."""
+    path = path_of(lock_file)
+    what = f"the disks of this fleet's hosts, in {path}"
+    text = files.text_of(path, what)
+    if text is None:
+        return {}
+    try:
+        content = json.loads(text)
+        if content["schema"] != _SCHEMA:
+            raise ValueError(f"schema {content['schema']}, this version knows {_SCHEMA}")
+        return {host: disk_of(one) for host, one in content["hosts"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as exc:
+        raise Unmet(what, f"a file of another form ({exc})", "remove it: deploys write it again") from exc
+
+
+def disk_of(said: Mapping[str, Any]) -> HostDisk:
+    """A disk out of what a host or a file says. Raises KeyError, TypeError and ValueError for anything else."""
+    speed, kind, at = said["read_mb_s"], said["kind"], said["measured_at"]
+    return {
+        "hf_home": str(said["hf_home"]),
+        "device": str(said["device"]),
+        "filesystem": str(said["filesystem"]),
+        "kind": None if kind is None else str(kind),
+        "read_mb_s": None if speed is None else float(speed),
+        "measured_at": None if at is None else str(at),
+        "memory_gib": float(said["memory_gib"]),
+    }
+
+
+def keep(lock_file: Path | str, host: str, found: HostDisk) -> bool:
+    """Keep the disk of a host; whether that is another one than was kept.
+
+    A figure stays while the disk is the same: it is measured anew with each acceptance, and a plan that follows it
+    would restart engines. Raises Unmet when the file cannot be read or written.
+    """
+    try:
+        # The lock file's own lock: whoever may write beside it may take that.
+        with lockfile.locked(lock_file):
+            known = read(lock_file)
+            before = known.pop(host, None)
+            if before and _same(before, found):
+                if before["read_mb_s"] is not None:
+                    found = {**found, "read_mb_s": before["read_mb_s"], "measured_at": before["measured_at"]}
+                # What another kernel keeps for itself is no other memory.
+                if abs(found["memory_gib"] - before["memory_gib"]) < _OTHER_KERNEL * before["memory_gib"]:
+                    found = {**found, "memory_gib": before["memory_gib"]}
+            if before == found:
+                return False
+            # The oldest go first.
+            hosts = dict([*known.items(), (host, found)][-MOST_HOSTS:])
+            files.write_json(path_of(lock_file), {"schema": _SCHEMA, "hosts": hosts}, files.READABLE)
+    except (OSError, lockfile.LockFileError) as exc:
+        raise Unmet(
+            f"to keep the disk of {host} in {path_of(lock_file)}", str(exc), "set glm_lock_file to a path beside which "
+            "can be written",
+        ) from exc  # fmt: skip
+    return True
+
+
+def _same(one: HostDisk, other: HostDisk) -> bool:
+    return (one["hf_home"], one["device"], one["filesystem"]) == (
+        other["hf_home"],
+        other["device"],
+        other["filesystem"],
+    )
