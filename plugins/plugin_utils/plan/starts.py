@@ -1,7 +1,7 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What starts of a fleet reported of the one size that a plan estimates; kept beside the lock file for later plans.
+"""What starts of a fleet reported of the one size that a plan estimates; kept where the lock file is for later plans.
 
 An engine says how many tokens its KV cache holds; with the weights, which are exact, that leaves what it keeps of each
 GPU for itself. verify keeps it for the host, and plans of the same configuration use the figures in the place of the
@@ -24,6 +24,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.plan import fit as plan_
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags, lockfile, meaning, own_memory
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Choice
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
+from ansible_collections.glm.fleet.plugins.plugin_utils.store import state
 
 # The youngest count: of hosts in one configuration, and of configurations.
 MOST_HOSTS: Final = 32
@@ -31,6 +32,8 @@ MOST_CONFIGURATIONS: Final = 200
 # Sizes of a plan are rounded to hundredths. An engine that says more than its room was given its pool by hand.
 _ROUNDING_GIB: Final = 0.05
 _SCHEMA: Final = 1
+# Of the object in a store.
+NAME: Final = "glm.starts.json"
 
 
 class Start(TypedDict):
@@ -89,11 +92,22 @@ def path_of(lock_file: Path | str) -> Path:
 
 def read(lock_file: Path | str) -> Starts:
     """What is kept; nothing where there is no file. Raises Unmet for one that cannot be read."""
+    store = state.current()
+    if store is not None:
+        return _in_store(store, store.read(NAME))
     path = path_of(lock_file)
     what = f"what starts of this fleet reported, in {path}"
     text = files.text_of(path, what)
-    if text is None:
-        return {}
+    return {} if text is None else _parsed(text, what)
+
+
+def _in_store(store: state.State, content: bytes | None) -> Starts:
+    """What the store answered, None for no object."""
+    what = f"what starts of this fleet reported, in {store.address(NAME)}"
+    return {} if content is None else _parsed(content.decode("utf-8", "replace"), what)
+
+
+def _parsed(text: str, what: str) -> Starts:
     try:
         content = json.loads(text)
         if content["schema"] != _SCHEMA:
@@ -136,15 +150,16 @@ def keep(lock_file: Path | str, plan: Plan, host: str, token_pool: int, at: str)
     start: Start = {
         "taken_gib": left, "token_pool": token_pool, "context": plan["contract"]["context_length"], "at": at,
     }  # fmt: skip
+    store = state.current()
+    if store is not None:
+        return store.change(NAME, lambda content: _added(store, content, name, replica, start))
     try:
         # The lock file's own lock: whoever may write beside it may take that.
         with lockfile.locked(lock_file):
-            known = read(lock_file)
-            hosts = known.get(name, {})
-            before = hosts.get(replica)
-            if before is not None and {**before, "at": at} == start:
+            known = _with(read(lock_file), name, replica, start)
+            if known is None:
                 return False
-            _write(lock_file, {**known, name: _youngest({**hosts, replica: start})})
+            files.write_json(path_of(lock_file), _content(known), files.READABLE)
     except (OSError, lockfile.LockFileError) as exc:
         raise Unmet(
             f"to keep what this start reported in {path_of(lock_file)}", str(exc), "set glm_lock_file to a path beside "
@@ -153,15 +168,30 @@ def keep(lock_file: Path | str, plan: Plan, host: str, token_pool: int, at: str)
     return True
 
 
+def _added(store: state.State, content: bytes | None, name: str, replica: str, start: Start) -> bytes | None:
+    known = _with(_in_store(store, content), name, replica, start)
+    return None if known is None else json.dumps(_content(known), indent=1).encode() + b"\n"
+
+
+def _with(known: Starts, name: str, replica: str, start: Start) -> Optional[Starts]:
+    """All that is known with this start; None where that is nothing new."""
+    hosts = known.get(name, {})
+    before = hosts.get(replica)
+    if before is not None and {**before, "at": start["at"]} == start:
+        return None
+    return {**known, name: _youngest({**hosts, replica: start})}
+
+
 def _youngest(hosts: Mapping[str, Start]) -> dict[str, Start]:
     names = sorted(hosts, key=lambda name: hosts[name]["at"])[-MOST_HOSTS:]
     return {name: hosts[name] for name in sorted(names)}
 
 
-def _write(lock_file: Path | str, known: Starts) -> None:
+def _content(known: Starts) -> dict[str, Any]:
+    """What the file holds: the configurations that were started last."""
+
     def age(name: str) -> str:
         return max(one["at"] for one in known[name].values())
 
     names = sorted(sorted(known, key=age)[-MOST_CONFIGURATIONS:])
-    content = {"schema": _SCHEMA, "starts": {name: known[name] for name in names}}
-    files.write_json(path_of(lock_file), content, files.READABLE)
+    return {"schema": _SCHEMA, "starts": {name: known[name] for name in names}}
