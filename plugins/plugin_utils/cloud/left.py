@@ -24,14 +24,22 @@ class Place(NamedTuple):
     fleet: str
 
 
-def read(warn: Callable[[str], object]) -> Books:
-    """All ledgers with their events; ``warn`` gets those that cannot be read."""
+def read(warn: Callable[[str], object], shared: Optional[bool] = None) -> Books:
+    """All ledgers of this machine with their events; ``warn`` gets those that cannot be read.
+
+    ``shared``: only those that were brought to a store, or only the others. Where the events of other machines cannot
+    be read, this one's have all that it launched.
+    """
     found: Books = []
-    for book in ledger.ledgers():
+    for book in ledger.ledgers(own=True):
+        if shared is not None and shared != ledger.shared_mark(book.path).exists():
+            continue
         try:
             found.append((book, book.read()))
         except Unmet as error:
             warn(str(error))
+            if book.shared:
+                found.append((book, book.own()))
     return found
 
 
@@ -97,7 +105,9 @@ def _guarded(place: Place) -> bool:
 def _by_place(books: Books, wanted: Callable[[Life], bool]) -> dict[Place, list[Life]]:
     found: dict[Place, list[Life]] = {}
     for book, events in books:
-        lives = [life for life in ledger.open_of(events) if wanted(life)]
+        # Whether a run of another machine is still there cannot be known here.
+        runs = {event["run"] for event in book.own()} if book.shared else None
+        lives = [life for life in ledger.open_of(events) if wanted(life) and (runs is None or life.run in runs)]
         if lives:
             found.setdefault(Place(book.provider, book.fleet), []).extend(lives)
     return found
