@@ -17,7 +17,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.versions import COLLECTI
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import FleetAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.intent import check, table, tags
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import lockfile
-from ansible_collections.glm.fleet.plugins.plugin_utils.store import state
+from ansible_collections.glm.fleet.plugins.plugin_utils.store import ledgers, state
 
 _FLEET = "glm_fleet"
 
@@ -50,7 +50,7 @@ class ActionModule(FleetAction):
         if store is None:
             return {}
         store.read(lockfile.NAME)
-        store.etags("")
+        store.etags(f"{ledgers.FOLDER}/")
         where = store.place
         return {"state_store": {"address": str(where), "endpoint": where.endpoint, "region": where.region}}
 

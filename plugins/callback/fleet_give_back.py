@@ -125,6 +125,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._knows_state = True
         if store:
             state.use(**store)
+            state.preload()
         # Another machine may have ended what this one's file has.
         self._say_what_was_left(shared=True)
 

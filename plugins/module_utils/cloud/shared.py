@@ -43,7 +43,6 @@ class Helper:
             else:
                 reason = "that it ended without one"
             if not line.endswith("\n"):
-                self._process = None
                 expected = f"an answer of the program that reads and writes the ledgers in {self.address}"
                 raise Unmet(expected, reason, "run again")
         answer = json.loads(line)
@@ -52,16 +51,20 @@ class Helper:
         return answer["answer"]
 
     def _exchanged(self, question: str) -> str:
-        if self._process is None or self._process.poll() is not None:
+        # Whoever is interrupted here leaves an answer in the pipe that nobody may take for that of the next question.
+        process, self._process = self._process, None
+        if process is None or process.poll() is not None:
             # Ctrl-C is for the run, which may have more to write; the program ends when nobody can ask it any more.
-            self._process = subprocess.Popen(
+            process = subprocess.Popen(
                 self._program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
                 start_new_session=True,
             )  # fmt: skip
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(question + "\n")
-        self._process.stdin.flush()
-        return self._process.stdout.readline()
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(question + "\n")
+        process.stdin.flush()
+        line = process.stdout.readline()
+        self._process = process if line.endswith("\n") else None
+        return line
 
 
 def helper() -> Optional[Helper]:

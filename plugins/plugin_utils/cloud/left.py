@@ -55,13 +55,19 @@ def of_dead_runs(books: Books) -> dict[Place, list[Life]]:
 
 def keep(books: Books, ids: Collection[str], run: str) -> None:
     """Write that a run came to its end and left these instances running. Raises Unmet where that cannot be kept."""
+    alone: Optional[ledger.NotShared] = None
     for book, events in books:
         for life in ledger.open_of(events):
             # What it asked to end is not what it leaves running, though the end may not be seen yet.
             ended = life.why == ledger.GOING or (life.state == "ending" and life.ended_by == run)
             if life.id in ids and life.state != "kept" and not ended:
                 more: dict[str, Any] = {"names": [life.name], "ids": [life.id], "why": "the run came to its end"}
-                book.append(ledger.event("kept", fleet=life.fleet, account=life.account, run=run, **more))
+                try:
+                    book.append(ledger.event("kept", fleet=life.fleet, account=life.account, run=run, **more))
+                except ledger.NotShared as error:
+                    alone = error
+    if alone is not None:
+        raise alone
 
 
 def at_the_end(lives: Iterable[Life], place: Place, now: float, inventory: str, log: Optional[str]) -> str:

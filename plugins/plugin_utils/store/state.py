@@ -11,7 +11,9 @@ entries silently. Everything raises StoreError: a store that does not answer is 
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import importlib
 import json
 import os
 import random
@@ -118,6 +120,12 @@ def use(address: str, endpoint: str = "", region: str = "") -> None:
     program = [sys.executable, "-c", _PROGRAM, json.dumps([str(root), sys.path])]
     given = {"address": address, "endpoint": endpoint, "region": region, "program": program}
     os.environ[shared.ENVIRONMENT] = json.dumps(given)
+
+
+def preload() -> None:
+    """Import the library in a process that others are forked from: each would need a third of a second for it."""
+    with contextlib.suppress(ImportError):
+        importlib.import_module("boto3.session")
 
 
 def current() -> State | None:

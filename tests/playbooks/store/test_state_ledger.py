@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.glm.fleet.plugins.module_utils.cloud import ledger, shared
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 from ansible_collections.glm.fleet.plugins.plugin_utils.store import state
 from tests.playbooks.fleet import KIND, ROOT, Fleet
 from tests.playbooks.store import s3
@@ -256,3 +257,38 @@ def test_of_processes_on_machines_that_write_at_the_same_time_none_loses_an_even
         f"{m}{p}-{n}" for m in "ab" for p in "12" for n in range(10)
     ]
     assert len(objects(store)) == 2, "one for each machine"
+
+
+ECHO = """
+import json, os, signal, sys, time
+for line in sys.stdin:
+    asked = json.loads(line)["do"]
+    if asked == "interrupt":
+        os.kill(os.getppid(), signal.SIGUSR1)
+        time.sleep(0.5)
+    if asked == "end":
+        break
+    print(json.dumps({"answer": asked}), flush=True)
+"""
+
+
+def test_a_question_that_was_interrupted_leaves_no_answer_for_the_next() -> None:
+    helper = shared.Helper({"address": ADDRESS, "program": [sys.executable, "-c", ECHO]})
+
+    def interrupt(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        assert helper.ask("one") == "one"
+        with pytest.raises(KeyboardInterrupt):
+            helper.ask("interrupt")
+        assert helper.ask("two") == "two"
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    with pytest.raises(Unmet, match=f"reads and writes the ledgers in {ADDRESS}, found that it ended without one"):
+        helper.ask("end")
+    assert helper.ask("three") == "three"
+    gone = shared.Helper({"address": ADDRESS, "program": ["/nonexistent/python"]})
+    with pytest.raises(Unmet, match="that it cannot be asked: No such file"):
+        gone.ask("one")

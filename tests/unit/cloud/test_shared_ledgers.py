@@ -11,6 +11,7 @@ import pytest
 
 from ansible_collections.glm.fleet.plugins.module_utils.cloud import ledger
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
+from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import left
 from ansible_collections.glm.fleet.plugins.plugin_utils.store import ledgers
 from ansible_collections.glm.fleet.plugins.plugin_utils.store.errors import StoreError
 
@@ -203,6 +204,18 @@ def test_what_could_not_be_asked_in_the_store_is_closed_and_what_happened_goes_u
     assert two.read() == [] and store.objects == {}
     one.sync()
     assert [found["event"] for found in two.read()] == ["asked", "refused", "gone"]
+
+
+def test_a_run_keeps_all_that_it_made_although_the_store_does_not_take_it(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = book(store, tmp_path, monkeypatch)
+    for number in (1, 2):
+        one.append(event("launched", number, names=[f"x{number}"], ids=[f"i{number}"]))
+    store.fault = DOWN
+    with pytest.raises(ledger.NotShared):
+        left.keep([(one, one.own())], {"i1", "i2"}, "r")
+    assert [(found["event"], found["ids"]) for found in one.own()[2:]] == [("kept", ["i1"]), ("kept", ["i2"])]
 
 
 @pytest.mark.parametrize("body", [b"", b"\n", b"<html>", b"x\n"])
