@@ -16,6 +16,8 @@ from ansible.vars.plugins import get_vars_from_inventory_sources, get_vars_from_
 from ansible_collections.glm.fleet.plugins.module_utils.versions import COLLECTION
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import FleetAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.intent import check, table, tags
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import lockfile
+from ansible_collections.glm.fleet.plugins.plugin_utils.store import ledgers, state
 
 _FLEET = "glm_fleet"
 
@@ -23,7 +25,7 @@ display = Display()
 
 
 class ActionModule(FleetAction):
-    """No connection, nothing changed; no template is evaluated and no secret is read."""
+    """No connection, nothing changed; no template of what is checked is evaluated and no secret is read."""
 
     LABEL = "preflight"
     PLACE = "controller"
@@ -40,7 +42,17 @@ class ActionModule(FleetAction):
             display.warning(strange)
         if verdict.errors:
             raise self._failure("\n".join(verdict.errors))
-        return {"changed": False}
+        return {"changed": False, **self._reached()}
+
+    def _reached(self) -> dict[str, Any]:
+        """The store of the fleet's state, where it has one, after it was read: a run without it ends here."""
+        store = state.current()
+        if store is None:
+            return {}
+        store.read(lockfile.NAME)
+        store.etags(f"{ledgers.FOLDER}/")
+        where = store.place
+        return {"state_store": {"address": str(where), "endpoint": where.endpoint, "region": where.region}}
 
     def _places(self, pattern: Any) -> Iterator[check.Place]:
         """Everywhere that variables of the run are set, the strongest first, and last what the play itself sets."""

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Controller side of engine_venv: one list of packages for the fleet, kept beside the lock file, and progress lines.
+"""Controller side of engine_venv: one list of packages for the fleet, kept where the lock file is, and progress lines.
 
 Documented in ``plugins/modules/engine_venv.py``.
 """
@@ -19,6 +19,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.finding import unmet
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import Failed
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.remote_job import RemoteJobAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import lockfile
+from ansible_collections.glm.fleet.plugins.plugin_utils.store import state
 
 _REQUEST = "# Request: "
 
@@ -62,32 +63,58 @@ class ActionModule(RemoteJobAction):
 
     def _requirements(self, path: Path) -> tuple[str | None, bool]:
         """The fleet's list and whether this call made it; None in check mode while there is none."""
-        if path.exists():
-            return self._obeyed(path), False
-        if self._task.check_mode:
-            return None, False
+        text = self._found(path)
+        if text is not None or self._task.check_mode:
+            return text, False
         with lockfile.locked(self._args["lock_file"]):
             # Another host of this run may have resolved it while this one waited.
-            if path.exists():
-                return self._obeyed(path), False
+            text = self._found(path)
+            if text is not None:
+                return text, False
             self._say(f"resolving {self._args['package']} once for the fleet")
             packages = self._on_host("resolve")["requirements"]
-            text = (
+            return self._kept(
+                path,
                 f"# Packages of an engine as glm.fleet first resolved them, for every host of the fleet.\n"
                 f"# Belongs in version control, beside the lock file. To resolve again, delete this file and deploy.\n"
-                f"{_REQUEST}{self._request()}\n{packages}"
-            )
-            files.write_text(path, text, files.READABLE)
-            return text, True
+                f"{_REQUEST}{self._request()}\n{packages}",
+            ), True
 
-    def _obeyed(self, path: Path) -> str:
-        text = path.read_text(encoding="utf-8")
+    def _found(self, path: Path) -> str | None:
+        """The list of the fleet: in the store of its state, where it has one, else beside the lock file."""
+        store = state.current()
+        content = store.read(self._name(path)) if store else None
+        if store and content is not None:
+            return self._obeyed(content.decode("utf-8"), store.address(self._name(path)))
+        if not path.exists():
+            return None
+        text = self._obeyed(path.read_text(encoding="utf-8"), path)
+        # A fleet that had its list before it had a store brings it along.
+        return text if self._task.check_mode else self._kept(path, text)
+
+    def _kept(self, path: Path, text: str) -> str:
+        """Keep the list; what holds then. In a store, what another machine has written there first."""
+        store = state.current()
+        if store is None:
+            if not path.exists():
+                files.write_text(path, text, files.READABLE)
+            return text
+        name = self._name(path)
+        store.change(name, lambda there: text.encode() if there is None else None)
+        return self._obeyed((store.read(name) or b"").decode("utf-8"), store.address(name))
+
+    def _name(self, path: Path) -> str:
+        """The object's name: that of the lock file there, whatever it is called here."""
+        return lockfile.NAME.removesuffix(".yml") + path.name.removeprefix(Path(self._args["lock_file"]).stem)
+
+    def _obeyed(self, text: str, where: Path | str) -> str:
+        """The list, if it was made for what is asked for now. Raises Failed."""
         made_for = next((line[len(_REQUEST) :] for line in text.splitlines() if line.startswith(_REQUEST)), "")
         if made_for != self._request():
             raise Failed(
                 {
                     "msg": unmet(
-                        f"{path} to be made for {self._request()}",
+                        f"{where} to be made for {self._request()}",
                         made_for or "no request in it",
                         "restore the overrides, or delete that file so that it is resolved again",
                     ),

@@ -18,6 +18,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.cloud.api import CloudEr
 from ansible_collections.glm.fleet.plugins.module_utils.finding import advised
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import Failed, FleetAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import give_back, providers
+from ansible_collections.glm.fleet.plugins.plugin_utils.store import state
 
 
 class ActionModule(FleetAction):
@@ -29,6 +30,11 @@ class ActionModule(FleetAction):
 
     def _outcome(self) -> dict[str, Any]:
         local = self._connection.transport == "local"
+        store = state.current()
+        if store is not None and not local:
+            # The ledger would be the other host's alone.
+            text = f"a task on the controller, whose ledger is in {store.place} (glm_state_store), found another host"
+            raise self._failure(advised(f"expected {text}; nothing was changed", "run it on localhost"))
         arguments = dict(self._task.args)
         if self._launches():
             self._refuse_unguarded(local)

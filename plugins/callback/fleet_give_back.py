@@ -42,6 +42,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.cloud import ledger, run
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 from ansible_collections.glm.fleet.plugins.plugin_utils import task_result
 from ansible_collections.glm.fleet.plugins.plugin_utils.cloud import give_back, left, providers
+from ansible_collections.glm.fleet.plugins.plugin_utils.store import state
 
 # A deploy sets this fact to be cleaned up after: the fleet, and the log of the process that does it. ``follow``: how
 # many seconds a run that failed waits for that.
@@ -65,12 +66,12 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._counted: set[str] = set()
         self._served: set[str] = set()
         self._launches = False
+        self._knows_state = False
         self._follow_seconds = give_back.FOLLOW_SECONDS
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
-        """Say what earlier runs left."""
-        for place, lives in left.of_dead_runs(self._books()).items():
-            self._display.warning(left.at_the_start(lives, place, time.time()))
+        """Say what earlier runs left, as far as this machine's ledgers are all that there is."""
+        self._say_what_was_left(shared=False)
 
     def v2_runner_on_start(self, host: Any, task: Any) -> None:
         """From here on instances may exist that no result has named."""
@@ -79,8 +80,10 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             atexit.register(self._interrupted)
 
     def v2_runner_on_ok(self, result: Any) -> None:
-        """The deploy asks for it, instances are launched, a host is verified."""
+        """The store of the state is known, the deploy asks for it, instances are launched, a host is verified."""
         action = task_result.action(result)
+        if action.endswith("check_variables"):
+            self._find_state(task_result.values(result).get("state_store"))
         if action.endswith("set_fact"):
             self._arm((task_result.values(result).get("ansible_facts") or {}).get(ARMED))
         self._count(result)
@@ -114,6 +117,21 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         if guard.follow(self._display.display, self._follow_seconds):
             return
         self._say_what_is_left()
+
+    def _find_state(self, store: Any) -> None:
+        """The variables of the run are known: where the state is, for this process and for the guard."""
+        if self._knows_state:
+            return
+        self._knows_state = True
+        if store:
+            state.use(**store)
+            state.preload()
+        # Another machine may have ended what this one's file has.
+        self._say_what_was_left(shared=True)
+
+    def _say_what_was_left(self, shared: bool) -> None:
+        for place, lives in left.of_dead_runs(left.read(self._display.warning, shared)).items():
+            self._display.warning(left.at_the_start(lives, place, time.time()))
 
     def _arm(self, armed: Any) -> None:
         if not isinstance(armed, dict) or self._guard or context.CLIARGS.get("check"):

@@ -21,6 +21,8 @@ description:
   - A variable that has a new name gives a deprecation warning, and an error from the release that the warning names.
   - Variables of roles of an earlier release that no role reads any more are refused with what to set instead.
   - Tags of the run that no role has give a warning, since ansible ignores them silently.
+  - Where C(glm_state_store) names an object store, it is read once, so that a run that cannot reach the state of its
+    fleet ends before it changes anything.
   - Every playbook of the collection does this first. C(docs/variables.md) lists all variables.
 options:
   hosts:
@@ -49,4 +51,19 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+state_store:
+  description: The store that was read. Its key pair is never returned.
+  returned: when C(glm_state_store) is set
+  type: dict
+  contains:
+    address:
+      description: Bucket and prefix.
+      type: str
+      sample: s3://acme-fleets/blue
+    endpoint:
+      description: Address of the store; empty where boto3 finds it.
+      type: str
+    region:
+      description: Region of the store; empty where boto3 finds it.
+      type: str
 """

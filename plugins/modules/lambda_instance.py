@@ -83,7 +83,7 @@ options:
     elements: str
   unless_extended_since:
     description:
-      - With O(state=absent), leave out, with a warning, what by the ledger on this controller a run has extended the
+      - With O(state=absent), leave out, with a warning, what by the ledger of the fleet a run has extended the
         time of beyond now, since this moment in UTC. O(confirmed) may name more than is terminated then.
     type: str
     version_added: 0.2.0

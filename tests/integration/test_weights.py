@@ -176,7 +176,7 @@ def test_check_mode_on_a_fresh_host_asks_and_writes_nothing(controller: Controll
     assert "changed=1" in output
     assert "would fetch 48.0 MB and verify 4 files" in controller.play("--check", "-v")[1]
     assert not controller.lock_file.exists()
-    assert not disks.path_of(controller.lock_file).exists()
+    assert not disks.KEPT.path_of(controller.lock_file).exists()
     assert not controller.hf_home().exists()
 
 

@@ -26,7 +26,7 @@ DOCUMENTATION = {"DOCUMENTATION", "EXAMPLES", "RETURN"}
 TOPICS: dict[str, set[str]] = {
     "catalog": set(),
     "intent": {"catalog"},
-    "plan": {"catalog", "columns", "intent"},
+    "plan": {"catalog", "columns", "intent", "store"},
     "columns": set(),
     "report": set(),
     "closed_output": set(),
@@ -39,7 +39,7 @@ TOPICS: dict[str, set[str]] = {
     "keys": {"columns", "private"},
     "serving": {"catalog", "columns", "keys", "plan", "private", "report"},
     "benchmark": {"catalog", "plan", "report", "serving"},
-    "actions": {"plan"},
+    "actions": {"plan", "store"},
 }
 
 # The same of module_utils.

@@ -7,6 +7,8 @@ This module util is PRIVATE to the collection. One file per provider and fleet, 
 and on the disk before the caller goes on: ``asked`` before the request is sent, its outcome after the answer. A line
 that a killed writer left unfinished says nothing, and what it would have said stays open: an ``asked`` without an
 outcome may have made an instance, an ``ending`` without ``gone`` may not have ended it.
+
+Where several machines run a fleet, its ledger is all of their files, which each brings to a store (``shared.py``).
 """
 
 from __future__ import annotations
@@ -20,10 +22,11 @@ import urllib.parse
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Dict, List, Literal, Optional, Tuple, TypedDict, cast, get_args
+from typing import Any, BinaryIO, Dict, List, Literal, Optional, Tuple, TypedDict, cast, get_args
 
 from ansible_collections.glm.fleet.plugins.module_utils import whoami
 from ansible_collections.glm.fleet.plugins.module_utils.address import is_loopback
+from ansible_collections.glm.fleet.plugins.module_utils.cloud import shared
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet, printable
 
 try:
@@ -36,6 +39,8 @@ FOLDER_ENVIRONMENT = "GLM_LEDGER_DIR"
 DEFAULT_FOLDER = "~/.local/state/glm-fleet/ledger"
 # In it, the ledgers of simulated clouds.
 _APART = "loopback"
+# How far clocks of machines may be apart before a store refuses them.
+CLOCK_SECONDS = 900.0
 # What was launched is listed by then, or never.
 LATE_SECONDS = 1800.0
 # The tag with the moment from which on an instance may be ended, as in ``Event.at``.
@@ -117,36 +122,86 @@ class Life:
         return None if self.usd_per_hour is None else round(self.usd_per_hour * self.hours(now), 2)
 
 
+class NotShared(Unmet):
+    """An event is on this disk only: the store could not be written."""
+
+
 class Ledger:
-    """The file of one fleet. Reading and appending raise Unmet where that is not possible."""
+    """The ledger of one fleet. Reading and appending raise Unmet where that is not possible."""
 
     def __init__(self, provider: str, fleet: str, folder: Optional[Path] = None) -> None:
         plain = [urllib.parse.quote(text, safe="") for text in (provider, fleet)]
         self.provider, self.fleet = provider, fleet
-        self.path = (folder or default_folder()) / f"{plain[0]}-{plain[1]}.jsonl"
+        self._name = f"{plain[0]}-{plain[1]}"
+        self.path = (folder or default_folder()) / f"{self._name}.jsonl"
+        self._store = _store_of(self.path.parent)
+        # What was read of it in this process, and of other machines the moment of the last event in that.
+        self.known: Optional[List[Event]] = None
+        self._newest = ""
+
+    @property
+    def shared(self) -> bool:
+        """Whether other machines write it, too."""
+        return self._store is not None
 
     def append(self, event: Event) -> None:
-        """Write the event; it is on the disk when this returns."""
-        line = json.dumps(event, ensure_ascii=False).encode("utf-8") + b"\n"
+        """Write the event; it is on the disk when this returns, and in the store where there is one.
+
+        Raises NotShared where it is on the disk alone. What is ``asked`` must be in the store: it is closed as refused.
+        """
+        if self._newest and event["at"] <= self._newest:
+            # Clocks differ: what follows on what others wrote must not be read as what came before it.
+            event = cast(Event, {**event, "after": stamp(seconds_of(self._newest) + 1)})
         try:
             new = not self.path.exists()
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
             with os.fdopen(os.open(self.path, flags, 0o600), "r+b", buffering=0) as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
-                # The unfinished line of a killed writer must not swallow this one.
-                end = file.seek(0, os.SEEK_END)
-                if end and os.pread(file.fileno(), 1, end - 1) != b"\n":
-                    line = b"\n" + line
-                _write_all(file.fileno(), line)
-                os.fsync(file.fileno())
-            if new:
-                _sync_folder(self.path.parent)
+                self._add(file, event)
+                if new:
+                    _sync_folder(self.path.parent)
+                self._bring(file, event)
         except OSError as error:
             raise self._unusable(error) from None
 
+    def _add(self, file: BinaryIO, event: Event) -> None:
+        line = json.dumps(event, ensure_ascii=False).encode("utf-8") + b"\n"
+        # The unfinished line of a killed writer must not swallow this one.
+        end = file.seek(0, os.SEEK_END)
+        if end and os.pread(file.fileno(), 1, end - 1) != b"\n":
+            line = b"\n" + line
+        _write_all(file.fileno(), line)
+        os.fsync(file.fileno())
+        if self.known is not None:
+            self.known.append(event)
+
+    def _bring(self, file: BinaryIO, event: Event) -> None:
+        """Bring what was added to the store."""
+        if self._store is None:
+            return
+        try:
+            self._store.ask("put", book=self._name, local=str(self.path))
+        except Unmet as error:
+            expected = f"to write the ledger of launches in {self._store.address}"
+            if event["event"] == "asked":
+                refused: Dict[str, Any] = {**event, "event": "refused", "why": "the store could not be written"}
+                self._add(file, cast(Event, refused))
+                raise Unmet(expected, error.found, error.next_step) from None
+            next_step = f"{error.next_step}. Until then it is in {self.path} alone, and goes there with what follows it"
+            raise NotShared(expected, error.found, next_step) from None
+
     def read(self) -> List[Event]:
-        """All whole events, oldest first; a ledger that is not there has none."""
+        """All whole events of all machines, in the order in which they happened; none where there is no ledger."""
+        if self._store is None:
+            return self.own()
+        answer = self._store.ask("read", book=self._name, local=str(self.path))
+        self._newest = str(answer["newest"])
+        self.known = events_in(os.fsencode(line) for line in answer["lines"])
+        return list(self.known)
+
+    def own(self) -> List[Event]:
+        """Those of this machine, oldest first."""
         try:
             content = self.path.read_bytes()
         except FileNotFoundError:
@@ -156,6 +211,11 @@ class Ledger:
         # What does not end with a line feed is being written, or never was.
         return events_in(content.split(b"\n")[:-1])
 
+    def sync(self) -> None:
+        """Bring to the store what an earlier run of this machine could not."""
+        if self._store is not None:
+            self._store.ask("sync", book=self._name, local=str(self.path))
+
     def _unusable(self, error: OSError) -> Unmet:
         return Unmet(
             f"to keep the ledger of launches in {self.path}",
@@ -164,13 +224,28 @@ class Ledger:
         )
 
 
-def ledgers(folder: Optional[Path] = None) -> List[Ledger]:
-    """Those that there are."""
-    found = []
-    for path in sorted((folder or default_folder()).glob("*-*.jsonl")):
-        provider, _separator, fleet = path.name[: -len(".jsonl")].partition("-")
-        found.append(Ledger(urllib.parse.unquote(provider), urllib.parse.unquote(fleet), path.parent))
-    return found
+def ledgers(folder: Optional[Path] = None, own: bool = False) -> List[Ledger]:
+    """Those that there are: on this disk and, unless only this machine's ``own`` are asked for, in the store.
+
+    Raises Unmet.
+    """
+    place = folder or default_folder()
+    names = {path.name[: -len(".jsonl")] for path in place.glob("*-*.jsonl")}
+    store = None if own else _store_of(place)
+    if store is not None:
+        names.update(store.ask("names"))
+    parts = [name.partition("-") for name in sorted(names)]
+    return [Ledger(urllib.parse.unquote(provider), urllib.parse.unquote(fleet), place) for provider, _, fleet in parts]
+
+
+def shared_mark(path: Path) -> Path:
+    """The file beside a ledger that was brought to a store once; what it is called there stands in it."""
+    return path.with_suffix(".shared")
+
+
+def _store_of(folder: Path) -> Optional[shared.Helper]:
+    """The store that ledgers of a folder are brought to; none for a simulated cloud, which is of one machine."""
+    return None if Path(DEFAULT_FOLDER).expanduser() / _APART in folder.parents else shared.helper()
 
 
 def default_folder() -> Path:

@@ -8,6 +8,7 @@ What the account shows, and what proves that one of its rows is ours, differs be
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any, Dict, List, Optional, Set
@@ -54,17 +55,52 @@ class Record:
         """The request made nothing."""
         self._write("refused", names=[name], launch=ledger.launch_key(name, moment), why=why)
 
+    def check(self, read_only: bool = False) -> None:
+        """Raise Unmet for a ledger of several machines that cannot be read: it must not look like an empty one.
+
+        Once it was read, the run goes on by what it has read and written, with a warning. Unless ``read_only``, what an
+        earlier run could not bring to the others goes there now.
+        """
+        if not self.book.shared:
+            return
+        try:
+            self.book.read()
+        except Unmet as error:
+            if self.book.known is None:
+                raise
+            self.warn(f"fleet {self.fleet}, ledger: {error}")
+        if not read_only:
+            try:
+                self.book.sync()
+            except Unmet as error:
+                self.warn(f"fleet {self.fleet}, ledger: {error}")
+
+    def alone(self) -> None:
+        """Go by this machine's own events where those of others cannot be read: they have what its runs launched."""
+        if self.book.shared:
+            with contextlib.suppress(Unmet):
+                self.book.known = self.book.own()
+
     def lives(self) -> List[ledger.Life]:
         """Everything that this account's ledger of the fleet knows; nothing where it cannot be read, with a warning."""
         return [life for life in self.all_lives() if life.account == self.account]
 
     def all_lives(self) -> List[ledger.Life]:
-        """Those of other keys, too: one account may have several, one after the other."""
+        """Those of other keys, too: one account may have several, one after the other.
+
+        Raises Unmet for a ledger of several machines that was never read.
+        """
+        return ledger.lives_of(self.events())
+
+    def events(self) -> List[ledger.Event]:
+        """What ``all_lives`` are of."""
         try:
-            return ledger.lives_of(self.book.read())
+            return self.book.read()
         except Unmet as error:
+            if self.book.shared and self.book.known is None:
+                raise
             self.warn(f"fleet {self.fleet}, ledger: {error}")
-            return []
+            return self.book.known or []
 
     def _missing(self, life: ledger.Life) -> None:
         """It is not listed. A listing can be late or wrong, so that one without the row proves nothing by itself."""
@@ -85,6 +121,8 @@ class Record:
         """Write what has happened already; that it cannot be kept undoes nothing."""
         try:
             self.book.append(self._event(kind, **more))
+        except ledger.NotShared as error:
+            self.warn(f"fleet {self.fleet}, ledger: {kind} {', '.join(more['names'])}: {error}")
         except Unmet as error:
             self.warn(f"fleet {self.fleet}, ledger: {kind} {', '.join(more['names'])} was not kept: {error}")
 

@@ -14,6 +14,7 @@ from ansible.utils.display import Display
 
 from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError, printable, printable_in
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions import heartbeat
+from ansible_collections.glm.fleet.plugins.plugin_utils.store import state
 
 display = Display()
 
@@ -46,6 +47,7 @@ class FleetAction(ActionBase):  # type: ignore[misc]  # ansible-core has no type
         self._task_vars = task_vars or {}
         result: dict[str, Any] = super().run(tmp, task_vars)
         try:
+            self._find_state()
             if self.ARGUMENTS:
                 self._args = self._checked_arguments()
             with heartbeat.beating(self._longest_silence(), lambda: self._last_heard, self._say_alive):
@@ -54,6 +56,21 @@ class FleetAction(ActionBase):  # type: ignore[misc]  # ansible-core has no type
             return _shown({**result, **self._worded(failed)})
         except QuotingError as error:
             return _shown({**result, **self._worded(self._refused(error))})
+
+    def _find_state(self) -> None:
+        """Where the fleet's state is, for this task's process and its children (modules on the controller).
+
+        By the variables of the controller, so that hosts with another store for their weights have no other state.
+        """
+        given: Mapping[str, Any] = self._task_vars
+        if not given.get("glm_state_store"):
+            state.use("")
+            return
+        controller = (given.get("hostvars") or {}).get("localhost") or {}
+        if controller.get("glm_state_store"):
+            given = controller
+        names = ("glm_state_store", "glm_store_endpoint", "glm_store_region")
+        state.use(*(str(self._templar.template(given.get(name)) or "") for name in names))
 
     def _outcome(self) -> dict[str, Any]:
         """The task's result. Raises Failed, or an error for people that ``_refused`` words."""

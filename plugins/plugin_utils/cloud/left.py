@@ -24,14 +24,22 @@ class Place(NamedTuple):
     fleet: str
 
 
-def read(warn: Callable[[str], object]) -> Books:
-    """All ledgers with their events; ``warn`` gets those that cannot be read."""
+def read(warn: Callable[[str], object], shared: Optional[bool] = None) -> Books:
+    """All ledgers of this machine with their events; ``warn`` gets those that cannot be read.
+
+    ``shared``: only those that were brought to a store, or only the others. Where the events of other machines cannot
+    be read, this one's have all that it launched.
+    """
     found: Books = []
-    for book in ledger.ledgers():
+    for book in ledger.ledgers(own=True):
+        if shared is not None and shared != ledger.shared_mark(book.path).exists():
+            continue
         try:
             found.append((book, book.read()))
         except Unmet as error:
             warn(str(error))
+            if book.shared:
+                found.append((book, book.own()))
     return found
 
 
@@ -47,13 +55,19 @@ def of_dead_runs(books: Books) -> dict[Place, list[Life]]:
 
 def keep(books: Books, ids: Collection[str], run: str) -> None:
     """Write that a run came to its end and left these instances running. Raises Unmet where that cannot be kept."""
+    alone: Optional[ledger.NotShared] = None
     for book, events in books:
         for life in ledger.open_of(events):
             # What it asked to end is not what it leaves running, though the end may not be seen yet.
             ended = life.why == ledger.GOING or (life.state == "ending" and life.ended_by == run)
             if life.id in ids and life.state != "kept" and not ended:
                 more: dict[str, Any] = {"names": [life.name], "ids": [life.id], "why": "the run came to its end"}
-                book.append(ledger.event("kept", fleet=life.fleet, account=life.account, run=run, **more))
+                try:
+                    book.append(ledger.event("kept", fleet=life.fleet, account=life.account, run=run, **more))
+                except ledger.NotShared as error:
+                    alone = error
+    if alone is not None:
+        raise alone
 
 
 def at_the_end(lives: Iterable[Life], place: Place, now: float, inventory: str, log: Optional[str]) -> str:
@@ -97,7 +111,9 @@ def _guarded(place: Place) -> bool:
 def _by_place(books: Books, wanted: Callable[[Life], bool]) -> dict[Place, list[Life]]:
     found: dict[Place, list[Life]] = {}
     for book, events in books:
-        lives = [life for life in ledger.open_of(events) if wanted(life)]
+        # Whether a run of another machine is still there cannot be known here.
+        runs = {event["run"] for event in book.own()} if book.shared else None
+        lives = [life for life in ledger.open_of(events) if wanted(life) and (runs is None or life.run in runs)]
         if lives:
             found.setdefault(Place(book.provider, book.fleet), []).extend(lives)
     return found

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What disks the weights of a fleet's hosts are on; kept beside the lock file for later plans.
+"""What disks the weights of a fleet's hosts are on; kept where the lock file is for later plans.
 
 A plan is made before anything connects to its host, and by playbooks that never look at a disk, and all of them have to
 come to the same arguments. So the role weights, which has the disk before it, keeps what it is, and plans read that.
@@ -9,17 +9,14 @@ come to the same arguments. So the role weights, which has the disk before it, k
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Optional, TypedDict
 
-from ansible_collections.glm.fleet.plugins.module_utils import files
-from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan import lockfile
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import kept
 
 MOST_HOSTS: Final = 2000
-_SCHEMA: Final = 1
+KEPT: Final = kept.Kept("disks", "the disks of this fleet's hosts")
 _OTHER_KERNEL: Final = 0.02
 
 
@@ -35,26 +32,16 @@ class HostDisk(TypedDict):
     memory_gib: float
 
 
-def path_of(lock_file: Path | str) -> Path:
-    """Where they are kept: beside the lock file, under its name."""
-    path = Path(lock_file).expanduser()
-    return path.with_name(path.name.removesuffix(path.suffix).removesuffix(".lock") + ".disks.json")
-
-
 def read(lock_file: Path | str) -> dict[str, HostDisk]:
     """What is kept, by host; nothing where there is no file. Raises Unmet for one that cannot be read."""
-    path = path_of(lock_file)
-    what = f"the disks of this fleet's hosts, in {path}"
-    text = files.text_of(path, what)
-    if text is None:
-        return {}
+    return _disks(KEPT.read(lock_file), lock_file)
+
+
+def _disks(known: Mapping[str, Any], lock_file: Path | str) -> dict[str, HostDisk]:
     try:
-        content = json.loads(text)
-        if content["schema"] != _SCHEMA:
-            raise ValueError(f"schema {content['schema']}, this version knows {_SCHEMA}")
-        return {host: disk_of(one) for host, one in content["hosts"].items()}
+        return {host: disk_of(one) for host, one in known.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as exc:
-        raise Unmet(what, f"a file of another form ({exc})", "remove it: deploys write it again") from exc
+        raise KEPT.refusal(lock_file, exc) from exc
 
 
 def disk_of(said: Mapping[str, Any]) -> HostDisk:
@@ -77,28 +64,22 @@ def keep(lock_file: Path | str, host: str, found: HostDisk) -> bool:
     A figure stays while the disk is the same: it is measured anew with each acceptance, and a plan that follows it
     would restart engines. Raises Unmet when the file cannot be read or written.
     """
-    try:
-        # The lock file's own lock: whoever may write beside it may take that.
-        with lockfile.locked(lock_file):
-            known = read(lock_file)
-            before = known.pop(host, None)
-            if before and _same(before, found):
-                if before["read_mb_s"] is not None:
-                    found = {**found, "read_mb_s": before["read_mb_s"], "measured_at": before["measured_at"]}
-                # What another kernel keeps for itself is no other memory.
-                if abs(found["memory_gib"] - before["memory_gib"]) < _OTHER_KERNEL * before["memory_gib"]:
-                    found = {**found, "memory_gib": before["memory_gib"]}
-            if before == found:
-                return False
-            # The oldest go first.
-            hosts = dict([*known.items(), (host, found)][-MOST_HOSTS:])
-            files.write_json(path_of(lock_file), {"schema": _SCHEMA, "hosts": hosts}, files.READABLE)
-    except (OSError, lockfile.LockFileError) as exc:
-        raise Unmet(
-            f"to keep the disk of {host} in {path_of(lock_file)}", str(exc), "set glm_lock_file to a path beside which "
-            "can be written",
-        ) from exc  # fmt: skip
-    return True
+    return KEPT.change(lock_file, lambda known: _with(_disks(known, lock_file), host, found))
+
+
+def _with(known: dict[str, HostDisk], host: str, found: HostDisk) -> Optional[dict[str, Any]]:
+    """All that is known with this disk; None where that is nothing new."""
+    before = known.pop(host, None)
+    if before and _same(before, found):
+        if before["read_mb_s"] is not None:
+            found = {**found, "read_mb_s": before["read_mb_s"], "measured_at": before["measured_at"]}
+        # What another kernel keeps for itself is no other memory.
+        if abs(found["memory_gib"] - before["memory_gib"]) < _OTHER_KERNEL * before["memory_gib"]:
+            found = {**found, "memory_gib": before["memory_gib"]}
+    if before == found:
+        return None
+    # The oldest go first.
+    return dict([*known.items(), (host, found)][-MOST_HOSTS:])
 
 
 def _same(one: HostDisk, other: HostDisk) -> bool:

@@ -6,7 +6,8 @@
 A tag and a branch can move under a running fleet. The first host that needs one resolves it (image tag to
 digest, model revision to commit); this module records the answer beside the inventory, and every later host
 and run uses it. Several users and machines may share the folder it lies in: each change is made under a lock that lies
-there, too, and what others wrote meanwhile stays.
+there, too, and what others wrote meanwhile stays. Those who share an object store instead (``store/state.py``) have it
+there, in the same form. Their own files then only bring along what the store does not have yet.
 
 Shape of the data (``LockData``)::
 
@@ -40,6 +41,7 @@ import yaml
 
 from ansible_collections.glm.fleet.plugins.module_utils import files, whoami
 from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError
+from ansible_collections.glm.fleet.plugins.plugin_utils.store import state
 
 
 class ImageEntry(TypedDict):
@@ -79,6 +81,9 @@ class LockFileError(QuotingError):
     """The lock file cannot be read, is malformed, cannot be written, or stayed locked by another process."""
 
 
+# Of the object in a store.
+NAME = "glm.lock.yml"
+
 HEADER = """\
 # Lock file of glm.fleet: image tags and model revisions as they were when this fleet first resolved them.
 # glm.fleet writes it at the first deploy; the plan and every later deploy follow it.
@@ -117,11 +122,16 @@ def empty() -> LockData:
 
 
 def read(path: Path | str) -> LockData:
-    """Read the lock file at ``path``; a missing file is an empty one.
+    """Read the lock file at ``path``, and that in the store where there is one; a missing file is an empty one.
 
-    Raises LockFileError, naming the file and the line, when it is not valid YAML or not of the shape above.
+    Raises LockFileError, naming the file and the line, when it is not valid YAML or not of the shape above, and when
+    file and store disagree; Unmet when the store does not say what it has.
     """
-    path = Path(path).expanduser()
+    path, store = Path(path).expanduser(), state.current()
+    return _on_disk(path) if store is None else _with_own(_in_store(store, store.read(NAME)), path, store)
+
+
+def _on_disk(path: Path) -> LockData:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -131,22 +141,54 @@ def read(path: Path | str) -> LockData:
     return _parse(text, path)
 
 
-class Lock:
-    """The lock file while this process alone may change it: edit ``data``, then call ``save``."""
+def _in_store(store: state.State, content: bytes | None) -> LockData:
+    """What the store answered, None for no object."""
+    if content is None:
+        return empty()
+    if not content.strip():
+        # Nothing here writes such an object, and fleets that have a lock must not resolve everything again.
+        raise _malformed(store.address(NAME), 1, "it is empty")
+    try:
+        return _parse(content.decode("utf-8"), store.address(NAME))
+    except UnicodeDecodeError as exc:
+        raise _malformed(store.address(NAME), 1, f"not text ({exc.reason})") from exc
 
-    def __init__(self, path: Path, data: LockData) -> None:
+
+def _with_own(stored: LockData, path: Path, store: state.State) -> LockData:
+    """What the store has, and the entries of this checkout's file that it lacks: of fleets that had one before."""
+
+    def differ(key: str, name: str, ours: Any, theirs: Any) -> LockFileError:
+        return LockFileError(
+            f"{path} and {store.address(NAME)} disagree about {key!r}: the file has {name} {ours}, the store {theirs}. "
+            "Nothing was written. The fleet follows the store: remove the file, or correct its entry; to make the "
+            "file's entry the one that holds, delete that entry in the store."
+        )
+
+    return _merged(empty(), _on_disk(path), stored, differ)
+
+
+class Lock:
+    """The lock file while no other process here may change it: edit ``data``, then call ``save``.
+
+    ``found``: what the file, or the store, had; None: ``data``.
+    """
+
+    def __init__(self, path: Path, data: LockData, found: LockData | None = None) -> None:
         self.path = path
         self.data = data
-        self._found = copy.deepcopy(data)
+        self._found = copy.deepcopy(data if found is None else found)
 
     def save(self) -> bool:
         """Write ``data`` in one step (readers see the old file or the new one); True when the file changed.
 
-        An editor, git or an earlier release may have changed the file in spite of the lock: their entries stay.
-        Raises LockFileError when they disagree with ours, the data has the wrong shape or the folder cannot be written.
+        Another machine, an editor, git or an earlier release may have changed it in spite of the lock: their entries
+        stay. Raises LockFileError when they disagree with ours, the data has the wrong shape or the folder cannot be
+        written; Unmet when the store does not take it.
         """
-        text = _render(_merged(self._found, self.data, read(self.path), self.path))
-        _parse(text, self.path)
+        store = state.current()
+        if store is not None:
+            return store.change(NAME, lambda content: self._beside(store, content))
+        text = self._text(_on_disk(self.path), self.path)
         try:
             before = self.path.stat() if self.path.exists() else None
             if before and self.path.read_text(encoding="utf-8") == text:
@@ -159,6 +201,24 @@ class Lock:
                 "Make its folder writable, or set glm_lock_file to a path that is."
             ) from exc
         return True
+
+    def _beside(self, store: state.State, content: bytes | None) -> bytes | None:
+        """The object with our entries; None where nothing is to be added, so that what people wrote keeps its form."""
+        theirs = _in_store(store, content)
+        text = self._text(theirs, store.address(NAME))
+        return None if _parse(text, store.address(NAME)) == theirs else text.encode()
+
+    def _text(self, theirs: LockData, where: Path | str) -> str:
+        def differ(key: str, name: str, ours: Any, theirs: Any) -> LockFileError:
+            return LockFileError(
+                f"{where}: two runs resolved {key!r} at the same time and disagree: the file has {name} {theirs}, this "
+                f"run found {ours}. Nothing was written. Find out which one is meant, and run again to use the one in "
+                "the file; for the other, delete that entry before."
+            )
+
+        text = _render(_merged(self._found, self.data, theirs, differ))
+        _parse(text, where)
+        return text
 
 
 def _replace(new: str, path: str) -> None:
@@ -174,8 +234,10 @@ def _give(path: int | str, like: os.stat_result) -> None:
             os.chown(path, uid, gid)
 
 
-def _merged(base: LockData, ours: LockData, theirs: LockData, path: Path) -> LockData:
-    """``theirs`` with what ``ours`` changed since ``base``. Raises LockFileError where both changed one entry."""
+def _merged(
+    base: LockData, ours: LockData, theirs: LockData, differ: Callable[[str, str, Any, Any], LockFileError]
+) -> LockData:
+    """``theirs`` with what ``ours`` changed since ``base``. Raises what ``differ`` makes where both changed one."""
     merged = copy.deepcopy(theirs)
     sections = cast("dict[str, dict[str, Any]]", merged)
     for section, entries in cast("dict[str, dict[str, Any]]", ours).items():
@@ -184,20 +246,12 @@ def _merged(base: LockData, ours: LockData, theirs: LockData, path: Path) -> Loc
             found, there = before.get(key), sections[section].get(key)
             if entry != found:
                 if there is not None and there != found:
-                    _require_agreement(key, entry, there, path)
+                    for name in sorted((entry.keys() & there.keys()) - {"resolved_at"}):
+                        if entry[name] != there[name]:
+                            raise differ(key, name, entry[name], there[name])
                     entry = {**entry, **there}
                 sections[section][key] = entry
     return merged
-
-
-def _require_agreement(key: str, ours: dict[str, Any], theirs: dict[str, Any], path: Path) -> None:
-    for name in sorted((ours.keys() & theirs.keys()) - {"resolved_at"}):
-        if ours[name] != theirs[name]:
-            raise LockFileError(
-                f"{path}: two runs resolved {key!r} at the same time and disagree: the file has {name} {theirs[name]}, "
-                f"this run found {ours[name]}. Nothing was written. Find out which one is meant, and run again to use "
-                "the one in the file; for the other, delete that entry before."
-            )
 
 
 def model_entry(path: Path | str, key: str, resolve: Callable[[], ModelEntry], keep: bool) -> tuple[ModelEntry, bool]:
@@ -221,7 +275,7 @@ def model_entry(path: Path | str, key: str, resolve: Callable[[], ModelEntry], k
 
 @contextlib.contextmanager
 def locked(path: Path | str, timeout: float = 900.0) -> Iterator[Lock]:
-    """Hold the lock file at ``path`` for this process alone and give its current data.
+    """Hold the lock file at ``path`` for this process alone and give its current data, with a store: that of both.
 
     Waits up to ``timeout`` seconds for another holder (which may be asking a slow registry), then raises
     LockFileError naming that holder. The kernel frees the lock when its holder dies. The file that carries it lies
@@ -234,10 +288,18 @@ def locked(path: Path | str, timeout: float = 900.0) -> Iterator[Lock]:
     try:
         if descriptor is not None:
             _acquire(descriptor, resolved, timeout)
-        yield Lock(resolved, read(resolved))
+        yield _current(resolved)
     finally:
         if descriptor is not None:
             os.close(descriptor)
+
+
+def _current(path: Path) -> Lock:
+    store = state.current()
+    if store is None:
+        return Lock(path, _on_disk(path))
+    found = _in_store(store, store.read(NAME))
+    return Lock(path, _with_own(found, path, store), found)
 
 
 def _open_guard(guard: Path) -> int | None:
@@ -308,7 +370,7 @@ def _render(data: LockData) -> str:
     return HEADER + "---\n" + yaml.safe_dump(plain, sort_keys=True, default_flow_style=False, width=110)
 
 
-def _parse(text: str, path: Path) -> LockData:
+def _parse(text: str, path: Path | str) -> LockData:
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as exc:
@@ -330,7 +392,7 @@ def _parse(text: str, path: Path) -> LockData:
     return data
 
 
-def _entry(node: yaml.Node, path: Path, key: str, required: str) -> dict[str, Any]:
+def _entry(node: yaml.Node, path: Path | str, key: str, required: str) -> dict[str, Any]:
     fields = dict(_items(node, path, f"entry {key!r}"))
     if required not in fields:
         raise _malformed(path, node, f"entry {key!r} has no {required!r}")
@@ -347,7 +409,7 @@ def _entry(node: yaml.Node, path: Path, key: str, required: str) -> dict[str, An
     return values
 
 
-def _items(node: yaml.Node, path: Path, what: str) -> list[tuple[str, yaml.Node]]:
+def _items(node: yaml.Node, path: Path | str, what: str) -> list[tuple[str, yaml.Node]]:
     if not isinstance(node, yaml.MappingNode):
         raise _malformed(path, node, f"{what} must be a mapping")
     seen: dict[str, yaml.Node] = {}
@@ -376,7 +438,7 @@ def _construct(node: yaml.Node) -> Any:
         loader.dispose()
 
 
-def _malformed(path: Path, where: int | yaml.Node, problem: str) -> LockFileError:
+def _malformed(path: Path | str, where: int | yaml.Node, problem: str) -> LockFileError:
     line = where if isinstance(where, int) else where.start_mark.line + 1
     return LockFileError(
         f"{path}, line {line}: {problem}. "

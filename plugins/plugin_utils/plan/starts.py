@@ -1,7 +1,7 @@
 # Copyright (c) 2026, glm.fleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What starts of a fleet reported of the one size that a plan estimates; kept beside the lock file for later plans.
+"""What starts of a fleet reported of the one size that a plan estimates; kept where the lock file is for later plans.
 
 An engine says how many tokens its KV cache holds; with the weights, which are exact, that leaves what it keeps of each
 GPU for itself. verify keeps it for the host, and plans of the same configuration use the figures in the place of the
@@ -17,11 +17,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Optional, TypedDict
 
-from ansible_collections.glm.fleet.plugins.module_utils import files
-from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import memory
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import fit as plan_fit
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags, lockfile, meaning, own_memory
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags, kept, meaning, own_memory
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Choice
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
 
@@ -30,7 +28,7 @@ MOST_HOSTS: Final = 32
 MOST_CONFIGURATIONS: Final = 200
 # Sizes of a plan are rounded to hundredths. An engine that says more than its room was given its pool by hand.
 _ROUNDING_GIB: Final = 0.05
-_SCHEMA: Final = 1
+KEPT: Final = kept.Kept("starts", "what starts of this fleet reported")
 
 
 class Start(TypedDict):
@@ -83,26 +81,16 @@ def readings(
     return [own_memory.Reading(one["taken_gib"], one["context"]) for one in known.get(name or "", {}).values()]
 
 
-def path_of(lock_file: Path | str) -> Path:
-    """Where they are kept: beside the lock file, under its name."""
-    path = Path(lock_file).expanduser()
-    return path.with_name(path.name.removesuffix(path.suffix).removesuffix(".lock") + ".starts.json")
-
-
 def read(lock_file: Path | str) -> Starts:
     """What is kept; nothing where there is no file. Raises Unmet for one that cannot be read."""
-    path = path_of(lock_file)
-    what = f"what starts of this fleet reported, in {path}"
-    text = files.text_of(path, what)
-    if text is None:
-        return {}
+    return _starts(KEPT.read(lock_file), lock_file)
+
+
+def _starts(known: Mapping[str, Any], lock_file: Path | str) -> Starts:
     try:
-        content = json.loads(text)
-        if content["schema"] != _SCHEMA:
-            raise ValueError(f"schema {content['schema']}, this version knows {_SCHEMA}")
-        return {name: {host: _start(one) for host, one in hosts.items()} for name, hosts in content["starts"].items()}
+        return {name: {host: _start(one) for host, one in hosts.items()} for name, hosts in known.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as exc:
-        raise Unmet(what, f"a file of another form ({exc})", "remove it: deploys write it again") from exc
+        raise KEPT.refusal(lock_file, exc) from exc
 
 
 def _start(read_: Mapping[str, Any]) -> Start:
@@ -138,21 +126,16 @@ def keep(lock_file: Path | str, plan: Plan, host: str, token_pool: int, at: str)
     start: Start = {
         "taken_gib": left, "token_pool": token_pool, "context": plan["contract"]["context_length"], "at": at,
     }  # fmt: skip
-    try:
-        # The lock file's own lock: whoever may write beside it may take that.
-        with lockfile.locked(lock_file):
-            known = read(lock_file)
-            hosts = known.get(name, {})
-            before = hosts.get(replica)
-            if before is not None and {**before, "at": at} == start:
-                return False
-            _write(lock_file, {**known, name: _youngest({**hosts, replica: start})})
-    except (OSError, lockfile.LockFileError) as exc:
-        raise Unmet(
-            f"to keep what this start reported in {path_of(lock_file)}", str(exc), "set glm_lock_file to a path beside "
-            "which can be written",
-        ) from exc  # fmt: skip
-    return True
+    return KEPT.change(lock_file, lambda known: _with(_starts(known, lock_file), name, replica, start))
+
+
+def _with(known: Starts, name: str, replica: str, start: Start) -> Optional[Starts]:
+    """All that is known with this start; None where that is nothing new."""
+    hosts = known.get(name, {})
+    before = hosts.get(replica)
+    if before is not None and {**before, "at": start["at"]} == start:
+        return None
+    return _latest({**known, name: _youngest({**hosts, replica: start})})
 
 
 def _youngest(hosts: Mapping[str, Start]) -> dict[str, Start]:
@@ -160,10 +143,10 @@ def _youngest(hosts: Mapping[str, Start]) -> dict[str, Start]:
     return {name: hosts[name] for name in sorted(names)}
 
 
-def _write(lock_file: Path | str, known: Starts) -> None:
+def _latest(known: Starts) -> Starts:
+    """The configurations that were started last."""
+
     def age(name: str) -> str:
         return max(one["at"] for one in known[name].values())
 
-    names = sorted(sorted(known, key=age)[-MOST_CONFIGURATIONS:])
-    content = {"schema": _SCHEMA, "starts": {name: known[name] for name in names}}
-    files.write_json(path_of(lock_file), content, files.READABLE)
+    return {name: known[name] for name in sorted(sorted(known, key=age)[-MOST_CONFIGURATIONS:])}

@@ -32,6 +32,9 @@ CONNECTIONS = 32
 # S3 itself signs for no longer than a week.
 LONGEST_SIGNED_SECONDS = 604_800
 
+# What stores answer to a write whose condition is not met (412), or that another one overtook (409).
+_CHANGED = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
+
 _T = TypeVar("_T")
 
 
@@ -50,6 +53,14 @@ class Place:
     def key(self, *parts: str) -> str:
         """The key of an object below the prefix."""
         return "/".join([*([self.prefix] if self.prefix else []), *parts])
+
+
+@dataclass(frozen=True)
+class Content:
+    """A whole object; ``etag`` as the store writes it, for ``write_if``."""
+
+    body: bytes
+    etag: str
 
 
 @dataclass(frozen=True)
@@ -82,9 +93,9 @@ def _check_endpoint(endpoint: str) -> None:
 class Bucket:
     """One place in a store. Safe to use from several threads."""
 
-    def __init__(self, where: Place) -> None:
+    def __init__(self, where: Place, read_seconds: int | None = None) -> None:
         self.place = where
-        self._client = _client(where)
+        self._client = _client(where, read_seconds=read_seconds)
 
     @property
     def host(self) -> str:
@@ -101,31 +112,55 @@ class Bucket:
         """All objects whose keys begin with ``below``, by key."""
         found: dict[str, Stored] = {}
         for page in self._pages("list_objects_v2", f"to list {self.place}", Prefix=below):
+            # An answer of something else than a store has none of its words, and no objects either.
+            if "Name" not in page and "KeyCount" not in page:
+                answer = f"an answer of {self._endpoint} that is not a store's"
+                raise StoreError("refused", f"to list {self.place}", answer, "correct glm_store_endpoint")
             for entry in page.get("Contents") or []:
                 found[str(entry["Key"])] = Stored(int(entry["Size"]), str(entry["ETag"]).strip('"'))
         return found
 
     def read(self, key: str, most_bytes: int) -> bytes | None:
         """The content of an object; None when the store says that it has none of that name."""
+        found = self.content(key, most_bytes)
+        return None if found is None else found.body
 
-        def body() -> bytes:
-            answer = self._client.get_object(Bucket=self.place.bucket, Key=key)
+    def content(self, key: str, most_bytes: int) -> Content | None:
+        """The same with its ETag."""
+        from botocore.exceptions import ClientError
+
+        expected = f"to read {self._name(key)}"
+
+        def no_store(said: str) -> StoreError:
+            return StoreError("refused", expected, f"{said} from {self._endpoint}", "correct glm_store_endpoint")
+
+        def body() -> Content | None:
+            try:
+                answer = self._client.get_object(Bucket=self.place.bucket, Key=key)
+            except ClientError as exc:
+                code = exc.response.get("Error", {}).get("Code")
+                if code == "NoSuchKey":
+                    return None
+                if code != "NoSuchBucket" and exc.response["ResponseMetadata"].get("HTTPStatusCode") == 404:
+                    # Of a server that is no store, or not this one, it says nothing about the object.
+                    raise no_store(f"404 without a store's word for that ({code})") from None
+                raise
+            if not answer.get("ETag"):
+                raise no_store("an answer that is not a store's")
             size = int(answer["ContentLength"])
             if size > most_bytes:
-                expected = f"at most {most_bytes} bytes in {self._name(key)}"
-                raise StoreError("refused", expected, f"{size}", "look at who wrote that object")
+                most = f"at most {most_bytes} bytes in {self._name(key)}"
+                raise StoreError("refused", most, f"{size}", "look at who wrote that object")
             with answer["Body"] as stream:
                 content: bytes = stream.read(size)
             if len(content) != size:
                 raise StoreError("truncated", f"{size} bytes of {self._name(key)}", f"{len(content)}", "run again")
-            return content
+            return Content(content, str(answer["ETag"]))
 
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                return self._asked(f"to read {self._name(key)}", body)
+                return self._asked(expected, body)
             except StoreError as exc:
-                if exc.kind == "not_found":
-                    return None
                 if exc.kind != "truncated" or attempt == ATTEMPTS:
                     raise
         raise AssertionError("the loop returns or raises")
@@ -170,6 +205,31 @@ class Bucket:
         call = self._client.put_object
         answer = self._asked(f"to write {self._name(key)}", call, Bucket=self.place.bucket, Key=key, Body=bytes(body))
         return str(answer["ETag"]).strip('"')
+
+    def write_if(self, key: str, body: bytes, etag: str | None) -> bool:
+        """Write a whole object only if its ETag is still this one; None: only if there is no such object.
+
+        Whether it was written. After a lost answer boto3 asks again, so that False may come of one's own write.
+        """
+        from botocore.exceptions import ClientError, ParamValidationError
+
+        condition = {"IfNoneMatch": "*"} if etag is None else {"IfMatch": etag}
+
+        def put() -> bool:
+            try:
+                self._client.put_object(Bucket=self.place.bucket, Key=key, Body=body, **condition)
+            except ClientError as exc:
+                code = exc.response.get("Error", {}).get("Code")
+                # The last: it was removed since its ETag was read.
+                if code in _CHANGED or (etag is not None and code == "NoSuchKey"):
+                    return False
+                raise
+            except ParamValidationError as exc:
+                next_step = "install a newer one into the Python that runs Ansible: pip install 'glm-fleet[store]'"
+                raise StoreError("library", "boto3 1.36 or newer on the controller", str(exc), next_step) from None
+            return True
+
+        return self._asked(f"to write {self._name(key)}", put)
 
     def begin(self, key: str) -> str:
         """Begin an upload in parts; its id. Nothing is to be seen of it until ``complete``."""

@@ -374,6 +374,24 @@ def test_without_a_ledger_nothing_is_made(
     assert changes(cloud) == []
 
 
+def test_a_ledger_of_several_machines_that_cannot_be_read_is_no_empty_one(
+    cloud: Handle, run: Run, make: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make()
+    before, made = names(cloud), changes(cloud)
+
+    class Silent:
+        address = "s3://b"
+
+        def ask(self, _do: str, **_more: Any) -> Any:
+            raise Unmet("to list s3://b", "no answer", "look at the store")
+
+    monkeypatch.setattr(ledger.shared, "helper", Silent)
+    for refused in (make(name=f"{NAME}2"), run(state="absent", confirmed=[]), run(check=True, state="absent")):
+        assert refused["failed"] and "ledger: expected to list s3://b, found no answer" in refused["msg"]
+    assert names(cloud) == before and changes(cloud) == made
+
+
 def test_runs_for_one_fleet_wait_for_each_other(cloud: Handle, make: Run) -> None:
     with locks.only_run(cloud.base_url, "web", 1) as alone:
         assert alone

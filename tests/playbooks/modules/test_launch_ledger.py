@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 from ansible_collections.glm.fleet.plugins.module_utils.cloud import ledger, record, run_alive, spending
 from ansible_collections.glm.fleet.plugins.module_utils.cloud.lambda_cloud import api as lambda_api
+from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 from simulator.lambda_cloud.server import Handle
 from tests.patience import PATIENCE_SECONDS
 from tests.playbooks.modules.test_lambda_instance_events import KIND, alive, cloud_with, run
@@ -65,6 +67,65 @@ def test_without_a_ledger_nothing_is_launched(cloud: Handle, tmp_path: Path, mon
     result = run(cloud, count=1)
     assert result["failed"] and "it was not launched" in result["msg"] and "set GLM_LEDGER_DIR" in result["msg"]
     assert alive(cloud) == []
+
+
+class Store:
+    """The store of a fleet's ledger, as far as it answers: questions that begin with one of ``silent`` get none."""
+
+    address = "s3://b"
+
+    def __init__(self) -> None:
+        self.silent: tuple[str, ...] = ()
+        self.asked: list[str] = []
+
+    def ask(self, do: str, **_more: Any) -> Any:
+        self.asked.append(do)
+        if do in self.silent:
+            raise Unmet("to list s3://b", "no answer", "look at the store")
+        lines = [json.dumps(event) for event in ledger.Ledger("lambda", "default").own()]
+        return {"read": {"lines": lines, "newest": ""}}.get(do)
+
+
+@pytest.fixture
+def shared_store(monkeypatch: pytest.MonkeyPatch) -> Store:
+    made = Store()
+    monkeypatch.setattr(ledger.shared, "helper", lambda: made)
+    return made
+
+
+@pytest.mark.parametrize("given", [{"count": 2}, {"state": "absent"}, {"state": "absent", "check_mode": True}])
+def test_a_ledger_of_several_machines_that_cannot_be_read_is_no_empty_one(
+    cloud: Handle, shared_store: Store, given: dict[str, Any]
+) -> None:
+    assert not run(cloud, count=1)["failed"]
+    before = kinds()
+    shared_store.silent = ("read",)
+    result = run(cloud, **given)
+    assert result["failed"] and "ledger: expected to list s3://b, found no answer; nothing was changed" in result["msg"]
+    assert len(alive(cloud)) == 1
+    shared_store.silent = ()
+    assert kinds() == before
+
+
+def test_a_store_that_goes_away_in_a_launch_leaves_what_was_read_of_it(
+    cloud: Handle, shared_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch = lambda_api.LambdaApi.launch
+
+    def launching(api: Any, request: dict[str, Any]) -> list[str]:
+        shared_store.silent = ("read", "put", "sync")
+        return launch(api, request)
+
+    monkeypatch.setattr(lambda_api.LambdaApi, "launch", launching)
+    result = run(cloud, count=1)
+    shared_store.silent = ()
+    assert not result["failed"] and kinds() == ["asked", "launched"] and len(alive(cloud)) == 1
+    # The next one must be in the store before it is asked for.
+    assert "sync" in shared_store.asked
+    result = run(cloud, count=3)
+    assert result["failed"] and "it was not launched" in result["msg"] and len(alive(cloud)) == 2
+    shared_store.silent = ()
+    assert [life.state for life in ledger.open_of(events())] == ["launched", "launched"]
 
 
 def test_a_refusal_is_closed(cloud: Handle) -> None:

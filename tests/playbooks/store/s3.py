@@ -24,7 +24,10 @@ BUCKET = "weights"
 
 @dataclass
 class Fault:
-    """``match`` is ``<METHOD> <path>?<query>`` as a glob; ``cut`` sends so many bytes of the body and hangs up."""
+    """``match`` is ``<METHOD> <path>?<query>`` as a glob; ``cut`` sends so many bytes of the body and hangs up.
+
+    ``lost``: the store does it and its answer is lost. ``strip``: headers of the request that the store ignores.
+    """
 
     match: str
     status: int = 0
@@ -35,6 +38,9 @@ class Fault:
     cut: int | None = None
     times: int = 1_000_000
     after: int = 0
+    lost: bool = False
+    strip: tuple[str, ...] = ()
+    page: bytes = b""
 
 
 @dataclass
@@ -58,6 +64,8 @@ class Store:
         self.requests: list[Request] = []
         self.delay = 0.0
         self.lock = threading.Lock()
+        # moto looks at the condition of a write and writes in two steps.
+        self.writing = threading.Lock()
         self.url = ""
         # Seconds by which the store's clock is ahead.
         self.ahead = 0.0
@@ -115,12 +123,12 @@ class _Proxy(BaseHTTPRequestHandler):
         fault = store.take(f"{self.command} {self.path}")
         if fault is not None and fault.status:
             region = f"<Region>{fault.region}</Region>" if fault.region else ""
-            self._answer(fault.status, fault.headers, _error(fault.code, fault.text, region), len(body))
+            self._answer(fault.status, fault.headers, fault.page or _error(fault.code, fault.text, region), len(body))
         elif self._expired():
             extra = "<ServerTime>now</ServerTime>"
             self._answer(403, {}, _error("AccessDenied", "Request has expired", extra), len(body))
         else:
-            self._forward(body, None if fault is None else fault.cut)
+            self._forward(body, fault or Fault(""))
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _do
 
@@ -131,14 +139,21 @@ class _Proxy(BaseHTTPRequestHandler):
         signed = datetime.datetime.strptime(query["X-Amz-Date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=datetime.timezone.utc)
         return time.time() + self.server.store.ahead > signed.timestamp() + int(query["X-Amz-Expires"])
 
-    def _forward(self, body: bytes, cut: int | None) -> None:
-        connection = http.client.HTTPConnection(*self.server.store.moto)
-        connection.request(self.command, self.path, body or None, dict(self.headers))
-        answer = connection.getresponse()
-        content = answer.read()
+    def _forward(self, body: bytes, fault: Fault) -> None:
+        store = self.server.store
+        given = {name: value for name, value in self.headers.items() if name.lower() not in fault.strip}
+        with store.writing if self.command == "PUT" else contextlib.nullcontext():
+            connection = http.client.HTTPConnection(*store.moto)
+            connection.request(self.command, self.path, body or None, given)
+            answer = connection.getresponse()
+            content = answer.read()
         headers = {name: value for name, value in answer.getheaders() if name.lower() not in _HOP}
         connection.close()
-        self._answer(answer.status, headers, content, len(body), cut)
+        if fault.lost:
+            store.requests.append(Request(self.command, self.path, 0, dict(self.headers), len(body), 0))
+            self.close_connection = True
+        else:
+            self._answer(answer.status, headers, content, len(body), fault.cut)
 
     def _answer(self, status: int, headers: dict[str, str], content: bytes, sent: int, cut: int | None = None) -> None:
         record = Request(self.command, self.path, status, dict(self.headers), sent, len(content))

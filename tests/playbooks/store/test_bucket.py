@@ -65,6 +65,30 @@ def test_objects_are_written_listed_read_and_uploaded_in_parts(bucket: Bucket, s
     assert len(sent["X-Amz-Content-SHA256"]) == 64 or "127.0.0.1" in store.url
 
 
+def test_an_object_is_replaced_only_while_it_is_the_one_that_was_read(bucket: Bucket, store: s3.Store) -> None:
+    assert bucket.write_if("models/a", b"1", None)
+    assert not bucket.write_if("models/a", b"2", None)
+    found = bucket.content("models/a", 9)
+    assert found is not None and found.body == b"1"
+    assert bucket.write_if("models/a", b"3", found.etag)
+    assert not bucket.write_if("models/a", b"4", found.etag) and bucket.read("models/a", 9) == b"3"
+    assert not bucket.write_if("models/none", b"5", found.etag)
+    store.fail("PUT *", status=403, code="AccessDenied")
+    with pytest.raises(StoreError, match="s3:PutObject"):
+        bucket.write_if("models/a", b"6", None)
+
+
+@pytest.mark.parametrize("status", [200, 404])
+@pytest.mark.parametrize("page", [b"", b"-", b"<html><body>log in</body></html>"])
+def test_a_server_that_is_no_store_has_no_empty_bucket(
+    bucket: Bucket, store: s3.Store, status: int, page: bytes
+) -> None:
+    store.fail("GET *", status=status, page=page or b" ")
+    for ask in (lambda: bucket.objects("models/"), lambda: bucket.read("models/a", 9)):
+        with pytest.raises(StoreError):
+            ask()
+
+
 def test_an_aborted_upload_is_gone_and_may_be_aborted_again(bucket: Bucket, store: s3.Store) -> None:
     upload = bucket.begin("models/a")
     bucket.abort("models/a", upload)

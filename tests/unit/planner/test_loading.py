@@ -248,7 +248,7 @@ def lock(tmp_path: Path) -> Path:
 
 
 def test_disks_are_kept_beside_the_lock_file_and_plans_read_them(lock: Path) -> None:
-    assert disks.path_of(lock) == lock.with_name("glm.disks.json")
+    assert disks.KEPT.path_of(lock) == lock.with_name("glm.disks.json")
     asked = {"model": "GLM-5.1", "accelerator": "B200", "accelerator_count": 8, "bind": "loopback", "port": 8000}
     [before] = request.plans_of({**asked, "lock_file": str(lock)}, "h1")
     assert disks.keep(lock, "h1", disk("virtiofs", "network"))
@@ -286,14 +286,14 @@ def test_hosts_that_are_gone_do_not_pile_up(lock: Path, monkeypatch: pytest.Monk
     assert list(disks.read(lock)) == ["h2", "h3", "h4"]
 
 
-@pytest.mark.parametrize("content", ["<<<<<<< ours", "[]", '{"schema": 2}', '{"schema": 1, "hosts": {"h1": {}}}'])
+@pytest.mark.parametrize("content", ["<<<<<<< ours", "[]", '{"schema": 2}', '{"schema": 1, "disks": {"h1": {}}}'])
 def test_a_file_of_another_form_is_named(lock: Path, content: str) -> None:
-    disks.path_of(lock).write_text(content, "utf-8")
+    disks.KEPT.path_of(lock).write_text(content, "utf-8")
     with pytest.raises(Unmet, match=r"glm\.disks\.json.*remove it: deploys write it again"):
         disks.read(lock)
 
 
 def test_the_file_is_what_a_person_can_read(lock: Path) -> None:
     disks.keep(lock, "h1", disk("nfs4", "network"))
-    content = json.loads(disks.path_of(lock).read_text("utf-8"))
-    assert content["schema"] == 1 and content["hosts"]["h1"]["filesystem"] == "nfs4"
+    content = json.loads(disks.KEPT.path_of(lock).read_text("utf-8"))
+    assert content["schema"] == 1 and content["disks"]["h1"]["filesystem"] == "nfs4"

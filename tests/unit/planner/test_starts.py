@@ -38,9 +38,9 @@ def lock(tmp_path: Path) -> Path:
 
 
 def test_the_file_lies_beside_the_lock_file_under_its_name(tmp_path: Path) -> None:
-    assert starts.path_of(tmp_path / "glm.lock.yml") == tmp_path / "glm.starts.json"
-    assert starts.path_of(tmp_path / "blue.yml") == tmp_path / "blue.starts.json"
-    assert starts.path_of(tmp_path / "blue") == tmp_path / "blue.starts.json"
+    assert starts.KEPT.path_of(tmp_path / "glm.lock.yml") == tmp_path / "glm.starts.json"
+    assert starts.KEPT.path_of(tmp_path / "blue.yml") == tmp_path / "blue.starts.json"
+    assert starts.KEPT.path_of(tmp_path / "blue") == tmp_path / "blue.starts.json"
 
 
 @pytest.mark.parametrize("engine", ["vllm", "sglang"])
@@ -174,7 +174,7 @@ def test_what_cannot_be_the_engines_own_choice_is_not_kept(lock: Path) -> None:
     old = plan(model="GLM-5.1", accelerator="B200")
     old["memory"] = {"token_pool": 1}  # type: ignore[typeddict-item]  # a release of an earlier version
     assert not starts.keep(lock, old, "gpu-1", pool_with(made, 0), AT)
-    assert not starts.path_of(lock).exists()
+    assert not starts.KEPT.path_of(lock).exists()
 
 
 def test_the_youngest_are_kept(lock: Path) -> None:
@@ -190,17 +190,17 @@ def test_the_youngest_are_kept(lock: Path) -> None:
     ids=["conflict", "list", "newer", "incomplete"],
 )  # fmt: skip
 def test_a_file_of_another_form_is_refused_with_its_name(lock: Path, text: str) -> None:
-    starts.path_of(lock).write_text(text, "utf-8")
+    starts.KEPT.path_of(lock).write_text(text, "utf-8")
     with pytest.raises(Unmet, match=r"glm\.starts\.json.*another form.*remove it"):
         request.plans_of({**_asked(), "lock_file": str(lock)})
     with pytest.raises(Unmet, match="another form"):
         starts.keep(lock, plan(), "gpu-1", 100_000, AT)
-    assert starts.path_of(lock).read_text("utf-8") == text
+    assert starts.KEPT.path_of(lock).read_text("utf-8") == text
 
 
 def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(Unmet, match=r"to keep what this start reported in .*, found .*glm_lock_file"):
+    with pytest.raises(Unmet, match=r"to keep what starts of this fleet reported, in .*, found .*glm_lock_file"):
         starts.keep(tmp_path / "file/glm.lock.yml", plan(), "gpu-1", pool_with(plan(), 0), AT)
 
 
@@ -209,7 +209,7 @@ def test_a_plan_reads_what_is_beside_its_lock_file(lock: Path) -> None:
     starts.keep(lock, before, "gpu-1", pool_with(before, -1.0), AT)
     [after] = request.plans_of({**_asked(), "lock_file": str(lock)})
     assert after["memory"]["own_basis"] == "reported"
-    assert json.loads(starts.path_of(lock).read_text("utf-8"))["schema"] == 1
+    assert json.loads(starts.KEPT.path_of(lock).read_text("utf-8"))["schema"] == 1
 
 
 def _asked() -> dict[str, Any]:

@@ -50,7 +50,9 @@ class Fleet:
     def look(self) -> None:
         """List all that the account has, and keep what that proves. Raises CloudError; fails without a ledger."""
         try:
-            self.record.book.read()
+            self.record.check(self.module.check_mode)
+            if not self.record.book.shared:
+                self.record.book.read()
         except Unmet as error:
             # Without it nothing is known as ours, which must not look like nothing.
             _module.fail(self.module, f"fleet {self.name}", "ledger", error.args[0], "", changed=self.changed)

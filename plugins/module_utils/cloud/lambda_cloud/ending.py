@@ -166,6 +166,10 @@ class Ending:
             events = self.fleet.record.book.read()
         except Unmet as error:
             self.fleet.fail("terminate", f"expected {error.expected}, found {error.found}.", error.next_step)
+        moment = ledger.moment(since)
+        if self.fleet.record.book.shared and moment is not None:
+            # By the clock of whoever extended it.
+            since = ledger.stamp(moment - ledger.CLOCK_SECONDS)
         newer = [event for event in events if event["at"] >= since]
         kept = [item for item in members if (ledger.extended_to(newer, item["id"]) or 0.0) > time.time()]
         if kept:

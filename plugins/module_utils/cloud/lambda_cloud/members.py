@@ -62,12 +62,23 @@ class Members:
 
     def members(self) -> List[lambda_api.Instance]:
         """Ask for the fleet's existing instances, by name, and remember the whole answer in ``known``."""
+        if not self.looked:
+            self.require_ledger()
         self.known = self.api.list_instances()
         self.looked = True
         self.listed.update(item["id"] for item in self.known)
         if not self.module.check_mode:
             self.record.look(self.known)
         return self.known_members()
+
+    def require_ledger(self) -> None:
+        """Fail before anything is done where the ledger of several machines cannot be read."""
+        try:
+            self.record.check(self.module.check_mode)
+        except Unmet as error:
+            problem = f"expected {error.expected}, found {error.found}; nothing was changed."
+            # Not by our own: what is left running cannot be said without it.
+            _module.fail(self.module, f"fleet {self.name}", "ledger", problem, error.next_step, changed=self.changed)
 
     def known_members(self) -> List[lambda_api.Instance]:
         """The fleet's existing instances of the role, as of the last look."""

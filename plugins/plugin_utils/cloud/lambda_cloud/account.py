@@ -54,6 +54,8 @@ class Account:
         self._run = credential["run"]
         # Under its own name, so that others see who asks for the end of what, and whether it is still at work.
         self._record = Record(self._fleet, self._api.account, run_alive.run_of(os.getpid()), say)
+        # Instances of a failed run cost money, and that a store does not answer ends none of them.
+        self._record.alone()
         folder = credential.get("host_keys_dir")
         self._host_keys = host_keys.Expected(Path(folder)) if folder else None
         self.title = f"fleet {self._fleet}"
@@ -83,7 +85,7 @@ class Account:
 
     def lives(self) -> list[ledger.Life]:
         """What the run launched, or may have, what is not proven gone, and no later run has kept."""
-        lives = [life for life in ledger.open_of(self._record.book.read()) if life.state != "kept"]
+        lives = [life for life in ledger.open_of(self._record.events()) if life.state != "kept"]
         return [life for life in lives if life.run == self._run and life.account == self._api.account]
 
     def at_work(self) -> contextlib.AbstractContextManager[None]:
