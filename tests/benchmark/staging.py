@@ -132,7 +132,8 @@ def stage(hub: str, store: str, files: Manifest, pipe: Any) -> None:
     bucket = Bucket(place("s3://bench", store))
     before = resource.getrusage(resource.RUSAGE_SELF)
     began = time.monotonic()
-    staging.Staging(HubClient(hub), bucket, staged.Record(files)).run(list(files.files), lambda _progress: None)
+    run = staging.Staging(HubClient(hub), bucket, staged.Record(files), files.total_bytes)
+    run.run(list(files.files), lambda _progress: None)
     seconds, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_SELF)
     used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     pipe.send((seconds, used, after.ru_maxrss * 1024))

@@ -318,6 +318,25 @@ def test_before_anything_is_started_a_store_without_the_weights_is_refused(
     assert not any(command[0] == "systemd-run" for command in host.commands)
 
 
+def test_pickles_that_an_earlier_staging_left_are_neither_fetched_nor_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: s3.Store, bucket: Bucket, given: dict[str, str]
+) -> None:
+    content = {**CONTENT, "optimizer.pt": b"p" * 500}
+    manifest = Manifest(REPO, COMMIT, tuple(listed(path, one) for path, one in sorted(content.items())))
+    etags = {path: bucket.write(f"models/{REPO}/{COMMIT}/{path}", one) for path, one in content.items()}
+    staged.write_record(bucket, staged.Record(manifest, etags))
+    bucket.write(f"models/{REPO}/{COMMIT}/optimizer.pt", b"changed")
+    host = Host(tmp_path, monkeypatch, **given)
+    entry = {"commit": COMMIT, "manifest_sha256": manifest.sha256}
+    host.lock_file.write_text(yaml.safe_dump({"models": {f"{REPO}@main": entry}}), "utf-8")
+    assert host.fetch()["files"] == len(CONTENT)
+    host.require_whole()
+    assert not store.asked("*optimizer.pt*Signature*")
+    host._args["allow_unsafe"] = True
+    with pytest.raises(QuotingError, match=r"1 of 6 files .* absent or changed since: optimizer\.pt"):
+        host.fetch()
+
+
 def test_the_file_with_the_addresses_is_the_owners_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, str]
 ) -> None:
