@@ -10,7 +10,7 @@ import pytest
 from moto import mock_aws
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.store import bucket as buckets
-from ansible_collections.glm.fleet.plugins.plugin_utils.store.bucket import Bucket, place
+from ansible_collections.glm.fleet.plugins.plugin_utils.store.bucket import Bucket, Home, home_of, place
 from ansible_collections.glm.fleet.plugins.plugin_utils.store.errors import StoreError
 from tests.playbooks.store import s3
 
@@ -128,6 +128,61 @@ def test_a_store_that_does_not_say_the_region_now_is_asked_again(bucket: Bucket,
     assert caught.value.kind == "busy"
     store.faults.remove(fault)
     assert bucket.sign(["a"], 60)
+
+
+@pytest.mark.parametrize("region", ["", "eu-west-3"])
+def test_a_bucket_that_is_elsewhere_is_asked_and_signed_for_there(store: s3.Store, region: str) -> None:
+    """The host of all regions sends on whoever asks for a young bucket, and a signed address cannot follow."""
+    with s3.in_front(store, **({"x-amz-bucket-region": region} if region else {})) as front:
+        bucket = Bucket(place(f"s3://{s3.BUCKET}/models", front.url))
+        upload = bucket.begin("models/b")
+        etags = {1: bucket.part("models/b", upload, 1, bytearray(b"x" * 2**20))}
+        bucket.complete("models/b", upload, etags)
+        assert bucket.unfinished("models/") == [] and set(bucket.objects("models/")) == {"models/b"}
+        # Where it is, the store has no word of its own for the region.
+        store.fail("HEAD *", status=403)
+        signed = bucket.sign(["models/b"], 60)["models/b"]
+        # Once, however many requests there are.
+        assert [one.method for one in front.requests] == ["POST"]
+        assert signed.startswith(f"{store.url}/weights/models/b?")
+        assert f"%2F{region or 'us-east-1'}%2Fs3" in signed
+        with urllib.request.urlopen(signed) as answer:
+            assert len(answer.read()) == 2**20
+        # What asks for nothing but the signature is sent on as well.
+        assert Bucket(bucket.place).sign(["models/b"], 60)["models/b"].startswith(f"{store.url}/weights/models/b?")
+
+
+def test_a_store_that_sends_on_without_an_end_or_a_place_is_refused(store: s3.Store) -> None:
+    with s3.in_front(store) as front:
+        front.home = front.url
+        with pytest.raises(StoreError, match="TemporaryRedirect") as caught:
+            Bucket(place("s3://weights", front.url)).objects("")
+        assert caught.value.kind == "region" and len(front.requests) == 4
+        front.home = "ftp://elsewhere"
+        with pytest.raises(StoreError, match="TemporaryRedirect") as caught:
+            Bucket(place("s3://weights", front.url)).objects("")
+        assert caught.value.kind == "region" and len(front.requests) == 5
+
+
+@pytest.mark.parametrize(
+    ("headers", "said", "home"),
+    [
+        ({"location": "https://weights.s3-eu-west-1.amazonaws.com/a?b=c", "x-amz-bucket-region": "eu-west-1"}, {},
+         Home("https://s3-eu-west-1.amazonaws.com", "eu-west-1", True)),
+        ({}, {"Endpoint": "weights.s3.eu-west-1.amazonaws.com", "Region": "eu-west-1"},
+         Home("https://s3.eu-west-1.amazonaws.com", "eu-west-1", True)),
+        ({"location": "https://b.example:9000/weights/a"}, {}, Home("https://b.example:9000", "", False)),
+        ({"location": "http://b.example/weights/a"}, {}, None),
+        ({"location": "https://key:secret@b.example/weights/a"}, {}, None),
+        ({"location": "/elsewhere"}, {}, None),
+        ({}, {}, None),
+    ],
+)  # fmt: skip
+def test_the_home_of_a_bucket_is_read_from_what_stores_say(
+    headers: dict[str, str], said: dict[str, str], home: Home | None
+) -> None:
+    answer = {"Error": said, "ResponseMetadata": {"HTTPHeaders": headers}}
+    assert home_of(answer, "weights", "https://s3.amazonaws.com/weights/a") == home
 
 
 FAULTS = [

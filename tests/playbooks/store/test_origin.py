@@ -170,6 +170,24 @@ def test_a_host_fetches_from_the_store_and_a_second_run_asks_nobody(
     assert store.requests == []
 
 
+def test_a_host_is_given_addresses_of_where_the_bucket_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: s3.Store, given: dict[str, str]
+) -> None:
+    with s3.in_front(store) as front:
+        host = Host(tmp_path, monkeypatch, **{**given, "origin_endpoint": front.url})
+        host.fetch()
+        host.require_whole()
+        assert not front.asked("*Signature*") and store.asked("*Signature*")
+
+
+def test_a_store_may_send_on_to_an_address_of_its_own(tmp_path: Path, store: s3.Store, bucket: Bucket) -> None:
+    there = bucket.sign([f"models/{REPO}/{COMMIT}/config.json"], 300).popitem()[1]
+    store.fail("GET *config.json*", status=307, headers={"Location": there}, times=1)
+    kept, download = of_host(tmp_path, bucket, [])
+    download.bring([file for file in MANIFEST.files if file.path == "config.json"])
+    assert "config.json" not in {file.path for file in kept.missing(MANIFEST)}
+
+
 def test_addresses_that_expire_meanwhile_are_signed_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: s3.Store, given: dict[str, str]
 ) -> None:
@@ -264,6 +282,11 @@ def test_a_store_that_is_busy_is_waited_for_as_it_asks(
             r"the signed address has expired(?:, 3 times in a row)?.* outlives weights_address_seconds",
         ),
         ({"status": 307, "code": "TemporaryRedirect"}, r"answered 307 \(TemporaryRedirect\)\. Set glm_store_region"),
+        (
+            # With the address as it was signed, and without what makes it a secret.
+            {"status": 307, "code": "TemporaryRedirect", "headers": {"Location": "http://127.0.0.1:9{path}"}},
+            r"\(TemporaryRedirect\), and sends to http://127\.0\.0\.1:9\. Set glm_store_region",
+        ),
     ],
 )
 def test_what_the_store_refuses_a_host_is_said(
