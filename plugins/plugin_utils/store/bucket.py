@@ -330,20 +330,26 @@ def _client(where: Place, style: str, regional: bool = False, read_seconds: int 
     except ImportError as exc:
         next_step = "install the package boto3 into the Python that runs Ansible: pip install 'glm-fleet[store]'"
         raise StoreError("library", "boto3 on the controller", str(exc), next_step) from None
-    # Without TLS the hash of each part is a part of the signature, so that the store sees a damaged one.
-    signed = bool(where.endpoint) and in_clear(where.endpoint)
-    s3: dict[str, Any] = {"payload_signing_enabled": signed, "addressing_style": style}
-    if regional:
-        s3["us_east_1_regional_endpoint"] = "regional"
-    config = Config(
-        signature_version="s3v4", retries={"mode": "standard", "max_attempts": ATTEMPTS}, s3=s3,
-        connect_timeout=CONNECT_SECONDS, read_timeout=read_seconds or READ_SECONDS, max_pool_connections=CONNECTIONS,
-        request_checksum_calculation="when_required", response_checksum_validation="when_required",
-    )  # fmt: skip
     try:
         session = boto3.session.Session()
         # Stores without regions take any.
         region = where.region or session.region_name or "us-east-1"
-        return session.client("s3", endpoint_url=where.endpoint or None, region_name=region, config=config)
+
+        def made(signed: bool) -> Any:
+            s3: dict[str, Any] = {"payload_signing_enabled": signed, "addressing_style": style}
+            if regional:
+                s3["us_east_1_regional_endpoint"] = "regional"
+            config = Config(
+                signature_version="s3v4", retries={"mode": "standard", "max_attempts": ATTEMPTS}, s3=s3,
+                connect_timeout=CONNECT_SECONDS, read_timeout=read_seconds or READ_SECONDS,
+                max_pool_connections=CONNECTIONS,
+                request_checksum_calculation="when_required", response_checksum_validation="when_required",
+            )  # fmt: skip
+            return session.client("s3", endpoint_url=where.endpoint or None, region_name=region, config=config)
+
+        client = made(signed=False)
+        # Without TLS the hash of each part is a part of the signature, so that the store sees a damaged one. It takes
+        # as long as the hash of the file; with TLS it would say nothing more. boto3 may have found the address.
+        return made(signed=True) if in_clear(str(client.meta.endpoint_url)) else client
     except (BotoCoreError, ValueError) as exc:
         raise of_library(exc, where.endpoint, f"to use {where}") from None
