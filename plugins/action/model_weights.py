@@ -117,7 +117,7 @@ class ActionModule(RemoteJobAction):
             expected = f"manifest_sha256 of {args['repository']}@{args['revision']} in {args['lock_file']}"
             raise Unmet(expected, "none", "delete that entry and run stage.yml, which writes it anew")
         where = place(args["origin"], args["origin_endpoint"], args["origin_region"])
-        return Origin(where, args["repository"], entry["commit"], args["address_seconds"])
+        return Origin(where, args["repository"], entry["commit"], args["address_seconds"], args["allow_unsafe"])
 
     def _renewed(self, origin: Origin | None, status: dict[str, Any]) -> dict[str, Any]:
         """Addresses for a fetch that goes on, when it is time; what an earlier run signed may expire at any moment."""

@@ -9,12 +9,12 @@ import collections
 import fnmatch
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet, counted
 from ansible_collections.glm.fleet.plugins.module_utils.weights.hub import HubClient
-from ansible_collections.glm.fleet.plugins.module_utils.weights.store import human_bytes
+from ansible_collections.glm.fleet.plugins.module_utils.weights.store import Manifest, WeightFile, human_bytes
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions import heartbeat
 from ansible_collections.glm.fleet.plugins.plugin_utils.actions.base import FleetAction
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import known
@@ -30,13 +30,14 @@ _NAMES = ("model", "precision", "repository", "model_config", "revision", "origi
 
 @dataclass(frozen=True)
 class Wanted:
-    """One model's weights in one place. ``catalog``: the folders of glm_catalog."""
+    """One model's weights in one place. ``catalog``: the folders of glm_catalog; ``unsafe``: with pickles and code."""
 
     repository: str
     revision: str
     place: Place
     lock_file: str
     catalog: tuple[str, ...]
+    unsafe: bool
 
 
 class ActionModule(FleetAction):
@@ -52,6 +53,7 @@ class ActionModule(FleetAction):
                 "extra_repositories": {"type": "list", "elements": "str", "default": []},
                 "lock_file": {"type": "path", "required": True},
                 "catalog": {"type": "list", "elements": "path", "default": []},
+                "allow_unsafe": {"type": "bool", "default": False},
             },
         },
         "hub_endpoint": {"type": "str", "default": "https://huggingface.co"},
@@ -67,8 +69,8 @@ class ActionModule(FleetAction):
         return {**warned, "changed": any(one["brought_bytes"] or one["locked_now"] for one in done), "staged": done}
 
     def _wanted(self) -> list[Wanted]:
-        """Each once, however many hosts want it."""
-        found: dict[Wanted, None] = {}
+        """Each once, however many hosts want it; with what runs code where one of them takes it."""
+        found: dict[Wanted, bool] = {}
         for one in self._args["wanted"]:
             if not one["origin"]:
                 raise Unmet("glm_weights_origin to name an object store", "none", "set it, as s3://bucket/prefix")
@@ -80,28 +82,32 @@ class ActionModule(FleetAction):
             where, folders = place(one["origin"], one["endpoint"], one["region"]), tuple(one["catalog"])
             of_model = weights_repository(intent, own.known(folders)), one["revision"]
             for repository, revision in (of_model, *map(repositories.named, one["extra_repositories"])):
-                found[Wanted(repository, revision, where, one["lock_file"], folders)] = None
-        return list(found)
+                wanted = Wanted(repository, revision, where, one["lock_file"], folders, unsafe=False)
+                found[wanted] = found.get(wanted, False) or one["allow_unsafe"]
+        return [replace(wanted, unsafe=unsafe) for wanted, unsafe in found.items()]
 
     def _stage(self, wanted: Wanted) -> dict[str, Any]:
         bucket = Bucket(wanted.place)
         entry, locked_now = self._locked(wanted)
         record = self._record(bucket, wanted, entry)
-        absent = staged.missing(bucket, record)
+        record.manifest.require_data(wanted.unsafe)
+        files = record.manifest.wanted(wanted.unsafe)
+        total = sum(file.size for file in files)
+        absent = staged.missing(bucket, record, wanted.unsafe)
         price = _price(bucket.host, own.known(wanted.catalog))
-        month = _usd_per_month(record.manifest.total_bytes, price)
-        self._say_plan(wanted, record, absent, price, month)
+        month = _usd_per_month(total, price)
+        self._say_plan(wanted, record.manifest, absent, price, month)
         started = time.monotonic()
         if absent and not self._task.check_mode:
-            staging.Staging(self._hub, bucket, record).run(absent, self._watching())
+            staging.Staging(self._hub, bucket, record, total).run(absent, self._watching())
             # What is reported as there is what the store says now.
-            staged.complete(bucket, wanted.repository, record.manifest.commit)
+            staged.complete(bucket, wanted.repository, record.manifest.commit, wanted.unsafe)
         return {
             "repository": wanted.repository,
             "commit": record.manifest.commit,
             "place": str(wanted.place),
-            "files": len(record.manifest.files),
-            "total_bytes": record.manifest.total_bytes,
+            "files": len(files),
+            "total_bytes": total,
             "brought_bytes": sum(file.size for file in absent),
             "seconds": round(time.monotonic() - started, 1),
             "usd_per_month": month,
@@ -143,13 +149,16 @@ class ActionModule(FleetAction):
     # Lines -------------------------------------------------------------------------------------------------------
 
     def _say_plan(
-        self, wanted: Wanted, record: staged.Record, absent: list[Any], price: StoragePrice | None, month: float | None
-    ) -> None:
-        manifest = record.manifest
+        self, wanted: Wanted, manifest: Manifest, absent: list[WeightFile],
+        price: StoragePrice | None, month: float | None,
+    ) -> None:  # fmt: skip
         size = sum(file.size for file in absent)
-        whole = f"{counted(len(manifest.files), 'file')}, {human_bytes(manifest.total_bytes)}"
+        files = manifest.wanted(wanted.unsafe)
+        whole = f"{counted(len(files), 'file')}, {human_bytes(sum(file.size for file in files))}"
         still = f"{human_bytes(size)} still to be brought" if absent else "all there"
         self._say(f"{wanted.repository}@{manifest.commit[:12]} to {wanted.place}: {whole}, {still}")
+        if left_out := len(manifest.files) - len(files):
+            self._say(f"without {counted(left_out, 'file')} of pickles and code (glm_allow_unsafe_weights)")
         if price is None or month is None:
             self._say("what they cost there is not known to the catalogue; look at the store's price list")
         else:

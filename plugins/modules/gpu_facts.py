@@ -130,7 +130,8 @@ ansible_facts:
         cdi:
           description: >-
             specs (path, kind, devices, driver_version, lost - device nodes that are not as the spec has them), devices,
-            nvidia_ctk and amd_ctk (paths of the tools or null).
+            nvidia_ctk and amd_ctk (paths of the tools or null), unlinked (device nodes of NVIDIA GPUs without a link in
+            /dev/char).
           type: dict
           returned: when cdi is in O(subset)
         docker:

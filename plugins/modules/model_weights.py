@@ -406,7 +406,7 @@ class Weights:
         manifest = self._manifest()
         needed = self.store.bytes_to_fetch(manifest) if self.params["state"] == "present" else 0
         if self.params["state"] == "present":
-            self._require_data(manifest)
+            manifest.require_data(self.params["allow_unsafe"])
         self._check_disk(needed)
         # Hashing recorded files again changes nothing unless it finds one wrong; the action plugin sees that.
         report = {"changed": not recorded, "missing_bytes": needed, **self._summary(manifest), **self._place()}
@@ -515,13 +515,6 @@ class Weights:
                 f"Free {human_bytes(needed + margin - free)} there, or set glm_data_dir to a larger disk."
             )
 
-    def _require_data(self, manifest: Manifest) -> None:
-        if manifest.needs_pickles and not self.params["allow_unsafe"]:
-            raise QuotingError(
-                f"the weights of {self.repository}@{self.commit} are pickles, which run code when they are loaded. "
-                "Take a repository with safetensors, or set glm_allow_unsafe_weights=true if you trust who made it."
-            )
-
     def _start_unit(self, manifest: Manifest) -> bool:
         """Start the fetch; False when another run was a moment faster."""
         self.hf_home.mkdir(parents=True, exist_ok=True)
@@ -562,7 +555,7 @@ class Weights:
         )
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         files.write_json(self.folder / "job.json", asdict(job), files.READABLE)
-        status = _weights_fetch.Status(total_bytes=manifest.total_bytes)
+        status = _weights_fetch.Status(total_bytes=self._summary(manifest)["total_bytes"])
         files.write_json(self.folder / "status.json", asdict(status), files.READABLE)
         for code in FETCHER:
             path = self.folder / "code" / Path(*code.__name__.split(".")).with_suffix(".py")

@@ -150,7 +150,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import ConnectionError as UrlError
 
 from ansible_collections.glm.fleet.plugins.module_utils import arguments
-from ansible_collections.glm.fleet.plugins.module_utils.host import data_disk, health, probe, speed
+from ansible_collections.glm.fleet.plugins.module_utils.host import data_disk, health, in_force, probe, speed
 from ansible_collections.glm.fleet.plugins.module_utils.host.docker import DockerError, Engine
 from ansible_collections.glm.fleet.plugins.module_utils.host.facts import Gatherer
 
@@ -235,6 +235,7 @@ def main() -> None:
     gatherer = Gatherer(Path("/"), params["timeout"], [params["data_dir"]], params["fabric_wait"])
     facts = gatherer.gather(["system", "gpu", "cdi", "docker", "disks"])
     signs = health.Health(params["plans"][0]["accelerator"]["vendor"], timeout=params["timeout"]).gather()
+    signs["settings"] = in_force.look(Path("/"), kernel=facts["container"] is None)
     measured = measure(module, facts["errors"])
     contained = in_containers(params["plans"])
     if params["measure_gpus"] and contained and not module.check_mode:

@@ -13,6 +13,8 @@ version_added: 0.2.0
 description:
   - Streams the files of a commit from the hub into a bucket, without keeping them on the controller's disk. Each file
     is hashed on the way; one whose hash is not the hub's becomes no object.
+  - Pickles and code of a repository are left out unless they are allowed, as on hosts. A repository whose weights are
+    pickles only is refused.
   - The commit is that of the lock file, which gets it when it has none.
   - Writes a record beside the files, from which later runs and deploys know which of them are right. A run that was
     interrupted is continued by the next.
@@ -70,6 +72,10 @@ options:
         type: list
         elements: path
         default: []
+      allow_unsafe:
+        description: Bring pickles and code of the repository, too. Hosts fetch them only where they may.
+        type: bool
+        default: false
   hub_endpoint:
     description: Address of the hub, or of a mirror that speaks its protocol.
     type: str
@@ -125,10 +131,10 @@ staged:
       description: Where they are.
       type: str
     files:
-      description: Number of files.
+      description: Number of files that belong there.
       type: int
     total_bytes:
-      description: Size of all files.
+      description: Size of these files.
       type: int
     brought_bytes:
       description: Bytes that were brought, or would be in check mode.

@@ -24,7 +24,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.finding import printable
 from ansible_collections.glm.fleet.plugins.module_utils.host import data_disk, gpu, neighbours
 from ansible_collections.glm.fleet.plugins.module_utils.host.commands import CommandResult, run, which
 from ansible_collections.glm.fleet.plugins.module_utils.host.docker import docker_facts
-from ansible_collections.glm.fleet.plugins.module_utils.host.health import Health
+from ansible_collections.glm.fleet.plugins.module_utils.host.health import Health, unlinked
 
 Errors = list[dict[str, str]]
 SUBSETS = ("system", "gpu", "cdi", "docker", "disks")
@@ -339,7 +339,7 @@ class Gatherer:
             self.problem("cdi", problem)
         devices = sorted({device for spec in specs for device in spec["devices"]})
         tools = {"nvidia_ctk": which("nvidia-ctk"), "amd_ctk": which("amd-ctk")}
-        return {"cdi": {"specs": specs, "devices": devices, **tools}}
+        return {"cdi": {"specs": specs, "devices": devices, "unlinked": unlinked(self.root), **tools}}
 
     def drivers(self) -> dict[str, Any]:
         """What of a driver is installed, whether or not it works."""

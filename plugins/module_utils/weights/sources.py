@@ -17,7 +17,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import IO, Any, NoReturn, Optional, Protocol
 
 from ansible_collections.glm.fleet.plugins.module_utils import files, unreachable
 from ansible_collections.glm.fleet.plugins.module_utils.weights.hub import (
@@ -32,12 +32,14 @@ from ansible_collections.glm.fleet.plugins.module_utils.weights.store import Wei
 _HUB_WAIT_SECONDS = 60.0
 _STORE_WAIT_SECONDS = 5.0
 _CODE = re.compile(r"<Code>\s*(\w+)\s*</Code>")
-# What stores answer where an address was signed for another region, or for the host of all regions.
-_OTHER_REGION = frozenset({
+# What stores answer where a request was signed for another region, or for the host of all regions.
+OTHER_REGION = frozenset({
     "AuthorizationHeaderMalformed", "AuthorizationQueryParametersError", "IllegalLocationConstraintException",
     "PermanentRedirect", "TemporaryRedirect", "Redirect",
 })  # fmt: skip
+REDIRECTS = (301, 302, 307, 308)
 _REGION = re.compile(r"<Region>\s*([\w-]+)|expecting '([\w-]+)'")
+_SIGNATURE = re.compile(r"Signature=[^&]+")
 _EXPIRED = re.compile(r"<Code>\s*(?:ExpiredToken|RequestExpired)|<Message>[^<]*expired", re.IGNORECASE)
 
 
@@ -143,7 +145,7 @@ class ObjectStore:
     def __init__(self, addresses: Addresses, timeout: float = 60.0) -> None:
         self._addresses = addresses
         self._timeout = timeout
-        self._opener = urllib.request.build_opener()
+        self._opener = urllib.request.build_opener(_KeepHost())
 
     @property
     def expires(self) -> float:
@@ -174,13 +176,15 @@ class ObjectStore:
         said = error.read(4000).decode("utf-8", "replace")
         code = _CODE.search(said)
         found = f"{self._host(file)} answered {error.code}" + (f" ({code[1]})" if code else "")
-        redirected = error.code in (301, 302, 307, 308)
+        redirected = error.code in REDIRECTS
         if error.code in (400, 401, 403) or redirected:
             if _EXPIRED.search(said) or time.time() >= self.expires:
                 raise Expired("the signed address has expired")
-            if error.code == 400 or redirected or (code and code[1] in _OTHER_REGION):
+            if error.code == 400 or redirected or (code and code[1] in OTHER_REGION):
                 region = _REGION.search(said)
                 named = f", which expects the region {region[1] or region[2]}" if region else ""
+                if redirected and error.headers.get("Location"):
+                    named += f", and sends to {_origin(error.headers['Location'])}"
                 raise SourceError("region", f"{file.path}: {found}{named}")
             raise SourceError("forbidden", f"{file.path}: {found}")
         if error.code in (404, 410):
@@ -192,8 +196,25 @@ class ObjectStore:
 
     def _host(self, file: WeightFile) -> str:
         """The store without what makes its address a secret."""
-        parts = urllib.parse.urlsplit(self._addresses.of(file))
-        return f"{parts.scheme}://{parts.netloc}"
+        return _origin(self._addresses.of(file))
+
+
+class _KeepHost(urllib.request.HTTPRedirectHandler):
+    """Follow redirects, but not with our signature: it is for one host, and another would call it wrong."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
+    ) -> Optional[urllib.request.Request]:
+        ours = _SIGNATURE.search(req.full_url)
+        if ours is not None and ours[0] in newurl:
+            return None
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _origin(address: str) -> str:
+    """An address without what makes it a secret."""
+    parts = urllib.parse.urlsplit(address)
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def source(repository: str, commit: str, endpoint: str, token_file: str, addresses: str, timeout: float) -> Source:

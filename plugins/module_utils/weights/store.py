@@ -25,6 +25,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils import files
+from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError
 
 RECORD_SCHEMA = 1
 _HASH_CHUNK_BYTES = 8 * 1024 * 1024
@@ -67,16 +68,18 @@ class Manifest:
         """Size of all files."""
         return sum(file.size for file in self.files)
 
-    @property
-    def data(self) -> tuple[WeightFile, ...]:
-        """The files that run no code when an engine loads them."""
-        return tuple(file for file in self.files if _suffix(file) not in _PICKLES | _CODE)
+    def wanted(self, unsafe: bool) -> tuple[WeightFile, ...]:
+        """The files that are brought to a store or a disk: without ``unsafe``, those that run no code when loaded."""
+        return self.files if unsafe else tuple(file for file in self.files if _suffix(file) not in _PICKLES | _CODE)
 
-    @property
-    def needs_pickles(self) -> bool:
-        """Whether its weights are in pickles only."""
+    def require_data(self, unsafe: bool) -> None:
+        """Raise QuotingError where its weights are in pickles only, unless they are allowed."""
         kinds = {_suffix(file) for file in self.files}
-        return bool(kinds & _PICKLES) and not kinds & {".gguf", ".safetensors"}
+        if not unsafe and kinds & _PICKLES and not kinds & {".gguf", ".safetensors"}:
+            raise QuotingError(
+                f"the weights of {self.repository}@{self.commit} are pickles, which run code when they are loaded. "
+                "Take a repository with safetensors, or set glm_allow_unsafe_weights=true if you trust who made it."
+            )
 
     @property
     def sha256(self) -> str:
@@ -127,7 +130,7 @@ class Store:
 
     def wanted(self, manifest: Manifest) -> tuple[WeightFile, ...]:
         """The files of ``manifest`` that belong on the disk."""
-        return manifest.files if self._unsafe else manifest.data
+        return manifest.wanted(self._unsafe)
 
     def missing(self, manifest: Manifest) -> list[WeightFile]:
         """Files that are absent or have the wrong size."""

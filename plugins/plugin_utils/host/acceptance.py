@@ -355,6 +355,20 @@ def _device_links(gathered: Gathered, _plans: Sequence[Plan]) -> Finding:
     )
 
 
+def _settings(gathered: Gathered, _plans: Sequence[Plan]) -> Finding:
+    """Reported only: what wins is a file of the vendor or the owner."""
+    found = gathered["health"]["settings"]
+    return finding.judged(
+        "acceptance",
+        "settings",
+        None if found else True,
+        "the settings that were written here to be in force",
+        "; ".join(f"{one['check']}: {one['found']}" for one in found) or "all",
+        "; ".join(dict.fromkeys(one["next"] for one in found)),
+        evidence=[finding.render(one, one["check"]) for one in found],
+    )
+
+
 def _rdma(gathered: Gathered, _plans: Sequence[Plan]) -> Finding:
     health = gathered["health"]
     if not health["rdma"]:
@@ -408,7 +422,7 @@ def _inside(gathered: Gathered, plans: Sequence[Plan]) -> Finding:
 
 _CHECKS: tuple[Callable[[Gathered, Sequence[Plan]], Finding], ...] = (
     _module_flavour, _fabric_manager, _memory_errors, _kernel_log, _runtime, _modules_for_kernels, _pinned,
-    _peer_transfers, _device_links, _rdma, _dcgm, _inside,
+    _peer_transfers, _device_links, _settings, _rdma, _dcgm, _inside,
 )  # fmt: skip
 
 

@@ -5,11 +5,15 @@
 
 boto3 finds the key pair (environment, profile, instance role); nothing here reads or keeps it. Everything raises
 StoreError. Checksums are asked for only where the store requires them: not every store takes those of boto3's default.
+A store may say that a bucket is at another address, and go on answering at the first one only for that. At AWS's own
+addresses boto3 follows; where an endpoint was given it asks there again, without an end if no region is named. Here the
+address is kept, for all later requests and for what is signed: nobody who has a signed address can follow.
 """
 
 from __future__ import annotations
 
 import re
+import threading
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -17,7 +21,8 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from ansible_collections.glm.fleet.plugins.module_utils.address import in_clear
-from ansible_collections.glm.fleet.plugins.plugin_utils.store.errors import StoreError, of_answer, of_library
+from ansible_collections.glm.fleet.plugins.module_utils.weights.sources import REDIRECTS
+from ansible_collections.glm.fleet.plugins.plugin_utils.store.errors import StoreError, of_answer, of_library, region_of
 
 # The bucket of a file system is its id.
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}")
@@ -29,6 +34,8 @@ READ_SECONDS = 60
 COMPLETE_SECONDS = 600
 # Connections of one client: as many as there are transfers at a time.
 CONNECTIONS = 32
+# A bucket whose address changes more often in one request has none.
+_MOST_MOVES = 3
 # S3 itself signs for no longer than a week.
 LONGEST_SIGNED_SECONDS = 604_800
 
@@ -90,21 +97,59 @@ def _check_endpoint(endpoint: str) -> None:
         raise StoreError("address", expected, repr(endpoint), "correct glm_store_endpoint")
 
 
+@dataclass(frozen=True)
+class Home:
+    """The address that a store named for a bucket. ``virtual``: with the bucket in front of the host."""
+
+    endpoint: str
+    region: str
+    virtual: bool
+
+
+def home_of(answer: Mapping[str, Any], bucket: str, asked: str) -> Home | None:
+    """Where an error answer of the address ``asked`` says that the bucket is; None where it does not.
+
+    Never from https to http: what travels is signed, and not encrypted.
+    """
+    said: Mapping[str, Any] = answer.get("Error") or {}
+    headers: Mapping[str, Any] = answer["ResponseMetadata"].get("HTTPHeaders") or {}
+    scheme = urllib.parse.urlsplit(asked).scheme
+    located = str(headers.get("location") or (f"{scheme}://{said['Endpoint']}" if said.get("Endpoint") else ""))
+    parts = urllib.parse.urlsplit(located)
+    if parts.scheme not in ("https", scheme) or not parts.hostname or parts.username:
+        return None
+    virtual = parts.netloc.startswith(f"{bucket}.")
+    netloc = parts.netloc[len(bucket) + 1 :] if virtual else parts.netloc
+    return Home(f"{parts.scheme}://{netloc}", region_of(answer), virtual)
+
+
+class _Moved(Exception):
+    """The store says that the bucket is elsewhere."""
+
+    def __init__(self, answer: Mapping[str, Any], operation: str, home: Home | None) -> None:
+        super().__init__(operation)
+        self.answer, self.operation, self.home = answer, operation, home
+
+
 class Bucket:
     """One place in a store. Safe to use from several threads."""
 
     def __init__(self, where: Place, read_seconds: int | None = None) -> None:
         self.place = where
-        self._client = _client(where, read_seconds=read_seconds)
-
-    @property
-    def host(self) -> str:
-        """The store's host name, for prices and messages."""
-        return urllib.parse.urlsplit(self._endpoint).hostname or ""
+        self._read_seconds = read_seconds
+        self._lock = threading.Lock()
+        self._home: Home | None = None
+        # For prices and messages: the one that was given.
+        self.host = urllib.parse.urlsplit(self._endpoint).hostname or ""
 
     @property
     def _endpoint(self) -> str:
         return str(self._client.meta.endpoint_url)
+
+    @property
+    def _of_aws(self) -> bool:
+        """Whether boto3 chooses the address by the region, and follows by itself."""
+        return not self.place.endpoint and self.host.startswith("s3.") and ".amazonaws." in self.host
 
     # Reading -----------------------------------------------------------------------------------------------------
 
@@ -180,8 +225,10 @@ class Bucket:
     @cached_property
     def _signer(self) -> Any:
         """A client of the bucket's own region and host: requests are redirected there, signed addresses are not."""
-        of_aws = not self.place.endpoint and self.host.startswith("s3.") and ".amazonaws." in self.host
-        return _client(replace(self.place, region=self._region()), regional=of_aws)
+        region = self._region()
+        if self._of_aws:
+            return _client(replace(self.place, region=region), style="virtual", regional=True)
+        return self._made(region=region)
 
     def _region(self) -> str:
         """The bucket's region; the client's where the store names none. Raises ClientError while it is busy."""
@@ -195,15 +242,14 @@ class Bucket:
             # Not every store has this request, and to one without regions any is right.
             if status == 429 or (status >= 500 and status != 501):
                 raise
-        meta: Mapping[str, Any] = answer["ResponseMetadata"]
-        return str((meta.get("HTTPHeaders") or {}).get("x-amz-bucket-region") or self._client.meta.region_name)
+        return region_of(answer) or str(self._client.meta.region_name)
 
     # Writing -----------------------------------------------------------------------------------------------------
 
     def write(self, key: str, body: bytes | bytearray | memoryview) -> str:
         """Write a whole object; returns its ETag."""
-        call = self._client.put_object
-        answer = self._asked(f"to write {self._name(key)}", call, Bucket=self.place.bucket, Key=key, Body=bytes(body))
+        given = {"Bucket": self.place.bucket, "Key": key, "Body": bytes(body)}
+        answer = self._asked(f"to write {self._name(key)}", lambda: self._client.put_object(**given))
         return str(answer["ETag"]).strip('"')
 
     def write_if(self, key: str, body: bytes, etag: str | None) -> bool:
@@ -233,13 +279,15 @@ class Bucket:
 
     def begin(self, key: str) -> str:
         """Begin an upload in parts; its id. Nothing is to be seen of it until ``complete``."""
-        call = self._client.create_multipart_upload
-        return str(self._asked(f"to write {self._name(key)}", call, Bucket=self.place.bucket, Key=key)["UploadId"])
+        given = {"Bucket": self.place.bucket, "Key": key}
+        answer = self._asked(f"to write {self._name(key)}", lambda: self._client.create_multipart_upload(**given))
+        return str(answer["UploadId"])
 
     def part(self, key: str, upload: str, number: int, body: bytearray) -> str:
         """Upload a part (numbers begin with 1); returns its ETag."""
         given = {"Bucket": self.place.bucket, "Key": key, "UploadId": upload, "PartNumber": number, "Body": body}
-        answer = self._asked(f"to write part {number} of {self._name(key)}", self._client.upload_part, **given)
+        expected = f"to write part {number} of {self._name(key)}"
+        answer = self._asked(expected, lambda: self._client.upload_part(**given))
         return str(answer["ETag"])
 
     def complete(self, key: str, upload: str, etags: Mapping[int, str]) -> str:
@@ -250,20 +298,22 @@ class Bucket:
         """
         parts = [{"PartNumber": number, "ETag": etags[number]} for number in sorted(etags)]
         given = {"Bucket": self.place.bucket, "Key": key, "UploadId": upload, "MultipartUpload": {"Parts": parts}}
-        answer = self._asked(f"to complete {self._name(key)}", self._patient.complete_multipart_upload, **given)
+        expected = f"to complete {self._name(key)}"
+        answer = self._asked(expected, lambda: self._patient.complete_multipart_upload(**given))
         if not answer.get("ETag"):
             raise StoreError("truncated", f"the ETag of {self._name(key)}", "an answer without it", "run again")
         return str(answer["ETag"]).strip('"')
 
     @cached_property
     def _patient(self) -> Any:
-        return _client(self.place, read_seconds=COMPLETE_SECONDS)
+        return self._made(read_seconds=COMPLETE_SECONDS)
 
     def abort(self, key: str, upload: str) -> None:
         """Drop an upload and its parts, which cost money; one that is gone is dropped."""
         given = {"Bucket": self.place.bucket, "Key": key, "UploadId": upload}
+        expected = f"to abort the upload of {self._name(key)}"
         try:
-            self._asked(f"to abort the upload of {self._name(key)}", self._client.abort_multipart_upload, **given)
+            self._asked(expected, lambda: self._client.abort_multipart_upload(**given))
         except StoreError as exc:
             if exc.kind not in ("aborted", "not_found"):
                 raise
@@ -284,21 +334,55 @@ class Bucket:
 
         yield from self._asked(expected, pages)
 
-    def _asked(self, expected: str, call: Callable[..., _T], **given: Any) -> _T:
+    def _asked(self, expected: str, call: Callable[[], _T]) -> _T:
+        """What ``call`` gives, which takes the client anew each time; asked where the bucket is."""
         from botocore.exceptions import BotoCoreError, ClientError
 
-        try:
-            return call(**given)
-        except ClientError as exc:
-            raise of_answer(exc.response, exc.operation_name, str(self.place), expected) from None
-        except BotoCoreError as exc:
-            raise of_library(exc, self._endpoint, expected) from None
+        for moves in range(_MOST_MOVES + 1):
+            try:
+                return call()
+            except _Moved as exc:
+                if exc.home is None or moves == _MOST_MOVES:
+                    raise of_answer(exc.answer, exc.operation, str(self.place), expected) from None
+                self._move(exc.home)
+            except ClientError as exc:
+                raise of_answer(exc.response, exc.operation_name, str(self.place), expected) from None
+            except BotoCoreError as exc:
+                raise of_library(exc, self._endpoint, expected) from None
+        raise AssertionError("the loop returns or raises")
+
+    @cached_property
+    def _client(self) -> Any:
+        return self._made(read_seconds=self._read_seconds)
+
+    def _made(self, region: str = "", read_seconds: int | None = None) -> Any:
+        """A client of where the bucket is."""
+        home = self._home or Home(self.place.endpoint, "", virtual=False)
+        where = replace(self.place, endpoint=home.endpoint, region=region or home.region or self.place.region)
+        # Names of buckets in front of the host need a wildcard in its certificate and in DNS.
+        style = "virtual" if home.virtual else "path" if home.endpoint else "auto"
+        client = _client(where, style, read_seconds=read_seconds)
+        client.meta.events.register_first("needs-retry.s3", self._look_for_move)
+        return client
+
+    def _look_for_move(self, response: Any, operation: Any, **_more: object) -> None:
+        """Called by boto3 with each answer, before it thinks of asking again."""
+        if response is None or response[0] is None or response[0].status_code not in REDIRECTS or self._of_aws:
+            return
+        raise _Moved(response[1], operation.name, home_of(response[1], self.place.bucket, response[0].url))
+
+    def _move(self, home: Home) -> None:
+        with self._lock:
+            if home != self._home:
+                self._home = home
+                for made in ("_client", "_patient", "_signer"):
+                    self.__dict__.pop(made, None)
 
 
-def _client(where: Place, regional: bool = False, read_seconds: int | None = None) -> Any:
+def _client(where: Place, style: str, regional: bool = False, read_seconds: int | None = None) -> Any:
     """boto3's client. Imported here only, because few runs need it and it takes a while.
 
-    ``regional``: with the bucket in front of the host of its region, where boto3 may take the one of all regions.
+    ``regional``: of the host of a region, where boto3 may take the one of all regions.
     """
     try:
         import boto3
@@ -307,22 +391,26 @@ def _client(where: Place, regional: bool = False, read_seconds: int | None = Non
     except ImportError as exc:
         next_step = "install the package boto3 into the Python that runs Ansible: pip install 'glm-fleet[store]'"
         raise StoreError("library", "boto3 on the controller", str(exc), next_step) from None
-    # Without TLS the hash of each part is a part of the signature, so that the store sees a damaged one.
-    s3: dict[str, Any] = {"payload_signing_enabled": bool(where.endpoint) and in_clear(where.endpoint)}
-    if where.endpoint:
-        # Names of buckets in front of the host need a wildcard in its certificate and in DNS.
-        s3["addressing_style"] = "path"
-    elif regional:
-        s3.update(addressing_style="virtual", us_east_1_regional_endpoint="regional")
-    config = Config(
-        signature_version="s3v4", retries={"mode": "standard", "max_attempts": ATTEMPTS}, s3=s3,
-        connect_timeout=CONNECT_SECONDS, read_timeout=read_seconds or READ_SECONDS, max_pool_connections=CONNECTIONS,
-        request_checksum_calculation="when_required", response_checksum_validation="when_required",
-    )  # fmt: skip
     try:
         session = boto3.session.Session()
         # Stores without regions take any.
         region = where.region or session.region_name or "us-east-1"
-        return session.client("s3", endpoint_url=where.endpoint or None, region_name=region, config=config)
+
+        def made(signed: bool) -> Any:
+            s3: dict[str, Any] = {"payload_signing_enabled": signed, "addressing_style": style}
+            if regional:
+                s3["us_east_1_regional_endpoint"] = "regional"
+            config = Config(
+                signature_version="s3v4", retries={"mode": "standard", "max_attempts": ATTEMPTS}, s3=s3,
+                connect_timeout=CONNECT_SECONDS, read_timeout=read_seconds or READ_SECONDS,
+                max_pool_connections=CONNECTIONS,
+                request_checksum_calculation="when_required", response_checksum_validation="when_required",
+            )  # fmt: skip
+            return session.client("s3", endpoint_url=where.endpoint or None, region_name=region, config=config)
+
+        client = made(signed=False)
+        # Without TLS the hash of each part is a part of the signature, so that the store sees a damaged one. It takes
+        # as long as the hash of the file; with TLS it would say nothing more. boto3 may have found the address.
+        return made(signed=True) if in_clear(str(client.meta.endpoint_url)) else client
     except (BotoCoreError, ValueError) as exc:
         raise of_library(exc, where.endpoint, f"to use {where}") from None

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from ansible_collections.glm.fleet.plugins.module_utils import unreachable
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
+from ansible_collections.glm.fleet.plugins.module_utils.weights.sources import OTHER_REGION, REDIRECTS
 
 Kind = Literal[
     "address", "library", "credentials", "forbidden", "no_bucket", "not_found", "region", "busy", "full", "aborted",
@@ -28,7 +29,6 @@ _CREDENTIALS = {
     "ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired",
 }  # fmt: skip
 _FORBIDDEN = {"AccessDenied", "AllAccessDisabled", "AccountProblem", "Forbidden", "403"}
-_REGION = {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301", "307"}
 _BUSY = {"SlowDown", "ServiceUnavailable", "RequestLimitExceeded", "Throttling", "TooManyRequests", "503", "429"}
 _FULL = {"QuotaExceeded", "InsufficientStorage", "InsufficientCapacity", "XMinioStorageFull", "507"}
 # Each right by the name that policies of stores have for it.
@@ -60,8 +60,8 @@ def of_answer(error: Mapping[str, Any], operation: str, where: str, expected: st
         return StoreError("clock", expected, found, "correct the clock of this machine")
     if code == "NoSuchBucket":
         return StoreError("no_bucket", expected, found, "make the bucket, or correct its name and glm_store_endpoint")
-    if code in _REGION or status in (301, 307):
-        return StoreError("region", expected, found, _region_advice(said, meta))
+    if code in OTHER_REGION or status in REDIRECTS:
+        return StoreError("region", expected, found, _region_advice(error))
     if code in _FORBIDDEN or status == 403:
         right = RIGHTS.get(operation, "s3:PutObject")
         return StoreError("forbidden", expected, found, f"give the key pair the right {right} on {where}")
@@ -90,8 +90,14 @@ def of_library(error: Exception, endpoint: str, expected: str) -> StoreError:
     return StoreError("unreachable", expected, unreachable.why(error, endpoint), check[:1].lower() + check[1:])
 
 
-def _region_advice(said: Mapping[str, Any], meta: Mapping[str, Any]) -> str:
-    headers: Mapping[str, Any] = meta.get("HTTPHeaders") or {}
-    region = said.get("Region") or headers.get("x-amz-bucket-region")
+def region_of(answer: Mapping[str, Any]) -> str:
+    """The bucket's region by an answer of the store, in boto3's form; empty where it names none."""
+    said: Mapping[str, Any] = answer.get("Error") or {}
+    meta: Mapping[str, Any] = answer.get("ResponseMetadata") or {}
+    return str(said.get("Region") or (meta.get("HTTPHeaders") or {}).get("x-amz-bucket-region") or "")
+
+
+def _region_advice(answer: Mapping[str, Any]) -> str:
+    region = region_of(answer)
     known = f"set glm_store_region to {region}" if region else "set glm_store_region to the bucket's region"
     return f"{known}, and glm_store_endpoint to that region's address if the store has one for each"

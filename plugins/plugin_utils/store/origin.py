@@ -22,13 +22,14 @@ class Origin:
     """The weights of one commit for one host. The store is asked when they are needed, and not before."""
 
     def __init__(
-        self, where: Place, repository: str, commit: str, seconds: int, now: Callable[[], float] = time.time
-    ) -> None:
+        self, where: Place, repository: str, commit: str, seconds: int, unsafe: bool = False,
+        now: Callable[[], float] = time.time,
+    ) -> None:  # fmt: skip
         if not SHORTEST_SIGNED_SECONDS <= seconds <= LONGEST_SIGNED_SECONDS:
             limits = f"between {SHORTEST_SIGNED_SECONDS} and {LONGEST_SIGNED_SECONDS} s"
             raise Unmet(f"addresses that last {limits}", f"{seconds} s", "correct weights_address_seconds")
         self._where, self._repository, self._commit, self._seconds = where, repository, commit, seconds
-        self._now = now
+        self._unsafe, self._now = unsafe, now
         self._signed_at = float("-inf")
 
     @cached_property
@@ -38,7 +39,7 @@ class Origin:
     @cached_property
     def manifest(self) -> Manifest:
         """The list of files, all of which are in the store. Raises StoreError."""
-        return staged.complete(self._bucket, self._repository, self._commit)
+        return staged.complete(self._bucket, self._repository, self._commit, self._unsafe)
 
     def due(self, status: dict[str, Any]) -> bool:
         """Whether the host needs new addresses: it says so, or half their time has passed."""
@@ -47,7 +48,7 @@ class Origin:
     def addresses(self) -> dict[str, Any]:
         """New addresses, as the host keeps them: secrets. Raises StoreError."""
         now = self._now()
-        signed = staged.addresses(self._bucket, self.manifest, self._seconds)
+        signed = staged.addresses(self._bucket, self.manifest, self._unsafe, self._seconds)
         # Only now: what failed is due again at once.
         self._signed_at = now
         return {"expires": int(now) + self._seconds, "addresses": signed}

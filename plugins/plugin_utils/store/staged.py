@@ -6,7 +6,8 @@
 ``<prefix>/<organisation>/<name>/<commit>/<path>`` are the files as the repository has them, and
 ``<prefix>/<organisation>/<name>/<commit>.glm.json`` is the record of what was hashed on the way: the list of files, and
 for each file the ETag that the store gave it then. A file counts as staged while size and ETag are those of the record.
-The record is written after the files, and a host hashes what it fetched all the same.
+The record is written after the files, and a host hashes what it fetched all the same. Files that run code are in the
+list, but need not be in the store: ``unsafe`` says whether they are looked at. What nobody looks at is no damage.
 """
 
 from __future__ import annotations
@@ -71,31 +72,32 @@ def write_record(bucket: Bucket, record: Record) -> None:
     bucket.write(_record_key(bucket.place, manifest.repository, manifest.commit), json.dumps(data, indent=1).encode())
 
 
-def missing(bucket: Bucket, record: Record) -> list[WeightFile]:
-    """Files of the record's manifest that are not in the store as they were staged. Raises StoreError."""
+def missing(bucket: Bucket, record: Record, unsafe: bool) -> list[WeightFile]:
+    """Files that belong in the store and are not there as they were staged. Raises StoreError."""
     manifest = record.manifest
     found = bucket.objects(bucket.place.key(manifest.repository, manifest.commit) + "/")
-    return [file for file in manifest.files if not _is_staged(bucket.place, record, file, found)]
+    return [file for file in manifest.wanted(unsafe) if not _is_staged(bucket.place, record, file, found)]
 
 
-def complete(bucket: Bucket, repository: str, commit: str) -> Manifest:
+def complete(bucket: Bucket, repository: str, commit: str, unsafe: bool) -> Manifest:
     """The list of files of a commit that is in the store as a whole. Raises StoreError."""
     expected = f"the weights {repository}@{commit} in {bucket.place}"
     record = read_record(bucket, repository, commit)
     if record is None:
         raise StoreError("not_found", expected, "no record that they were staged", STAGE)
-    absent = missing(bucket, record)
+    absent = missing(bucket, record, unsafe)
     if absent:
         size = human_bytes(sum(file.size for file in absent))
         named = ", ".join(file.path for file in absent[:3]) + (", …" if len(absent) > 3 else "")
-        found = f"{len(absent)} of {len(record.manifest.files)} files ({size}) absent or changed since: {named}"
+        among = len(record.manifest.wanted(unsafe))
+        found = f"{len(absent)} of {among} files ({size}) absent or changed since: {named}"
         raise StoreError("not_found", expected, found, STAGE)
     return record.manifest
 
 
-def addresses(bucket: Bucket, manifest: Manifest, seconds: int) -> dict[str, str]:
+def addresses(bucket: Bucket, manifest: Manifest, unsafe: bool, seconds: int) -> dict[str, str]:
     """By path, an address from which a host fetches that file for so long without a key: secrets."""
-    keys = {file.path: key_of(bucket.place, manifest, file) for file in manifest.files}
+    keys = {file.path: key_of(bucket.place, manifest, file) for file in manifest.wanted(unsafe)}
     signed = bucket.sign(keys.values(), seconds)
     return {path: signed[key] for path, key in keys.items()}
 

@@ -51,7 +51,6 @@ class Progress:
 
     total_bytes: int
     done_bytes: int = 0
-    files_done: int = 0
     events: list[str] = field(default_factory=list)
 
 
@@ -60,11 +59,15 @@ class Stopped(Exception):
 
 
 class Staging:
-    """One run: ``files`` of a manifest from ``hub`` into ``bucket``. ``record`` says what is there, and is kept."""
+    """One run: ``files`` of a manifest from ``hub`` into ``bucket``. ``record`` says what is there, and is kept.
+
+    ``total_bytes`` is the size of all that belongs there.
+    """
 
     def __init__(
-        self, hub: HubClient, bucket: Bucket, record: staged.Record, sleep: Callable[[float], object] | None = None
-    ) -> None:
+        self, hub: HubClient, bucket: Bucket, record: staged.Record, total_bytes: int,
+        sleep: Callable[[float], object] | None = None,
+    ) -> None:  # fmt: skip
         self._hub, self._bucket, self._record = hub, bucket, record
         self._stop = threading.Event()
         self._sleep = sleep or self._stop.wait
@@ -72,12 +75,11 @@ class Staging:
         self._buffers: queue.Queue[bytearray] = queue.Queue()
         self._uploads = concurrent.futures.ThreadPoolExecutor(UPLOADS_AT_ONCE, "upload")
         self._before: dict[str, Stored] = {}
-        self.progress = Progress(record.manifest.total_bytes)
+        self.progress = Progress(total_bytes)
 
     def run(self, files: list[WeightFile], report: Callable[[Progress], object]) -> None:
         """Stage these files; ``report`` is called about once a second. Raises StoreError, HubError or Unmet."""
         self.progress.done_bytes = self.progress.total_bytes - sum(file.size for file in files)
-        self.progress.files_done = len(self._record.manifest.files) - len(files)
         self._look(files)
         largest = max((file.size for file in files), default=0)
         size = max(BUFFER_BYTES, -(-largest // (_MOST_PARTS * MIB)) * MIB)
@@ -112,7 +114,6 @@ class Staging:
             done, waiting = concurrent.futures.wait(waiting, 1.0, concurrent.futures.FIRST_COMPLETED)
             for one in done:
                 self._record.etags[running[one].path] = one.result()
-                self.progress.files_done += 1
             if done and time.monotonic() - recorded > _RECORD_SECONDS:
                 staged.write_record(self._bucket, self._record)
                 recorded = time.monotonic()

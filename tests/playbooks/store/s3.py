@@ -69,6 +69,9 @@ class Store:
         self.url = ""
         # Seconds by which the store's clock is ahead.
         self.ahead = 0.0
+        # Where the bucket is; ``home_headers`` say more of it.
+        self.home = ""
+        self.home_headers: dict[str, str] = {}
 
     def fail(self, match: str, **more: object) -> Fault:
         fault = Fault(match, **more)  # type: ignore[arg-type]
@@ -123,7 +126,11 @@ class _Proxy(BaseHTTPRequestHandler):
         fault = store.take(f"{self.command} {self.path}")
         if fault is not None and fault.status:
             region = f"<Region>{fault.region}</Region>" if fault.region else ""
-            self._answer(fault.status, fault.headers, fault.page or _error(fault.code, fault.text, region), len(body))
+            headers = {name: value.replace("{path}", self.path) for name, value in fault.headers.items()}
+            self._answer(fault.status, headers, fault.page or _error(fault.code, fault.text, region), len(body))
+        elif store.home:
+            headers = {"Location": store.home + self.path, **store.home_headers}
+            self._answer(307, headers, _error("TemporaryRedirect", "Please re-send this request."), len(body))
         elif self._expired():
             extra = "<ServerTime>now</ServerTime>"
             self._answer(403, {}, _error("AccessDenied", "Request has expired", extra), len(body))
@@ -202,12 +209,27 @@ def serving() -> Iterator[Store]:
     reset.request("POST", "/moto-api/reset")
     assert reset.getresponse().status == 200
     reset.close()
+    store.direct.create_bucket(Bucket=BUCKET)
+    with _listening(store):
+        yield store
+
+
+@contextlib.contextmanager
+def in_front(home: Store, **headers: str) -> Iterator[Store]:
+    """What stands for all regions, and sends whoever asks for the bucket to its home."""
+    store = Store(home.moto)
+    store.home, store.home_headers = home.url, headers
+    with _listening(store):
+        yield store
+
+
+@contextlib.contextmanager
+def _listening(store: Store) -> Iterator[None]:
     server = _Server(store)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     store.url = f"http://127.0.0.1:{server.server_address[1]}"
     try:
-        store.direct.create_bucket(Bucket=BUCKET)
-        yield store
+        yield
     finally:
         server.shutdown()
         server.server_close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import urllib.parse
 import urllib.request
 
@@ -10,7 +11,7 @@ import pytest
 from moto import mock_aws
 
 from ansible_collections.glm.fleet.plugins.plugin_utils.store import bucket as buckets
-from ansible_collections.glm.fleet.plugins.plugin_utils.store.bucket import Bucket, place
+from ansible_collections.glm.fleet.plugins.plugin_utils.store.bucket import Bucket, Home, home_of, place
 from ansible_collections.glm.fleet.plugins.plugin_utils.store.errors import StoreError
 from tests.playbooks.store import s3
 
@@ -60,9 +61,20 @@ def test_objects_are_written_listed_read_and_uploaded_in_parts(bucket: Bucket, s
     assert bucket.read("models/none", 3) is None
     with pytest.raises(StoreError, match="at most 2 bytes"):
         bucket.read("models/a", 2)
-    # The hash of what was sent is a part of the signature where there is no TLS.
-    sent = store.asked("PUT /weights/models/a")[0].headers
-    assert len(sent["X-Amz-Content-SHA256"]) == 64 or "127.0.0.1" in store.url
+
+
+@pytest.mark.parametrize("found_by_boto3", [False, True])
+def test_what_is_sent_is_hashed_a_second_time_only_where_nothing_else_guards_it(
+    store: s3.Store, monkeypatch: pytest.MonkeyPatch, found_by_boto3: bool
+) -> None:
+    if found_by_boto3:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", store.url)
+    where = place("s3://weights", "" if found_by_boto3 else store.url)
+    Bucket(where).write("a", b"abc")
+    monkeypatch.setattr(buckets, "in_clear", lambda address: address == store.url)
+    Bucket(where).write("b", b"abc")
+    sent = [one.headers["X-Amz-Content-SHA256"] for one in store.asked("PUT /weights/[ab]")]
+    assert sent == ["UNSIGNED-PAYLOAD", hashlib.sha256(b"abc").hexdigest()]
 
 
 def test_an_object_is_replaced_only_while_it_is_the_one_that_was_read(bucket: Bucket, store: s3.Store) -> None:
@@ -152,6 +164,61 @@ def test_a_store_that_does_not_say_the_region_now_is_asked_again(bucket: Bucket,
     assert caught.value.kind == "busy"
     store.faults.remove(fault)
     assert bucket.sign(["a"], 60)
+
+
+@pytest.mark.parametrize("region", ["", "eu-west-3"])
+def test_a_bucket_that_is_elsewhere_is_asked_and_signed_for_there(store: s3.Store, region: str) -> None:
+    """The host of all regions sends on whoever asks for a young bucket, and a signed address cannot follow."""
+    with s3.in_front(store, **({"x-amz-bucket-region": region} if region else {})) as front:
+        bucket = Bucket(place(f"s3://{s3.BUCKET}/models", front.url))
+        upload = bucket.begin("models/b")
+        etags = {1: bucket.part("models/b", upload, 1, bytearray(b"x" * 2**20))}
+        bucket.complete("models/b", upload, etags)
+        assert bucket.unfinished("models/") == [] and set(bucket.objects("models/")) == {"models/b"}
+        # Where it is, the store has no word of its own for the region.
+        store.fail("HEAD *", status=403)
+        signed = bucket.sign(["models/b"], 60)["models/b"]
+        # Once, however many requests there are.
+        assert [one.method for one in front.requests] == ["POST"]
+        assert signed.startswith(f"{store.url}/weights/models/b?")
+        assert f"%2F{region or 'us-east-1'}%2Fs3" in signed
+        with urllib.request.urlopen(signed) as answer:
+            assert len(answer.read()) == 2**20
+        # What asks for nothing but the signature is sent on as well.
+        assert Bucket(bucket.place).sign(["models/b"], 60)["models/b"].startswith(f"{store.url}/weights/models/b?")
+
+
+def test_a_store_that_sends_on_without_an_end_or_a_place_is_refused(store: s3.Store) -> None:
+    with s3.in_front(store) as front:
+        front.home = front.url
+        with pytest.raises(StoreError, match="TemporaryRedirect") as caught:
+            Bucket(place("s3://weights", front.url)).objects("")
+        assert caught.value.kind == "region" and len(front.requests) == 4
+        front.home = "ftp://elsewhere"
+        with pytest.raises(StoreError, match="TemporaryRedirect") as caught:
+            Bucket(place("s3://weights", front.url)).objects("")
+        assert caught.value.kind == "region" and len(front.requests) == 5
+
+
+@pytest.mark.parametrize(
+    ("headers", "said", "home"),
+    [
+        ({"location": "https://weights.s3-eu-west-1.amazonaws.com/a?b=c", "x-amz-bucket-region": "eu-west-1"}, {},
+         Home("https://s3-eu-west-1.amazonaws.com", "eu-west-1", True)),
+        ({}, {"Endpoint": "weights.s3.eu-west-1.amazonaws.com", "Region": "eu-west-1"},
+         Home("https://s3.eu-west-1.amazonaws.com", "eu-west-1", True)),
+        ({"location": "https://b.example:9000/weights/a"}, {}, Home("https://b.example:9000", "", False)),
+        ({"location": "http://b.example/weights/a"}, {}, None),
+        ({"location": "https://key:secret@b.example/weights/a"}, {}, None),
+        ({"location": "/elsewhere"}, {}, None),
+        ({}, {}, None),
+    ],
+)  # fmt: skip
+def test_the_home_of_a_bucket_is_read_from_what_stores_say(
+    headers: dict[str, str], said: dict[str, str], home: Home | None
+) -> None:
+    answer = {"Error": said, "ResponseMetadata": {"HTTPHeaders": headers}}
+    assert home_of(answer, "weights", "https://s3.amazonaws.com/weights/a") == home
 
 
 FAULTS = [

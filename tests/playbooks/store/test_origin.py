@@ -170,6 +170,24 @@ def test_a_host_fetches_from_the_store_and_a_second_run_asks_nobody(
     assert store.requests == []
 
 
+def test_a_host_is_given_addresses_of_where_the_bucket_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: s3.Store, given: dict[str, str]
+) -> None:
+    with s3.in_front(store) as front:
+        host = Host(tmp_path, monkeypatch, **{**given, "origin_endpoint": front.url})
+        host.fetch()
+        host.require_whole()
+        assert not front.asked("*Signature*") and store.asked("*Signature*")
+
+
+def test_a_store_may_send_on_to_an_address_of_its_own(tmp_path: Path, store: s3.Store, bucket: Bucket) -> None:
+    there = bucket.sign([f"models/{REPO}/{COMMIT}/config.json"], 300).popitem()[1]
+    store.fail("GET *config.json*", status=307, headers={"Location": there}, times=1)
+    kept, download = of_host(tmp_path, bucket, [])
+    download.bring([file for file in MANIFEST.files if file.path == "config.json"])
+    assert "config.json" not in {file.path for file in kept.missing(MANIFEST)}
+
+
 def test_addresses_that_expire_meanwhile_are_signed_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: s3.Store, given: dict[str, str]
 ) -> None:
@@ -264,6 +282,11 @@ def test_a_store_that_is_busy_is_waited_for_as_it_asks(
             r"the signed address has expired(?:, 3 times in a row)?.* outlives weights_address_seconds",
         ),
         ({"status": 307, "code": "TemporaryRedirect"}, r"answered 307 \(TemporaryRedirect\)\. Set glm_store_region"),
+        (
+            # With the address as it was signed, and without what makes it a secret.
+            {"status": 307, "code": "TemporaryRedirect", "headers": {"Location": "http://127.0.0.1:9{path}"}},
+            r"\(TemporaryRedirect\), and sends to http://127\.0\.0\.1:9\. Set glm_store_region",
+        ),
     ],
 )
 def test_what_the_store_refuses_a_host_is_said(
@@ -316,6 +339,25 @@ def test_before_anything_is_started_a_store_without_the_weights_is_refused(
     with pytest.raises(QuotingError, match="expected manifest_sha256 of zai-org/Tiny@main"):
         host.fetch()
     assert not any(command[0] == "systemd-run" for command in host.commands)
+
+
+def test_pickles_that_an_earlier_staging_left_are_neither_fetched_nor_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: s3.Store, bucket: Bucket, given: dict[str, str]
+) -> None:
+    content = {**CONTENT, "optimizer.pt": b"p" * 500}
+    manifest = Manifest(REPO, COMMIT, tuple(listed(path, one) for path, one in sorted(content.items())))
+    etags = {path: bucket.write(f"models/{REPO}/{COMMIT}/{path}", one) for path, one in content.items()}
+    staged.write_record(bucket, staged.Record(manifest, etags))
+    bucket.write(f"models/{REPO}/{COMMIT}/optimizer.pt", b"changed")
+    host = Host(tmp_path, monkeypatch, **given)
+    entry = {"commit": COMMIT, "manifest_sha256": manifest.sha256}
+    host.lock_file.write_text(yaml.safe_dump({"models": {f"{REPO}@main": entry}}), "utf-8")
+    assert host.fetch()["files"] == len(CONTENT)
+    host.require_whole()
+    assert not store.asked("*optimizer.pt*Signature*")
+    host._args["allow_unsafe"] = True
+    with pytest.raises(QuotingError, match=r"1 of 6 files .* absent or changed since: optimizer\.pt"):
+        host.fetch()
 
 
 def test_the_file_with_the_addresses_is_the_owners_alone(

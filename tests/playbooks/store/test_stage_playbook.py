@@ -41,6 +41,10 @@ def test_stage_brings_what_the_hosts_are_to_serve_once_and_locks_it(
         path = tmp_path / "repos" / folder / "model.safetensors"
         path.parent.mkdir(parents=True)
         path.write_bytes(content * 1000)
+    (tmp_path / "repos" / REPO / "optimizer.pt").write_bytes(b"p" * 9000)
+    pickles = tmp_path / "repos" / "acme" / "Pickles" / "pytorch_model.bin"
+    pickles.parent.mkdir(parents=True)
+    pickles.write_bytes(b"p" * 1000)
 
     def run(*words: str, **variables: str) -> tuple[int, str]:
         given = {"glm_hub_endpoint": hub.url, "glm_store_endpoint": store.url, **variables}
@@ -55,14 +59,16 @@ def test_stage_brings_what_the_hosts_are_to_serve_once_and_locks_it(
         code, output = run("-vvv", glm_weights_origin=f"s3://{s3.BUCKET}/models")
         assert code == 0, output
         assert output.count(f"controller: stage: {REPO}@") == 2, "two commits, whatever the number of hosts"
-        assert "1 file, 3.0 kB, 3.0 kB still to be brought" in output
+        assert output.count("1 file, 3.0 kB, 3.0 kB still to be brought") == 2
+        assert output.count("without 1 file of pickles and code (glm_allow_unsafe_weights)") == 1
         assert "what they cost there is not known to the catalogue" in output
         assert not any(secret in output for secret in s3.KEY_PAIR.values())
         locked = yaml.safe_load((tmp_path / "glm.lock.yml").read_text("utf-8"))["models"]
         assert set(locked) == {f"{REPO}@main", f"{REPO}@other", f"{DRAFT}@v1"}
         bucket = Bucket(place(f"s3://{s3.BUCKET}/models", store.url))
         for key, entry in locked.items():
-            assert staged.complete(bucket, key.partition("@")[0], entry["commit"]).sha256 == entry["manifest_sha256"]
+            there = staged.complete(bucket, key.partition("@")[0], entry["commit"], unsafe=False)
+            assert there.sha256 == entry["manifest_sha256"]
         hub.requests.clear()
         code, output = run("--check", glm_weights_origin=f"s3://{s3.BUCKET}/models")
         assert code == 0 and "changed=1" not in output and "all there" in output, output
@@ -73,3 +79,11 @@ def test_stage_brings_what_the_hosts_are_to_serve_once_and_locks_it(
         code, output = run(glm_weights_origin=f"s3://{s3.BUCKET}/models", glm_repository=REPO)
         assert code == 0 and "all there" in output, output
         assert set(yaml.safe_load((tmp_path / "glm.lock.yml").read_text("utf-8"))["models"]) == {f"{REPO}@main"}
+        wanted = {"glm_weights_origin": f"s3://{s3.BUCKET}/models", "glm_repository": "acme/Pickles"}
+        for check in ([], ["--check"]):
+            code, output = run(*check, **wanted)
+            assert code != 0 and "are pickles, which run code" in output, output
+            assert "glm_allow_unsafe_weights=true" in output
+        assert not bucket.objects("models/acme/Pickles/")
+        code, output = run(**wanted, glm_allow_unsafe_weights="true")
+        assert code == 0 and "1 file, 1.0 kB, 1.0 kB still to be brought" in output, output

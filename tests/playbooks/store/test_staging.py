@@ -29,13 +29,15 @@ CONTENT = {
     "model-1.safetensors": os.urandom(64) * (12 * MIB // 64) + b"end",
     "model-2.safetensors": os.urandom(64) * (8 * MIB // 64),
 }
+# What hosts leave out.
+UNSAFE = {"modeling_tiny.py": b"import os", "optimizer.pt": os.urandom(64) * 200}
 BIG = f"{REPO}/model-1.safetensors"
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("repos")
-    for name, content in CONTENT.items():
+    for name, content in {**CONTENT, **UNSAFE}.items():
         path = root / REPO / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
@@ -57,13 +59,15 @@ class Bench:
         self.bucket = Bucket(place(f"s3://{s3.BUCKET}/models", store.url))
         self.manifest = self.client.manifest(REPO, self.client.resolve(REPO, "main"))
         self.events: list[str] = []
+        self.total = sum(map(len, CONTENT.values()))
 
-    def run(self) -> list[str]:
+    def run(self, unsafe: bool = False) -> list[str]:
         """Stage what is missing; the paths that were."""
         record = staged.read_record(self.bucket, REPO, self.manifest.commit) or staged.Record(self.manifest)
-        files = staged.missing(self.bucket, record)
+        files = staged.missing(self.bucket, record, unsafe)
         waits: list[float] = []
-        run = staging.Staging(self.client, self.bucket, record, sleep=waits.append)
+        total = sum(file.size for file in self.manifest.wanted(unsafe))
+        run = staging.Staging(self.client, self.bucket, record, total, sleep=waits.append)
         try:
             run.run(files, lambda _progress: None)
         finally:
@@ -81,8 +85,8 @@ class Bench:
         below = f"models/{REPO}/{self.manifest.commit}/"
         return {key.removeprefix(below) for key in self.bucket.objects(below)}
 
-    def complete(self) -> Manifest:
-        return staged.complete(self.bucket, REPO, self.manifest.commit)
+    def complete(self, unsafe: bool = False) -> Manifest:
+        return staged.complete(self.bucket, REPO, self.manifest.commit, unsafe)
 
     def require_whole(self) -> None:
         assert self.complete() == self.manifest
@@ -103,7 +107,7 @@ def test_weights_are_streamed_hashed_and_recorded_and_a_second_run_moves_nothing
         bench.complete()
     assert sorted(bench.run()) == sorted(CONTENT)
     bench.require_whole()
-    assert bench.done == bench.manifest.total_bytes
+    assert bench.done == bench.total
     bench.hub.requests.clear()
     bench.store.requests.clear()
     assert bench.run() == []
@@ -116,6 +120,22 @@ def test_weights_are_streamed_hashed_and_recorded_and_a_second_run_moves_nothing
         bench.complete()
     assert bench.run() == ["config.json"]
     bench.require_whole()
+
+
+def test_what_runs_code_is_staged_only_when_asked_for_and_is_no_damage_where_it_was(bench: Bench) -> None:
+    assert sorted(bench.run()) == sorted(CONTENT)
+    assert bench.keys == set(CONTENT) and bench.done == bench.total
+    assert not [one for one in bench.hub.downloads() if one.target.removeprefix(f"{REPO}/") in UNSAFE]
+    with pytest.raises(StoreError, match=r"2 of 6 files .* absent or changed since: modeling_tiny\.py, optimizer\.pt"):
+        bench.complete(unsafe=True)
+    assert sorted(bench.run(unsafe=True)) == sorted(UNSAFE)
+    assert bench.complete(unsafe=True) == bench.complete() == bench.manifest
+    # Left there, changed or gone: whoever leaves it out does not look at it, sign it or drop what the record says.
+    bench.bucket.write(f"models/{REPO}/{bench.manifest.commit}/optimizer.pt", b"something else")
+    assert bench.run() == []
+    assert set(staged.addresses(bench.bucket, bench.complete(), False, 60)) == set(CONTENT)
+    assert bench.run(unsafe=True) == ["optimizer.pt"]
+    assert set(staged.addresses(bench.bucket, bench.complete(True), True, 60)) == {*CONTENT, *UNSAFE}
 
 
 def test_a_stream_that_breaks_goes_on_where_it_broke(bench: Bench) -> None:
@@ -134,7 +154,7 @@ def test_a_file_that_is_wrong_once_is_fetched_again_and_one_that_stays_wrong_mak
     bench.run()
     bench.require_whole()
     assert any("fetching it again" in text for text in bench.events)
-    assert bench.done == bench.manifest.total_bytes
+    assert bench.done == bench.total
     bench.store.direct.delete_object(Bucket=s3.BUCKET, Key=f"models/{REPO}/{bench.manifest.commit}/model-1.safetensors")
     bench.hub.fail(BIG, "corrupt", times=2)
     with pytest.raises(QuotingError, match="fetched twice, found sha256:"):

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from ansible_collections.glm.fleet.plugins.module_utils import finding
 from ansible_collections.glm.fleet.plugins.module_utils.host import data_disk, gpu, gpu_state, health
 from ansible_collections.glm.fleet.plugins.module_utils.host.facts import Gatherer
 from ansible_collections.glm.fleet.plugins.modules import node_acceptance
@@ -102,6 +103,7 @@ def sound() -> dict[str, Any]:
             "iommu": {"groups": 40, "translating": False, "arguments": ["iommu=pt"]},
             "acs_bridges": 0,
             "unlinked": [],
+            "settings": [],
             "peermem": True,
             "rdma": True,
             "units": {"nvidia-fabricmanager": "active", "nvidia-persistenced": "active", "docker": "active"},
@@ -149,6 +151,7 @@ def test_a_sound_node_passes_every_check() -> None:
             "driver packages",
             "peer transfers",
             "device links",
+            "settings",
             "GPU direct",
             "DCGM",
         ),
@@ -217,6 +220,12 @@ def test_a_broken_node_is_named_with_evidence_and_remedy(path: str, value: Any, 
         ("health.iommu", {"groups": 9, "translating": True, "arguments": []}, "peer transfers", "translates DMA"),
         ("health.acs_bridges", 4, "peer transfers", "4 bridges with ACS"),
         ("health.unlinked", ["/dev/nvidia0"], "device links", "none to /dev/nvidia0"),
+        (
+            "health.settings",
+            [finding.judged("settings", "vm.swappiness", None, "10", "60 in /etc/sysctl.d/99-x.conf", "take it out")],
+            "settings",
+            "vm.swappiness: 60 in /etc/sysctl.d/99-x.conf",
+        ),
     ],
 )
 def test_what_cannot_be_told_or_is_only_a_doubt_fails_nobody(path: str, value: Any, check: str, found: str) -> None:

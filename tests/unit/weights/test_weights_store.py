@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.glm.fleet.plugins.module_utils import files
+from ansible_collections.glm.fleet.plugins.module_utils.finding import QuotingError
 from ansible_collections.glm.fleet.plugins.module_utils.weights import fetch
 from ansible_collections.glm.fleet.plugins.module_utils.weights.store import (
     Damage,
@@ -136,8 +137,11 @@ def test_what_runs_code_belongs_to_a_commit_only_when_asked_for(tmp_path: Path) 
     kept = [file.path for file in Store(tmp_path, "org/name").wanted(manifest)]
     assert kept == ["model.safetensors", "tokenizer.model", "README.md"]
     assert len(Store(tmp_path, "org/name", unsafe=True).wanted(manifest)) == len(names)
-    assert not manifest.needs_pickles
-    assert Manifest("org/name", COMMIT, (git("pytorch_model.bin", b"x"), git("config.json", b"x"))).needs_pickles
+    manifest.require_data(unsafe=False)
+    pickles = Manifest("org/name", COMMIT, (git("pytorch_model.bin", b"x"), git("config.json", b"x")))
+    pickles.require_data(unsafe=True)
+    with pytest.raises(QuotingError, match=r"org/name@.* are pickles, which run code .*glm_allow_unsafe_weights=true"):
+        pickles.require_data(unsafe=False)
 
 
 def test_wrong_short_and_absent_files_are_named(store: Store) -> None:
