@@ -165,8 +165,8 @@ ansible_facts:
         drivers:
           description: >-
             flavour of the loaded NVIDIA module, nouveau, dkms, kernels (whether each has the module), secure_boot,
-            modules (whether those that NVLink 5 needs are loaded), units, packages (version and held); on AMD hosts
-            also nodes (device nodes with group and mode), groups and users.
+            modules (whether those that NVLink 5 needs are loaded), units, enabled (those of them that start at boot),
+            packages (version and held); on AMD hosts also nodes (device nodes with group and mode), groups and users.
           type: dict
           returned: when drivers is in O(subset)
         container:

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: host_settled
-short_description: Wait until a fresh host has finished its first boot
+short_description: Wait until a fresh host has finished its first boot, and refuse one without systemd
 version_added: 0.1.0
 description:
   - Waits until cloud-init is done and no process holds the locks of dpkg and apt. On a fresh cloud host both are busy
     for the first minutes, and a package installation that does not wait fails.
   - Reads who holds a lock without ever taking it.
+  - Fails at once on a host that systemd did not boot, such as a container of a cloud.
   - Fails at the deadline with what it still waited for, and at once if cloud-init ended in an error, with that error.
 author: glm.fleet contributors !UNKNOWN
 options:
@@ -24,6 +25,10 @@ options:
         printed as a warning.
     type: bool
     default: false
+  systemd_folder:
+    description: Folder that is there only where systemd booted the host. Without it nobody looks.
+    type: path
+    version_added: 0.2.0
 extends_documentation_fragment:
   - glm.fleet.attributes
 attributes:
@@ -41,6 +46,7 @@ EXAMPLES = r"""
 - name: Wait for the first boot to finish
   glm.fleet.host_settled:
     timeout: 600
+    systemd_folder: /run/systemd/system
 """
 
 RETURN = r"""
@@ -70,10 +76,11 @@ phase:
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.glm.fleet.plugins.module_utils import files
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 from ansible_collections.glm.fleet.plugins.module_utils.host.dpkg import lock_holder
 from ansible_collections.glm.fleet.plugins.module_utils.host.facts import cloud_init, first_boot_busy
@@ -82,6 +89,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.host.module import end
 LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/lists/lock", "/var/cache/apt/archives/lock")
 LOG = "/var/log/cloud-init-output.log"
 POLL_SECONDS = 2
+FIRST_PROCESS = Path("/proc/1/comm")
 
 
 def busy_reasons(boot: dict[str, Any]) -> list[str]:
@@ -94,8 +102,23 @@ def busy_reasons(boot: dict[str, Any]) -> list[str]:
     return reasons
 
 
-def settled(timeout: int, accept_cloud_init_errors: bool) -> dict[str, Any]:
+def require_systemd(folder: Path) -> None:
+    """Raise Unmet where systemd did not boot the host: sd_booted(3)."""
+    if folder.exists():
+        return
+    first = files.read_text(FIRST_PROCESS).strip() or "something unknown"
+    raise Unmet(
+        "a host that systemd booted",
+        f"'{first}' as process 1. Most likely the host is itself a container of a cloud: replicas, their limits and "
+        "their filters are units of systemd, and Docker does not run there",
+        "deploy to virtual or bare-metal machines, and leave this host out, for example with the inventory's filters",
+    )
+
+
+def settled(timeout: int, accept_cloud_init_errors: bool, systemd_folder: Optional[str]) -> dict[str, Any]:
     """Wait until the host is busy no more, at most ``timeout`` seconds. Raises Unmet."""
+    if systemd_folder:
+        require_systemd(Path(systemd_folder))
     started = time.monotonic()
     seen: list[str] = []
     while True:
@@ -133,6 +156,7 @@ def main() -> None:
         argument_spec={
             "timeout": {"type": "int", "default": 900},
             "accept_cloud_init_errors": {"type": "bool", "default": False},
+            "systemd_folder": {"type": "path"},
         },
         supports_check_mode=True,
     )

@@ -3,7 +3,7 @@
 The program that carries a module to a host is put together from some seventy files, each of which is parsed for what
 it imports: up to half a second for each module of each run. The table of Ansible's own plugins is 376 KB of YAML: a
 fifth of a second for each run, and the YAML of roles and of what plugins document takes a twentieth of it. Templates
-become Python code again in the worker of each task, which is a quarter of its time. What is never used is not loaded.
+become Python code again in the worker of each task, which is a quarter of its time.
 """
 
 from __future__ import annotations
@@ -201,8 +201,6 @@ class AfterImport:
 def install(folder: str) -> None:
     """For this process, which will be a program of Ansible."""
     kept = Kept(Path(folder))
-    # Ansible loads it, where it is installed, for a connection that nobody here uses: a quarter of its start.
-    sys.modules["paramiko"] = None  # type: ignore[assignment]
     sys.meta_path.insert(
         0,
         AfterImport(

@@ -34,6 +34,8 @@ DEVICE_GROUPS = ("render", "video")
 _SECURE_BOOT = "SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
 DISK_BYTES = 256 * 2**20
 _BLOCK = 4 * 2**20
+# What systemctl is-enabled takes for yes.
+_STARTED_AT_BOOT = ("enabled", "enabled-runtime", "static", "alias", "indirect", "generated")
 
 
 def parse_memory_errors(text: str) -> list[dict[str, Any]]:
@@ -239,6 +241,7 @@ class Health:
     def installation(self) -> dict[str, Any]:
         """What of a driver is installed, and for which kernels."""
         units = ("nvidia-fabricmanager", "nvidia-persistenced", "nvidia-imex", "docker")
+        shown = {name: self._unit(name) for name in units}
         dkms = parse_dkms(run(("dkms", "status"), self.timeout).stdout) if which("dkms") else []
         return {
             "flavour": gpu.flavour_of_proc(files.read_text(self.root / "proc/driver/nvidia/version")),
@@ -246,7 +249,8 @@ class Health:
             "dkms": dkms,
             "kernels": self._kernels(dkms),
             "secure_boot": self._secure_boot(),
-            "units": {name: self._unit(name) for name in units},
+            "units": {name: state for name, (state, _boot) in shown.items()},
+            "enabled": [name for name, (_state, boot) in shown.items() if boot in _STARTED_AT_BOOT],
             "packages": self._packages(),
             **(self._access() if self.vendor == "amd" else {}),
         }
@@ -292,12 +296,15 @@ class Health:
         done = run(("mokutil", "--sb-state"), self.timeout)
         return "SecureBoot enabled" in done.stdout if done.ok else secure_boot_of_firmware(self.root)
 
-    def _unit(self, name: str) -> str:
-        shown = run(("systemctl", "show", name, "--property=LoadState,ActiveState", "--value"), self.timeout)
+    def _unit(self, name: str) -> tuple[str, str]:
+        """State of a unit, and whether it is started at boot, both in systemd's words."""
+        shown = run(("systemctl", "show", name, "--property=LoadState,ActiveState,UnitFileState"), self.timeout)
         if not shown.ok and not shown.missing:
-            return "unknown"
-        load, _newline, active = shown.stdout.strip().partition("\n")
-        return active.strip() if load == "loaded" else "absent"
+            return "unknown", ""
+        said = dict(line.partition("=")[::2] for line in shown.stdout.splitlines())
+        if said.get("LoadState") != "loaded":
+            return "absent", ""
+        return said.get("ActiveState", "").strip(), said.get("UnitFileState", "").strip()
 
     def _access(self) -> dict[str, Any]:
         """Who may open the device nodes of ROCm: ``{nodes, groups, users}``.

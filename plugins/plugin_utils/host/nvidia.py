@@ -58,6 +58,7 @@ class Work(host_driver.Work):
     packages to change to the wanted version. ``removes``: those that others take the place of. ``may_remove``: patterns
     of those that may go with a driver that is replaced. ``sources``: whether the vendor's apt sources are needed.
     ``modules``: for each boot; ``unloaded``: those of them to load now. ``waits``: whether the fabric only needs time.
+    ``services``: daemons that have to run; ``idle``: those of them that do not, or not from the next boot on.
     ``toolkit``: version of the container toolkit, empty for any."""
 
     pins: list[dict[str, str]]
@@ -69,6 +70,7 @@ class Work(host_driver.Work):
     unloaded: list[str]
     waits: bool
     services: list[str]
+    idle: list[str]
     toolkit: str
 
 
@@ -124,6 +126,7 @@ def work(facts: Mapping[str, Any], wanted: Mapping[str, Any]) -> Work:
         "unloaded": unloaded,
         "waits": _state(facts) == "In Progress" and not unloaded and not _asleep(facts, services),
         "services": services,
+        "idle": [name for name in services if not _runs(facts, name)],
         "toolkit": toolkit_version,
         "load": not adopt,
     }
@@ -133,7 +136,7 @@ def _nothing(problem: Finding) -> Work:
     return {
         "platform": "", "adopt": True, "driver": "", "problems": [problem], "packages": [], "pins": [], "upgrade": [],
         "removes": [], "may_remove": [], "sources": False, "modules": [], "unloaded": [], "waits": False,
-        "services": [], "toolkit": "", "load": False,
+        "services": [], "idle": [], "toolkit": "", "load": False,
     }  # fmt: skip
 
 
@@ -288,6 +291,10 @@ def _services(facts: Mapping[str, Any], fabric: str, packages: list[str]) -> lis
     daemons = {"none": [], "imex": ["nvidia-imex"]}.get(fabric, ["nvidia-fabricmanager"])
     there = facts["drivers"]["units"].get("nvidia-persistenced", "absent") != "absent"
     return [*(["nvidia-persistenced"] if there or "nvidia-persistenced" in packages else []), *daemons]
+
+
+def _runs(facts: Mapping[str, Any], name: str) -> bool:
+    return facts["drivers"]["units"].get(name) == "active" and name in facts["drivers"]["enabled"]
 
 
 def _asleep(facts: Mapping[str, Any], services: list[str]) -> list[str]:

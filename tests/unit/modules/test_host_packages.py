@@ -453,3 +453,16 @@ def test_only_the_named_packages_are_brought_to_another_version(
     assert (result["changed"], result["missing"]) == (True, ["amdgpu-dkms"])
     call = next(line for line in apt.read_text("utf-8").splitlines() if " install " in line)
     assert "--allow-downgrades install amdgpu-dkms" in call and "curl" not in call
+
+
+def test_a_host_without_systemd_is_refused_before_anything_is_waited_for(
+    tmp_path: Path, held_lock: Any, run_module: Any, monkeypatch: Any
+) -> None:
+    path, _process = held_lock
+    monkeypatch.setattr(host_settled, "LOCKS", (str(path),))
+    (tmp_path / "comm").write_text("sleep\n", "utf-8")
+    monkeypatch.setattr(host_settled, "FIRST_PROCESS", tmp_path / "comm")
+    result = run_module(host_settled.main, systemd_folder=str(tmp_path / "absent"))
+    assert result["failed"] and "expected a host that systemd booted, found 'sleep' as process 1." in result["msg"]
+    monkeypatch.setattr(host_settled, "LOCKS", ())
+    assert not run_module(host_settled.main, systemd_folder=str(tmp_path)).get("failed")

@@ -607,6 +607,23 @@ def test_only_what_dkms_built_counts_where_amds_driver_is_installed(fake_command
     assert not any(installation()["kernels"].values())
 
 
+def test_whether_daemons_run_and_start_at_boot_is_read_by_name(fake_command: Any, tmp_path: Path) -> None:
+    fake_command(
+        "systemctl",
+        'case "$2" in\n'
+        'nvidia-fabricmanager) printf "UnitFileState=enabled\\nActiveState=active\\nLoadState=loaded\\n";;\n'
+        'nvidia-persistenced) printf "LoadState=loaded\\nActiveState=inactive\\nUnitFileState=disabled\\n";;\n'
+        'docker) printf "LoadState=not-found\\nActiveState=inactive\\nUnitFileState=\\n";;\n'
+        "*) exit 1;;\nesac",
+    )
+    found = health.Health("nvidia", tmp_path).installation()
+    assert found["units"] == {
+        "nvidia-fabricmanager": "active", "nvidia-persistenced": "inactive", "docker": "absent",
+        "nvidia-imex": "unknown",
+    }  # fmt: skip
+    assert found["enabled"] == ["nvidia-fabricmanager"]
+
+
 def test_who_may_open_the_boards_of_amd(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
     mine = os.getgid()

@@ -43,6 +43,7 @@ def facts(device: str = "0x2901", running: str | None = None, boards: int = 8, s
             "packages": {},
             "modules": {"mlx5_ib": False, "ib_umad": False},
             "units": {"nvidia-persistenced": "active", "nvidia-fabricmanager": "active"},
+            "enabled": ["nvidia-persistenced", "nvidia-fabricmanager"],
         },
     }
 
@@ -167,6 +168,17 @@ def test_modules_are_left_alone_where_the_fabric_is_up_or_the_kernel_is_anothers
     inside["container"] = "podman"
     assert work(inside)["unloaded"] == []
     assert work(facts("0x2330", "580.95.05"))["modules"] == []
+
+
+def test_daemons_that_run_and_start_at_boot_are_left_alone() -> None:
+    gathered = facts(running="580.95.05")
+    assert work(gathered)["idle"] == []
+    for state, enabled in (("inactive", True), ("active", False), ("unknown", True)):
+        gathered = facts(running="580.95.05")
+        gathered["drivers"]["units"]["nvidia-fabricmanager"] = state
+        if not enabled:
+            gathered["drivers"]["enabled"].remove("nvidia-fabricmanager")
+        assert work(gathered)["idle"] == ["nvidia-fabricmanager"], (state, enabled)
 
 
 def test_only_daemons_that_are_there_or_come_are_run() -> None:
