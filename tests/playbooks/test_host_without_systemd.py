@@ -28,6 +28,7 @@ def first_step(folder: Path, systemd: Path, tasks: Path) -> tuple[int, str]:
         "connection": "local",
         "gather_facts": False,
         "vars": {"ansible_python_interpreter": sys.executable},
+        "vars_files": [str(ROLE / "defaults/main.yml")],
         "tasks": [{"ansible.builtin.import_tasks": str(tasks)}],
     }
     (folder / "play.yml").write_text(json.dumps([play]), "utf-8")
