@@ -59,7 +59,8 @@ class Helper:
                 self._program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
                 start_new_session=True,
             )  # fmt: skip
-        assert process.stdin is not None and process.stdout is not None
+        if process.stdin is None or process.stdout is None:
+            raise AssertionError("it was started with both")
         process.stdin.write(question + "\n")
         process.stdin.flush()
         line = process.stdout.readline()

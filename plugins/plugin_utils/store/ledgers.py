@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from ansible_collections.glm.fleet.plugins.module_utils import files, whoami
-from ansible_collections.glm.fleet.plugins.module_utils.cloud import ledger
+from ansible_collections.glm.fleet.plugins.module_utils.cloud import ledger, shared
 from ansible_collections.glm.fleet.plugins.module_utils.finding import Unmet
 from ansible_collections.glm.fleet.plugins.plugin_utils.store import state
 
@@ -168,7 +168,8 @@ def answer(book: Ledgers, question: Mapping[str, Any]) -> dict[str, Any]:
 def main(questions: TextIO = sys.stdin) -> None:
     """Answer until nobody can ask any more."""
     store = state.current()
-    assert store is not None
+    if store is None:
+        raise AssertionError(f"{shared.ENVIRONMENT} is set by who starts this program")
     book = Ledgers(store)
     for line in questions:
         print(json.dumps(answer(book, json.loads(line))), flush=True)
