@@ -30,6 +30,7 @@ from ansible_collections.glm.fleet.plugins.module_utils.serving import expiry
 from ansible_collections.glm.fleet.plugins.plugin_utils.report import ServedEndpoint
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import door, verdict
 from ansible_collections.glm.fleet.plugins.plugin_utils.serving import expiry as serving_expiry
+from tests.fetch_by_clock import wait_for
 from tests.patience import PATIENCE_SECONDS
 from tests.playbooks.door import proxy
 from tests.playbooks.door.proxy import CLIENT, CLIENT_KEY, ENGINE_KEY, Door
@@ -445,6 +446,8 @@ def test_requests_are_written_down_without_their_text_and_key(tmp_path: Path) ->
     with echo() as port, proxy.running(tmp_path, port) as one:
         ask(one.port, "POST", "/v1/chat/completions?secret=1", BEARER, '{"prompt": "a secret"}')
         ask(one.port, "POST", "/v1/chat/completions", {"x-api-key": "a-wrong-secret"}, "{}")
+        # A line is written after its answer.
+        wait_for(lambda: "key=- method=POST" in (tmp_path / "log").read_text(encoding="utf-8"))
         one.process.terminate()
         one.process.wait(60)
     text = (tmp_path / "log").read_text(encoding="utf-8")

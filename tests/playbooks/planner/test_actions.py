@@ -118,7 +118,7 @@ def test_each_host_loads_as_its_own_disk_asks_for(tmp_path: Path, inventory: Pat
         "hf_home": "/var/lib/glm/huggingface", "device": "tag", "filesystem": "virtiofs", "kind": "network",
         "read_mb_s": 900.0, "measured_at": "2026-12-01T10:00:00Z", "memory_gib": 2000.0,
     }  # fmt: skip
-    (tmp_path / "glm.disks.json").write_text(json.dumps({"schema": 1, "hosts": {"a": disk}}), "utf-8")
+    (tmp_path / "glm.disks.json").write_text(json.dumps({"schema": 1, "disks": {"a": disk}}), "utf-8")
     done = play(tmp_path, "-i", str(inventory), "-e", f"glm_lock_file={lock}", *words)
     assert done.returncode == 0, done.stdout + done.stderr
     shown = [" ".join(line.split()) for line in done.stdout.splitlines() if line.split()[:1] == ["loading"]]

@@ -59,7 +59,7 @@ def test_stage_brings_what_the_hosts_are_to_serve_once_and_locks_it(
         code, output = run("-vvv", glm_weights_origin=f"s3://{s3.BUCKET}/models")
         assert code == 0, output
         assert output.count(f"controller: stage: {REPO}@") == 2, "two commits, whatever the number of hosts"
-        assert output.count("1 file, 3.0 kB, 3.0 kB still to be brought") == 2
+        assert output.count("1 file, 3.0 kB, 3.0 kB still to be brought") == 3, "and the repository beside them"
         assert output.count("without 1 file of pickles and code (glm_allow_unsafe_weights)") == 1
         assert "what they cost there is not known to the catalogue" in output
         assert not any(secret in output for secret in s3.KEY_PAIR.values())
