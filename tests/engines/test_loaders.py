@@ -21,6 +21,8 @@ from tests.engines.live_engine import on_network_disk
 from tests.engines.test_planned_commands import versions, with_secret
 
 CATALOG = catalog.load()
+# Of a file that was read whole, some pages may be gone again where other tests need the memory.
+READ_WHOLE = 0.9
 FILESYSTEMS = ("nfs", "nfs4", "lustre", "virtiofs", "ceph", "cifs")
 
 # Prints, for each way to load, what share of the file was in the page cache when all tensors had been handed out.
@@ -108,13 +110,13 @@ def shares(engine: str, program: str, folder: Path) -> dict[str, float]:
 def test_threads_of_vllm_map_files_and_prefetch_reads_them(tmp_path: Path) -> None:
     found = shares("vllm", VLLM, tmp_path)
     assert found["default"] < 0.5 and found["threads"] < 0.5
-    assert found["prefetch"] == found["eager"] == 1
+    assert min(found["prefetch"], found["eager"]) > READ_WHOLE
 
 
 def test_threads_of_sglang_map_files_which_are_read_without_mmap(tmp_path: Path) -> None:
     found = shares("sglang", SGLANG, tmp_path)
     assert found["threads"] < 0.5
-    assert found["whole"] == 1
+    assert found["whole"] > READ_WHOLE
 
 
 @pytest.mark.parametrize(
