@@ -3,8 +3,8 @@
 Run from the root of a checkout: ``.venv/bin/python tests/benchmark/hosts_converged.py [--hosts 10] [--runs 3]``.
 The hosts boot systemd in podman and have the packages of a vendor's repository that each of them serves. Both variants
 are converged first, then run in turn, round after round. The plain one is what is commonly written
-(``hosts/plain.yml``). The run fails when ours takes more tasks per host than ``--limit-tasks``: 25 of the roles, and one
-of the play that gives them their plan.
+(``hosts/plain.yml``). The run fails when ours takes more tasks per host than ``--limit-tasks``: 25 of the roles, and
+one of the play that gives them their plan.
 """
 
 from __future__ import annotations
