@@ -186,9 +186,9 @@ def test_second_run_changes_nothing_and_asks_nobody(controller: Controller) -> N
     entry = yaml.safe_load(controller.lock_file.read_text())["models"][f"{REPO}@main"]
     assert entry["bytes"] == HubClient(controller.hub.url).manifest(REPO, entry["commit"]).total_bytes
     assert entry["files"] == 4
-    kept = disks.read(controller.lock_file)
-    assert kept["h1"]["hf_home"] == str(controller.hf_home()) and kept["h1"]["memory_gib"] > 0
-    assert kept["h1"]["filesystem"], "plans choose the loader by it"
+    kept = disks.of_host(controller.lock_file, "h1")
+    assert kept and kept["hf_home"] == str(controller.hf_home()) and kept["memory_gib"] > 0
+    assert kept["filesystem"], "plans choose the loader by it"
     controller.hub.requests.clear()
     written = controller.lock_file.stat().st_mtime_ns
     for arguments in ((), ("--check",)):

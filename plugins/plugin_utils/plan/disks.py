@@ -32,14 +32,14 @@ class HostDisk(TypedDict):
     memory_gib: float
 
 
-def read(lock_file: Path | str) -> dict[str, HostDisk]:
-    """What is kept, by host; nothing where there is no file. Raises Unmet for one that cannot be read."""
-    return _disks(KEPT.read(lock_file), lock_file)
+def of_host(lock_file: Path | str, host: str) -> Optional[HostDisk]:
+    """What is kept of a host; None where nothing is. Raises Unmet for what cannot be read."""
+    return _of(KEPT.read(lock_file), lock_file, host)
 
 
-def _disks(known: Mapping[str, Any], lock_file: Path | str) -> dict[str, HostDisk]:
+def _of(known: Mapping[str, Any], lock_file: Path | str, host: str) -> Optional[HostDisk]:
     try:
-        return {host: disk_of(one) for host, one in known.items()}
+        return disk_of(known[host]) if host in known else None
     except (ValueError, KeyError, TypeError, AttributeError) as exc:
         raise KEPT.refusal(lock_file, exc) from exc
 
@@ -64,12 +64,11 @@ def keep(lock_file: Path | str, host: str, found: HostDisk) -> bool:
     A figure stays while the disk is the same: it is measured anew with each acceptance, and a plan that follows it
     would restart engines. Raises Unmet when the file cannot be read or written.
     """
-    return KEPT.change(lock_file, lambda known: _with(_disks(known, lock_file), host, found))
+    return KEPT.change(lock_file, lambda known: _with(known, _of(known, lock_file, host), host, found))
 
 
-def _with(known: dict[str, HostDisk], host: str, found: HostDisk) -> Optional[dict[str, Any]]:
+def _with(known: Mapping[str, Any], before: Optional[HostDisk], host: str, found: HostDisk) -> Optional[dict[str, Any]]:
     """All that is known with this disk; None where that is nothing new."""
-    before = known.pop(host, None)
     if before and _same(before, found):
         if before["read_mb_s"] is not None:
             found = {**found, "read_mb_s": before["read_mb_s"], "measured_at": before["measured_at"]}
@@ -79,7 +78,8 @@ def _with(known: dict[str, HostDisk], host: str, found: HostDisk) -> Optional[di
     if before == found:
         return None
     # The oldest go first.
-    return dict([*known.items(), (host, found)][-MOST_HOSTS:])
+    others = [(name, one) for name, one in known.items() if name != host]
+    return dict([*others, (host, found)][-MOST_HOSTS:])
 
 
 def _same(one: HostDisk, other: HostDisk) -> bool:

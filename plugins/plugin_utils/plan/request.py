@@ -61,7 +61,7 @@ def plans_of(given: Mapping[str, Any], host: str = "") -> list[Plan]:
     intent = planner.Intent(
         listen_address=listens, listen_port=args.pop("port"), tls=asked[0], tls_names=asked[1],
         starts=starts.read(lock_file) if lock_file else {},
-        disk=disks.read(lock_file).get(host) if lock_file else None, **args,
+        disk=disks.of_host(lock_file, host) if lock_file else None, **args,
     )  # fmt: skip
     tls.require_orderable(intent)
     return planner.make_all(intent, own.known(folders), lockfile.read(lock_file) if lock_file else None)

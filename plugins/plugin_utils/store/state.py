@@ -7,6 +7,8 @@ The one home of that question. ``use`` answers it for a process and its children
 reads or writes a part of the state needs no argument for it. An object is changed only if nobody changed it since it
 was read; that the store keeps this promise is proven before the first change, since one that does not would lose
 entries silently. Everything raises StoreError: a store that does not answer is never an empty one.
+
+Every action asks for it in a process of its own, so what speaks to stores is imported only where there is one.
 """
 
 from __future__ import annotations
@@ -21,11 +23,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ansible_collections.glm.fleet.plugins.module_utils.cloud import shared
-from ansible_collections.glm.fleet.plugins.plugin_utils.store.bucket import Bucket, Place, place
-from ansible_collections.glm.fleet.plugins.plugin_utils.store.errors import StoreError
+
+if TYPE_CHECKING:
+    from ansible_collections.glm.fleet.plugins.plugin_utils.store.bucket import Bucket, Place
+    from ansible_collections.glm.fleet.plugins.plugin_utils.store.errors import Kind, StoreError
 
 # Started with the paths of the run: what lies beside this file must not be taken for modules of the standard library.
 _PROGRAM: Final = """
@@ -54,6 +58,8 @@ class State:
 
     @functools.cached_property
     def _bucket(self) -> Bucket:
+        from ansible_collections.glm.fleet.plugins.plugin_utils.store.bucket import Bucket
+
         return Bucket(self.place, read_seconds=READ_SECONDS)
 
     def address(self, name: str) -> str:
@@ -87,7 +93,7 @@ class State:
                 return True
             refused += 1
             if time.monotonic() > deadline:
-                raise StoreError(
+                raise _error(
                     "busy", f"to write {self.address(name)}", f"that others wrote it in each of {refused} attempts",
                     "run again when fewer runs are at work",
                 )  # fmt: skip
@@ -101,7 +107,7 @@ class State:
         # After the first time it is there, so that this is refused already.
         made = self._bucket.write_if(key, _PROOF_TEXT, None)
         if (made and self._bucket.write_if(key, _PROOF_TEXT, None)) or self._bucket.write_if(key, _PROOF_TEXT, strange):
-            raise StoreError(
+            raise _error(
                 "refused", f"{self.place} to refuse a write whose condition is not met (If-None-Match, If-Match)",
                 "that it wrote all the same, so that runs would lose each other's entries",
                 "take a store that has conditional writes for glm_state_store, or leave it empty",
@@ -115,7 +121,7 @@ def use(address: str, endpoint: str = "", region: str = "") -> None:
         os.environ.pop(shared.ENVIRONMENT, None)
         return
     # A mistake is found here, before anything asks for the state.
-    place(address, endpoint, region)
+    _place(address, endpoint, region)
     root = Path(__file__).absolute().parents[5]
     program = [sys.executable, "-c", _PROGRAM, json.dumps([str(root), sys.path])]
     given = {"address": address, "endpoint": endpoint, "region": region, "program": program}
@@ -138,4 +144,16 @@ def current() -> State | None:
 @functools.lru_cache(maxsize=1)
 def _state(given: str, _process: int) -> State:
     where = json.loads(given)
-    return State(place(where["address"], where["endpoint"], where["region"]))
+    return State(_place(where["address"], where["endpoint"], where["region"]))
+
+
+def _place(address: str, endpoint: str, region: str) -> Place:
+    from ansible_collections.glm.fleet.plugins.plugin_utils.store.bucket import place
+
+    return place(address, endpoint, region)
+
+
+def _error(kind: Kind, expected: str, found: str, next_step: str) -> StoreError:
+    from ansible_collections.glm.fleet.plugins.plugin_utils.store.errors import StoreError
+
+    return StoreError(kind, expected, found, next_step)

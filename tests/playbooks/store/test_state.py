@@ -278,9 +278,9 @@ def test_disks_of_two_machines_are_kept_side_by_side(store_of_state: s3.Store, m
         "read_mb_s": 3000.0, "measured_at": "2026-12-01T12:00:00Z", "memory_gib": 512.0,
     }  # fmt: skip
     assert disks.keep(machines[0], "h1", found) and disks.keep(machines[1], "h2", found)
-    assert disks.read(machines[1]) == disks.read(machines[0]) == {"h1": found, "h2": found}
+    assert disks.KEPT.read(machines[1]) == disks.KEPT.read(machines[0]) == {"h1": found, "h2": found}
     assert not disks.keep(machines[1], "h1", found), "nothing new"
     assert not disks.KEPT.path_of(machines[0]).exists()
     store_of_state.direct.put_object(Bucket=s3.BUCKET, Key="fleets/blue/glm.disks.json", Body=b'{"schema": 9}')
     with pytest.raises(Unmet, match=r"fleets/blue/glm.disks.json, found a file of another form"):
-        disks.read(machines[0])
+        disks.of_host(machines[0], "h1")

@@ -247,6 +247,12 @@ def lock(tmp_path: Path) -> Path:
     return tmp_path / "glm.lock.yml"
 
 
+def kept(lock: Path, host: str) -> disks.HostDisk:
+    found = disks.of_host(lock, host)
+    assert found is not None
+    return found
+
+
 def test_disks_are_kept_beside_the_lock_file_and_plans_read_them(lock: Path) -> None:
     assert disks.KEPT.path_of(lock) == lock.with_name("glm.disks.json")
     asked = {"model": "GLM-5.1", "accelerator": "B200", "accelerator_count": 8, "bind": "loopback", "port": 8000}
@@ -266,11 +272,11 @@ def test_a_figure_stays_while_the_disk_is_the_same(lock: Path) -> None:
     assert disks.keep(lock, "h1", first), "there was none"
     assert not disks.keep(lock, "h1", disk("ext4", "nvme", read_mb_s=3100.0, measured_at="2026-12-02T10:00:00Z"))
     assert not disks.keep(lock, "h1", disk("ext4", "nvme"))
-    assert disks.read(lock)["h1"] == first
+    assert kept(lock, "h1") == first
     assert disks.keep(lock, "h1", disk("ext4", "nvme", device="another", read_mb_s=900.0, measured_at=AT))
-    assert disks.read(lock)["h1"]["read_mb_s"] == 900.0
+    assert kept(lock, "h1")["read_mb_s"] == 900.0
     assert disks.keep(lock, "h1", disk("ext4", "nvme", device="a third"))
-    assert disks.read(lock)["h1"]["read_mb_s"] is None
+    assert kept(lock, "h1")["read_mb_s"] is None
 
 
 def test_another_kernel_is_no_other_host_and_more_memory_is(lock: Path) -> None:
@@ -283,14 +289,14 @@ def test_hosts_that_are_gone_do_not_pile_up(lock: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(disks, "MOST_HOSTS", 3)
     for number in range(5):
         disks.keep(lock, f"h{number}", disk("ext4", "nvme"))
-    assert list(disks.read(lock)) == ["h2", "h3", "h4"]
+    assert list(disks.KEPT.read(lock)) == ["h2", "h3", "h4"]
 
 
 @pytest.mark.parametrize("content", ["<<<<<<< ours", "[]", '{"schema": 2}', '{"schema": 1, "disks": {"h1": {}}}'])
 def test_a_file_of_another_form_is_named(lock: Path, content: str) -> None:
     disks.KEPT.path_of(lock).write_text(content, "utf-8")
     with pytest.raises(Unmet, match=r"glm\.disks\.json.*remove it: deploys write it again"):
-        disks.read(lock)
+        disks.of_host(lock, "h1")
 
 
 def test_the_file_is_what_a_person_can_read(lock: Path) -> None:
