@@ -23,7 +23,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark.runs import Ru
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError, read_some
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.engine import Engine
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Catalog
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan import extras, flags, own, reading, recipes
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import extras, flags, own, reading, recipes, repositories
 from ansible_collections.glm.fleet.plugins.plugin_utils.report import BenchmarkRecord
 
 FILE = "measured.yml"
@@ -52,7 +52,7 @@ def recipe_of(record: BenchmarkRecord, known: Catalog) -> dict[str, Any]:
         raise RunError(unmet("a record that names its profile", f"{record['id']}, which is older", "measure again"))
     engine = known.engines[plan["engine"]["name"]]
     table = flags.load(engine.name, plan["engine"]["version"], known.root / "engines")
-    args = reading.arguments(table, engine, plan["command"])
+    args = _args(table, engine, plan["command"])
     model, accelerator = known.models[plan["model"]["name"]], known.accelerators[plan["accelerator"]["name"]]
     of = recipes.Cell(
         model, plan["model"]["precision"], accelerator, plan["gpus"], plan["node"]["count"], engine.name, table.version,
@@ -115,6 +115,14 @@ def keep(folder: str, wanted: Sequence[Mapping[str, Any]], before: Sequence[str]
 def cell(entry: Mapping[str, Any]) -> tuple[str, ...]:
     """What a recipe is for: of two for the same, one is kept."""
     return tuple(str(entry.get(key)) for key in _CELL)
+
+
+def _args(table: flags.Table, engine: Engine, command: Sequence[str]) -> dict[str, Any]:
+    """Of a command, what holds on other hosts, too: how weights are loaded is chosen by the disk of each."""
+    found = reading.arguments(table, engine, command)
+    of_disk = engine.loading.options
+    kept = {name: value for name, value in found.items() if flags.spelled(name.split(".", 1)[0]) not in of_disk}
+    return dict(repositories.by_name(kept))
 
 
 def _best(record: BenchmarkRecord) -> Optional[Mapping[str, Any]]:

@@ -9,7 +9,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn, Optional
 
 from ansible_collections.glm.fleet.plugins.module_utils import address
@@ -23,6 +23,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.plan import (
     loading,
     meaning,
     recipes,
+    repositories,
     set_pool,
     starts,
 )
@@ -176,6 +177,8 @@ def _worked_out(
     changed: Optional[Mapping[str, Any]] = None,
 ) -> Served:  # fmt: skip
     composed = recipes.compose(choice.layers, choice.cell, recipe, way, choice.context_goal)
+    if choice.beside:
+        composed = replace(composed, args=repositories.placed(composed.args, choice.beside))
     loader = loading.choose(choice, composed.args)
     given = {**loader.args, **composed.args, **(changed or {}), **_node_arguments(choice)}
     base = flags.respelled(table, {**given, **_clocks(choice, table, given)}, choice.engine.renames)

@@ -27,6 +27,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import (
 )
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import flags, issues, model_config, recipes
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.disks import HostDisk
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import ExtraRepository
 
 _SERVED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]*")
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -145,6 +146,8 @@ class Choice:
         self.version = self._version()
         # Added by plan/make.py: what would work instead. Refusals found while looking for that have none of their own.
         self.alternatives: Callable[[], str] = lambda: ""
+        # Likewise: the repositories beside the model's, whose folders take the place of their names in arguments.
+        self.beside: Sequence[ExtraRepository] = ()
         # Likewise: whether it plans with these arguments laid over glm_engine_args.
         self.plans_with: Callable[[Mapping[str, Any]], bool] = lambda _change: False
 
@@ -288,7 +291,7 @@ class Choice:
             raise PlanError(
                 f"{engine.name} {version} cannot serve {self.model.name}: it needs {engine.name} "
                 f"{oldest} or newer{because}",
-                f"leave glm_engine_version empty, or set it to {wants.recommended}",
+                f"leave glm_engine_version empty, or set it to {max(wants.recommended, oldest, key=versions.order)}",
             )
         if version in engine.versions:
             return version

@@ -65,6 +65,7 @@ def make(intent: Intent, known: records.Catalog, lock: Optional[lockfile.LockDat
     beside = repositories.extra(intent, resolved)
     intent = repositories.with_folders(intent, beside)
     choice = Choice(intent, known)
+    choice.beside = beside
     if advise:
         choice.alternatives = lambda: alternatives.alternatives(choice)
         choice.plans_with = lambda change: alternatives.plans_with(choice, change)
@@ -135,7 +136,7 @@ def make(intent: Intent, known: records.Catalog, lock: Optional[lockfile.LockDat
             *tls.notes(intent),
             *command.secret_notes(choice),
             *extras.notes(choice),
-            *repositories.notes(intent, beside),
+            *repositories.notes(served.arguments, beside),
         ],
     }
 

@@ -20,7 +20,14 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import Cat
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.engine import Engine, EnvValue, Ranged
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.overlay import OwnRecipe
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.records import Catalog, KnownIssue, Recipe
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan import extras, flags, meaning, reading, recipes
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import (
+    extras,
+    flags,
+    meaning,
+    reading,
+    recipes,
+    repositories,
+)
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.arguments import Served
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Choice
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import MeasuredHere
@@ -37,7 +44,7 @@ def measured(choice: Choice, table: flags.Table, served: Served) -> Optional[Mea
     found = recipe.measured if recipe else None
     if recipe is None or found is None:
         return None
-    said = {**served.loader.args, **recipe.args}
+    said = {**served.loader.args, **repositories.placed(recipe.args, choice.beside)}
     changed = choice.intent.engine_env or reading.different(table, choice.engine, served.arguments, said)
     made: MeasuredHere = {
         "date": str(found.date),

@@ -9,7 +9,8 @@ Arguments name them as the hub does, and the plan puts the folder of the locked 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +20,8 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Extra
 
 _VARIABLE = "glm_extra_repositories"
 _USUAL_REVISION = "main"
+# Of a commit in the cache of a host; names of the hub have no two dashes in a row.
+_FOLDER = re.compile(r"[^=]*/hub/models--([^/]+?)--([^/]+)/snapshots/[^/]+")
 
 
 def extra(intent: Intent, lock: lockfile.LockData) -> list[ExtraRepository]:
@@ -73,27 +76,38 @@ def _plain(character: str) -> bool:
 def placed(value: Any, found: Sequence[ExtraRepository]) -> Any:
     """``value`` with each name of these repositories replaced by its folder: also ``name=owner/name``, what lies in it
     (``owner/name/folder``), and in JSON text."""
+
+    def folder(text: str) -> str:
+        before, equals, name = text.rpartition("=")
+        for one in found:
+            if name == one["repository"] or name.startswith(f"{one['repository']}/"):
+                return f"{before}{equals}{one['path']}{name.removeprefix(one['repository'])}"
+        return text
+
+    return _each_text(value, folder)
+
+
+def by_name(value: Any) -> Any:
+    """The inverse, for a recipe that is kept: a folder is of one commit, and of hosts that have it."""
+    return _each_text(value, lambda text: _FOLDER.sub(r"\1/\2", text))
+
+
+def _each_text(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, Mapping):
-        return {key: placed(inner, found) for key, inner in value.items()}
+        return {key: _each_text(inner, change) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [placed(inner, found) for inner in value]
+        return [_each_text(inner, change) for inner in value]
     if not isinstance(value, str):
         return value
-    if value.lstrip().startswith(("{", "[")):
-        return _placed_in_json(value, found)
-    before, equals, name = value.rpartition("=")
-    for one in found:
-        if name == one["repository"] or name.startswith(f"{one['repository']}/"):
-            return f"{before}{equals}{one['path']}{name.removeprefix(one['repository'])}"
-    return value
+    return _in_json(value, change) if value.lstrip().startswith(("{", "[")) else change(value)
 
 
-def _placed_in_json(text: str, found: Sequence[ExtraRepository]) -> str:
+def _in_json(text: str, change: Callable[[str], str]) -> str:
     try:
         value = json.loads(text)
     except ValueError:
         return text
-    changed = placed(value, found)
+    changed = _each_text(value, change)
     return text if changed == value else json.dumps(changed)
 
 
@@ -102,13 +116,13 @@ def with_folders(intent: Intent, found: Sequence[ExtraRepository]) -> Intent:
     return replace(intent, engine_args=placed(dict(intent.engine_args), found)) if found else intent
 
 
-def notes(intent: Intent, found: Sequence[ExtraRepository]) -> list[str]:
-    """What a reader should know of them; ``intent`` names folders."""
-    arguments = json.dumps(intent.engine_args, default=str)
+def notes(arguments: Mapping[str, Any], found: Sequence[ExtraRepository]) -> list[str]:
+    """What a reader should know of them; ``arguments`` are those of the engine, with folders."""
+    given = json.dumps(arguments, default=str)
     said = []
     for one in found:
         size = f" ({one['bytes'] / 1e9:,.1f} GB)" if one["bytes"] is not None else ""
-        if one["path"] in arguments:
+        if one["path"] in given:
             said.append(f"The arithmetic counts nothing of {one['repository']}{size} in the memory of the GPUs.")
         else:
             said.append(f"{one['repository']}{size} is fetched, and nothing in glm_engine_args names it.")

@@ -14,7 +14,7 @@ from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark import keeping
 from ansible_collections.glm.fleet.plugins.plugin_utils.benchmark.runs import RunError
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog import load as catalog
 from ansible_collections.glm.fleet.plugins.plugin_utils.catalog.build import CatalogError
-from ansible_collections.glm.fleet.plugins.plugin_utils.plan import compare, own, text
+from ansible_collections.glm.fleet.plugins.plugin_utils.plan import compare, disks, lockfile, own, text
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan import make as planner
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.choice import Intent
 from ansible_collections.glm.fleet.plugins.plugin_utils.plan.schema import Plan
@@ -74,6 +74,47 @@ def test_a_plan_that_is_not_what_was_measured_says_so(tmp_path: Path) -> None:
         made = planner.make(dataclasses.replace(INTENT, **change), known)
         assert made["recipe"]["measured"] is not None and not made["recipe"]["measured"]["same"], change
         assert "this plan has other arguments" in " ".join(" ".join(text.report({"a": made})).split())
+
+
+DISK = disks.disk_of(
+    {
+        "hf_home": "/var/lib/glm/huggingface", "device": "fs", "filesystem": "virtiofs", "kind": "network",
+        "read_mb_s": None, "measured_at": None, "memory_gib": 2000.0,
+    }
+)  # fmt: skip
+
+
+def test_what_was_chosen_by_the_disk_is_not_kept_for_other_disks(tmp_path: Path) -> None:
+    strategy = "--safetensors-load-strategy"
+    measured = kept(tmp_path, dataclasses.replace(INTENT, disk=DISK))
+    assert strategy in measured["command"]
+    known, plain = own.known([str(tmp_path)]), dataclasses.replace(INTENT, engine_args={})
+    for disk in (DISK, {**DISK, "filesystem": "ext4", "kind": "nvme"}):
+        again = planner.make(dataclasses.replace(plain, disk=disk), known)
+        assert (strategy in again["command"]) == (disk is DISK)
+        assert again["recipe"]["measured"] is not None and again["recipe"]["measured"]["same"]
+
+
+def test_a_second_repository_is_kept_by_its_name(tmp_path: Path) -> None:
+    draft = {"method": "dspark", "model": "acme/draft", "num_speculative_tokens": 7}
+    lock = lockfile.empty()
+    lock["models"]["acme/draft@main"] = {"commit": "1" * 40}
+    intent = Intent(
+        "GLM-5.2", "H200", 8, engine_args={"speculative-config": draft}, extra_repositories=["acme/draft"]
+    )  # fmt: skip
+    measured = planner.make(intent, KNOWN, lock)
+    recipe = keeping.recipe_of(record_of(measured), KNOWN)
+    assert recipe["args"]["speculative-config"]["model"] == "acme/draft"
+    keeping.keep(str(tmp_path), [recipe])
+    known, plain = own.known([str(tmp_path)]), dataclasses.replace(intent, engine_args={})
+    again = planner.make(plain, known, lock)
+    assert sorted(again["command"]) == sorted(measured["command"])
+    assert again["recipe"]["measured"] is not None and again["recipe"]["measured"]["same"]
+    # Another commit is another folder, and hosts that nobody told of the repository have none.
+    lock["models"]["acme/draft@main"] = {"commit": "2" * 40}
+    assert any("2" * 40 in word for word in planner.make(plain, known, lock)["command"])
+    with pytest.raises(planner.PlanError, match="glm_extra_repositories does not name that repository"):
+        planner.make(dataclasses.replace(plain, extra_repositories=[]), known, lock)
 
 
 @pytest.mark.parametrize("index", range(len(KNOWN.recipes)))

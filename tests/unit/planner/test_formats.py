@@ -39,6 +39,8 @@ def test_a_version_before_the_kernels_is_refused() -> None:
     later = dataclasses.replace(KNOWN, models=models, engines=engines)
     with pytest.raises(PlanError, match=r"0.5.20 or newer \(the first with kernels for w4afp8\)"):
         planner.make(dataclasses.replace(INTENT, engine_version="0.5.14"), later)
+    with pytest.raises(PlanError, match=r"or set it to 0\.5\.20"):
+        planner.make(dataclasses.replace(INTENT, engine_version="0.5.14"), later)
     assert planner.make(INTENT, later)["engine"]["version"] != "0.5.14"
 
 
